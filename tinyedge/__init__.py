@@ -1,0 +1,21 @@
+"""tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
+
+from tinyedge import errors, ops
+from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
+from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
+from tinyedge.errors import *  # noqa: F403
+from tinyedge.ops import *  # noqa: F403
+from tinyedge.tensor import (
+    Parameter,
+    Tensor,
+    as_tensor,
+    enable_grad,
+    from_dlpack,
+    from_numpy,
+    full,
+    no_grad,
+    set_grad_enabled,
+    tensor,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,108 @@
+"""Which backend is used: by name, by ``TINYEDGE_BACKEND``, or the best usable device."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tinyedge import config
+from tinyedge.backends.base import Backend
+from tinyedge.backends.opencl import DeviceEntry, OpenCLBackend, devices
+from tinyedge.backends.reference import ReferenceBackend
+from tinyedge.errors import BackendError
+
+_backends: dict[str, Backend] = {}
+_default: Backend | None = None
+_lock = threading.RLock()
+
+REMEDIES = (
+    'Install a driver for the device, or the embedded CPU runtime with `pip install "tinyedge[cpu]"`; '
+    "`tinyedge devices` lists what is found and why a device is not used; TINYEDGE_BACKEND=numpy needs no device."
+)
+
+
+def usable_devices() -> list[DeviceEntry]:
+    """The OpenCL devices that work, best first: GPUs before CPUs, then those with more compute units."""
+    entries = [entry for entry in devices() if entry.problem is None]
+    return sorted(entries, key=lambda entry: (entry.is_cpu, -int(entry.device.max_compute_units), entry.number))
+
+
+def get_backend(name: str | None = None) -> Backend:
+    """The backend called ``name``: ``numpy``, ``opencl`` (the best usable device) or ``opencl:N``; None: the default.
+
+    Errors: BackendError if it cannot be used. A backend that was asked for is never replaced by another.
+    """
+    if name is None:
+        return default_backend()
+    with _lock:
+        name = name.strip().lower()
+        if name == "opencl":
+            usable = usable_devices()
+            if not usable:
+                raise _nothing_usable()
+            name = usable[0].name
+        if name not in _backends:
+            _backends[name] = _make(name)
+        return _backends[name]
+
+
+def _make(name: str) -> Backend:
+    if name == "numpy":
+        return ReferenceBackend()
+    match = re.fullmatch(r"opencl:(\d+)", name)
+    if not match:
+        raise BackendError("backend", "expected numpy, opencl or opencl:N", f"got {name!r}")
+    found = devices()
+    number = int(match[1])
+    if number >= len(found):
+        listed = ", ".join(f"{entry.name} = {entry.describe()}" for entry in found) or "no device at all"
+        raise BackendError(name, "there must be an OpenCL device of that number", f"there is {listed}", REMEDIES)
+    return OpenCLBackend(found[number])
+
+
+def _nothing_usable() -> BackendError:
+    reasons = "; ".join(f"{entry.name} {entry.describe()}: {entry.problem}" for entry in devices())
+    return BackendError("opencl", "a usable OpenCL device", reasons or "no OpenCL platform was found", REMEDIES)
+
+
+def default_backend() -> Backend:
+    """The backend for tensors made without ``device=``. If nobody chose it, the choice is said once on stderr."""
+    global _default
+    with _lock:
+        if _default is None:
+            named = config.backend_name()
+            if named is not None:
+                _default = get_backend(named)
+            else:
+                usable = usable_devices()
+                if not usable:
+                    raise _nothing_usable()
+                _default = get_backend(usable[0].name)
+                print(f"tinyedge: using {_default.name}, {_default.description}", file=sys.stderr)
+        return _default
+
+
+def set_default_backend(name: str | Backend) -> None:
+    """Make tensors on this backend from now on, unless a call says ``device=``."""
+    global _default
+    with _lock:
+        _default = name if isinstance(name, Backend) else get_backend(name)
+
+
+@contextmanager
+def use_backend(name: str | Backend) -> Iterator[Backend]:
+    """``set_default_backend`` for the length of a ``with`` block."""
+    global _default
+    before = _default
+    set_default_backend(name)
+    try:
+        assert _default is not None
+        yield _default
+    finally:
+        _default = before
+
+
+__all__ = ["Backend", "default_backend", "devices", "get_backend", "set_default_backend", "usable_devices", "use_backend"]

@@ -1,0 +1,71 @@
+"""What every backend gives: memory, copies in and out, and prepared steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyedge.dtypes import DType
+from tinyedge.tape import Slot, Step, Storage
+
+Launch = Callable[[], None]
+"""A kernel with its arguments bound."""
+
+
+class Memory:
+    """Bytes of tensors alive on a backend, and the most there ever were since the last reset."""
+
+    def __init__(self) -> None:
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+
+    def add(self, nbytes: int) -> None:
+        self.allocated_bytes += nbytes
+        if self.allocated_bytes > self.peak_bytes:
+            self.peak_bytes = self.allocated_bytes
+
+    def remove(self, nbytes: int) -> None:
+        self.allocated_bytes -= nbytes
+
+    def reset_peak(self) -> None:
+        self.peak_bytes = self.allocated_bytes
+
+
+class Backend:
+    """Base of the backends."""
+
+    name: str = ""
+    description: str = ""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name}: {self.description}>"
+
+    def check_dtype(self, dtype: DType) -> None:
+        """Raise DtypeError if values of ``dtype`` cannot be kept here."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer of at least ``nbytes`` bytes, its contents undefined."""
+        raise NotImplementedError
+
+    def release(self, buffer: Any, nbytes: int) -> None:
+        """Called once when the last view of ``buffer`` is gone."""
+
+    def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
+        """Fill ``storage`` with the bytes of a contiguous array."""
+        raise NotImplementedError
+
+    def read(self, slot: Slot) -> np.ndarray[Any, Any]:
+        """The values of a contiguous slot, after all that was launched before."""
+        raise NotImplementedError
+
+    def prepare(self, step: Step) -> Sequence[Launch]:
+        """The launches that carry out ``step``."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Wait until everything launched so far is done."""

@@ -1,0 +1,81 @@
+"""The reference backend: NumPy, each op by its own ``forward`` and ``backward``. Slow, simple, and what OpenCL is held against."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyedge.backends.base import Backend, Launch
+from tinyedge.op import FORWARD, Elementwise, unbroadcast
+from tinyedge.tape import Slot, Step, Storage, Value
+
+Array = np.ndarray[Any, Any]
+
+
+class ReferenceBackend(Backend):
+    """NumPy arrays as device memory."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.description = f"NumPy {np.__version__} on {platform.machine()}"
+
+    def allocate(self, nbytes: int) -> Array:
+        return np.empty(nbytes, np.uint8)
+
+    def write(self, storage: Storage, array: Array) -> None:
+        storage.buffer[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    def read(self, slot: Slot) -> Array:
+        return self.view(slot).copy()
+
+    def view(self, slot: Slot) -> Array:
+        """The slot's values, in place."""
+        size = slot.dtype.itemsize
+        return np.ndarray(
+            slot.shape,
+            slot.dtype.stored,
+            buffer=slot.storage.buffer if slot.numel else b"",
+            offset=slot.offset * size if slot.numel else 0,
+            strides=tuple(stride * size for stride in slot.strides) if slot.numel else None,
+        )
+
+    def prepare(self, step: Step) -> Sequence[Launch]:
+        return (lambda: self._run(step),)
+
+    def _value(self, read: Slot | Value | None) -> Any:
+        if read is None:
+            return None
+        if isinstance(read, Value):
+            return read.dtype.stored.type(read.number)
+        return self.view(read)
+
+    def _run(self, step: Step) -> None:
+        op = step.op
+        reads = [self._value(step.slots[name]) for name in step.reads]
+        keywords = {**step.attrs, **step.scalars}
+        # Infinities and NaN are results here, as they are on a device; ``detect_anomaly`` is there to look for them.
+        with np.errstate(all="ignore"):
+            if step.direction == FORWARD:
+                results = op.forward(*reads, **keywords)
+                results = results if isinstance(results, tuple) else (results,)
+                gradients = dict(zip(op.outputs, results, strict=True))
+            else:
+                if op.wants_needs:
+                    keywords["needs"] = tuple(step.wants("d" + name) for name in op.differentiable)
+                if op.wants_shapes:
+                    keywords["shapes"] = {name: step.slots[name].shape for name in step.writes}
+                results = op.backward(*reads, **keywords)
+                gradients = dict(zip(("d" + name for name in op.differentiable), results, strict=True))
+            for name in step.writes:
+                target, result = self.view(step.slots[name]), gradients[name]
+                if issubclass(op, Elementwise) and np.shape(result) != target.shape and step.direction != FORWARD:
+                    result = unbroadcast(np.asarray(result), target.shape)
+                if name in step.accumulate:
+                    np.add(target, result, out=target, casting="unsafe")
+                else:
+                    np.copyto(target, result, casting="unsafe")

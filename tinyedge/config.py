@@ -1,0 +1,40 @@
+"""What the environment asks for: the only reader of ``os.environ``.
+
+    TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
+    TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
+    OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def backend_name() -> str | None:
+    """The backend that the environment names, or None."""
+    return os.environ.get("TINYEDGE_BACKEND", "").strip().lower() or None
+
+
+def cache_folder() -> Path:
+    """The folder for what is remembered between runs, private to the user; made if absent."""
+    folder = Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def opencl_vendors() -> str | None:
+    """Where the user says that OpenCL drivers are listed, or None."""
+    return os.environ.get("OCL_ICD_VENDORS") or None
+
+
+def set_opencl_vendors(folder: Path) -> None:
+    """Point the OpenCL loader at a folder of .icd files; it reads this once, when it is first used."""
+    os.environ["OCL_ICD_VENDORS"] = str(folder)
+
+
+def disable_pyopencl_cache() -> None:
+    """Keep pyopencl from its on-disk caches: they are unpickled, and a stale lock stalls the next run."""
+    os.environ.setdefault("PYOPENCL_NO_CACHE", "1")

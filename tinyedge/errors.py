@@ -1,0 +1,112 @@
+"""Every exception that tinyedge raises.
+
+    TinyedgeError
+    ├── ShapeError(ValueError)             shapes that do not fit each other
+    ├── ArgumentError(ValueError)          any other argument outside what the call accepts
+    ├── DtypeError(TypeError)              an element type that the call or the device does not take
+    ├── AxisError(IndexError)              a dim that the tensor does not have
+    ├── IndexRangeError(IndexError)        an index or a class label outside its range
+    ├── AutogradError(RuntimeError)        backward that cannot be, or would be wrong
+    ├── CaptureError(RuntimeError)         a function that cannot be recorded for replay
+    ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
+    ├── StateDictError(RuntimeError)       a state dict that does not fit the model
+    ├── CheckpointError(ValueError)        a file that is not what it should be
+    └── BackendError(RuntimeError)         a device that is absent, or refused
+        ├── KernelBuildError               a kernel that the device's compiler refused
+        └── OutOfMemoryError(MemoryError)  an allocation that the device refused
+
+Each is also the Python builtin that a reader would catch. Each says the call, what was expected, what
+came, and what to do, and keeps these four as fields.
+"""
+
+from __future__ import annotations
+
+
+class TinyedgeError(Exception):
+    """Base of all: ``call: expected, but got. remedy``."""
+
+    def __init__(self, call: str, expected: str, got: str = "", remedy: str = "") -> None:
+        self.call = call
+        self.expected = expected
+        self.got = got
+        self.remedy = remedy
+        super().__init__(call, expected, got, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.call}: {self.expected}"
+        if self.got:
+            text += f", but {self.got}"
+        text += "."
+        if self.remedy:
+            text += f" {self.remedy}"
+        return text
+
+
+class ShapeError(TinyedgeError, ValueError):
+    """Shapes that do not fit each other, or the call."""
+
+
+class ArgumentError(TinyedgeError, ValueError):
+    """An argument outside what the call accepts."""
+
+
+class DtypeError(TinyedgeError, TypeError):
+    """An element type that the call, or the device, does not take."""
+
+
+class AxisError(TinyedgeError, IndexError):
+    """A dim that the tensor does not have."""
+
+
+class IndexRangeError(TinyedgeError, IndexError):
+    """An index, or a class label, outside its range."""
+
+
+class AutogradError(TinyedgeError, RuntimeError):
+    """A backward pass that cannot be, or that would give a wrong gradient."""
+
+
+class CaptureError(TinyedgeError, RuntimeError):
+    """A function that cannot be recorded and replayed."""
+
+
+class AnomalyError(TinyedgeError, FloatingPointError):
+    """NaN or infinity reached an optimizer's update while checking was on."""
+
+
+class StateDictError(TinyedgeError, RuntimeError):
+    """A state dict that does not fit the model; the model is left as it was."""
+
+
+class CheckpointError(TinyedgeError, ValueError):
+    """A file that is not a whole, well-formed checkpoint."""
+
+
+class BackendError(TinyedgeError, RuntimeError):
+    """A backend or device that is absent, or that refused."""
+
+
+class KernelBuildError(BackendError):
+    """The device's compiler refused a kernel; the text holds its log and where the source was kept."""
+
+
+class OutOfMemoryError(BackendError, MemoryError):
+    """The device refused an allocation."""
+
+
+__all__ = [
+    "AnomalyError",
+    "ArgumentError",
+    "AutogradError",
+    "AxisError",
+    "BackendError",
+    "CaptureError",
+    "CheckpointError",
+    "DtypeError",
+    "IndexRangeError",
+    "KernelBuildError",
+    "OutOfMemoryError",
+    "ShapeError",
+    "StateDictError",
+    "TinyedgeError",
+]

@@ -1,0 +1,196 @@
+"""The two lowerings that most ops share: a map over elements, and a reduction over axes.
+
+Both compute any C expression over a step's slots, read with any strides. So a gradient that must be summed over broadcast
+axes, a bias gradient, a mean of squares are each one reduction with its expression in the place where it loads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from tinyedge import shapes
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.shapes import Shape
+
+if TYPE_CHECKING:
+    from tinyedge.tape import Step
+
+SPLIT_ELEMENTS = 8192
+"""Reductions longer than this into few outputs are done in two stages, so that more than one core has work."""
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether the C expression ``text`` uses the identifier ``name``."""
+    return re.search(rf"\b{name}\b", text) is not None
+
+
+def used_names(step: Step, expressions: Sequence[str]) -> list[str]:
+    """The read slots of ``step`` that the expressions mention."""
+    return [name for name in step.read_names() if any(mentions(text, name) for text in expressions)]
+
+
+def used_scalars(expressions: Sequence[str], scalars: Mapping[str, str]) -> dict[str, str]:
+    return {name: ctype for name, ctype in scalars.items() if any(mentions(text, name) for text in expressions)}
+
+
+def broadcast_axes(shape: Shape, full: Shape) -> tuple[int, ...]:
+    """The axes of ``full`` along which an array of ``shape`` is repeated."""
+    lead = len(full) - len(shape)
+    return tuple(
+        axis for axis, size in enumerate(full) if axis < lead or (shape[axis - lead] == 1 and size != 1)
+    )
+
+
+def map_kernel(step: Step, device: Device, expressions: Mapping[str, str], scalars: Mapping[str, str]) -> KernelSpec:
+    """A kernel that stores, for each output, its expression over the inputs at the same place."""
+    outputs = tuple(expressions)
+    shape = step.slots[outputs[0]].shape
+    used = used_names(step, tuple(expressions.values()))
+    arrays = [name for name in used if not step.is_value(name)]
+    operands = [*arrays, *outputs]
+    dtypes = {step.slots[name].dtype for name in [*used, *outputs]}
+    width = device.vector_width if len(dtypes) == 1 and dtypes.pop().is_floating_point else 1
+    strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
+    sizes, collapsed = shapes.collapse(shape, *strides)
+    constants: dict[str, Any] = {
+        "real": step.slots[outputs[0]].dtype.ctype,
+        "width": width,
+        "inputs": tuple(arrays),
+        "values": tuple(name for name in used if step.is_value(name)),
+        "expressions": tuple(expressions.items()),
+    }
+    buffers = (*used, *outputs)
+    scalars = used_scalars(tuple(expressions.values()), scalars)
+    if len(sizes) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
+        numel = prod(shape)
+        global_size, local_size = grid(-(-numel // width), device.group())
+        return KernelSpec(
+            "map_flat", "elementwise.cl.jinja", buffers, global_size, local_size, {"n": numel}, scalars, {}, constants
+        )
+    inner = sizes[-1] if sizes else 1
+    (global_0,), (local_0,) = grid(-(-inner // width), device.group())
+    tables = {"outer_shape": sizes[:-1]}
+    values = {"inner": inner, "outer_rank": max(len(sizes) - 1, 0)}
+    for name, steps in zip(operands, collapsed, strict=True):
+        tables[name + "_strides"] = steps[:-1]
+        values[name + "_step"] = steps[-1] if steps else 0
+    return KernelSpec(
+        "map_strided",
+        "elementwise.cl.jinja",
+        buffers,
+        (global_0, prod(sizes[:-1])),
+        (local_0, 1),
+        values,
+        scalars,
+        tables,
+        constants,
+    )
+
+
+def reduce_kernels(
+    step: Step,
+    device: Device,
+    kind: str,
+    expression: str,
+    output: str,
+    full: Shape,
+    axes: Sequence[int],
+    scalars: Mapping[str, str] | None = None,
+    divisor: int = 1,
+    scratch: Scratch | None = None,
+) -> list[KernelSpec]:
+    """Kernels that reduce ``expression`` over ``axes`` of ``full`` into ``output``, which is contiguous.
+
+    ``kind`` is sum, max or min; the result is divided by ``divisor``. ``scratch`` describes the output if it is no slot.
+    """
+    used = used_names(step, (expression,))
+    arrays = [name for name in used if not step.is_value(name)]
+    kept = [axis for axis in range(len(full)) if axis not in axes]
+
+    def walk(chosen: Sequence[int]) -> tuple[Shape, tuple[Shape, ...]]:
+        strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, full) for n in arrays]
+        return shapes.collapse(
+            tuple(full[axis] for axis in chosen), *(tuple(stride[axis] for axis in chosen) for stride in strides)
+        )
+
+    kept_shape, kept_strides = walk(kept)
+    run_shape, run_strides = walk(list(axes))
+    count, length = prod(kept_shape), prod(run_shape)
+    ctype = scratch.ctype if scratch else step.slots[output].dtype.ctype
+    tables = {"kept_shape": kept_shape, "run_shape": run_shape}
+    sizes = {"count": count, "length": length, "kept_rank": len(kept_shape), "run_rank": len(run_shape)}
+    for name, kept_steps, run_steps in zip(arrays, kept_strides, run_strides, strict=True):
+        tables[name + "_kept"], tables[name + "_run"] = kept_steps, run_steps
+        sizes[name + "_step"] = run_steps[-1] if run_steps else 0
+    constants: dict[str, Any] = {
+        "real": ctype,
+        "kind": kind,
+        "inputs": tuple(arrays),
+        "expression": expression,
+    }
+    template = "reduce.cl.jinja"
+    named = used_scalars((expression,), scalars or {})
+    declared = (scratch,) if scratch else ()
+    parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
+    if length > SPLIT_ELEMENTS and parts > 1:
+        chunk = -(-length // parts)
+        parts = -(-length // chunk)
+        group = device.group()
+        partial = Scratch(f"{output}_partial", ctype, count * parts)
+        first = KernelSpec(
+            "reduce_rows",
+            template,
+            (*used, partial.name),
+            (group * count * parts,),
+            (group,),
+            {**sizes, "chunk": chunk, "parts": parts, "divisor": 1},
+            named,
+            tables,
+            {**constants, "group": group, "output": partial.name},
+            (partial, *declared),
+        )
+        second = KernelSpec(
+            "reduce_parts",
+            template,
+            (partial.name, output),
+            *grid(count, group),
+            {"count": count, "parts": parts, "divisor": divisor},
+            {},
+            {},
+            {"real": ctype, "kind": kind, "inputs": (partial.name,), "output": output, "expression": ""},
+            (partial, *declared),
+        )
+        return [first, second]
+    # One item an output when outputs are many or the run is short; else a group an output.
+    if length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
+        return [
+            KernelSpec(
+                "reduce_columns",
+                template,
+                (*used, output),
+                *grid(count, device.group()),
+                {**sizes, "divisor": divisor},
+                named,
+                tables,
+                {**constants, "output": output},
+                declared,
+            )
+        ]
+    group = device.group()
+    return [
+        KernelSpec(
+            "reduce_rows",
+            template,
+            (*used, output),
+            (group * count,),
+            (group,),
+            {**sizes, "chunk": length, "parts": 1, "divisor": divisor},
+            named,
+            tables,
+            {**constants, "group": group, "output": output},
+            declared,
+        )
+    ]

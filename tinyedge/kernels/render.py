@@ -1,0 +1,111 @@
+"""KernelSpec to OpenCL C.
+
+Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and last lines from here:
+
+    {{ begin() }}                the LOAD_x and STORE_y hooks, the signature, and the opening brace
+        ... LOAD_x(i) ... STORE_y(i, value) ...
+    {{ end() }}                  the closing brace; the hooks are undefined again
+
+``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in the
+kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+
+from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
+
+_environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("tinyedge", "kernels/templates"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render(spec: KernelSpec, operands: tuple[Operand, ...]) -> str:
+    """The source of ``spec``'s kernel for operands of these types."""
+    return _render(
+        spec.template,
+        spec.kernel,
+        operands,
+        tuple(spec.sizes),
+        tuple(spec.scalars.items()),
+        tuple(spec.tables),
+        tuple(spec.constants.items()),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _render(
+    template: str,
+    kernel: str,
+    operands: tuple[Operand, ...],
+    sizes: tuple[str, ...],
+    scalars: tuple[tuple[str, str], ...],
+    tables: tuple[str, ...],
+    constants: tuple[tuple[str, Any], ...],
+) -> str:
+    context = dict(constants)
+    context.update(
+        kernel=kernel,
+        ctype={operand.name: operand.ctype for operand in operands},
+        has={operand.name for operand in operands},
+        begin=lambda attributes="": _begin(kernel, operands, sizes, scalars, tables, attributes),
+        end=lambda: _end(operands),
+    )
+    return _environment.get_template(template).render(context)
+
+
+def _begin(
+    kernel: str,
+    operands: tuple[Operand, ...],
+    sizes: tuple[str, ...],
+    scalars: tuple[tuple[str, str], ...],
+    tables: tuple[str, ...],
+    attributes: str,
+) -> str:
+    hooks: list[str] = []
+    arguments: list[str] = []
+    pointers: list[str] = []
+    for operand in operands:
+        name, ctype = operand.name, operand.ctype
+        if operand.kind == "value":
+            arguments.append(f"const {ctype} {name}_value")
+            pointers.append(f"    const {ctype} {name} = {name}_value;")
+            hooks.append(f"#define LOAD_{name}(i) {name}_value")
+            continue
+        qualifier = "const " if operand.kind == "read" else ""
+        arguments.append(f"__global {qualifier}{ctype}* {name}_base")
+        arguments.append(f"const int {name}_offset")
+        pointers.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
+        hooks.append(f"#define LOAD_{name}(i) {name}[i]")
+        if operand.kind == "accumulate":
+            arguments.append(f"const int accumulate_{name}")
+            hooks.append(f"#define ACCUMULATES_{name} accumulate_{name}")
+            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = accumulate_{name} ? {name}[i] + (v) : (v))")
+        elif operand.kind != "read":
+            hooks.append(f"#define ACCUMULATES_{name} 0")
+            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = (v))")
+    arguments += [f"const int {name}" for name in sizes]
+    arguments += [f"const {ctype} {name}" for name, ctype in scalars]
+    if tables:
+        arguments.append("__constant int* tables")
+        pointers += [f"    __constant int* {name} = tables + {MAX_RANK * k};" for k, name in enumerate(tables)]
+    signature = ",\n    ".join(arguments)
+    return "\n".join([*hooks, f"__kernel {attributes}void {kernel}(\n    {signature})\n{{", *pointers])
+
+
+def _end(operands: tuple[Operand, ...]) -> str:
+    lines = ["}"]
+    for operand in operands:
+        lines.append(f"#undef LOAD_{operand.name}")
+        if operand.kind not in ("read", "value"):
+            lines.append(f"#undef STORE_{operand.name}")
+            lines.append(f"#undef ACCUMULATES_{operand.name}")
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""What an op says about one kernel, without a device and without memory.
+
+An op's ``kernels_forward`` and ``kernels_backward`` return KernelSpecs; a backend renders their source, builds it,
+and binds the buffers of a step to it. Sizes are arguments of the kernel, so that a new shape does not cost a build;
+constants choose the source, so each set of them is built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_RANK = 8
+"""The longest table (shape, strides) that a kernel takes, after axes were merged."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a lowering may know of the device that it writes for."""
+
+    kind: str  # "cpu" or "gpu"
+    vector_width: int  # floats that one work-item should load at once when it streams
+    compute_units: int
+    max_work_group: int
+    local_bytes: int
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.kind == "cpu"
+
+    def group(self, preferred: int = 64) -> int:
+        """A work-group size that this device takes, of at most 64 items: what every kernel here is right with."""
+        size = min(preferred, 64)
+        while size > self.max_work_group:
+            size //= 2
+        return max(size, 1)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that lives from the first kernel of a step to the last."""
+
+    name: str
+    ctype: str
+    numel: int
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel of a step.
+
+    ``kernel`` is its function name, and the Jinja variable that picks its part of ``template``. ``buffers`` names slots of
+    the step (or scratch) in argument order. ``sizes`` are passed as ints; ``scalars`` are named numbers of the step that
+    may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides) in constant memory.
+    """
+
+    kernel: str
+    template: str
+    buffers: tuple[str, ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    scalars: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    scratch: tuple[Scratch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A buffer argument as its template sees it: read, write, accumulate (a gradient), value (a number), or scratch."""
+
+    name: str
+    ctype: str
+    kind: str
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple of ``multiple`` that is at least ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def grid(count: int, group: int) -> tuple[tuple[int], tuple[int]]:
+    """Global and local size of a one-dimensional launch of at least ``count`` work-items."""
+    group = min(group, max(count, 1))
+    return (round_up(max(count, 1), group),), (group,)

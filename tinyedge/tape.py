@@ -1,0 +1,540 @@
+"""Slots, Steps and Tapes: what was computed from what, and the walk back through it.
+
+A Slot is a value's place: its dtype, shape, strides and offset in a Storage, and the Step that wrote it. A Step is one op call,
+forward or backward; running it asks the backend to prepare and launch it. A Tape is steps in order. Autograd keeps, of each step, only
+what ``Op.saves`` names and the edges to the steps before it; the Tape that leads to a value is gathered from those edges.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from tinyedge import shapes
+from tinyedge.dtypes import DType
+from tinyedge.errors import AutogradError, BackendError, ShapeError
+from tinyedge.op import BACKWARD, FORWARD, Layout, Op, Spec, registry
+from tinyedge.shapes import Shape
+
+if TYPE_CHECKING:
+    from tinyedge.backends.base import Backend
+
+MAX_ELEMENTS = 2**31 - 1
+"""Kernels index with 32-bit ints: small devices are slow with longer ones."""
+
+
+class Storage:
+    """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place."""
+
+    __slots__ = ("__weakref__", "backend", "buffer", "history", "nbytes", "version")
+
+    def __init__(self, backend: Backend, nbytes: int) -> None:
+        self.backend = backend
+        self.nbytes = 0  # so that __del__ is right if the allocation fails
+        self.buffer = backend.allocate(nbytes)
+        self.nbytes = nbytes
+        self.version = 0
+        self.history = 0  # those changes that autograd recorded: views made before one have a stale history
+        backend.memory.add(nbytes)
+
+    def __del__(self) -> None:
+        if self.nbytes:
+            self.backend.memory.remove(self.nbytes)
+            self.backend.release(self.buffer, self.nbytes)
+
+
+class Slot:
+    """A value's place on a tape: a typed, strided view of a Storage."""
+
+    __slots__ = (
+        "__weakref__",
+        "contiguous",
+        "dtype",
+        "grad",
+        "history",
+        "index",
+        "key",
+        "numel",
+        "offset",
+        "requires_grad",
+        "shape",
+        "step",
+        "storage",
+        "strides",
+    )
+
+    def __init__(self, storage: Storage, dtype: DType, layout: Layout) -> None:
+        self.storage = storage
+        self.dtype = dtype
+        self.shape, self.strides, self.offset = layout
+        self.numel = prod(self.shape)
+        self.contiguous = shapes.is_contiguous(self.shape, self.strides)
+        self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
+        self.history = storage.history
+        self.requires_grad = False
+        self.grad: Slot | None = None  # of a leaf: where its gradient is summed
+        self.step: Step | None = None  # that wrote it; None for a leaf
+        self.index = 0  # which of the step's outputs it is
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.step is None
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.dtype, self.shape)
+
+    def alias(self, layout: Layout | None = None) -> Slot:
+        """Another place in the same storage, without history."""
+        return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
+
+    def layout(self) -> Layout:
+        return Layout(self.shape, self.strides, self.offset)
+
+
+class Value:
+    """A Python number where an op takes a tensor: passed to the kernel by value."""
+
+    __slots__ = ("dtype", "key", "number")
+
+    shape: Shape = ()
+    numel = 1
+    requires_grad = False
+
+    def __init__(self, number: float, dtype: DType) -> None:
+        self.number = number
+        self.dtype = dtype
+        self.key = ("value", dtype)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.dtype, ())
+
+
+Read = Slot | Value | None
+Edge = tuple["Step | None", int, "Slot | None"]  # the step and output that made an input; or the leaf itself
+
+_serial = count()
+
+
+class Step:
+    """One op call, forward or backward.
+
+    ``slots`` maps names to what is read (inputs; or ``dy`` and what was saved) and then to what is written. After a forward step ran,
+    autograd keeps ``saved``, ``edges`` and ``input_specs`` and lets the rest go.
+    """
+
+    __slots__ = (
+        "accumulate",
+        "attrs",
+        "direction",
+        "edges",
+        "input_specs",
+        "number",
+        "op",
+        "output_specs",
+        "reads",
+        "saved",
+        "scalars",
+        "slots",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        op: type[Op],
+        direction: str,
+        attrs: Mapping[str, Any],
+        scalars: Mapping[str, float],
+        slots: dict[str, Any],
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        accumulate: frozenset[str] = frozenset(),
+    ) -> None:
+        self.op = op
+        self.direction = direction
+        self.attrs = attrs
+        self.scalars = scalars
+        self.slots = slots
+        self.reads = reads
+        self.writes = writes
+        self.accumulate = accumulate
+        self.number = next(_serial)
+        self.edges: tuple[Edge | None, ...] = ()
+        self.saved: dict[str, tuple[Slot | Value | None, int]] | None = None
+        self.input_specs: tuple[Spec | None, ...] = ()
+        self.output_specs: tuple[Spec, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Step {self.number}: {self.op.name} {self.direction}>"
+
+    @property
+    def backend(self) -> Backend:
+        backend: Backend = self.slots[self.writes[0]].storage.backend
+        return backend
+
+    def read_names(self) -> list[str]:
+        """The names of the reads that are present."""
+        return [name for name in self.reads if self.slots[name] is not None]
+
+    def read(self) -> list[Any]:
+        return [self.slots[name] for name in self.read_names()]
+
+    def written(self) -> list[Slot]:
+        return [self.slots[name] for name in self.writes]
+
+    def is_value(self, name: str) -> bool:
+        """Whether the read ``name`` is a number passed by value."""
+        return isinstance(self.slots[name], Value)
+
+    def wants(self, name: str) -> bool:
+        """Whether ``name`` is written by this step: backward steps write only the gradients that are needed."""
+        return name in self.writes
+
+    def signature(self) -> tuple[Any, ...]:
+        """All that its kernels and their geometry depend on: steps of one signature share prepared kernels."""
+        slots = self.slots
+        return (
+            self.op,
+            self.direction,
+            tuple(self.attrs.items()),
+            tuple([None if slots[name] is None else slots[name].key for name in self.reads]),
+            self.writes,
+            tuple([slots[name].key for name in self.writes]),
+        )
+
+    def run(self) -> None:
+        """Prepare and launch; then tell whoever records."""
+        for launch in self.backend.prepare(self):
+            launch()
+        if _mode.recorder is not None:
+            _mode.recorder(self)
+
+
+class Tape:
+    """Steps in the order in which they ran."""
+
+    def __init__(self, steps: Sequence[Step] = ()) -> None:
+        self.steps = list(steps)
+
+    @classmethod
+    def leading_to(cls, slot: Slot) -> Tape:
+        """The differentiable steps from which ``slot`` was computed."""
+        found: dict[int, Step] = {}
+        pending = [slot.step] if slot.step is not None else []
+        while pending:
+            step = pending.pop()
+            if step.number in found:
+                continue
+            found[step.number] = step
+            pending += [edge[0] for edge in step.edges if edge is not None and edge[0] is not None]
+        return cls([found[number] for number in sorted(found)])
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __reversed__(self) -> Iterator[Step]:
+        return reversed(self.steps)
+
+
+class _Mode(threading.local):
+    grad_enabled = True
+    recorder: Callable[[Step], None] | None = None
+
+
+_mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether op calls are recorded for backward in this thread."""
+    return _mode.grad_enabled
+
+
+def set_grad_enabled(enabled: bool) -> None:
+    _mode.grad_enabled = enabled
+
+
+def new_slot(backend: Backend, dtype: DType, shape: Shape) -> Slot:
+    """A contiguous slot with storage of its own, not yet written."""
+    numel = prod(shape)
+    if numel > MAX_ELEMENTS:
+        raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
+    backend.check_dtype(dtype)
+    return Slot(
+        Storage(backend, numel * dtype.itemsize), dtype, Layout(shape, shapes.contiguous_strides(shape), 0)
+    )
+
+
+_inferred: dict[Any, tuple[Spec, ...]] = {}
+
+
+def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:
+    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
+    specs = _inferred.get(key)
+    if specs is None:
+        if len(_inferred) > 65536:
+            _inferred.clear()
+        specs = _inferred[key] = op.infer(*(None if r is None else r.spec for r in reads), **attrs)
+    return specs
+
+
+def record(
+    op: type[Op],
+    reads: Sequence[Read],
+    attrs: Mapping[str, Any] | None = None,
+    scalars: Mapping[str, float] | None = None,
+    backend: Backend | None = None,
+) -> tuple[Slot, ...]:
+    """Call ``op``: infer, allocate, run, and link the outputs to their step if a gradient may be asked for."""
+    attrs, scalars = attrs or {}, scalars or {}
+    tracked = False
+    for read in reads:
+        if type(read) is Slot:
+            if backend is None:
+                backend = read.storage.backend
+            elif read.storage.backend is not backend:
+                raise BackendError(
+                    op.name,
+                    "all tensors must be on one backend",
+                    f"got {backend.name} and {read.storage.backend.name}",
+                    f'Move one, e.g. x.to("{backend.name}").',
+                )
+            if read.requires_grad:
+                tracked = True
+                if read.history != read.storage.history and _mode.grad_enabled:
+                    raise AutogradError(
+                        op.name,
+                        "the history of each input must be current",
+                        f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
+                        "Take the view again after the change, or use the out-of-place form.",
+                    )
+    tracked = tracked and _mode.grad_enabled and bool(op.differentiable)
+    if op.is_view:
+        source = reads[0]
+        assert isinstance(source, Slot)
+        out = source.alias(op.view(source.layout(), **attrs))
+        if tracked:
+            _link(Step(op, FORWARD, attrs, scalars, {}, (), ()), reads, (out,))
+        return (out,)
+    assert backend is not None
+    specs = _infer(op, reads, attrs)
+    outs = tuple([new_slot(backend, dtype, shape) for dtype, shape in specs])
+    slots: dict[str, Any] = dict(zip(op.inputs, reads, strict=True))
+    slots.update(zip(op.outputs, outs, strict=True))
+    step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
+    launch_step(step)
+    if tracked:
+        step.saved = {name: (slots[name], _version(slots[name])) for name in op.saves}
+        step.slots = {}
+        _link(step, reads, outs)
+    return outs
+
+
+def launch_step(step: Step) -> None:
+    """Run a step, after the reads that its kernels cannot walk as they lie were made contiguous."""
+    if not step.op.strided:
+        for name in step.reads:
+            slot = step.slots[name]
+            if type(slot) is Slot and not slot.contiguous:
+                step.slots[name] = _copy(slot)
+    if any(slot.numel for slot in step.written()):
+        step.run()
+
+
+def _version(slot: Slot | Value | None) -> int:
+    return slot.storage.version if isinstance(slot, Slot) else 0
+
+
+def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
+    step.edges = tuple(
+        (read.step, read.index, read if read.step is None else None)
+        if isinstance(read, Slot) and read.requires_grad
+        else None
+        for read in reads
+    )
+    step.input_specs = tuple(None if read is None else read.spec for read in reads)
+    step.output_specs = tuple(out.spec for out in outs)
+    for index, out in enumerate(outs):
+        if out.dtype.is_floating_point:
+            out.requires_grad = True
+            out.step = step
+            out.index = index
+
+
+def _copy(slot: Slot) -> Slot:
+    """A contiguous copy, outside autograd."""
+    copy = registry["clone"]
+    out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
+    launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
+    return out
+
+
+def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> None:
+    """Copy ``source`` into ``target``, or add it there; any strides on both sides, ``source`` broadcasts."""
+    if target.numel == 0:
+        return
+    if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
+        source = _copy(source)  # the two may overlap
+    names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
+    Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names).run()
+    target.storage.version += 1
+
+
+class _Gradient:
+    """A gradient on its way: ``owned`` if its storage is nobody else's, so that more may be added in place."""
+
+    __slots__ = ("owned", "slot")
+
+    def __init__(self, slot: Slot, owned: bool) -> None:
+        self.slot = slot
+        self.owned = owned
+
+
+class _Walk:
+    """The reverse walk: gradients on their way to the steps before, and to the leaves."""
+
+    def __init__(self) -> None:
+        self.pending: dict[tuple[int, int], _Gradient] = {}
+
+    def target(self, edge: Edge, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
+        """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
+        step, index, leaf = edge
+        if leaf is not None:
+            if leaf.grad is not None:
+                leaf.grad.storage.version += 1
+                return leaf.grad, True
+            leaf.grad = new_slot(backend, spec.dtype, spec.shape)
+            return leaf.grad, False
+        assert step is not None
+        key = (step.number, index)
+        there = self.pending.get(key)
+        if there is None:
+            there = self.pending[key] = _Gradient(new_slot(backend, spec.dtype, spec.shape), True)
+            return there.slot, False
+        if not there.owned:
+            self.pending[key] = there = _Gradient(_copy(there.slot), True)
+        return there.slot, True
+
+    def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
+        """Pass on a gradient that is already computed: as it is if it is the first, else added."""
+        step, index, leaf = edge
+        if leaf is None:
+            assert step is not None
+            key = (step.number, index)
+            if key not in self.pending:
+                self.pending[key] = _Gradient(slot, owned and slot.contiguous)
+                return
+        elif leaf.grad is None and owned and slot.contiguous and slot.numel * slot.dtype.itemsize == slot.storage.nbytes:
+            leaf.grad = slot
+            return
+        target, accumulate = self.target(edge, spec, slot.storage.backend)
+        write_into(slot, target, accumulate)
+
+
+def backward(root: Slot, gradient: Slot, retain_graph: bool = False) -> None:
+    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves."""
+    if root.step is None:
+        root_edge: Edge = (None, 0, root)
+        _Walk().deliver(root_edge, gradient, root.spec, owned=False)
+        return
+    walk = _Walk()
+    walk.pending[(root.step.number, root.index)] = _Gradient(gradient, owned=False)
+    for step in reversed(Tape.leading_to(root)):
+        gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
+        if all(item is None for item in gradients):
+            continue
+        _backward_step(walk, step, gradients)
+        if not retain_graph and step.saved is not None:
+            step.saved = None
+            step.input_specs = ()
+
+
+def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None]) -> None:
+    op = step.op
+    wanted = [
+        (name, edge, spec)
+        for name, edge, spec in zip(op.inputs, step.edges, step.input_specs, strict=False)
+        if edge is not None and spec is not None and name in op.differentiable
+    ]
+    if op.is_view:
+        (first,), (_, edge, spec) = [g for g in gradients if g is not None], wanted[0]
+        _backward_view(walk, step, first, edge, spec)
+        return
+    if step.saved is None:
+        raise AutogradError(
+            "backward",
+            "each recorded graph can be walked once",
+            f"what {op.name} saved was already freed",
+            "Call backward(retain_graph=True) the first time, or compute the loss again.",
+        )
+    slots: dict[str, Any] = {}
+    dy: _Gradient | None = None
+    reads = []
+    for name, item in zip(op.outputs, gradients, strict=True):
+        slots["d" + name] = None if item is None else item.slot
+        reads.append("d" + name)
+        dy = dy or item
+    assert dy is not None
+    for name, (saved, version) in step.saved.items():
+        if _version(saved) != version:
+            raise AutogradError(
+                "backward",
+                f"what {op.name} saved for its gradient must not change",
+                f"its {name!r} of shape {saved.shape if saved is not None else ()} was changed in place afterwards "
+                f"(version {_version(saved)}, saved at {version})",
+                "Use the out-of-place form, or change a clone().",
+            )
+        slots[name] = saved
+        reads.append(name)
+    backend = dy.slot.storage.backend
+    writes: list[str] = []
+    accumulate: list[str] = []
+    taken: set[Any] = set()
+    again: list[tuple[Edge, Slot, Spec]] = []
+    shortcuts: list[tuple[Edge, Spec]] = []
+    for name, edge, spec in wanted:
+        if op.gradient_is_dy(name) and spec == dy.slot.spec:
+            shortcuts.append((edge, spec))
+            continue
+        target: Slot
+        identity: Any = id(edge[2]) if edge[0] is None else (edge[0].number, edge[1])
+        if identity in taken:  # one tensor in two places of one call: its two gradients may not race in one kernel
+            target, adds = new_slot(backend, spec.dtype, spec.shape), False
+            again.append((edge, target, spec))
+        else:
+            target, adds = walk.target(edge, spec, backend)
+            taken.add(identity)
+        slots["d" + name] = target
+        writes.append("d" + name)
+        if adds:
+            accumulate.append("d" + name)
+    if writes:
+        launch_step(
+            Step(op, BACKWARD, step.attrs, step.scalars, slots, tuple(reads), tuple(writes), frozenset(accumulate))
+        )
+    for edge, spec in shortcuts:
+        walk.deliver(edge, dy.slot, spec, owned=dy.owned and len(shortcuts) == 1)
+    for edge, target, spec in again:
+        walk.deliver(edge, target, spec, owned=True)
+
+
+def _backward_view(walk: _Walk, step: Step, dy: _Gradient, edge: Edge, spec: Spec) -> None:
+    layout = step.op.view_gradient(dy.slot.layout(), spec.shape, **step.attrs)
+    if layout is not None:
+        walk.deliver(edge, dy.slot.alias(layout), spec, dy.owned)
+        return
+    # Zeros around it: the same view of the input's gradient receives dy.
+    target, accumulate = walk.target(edge, spec, dy.slot.storage.backend)
+    if not accumulate:
+        write_into(Value(0, spec.dtype), target)
+    write_into(dy.slot, target.alias(step.op.view(target.layout(), **step.attrs)), accumulate=True)

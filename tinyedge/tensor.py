@@ -1,0 +1,850 @@
+"""Tensor, Parameter, and how calls on them become steps.
+
+Operators and methods reach the public functions of ``ops`` by name, through the registry in ``op``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ContextDecorator
+from typing import Any, Literal, SupportsIndex, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyedge import dtypes, shapes, tape
+from tinyedge.backends import Backend, get_backend
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.op import Op, functions
+from tinyedge.tape import Slot, Value, new_slot, write_into
+
+Number = bool | int | float
+INT32 = np.iinfo(np.int32)
+
+
+def call(
+    op: type[Op],
+    *inputs: Tensor | Value | None,
+    scalars: dict[str, float] | None = None,
+    backend: Backend | None = None,
+    **attrs: Any,
+) -> Tensor:
+    """Call ``op`` on tensors; its first output. For ops with several, see ``call_all``."""
+    reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
+    return Tensor._wrap(tape.record(op, reads, attrs, scalars, backend)[0])
+
+
+def call_all(
+    op: type[Op], *inputs: Tensor | Value | None, scalars: dict[str, float] | None = None, **attrs: Any
+) -> tuple[Tensor, ...]:
+    """Call ``op`` on tensors; all its outputs."""
+    reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
+    return tuple(Tensor._wrap(slot) for slot in tape.record(op, reads, attrs, scalars))
+
+
+def _function(name: str) -> Any:
+    return functions[name]
+
+
+class Tensor:
+    """A multi-dimensional array on a backend, with the history that ``backward`` walks.
+
+    Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument order and
+    semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N".
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_grad", "_slot")
+    __array_priority__ = 1000  # numpy_array * tensor is the tensor's business
+
+    _slot: Slot
+    _grad: Tensor | None
+
+    def __init__(self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> None:
+        made = tensor(data, dtype=dtype, device=device)
+        self._slot = made._slot
+        self._grad = None
+        if requires_grad:
+            self.requires_grad_()
+
+    @classmethod
+    def _wrap(cls, slot: Slot) -> Tensor:
+        self = object.__new__(Tensor)
+        self._slot = slot
+        self._grad = None
+        return self
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._slot.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self._slot.dtype
+
+    @property
+    def backend(self) -> Backend:
+        return self._slot.storage.backend
+
+    @property
+    def device(self) -> str:
+        """The name of the backend that holds the values."""
+        return self._slot.storage.backend.name
+
+    @property
+    def ndim(self) -> int:
+        return len(self._slot.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self._slot.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        return self._slot.dtype.itemsize
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._slot.is_leaf
+
+    @property
+    def _version(self) -> int:
+        return self._slot.storage.version
+
+    def dim(self) -> int:
+        return len(self._slot.shape)
+
+    def numel(self) -> int:
+        return self._slot.numel
+
+    def size(self, dim: int | None = None) -> Any:
+        if dim is None:
+            return self.shape
+        return self.shape[shapes.normalize_axis("size", dim, self.ndim)]
+
+    def stride(self, dim: int | None = None) -> Any:
+        if dim is None:
+            return self._slot.strides
+        return self._slot.strides[shapes.normalize_axis("stride", dim, self.ndim)]
+
+    def is_contiguous(self) -> bool:
+        return self._slot.contiguous
+
+    def is_floating_point(self) -> bool:
+        return self._slot.dtype.is_floating_point
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.detach().numpy(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
+        if self._slot.step is not None:
+            text += f", grad_fn=<{self._slot.step.op.name}>"
+        elif self.requires_grad:
+            text += ", requires_grad=True"
+        return text + ")"
+
+    # Autograd
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._slot.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Say whether ``backward`` shall compute this leaf's gradient. Returns self."""
+        if requires_grad and not self.is_floating_point():
+            raise DtypeError("requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}")
+        if not requires_grad and not self.is_leaf:
+            raise AutogradError(
+                "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
+            )
+        self._slot.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that ``backward`` summed up for this leaf, or None."""
+        slot = self._slot.grad
+        if slot is None:
+            self._grad = None
+        elif self._grad is None or self._grad._slot is not slot:
+            self._grad = Tensor._wrap(slot)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is None:
+            self._slot.grad = self._grad = None
+            return
+        if value.shape != self.shape or value.dtype is not self.dtype or value.backend is not self.backend:
+            raise ShapeError(
+                "grad",
+                f"a gradient like its tensor: {self.shape} {self.dtype.name} on {self.device}",
+                f"got {value.shape} {value.dtype.name} on {value.device}",
+            )
+        self._slot.grad = (value if value.is_contiguous() else value.contiguous()).detach()._slot
+        self._grad = None
+
+    @property
+    def grad_fn(self) -> Any:
+        return self._slot.step
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self._slot.storage.version += 1
+        write_into(_fitting("data", self, value)._slot, self._slot)
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
+        """Add the gradient of this tensor into every leaf that it was computed from.
+
+        Shapes: gradient has this tensor's shape; it may be left out if that holds one element.
+        Errors: AutogradError if nothing here needs a gradient, if the graph was walked before without ``retain_graph``, or if a
+                value that was saved for the gradient was changed in place. ShapeError if ``gradient`` does not fit.
+        """
+        slot = self._slot
+        if not slot.requires_grad:
+            raise AutogradError(
+                "backward",
+                "a tensor that was computed from one with requires_grad=True",
+                "this one has no history",
+                "Set requires_grad on the inputs, and do not compute under te.no_grad().",
+            )
+        if gradient is None:
+            if slot.numel != 1:
+                raise ShapeError(
+                    "backward", "without gradient= the tensor must hold one element", f"it has shape {self.shape}",
+                    "Reduce it first, e.g. with .sum(), or pass gradient=.",
+                )  # fmt: skip
+            seed = new_slot(self.backend, slot.dtype, slot.shape)
+            write_into(Value(1.0, slot.dtype), seed)
+        else:
+            if gradient.shape != self.shape:
+                raise ShapeError("backward", f"gradient must have the shape {self.shape}", f"it has {gradient.shape}")
+            seed = _fitting("backward", self, gradient)._slot
+        tape.backward(slot, seed, retain_graph)
+
+    def detach(self) -> Tensor:
+        """The same values in the same memory, without history."""
+        return Tensor._wrap(self._slot.alias())
+
+    def detach_(self) -> Tensor:
+        slot = self._slot.alias()
+        self._slot = slot
+        return self
+
+    # To the host
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values as a NumPy array, copied from the device."""
+        if self.requires_grad:
+            raise AutogradError(
+                "numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy()."
+            )
+        slot = self._slot
+        if not slot.contiguous:
+            slot = self.contiguous()._slot
+        values = slot.storage.backend.read(slot)
+        return values.astype(self.dtype.numpy, copy=False)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        values = self.detach().numpy()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def item(self) -> Number:
+        """The one element as a Python number; waits for the device."""
+        if self.numel() != 1:
+            raise ShapeError("item", "a tensor of one element", f"this has shape {self.shape}", "Use .tolist().")
+        return cast(Number, self.detach().numpy().item())
+
+    def tolist(self) -> Any:
+        return self.detach().numpy().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating_point or self.numel() != 1:
+            raise DtypeError("index", "one integer", f"got {self.dtype.name} of shape {self.shape}")
+        return int(self.item())
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self.detach().numpy().__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return np.zeros(0).__dlpack_device__()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # Moving and converting
+
+    def to(self, *args: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
+        """Another dtype (a differentiable step), or another backend (through the host, without history)."""
+        for argument in args:
+            if isinstance(argument, Tensor):
+                dtype, device = argument.dtype, argument.backend
+            elif isinstance(argument, Backend) or (
+                isinstance(argument, str) and argument.split(":")[0] in ("numpy", "opencl")
+            ):
+                device = argument
+            else:
+                dtype = argument
+        result = self
+        if dtype is not None and (wanted := dtypes.resolve(dtype, "to")) is not self.dtype:
+            result = cast(Tensor, _function("cast")(result, wanted))
+        if device is not None:
+            target = device if isinstance(device, Backend) else get_backend(device)
+            if target is not result.backend:
+                result = _upload(result.detach().numpy(), result.dtype, target)
+                result._slot.requires_grad = self.requires_grad and self.is_leaf
+        return result
+
+    def cpu(self) -> Tensor:
+        return self.to("numpy")
+
+    def type(self, dtype: Any) -> Tensor:
+        return self.to(dtype)
+
+    def float(self) -> Tensor:
+        return self.to(dtypes.float32)
+
+    def double(self) -> Tensor:
+        return self.to(dtypes.float64)
+
+    def int(self) -> Tensor:
+        return self.to(dtypes.int32)
+
+    def long(self) -> Tensor:
+        return self.to(dtypes.int64)
+
+    def bool(self) -> Tensor:
+        return self.to(dtypes.bool_)
+
+    # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
+
+    def _assign(self, call: str, result: Tensor) -> Tensor:
+        slot = self._slot
+        if result.shape != slot.shape:
+            result = _fitting(call, self, _function("expand")(result, slot.shape))
+        if dtypes.category(result.dtype) > dtypes.category(slot.dtype):
+            raise DtypeError(call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}")
+        tracked = tape.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
+        if tracked:
+            if slot.requires_grad and slot.is_leaf:
+                raise AutogradError(
+                    call,
+                    "a leaf that requires grad may not be changed in place while autograd records",
+                    f"got one of shape {slot.shape}",
+                    "Do it under te.no_grad(), or out of place.",
+                )
+            if slot.nbytes != slot.storage.nbytes or (slot.step is not None and slot.step.op.is_view):
+                raise AutogradError(
+                    call,
+                    "a view may not be changed in place while autograd records it",
+                    f"got a view of shape {slot.shape}",
+                    "Change a clone(), or build the result with te.where or te.cat.",
+                )
+            result = result.to(slot.dtype)
+        write_into(result._slot, slot)
+        if tracked:
+            slot.storage.history += 1
+            fresh = slot.alias()
+            fresh.requires_grad = result.requires_grad
+            fresh.step, fresh.index = result._slot.step, result._slot.index
+            self._slot = fresh
+        return self
+
+    def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        return self._assign("add_", _function("add")(self, other, alpha=alpha))
+
+    def sub_(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        return self._assign("sub_", _function("sub")(self, other, alpha=alpha))
+
+    def mul_(self, other: Any) -> Tensor:
+        return self._assign("mul_", _function("mul")(self, other))
+
+    def div_(self, other: Any) -> Tensor:
+        return self._assign("div_", _function("div")(self, other))
+
+    def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
+        return self._assign("clamp_", _function("clamp")(self, min, max))
+
+    def relu_(self) -> Tensor:
+        return self._assign("relu_", _function("relu")(self))
+
+    def copy_(self, source: Any) -> Tensor:
+        """Copy ``source`` here, broadcast and converted. Returns self."""
+        source = as_tensor(source, device=self.backend)
+        if source.backend is not self.backend:
+            source = source.detach().to(self.backend)
+        if dtypes.category(source.dtype) > dtypes.category(self.dtype):
+            source = source.to(self.dtype)
+        return self._assign("copy_", source)
+
+    def fill_(self, value: Number | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return self.copy_(value)
+        return self._assign("fill_", full(self.shape, value, dtype=self.dtype, device=self.backend))
+
+    def zero_(self) -> Tensor:
+        return self.fill_(0)
+
+    __iadd__ = add_
+    __isub__ = sub_
+    __imul__ = mul_
+    __itruediv__ = div_
+
+    # Operators
+
+    def __add__(self, other: Any) -> Tensor:
+        return _function("add")(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _function("add")(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return _function("sub")(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _function("sub")(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return _function("mul")(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return _function("mul")(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return _function("div")(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return _function("div")(other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        return _function("pow")(self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return _function("pow")(base, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return _function("matmul")(self, other)
+
+    def __neg__(self) -> Tensor:
+        return _function("neg")(self)
+
+    def __abs__(self) -> Tensor:
+        return _function("abs")(self)
+
+    def __invert__(self) -> Tensor:
+        return _function("logical_not")(self)
+
+    def __eq__(self, other: Any) -> Any:
+        return _function("eq")(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return _function("ne")(self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return _function("lt")(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return _function("le")(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return _function("gt")(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return _function("ge")(self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return _function("getitem")(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        target = _function("getitem")(self, index, for_assignment=True)
+        target.copy_(value)
+
+    @property
+    def T(self) -> Tensor:
+        return _function("permute")(self, tuple(reversed(range(self.ndim))))
+
+    @property
+    def mT(self) -> Tensor:
+        return _function("transpose")(self, -2, -1)
+
+    # Functions as methods, in the order of the modules in ops/
+
+    def add(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        return _function("add")(self, other, alpha=alpha)
+
+    def sub(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        return _function("sub")(self, other, alpha=alpha)
+
+    def mul(self, other: Any) -> Tensor:
+        return _function("mul")(self, other)
+
+    def div(self, other: Any) -> Tensor:
+        return _function("div")(self, other)
+
+    def pow(self, exponent: Any) -> Tensor:
+        return _function("pow")(self, exponent)
+
+    def maximum(self, other: Tensor) -> Tensor:
+        return _function("maximum")(self, other)
+
+    def minimum(self, other: Tensor) -> Tensor:
+        return _function("minimum")(self, other)
+
+    def neg(self) -> Tensor:
+        return _function("neg")(self)
+
+    def abs(self) -> Tensor:
+        return _function("abs")(self)
+
+    def sign(self) -> Tensor:
+        return _function("sign")(self)
+
+    def exp(self) -> Tensor:
+        return _function("exp")(self)
+
+    def log(self) -> Tensor:
+        return _function("log")(self)
+
+    def sqrt(self) -> Tensor:
+        return _function("sqrt")(self)
+
+    def rsqrt(self) -> Tensor:
+        return _function("rsqrt")(self)
+
+    def square(self) -> Tensor:
+        return _function("square")(self)
+
+    def reciprocal(self) -> Tensor:
+        return _function("reciprocal")(self)
+
+    def tanh(self) -> Tensor:
+        return _function("tanh")(self)
+
+    def sigmoid(self) -> Tensor:
+        return _function("sigmoid")(self)
+
+    def relu(self) -> Tensor:
+        return _function("relu")(self)
+
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        return _function("clamp")(self, min, max)
+
+    def where(self, condition: Tensor, other: Any) -> Tensor:
+        return _function("where")(condition, self, other)
+
+    def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
+        return _function("masked_fill")(self, mask, value)
+
+    def eq(self, other: Any) -> Tensor:
+        return _function("eq")(self, other)
+
+    def ne(self, other: Any) -> Tensor:
+        return _function("ne")(self, other)
+
+    def lt(self, other: Any) -> Tensor:
+        return _function("lt")(self, other)
+
+    def le(self, other: Any) -> Tensor:
+        return _function("le")(self, other)
+
+    def gt(self, other: Any) -> Tensor:
+        return _function("gt")(self, other)
+
+    def ge(self, other: Any) -> Tensor:
+        return _function("ge")(self, other)
+
+    def logical_not(self) -> Tensor:
+        return _function("logical_not")(self)
+
+    def clone(self) -> Tensor:
+        return _function("clone")(self)
+
+    def contiguous(self) -> Tensor:
+        return self if self._slot.contiguous else _function("clone")(self)
+
+    def sum(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
+        return _function("sum")(self, dim, keepdim, dtype=dtype)
+
+    def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
+        return _function("mean")(self, dim, keepdim, dtype=dtype)
+
+    def var(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
+        return _function("var")(self, dim, correction=correction, keepdim=keepdim)
+
+    def std(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
+        return _function("std")(self, dim, correction=correction, keepdim=keepdim)
+
+    def max(self, *args: Any, **kwargs: Any) -> Any:
+        return _function("max")(self, *args, **kwargs)
+
+    def min(self, *args: Any, **kwargs: Any) -> Any:
+        return _function("min")(self, *args, **kwargs)
+
+    def amax(self, dim: Any = (), keepdim: Any = False) -> Tensor:
+        return _function("amax")(self, dim, keepdim)
+
+    def amin(self, dim: Any = (), keepdim: Any = False) -> Tensor:
+        return _function("amin")(self, dim, keepdim)
+
+    def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        return _function("argmax")(self, dim, keepdim)
+
+    def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        return _function("argmin")(self, dim, keepdim)
+
+    def all(self) -> Tensor:
+        return _function("all")(self)
+
+    def any(self) -> Tensor:
+        return _function("any")(self)
+
+    def matmul(self, other: Tensor) -> Tensor:
+        return _function("matmul")(self, other)
+
+    def mm(self, mat2: Tensor) -> Tensor:
+        return _function("mm")(self, mat2)
+
+    def bmm(self, mat2: Tensor) -> Tensor:
+        return _function("bmm")(self, mat2)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return _function("reshape")(self, _sizes(shape))
+
+    def view(self, *shape: Any) -> Tensor:
+        return _function("view")(self, _sizes(shape))
+
+    def flatten(self, start_dim: Any = 0, end_dim: Any = -1) -> Tensor:
+        return _function("flatten")(self, start_dim, end_dim)
+
+    def unflatten(self, dim: Any, sizes: Any) -> Tensor:
+        return _function("unflatten")(self, dim, sizes)
+
+    def permute(self, *dims: Any) -> Tensor:
+        return _function("permute")(self, _sizes(dims))
+
+    def transpose(self, dim0: Any, dim1: Any) -> Tensor:
+        return _function("transpose")(self, dim0, dim1)
+
+    def t(self) -> Tensor:
+        return _function("t")(self)
+
+    def expand(self, *sizes: Any) -> Tensor:
+        return _function("expand")(self, _sizes(sizes))
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        return _function("expand")(self, other.shape)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        return _function("view")(self, other.shape)
+
+    def squeeze(self, dim: Any = None) -> Tensor:
+        return _function("squeeze")(self, dim)
+
+    def unsqueeze(self, dim: Any) -> Tensor:
+        return _function("unsqueeze")(self, dim)
+
+    def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
+        return _function("narrow")(self, dim, start, length)
+
+    def select(self, dim: Any, index: Any) -> Tensor:
+        return _function("select")(self, dim, index)
+
+    def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        return _function("split")(self, split_size, dim)
+
+    def chunk(self, chunks: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        return _function("chunk")(self, chunks, dim)
+
+    def index_select(self, dim: Any, index: Tensor) -> Tensor:
+        return _function("index_select")(self, dim, index)
+
+    def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+        return _function("softmax")(self, dim, dtype=dtype)
+
+    def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+        return _function("log_softmax")(self, dim, dtype=dtype)
+
+
+class Parameter(Tensor):
+    """A tensor that a module owns and an optimizer updates; it requires a gradient unless told otherwise."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        source = data if isinstance(data, Tensor) else tensor(data)
+        slot = source._slot
+        self._slot = slot.alias() if slot.contiguous else source.detach().contiguous()._slot
+        self._grad = None
+        self._slot.requires_grad = requires_grad
+
+    def __repr__(self) -> str:
+        return "Parameter containing:\n" + super().__repr__()
+
+
+def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    """``x.view(2, 3)`` and ``x.view((2, 3))`` are the same."""
+    if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
+        arguments = tuple(arguments[0])
+    return tuple(int(size) for size in arguments)
+
+
+def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:
+    if value.backend is not like.backend or value.dtype is not like.dtype:
+        value = value.to(like.dtype, device=like.backend)
+    return value
+
+
+def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
+    backend.check_dtype(dtype)
+    if dtype is dtypes.int64 and values.size and (values.min() < INT32.min or values.max() > INT32.max):
+        bad = values.max() if values.max() > INT32.max else values.min()
+        raise IndexRangeError(
+            "tensor",
+            f"int64 values must fit into int32, as they are stored on a device: [{INT32.min}, {INT32.max}]",
+            f"got {bad}",
+            "Keep such values in NumPy.",
+        )
+    slot = new_slot(backend, dtype, values.shape)
+    backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    return Tensor._wrap(slot)
+
+
+def _backend(device: str | Backend | None) -> Backend:
+    return device if isinstance(device, Backend) else get_backend(device)
+
+
+def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of ``data``: numbers, nested lists, an array, or a tensor.
+
+    As in PyTorch, Python floats give float32, Python ints int64, and arrays keep their dtype.
+
+    Errors: DtypeError for a dtype that tinyedge does not have (convert first), or that the device does not have.
+            IndexRangeError for an integer outside int32: devices compute with that.
+
+    >>> te.tensor([[1.0, 2.0]]).shape
+    (1, 2)
+    """
+    wanted = None if dtype is None else dtypes.resolve(dtype, "tensor")
+    if isinstance(data, Tensor):
+        values, found = data.detach().numpy(), data.dtype
+        device = data.backend if device is None else device
+    else:
+        if isinstance(data, (list, tuple)) and any(isinstance(item, Tensor) for item in data):
+            data = [item.tolist() if isinstance(item, Tensor) else item for item in data]
+        is_array = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__")
+        try:
+            values = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError("tensor", "nested sequences of equal lengths", str(error)) from None
+        if values.dtype == object:
+            raise DtypeError("tensor", "numbers, nested lists of numbers, or an array", f"got {type(data).__name__}")
+        if is_array:
+            found = dtypes.resolve(values.dtype, "tensor") if wanted is None else wanted
+        elif values.dtype == np.bool_:
+            found = dtypes.bool_
+        else:
+            found = dtypes.int64 if np.issubdtype(values.dtype, np.integer) and values.size else dtypes.float32
+    final = wanted or found
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = np.asarray(values).astype(final.numpy, copy=False)
+    result = _upload(values, final, _backend(device))
+    return result.requires_grad_() if requires_grad else result
+
+
+def as_tensor(data: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
+    """``data`` itself if it is a tensor of that dtype and device, else a new tensor."""
+    if isinstance(data, Tensor):
+        return data.to(dtype or data.dtype, device=device)
+    return tensor(data, dtype=dtype, device=device)
+
+
+def from_numpy(array: npt.NDArray[Any], device: str | Backend | None = None) -> Tensor:
+    """A tensor with a copy of a NumPy array. (PyTorch shares the memory; a device has its own.)"""
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError("from_numpy", "a NumPy array", f"got {type(array).__name__}", "Use te.tensor.")
+    return tensor(array, device=device)
+
+
+def from_dlpack(source: Any, device: str | Backend | None = None) -> Tensor:
+    """A tensor with a copy of any array that speaks DLPack and lies in host memory."""
+    return tensor(np.from_dlpack(source), device=device)
+
+
+def full(
+    size: Sequence[SupportsIndex],
+    fill_value: Number,
+    *,
+    dtype: Any = None,
+    device: str | Backend | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of ``size`` with every element ``fill_value``, written on the device."""
+    wanted = dtypes.of_number(fill_value) if dtype is None else dtypes.resolve(dtype, "full")
+    shape = tuple(int(length) for length in size)
+    if any(length < 0 for length in shape):
+        raise ShapeError("full", "sizes of at least 0", f"got {shape}")
+    slot = new_slot(_backend(device), wanted, shape)
+    write_into(Value(fill_value, wanted), slot)
+    result = Tensor._wrap(slot)
+    return result.requires_grad_() if requires_grad else result
+
+
+class _GradMode(ContextDecorator):
+    enabled: bool
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(tape.is_grad_enabled())
+        tape.set_grad_enabled(self.enabled)
+
+    def __exit__(self, *exc: object) -> Literal[False]:
+        tape.set_grad_enabled(self._before.pop())
+        return False
+
+
+class no_grad(_GradMode):
+    """Context manager and decorator: nothing inside is recorded for backward."""
+
+    enabled = False
+
+
+class enable_grad(_GradMode):
+    """Context manager and decorator: recording is on inside, also within ``no_grad``."""
+
+    enabled = True
+
+
+class set_grad_enabled(_GradMode):
+    """Context manager: recording is as ``mode`` says."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__()
+        self.enabled = mode
