@@ -93,7 +93,8 @@ class Op:
     saves: ClassVar[tuple[str, ...]] = ()
     scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
-    is_view: ClassVar[bool] = False
+    is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
+    scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
     errors: ClassVar[tuple[ErrorSample, ...]] = ()
@@ -146,14 +147,9 @@ class Op:
         raise NotImplementedError
 
     @classmethod
-    def view_gradient(cls, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
-        """For view ops: the gradient of an input of ``shape`` as a view of the output's; None if it needs zeros around it."""
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        """The gradient of input number ``index``, of ``shape``, as a view of the output's; None if it takes a kernel."""
         return None
-
-    @classmethod
-    def gradient_is_dy(cls, name: str) -> bool:
-        """Whether the gradient of input ``name`` is the output's own, up to broadcasting."""
-        return False
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -195,8 +191,8 @@ class Elementwise(Op):
         return (Spec(cls.result or first.dtype, shape),)
 
     @classmethod
-    def gradient_is_dy(cls, name: str) -> bool:
-        return cls.kernel_backward.get("d" + name) == "dy"
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        return dy if shape == dy.shape and cls.kernel_backward.get("d" + cls.inputs[index]) == "dy" else None
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:

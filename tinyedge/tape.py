@@ -324,7 +324,7 @@ def record(
         assert isinstance(source, Slot)
         out = source.alias(op.view(source.layout(), **attrs))
         if tracked:
-            _link(Step(op, FORWARD, attrs, scalars, {}, (), ()), reads, (out,))
+            link(op, reads, (out,), attrs)
         return (out,)
     assert backend is not None
     specs = _infer(op, reads, attrs)
@@ -353,6 +353,14 @@ def launch_step(step: Step) -> None:
 
 def _version(slot: Slot | Value | None) -> int:
     return slot.storage.version if isinstance(slot, Slot) else 0
+
+
+def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
+    """Give ``outs`` the history of a step that runs no kernel of its own, if a gradient may be asked for."""
+    if _mode.grad_enabled and any(isinstance(read, Slot) and read.requires_grad for read in reads):
+        step = Step(op, FORWARD, attrs, {}, {}, (), ())
+        step.saved = {}
+        _link(step, reads, outs)
 
 
 def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
@@ -454,22 +462,12 @@ def backward(root: Slot, gradient: Slot, retain_graph: bool = False) -> None:
         if all(item is None for item in gradients):
             continue
         _backward_step(walk, step, gradients)
-        if not retain_graph and step.saved is not None:
+        if not retain_graph:
             step.saved = None
-            step.input_specs = ()
 
 
 def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None]) -> None:
     op = step.op
-    wanted = [
-        (name, edge, spec)
-        for name, edge, spec in zip(op.inputs, step.edges, step.input_specs, strict=False)
-        if edge is not None and spec is not None and name in op.differentiable
-    ]
-    if op.is_view:
-        (first,), (_, edge, spec) = [g for g in gradients if g is not None], wanted[0]
-        _backward_view(walk, step, first, edge, spec)
-        return
     if step.saved is None:
         raise AutogradError(
             "backward",
@@ -477,14 +475,32 @@ def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None
             f"what {op.name} saved was already freed",
             "Call backward(retain_graph=True) the first time, or compute the loss again.",
         )
-    slots: dict[str, Any] = {}
-    dy: _Gradient | None = None
-    reads = []
-    for name, item in zip(op.outputs, gradients, strict=True):
-        slots["d" + name] = None if item is None else item.slot
-        reads.append("d" + name)
-        dy = dy or item
-    assert dy is not None
+    slots: dict[str, Any] = {"d" + name: None if g is None else g.slot for name, g in zip(op.outputs, gradients)}
+    dy = next(gradient for gradient in gradients if gradient is not None)
+    kernels: list[tuple[str, Edge, Spec]] = []
+    views: list[tuple[Edge, Spec, Slot]] = []
+    for index, (edge, spec) in enumerate(zip(step.edges, step.input_specs, strict=True)):
+        if edge is None or spec is None:
+            continue
+        layout = op.gradient_view(index, dy.slot.layout(), spec.shape, **step.attrs)
+        if layout is not None and spec.dtype is dy.slot.dtype:
+            views.append((edge, spec, dy.slot.alias(layout)))
+        elif op.scatters:
+            _scatter(walk, step, dy.slot, edge, spec)
+        elif op.inputs[index] in op.differentiable:
+            kernels.append((op.inputs[index], edge, spec))
+    if kernels:
+        _run_backward(walk, step, slots, kernels, dy.slot.storage.backend)
+    for edge, spec, slot in views:
+        walk.deliver(edge, slot, spec, owned=dy.owned and len(views) == 1)
+
+
+def _run_backward(
+    walk: _Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: Backend
+) -> None:
+    """Run the op's backward, its gradients stored or added where they belong."""
+    op = step.op
+    assert step.saved is not None
     for name, (saved, version) in step.saved.items():
         if _version(saved) != version:
             raise AutogradError(
@@ -495,18 +511,12 @@ def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None
                 "Use the out-of-place form, or change a clone().",
             )
         slots[name] = saved
-        reads.append(name)
-    backend = dy.slot.storage.backend
+    reads = tuple(slots)
     writes: list[str] = []
     accumulate: list[str] = []
     taken: set[Any] = set()
     again: list[tuple[Edge, Slot, Spec]] = []
-    shortcuts: list[tuple[Edge, Spec]] = []
     for name, edge, spec in wanted:
-        if op.gradient_is_dy(name) and spec == dy.slot.spec:
-            shortcuts.append((edge, spec))
-            continue
-        target: Slot
         identity: Any = id(edge[2]) if edge[0] is None else (edge[0].number, edge[1])
         if identity in taken:  # one tensor in two places of one call: its two gradients may not race in one kernel
             target, adds = new_slot(backend, spec.dtype, spec.shape), False
@@ -518,23 +528,14 @@ def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None
         writes.append("d" + name)
         if adds:
             accumulate.append("d" + name)
-    if writes:
-        launch_step(
-            Step(op, BACKWARD, step.attrs, step.scalars, slots, tuple(reads), tuple(writes), frozenset(accumulate))
-        )
-    for edge, spec in shortcuts:
-        walk.deliver(edge, dy.slot, spec, owned=dy.owned and len(shortcuts) == 1)
+    launch_step(Step(op, BACKWARD, step.attrs, step.scalars, slots, reads, tuple(writes), frozenset(accumulate)))
     for edge, target, spec in again:
         walk.deliver(edge, target, spec, owned=True)
 
 
-def _backward_view(walk: _Walk, step: Step, dy: _Gradient, edge: Edge, spec: Spec) -> None:
-    layout = step.op.view_gradient(dy.slot.layout(), spec.shape, **step.attrs)
-    if layout is not None:
-        walk.deliver(edge, dy.slot.alias(layout), spec, dy.owned)
-        return
-    # Zeros around it: the same view of the input's gradient receives dy.
-    target, accumulate = walk.target(edge, spec, dy.slot.storage.backend)
+def _scatter(walk: _Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
+    """The gradient of a view that covers a part: zeros, and in the same view of them ``dy``."""
+    target, accumulate = walk.target(edge, spec, dy.storage.backend)
     if not accumulate:
         write_into(Value(0, spec.dtype), target)
-    write_into(dy.slot, target.alias(step.op.view(target.layout(), **step.attrs)), accumulate=True)
+    write_into(dy, target.alias(step.op.view(target.layout(), **step.attrs)), accumulate=True)

@@ -482,8 +482,7 @@ class Tensor:
         return _function("getitem")(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        target = _function("getitem")(self, index, for_assignment=True)
-        target.copy_(value)
+        _function("setitem")(self, index, value)
 
     @property
     def T(self) -> Tensor:

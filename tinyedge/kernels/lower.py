@@ -28,8 +28,12 @@ def mentions(text: str, name: str) -> bool:
 
 
 def used_names(step: Step, expressions: Sequence[str]) -> list[str]:
-    """The read slots of ``step`` that the expressions mention."""
-    return [name for name in step.read_names() if any(mentions(text, name) for text in expressions)]
+    """The slots of ``step`` that the expressions mention."""
+    return [
+        name
+        for name, slot in step.slots.items()
+        if slot is not None and any(mentions(text, name) for text in expressions)
+    ]
 
 
 def used_scalars(expressions: Sequence[str], scalars: Mapping[str, str]) -> dict[str, str]:
@@ -44,8 +48,15 @@ def broadcast_axes(shape: Shape, full: Shape) -> tuple[int, ...]:
     )
 
 
-def map_kernel(step: Step, device: Device, expressions: Mapping[str, str], scalars: Mapping[str, str]) -> KernelSpec:
+def map_kernel(
+    step: Step,
+    device: Device,
+    expressions: Mapping[str, str],
+    scalars: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> KernelSpec:
     """A kernel that stores, for each output, its expression over the inputs at the same place."""
+    extra = dict(sizes or {})
     outputs = tuple(expressions)
     shape = step.slots[outputs[0]].shape
     used = used_names(step, tuple(expressions.values()))
@@ -54,7 +65,7 @@ def map_kernel(step: Step, device: Device, expressions: Mapping[str, str], scala
     dtypes = {step.slots[name].dtype for name in [*used, *outputs]}
     width = device.vector_width if len(dtypes) == 1 and dtypes.pop().is_floating_point else 1
     strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
-    sizes, collapsed = shapes.collapse(shape, *strides)
+    lengths, collapsed = shapes.collapse(shape, *strides)
     constants: dict[str, Any] = {
         "real": step.slots[outputs[0]].dtype.ctype,
         "width": width,
@@ -63,17 +74,17 @@ def map_kernel(step: Step, device: Device, expressions: Mapping[str, str], scala
         "expressions": tuple(expressions.items()),
     }
     buffers = (*used, *outputs)
-    scalars = used_scalars(tuple(expressions.values()), scalars)
-    if len(sizes) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
+    named = used_scalars(tuple(expressions.values()), scalars or {})
+    if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
         numel = prod(shape)
         global_size, local_size = grid(-(-numel // width), device.group())
         return KernelSpec(
-            "map_flat", "elementwise.cl.jinja", buffers, global_size, local_size, {"n": numel}, scalars, {}, constants
+            "map_flat", "elementwise.cl.jinja", buffers, global_size, local_size, {"n": numel, **extra}, named, {}, constants
         )
-    inner = sizes[-1] if sizes else 1
+    inner = lengths[-1] if lengths else 1
     (global_0,), (local_0,) = grid(-(-inner // width), device.group())
-    tables = {"outer_shape": sizes[:-1]}
-    values = {"inner": inner, "outer_rank": max(len(sizes) - 1, 0)}
+    tables = {"outer_shape": lengths[:-1]}
+    values = {"inner": inner, "outer_rank": max(len(lengths) - 1, 0), **extra}
     for name, steps in zip(operands, collapsed, strict=True):
         tables[name + "_strides"] = steps[:-1]
         values[name + "_step"] = steps[-1] if steps else 0
@@ -81,10 +92,10 @@ def map_kernel(step: Step, device: Device, expressions: Mapping[str, str], scala
         "map_strided",
         "elementwise.cl.jinja",
         buffers,
-        (global_0, prod(sizes[:-1])),
+        (global_0, prod(lengths[:-1])),
         (local_0, 1),
         values,
-        scalars,
+        named,
         tables,
         constants,
     )

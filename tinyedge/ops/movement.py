@@ -1,0 +1,519 @@
+"""Movement: ops that change where elements stand, not what they are.
+
+Reshape, permute, expand and slices are views: they share the memory, and run no kernel. Their gradients are views of the output's
+gradient where that is possible. Only ``cat`` and ``pad`` write memory: they copy into slices of the result.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyedge import shapes
+from tinyedge.dtypes import bool_, promote
+from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.kernels.lower import broadcast_axes, reduce_kernels
+from tinyedge.kernels.spec import Device, KernelSpec
+from tinyedge.op import ErrorSample, Layout, Op, functions, public, unbroadcast
+from tinyedge.shapes import Shape
+from tinyedge.tape import Slot, Step, Value, link, new_slot, write_into
+from tinyedge.tensor import Number, Tensor, as_tensor, call, tensor
+
+Range = tuple[int, int, int]  # start, length, step
+
+
+class View(Op):
+    """Base of the ops that run nothing: the output lies in the input's memory."""
+
+    differentiable = ("x",)
+    is_view = True
+    scatters = True
+
+    @staticmethod
+    def forward(x: Any, **attrs: Any) -> Any:
+        return x  # never run
+
+
+class Reshape(View):
+    signature = "(...)->(...)"
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        strides = shapes.view_strides(layout.shape, layout.strides, attrs["shape"])
+        assert strides is not None
+        return Layout(attrs["shape"], strides, layout.offset)
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        strides = shapes.view_strides(dy.shape, dy.strides, shape)
+        return None if strides is None else Layout(shape, strides, dy.offset)
+
+
+class Permute(View):
+    signature = "(...)->(...)"
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        shape, strides, offset = layout
+        return Layout(tuple(shape[d] for d in attrs["dims"]), tuple(strides[d] for d in attrs["dims"]), offset)
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        back = tuple(int(axis) for axis in np.argsort(attrs["dims"]))
+        return cls.view(dy, dims=back)
+
+
+class Slice(View):
+    """The attribute ``ranges`` has a (start, length, step) for each axis."""
+
+    signature = "(...)->(...)"
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        ranges: tuple[Range, ...] = attrs["ranges"]
+        shape, strides, offset = layout
+        start = builtins.sum(first * stride for (first, _, _), stride in zip(ranges, strides, strict=True))
+        return Layout(
+            tuple(length for _, length, _ in ranges),
+            tuple(stride * step for (_, _, step), stride in zip(ranges, strides, strict=True)),
+            offset + start,
+        )
+
+
+class Expand(View):
+    signature = "(...)->(...)"
+    scatters = False  # one element of the input is many of the output: the gradient is a sum
+    strided = True
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        shape = attrs["shape"]
+        return Layout(shape, shapes.broadcast_strides(layout.shape, layout.strides, shape), layout.offset)
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        full = step.slots["dy"].shape
+        return reduce_kernels(step, device, "sum", "dy", "dx", full, broadcast_axes(step.slots["dx"].shape, full))
+
+    @staticmethod
+    def backward(dy: Any, *, shape: Shape, shapes: dict[str, Shape]) -> tuple[Any, ...]:
+        return (unbroadcast(dy, shapes["dx"]),)
+
+
+class Cat(Op):
+    """Its inputs are any number; copies into slices of the output are its forward, slices of ``dy`` its gradients."""
+
+    signature = "(...),...->(...)"
+
+    @staticmethod
+    def forward(x: Any, **attrs: Any) -> Any:
+        return x  # never run
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        return Slice.view(dy, ranges=attrs["parts"][index])
+
+
+# Shapes
+
+
+@public
+def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
+    target = shapes.infer_reshape("reshape", input.numel(), shape)
+    if target == input.shape:
+        return call(Reshape, input, shape=target)
+    slot = input._slot
+    if shapes.view_strides(slot.shape, slot.strides, target) is None:
+        input = input.contiguous()
+    return call(Reshape, input, shape=target)
+
+
+@public
+def view(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """As ``reshape``, but never a copy.
+
+    Errors: ShapeError if the strides do not allow it: use reshape.
+    """
+    target = shapes.infer_reshape("view", input.numel(), shape)
+    slot = input._slot
+    if shapes.view_strides(slot.shape, slot.strides, target) is None:
+        raise ShapeError(
+            "view", f"strides that allow {target} without a copy", f"the tensor has {slot.shape} with strides "
+            f"{slot.strides}", "Use reshape().",
+        )  # fmt: skip
+    return call(Reshape, input, shape=target)
+
+
+@public
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
+    first = shapes.normalize_axis("flatten", start_dim, input.ndim)
+    last = shapes.normalize_axis("flatten", end_dim, input.ndim)
+    if first > last:
+        raise ArgumentError("flatten", "start_dim must not come after end_dim", f"got {start_dim} and {end_dim}")
+    if input.ndim == 0:
+        return reshape(input, (1,))
+    merged = prod(input.shape[first : last + 1])
+    return reshape(input, (*input.shape[:first], merged, *input.shape[last + 1 :]))
+
+
+@public
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Dim ``dim`` split into ``sizes``, of which one may be -1."""
+    axis = shapes.normalize_axis("unflatten", dim, input.ndim)
+    parts = shapes.infer_reshape("unflatten", input.shape[axis], sizes)
+    return reshape(input, (*input.shape[:axis], *parts, *input.shape[axis + 1 :]))
+
+
+@public
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Without the dims of length one, or without those of ``dim`` that have it."""
+    if dim is None:
+        chosen: tuple[int, ...] = tuple(range(input.ndim))
+    elif isinstance(dim, int):
+        chosen = (shapes.normalize_axis("squeeze", dim, input.ndim),)
+    else:
+        chosen = tuple(shapes.normalize_axis("squeeze", axis, input.ndim) for axis in dim)
+    return view(input, tuple(n for axis, n in enumerate(input.shape) if axis not in chosen or n != 1))
+
+
+@public
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a dim of length one inserted at ``dim``."""
+    axis = shapes.normalize_axis("unsqueeze", dim, input.ndim + 1)
+    return view(input, (*input.shape[:axis], 1, *input.shape[axis:]))
+
+
+@public
+def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
+    """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
+    order = tuple(shapes.normalize_axis("permute", int(axis), input.ndim) for axis in dims)
+    if sorted(order) != list(range(input.ndim)):
+        raise AxisError("permute", f"each of the {input.ndim} dims once", f"got dims={tuple(dims)}")
+    return call(Permute, input, dims=order)
+
+
+@public
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dims swapped. A view."""
+    order = list(range(input.ndim))
+    a = shapes.normalize_axis("transpose", dim0, input.ndim)
+    b = shapes.normalize_axis("transpose", dim1, input.ndim)
+    if order:
+        order[a], order[b] = order[b], order[a]
+    return call(Permute, input, dims=tuple(order))
+
+
+@public
+def t(input: Tensor) -> Tensor:
+    """The transpose of a tensor of at most two dims."""
+    if input.ndim > 2:
+        raise ShapeError("t", "a tensor of at most two dims", f"got shape {input.shape}", "Use transpose or permute.")
+    return permute(input, tuple(reversed(range(input.ndim))))
+
+
+@public
+def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory."""
+    lead = len(sizes) - input.ndim
+    if lead < 0:
+        raise ShapeError("expand", f"at least {input.ndim} sizes for shape {input.shape}", f"got {tuple(sizes)}")
+    target = []
+    for axis, wanted in enumerate(sizes):
+        size = input.shape[axis - lead] if axis >= lead else None
+        wanted = int(wanted)
+        if wanted == -1 and size is not None:
+            wanted = size
+        if wanted < 0 or (size is not None and size != 1 and size != wanted):
+            raise ShapeError("expand", f"sizes that {input.shape} broadcasts to", f"got {tuple(sizes)}")
+        target.append(wanted)
+    return call(Expand, input, shape=tuple(target))
+
+
+@public
+def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """``input`` expanded to ``shape``."""
+    return expand(input, shape)
+
+
+# Slices
+
+
+def _whole(shape: Shape) -> list[Range]:
+    return [(0, size, 1) for size in shape]
+
+
+@public
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """``length`` elements of dim ``dim`` from ``start`` on. A view."""
+    axis = shapes.normalize_axis("narrow", dim, input.ndim)
+    size = _size("narrow", input, axis)
+    first = int(start) + size if start < 0 else int(start)
+    if not (0 <= first <= size and 0 <= length <= size - first):
+        raise IndexRangeError(
+            "narrow", f"a part of dim {dim}, which has {size} elements", f"got start={start} and length={length}"
+        )
+    ranges = _whole(input.shape)
+    ranges[axis] = (first, int(length), 1)
+    return call(Slice, input, ranges=tuple(ranges))
+
+
+def _size(name: str, input: Tensor, axis: int) -> int:
+    if not input.ndim:
+        raise AxisError(name, "a tensor of at least one dim", "got a 0-d tensor")
+    return input.shape[axis]
+
+
+@public
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """Element ``index`` of dim ``dim``, without that dim. A view."""
+    axis = shapes.normalize_axis("select", dim, input.ndim)
+    size = _size("select", input, axis)
+    if not -size <= index < size:
+        raise IndexRangeError("select", f"an index in [{-size}, {size - 1}] for dim {dim}", f"got {index}")
+    part = narrow(input, axis, int(index) % size, 1)
+    return view(part, (*input.shape[:axis], *input.shape[axis + 1 :]))
+
+
+@public
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of equal length (the last may be shorter), or of the given lengths, along ``dim``."""
+    axis = shapes.normalize_axis("split", dim, tensor.ndim)
+    size = _size("split", tensor, axis)
+    if isinstance(split_size_or_sections, int):
+        step = split_size_or_sections
+        if step < 0 or (step == 0 and size):
+            raise ArgumentError("split", "a positive split_size", f"got {step}")
+        lengths = [min(step, size - start) for start in range(0, size, step)] if size else [0]
+    else:
+        lengths = [int(length) for length in split_size_or_sections]
+        if builtins.sum(lengths) != size or builtins.any(length < 0 for length in lengths):
+            raise ArgumentError("split", f"lengths that add up to {size}", f"got {lengths}")
+    starts = np.cumsum([0, *lengths])
+    return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths))
+
+
+@public
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most ``chunks`` views of equal length along ``dim``."""
+    if chunks < 1:
+        raise ArgumentError("chunk", "at least one chunk", f"got {chunks}")
+    axis = shapes.normalize_axis("chunk", dim, input.ndim)
+    size = _size("chunk", input, axis)
+    if size == 0:
+        return tuple(narrow(input, axis, 0, 0) for _ in range(chunks))
+    return split(input, -(-size // chunks), axis)
+
+
+@public
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Every slice along ``dim``, without that dim."""
+    axis = shapes.normalize_axis("unbind", dim, input.ndim)
+    return tuple(select(input, axis, index) for index in range(_size("unbind", input, axis)))
+
+
+# Joining and padding
+
+
+def _place(op: type[Op], inputs: Sequence[Tensor], out: Slot, parts: tuple[tuple[Range, ...], ...]) -> Tensor:
+    """Copy each input into its part of ``out``, whose history that is."""
+    for source, part in zip(inputs, parts, strict=True):
+        write_into(source._slot, out.alias(Slice.view(out.layout(), ranges=part)))
+    link(op, [source._slot for source in inputs], (out,), {"parts": parts})
+    return Tensor._wrap(out)
+
+
+@public
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """``tensors`` joined along ``dim``; their other sizes must be equal (an empty 1-d tensor is skipped, as in PyTorch)."""
+    items = list(tensors)
+    if not items:
+        raise ArgumentError("cat", "at least one tensor", "got none")
+    kept = [item for item in items if item.shape != (0,)] or items[:1]
+    first = kept[0]
+    axis = shapes.normalize_axis("cat", dim, first.ndim)
+    _size("cat", first, axis)
+    dtype = first.dtype
+    for item in kept[1:]:
+        dtype = promote(dtype, item.dtype)
+        rest = [(a, b) for k, (a, b) in enumerate(zip(first.shape, item.shape)) if k != axis]
+        if item.ndim != first.ndim or builtins.any(a != b for a, b in rest):
+            raise ShapeError(
+                "cat", f"equal shapes but for dim {dim}", "got " + " and ".join(str(t.shape) for t in items)
+            )
+    kept = [item.to(dtype) for item in kept]
+    parts, start = [], 0
+    for item in kept:
+        part = _whole(item.shape)
+        part[axis] = (start, item.shape[axis], 1)
+        parts.append(tuple(part))
+        start += item.shape[axis]
+    shape = (*first.shape[:axis], start, *first.shape[axis + 1 :])
+    return _place(Cat, kept, new_slot(first.backend, dtype, shape), tuple(parts))
+
+
+@public
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """``tensors`` of one shape joined along a new dim."""
+    items = list(tensors)
+    if not items:
+        raise ArgumentError("stack", "at least one tensor", "got none")
+    if builtins.any(item.shape != items[0].shape for item in items):
+        raise ShapeError("stack", "equal shapes", "got " + " and ".join(str(item.shape) for item in items))
+    return cat([unsqueeze(item, dim) for item in items], shapes.normalize_axis("stack", dim, items[0].ndim + 1))
+
+
+@public
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """``value`` (0) around ``input``: pad = (before, after) of the last dim, then of the one before it, and so on.
+
+    Negative amounts cut. Errors: ArgumentError for a mode other than "constant".
+    """
+    if mode != "constant":
+        raise ArgumentError("pad", 'mode must be "constant"', f"got {mode!r}")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise ArgumentError("pad", f"pairs for at most {input.ndim} dims", f"got pad={tuple(pad)}")
+    amounts = [(0, 0)] * input.ndim
+    for k in range(len(pad) // 2):
+        amounts[input.ndim - 1 - k] = (int(pad[2 * k]), int(pad[2 * k + 1]))
+    inside = [(max(-before, 0), n + min(before, 0) + min(after, 0), 1) for n, (before, after) in zip(input.shape, amounts)]
+    if builtins.any(length < 0 for _, length, _ in inside):
+        raise ShapeError("pad", "sizes of at least 0 after padding", f"got shape {input.shape} and pad={tuple(pad)}")
+    if builtins.any(min(pair) < 0 for pair in amounts):
+        input = call(Slice, input, ranges=tuple(inside))
+    added = [(max(before, 0), max(after, 0)) for before, after in amounts]
+    if not builtins.any(before or after for before, after in added):
+        return input.clone()
+    shape = tuple(n + before + after for n, (before, after) in zip(input.shape, added))
+    out = new_slot(input.backend, input.dtype, shape)
+    write_into(Value(value or 0, input.dtype), out)
+    part = tuple((before, n, 1) for n, (before, _) in zip(input.shape, added))
+    return _place(Cat, [input], out, (part,))
+
+
+# Indexing with brackets
+
+
+@public
+def getitem(input: Tensor, index: Any, for_assignment: bool = False) -> Tensor:
+    """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors (copies)."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    items = [_index_item(item, input) for item in items]
+    used = builtins.sum(
+        item.ndim if isinstance(item, Tensor) and item.dtype is bool_ else 0 if item is None or item is Ellipsis else 1
+        for item in items
+    )
+    if used > input.ndim:
+        raise IndexRangeError("getitem", f"at most {input.ndim} indices for shape {input.shape}", f"got {used}")
+    gap = [slice(None)] * (input.ndim - used)
+    spots = [k for k, item in enumerate(items) if item is Ellipsis]
+    if len(spots) > 1:
+        raise ArgumentError("getitem", "at most one Ellipsis", f"got {len(spots)}")
+    items[slice(spots[0], spots[0] + 1) if spots else slice(len(items), None)] = gap
+    ranges: list[Range] = []
+    shape: list[int] = []
+    tensors: list[tuple[int, Tensor]] = []  # the axis of the view, and the index for it
+    for item in items:
+        axis = len(ranges)
+        if item is None:
+            shape.append(1)
+        elif isinstance(item, Tensor):
+            tensors.append((len(shape), item))
+            for size in input.shape[axis : axis + (item.ndim if item.dtype is bool_ else 1)]:
+                ranges.append((0, size, 1))
+                shape.append(size)
+        elif isinstance(item, slice):
+            start, stop, step = item.indices(input.shape[axis])
+            if step < 0:
+                raise ArgumentError("getitem", "slices with positive steps", f"got step {step}")
+            length = max(0, -(-(stop - start) // step))
+            ranges.append((start if length else 0, length, step))
+            shape.append(length)
+        else:
+            size = input.shape[axis]
+            if not -size <= item < size:
+                raise IndexRangeError("getitem", f"an index in [{-size}, {size - 1}] for dim {axis}", f"got {item}")
+            ranges.append((item % size, 1, 1))
+    result = input if ranges == _whole(input.shape) else call(Slice, input, ranges=tuple(ranges))
+    if result.shape != tuple(shape) or (result is input and not tensors):
+        result = view(result, shape)
+    if not tensors:
+        return result
+    if for_assignment:
+        raise ArgumentError(
+            "setitem", "ints, slices or a bool mask of the whole shape", "got a tensor of indices", "Use te.where."
+        )
+    return _take(result, tensors)
+
+
+def _index_item(item: Any, input: Tensor) -> Any:
+    if item is None or item is Ellipsis or isinstance(item, slice):
+        return item
+    if isinstance(item, (list, np.ndarray)):
+        item = tensor(item, device=input.backend)
+    if isinstance(item, Tensor):
+        if item.dtype.is_floating_point:
+            raise DtypeError("getitem", "integer or bool indices", f"got {item.dtype.name}")
+        return item if item.ndim or item.dtype is bool_ else item.item()
+    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+        return int(item)
+    raise DtypeError("getitem", "ints, slices, None, Ellipsis or tensors", f"got {type(item).__name__}")
+
+
+def _take(input: Tensor, tensors: list[tuple[int, Tensor]]) -> Tensor:
+    """Index with tensors that stand at consecutive axes: one index into those axes merged."""
+    indices: list[Tensor] = []
+    first = tensors[0][0]
+    axes = 0
+    for axis, item in tensors:
+        if axis != first + axes:
+            raise ArgumentError("getitem", "tensor indices next to each other", "got a slice or None between them")
+        if item.dtype is bool_:
+            if item.shape != input.shape[axis : axis + item.ndim]:
+                raise ShapeError(
+                    "getitem", f"a mask of shape {input.shape[axis : axis + item.ndim]}", f"got {item.shape}"
+                )
+            # How many elements a mask takes is known on the host only.
+            indices += [tensor(found, device=input.backend) for found in np.nonzero(item.numpy())]
+            axes += item.ndim
+        else:
+            size = input.shape[axis]
+            indices.append(functions["where"](item < 0, item + size, item))
+            axes += 1
+    sizes = input.shape[first : first + axes]
+    flat = indices[0]
+    for size, more in zip(sizes[1:], indices[1:]):
+        flat = flat * size + more
+    merged = reshape(input, (*input.shape[:first], prod(sizes), *input.shape[first + axes :]))
+    picked = functions["index_select"](merged, first, reshape(flat, (-1,)))
+    return reshape(picked, (*input.shape[:first], *flat.shape, *input.shape[first + axes :]))
+
+
+@public
+def setitem(input: Tensor, index: Any, value: Number | Tensor) -> None:
+    """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
+    if isinstance(index, (np.ndarray, Tensor)) and as_tensor(index).dtype is bool_:
+        mask = as_tensor(index, device=input.backend)
+        if mask.shape == input.shape and not (isinstance(value, Tensor) and value.ndim):
+            input._assign("setitem", functions["where"](mask, value, input).to(input.dtype))
+            return
+    getitem(input, index, for_assignment=True).copy_(value)
+
+
+Reshape.errors = (
+    ErrorSample(lambda te: te.zeros(2, 3).reshape(4, 2), ShapeError, "the input has 6 elements"),
+    ErrorSample(lambda te: te.zeros(2, 3).T.view(6), ShapeError, "Use reshape()"),
+)
+Permute.errors = (ErrorSample(lambda te: te.zeros(2, 3).permute(0, 0), AxisError, "each of the 2 dims once"),)
+Expand.errors = (ErrorSample(lambda te: te.zeros(2, 3).expand(4, 3), ShapeError, "broadcasts to"),)
+Slice.errors = (
+    ErrorSample(lambda te: te.zeros(2, 3)[2], IndexRangeError, "[-2, 1]"),
+    ErrorSample(lambda te: te.zeros(2, 3)[0, 0, 0], IndexRangeError, "at most 2 indices"),
+    ErrorSample(lambda te: te.zeros(2, 3)[::-1], ArgumentError, "positive steps"),
+)
+Cat.errors = (ErrorSample(lambda te: te.cat([te.zeros(2, 3), te.zeros(2, 4)]), ShapeError, "equal shapes but for"),)

@@ -1,0 +1,414 @@
+"""Reductions over any axes: sum, mean, the extremes and where they are.
+
+The ops keep the reduced axes with length one, so that gradients broadcast back; the public functions drop them (a view).
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from math import prod
+from random import Random
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tinyedge import dtypes, shapes
+from tinyedge.dtypes import DType, bool_, int32, int64
+from tinyedge.errors import ArgumentError, AxisError, DtypeError
+from tinyedge.kernels.lower import map_kernel, reduce_kernels
+from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.op import ErrorSample, Layout, Op, Sample, Spec, functions, public
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step
+from tinyedge.tensor import Tensor, call, call_all
+
+Axes = int | Sequence[int] | None
+
+
+class Reduction(Op):
+    """Base of the ops that reduce over the attribute ``axes``."""
+
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    strided = True
+    kind: ClassVar[str] = "sum"
+    atol = 1e-5  # sums of up to a few thousand terms, added in different orders
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (spec,) = inputs
+        assert spec is not None
+        return (Spec(cls.result_dtype(spec.dtype), shapes.reduced(spec.shape, attrs["axes"], keepdim=True)),)
+
+    @classmethod
+    def result_dtype(cls, dtype: DType) -> DType:
+        return dtype
+
+    @classmethod
+    def divisor(cls, step: Step) -> int:
+        return 1
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return reduce_kernels(
+            step, device, cls.kind, "x", "y", step.slots["x"].shape, step.attrs["axes"], divisor=cls.divisor(step)
+        )
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 7, 40)) for _ in range(random.randint(0, 4)))
+        axes = tuple(axis for axis in range(len(shape)) if random.random() < 0.5) or tuple(range(len(shape)))
+        return Sample((shape,), {"axes": axes})
+
+
+class Sum(Reduction):
+    signature = "(...)->(...)"
+
+    @classmethod
+    def result_dtype(cls, dtype: DType) -> DType:
+        return dtype if dtype.is_floating_point else int64
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+        return Layout(shape, shapes.broadcast_strides(dy.shape, dy.strides, shape), dy.offset)
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        return x.sum(axis=axes, keepdims=True, dtype=x.dtype if x.dtype.kind == "f" else np.int32)
+
+
+class Mean(Reduction):
+    signature = "(...)->(...)"
+
+    @classmethod
+    def divisor(cls, step: Step) -> int:
+        shape = step.slots["x" if step.direction == "forward" else "dx"].shape
+        return prod(shape[axis] for axis in step.attrs["axes"])
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return [map_kernel(step, device, {"dx": "dy / divisor"}, sizes={"divisor": cls.divisor(step)})]
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        return x.mean(axis=axes, keepdims=True)
+
+    @staticmethod
+    def backward(dy: Any, *, axes: tuple[int, ...], shapes: dict[str, Shape]) -> tuple[Any, ...]:
+        shape = shapes["dx"]
+        return (np.broadcast_to(dy, shape) / prod(shape[axis] for axis in axes),)
+
+
+class Extreme(Reduction):
+    """Amax and Amin: equal elements share the gradient, so how many there are is a second output."""
+
+    outputs = ("y", "ties")
+    saves = ("x", "y", "ties")
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (spec,) = super().infer(*inputs, **attrs)
+        return (spec, spec)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        ties = "WHERE(x == y, 1, 0)"
+        kernels = super().kernels_forward(step, device)
+        full = step.slots["x"].shape
+        return kernels + reduce_kernels(step, device, "sum", ties, "ties", full, step.attrs["axes"])
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return [map_kernel(step, device, {"dx": "WHERE(x == y, dy / ties, 0)"})]
+
+    @staticmethod
+    def backward(dy: Any, dties: Any, x: Any, y: Any, ties: Any, *, axes: tuple[int, ...]) -> tuple[Any, ...]:
+        return (np.where(x == y, dy / ties, 0),)
+
+
+class Amax(Extreme):
+    signature = "(...)->(...)"
+    kind = "max"
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        y = x.max(axis=axes, keepdims=True)
+        return y, (x == y).sum(axis=axes, keepdims=True)
+
+
+class Amin(Extreme):
+    signature = "(...)->(...)"
+    kind = "min"
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        y = x.min(axis=axes, keepdims=True)
+        return y, (x == y).sum(axis=axes, keepdims=True)
+
+
+class ExtremeWithIndex(Op):
+    """The extreme along the attribute ``axis``, and the index of its first occurrence, to which the gradient goes."""
+
+    domain = {"x": (-4.0, 4.0)}
+    outputs = ("y", "index")
+    differentiable = ("x",)
+    saves = ("index",)
+    kind: ClassVar[str] = "max"
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (spec,) = inputs
+        assert spec is not None
+        shape = shapes.reduced(spec.shape, (attrs["axis"],), keepdim=True)
+        return Spec(spec.dtype, shape), Spec(int64, shape)
+
+    @classmethod
+    def _kernel(cls, step: Step, device: Device, kernel: str, whole: str, buffers: tuple[str, ...]) -> KernelSpec:
+        shape, axis = step.slots[whole].shape, step.attrs["axis"]
+        length, inner = (shape[axis], prod(shape[axis + 1 :])) if shape else (1, 1)
+        lines = step.slots["index"].numel
+        count = lines if kernel == "extreme" else lines * length
+        return KernelSpec(
+            kernel,
+            "extreme.cl.jinja",
+            buffers,
+            *grid(count, device.group()),
+            {"count": count, "length": length, "inner": inner},
+            constants={"kind": cls.kind},
+        )
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return [cls._kernel(step, device, "extreme", "x", ("x", "y", "index"))]
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return [cls._kernel(step, device, "extreme_backward", "dx", ("dy", "index", "dx"))]
+
+    @staticmethod
+    def backward(
+        dy: Any, dindex: Any, index: Any, *, axis: int, shapes: dict[str, Shape]
+    ) -> tuple[Any, ...]:
+        dx = np.zeros(shapes["dx"], dy.dtype)
+        if dx.ndim == 0:
+            return (dy,)
+        np.put_along_axis(dx, index, dy, axis)
+        return (dx,)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 7)) for _ in range(random.randint(1, 4)))
+        return Sample((shape,), {"axis": random.randrange(len(shape))})
+
+
+class MaxWithIndex(ExtremeWithIndex):
+    signature = "(n)->(),()"
+    kind = "max"
+
+    @staticmethod
+    def forward(x: Any, *, axis: int) -> Any:
+        if x.ndim == 0:
+            return x, np.zeros((), np.int32)
+        index = np.expand_dims(x.argmax(axis=axis), axis)
+        return np.take_along_axis(x, index, axis), index
+
+
+class MinWithIndex(ExtremeWithIndex):
+    signature = "(n)->(),()"
+    kind = "min"
+
+    @staticmethod
+    def forward(x: Any, *, axis: int) -> Any:
+        if x.ndim == 0:
+            return x, np.zeros((), np.int32)
+        index = np.expand_dims(x.argmin(axis=axis), axis)
+        return np.take_along_axis(x, index, axis), index
+
+
+def _without(y: Tensor, shape: Shape, axes: Sequence[int], keepdim: bool) -> Tensor:
+    """Drop the reduced axes, unless they are kept."""
+    wanted = shapes.reduced(shape, axes, keepdim)
+    return y if y.shape == wanted else functions["reshape"](y, wanted)
+
+
+def _reduce(op: type[Op], input: Tensor, dim: Axes, keepdim: bool) -> Tensor:
+    axes = shapes.normalize_axes(op.name, dim, input.ndim)
+    return _without(call(op, input, axes=axes), input.shape, axes, keepdim)
+
+
+def _nonempty(name: str, input: Tensor, axes: Sequence[int]) -> None:
+    if input.ndim and builtins.any(input.shape[axis] == 0 for axis in axes):
+        raise AxisError(name, "each reduced dim must have elements", f"got shape {input.shape} and dim={tuple(axes)}")
+
+
+@public
+def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum over ``dim``, or over everything; bools and integers give int64.
+
+    >>> te.sum(te.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
+    [4.0, 6.0]
+    """
+    if dtype is not None:
+        input = input.to(dtype)
+    return _reduce(Sum, input, dim, keepdim)
+
+
+@public
+def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over ``dim``, or over everything; of nothing it is NaN.
+
+    Errors: DtypeError for integers: convert with .float().
+    """
+    if dtype is not None:
+        input = input.to(dtype)
+    if not input.is_floating_point():
+        raise DtypeError("mean", "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
+    return _reduce(Mean, input, dim, keepdim)
+
+
+@public
+def var(
+    input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
+    *, correction: float | None = None,
+) -> Tensor:  # fmt: skip
+    """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless ``unbiased=False``)."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 0 if unbiased is False else 1
+    axes = shapes.normalize_axes("var", dim, input.ndim)
+    count = prod(input.shape[axis] for axis in axes) if input.ndim else 1
+    centred = input - mean(input, axes or None, keepdim=True)
+    total = sum(functions["square"](centred), axes or None, keepdim)
+    left = builtins.max(count - correction, 0)
+    return total / float(left)
+
+
+@public
+def std(
+    input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
+    *, correction: float | None = None,
+) -> Tensor:  # fmt: skip
+    """The square root of ``var``."""
+    return functions["sqrt"](var(input, dim, unbiased, keepdim, correction=correction))
+
+
+@public
+def amax(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
+    """The largest over ``dim``; NaN wins; equal elements share the gradient."""
+    return _extreme(Amax, input, dim, keepdim)
+
+
+@public
+def amin(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
+    """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+    return _extreme(Amin, input, dim, keepdim)
+
+
+def _extreme(op: type[Op], input: Tensor, dim: Axes, keepdim: bool) -> Tensor:
+    axes = shapes.normalize_axes(op.name, dim, input.ndim)
+    _nonempty(op.name, input, axes)
+    if input.dtype is bool_:
+        return _reduce(op, input.to(int32), dim, keepdim).to(bool_)
+    return _reduce(op, input, dim, keepdim)
+
+
+class ValuesIndices(NamedTuple):
+    """What ``max`` and ``min`` along a dim return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _with_index(op: type[Op], name: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+    axis = shapes.normalize_axis(name, dim, input.ndim)
+    _nonempty(name, input, (axis,))
+    source = input.to(int32) if input.dtype is bool_ else input
+    values, indices = call_all(op, source, axis=axis)
+    axes = (axis,)
+    values, indices = (_without(t, input.shape, axes, keepdim) for t in (values, indices))
+    return ValuesIndices(values.to(input.dtype), indices)
+
+
+def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    names = ("dim", "keepdim")
+    if args and isinstance(args[0], Tensor) or isinstance(kwargs.get("other"), Tensor):
+        return functions[name + "imum"](input, args[0] if args else kwargs["other"])
+    given = dict(zip(names, args)) | kwargs
+    if unknown := set(given) - set(names):
+        raise ArgumentError(name, "arguments dim and keepdim, or other", f"got {sorted(unknown)}")
+    if given.get("dim") is None:
+        _nonempty(name, input, range(input.ndim))
+        return _extreme(Amax if name == "max" else Amin, input, None, False)
+    op = MaxWithIndex if name == "max" else MinWithIndex
+    return _with_index(op, name, input, given["dim"], given.get("keepdim", False))
+
+
+@public
+def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input, other)``: maximum.
+
+    Along a dim the gradient goes to the first largest element; over everything, equal elements share it.
+    """
+    return _max_min("max", input, args, kwargs)
+
+
+@public
+def min(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
+    return _max_min("min", input, args, kwargs)
+
+
+@public
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the first largest element along ``dim``, or in the flattened tensor; int64.
+
+    >>> te.argmax(te.tensor([[1.0, 3.0], [5.0, 2.0]]), dim=1).tolist()
+    [1, 0]
+    """
+    return _arg(MaxWithIndex, "argmax", input, dim, keepdim)
+
+
+@public
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
+    return _arg(MinWithIndex, "argmin", input, dim, keepdim)
+
+
+def _arg(op: type[Op], name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    if dim is not None:
+        return _with_index(op, name, input.detach(), dim, keepdim).indices
+    indices = _with_index(op, name, functions["reshape"](input.detach(), (-1,)), 0, False).indices
+    return functions["reshape"](indices, (1,) * input.ndim) if keepdim else indices
+
+
+@public
+def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is nonzero."""
+    return _reduce(Sum, input != 0, dim, keepdim) > 0
+
+
+@public
+def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """Whether every element is nonzero."""
+    return _reduce(Sum, input == 0, dim, keepdim) == 0
+
+
+@public
+def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
+    """``log(sum(exp(input)))`` over ``dim``, without overflow."""
+    axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
+    input = input if dtypes.category(input.dtype) == 2 else input.float()
+    top = _extreme(Amax, input.detach(), axes or None, True)
+    top = functions["where"](functions["eq"](functions["abs"](top), float("inf")), 0.0, top)
+    total = sum(functions["exp"](input - top), axes or None, True)
+    return _without(functions["log"](total) + top, input.shape, axes, keepdim)
+
+
+Sum.errors = (
+    ErrorSample(lambda te: te.zeros(2, 3).sum(2), AxisError, "dim must be in [-2, 1]"),
+    ErrorSample(lambda te: te.zeros(2, 3).sum((0, 0)), ArgumentError, "once"),
+)
+Mean.errors = (ErrorSample(lambda te: te.mean(te.tensor([1, 2])), DtypeError, "Convert it with .float()"),)
+Amax.errors = (ErrorSample(lambda te: te.zeros(0, 3).amax(0), AxisError, "must have elements"),)
