@@ -147,7 +147,7 @@ class Op:
         raise NotImplementedError
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         """The gradient of input number ``index``, of ``shape``, as a view of the output's; None if it takes a kernel."""
         return None
 
@@ -191,7 +191,7 @@ class Elementwise(Op):
         return (Spec(cls.result or first.dtype, shape),)
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         return dy if shape == dy.shape and cls.kernel_backward.get("d" + cls.inputs[index]) == "dy" else None
 
     @classmethod

@@ -482,7 +482,7 @@ def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None
     for index, (edge, spec) in enumerate(zip(step.edges, step.input_specs, strict=True)):
         if edge is None or spec is None:
             continue
-        layout = op.gradient_view(index, dy.slot.layout(), spec.shape, **step.attrs)
+        layout = op.gradient_view(index, dy.slot.layout(), spec.shape, step.attrs)
         if layout is not None and spec.dtype is dy.slot.dtype:
             views.append((edge, spec, dy.slot.alias(layout)))
         elif op.scatters:

@@ -73,7 +73,7 @@ class ReferenceBackend(Backend):
                 gradients = dict(zip(("d" + name for name in op.differentiable), results, strict=True))
             for name in step.writes:
                 target, result = self.view(step.slots[name]), gradients[name]
-                if issubclass(op, Elementwise) and np.shape(result) != target.shape and step.direction != FORWARD:
+                if issubclass(op, Elementwise) and (np.size(result) > target.size or np.ndim(result) > target.ndim):
                     result = unbroadcast(np.asarray(result), target.shape)
                 if name in step.accumulate:
                     np.add(target, result, out=target, casting="unsafe")

@@ -7,7 +7,7 @@ gradient where that is possible. Only ``cat`` and ``pad`` write memory: they cop
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -48,7 +48,7 @@ class Reshape(View):
         return Layout(attrs["shape"], strides, layout.offset)
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         strides = shapes.view_strides(dy.shape, dy.strides, shape)
         return None if strides is None else Layout(shape, strides, dy.offset)
 
@@ -62,7 +62,7 @@ class Permute(View):
         return Layout(tuple(shape[d] for d in attrs["dims"]), tuple(strides[d] for d in attrs["dims"]), offset)
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         back = tuple(int(axis) for axis in np.argsort(attrs["dims"]))
         return cls.view(dy, dims=back)
 
@@ -114,7 +114,7 @@ class Cat(Op):
         return x  # never run
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         return Slice.view(dy, ranges=attrs["parts"][index])
 
 

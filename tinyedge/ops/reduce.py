@@ -6,7 +6,7 @@ The ops keep the reduced axes with length one, so that gradients broadcast back;
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from random import Random
 from typing import Any, ClassVar, NamedTuple
@@ -70,7 +70,7 @@ class Sum(Reduction):
         return dtype if dtype.is_floating_point else int64
 
     @classmethod
-    def gradient_view(cls, index: int, dy: Layout, shape: Shape, **attrs: Any) -> Layout | None:
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         return Layout(shape, shapes.broadcast_strides(dy.shape, dy.strides, shape), dy.offset)
 
     @staticmethod
