@@ -90,6 +90,7 @@ class Op:
     inputs: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("y",)
     differentiable: ClassVar[tuple[str, ...]] = ()  # the inputs that have a gradient
+    hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: no gradient ever comes for them
     saves: ClassVar[tuple[str, ...]] = ()
     scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
@@ -122,6 +123,11 @@ class Op:
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         """The shape rule: specs of the outputs. Raises ShapeError and its kin."""
         raise NotImplementedError
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        """The part of ``saves`` that the gradients of ``needed`` are computed from; backward gets None for the rest."""
+        return cls.saves
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:

@@ -334,7 +334,9 @@ def record(
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
     launch_step(step)
     if tracked:
-        step.saved = {name: (slots[name], _version(slots[name])) for name in op.saves}
+        needed = [n for n, read in zip(op.inputs, reads, strict=True) if read is not None and read.requires_grad]
+        kept = op.saves_for(frozenset(needed))
+        step.saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
         step.slots = {}
         _link(step, reads, outs)
     return outs
@@ -373,7 +375,7 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
     step.input_specs = tuple(None if read is None else read.spec for read in reads)
     step.output_specs = tuple(out.spec for out in outs)
     for index, out in enumerate(outs):
-        if out.dtype.is_floating_point:
+        if out.dtype.is_floating_point and step.op.outputs[index] not in step.op.hidden:
             out.requires_grad = True
             out.step = step
             out.index = index
