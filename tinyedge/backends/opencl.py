@@ -87,6 +87,7 @@ class DeviceEntry:
         self.title = " ".join(str(device.name).split())
         self.driver = str(device.driver_version).strip()
         self.is_cpu = bool(device.type & 2)  # CL_DEVICE_TYPE_CPU
+        self.kind = "CPU" if self.is_cpu else "GPU" if device.type & 4 else "accelerator"
         self._problem: str | None = None
         self._probed = False
 
@@ -120,8 +121,7 @@ class DeviceEntry:
         return None
 
     def describe(self) -> str:
-        kind = "CPU" if self.is_cpu else "GPU" if self.device.type & 4 else "accelerator"
-        return f"{self.title} ({kind}, {self.platform})"
+        return f"{self.title} ({self.kind}, {self.platform})"
 
 
 _entries: list[DeviceEntry] | None = None
@@ -219,6 +219,7 @@ class OpenCLBackend(Backend):
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
+            native_width=min(16, max(4, int(entry.device.native_vector_width_float))),
             compute_units=int(entry.device.max_compute_units),
             max_work_group=int(entry.device.max_work_group_size),
             local_bytes=int(entry.device.local_mem_size),

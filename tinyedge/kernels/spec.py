@@ -21,6 +21,7 @@ class Device:
 
     kind: str  # "cpu" or "gpu"
     vector_width: int  # floats that one work-item should load at once when it streams
+    native_width: int  # floats in one of its vector registers
     compute_units: int
     max_work_group: int
     local_bytes: int

@@ -1,5 +1,19 @@
 """The ops, one file a family. Importing this registers all of them."""
 
+from tinyedge.ops.creation import (
+    arange,
+    empty,
+    empty_like,
+    eye,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
 from tinyedge.ops.elementwise import (
     abs,
     add,
@@ -48,6 +62,14 @@ from tinyedge.ops.elementwise import (
     trunc,
     where,
 )
+from tinyedge.ops.indexing import (
+    embedding,
+    gather,
+    index_select,
+    one_hot,
+    take_along_dim,
+)
+from tinyedge.ops.matmul import bmm, dot, linear, matmul, mm, mv
 from tinyedge.ops.movement import (
     broadcast_to,
     cat,
@@ -69,6 +91,29 @@ from tinyedge.ops.movement import (
     unsqueeze,
     view,
 )
+from tinyedge.ops.pool import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
+from tinyedge.ops.random import (
+    Generator,
+    bernoulli,
+    dropout,
+    initial_seed,
+    manual_seed,
+    normal_,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    uniform_,
+)
 from tinyedge.ops.reduce import (
     all,
     amax,
@@ -84,3 +129,4 @@ from tinyedge.ops.reduce import (
     sum,
     var,
 )
+from tinyedge.ops.conv import conv1d, conv2d

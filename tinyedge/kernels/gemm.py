@@ -1,0 +1,137 @@
+"""The matrix product that matmul, linear and convolution share: which kernel, and its geometry.
+
+    C[b, i, j] (+)= sum over o, k of A[b, o, i, k] * B[b, o, k, j]  (+ bias)
+
+A and B have any strides, but one of their last two must be 1. ``outer`` sums several products into one (the samples of a batch, in a
+weight gradient). Batches are given by tables, so that an operand may be shared along some of them (stride 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An operand: its slot's (or scratch's) name, and strides in elements."""
+
+    name: str
+    row: int
+    col: int
+    batch: Shape = ()
+    outer: int = 0
+
+    @property
+    def T(self) -> Matrix:
+        return Matrix(self.name, self.col, self.row, self.batch, self.outer)
+
+
+def gemm_kernels(
+    device: Device,
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    m: int,
+    n: int,
+    k: int,
+    ctype: str = "float",
+    batch: Shape = (),
+    outer: int = 1,
+    bias: str | None = None,
+    bias_axis: str = "col",
+    bias_batch: Shape = (),
+    scratch: tuple[Scratch, ...] = (),
+) -> list[KernelSpec]:
+    """Kernels for the product; ``bias`` is added along the columns or the rows of C, which is contiguous within a batch entry.
+
+    ``scratch`` describes those of the operands that are no slots of the step.
+    """
+    if device.is_cpu and b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1):
+        # C^T = B^T A^T reads A along its unit stride.
+        flipped = {"col": "row", "row": "col"}[bias_axis]
+        a, b, c, m, n, bias_axis = b.T, a.T, c.T, n, m, flipped
+    entries = prod(batch)
+    if device.is_cpu:
+        variant, tile_m, tile_n, width = _cpu_tile(device, b, m)
+        parts = 1
+    else:
+        variant, tile_m, tile_n, width = "gemm_tile", 32, 32, 1
+        tiles = -(-m // tile_m) * -(-n // tile_n) * entries
+        parts = max(1, min(2 * device.compute_units // max(tiles, 1), k * outer // 256, 64))
+    if parts > 1 and outer > 1:
+        parts = min(parts, outer)  # samples are dealt out whole
+    sizes: dict[str, int] = {
+        "m": m, "n": n, "k_length": k, "outer": outer, "parts": parts, "batch_rank": len(batch),
+        "a_row": a.row, "a_col": a.col, "a_outer": a.outer,
+        "b_row": b.row, "b_col": b.col, "b_outer": b.outer,
+        "c_row": c.row, "c_col": c.col,
+    }  # fmt: skip
+    tables: dict[str, Shape] = {
+        "batch_shape": batch,
+        "a_batch": a.batch,
+        "b_batch": b.batch,
+        "c_batch": c.batch,
+        "bias_batch": bias_batch if bias else (0,) * len(batch),
+    }
+    constants: dict[str, Any] = {
+        "real": ctype, "a": a.name, "b": b.name, "tile_m": tile_m, "tile_n": tile_n, "width": width,
+        "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
+    }  # fmt: skip
+    groups = (-(-n // tile_n), -(-m // tile_m), entries * parts)
+    local = (1, 1, 1) if device.is_cpu else (8, 8, 1)
+    global_size = tuple(count * size for count, size in zip(groups, local, strict=True))
+    extra = (bias,) if bias else ()
+    if parts == 1:
+        buffers = (a.name, b.name, *extra, c.name)
+        return [
+            KernelSpec(
+                variant, "gemm.cl.jinja", buffers, global_size, local, sizes, {}, tables,
+                {**constants, "c": c.name}, scratch,
+            )
+        ]  # fmt: skip
+    partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
+    declared = (*scratch, partial)
+    spread = {**sizes, "c_row": n, "c_col": 1}
+    packed = {**tables, "c_batch": _contiguous_batch(batch, m * n)}
+    first = KernelSpec(
+        variant, "gemm.cl.jinja", (a.name, b.name, partial.name), global_size, local, spread, {}, packed,
+        {**constants, "c": partial.name}, declared,
+    )  # fmt: skip
+    join = KernelSpec(
+        "gemm_join", "gemm.cl.jinja", (partial.name, *extra, c.name), *grid(entries * m * n, device.group()),
+        {"m": m, "n": n, "parts": parts, "entries": entries, "batch_rank": len(batch), "c_row": c.row, "c_col": c.col},
+        {}, {name: tables[name] for name in ("batch_shape", "c_batch", "bias_batch")},
+        {"real": ctype, "a": partial.name, "c": c.name, "bias": bias, "bias_axis": bias_axis}, declared,
+    )  # fmt: skip
+    return [first, join]
+
+
+def _contiguous_batch(batch: Shape, entry: int) -> Shape:
+    strides, step = [], entry
+    for size in reversed(batch):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def _cpu_tile(device: Device, b: Matrix, m: int) -> tuple[str, int, int, int]:
+    """Kernel, rows and columns of a work-item's block, and lanes: as many accumulators as the registers hold."""
+    lanes = device.native_width
+    wide = lanes >= 16
+    if b.col == 1:
+        if m == 1:
+            return "gemm_rows", 1, 4 * lanes, lanes
+        if m <= 4:
+            return "gemm_rows", 4, 2 * lanes, lanes
+        return "gemm_rows", 8 if wide else 6, 2 * lanes, lanes
+    if m == 1:
+        return "gemm_dot", 1, 4, lanes
+    return "gemm_dot", 4 if wide else 3, 4, lanes
+
+
+__all__ = ["Matrix", "gemm_kernels"]

@@ -1,0 +1,369 @@
+"""Convolution: conv2d with stride, padding, dilation and groups, and its special cases.
+
+A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the kernel is 1x1 the input
+is that matrix already. A depthwise convolution, one filter for each channel, has kernels of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from tinyedge import shapes
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.kernels.gemm import Matrix, gemm_kernels
+from tinyedge.kernels.lower import reduce_kernels
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid, round_up
+from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step
+from tinyedge.tensor import Tensor, call
+
+Pair = tuple[int, int]
+
+
+class Conv2d(Op):
+    """``padding`` is (top, bottom, left, right)."""
+
+    signature = "(n,c,h,w),(o,c/groups,kh,kw),(o)?->(n,o,oh,ow)"
+    domain = {"x": (-2.0, 2.0), "weight": (-1.0, 1.0), "bias": (-1.0, 1.0)}
+    differentiable = ("x", "weight", "bias")
+    saves = ("x", "weight")
+    rtol = 1e-4
+    atol = 2e-5  # sums over patches, and over positions, in different orders
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        x, weight, bias = inputs
+        assert x is not None
+        assert weight is not None
+        groups = attrs["groups"]
+        n, c, h, w = x.shape
+        o, cg, kh, kw = weight.shape
+        if c != cg * groups or o % groups:
+            raise ShapeError(
+                "conv2d", f"signature {cls.signature} needs {cg * groups} input channels for groups={groups}",
+                f"input is {x.shape} and weight {weight.shape}",
+            )  # fmt: skip
+        if bias is not None and bias.shape != (o,):
+            raise ShapeError("conv2d", f"a bias of shape ({o},)", f"got {bias.shape}")
+        oh, ow = output_size(x.shape, weight.shape, attrs)
+        if oh < 1 or ow < 1:
+            raise ShapeError(
+                "conv2d", "a kernel that fits into the padded input",
+                f"input is {x.shape}, weight {weight.shape}, padding {attrs['padding']}, dilation {attrs['dilation']}",
+            )  # fmt: skip
+        return (Spec(x.dtype, (n, o, oh, ow)),)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _Lowering(step, device, "y", "x", "weight").forward()
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        lowering = _Lowering(step, device, "dy", "x", "weight")
+        kernels = []
+        if step.wants("dx"):
+            kernels += lowering.input_gradient()
+        if step.wants("dweight"):
+            kernels += lowering.weight_gradient()
+        if step.wants("dbias"):
+            kernels += reduce_kernels(step, device, "sum", "dy", "dbias", step.slots["dy"].shape, (0, 2, 3))
+        return kernels
+
+    @staticmethod
+    def forward(
+        x: Any, weight: Any, bias: Any = None, *, stride: Pair, padding: tuple[int, ...], dilation: Pair, groups: int
+    ) -> Any:
+        patches = _patches(x, weight.shape[2:], stride, padding, dilation)
+        n, c, kh, kw, oh, ow = patches.shape
+        o, cg = weight.shape[:2]
+        columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
+        y = weight.reshape(1, groups, o // groups, -1) @ columns
+        y = y.reshape(n, o, oh, ow)
+        return y if bias is None else y + bias[:, None, None]
+
+    @staticmethod
+    def backward(
+        dy: Any, x: Any, weight: Any, *, stride: Pair, padding: tuple[int, ...], dilation: Pair, groups: int,
+        needs: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        n, o, oh, ow = dy.shape
+        cg, kh, kw = weight.shape[1:]
+        top, bottom, left, right = padding
+        flat = dy.reshape(n, groups, o // groups, oh * ow)
+        dx = dweight = None
+        if needs[0]:
+            columns = np.swapaxes(weight.reshape(1, groups, o // groups, -1), -1, -2) @ flat
+            columns = columns.reshape(n, groups * cg, kh, kw, oh, ow)
+            h, w = x.shape[2:]
+            padded = np.zeros((n, x.shape[1], h + top + bottom, w + left + right), dy.dtype)
+            for i in range(kh):
+                for j in range(kw):
+                    rows = slice(i * dilation[0], i * dilation[0] + stride[0] * oh, stride[0])
+                    cols = slice(j * dilation[1], j * dilation[1] + stride[1] * ow, stride[1])
+                    padded[:, :, rows, cols] += columns[:, :, i, j]
+            dx = padded[:, :, top : top + h, left : left + w]
+        if needs[1]:
+            patches = _patches(x, (kh, kw), stride, padding, dilation)
+            columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
+            dweight = (flat @ np.swapaxes(columns, -1, -2)).sum(axis=0).reshape(weight.shape)
+        return dx, dweight, dy.sum(axis=(0, 2, 3))
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        groups = random.choice((1, 1, 2, 3))
+        cg = random.choice((1, 1, 2, 5))
+        og = random.choice((1, 1, 2, 7))
+        kh, kw = (random.choice((1, 1, 2, 3, 3)) for _ in range(2))
+        stride = (random.choice((1, 1, 2, 3)), random.choice((1, 1, 2)))
+        dilation = (random.choice((1, 1, 2)), random.choice((1, 1, 2)))
+        padding = tuple(random.choice((0, 1, 2)) for _ in range(4))
+        h = (kh - 1) * dilation[0] + random.choice((1, 2, 6, 11))
+        w = (kw - 1) * dilation[1] + random.choice((1, 2, 6, 18))
+        bias = random.choice((None, (groups * og,)))
+        return Sample(
+            ((random.choice((1, 1, 2)), groups * cg, h, w), (groups * og, cg, kh, kw), bias),
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
+        )
+
+    @classmethod
+    def flops(cls, step: Step) -> int:
+        _, cg, kh, kw = step.slots["weight"].shape
+        return 2 * step.slots["y"].numel * int(cg * kh * kw)
+
+
+def output_size(x: Shape, weight: Shape, attrs: Any) -> Pair:
+    """Height and width of a convolution's output."""
+    (sh, sw), (top, bottom, left, right), (dh, dw) = attrs["stride"], attrs["padding"], attrs["dilation"]
+    return (
+        shapes.window_outputs(x[2], weight[2], sh, top, bottom, dh),
+        shapes.window_outputs(x[3], weight[3], sw, left, right, dw),
+    )
+
+
+def _patches(x: Any, kernel: Sequence[int], stride: Pair, padding: tuple[int, ...], dilation: Pair) -> Any:
+    """(n, c, kh, kw, oh, ow): for each kernel position, what it meets at each output position (NumPy)."""
+    top, bottom, left, right = padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    spans = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
+    windows = windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+    return windows.transpose(0, 1, 4, 5, 2, 3)
+
+
+class _Lowering:
+    """The kernels of one convolution; ``out`` names the slot with the output's shape (y, or dy)."""
+
+    def __init__(self, step: Step, device: Device, out: str, x: str, weight: str) -> None:
+        self.step, self.device = step, device
+        attrs = step.attrs
+        self.n, self.c, self.h, self.w = step.slots[x].shape
+        self.o, self.cg, self.kh, self.kw = step.slots[weight].shape
+        self.oh, self.ow = step.slots[out].shape[2:]
+        self.groups: int = attrs["groups"]
+        self.og = self.o // self.groups
+        self.stride, self.padding, self.dilation = attrs["stride"], attrs["padding"], attrs["dilation"]
+        self.ctype = step.slots[out].dtype.ctype
+        self.depthwise = self.cg == 1 and self.groups > 1
+        self.pointwise = (
+            self.kh == self.kw == 1 and self.stride == (1, 1) and not any(self.padding)
+        )  # the input is the matrix of its patches
+        self.positions = self.oh * self.ow
+        self.patch = self.cg * self.kh * self.kw
+        self.columns = Scratch("columns", self.ctype, self.n * self.c * self.kh * self.kw * self.positions)
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            "batch": self.n, "channels": self.c, "height": self.h, "width_": self.w,
+            "out_channels": self.o, "out_height": self.oh, "out_width": self.ow,
+            "kernel_height": self.kh, "kernel_width": self.kw,
+            "stride_y": self.stride[0], "stride_x": self.stride[1],
+            "pad_y": self.padding[0], "pad_x": self.padding[2],
+            "dilation_y": self.dilation[0], "dilation_x": self.dilation[1],
+        }  # fmt: skip
+
+    def kernel(
+        self, name: str, buffers: tuple[str, ...], global_size: Shape, local_size: Shape, **constants: Any
+    ) -> KernelSpec:
+        scratch = (self.columns,) if "columns" in buffers else ()
+        return KernelSpec(
+            name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
+            {"real": self.ctype, **constants}, scratch,
+        )  # fmt: skip
+
+    def forward(self) -> list[KernelSpec]:
+        bias = "bias" if self.step.slots["bias"] is not None else None
+        if self.depthwise:
+            buffers = ("x", "weight", *((bias,) if bias else ()), "y")
+            return [self.rows_kernel("depthwise_forward", buffers, self.n * self.o, self.oh, self.ow)]
+        return [
+            *self.unfold(),
+            *gemm_kernels(
+                self.device, self.weight_matrix(), self.column_matrix("x"), self.output_matrix("y"),
+                self.og, self.positions, self.patch, ctype=self.ctype, batch=(self.n, self.groups),
+                bias=bias, bias_axis="row", bias_batch=(0, self.og), scratch=self.scratch(),
+            ),
+        ]  # fmt: skip
+
+    def input_gradient(self) -> list[KernelSpec]:
+        if self.depthwise:
+            buffers = ("dy", "weight", "dx")
+            return [self.rows_kernel("depthwise_input_gradient", buffers, self.n * self.c, self.h, self.w)]
+        product = gemm_kernels(
+            self.device, self.weight_matrix().T, self.output_matrix("dy"), self.column_matrix("dx"),
+            self.patch, self.positions, self.og, ctype=self.ctype, batch=(self.n, self.groups), scratch=self.scratch(),
+        )  # fmt: skip
+        if self.pointwise:
+            return product
+        count = self.n * self.c * self.h * self.w
+        fold = self.kernel("fold", ("columns", "dx"), *grid(count, self.device.group()))
+        return [*product, fold]
+
+    def weight_gradient(self) -> list[KernelSpec]:
+        if self.depthwise:
+            lanes = 1 if self.device.is_cpu else self.device.group()
+            count = self.o * self.kh * self.kw
+            return [
+                self.kernel(
+                    "depthwise_weight_gradient", ("dy", "x", "dweight"), (lanes * count,), (lanes,),
+                    lanes=lanes, width=self.device.native_width if self.device.is_cpu else 1,
+                )
+            ]  # fmt: skip
+        a, b = self.output_matrix("dy"), self.column_matrix("x").T
+        return [
+            *self.unfold(),
+            *gemm_kernels(
+                self.device,
+                Matrix("dy", a.row, a.col, (a.batch[1],), a.batch[0]),
+                Matrix(b.name, b.row, b.col, (b.batch[1],), b.batch[0]),
+                Matrix("dweight", self.patch, 1, (self.og * self.patch,)),
+                self.og, self.patch, self.positions, ctype=self.ctype, batch=(self.groups,), outer=self.n,
+                scratch=self.scratch(),
+            ),
+        ]  # fmt: skip
+
+    def rows_kernel(
+        self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
+    ) -> KernelSpec:
+        """One work-item for each run of ``width`` pixels of a row: vectors on a CPU, single pixels on a GPU."""
+        if self.device.is_cpu:
+            lanes = self.device.native_width
+            return self.kernel(name, buffers, (-(-width // lanes), height, planes), (1, 1, 1), width=lanes)
+        across = min(self.device.group(), round_up(width, 8))
+        return self.kernel(name, buffers, (round_up(width, across), height, planes), (across, 1, 1), width=1)
+
+    def unfold(self) -> list[KernelSpec]:
+        if self.pointwise:
+            return []
+        group = self.device.group()
+        across = min(group, round_up(self.positions, 8))
+        size = (round_up(self.positions, across), self.n * self.c * self.kh * self.kw)
+        return [self.kernel("unfold", ("x", "columns"), size, (across, 1))]
+
+    def scratch(self) -> tuple[Scratch, ...]:
+        return () if self.pointwise else (self.columns,)
+
+    def weight_matrix(self) -> Matrix:
+        return Matrix("weight", self.patch, 1, (0, self.og * self.patch))
+
+    def column_matrix(self, x: str) -> Matrix:
+        plane = self.patch * self.positions
+        return Matrix(x if self.pointwise else "columns", self.positions, 1, (self.groups * plane, plane))
+
+    def output_matrix(self, name: str) -> Matrix:
+        return Matrix(name, self.positions, 1, (self.o * self.positions, self.og * self.positions))
+
+
+@public
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation of images with ``weight``.
+
+    Shapes: input (n, c, h, w) or (c, h, w); weight (o, c / groups, kh, kw); bias (o,) or none; returns (n, o, oh, ow) with
+            oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. padding="same" keeps h and w at stride 1, "valid" is 0.
+    Saves:  input and weight.
+    Errors: ShapeError if channels, groups or the kernel do not fit; DtypeError if the dtypes differ.
+    """
+    if input.ndim not in (3, 4) or weight.ndim != 4:
+        raise ShapeError(
+            "conv2d", "input (n,c,h,w) or (c,h,w) and weight (o,c/groups,kh,kw)",
+            f"input is {input.shape} and weight {weight.shape}",
+        )  # fmt: skip
+    dtypes = [x.dtype for x in (input, weight, bias) if x is not None]
+    if len(set(dtypes)) > 1 or not input.is_floating_point():
+        raise DtypeError(
+            "conv2d", "input, weight and bias of one floating-point dtype", "got " + ", ".join(d.name for d in dtypes)
+        )
+    if groups < 1:
+        raise ArgumentError("conv2d", "groups of at least 1", f"got {groups}")
+    steps = shapes.pair("conv2d", "stride", stride, 1)
+    spread = shapes.pair("conv2d", "dilation", dilation, 1)
+    around = _padding(padding, weight.shape, steps, spread)
+    x = functions["unsqueeze"](input, 0) if input.ndim == 3 else input
+    y = call(Conv2d, x, weight, bias, stride=steps, padding=around, dilation=spread, groups=int(groups))
+    return functions["squeeze"](y, 0) if input.ndim == 3 else y
+
+
+def _padding(
+    padding: int | Sequence[int] | str, weight: Shape, stride: Pair, dilation: Pair
+) -> tuple[int, int, int, int]:
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0, 0, 0
+        if padding != "same":
+            raise ArgumentError("conv2d", 'padding must be ints, "same" or "valid"', f"got {padding!r}")
+        if stride != (1, 1):
+            raise ArgumentError("conv2d", 'padding="same" needs stride 1', f"got stride {stride}")
+        y, x = (step * (size - 1) for step, size in zip(dilation, weight[2:], strict=True))
+        return y // 2, y - y // 2, x // 2, x - x // 2
+    y, x = shapes.pair("conv2d", "padding", padding)
+    return y, y, x, x
+
+
+@public
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation of sequences with ``weight``: conv2d over images of height one.
+
+    Shapes: input (n, c, w) or (c, w); weight (o, c / groups, kw); returns (n, o, ow).
+    """
+    if input.ndim not in (2, 3) or weight.ndim != 3:
+        raise ShapeError("conv1d", "input (n,c,w) or (c,w) and weight (o,c/groups,kw)", f"got {input.shape}, {weight.shape}")
+
+    def one(value: Any) -> int:
+        return int(value if isinstance(value, int) else value[0])
+
+    around: Any = padding if isinstance(padding, str) else (0, one(padding))
+    unsqueeze = functions["unsqueeze"]
+    y = conv2d(
+        unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, one(stride)), around, (1, one(dilation)), groups
+    )
+    return functions["squeeze"](y, -2)
+
+
+Conv2d.errors = (
+    ErrorSample(lambda te: te.conv2d(te.zeros(1, 3, 8, 8), te.zeros(4, 2, 3, 3)), ShapeError, "2 input channels"),
+    ErrorSample(lambda te: te.conv2d(te.zeros(1, 3, 2, 2), te.zeros(4, 3, 3, 3)), ShapeError, "fits into the padded"),
+    ErrorSample(
+        lambda te: te.conv2d(te.zeros(1, 3, 8, 8), te.zeros(4, 3, 3, 3), stride=2, padding="same"),
+        ArgumentError, "needs stride 1",
+    ),
+)  # fmt: skip
