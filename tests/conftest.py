@@ -1,0 +1,84 @@
+"""Fixtures of the tests: the backends, guarded; and hypothesis' profiles.
+
+    TINYEDGE_TEST_DEVICES   unset: the reference backend and the best usable OpenCL device; ``all``: every usable device
+    HYPOTHESIS_PROFILE      ``default``: few examples, the same in every run; ``thorough``: many, and new ones each time
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinyedge as te
+from tests.guarded import GuardedOpenCL, PoisonedReference
+from tinyedge import backends
+from tinyedge.backends import Backend
+from tinyedge.errors import BackendError
+
+_COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("default", derandomize=True, database=None, max_examples=25, **_COMMON)
+settings.register_profile("thorough", max_examples=300, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _choose() -> tuple[list[str], str]:
+    """The OpenCL devices to test on, and a line that says why these."""
+    try:
+        usable = backends.usable_devices()
+        refused = [f"{entry.name} ({entry.problem})" for entry in backends.devices() if entry.problem]
+    except BackendError as error:
+        usable, refused = [], [str(error)]
+    chosen = usable if os.environ.get("TINYEDGE_TEST_DEVICES") == "all" else usable[:1]
+    text = ", ".join(f"{entry.name} = {entry.describe()}" for entry in chosen) or "NO OPENCL DEVICE"
+    if len(usable) > len(chosen):
+        text += f"; {len(usable) - len(chosen)} more with TINYEDGE_TEST_DEVICES=all"
+    if refused:
+        text += "; not usable: " + ", ".join(refused)
+    return [entry.name for entry in chosen], f"tinyedge tests on numpy and {text}"
+
+
+DEVICES, CHOICE = _choose()
+_NO_DEVICE = [pytest.param(None, id="opencl", marks=pytest.mark.skip(reason="no usable OpenCL device"))]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        reporter.write_line(CHOICE)  # pytest's own header is not shown with -q
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guarded_backends() -> dict[str, Backend]:
+    """Put guarded backends in the places of the real ones, so that every test runs on them."""
+    entries = {entry.name: entry for entry in backends.usable_devices()} if DEVICES else {}
+    backends._backends["numpy"] = PoisonedReference()
+    for name in DEVICES:
+        backends._backends[name] = GuardedOpenCL(entries[name])
+    return backends._backends
+
+
+@pytest.fixture(params=["numpy", *(DEVICES or _NO_DEVICE)])
+def backend(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
+    """Each backend in turn, as the default."""
+    with te.use_backend(request.param) as chosen:
+        yield chosen
+
+
+@pytest.fixture(params=DEVICES or _NO_DEVICE)
+def opencl(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
+    """Each OpenCL device in turn, as the default."""
+    with te.use_backend(request.param) as chosen:
+        yield chosen
+
+
+@pytest.fixture
+def reference(guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
+    """The reference backend, as the default."""
+    with te.use_backend("numpy") as chosen:
+        yield chosen

@@ -1,0 +1,129 @@
+"""Calls of an op, drawn from its own ``sample`` and ``domain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tinyedge import dtypes, tape
+from tinyedge.backends import Backend
+from tinyedge.dtypes import DType
+from tinyedge.op import Layout, Op, Sample
+from tinyedge.tape import Slot, Storage
+from tinyedge.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+GRID = 0.5
+"""Values on this grid meet each other, and the kinks of most functions, exactly."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an op: its inputs as arrays, its keyword arguments, and the seed of whatever else is random."""
+
+    op: type[Op]
+    inputs: Mapping[str, Array | None]
+    attrs: Mapping[str, Any]
+    scalars: Mapping[str, Any]
+    seed: int
+    strided: bool = False
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(
+            f"{name}: {None if array is None else f'{array.dtype}{array.shape}'}" for name, array in self.inputs.items()
+        )
+        keywords = {**self.attrs, **self.scalars}
+        return f"<{self.op.name}({shapes}; {keywords}), seed={self.seed}, strided={self.strided}>"
+
+    def generator(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    def differentiable(self) -> list[str]:
+        """The inputs present whose gradients the op has."""
+        return [n for n in self.op.differentiable if (a := self.inputs[n]) is not None and a.dtype.kind == "f"]
+
+    def as_float64(self) -> Call:
+        """The same call in double precision."""
+        inputs = {n: a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for n, a in self.inputs.items()}
+        attrs = {name: dtypes.float64 if value is dtypes.float32 else value for name, value in self.attrs.items()}
+        return replace(self, inputs=inputs, attrs=attrs)
+
+
+def values(op: type[Op], name: str, shape: tuple[int, ...], sample: Sample, random: np.random.Generator, grid: bool) -> Array:
+    """Values for one input: indices below their bound, bools for a domain of the ints 0 and 1, else float32."""
+    if name in sample.integers:
+        return random.integers(0, max(sample.integers[name], 1), shape)
+    low, high = op.domain.get(name, (-2.0, 2.0))
+    if isinstance(low, int) and isinstance(high, int) and (low, high) == (0, 1):
+        return random.integers(0, 2, shape).astype(bool)
+    drawn = random.uniform(low, high, shape)
+    if grid:
+        drawn = np.clip(np.round(drawn / GRID) * GRID, low, high)
+    return drawn.astype(np.float32)
+
+
+def call_of(op: type[Op], sample: Sample, seed: int, grid: bool = False, strided: bool = False) -> Call:
+    random = np.random.default_rng(seed)
+    inputs = {
+        name: None if shape is None else values(op, name, shape, sample, random, grid)
+        for name, shape in zip(op.inputs, sample.shapes, strict=True)
+    }
+    attrs = {name: value for name, value in sample.attrs.items() if name not in op.scalars}
+    scalars = {name: value for name, value in sample.attrs.items() if name in op.scalars}
+    return Call(op, inputs, attrs, scalars, seed, strided)
+
+
+@st.composite
+def calls(draw: st.DrawFn, op: type[Op], grid: bool = True, strided: bool = True) -> Call:
+    """Calls of ``op``. Some have values on a grid, which meet kinks and ties; some have inputs that are not contiguous."""
+    random: Random = draw(st.randoms(use_true_random=False))
+    return call_of(
+        op,
+        op.sample(random),
+        random.getrandbits(32),
+        grid=grid and random.random() < 0.25,
+        strided=strided and random.random() < 0.3,
+    )
+
+
+def stored(array: Array) -> DType:
+    return dtypes.resolve(array.dtype)
+
+
+def place(array: Array, backend: Backend, requires_grad: bool = False) -> Slot:
+    """A contiguous slot with the values of ``array``."""
+    slot = tape.new_slot(backend, stored(array), array.shape)
+    backend.write(slot.storage, np.ascontiguousarray(array, slot.dtype.stored))
+    slot.requires_grad = requires_grad
+    return slot
+
+
+def place_strided(array: Array, backend: Backend, random: np.random.Generator, requires_grad: bool = False) -> Slot:
+    """A slot with the values of ``array`` whose axes are permuted, spaced, and start at an offset."""
+    dtype = stored(array)
+    order = random.permutation(array.ndim)
+    spacing = random.integers(1, 3, array.ndim)
+    starts = random.integers(0, 3, array.ndim)
+    sizes = np.array(array.shape, int)[order] * spacing + starts
+    base = np.full(sizes, np.nan if array.dtype.kind == "f" else 1, dtype.stored)
+    cut = base[tuple(slice(start, None, step) for start, step in zip(starts, spacing, strict=True))]
+    view = cut.transpose(np.argsort(order))
+    view[...] = array
+    offset = (view.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize if array.size else 0
+    storage = Storage(backend, base.nbytes)
+    backend.write(storage, base)
+    strides = tuple(stride // base.itemsize for stride in view.strides)
+    slot = Slot(storage, dtype, Layout(array.shape, strides, offset))
+    slot.requires_grad = requires_grad
+    return slot
+
+
+def read(slot: Slot) -> Array:
+    """The values of a slot, as stored."""
+    tensor = Tensor._wrap(slot.alias()).contiguous()
+    return tensor.backend.read(tensor._slot)
