@@ -1,10 +1,11 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
-from tinyedge import errors, ops
+from tinyedge import data, errors, ops, optim
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
 from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
+from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import (
     Parameter,
     Tensor,

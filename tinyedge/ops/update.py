@@ -1,0 +1,234 @@
+"""Updates: ops that turn a parameter, its gradient and an optimizer's state into their new values.
+
+They have no gradient. ``update`` runs one in place: one kernel for the parameter, its state and the cleared gradient,
+in which each work-item loads all that it reads before it stores, at the same index. Every number that may change
+between two calls is a scalar of the launch, so that no schedule costs a kernel build.
+
+In all of them ``scale`` is what a summed gradient is multiplied by: 1/N for the mean of N, negative to maximize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyedge.errors import ShapeError
+from tinyedge.kernels.lower import map_kernel
+from tinyedge.kernels.spec import Device, KernelSpec
+from tinyedge.op import FORWARD, Op, Sample, Spec
+from tinyedge.tape import Slot, Step, launch_step
+
+
+class Update(Op):
+    """Base of the updates: for each input ``x`` an output ``new_x`` of the same shape; ``new_grad`` is zero.
+
+    An optimizer leaves out the state that its options do not need, and the outputs that it does not want.
+    """
+
+    strided = True
+    variants: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # each attribute with the values that it takes
+
+    @classmethod
+    def prepare_class(cls) -> None:
+        cls.outputs = tuple("new_" + name for name in cls.inputs)
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        param = inputs[0]
+        assert param is not None
+        for name, spec in zip(cls.inputs, inputs, strict=True):
+            if spec != param:
+                raise ShapeError(cls.name, f"{name} must be like the parameter, {param}", f"it is {spec}")
+        return (param,) * len(inputs)
+
+    @classmethod
+    def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
+        """The new values as OpenCL C, by input name, given which inputs there are."""
+        raise NotImplementedError
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        texts = {"grad": "0", **cls.expressions(set(step.read_names()), **step.attrs)}
+        return [map_kernel(step, device, {name: texts[name.removeprefix("new_")] for name in step.writes}, cls.scalars)]
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 5, 17)) for _ in range(random.randint(0, 3)))
+        attrs: dict[str, Any] = {name: random.choice(values) for name, values in cls.variants.items()}
+        attrs |= {name: round(random.uniform(0.1, 0.9), 3) for name in cls.scalars}
+        return Sample((shape,) * len(cls.inputs), attrs)
+
+
+def update(
+    op: type[Update],
+    inputs: Mapping[str, Slot],
+    targets: Mapping[str, Slot],
+    scalars: Mapping[str, float],
+    attrs: Mapping[str, Any],
+) -> None:
+    """Run ``op`` on ``inputs``, and put the new value of each name in ``targets`` there: its own slot, or another."""
+    slots: dict[str, Any] = {name: inputs.get(name) for name in op.inputs}
+    slots.update({"new_" + name: slot for name, slot in targets.items()})
+    writes = tuple("new_" + name for name in op.inputs if name in targets)
+    launch_step(Step(op, FORWARD, attrs, scalars, slots, op.inputs, writes))
+    for slot in targets.values():
+        slot.storage.version += 1
+
+
+class Sgd(Update):
+    """``keep`` is 1 - dampening, and 1 the first time, when momentum starts as the gradient itself."""
+
+    signature = "(),(),()->(),(),()"
+    domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "momentum_buffer": (-4.0, 4.0)}
+    scalars = {"scale": "real", "weight_decay": "real", "lr": "real", "momentum": "real", "keep": "real"}
+    variants = {"nesterov": (False, True)}
+
+    @classmethod
+    def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
+        grad = "(grad * scale + param * weight_decay)"
+        if "momentum_buffer" not in has:
+            return {"param": f"param - lr * {grad}"}
+        buffer = f"(momentum_buffer * momentum + keep * {grad})"
+        direction = f"({grad} + momentum * {buffer})" if attrs["nesterov"] else buffer
+        return {"param": f"param - lr * {direction}", "momentum_buffer": buffer}
+
+    @staticmethod
+    def forward(
+        param: Any,
+        grad: Any,
+        momentum_buffer: Any,
+        *,
+        scale: float,
+        weight_decay: float,
+        lr: float,
+        momentum: float,
+        keep: float,
+        nesterov: bool,
+    ) -> Any:
+        step = grad * scale + param * weight_decay
+        buffer = momentum_buffer
+        if buffer is not None:
+            buffer = buffer * momentum + step * keep
+            step = step + buffer * momentum if nesterov else buffer
+        return param - step * lr, np.zeros_like(grad), buffer
+
+
+class Adam(Update):
+    """``decay`` shrinks the parameter itself (AdamW), ``weight_decay`` enters the gradient (Adam with L2).
+
+    ``step_size`` is lr / (1 - beta1^t), ``correction`` the square root of 1 - beta2^t. The weights of the new gradient,
+    1 - beta, are passed as they are: computed on the device, 1 - 0.999 in float32 is wrong in its fifth digit.
+    """
+
+    signature = "(),(),(),(),()->(),(),(),(),()"
+    domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "exp_avg": (-4.0, 4.0), "exp_avg_sq": (0.1, 4.0)}
+    domain |= {"max_exp_avg_sq": (0.1, 4.0)}
+    scalars = {
+        "scale": "real",
+        "weight_decay": "real",
+        "decay": "real",
+        "weight1": "real",
+        "beta2": "real",
+        "weight2": "real",
+        "step_size": "real",
+        "correction": "real",
+        "eps": "real",
+    }
+
+    @classmethod
+    def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
+        grad = "(grad * scale + param * weight_decay)"
+        first = f"(exp_avg + ({grad} - exp_avg) * weight1)"
+        second = f"(exp_avg_sq * beta2 + {grad} * {grad} * weight2)"
+        largest = f"WHERE(max_exp_avg_sq >= {second}, max_exp_avg_sq, {second})" if "max_exp_avg_sq" in has else second
+        return {
+            "param": f"param * decay - step_size * {first} / (sqrt({largest}) / correction + eps)",
+            "exp_avg": first,
+            "exp_avg_sq": second,
+            "max_exp_avg_sq": largest,
+        }
+
+    @staticmethod
+    def forward(
+        param: Any,
+        grad: Any,
+        exp_avg: Any,
+        exp_avg_sq: Any,
+        max_exp_avg_sq: Any,
+        *,
+        scale: float,
+        weight_decay: float,
+        decay: float,
+        weight1: float,
+        beta2: float,
+        weight2: float,
+        step_size: float,
+        correction: float,
+        eps: float,
+    ) -> Any:
+        g = grad * scale + param * weight_decay
+        exp_avg = exp_avg + (g - exp_avg) * weight1
+        exp_avg_sq = exp_avg_sq * beta2 + g * g * weight2
+        if max_exp_avg_sq is not None:
+            max_exp_avg_sq = np.maximum(max_exp_avg_sq, exp_avg_sq)
+        denominator = np.sqrt(exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq) / correction + eps
+        new_param = param * decay - exp_avg / denominator * step_size
+        return new_param, np.zeros_like(grad), exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+class Rmsprop(Update):
+    """``weight`` is 1 - alpha. With ``grad_avg`` the variance, without it the mean square, scales the step."""
+
+    signature = "(),(),(),(),()->(),(),(),(),()"
+    domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "square_avg": (2.0, 4.0), "momentum_buffer": (-4.0, 4.0)}
+    domain |= {"grad_avg": (-1.0, 1.0)}
+    scalars = {
+        "scale": "real",
+        "weight_decay": "real",
+        "lr": "real",
+        "alpha": "real",
+        "weight": "real",
+        "eps": "real",
+        "momentum": "real",
+    }
+
+    @classmethod
+    def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
+        grad = "(grad * scale + param * weight_decay)"
+        square = f"(square_avg * alpha + {grad} * {grad} * weight)"
+        mean = f"(grad_avg + ({grad} - grad_avg) * weight)"
+        variance = f"({square} - {mean} * {mean})" if "grad_avg" in has else square
+        direction = f"({grad} / (sqrt({variance}) + eps))"
+        buffer = f"(momentum_buffer * momentum + {direction})"
+        used = buffer if "momentum_buffer" in has else direction
+        return {"param": f"param - lr * {used}", "square_avg": square, "momentum_buffer": buffer, "grad_avg": mean}
+
+    @staticmethod
+    def forward(
+        param: Any,
+        grad: Any,
+        square_avg: Any,
+        momentum_buffer: Any,
+        grad_avg: Any,
+        *,
+        scale: float,
+        weight_decay: float,
+        lr: float,
+        alpha: float,
+        weight: float,
+        eps: float,
+        momentum: float,
+    ) -> Any:
+        g = grad * scale + param * weight_decay
+        square_avg = square_avg * alpha + g * g * weight
+        variance = square_avg
+        if grad_avg is not None:
+            grad_avg = grad_avg + (g - grad_avg) * weight
+            variance = square_avg - grad_avg**2
+        step = g / (np.sqrt(variance) + eps)
+        if momentum_buffer is not None:
+            step = momentum_buffer = momentum_buffer * momentum + step
+        return param - step * lr, np.zeros_like(grad), square_avg, momentum_buffer, grad_avg

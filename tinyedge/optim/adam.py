@@ -1,0 +1,86 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinyedge.errors import ArgumentError
+from tinyedge.ops import update
+from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
+
+
+class Adam(Optimizer):
+    """Adam; ``weight_decay`` is added to the gradient (L2).
+
+    Source: Kingma and Ba, arXiv:1412.6980; amsgrad: Reddi et al., arXiv:1904.09237.
+    """
+
+    decoupled = False
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        accumulate: int = 1,
+    ) -> None:
+        self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ArgumentError(type(self).__name__, "betas must be two numbers in [0, 1)", f"got {betas}")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "decoupled_weight_decay": self.decoupled,
+        }
+        super().__init__(params, defaults, accumulate)
+
+    def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+
+    def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
+        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+        decoupled = group["decoupled_weight_decay"]
+        scalars = {
+            "weight_decay": 0.0 if decoupled else weight_decay,
+            "decay": 1 - lr * weight_decay if decoupled else 1.0,
+            "weight1": 1 - beta1,
+            "beta2": beta2,
+            "weight2": 1 - beta2,
+            "step_size": lr / (1 - beta1**step),
+            "correction": math.sqrt(1 - beta2**step),
+            "eps": group["eps"],
+        }
+        return Rule(update.Adam, scalars)
+
+
+class AdamW(Adam):
+    """Adam whose ``weight_decay`` shrinks the parameter itself.
+
+    Source: Loshchilov and Hutter, arXiv:1711.05101.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, accumulate=accumulate)
