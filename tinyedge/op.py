@@ -19,7 +19,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import DType
 from tinyedge.errors import TinyedgeError
-from tinyedge.kernels.lower import broadcast_axes, map_kernel, reduce_kernels
+from tinyedge.kernels.lower import broadcast_axes, map_kernel, mentions, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec
 from tinyedge.shapes import Shape
 
@@ -185,6 +185,11 @@ class Elementwise(Op):
     def prepare_class(cls) -> None:
         cls.outputs = tuple(cls.kernel_forward)
         cls.differentiable = tuple(name for name in cls.inputs if "d" + name in cls.kernel_backward)
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        texts = [cls.kernel_backward["d" + name] for name in needed & set(cls.differentiable)]
+        return tuple(name for name in cls.saves if any(mentions(text, name) for text in texts))
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -288,6 +289,11 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tup
     return specs
 
 
+@lru_cache(maxsize=4096)
+def _saves_for(op: type[Op], needed: tuple[bool, ...]) -> tuple[str, ...]:
+    return op.saves_for(frozenset(name for name, wanted in zip(op.inputs, needed, strict=True) if wanted))
+
+
 def record(
     op: type[Op],
     reads: Sequence[Read],
@@ -334,8 +340,7 @@ def record(
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
     launch_step(step)
     if tracked:
-        needed = [n for n, read in zip(op.inputs, reads, strict=True) if read is not None and read.requires_grad]
-        kept = op.saves_for(frozenset(needed))
+        kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
         step.saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
         step.slots = {}
         _link(step, reads, outs)

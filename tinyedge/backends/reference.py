@@ -57,6 +57,9 @@ class ReferenceBackend(Backend):
     def _run(self, step: Step) -> None:
         op = step.op
         reads = [self._value(step.slots[name]) for name in step.reads]
+        if issubclass(op, Elementwise):
+            # A gradient that is not wanted may be computed from nothing; it is dropped below.
+            reads = [np.nan if read is None else read for read in reads]
         keywords = {**step.attrs, **step.scalars}
         # Infinities and NaN are results here, as they are on a device; ``detect_anomaly`` is there to look for them.
         with np.errstate(all="ignore"):

@@ -59,17 +59,24 @@ class Conv2d(Op):
         return (Spec(x.dtype, (n, o, oh, ow)),)
 
     @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        return tuple(name for name, other in (("x", "weight"), ("weight", "x")) if other in needed)
+
+    @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         return _Lowering(step, device, "y", "x", "weight").forward()
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        lowering = _Lowering(step, device, "dy", "x", "weight")
         kernels = []
-        if step.wants("dx"):
-            kernels += lowering.input_gradient()
-        if step.wants("dweight"):
-            kernels += lowering.weight_gradient()
+        if step.wants("dx") or step.wants("dweight"):
+            x = "dx" if step.wants("dx") else "x"
+            weight = "dweight" if step.wants("dweight") else "weight"
+            lowering = _Lowering(step, device, "dy", x, weight)
+            if step.wants("dx"):
+                kernels += lowering.input_gradient()
+            if step.wants("dweight"):
+                kernels += lowering.weight_gradient()
         if step.wants("dbias"):
             kernels += reduce_kernels(step, device, "sum", "dy", "dbias", step.slots["dy"].shape, (0, 2, 3))
         return kernels
@@ -89,18 +96,18 @@ class Conv2d(Op):
     @staticmethod
     def backward(
         dy: Any, x: Any, weight: Any, *, stride: Pair, padding: tuple[int, ...], dilation: Pair, groups: int,
-        needs: tuple[bool, ...],
+        needs: tuple[bool, ...], shapes: dict[str, Shape],
     ) -> tuple[Any, ...]:  # fmt: skip
         n, o, oh, ow = dy.shape
-        cg, kh, kw = weight.shape[1:]
         top, bottom, left, right = padding
         flat = dy.reshape(n, groups, o // groups, oh * ow)
         dx = dweight = None
         if needs[0]:
+            cg, kh, kw = weight.shape[1:]
+            h, w = shapes["dx"][2:]
             columns = np.swapaxes(weight.reshape(1, groups, o // groups, -1), -1, -2) @ flat
             columns = columns.reshape(n, groups * cg, kh, kw, oh, ow)
-            h, w = x.shape[2:]
-            padded = np.zeros((n, x.shape[1], h + top + bottom, w + left + right), dy.dtype)
+            padded = np.zeros((n, groups * cg, h + top + bottom, w + left + right), dy.dtype)
             for i in range(kh):
                 for j in range(kw):
                     rows = slice(i * dilation[0], i * dilation[0] + stride[0] * oh, stride[0])
@@ -108,9 +115,10 @@ class Conv2d(Op):
                     padded[:, :, rows, cols] += columns[:, :, i, j]
             dx = padded[:, :, top : top + h, left : left + w]
         if needs[1]:
+            cg, kh, kw = shapes["dweight"][1:]
             patches = _patches(x, (kh, kw), stride, padding, dilation)
             columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
-            dweight = (flat @ np.swapaxes(columns, -1, -2)).sum(axis=0).reshape(weight.shape)
+            dweight = (flat @ np.swapaxes(columns, -1, -2)).sum(axis=0).reshape(shapes["dweight"])
         return dx, dweight, dy.sum(axis=(0, 2, 3))
 
     @classmethod

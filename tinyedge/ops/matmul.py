@@ -43,6 +43,10 @@ class Matmul(Op):
         return (Spec(a.dtype, (*a.shape[:-1], b.shape[-1])),)
 
     @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        return tuple(name for name, other in (("a", "b"), ("b", "a")) if other in needed)
+
+    @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         return cls._product(step, device, "a", "b", "y")
 
@@ -76,8 +80,10 @@ class Matmul(Op):
         return a @ b
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any) -> tuple[Any, ...]:
-        return dy @ np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2) @ dy
+    def backward(dy: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        da = dy @ np.swapaxes(b, -1, -2) if needs[0] else None
+        db = np.swapaxes(a, -1, -2) @ dy if needs[1] else None
+        return da, db
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -188,6 +194,10 @@ class Linear(Op):
         return (Spec(x.dtype, (x.shape[0], weight.shape[0])),)
 
     @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        return tuple(name for name, other in (("x", "weight"), ("weight", "x")) if other in needed)
+
+    @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         (m, k), n = step.slots["x"].shape, step.slots["weight"].shape[0]
         bias = "bias" if step.slots["bias"] is not None else None
@@ -198,14 +208,16 @@ class Linear(Op):
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        (m, k), n = step.slots["x"].shape, step.slots["weight"].shape[0]
+        m, n = step.slots["dy"].shape
         ctype = step.slots["dy"].dtype.ctype
         kernels = []
         if step.wants("dx"):
+            k = step.slots["dx"].shape[1]
             kernels += gemm_kernels(
                 device, Matrix("dy", n, 1), Matrix("weight", k, 1), Matrix("dx", k, 1), m, k, n, ctype=ctype
             )
         if step.wants("dweight"):
+            k = step.slots["dweight"].shape[1]
             kernels += gemm_kernels(
                 device, Matrix("dy", 1, n), Matrix("x", k, 1), Matrix("dweight", k, 1), n, k, m, ctype=ctype
             )
@@ -219,8 +231,8 @@ class Linear(Op):
         return y if bias is None else y + bias
 
     @staticmethod
-    def backward(dy: Any, x: Any, weight: Any) -> tuple[Any, ...]:
-        return dy @ weight, dy.T @ x, dy.sum(axis=0)
+    def backward(dy: Any, x: Any, weight: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        return dy @ weight if needs[0] else None, dy.T @ x if needs[1] else None, dy.sum(axis=0)
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
