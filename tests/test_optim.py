@@ -1,4 +1,4 @@
-"""Optimizers against their published formulas in float64; minibatches of accumulated samples; schedules; the check for NaN."""
+"""Optimizers against their published formulas in float64; accumulated minibatches; schedules; the check for NaN."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def make(kind: str, params: Any, o: dict[str, Any], **more: Any) -> Optimizer:
 
 
 def start_and_gradients(seed: int, count: int = STEPS, shape: tuple[int, ...] = SHAPE) -> tuple[Array, list[Array]]:
-    """A parameter and gradients in float32, away from zero: the adaptive formulas divide by what is about their size."""
+    """A parameter and gradients in float32, away from zero: adaptive formulas divide by what is about their size."""
     random = np.random.default_rng(seed)
 
     def draw() -> Array:
