@@ -298,27 +298,31 @@ class Tensor:
     def __hash__(self) -> int:
         return id(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise AutogradError(
+                "deepcopy", "a leaf: only these can be copied with all that belongs to them", "this is the result of an op",
+                "Use clone() or detach().",
+            )  # fmt: skip
+        copy = object.__new__(type(self))
+        copy._slot = self.detach().clone()._slot
+        copy._slot.requires_grad = self.requires_grad
+        copy._grad = None
+        copy.grad = None if self.grad is None else self.grad.clone()
+        memo[id(self)] = copy
+        return copy
+
     # Moving and converting
 
     def to(self, *args: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
         """Another dtype (a differentiable step), or another backend (through the host, without history)."""
-        for argument in args:
-            if isinstance(argument, Tensor):
-                dtype, device = argument.dtype, argument.backend
-            elif isinstance(argument, Backend) or (
-                isinstance(argument, str) and argument.split(":")[0] in ("numpy", "opencl")
-            ):
-                device = argument
-            else:
-                dtype = argument
+        wanted, target = destination("to", args, dtype, device)
         result = self
-        if dtype is not None and (wanted := dtypes.resolve(dtype, "to")) is not self.dtype:
+        if wanted is not None and wanted is not self.dtype:
             result = cast(Tensor, _function("cast")(result, wanted))
-        if device is not None:
-            target = device if isinstance(device, Backend) else get_backend(device)
-            if target is not result.backend:
-                result = _upload(result.detach().numpy(), result.dtype, target)
-                result._slot.requires_grad = self.requires_grad and self.is_leaf
+        if target is not None and target is not result.backend:
+            result = _upload(result.detach().numpy(), result.dtype, target)
+            result._slot.requires_grad = self.requires_grad and self.is_leaf
         return result
 
     def cpu(self) -> Tensor:
@@ -704,6 +708,22 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+def destination(
+    call: str, args: Sequence[Any], dtype: Any, device: str | Backend | None
+) -> tuple[DType | None, Backend | None]:
+    """What the arguments of a ``to`` ask for: a dtype, a device, both, or those of another tensor."""
+    for argument in args:
+        if isinstance(argument, Tensor):
+            dtype, device = argument.dtype, argument.backend
+        elif isinstance(argument, Backend) or (
+            isinstance(argument, str) and argument.split(":")[0] in ("numpy", "opencl")
+        ):
+            device = argument
+        else:
+            dtype = argument
+    return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
 
 
 def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
