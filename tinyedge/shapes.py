@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 
 from tinyedge.errors import ArgumentError, AxisError, ShapeError
@@ -10,6 +11,7 @@ from tinyedge.errors import ArgumentError, AxisError, ShapeError
 Shape = tuple[int, ...]
 
 
+@lru_cache(maxsize=8192)
 def contiguous_strides(shape: Shape) -> Shape:
     """Strides, in elements, of a C-ordered array."""
     strides = [1] * len(shape)
@@ -18,6 +20,7 @@ def contiguous_strides(shape: Shape) -> Shape:
     return tuple(strides)
 
 
+@lru_cache(maxsize=8192)
 def is_contiguous(shape: Shape, strides: Shape) -> bool:
     """Whether the elements lie in C order without gaps; strides of axes of length one do not matter."""
     expected = 1
