@@ -1,0 +1,218 @@
+"""New tensors from sizes and numbers, and the triangles of matrices."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyedge import dtypes
+from tinyedge.backends import Backend, get_backend
+from tinyedge.dtypes import DType, float32, int64
+from tinyedge.errors import ArgumentError, ShapeError
+from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step, new_slot
+from tinyedge.tensor import Number, Tensor, call, full, tensor
+
+Array = np.ndarray[Any, Any]
+Target = str | Backend | None
+
+
+def sizes(call_name: str, size: tuple[Any, ...]) -> Shape:
+    """``zeros(2, 3)`` and ``zeros((2, 3))`` are the same."""
+    if len(size) == 1 and not hasattr(size[0], "__index__"):
+        size = tuple(size[0])
+    shape = tuple(int(length) for length in size)
+    if any(length < 0 for length in shape):
+        raise ShapeError(call_name, "sizes of at least 0", f"got {shape}")
+    return shape
+
+
+def _float(call_name: str, dtype: Any) -> DType:
+    return float32 if dtype is None else dtypes.resolve(dtype, call_name)
+
+
+@public
+def zeros(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros, float32 unless told otherwise."""
+    return full(sizes("zeros", size), 0, dtype=_float("zeros", dtype), device=device, requires_grad=requires_grad)
+
+
+@public
+def ones(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones, float32 unless told otherwise."""
+    return full(sizes("ones", size), 1, dtype=_float("ones", dtype), device=device, requires_grad=requires_grad)
+
+
+@public
+def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """A tensor that nobody has written yet: its values are whatever was there."""
+    backend = device if isinstance(device, Backend) else get_backend(device)
+    result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", size)))
+    return result.requires_grad_() if requires_grad else result
+
+
+@public
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """``zeros`` with the shape, dtype and device of ``input``."""
+    return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def ones_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """``ones`` with the shape, dtype and device of ``input``."""
+    return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def full_like(
+    input: Tensor, fill_value: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
+    """``full`` with the shape, dtype and device of ``input``."""
+    dtype, device = dtype or input.dtype, device or input.backend
+    return full(input.shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def empty_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+    """``empty`` with the shape, dtype and device of ``input``."""
+    dtype, device = dtype or input.dtype, device or input.backend
+    return empty(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def arange(
+    start: Number,
+    end: Number | None = None,
+    step: Number = 1,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """start, start + step, ... before ``end``: int64 if all three are integers, else float32.
+
+    ``arange(end)`` starts from 0.
+    """
+    if end is None:
+        start, end = 0, start
+    if step == 0 or (end - start) * math.copysign(1, step) < 0:
+        raise ArgumentError("arange", "a step that leads from start to end", f"got {start}, {end}, step {step}")
+    whole = all(isinstance(item, (int, np.integer)) for item in (start, end, step))
+    count = -(-(end - start) // step) if whole else math.ceil((end - start) / step)
+    values = start + step * np.arange(int(count))
+    return tensor(values, dtype=dtype or (int64 if whole else float32), device=device, requires_grad=requires_grad)
+
+
+@public
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
+    """``steps`` numbers from ``start`` to ``end``, both included, at equal distances."""
+    if steps < 0:
+        raise ArgumentError("linspace", "steps must be at least 0", f"got {steps}")
+    wanted = _float("linspace", dtype)
+    return tensor(np.linspace(start, end, steps), dtype=wanted, device=device, requires_grad=requires_grad)
+
+
+@public
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones on the diagonal of an (n, m) matrix, m = n if it is left out; zeros elsewhere."""
+    rows, columns = sizes("eye", (n, n if m is None else m))
+    return tensor(np.eye(rows, columns), dtype=_float("eye", dtype), device=device, requires_grad=requires_grad)
+
+
+class Triangle(Op):
+    """Base of the two triangles of a matrix."""
+
+    lower: ClassVar[bool] = True
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        if len(x.shape) < 2:
+            raise ShapeError(cls.name, "an input of at least 2 dims", f"got {x.shape}")
+        return (x,)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls.kernel(step, device, "x", "y")
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls.kernel(step, device, "dy", "dx")
+
+    @classmethod
+    def kernel(cls, step: Step, device: Device, source: str, target: str) -> list[KernelSpec]:
+        slot = step.slots[target]
+        sizes = {"rows": slot.shape[-2], "columns": slot.shape[-1], **step.attrs, "count": slot.numel}
+        return [
+            KernelSpec(
+                cls.name,
+                "triangle.cl.jinja",
+                (source, target),
+                *grid(slot.numel, device.group()),
+                sizes=sizes,
+                constants={"source": source, "target": target, "lower": cls.lower},
+            )
+        ]
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 5, 17)) for _ in range(random.randint(2, 4)))
+        return Sample((shape,), {"diagonal": random.randint(-6, 6)})
+
+
+class Tril(Triangle):
+    signature = "(...,m,n)->(...,m,n)"
+    errors = (ErrorSample(lambda te: te.tril(te.zeros(3)), ShapeError, "at least 2"),)
+
+    @staticmethod
+    def forward(x: Array, *, diagonal: int) -> Array:
+        return np.tril(x, diagonal)
+
+    @staticmethod
+    def backward(dy: Array, *, diagonal: int) -> tuple[Array]:
+        return (np.tril(dy, diagonal),)
+
+
+@public
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+    return call(Tril, input, diagonal=_diagonal("tril", input, diagonal))
+
+
+class Triu(Triangle):
+    signature = "(...,m,n)->(...,m,n)"
+    lower = False
+    errors = (ErrorSample(lambda te: te.triu(te.zeros(3)), ShapeError, "at least 2"),)
+
+    @staticmethod
+    def forward(x: Array, *, diagonal: int) -> Array:
+        return np.triu(x, diagonal)
+
+    @staticmethod
+    def backward(dy: Array, *, diagonal: int) -> tuple[Array]:
+        return (np.triu(dy, diagonal),)
+
+
+@public
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
+    return call(Triu, input, diagonal=_diagonal("triu", input, diagonal))
+
+
+def _diagonal(call_name: str, input: Tensor, diagonal: int) -> int:
+    """``diagonal``, at most one beyond the corners, so that it fits into an int of the device."""
+    if input.ndim < 2:
+        raise ShapeError(call_name, "an input of at least 2 dims", f"got {input.shape}")
+    return min(max(int(diagonal), -input.shape[-2]), input.shape[-1])

@@ -1,0 +1,584 @@
+"""Pooling of (N, C, H, W) and (C, H, W): maximum and average, over sliding windows and over adaptive ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyedge.dtypes import DType, bool_, int64
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.shapes import Shape, pair, window_outputs
+from tinyedge.tape import Step
+from tinyedge.tensor import Tensor, call, call_all
+
+Array = np.ndarray[Any, Any]
+Size = int | Sequence[int]
+Pair = tuple[int, int]
+
+
+class _Axis(NamedTuple):
+    """For NumPy: the input positions of each window along one axis, and which of them lie inside the input."""
+
+    positions: Array  # (windows, taps), clipped to the input
+    inside: Array  # (windows, taps)
+    extent: Array  # (windows,): what divides an average
+
+
+def _sliding(size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int, padded: bool) -> _Axis:
+    starts = np.arange(outputs) * stride - padding
+    positions = starts[:, None] + np.arange(kernel) * dilation
+    inside = (positions >= 0) & (positions < size)
+    counted = positions < size + padding if padded else inside
+    return _Axis(np.clip(positions, 0, size - 1), inside, counted.sum(axis=1))
+
+
+def _adapting(size: int, outputs: int) -> _Axis:
+    edges = np.arange(outputs)
+    starts = edges * size // max(outputs, 1)
+    stops = -(-(edges + 1) * size // max(outputs, 1))
+    positions = starts[:, None] + np.arange(max(stops - starts, default=0))
+    inside = positions < stops[:, None]
+    return _Axis(np.minimum(positions, size - 1), inside, stops - starts)
+
+
+def _taps(rows: _Axis, columns: _Axis) -> Any:
+    """Each place in a window: row and column indices that broadcast to the outputs, and whether they count."""
+    for i in range(rows.positions.shape[1]):
+        for j in range(columns.positions.shape[1]):
+            inside = rows.inside[:, i, None] & columns.inside[None, :, j]
+            yield rows.positions[:, i, None], columns.positions[None, :, j], inside
+
+
+def _max_forward(x: Array, rows: _Axis, columns: _Axis) -> tuple[Array, Array]:
+    shape = (*x.shape[:-2], len(rows.positions), len(columns.positions))
+    y = np.full(shape, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
+    indices = np.full(shape, -1, np.int32)
+    for row, column, inside in _taps(rows, columns):
+        value = x[..., row, column]
+        better = inside & ((value > y) | (value != value) | (indices < 0))
+        y = np.where(better, value, y)
+        indices = np.where(better, row * x.shape[-1] + column, indices)
+    return y, indices
+
+
+def _max_backward(dy: Array, indices: Array, shape: Shape) -> Array:
+    dx = np.zeros((prod(shape[:-2]), shape[-2] * shape[-1]), dy.dtype)
+    planes, targets = np.arange(len(dx))[:, None], indices.reshape(len(dx), prod(dy.shape[-2:]))
+    np.add.at(dx, (planes, np.maximum(targets, 0)), np.where(targets >= 0, dy.reshape(targets.shape), 0))
+    return dx.reshape(shape)
+
+
+def _avg_forward(x: Array, rows: _Axis, columns: _Axis, divisor: int) -> Array:
+    y = np.zeros((*x.shape[:-2], len(rows.positions), len(columns.positions)), x.dtype)
+    for row, column, inside in _taps(rows, columns):
+        y += np.where(inside, x[..., row, column], 0)
+    return np.asarray(y / _divisor(rows, columns, divisor).astype(x.dtype))
+
+
+def _divisor(rows: _Axis, columns: _Axis, divisor: int) -> Array:
+    return np.asarray(divisor or np.outer(rows.extent, columns.extent))
+
+
+def _avg_backward(dy: Array, rows: _Axis, columns: _Axis, divisor: int, shape: Shape) -> Array:
+    dx = np.zeros(shape, dy.dtype)
+    share = dy / _divisor(rows, columns, divisor).astype(dy.dtype)
+    count = prod(shape[:-2])
+    planes, share = dx.reshape(count, *shape[-2:]), share.reshape(count, *share.shape[-2:])
+    for row, column, inside in _taps(rows, columns):
+        place: Any = (slice(None), row, column)
+        np.add.at(planes, place, np.where(inside, share, 0))
+    return dx
+
+
+def _planes(call_name: str, x: Spec) -> Shape:
+    """The leading dims of an input that can be pooled."""
+    if len(x.shape) not in (3, 4) or 0 in x.shape[-3:]:
+        raise ShapeError(
+            call_name,
+            "an input (N, C, H, W) or (C, H, W), empty at most in N",
+            f"got {x.shape}",
+            "Reshape or unsqueeze it.",
+        )
+    return x.shape[:-2]
+
+
+def _floating(call_name: str, x: Spec) -> None:
+    if not x.dtype.is_floating_point:
+        raise DtypeError(call_name, "a floating-point input", f"got {x.dtype.name}", "Convert it with .float().")
+
+
+def _ordered(call_name: str, x: Spec) -> None:
+    if x.dtype is bool_:
+        raise DtypeError(call_name, "an input of numbers", "got bool", "Convert it with .float().")
+
+
+def _lowest(dtype: DType) -> str:
+    return "-INFINITY" if dtype.is_floating_point else "INT_MIN"
+
+
+def _kernel(
+    step: Step, device: Device, kernel: str, buffers: tuple[str, ...], sizes: dict[str, int]
+) -> list[KernelSpec]:
+    """One work-item an element of what is written; x, y, dx and dy name the two ends of the pooling."""
+    forward = step.wants("y")
+    x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
+    count = y.numel if forward else x.numel
+    ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
+    constants = {"real": x.dtype.ctype, "adaptive": "stride_h" not in sizes, "lowest": _lowest(x.dtype)}
+    global_size, local_size = grid(count, device.group())
+    return [
+        KernelSpec(
+            kernel,
+            "pool.cl.jinja",
+            buffers,
+            global_size,
+            local_size,
+            {"count": count, **ends, **sizes},
+            constants=constants,
+        )
+    ]
+
+
+class MaxPool2d(Op):
+    signature = "(n,c,h,w)->(n,c,p,q),(n,c,p,q)"
+    domain = {"x": (-4.0, 4.0)}
+    outputs = ("y", "indices")
+    differentiable = ("x",)
+    saves = ("indices",)
+    errors = (
+        ErrorSample(lambda te: te.max_pool2d(te.zeros(1, 1, 4, 4), 2, padding=2), ArgumentError, "half"),
+        ErrorSample(lambda te: te.max_pool2d(te.zeros(1, 1, 4, 4), 5), ShapeError, "at least 1"),
+        ErrorSample(lambda te: te.max_pool2d(te.zeros(4, 4), 2), ShapeError, "(N, C, H, W)"),
+        ErrorSample(lambda te: te.max_pool2d(te.zeros(1, 1, 4, 4), 2, stride=0), ArgumentError, "stride"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        _ordered(cls.name, x)
+        shape = _planes(cls.name, x) + _outputs(cls.name, x.shape, **attrs)
+        return (Spec(x.dtype, shape), Spec(int64, shape))
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), _sliding_sizes(**step.attrs))
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), _sliding_sizes(**step.attrs))
+
+    @staticmethod
+    def forward(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Any:
+        outputs = _outputs("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+        rows, columns = (
+            _sliding(x.shape[k - 2], outputs[k], kernel_size[k], stride[k], padding[k], dilation[k], False)
+            for k in (0, 1)
+        )
+        return _max_forward(x, rows, columns)
+
+    @staticmethod
+    def backward(
+        dy: Array,
+        dindices: None,
+        indices: Array,
+        *,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        ceil_mode: bool,
+        shapes: dict[str, Shape],
+    ) -> tuple[Array]:
+        return (_max_backward(dy, indices, shapes["dx"]),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape, attrs = _sample(random)
+        dilation = (random.choice((1, 1, 2)), random.choice((1, 2)))
+        spans = tuple((k - 1) * d + 1 for k, d in zip(attrs["kernel_size"], dilation))
+        shape = (*shape[:-2], shape[-2] + spans[0], shape[-1] + spans[1])
+        return Sample((shape,), {**attrs, "dilation": dilation})
+
+
+def _outputs(
+    call_name: str,
+    shape: Shape,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> Shape:
+    if any(p > k // 2 for p, k in zip(padding, kernel_size)):
+        raise ArgumentError(
+            call_name,
+            "padding must be at most half of kernel_size",
+            f"got padding={padding} and kernel_size={kernel_size}",
+            "Pad the input first.",
+        )
+    result = tuple(
+        window_outputs(shape[a - 2], kernel_size[a], stride[a], padding[a], padding[a], dilation[a], ceil_mode)
+        for a in (0, 1)
+    )
+    if min(result) < 1:
+        raise ShapeError(
+            call_name,
+            "the output must be at least 1 high and wide",
+            f"input {shape} with kernel_size={kernel_size}, stride={stride}, padding={padding}, dilation={dilation} "
+            f"gives {result}",
+            "Use a smaller kernel_size, or pad the input.",
+        )
+    return result
+
+
+def _sliding_sizes(
+    kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1), ceil_mode: bool = False
+) -> dict[str, int]:
+    named = {"kernel": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+    return {f"{name}_{axis}": values[k] for name, values in named.items() for k, axis in enumerate("hw")}
+
+
+def _sample(random: Random) -> tuple[Shape, dict[str, Any]]:
+    """An input that is too small by one window, and the arguments of one."""
+    kernel = (random.randint(1, 4), random.randint(1, 3))
+    lead = random.choice(((1, 2), (2, 3), (3,), (0, 2)))
+    attrs = {
+        "kernel_size": kernel,
+        "stride": (random.randint(1, 3), random.randint(1, 4)),
+        "padding": (random.randint(0, kernel[0] // 2), random.randint(0, kernel[1] // 2)),
+        "ceil_mode": random.random() < 0.5,
+    }
+    return (*lead, random.randint(0, 6), random.randint(0, 9)), attrs
+
+
+def _windows(call_name: str, kernel_size: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
+    kernel = pair(call_name, "kernel_size", kernel_size, 1)
+    empty = stride is None or (not isinstance(stride, int) and len(stride) == 0)
+    return {
+        "kernel_size": kernel,
+        "stride": kernel if empty or stride is None else pair(call_name, "stride", stride, 1),
+        "padding": pair(call_name, "padding", padding),
+    }
+
+
+@public
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The maximum of each window; padding counts as -infinity, NaN wins.
+
+    Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W'), and with ``return_indices`` also the flat
+            position of each maximum in H * W (the first of equal ones), int64.
+    Saves:  the positions.
+    Errors: ArgumentError if the padding is more than half of the kernel size. ShapeError if no window fits.
+    """
+    attrs = _windows("max_pool2d", kernel_size, stride, padding)
+    attrs |= {"dilation": pair("max_pool2d", "dilation", dilation, 1), "ceil_mode": bool(ceil_mode)}
+    y, indices = call_all(MaxPool2d, input, **attrs)
+    return (y, indices) if return_indices else y
+
+
+@public
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """``max_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    row = _row("max_pool1d", input)
+    step = _one("stride", stride) if stride else None
+    window = (_one("kernel_size", kernel_size), step, _one("padding", padding), _one("dilation", dilation))
+    y, indices = max_pool2d(
+        row,
+        (1, window[0]),
+        None if window[1] is None else (1, window[1]),
+        (0, window[2]),
+        (1, window[3]),
+        ceil_mode,
+        return_indices=True,
+    )
+    y, indices = y.squeeze(-2), indices.squeeze(-2)
+    return (y, indices) if return_indices else y
+
+
+def _row(call_name: str, input: Tensor) -> Tensor:
+    """(N, C, L) or (C, L) as an image of height one."""
+    if input.ndim not in (2, 3):
+        raise ShapeError(call_name, "an input (N, C, L) or (C, L)", f"got {input.shape}", "Reshape or unsqueeze it.")
+    return input.unsqueeze(-2)
+
+
+def _one(name: str, value: Size) -> int:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) != 1:
+        raise ArgumentError("pool1d", f"{name} must be an int", f"got {value!r}")
+    return values[0]
+
+
+class AvgPool2d(Op):
+    signature = "(n,c,h,w)->(n,c,p,q)"
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    errors = (
+        ErrorSample(lambda te: te.avg_pool2d(te.zeros(1, 1, 4, 4), 2, padding=2), ArgumentError, "half"),
+        ErrorSample(lambda te: te.avg_pool2d(te.zeros(1, 1, 4, 4), 5), ShapeError, "at least 1"),
+        ErrorSample(lambda te: te.avg_pool2d(te.zeros(1, 1, 4, 4), 2, divisor_override=0), ArgumentError, "divisor"),
+        ErrorSample(lambda te: te.avg_pool2d(te.zeros(1, 1, 4, 4).int(), 2), DtypeError, "floating"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        _floating(cls.name, x)
+        window = (attrs["kernel_size"], attrs["stride"], attrs["padding"], (1, 1), attrs["ceil_mode"])
+        return (Spec(x.dtype, _planes(cls.name, x) + _outputs(cls.name, x.shape, *window)),)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "avg_pool_forward", ("x", "y"), cls.sizes(step.slots["x"].shape, **step.attrs))
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), cls.sizes(step.slots["dx"].shape, **step.attrs))
+
+    @staticmethod
+    def sizes(
+        shape: Shape,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor: int,
+    ) -> dict[str, int]:
+        result = {**_sliding_sizes(kernel_size, stride, padding), "divisor": divisor}
+        for k, axis in enumerate("hw"):
+            margin = padding[k] if count_include_pad else 0
+            result["low_" + axis], result["high_" + axis] = -margin, shape[k - 2] + margin
+        return result
+
+    @staticmethod
+    def forward(
+        x: Array,
+        *,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor: int,
+    ) -> Array:
+        outputs = _outputs("avg_pool2d", x.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
+        rows, columns = (
+            _sliding(x.shape[k - 2], outputs[k], kernel_size[k], stride[k], padding[k], 1, count_include_pad)
+            for k in (0, 1)
+        )
+        return _avg_forward(x, rows, columns, divisor)
+
+    @staticmethod
+    def backward(
+        dy: Array,
+        *,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor: int,
+        shapes: dict[str, Shape],
+    ) -> tuple[Array]:
+        shape = shapes["dx"]
+        rows, columns = (
+            _sliding(shape[k - 2], dy.shape[k - 2], kernel_size[k], stride[k], padding[k], 1, count_include_pad)
+            for k in (0, 1)
+        )
+        return (_avg_backward(dy, rows, columns, divisor, shape),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape, attrs = _sample(random)
+        kernel = attrs["kernel_size"]
+        attrs["count_include_pad"] = random.random() < 0.5
+        attrs["divisor"] = random.choice((0, 0, 3))
+        return Sample(((*shape[:-2], shape[-2] + kernel[0], shape[-1] + kernel[1]),), attrs)
+
+
+@public
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of each window, padding counted as zeros (or not at all); ``divisor_override`` replaces the count.
+
+    Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W').
+    Errors: ArgumentError if the padding is more than half of the kernel size. ShapeError if no window fits.
+    """
+    if divisor_override is not None and divisor_override == 0:
+        raise ArgumentError("avg_pool2d", "divisor_override must not be 0", "got 0", "Leave it out for the mean.")
+    return call(
+        AvgPool2d,
+        input,
+        **_windows("avg_pool2d", kernel_size, stride, padding),
+        ceil_mode=bool(ceil_mode),
+        count_include_pad=bool(count_include_pad),
+        divisor=int(divisor_override or 0),
+    )
+
+
+@public
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """``avg_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    row = _row("avg_pool1d", input)
+    step = (1, _one("stride", stride)) if stride else None
+    window = (1, _one("kernel_size", kernel_size)), step, (0, _one("padding", padding))
+    return avg_pool2d(row, *window, ceil_mode, count_include_pad).squeeze(-2)
+
+
+def _adaptive_outputs(call_name: str, x: Spec, output_size: Pair) -> Shape:
+    planes = _planes(call_name, x)
+    for size, count in zip(x.shape[-2:], output_size):
+        if (size + 1) * (count + 1) >= 2**31:
+            raise ShapeError(call_name, "input and output size multiply to less than 2**31", f"got {size} and {count}")
+    return planes + output_size
+
+
+def _output_size(call_name: str, input: Tensor, output_size: Any) -> Pair:
+    """An int, or two, each may be None: the input's own."""
+    wanted = (output_size, output_size) if output_size is None or isinstance(output_size, int) else tuple(output_size)
+    if len(wanted) == 2 and input.ndim >= 2:
+        wanted = tuple(size if item is None else item for size, item in zip(input.shape[-2:], wanted))
+    return pair(call_name, "output_size", wanted)
+
+
+class AdaptiveAvgPool2d(Op):
+    signature = "(n,c,h,w)->(n,c,p,q)"
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    errors = (
+        ErrorSample(lambda te: te.adaptive_avg_pool2d(te.zeros(4, 4), 2), ShapeError, "(N, C, H, W)"),
+        ErrorSample(lambda te: te.adaptive_avg_pool2d(te.zeros(1, 4, 4), -1), ArgumentError, "output_size"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        _floating(cls.name, x)
+        return (Spec(x.dtype, _adaptive_outputs(cls.name, x, attrs["output_size"])),)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "avg_pool_forward", ("x", "y"), {"divisor": 0})
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), {"divisor": 0})
+
+    @staticmethod
+    def forward(x: Array, *, output_size: Pair) -> Array:
+        rows, columns = (_adapting(x.shape[k - 2], output_size[k]) for k in (0, 1))
+        return _avg_forward(x, rows, columns, 0)
+
+    @staticmethod
+    def backward(dy: Array, *, output_size: Pair, shapes: dict[str, Shape]) -> tuple[Array]:
+        rows, columns = (_adapting(shapes["dx"][k - 2], output_size[k]) for k in (0, 1))
+        return (_avg_backward(dy, rows, columns, 0, shapes["dx"]),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        lead = random.choice(((1, 2), (2, 3), (3,), (0, 2)))
+        shape = (*lead, random.randint(1, 9), random.randint(1, 9))
+        return Sample((shape,), {"output_size": (random.randint(0, 7), random.randint(1, 11))})
+
+
+@public
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
+    """The mean over windows that split the input into ``output_size``; None keeps the input's size.
+
+    Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, *output_size).
+    """
+    return call(AdaptiveAvgPool2d, input, output_size=_output_size("adaptive_avg_pool2d", input, output_size))
+
+
+class AdaptiveMaxPool2d(Op):
+    signature = "(n,c,h,w)->(n,c,p,q),(n,c,p,q)"
+    domain = {"x": (-4.0, 4.0)}
+    outputs = ("y", "indices")
+    differentiable = ("x",)
+    saves = ("indices",)
+    errors = (ErrorSample(lambda te: te.adaptive_max_pool2d(te.zeros(4, 4), 2), ShapeError, "(N, C, H, W)"),)
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        _ordered(cls.name, x)
+        shape = _adaptive_outputs(cls.name, x, attrs["output_size"])
+        return (Spec(x.dtype, shape), Spec(int64, shape))
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), {})
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), {})
+
+    @staticmethod
+    def forward(x: Array, *, output_size: Pair) -> Any:
+        rows, columns = (_adapting(x.shape[k - 2], output_size[k]) for k in (0, 1))
+        return _max_forward(x, rows, columns)
+
+    @staticmethod
+    def backward(
+        dy: Array, dindices: None, indices: Array, *, output_size: Pair, shapes: dict[str, Shape]
+    ) -> tuple[Array]:
+        return (_max_backward(dy, indices, shapes["dx"]),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        return AdaptiveAvgPool2d.sample(random)
+
+
+@public
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None] | None, return_indices: bool = False
+) -> Any:
+    """The maximum over windows that split the input into ``output_size``; None keeps the input's size.
+
+    Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, *output_size), and with ``return_indices`` the positions.
+    Saves:  the positions.
+    """
+    size = _output_size("adaptive_max_pool2d", input, output_size)
+    y, indices = call_all(AdaptiveMaxPool2d, input, output_size=size)
+    return (y, indices) if return_indices else y

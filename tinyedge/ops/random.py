@@ -1,0 +1,360 @@
+"""Random numbers: Philox4x32-10, the same bits on every backend, and dropout.
+
+A counter-based generator has no state but (seed, offset): word ``i`` of draw ``offset`` is a function of the three. So
+a kernel computes the word of each element where it needs it, forward and backward alike, and NumPy computes the same.
+Each draw takes one offset.
+
+Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from math import prod
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyedge import dtypes
+from tinyedge.backends import Backend
+from tinyedge.dtypes import float32, int64
+from tinyedge.errors import ArgumentError, DtypeError
+from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ops.creation import sizes
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step
+from tinyedge.tensor import Tensor, call, no_grad, tensor
+
+Array = np.ndarray[Any, Any]
+Words = npt.NDArray[np.uint32]
+Target = str | Backend | None
+
+
+def philox(blocks: int, offset: int, seed: int) -> Words:
+    """The words of ``blocks`` counters (block, 0, offset) under the key ``seed``: (blocks, 4) uint32."""
+    low = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    multipliers = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+    c0 = np.arange(blocks, dtype=np.uint64)
+    c1 = np.zeros(blocks, np.uint64)
+    c2 = np.full(blocks, offset & 0xFFFFFFFF, np.uint64)
+    c3 = np.full(blocks, offset >> 32, np.uint64)
+    keys = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        product_0, product_1 = multipliers[0] * c0, multipliers[1] * c2
+        c0, c1, c2, c3 = (
+            (product_1 >> half) ^ c1 ^ np.uint64(keys[0]),
+            product_1 & low,
+            (product_0 >> half) ^ c3 ^ np.uint64(keys[1]),
+            product_0 & low,
+        )
+        keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return np.stack((c0, c1, c2, c3), axis=1).astype(np.uint32)
+
+
+class Generator:
+    """A stream of random numbers: a seed, and how many draws were taken from it."""
+
+    DEFAULT_SEED = 0
+    """Runs repeat unless the user asks for a seed that does not."""
+
+    def __init__(self) -> None:
+        self._seed = self.DEFAULT_SEED
+        self._offset = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self._seed}, offset={self._offset})"
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream of ``seed``, any integer of 64 bits. Returns self."""
+        seed = int(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise ArgumentError("manual_seed", "seed must be in [-2**63, 2**64)", f"got {seed}")
+        with self._lock:
+            self._seed, self._offset = seed % 2**64, 0
+        return self
+
+    def initial_seed(self) -> int:
+        return self._seed
+
+    def get_state(self) -> tuple[int, int]:
+        """(seed, offset): what ``set_state`` goes on from."""
+        with self._lock:
+            return self._seed, self._offset
+
+    def set_state(self, state: tuple[int, int]) -> Generator:
+        seed, offset = state
+        with self._lock:
+            self._seed, self._offset = int(seed) % 2**64, int(offset) % 2**64
+        return self
+
+    def draw(self) -> tuple[int, int]:
+        """The (seed, offset) of one draw, that no other draw gets."""
+        with self._lock:
+            taken = self._seed, self._offset
+            self._offset = (self._offset + 1) % 2**64
+        return taken
+
+    def words(self, count: int) -> Words:
+        """``count`` uniform 32-bit words, made on the host."""
+        seed, offset = self.draw()
+        return philox(-(-count // 4), offset, seed).reshape(-1)[:count]
+
+    def long_words(self, count: int) -> npt.NDArray[np.uint64]:
+        """``count`` uniform 64-bit words, made on the host."""
+        pairs = self.words(2 * count).astype(np.uint64).reshape(count, 2)
+        return np.asarray(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
+
+    def uniform(self, size: Shape) -> npt.NDArray[np.float64]:
+        """Uniform in [0, 1), on the host; multiples of 2**-24, so that they stay below 1 in float32."""
+        return np.asarray((self.words(prod(size)) >> np.uint32(8)) * 2.0**-24).reshape(size)
+
+    def normal(self, size: Shape) -> npt.NDArray[np.float64]:
+        """Standard normal, on the host, by the method of Box and Muller."""
+        count = prod(size)
+        words = self.words(2 * -(-count // 2)).reshape(-1, 2).astype(np.float64)
+        radius = np.sqrt(-2.0 * np.log((words[:, 0] + 1.0) * 2.0**-32))
+        angle = (2.0 * math.pi * 2.0**-32) * words[:, 1]
+        pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+        return np.asarray(pairs.reshape(-1)[:count]).reshape(size)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the generator that everything random draws from unless it is given another. Returns it."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return default_generator.initial_seed()
+
+
+def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> list[KernelSpec]:
+    count = step.slots[target].numel
+    return [
+        KernelSpec(
+            step.op.name,
+            "dropout.cl.jinja",
+            (source, target),
+            *grid(-(-count // 4), device.group()),
+            sizes={"count": count},
+            scalars=step.op.scalars,
+            constants={"real": step.slots[target].dtype.ctype, "source": source, "target": target},
+        )
+    ]
+
+
+class Dropout(Op):
+    signature = "(...)->(...)"
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    scalars = {
+        "seed_low": "uint",
+        "seed_high": "uint",
+        "offset_low": "uint",
+        "offset_high": "uint",
+        "threshold": "uint",
+        "scale": "real",
+    }
+    errors = (
+        ErrorSample(lambda te: te.dropout(te.zeros(2), 1.5), ArgumentError, "[0, 1]"),
+        ErrorSample(lambda te: te.dropout(te.tensor([1, 2])), DtypeError, "floating"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (x,)
+
+    @staticmethod
+    def draw(generator: Generator) -> dict[str, float]:
+        """The scalars that are new in every call: a replay draws them again, in place, for forward and backward."""
+        seed, offset = generator.draw()
+        return {
+            "seed_low": seed & 0xFFFFFFFF,
+            "seed_high": seed >> 32,
+            "offset_low": offset & 0xFFFFFFFF,
+            "offset_high": offset >> 32,
+        }
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _dropout_kernel(step, device, "x", "y")
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return _dropout_kernel(step, device, "dy", "dx")
+
+    @staticmethod
+    def forward(
+        x: Array, *, seed_low: int, seed_high: int, offset_low: int, offset_high: int, threshold: int, scale: float
+    ) -> Array:
+        words = philox(-(-x.size // 4), offset_high << 32 | offset_low, seed_high << 32 | seed_low)
+        kept = words.reshape(-1)[: x.size].reshape(x.shape) >= np.uint32(threshold)
+        return np.asarray(np.where(kept, x * x.dtype.type(scale), x.dtype.type(0)))
+
+    @staticmethod
+    def backward(dy: Array, **scalars: Any) -> tuple[Array]:
+        return (Dropout.forward(dy, **scalars),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 7, 33)) for _ in range(random.randint(0, 3)))
+        words = {name: random.getrandbits(32) for name in cls.scalars if name != "scale"}
+        return Sample((shape,), {**words, "scale": random.choice((1.25, 2.0))})
+
+
+@public
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """Each element with probability 1 - p, times 1 / (1 - p), else 0; without ``training`` the input itself.
+
+    Saves:  nothing: the gradient computes the same mask again.
+    Errors: ArgumentError if p is outside [0, 1].
+    Source: Srivastava et al., Dropout (JMLR 2014).
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ArgumentError("dropout", "p must be in [0, 1]", f"got {p}")
+    if not input.is_floating_point():
+        raise DtypeError("dropout", "a floating-point input", f"got {input.dtype.name}", "Convert it with .float().")
+    if not training or p == 0:
+        return input
+    if p == 1:
+        result = input * 0
+    else:
+        # An exact integer comparison: no rounding can make two backends disagree about an element.
+        scalars = Dropout.draw(generator or default_generator)
+        scalars |= {"threshold": int(p * 2**32), "scale": 1.0 / (1.0 - p)}
+        result = call(Dropout, input, scalars=scalars)
+    return input._assign("dropout_", result) if inplace else result
+
+
+def _made(call_name: str, values: Array, dtype: Any, device: Target, requires_grad: bool) -> Tensor:
+    wanted = float32 if dtype is None else dtypes.resolve(dtype, call_name)
+    if not wanted.is_floating_point:
+        raise DtypeError(call_name, "a floating-point dtype", f"got {wanted.name}")
+    return tensor(values, dtype=wanted, device=device, requires_grad=requires_grad)
+
+
+@public
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform numbers in [0, 1); the same on every backend."""
+    values = (generator or default_generator).uniform(sizes("rand", size))
+    return _made("rand", values, dtype, device, requires_grad)
+
+
+@public
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Standard normal numbers; the same on every backend."""
+    values = (generator or default_generator).normal(sizes("randn", size))
+    return _made("randn", values, dtype, device, requires_grad)
+
+
+@public
+def randint(
+    low: int,
+    high: int | Sequence[int],
+    size: Sequence[int] | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform integers in [low, high), int64; ``randint(high, size)`` starts from 0."""
+    if size is None:
+        if isinstance(high, int):
+            raise ArgumentError("randint", "a size", f"got randint({low}, {high})", "Call randint(low, high, size).")
+        low, high, size = 0, low, high  # type: ignore[assignment]
+    if not isinstance(high, int) or low >= high:
+        raise ArgumentError("randint", "low must be below high", f"got low={low}, high={high}")
+    shape = sizes("randint", (size,))
+    words = (generator or default_generator).long_words(prod(shape))
+    values = (words % np.uint64(high - low)).astype(np.int64) + low
+    return tensor(values.reshape(shape), dtype=dtype or int64, device=device, requires_grad=requires_grad)
+
+
+@public
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Target = None) -> Tensor:
+    """The integers [0, n) in random order, int64."""
+    if n < 0:
+        raise ArgumentError("randperm", "n must be at least 0", f"got {n}")
+    order = np.argsort((generator or default_generator).long_words(n), kind="stable")
+    return tensor(order.astype(np.int64), dtype=dtype or int64, device=device)
+
+
+@public
+def rand_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``rand`` with the shape, dtype and device of ``input``."""
+    dtype, device = dtype or input.dtype, device or input.backend
+    return rand(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``randn`` with the shape, dtype and device of ``input``."""
+    dtype, device = dtype or input.dtype, device or input.backend
+    return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@public
+def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that each element gives, else 0; without a gradient."""
+    return (rand_like(input, generator=generator) < input.detach()).to(input.dtype)
+
+
+@public
+def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it."""
+    values = a + (b - a) * (generator or default_generator).uniform(input.shape)
+    return _fill(input, values)
+
+
+@public
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill ``input`` with normal numbers, outside autograd. Returns it."""
+    if std < 0:
+        raise ArgumentError("normal_", "std must be at least 0", f"got {std}")
+    return _fill(input, mean + std * (generator or default_generator).normal(input.shape))
+
+
+def _fill(input: Tensor, values: Array) -> Tensor:
+    with no_grad():
+        return input.copy_(tensor(values, dtype=input.dtype, device=input.backend))
