@@ -1,0 +1,156 @@
+"""Checkpoints: state dicts as safetensors files, which other frameworks read and write too.
+
+A file is written whole or not at all, and one that is read is data: sizes and types are checked, nothing is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as to_bytes
+
+from tinyedge import dtypes
+from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError, CheckpointError, IndexRangeError
+from tinyedge.tensor import Tensor, tensor
+
+_deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize  # it comes without types
+_ELEMENTS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4"}
+"""The file's element types that tinyedge has as they lie there."""
+
+
+def save(
+    state_dict: Mapping[str, Any], path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, or NumPy arrays, by name to a safetensors file.
+
+    The file appears whole or not at all: whatever fails, also the power, a file that was there before stays as it was.
+
+    Errors: ArgumentError for what is no mapping of names to tensors; DtypeError for an element type that tinyedge does
+            not have; OSError if the folder cannot be written.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
+    arrays = {_text("a name", name): _array(name, value) for name, value in state_dict.items()}
+    texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
+    _write_whole(Path(path), to_bytes(arrays, texts or None))
+
+
+def _text(what: str, value: Any) -> str:
+    """``value`` if a file can hold it as text."""
+    try:
+        value.encode("utf-8")
+    except (AttributeError, UnicodeEncodeError):
+        raise ArgumentError("save", f"{what} must be a string of Unicode text", f"got {value!r}") from None
+    if what == "a name" and value == "__metadata__":
+        raise ArgumentError("save", "any name but __metadata__, which the format keeps for itself", "got that one")
+    return str(value)
+
+
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    if isinstance(value, Tensor):
+        values = value.detach().numpy()
+    elif isinstance(value, (np.ndarray, np.generic)):
+        values = np.asarray(value)
+    else:
+        raise ArgumentError("save", f"{name!r} must be a tensor or an array", f"it is {type(value).__name__}")
+    known = dtypes.resolve(values.dtype, f"save({name!r})").numpy
+    return np.array(values, dtype=known, order="C")  # the format's writer takes the bytes as they lie, strides or not
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path = path.resolve()  # a link stays a link
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the rename must reach the disk too, where folders can be opened
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on ``device``; float16 and bfloat16 come as float32.
+
+    Errors: CheckpointError, naming the file, if it is not a whole and well-formed safetensors file, or holds element
+            types or numbers that tinyedge does not have. FileNotFoundError if it is not there.
+    """
+    content = _read(path)
+    try:
+        entries = dict(_deserialize(content))
+    except SafetensorError as error:
+        raise _refused(path, str(error)) from None
+    del content
+    return {name: _tensor(path, name, entries.pop(name), device) for name in sorted(entries)}
+
+
+load = load_safetensors
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What ``save`` was given as ``metadata``. Errors: as ``load``."""
+    content = _read(path)
+    try:
+        _deserialize(content)
+    except SafetensorError as error:
+        raise _refused(path, str(error)) from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))
+
+
+def _refused(path: str | os.PathLike[str], problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"load({os.fspath(path)!r})",
+        "a whole, well-formed safetensors file",
+        problem,
+        "Fetch or save it again; other formats must be converted to safetensors first.",
+    )
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe or a device may never end
+            raise _refused(path, "this is no regular file")
+        return file.read()
+
+
+def _tensor(path: str | os.PathLike[str], name: str, entry: Mapping[str, Any], device: str | Backend | None) -> Tensor:
+    kind, data = entry["dtype"], entry["data"]
+    try:
+        if kind == "BF16":  # the upper half of a float32
+            values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif kind == "F16":
+            values = np.frombuffer(data, "<f2").astype(np.float32)
+        elif kind == "BOOL":
+            values = np.frombuffer(data, np.uint8) != 0
+        elif kind in _ELEMENTS:
+            values = np.frombuffer(data, _ELEMENTS[kind])
+        else:
+            known = ", ".join([*_ELEMENTS, "F16", "BF16", "BOOL"])
+            raise _refused(path, f"{name!r} has the element type {kind}, which is none of {known}")
+        return tensor(values.reshape(entry["shape"]), device=device)
+    except (ValueError, OverflowError, IndexRangeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise _refused(path, f"{name!r} of shape {tuple(entry['shape'])} cannot be taken: {error}") from None

@@ -1,0 +1,548 @@
+"""Module: the base of every layer and model. It owns parameters, buffers and other modules, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from tinyedge import dtypes
+from tinyedge.backends import Backend
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, DtypeError, StateDictError
+from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, no_grad
+
+M = TypeVar("M", bound="Module")
+Item = TypeVar("Item", bound=Tensor)
+
+_hook_numbers = count()
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict`` found beside what it loaded; both are empty if everything fitted."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class RemovableHandle:
+    """What registering a hook returns: ``remove()`` it, or use it as a context manager."""
+
+    def __init__(self, hooks: dict[int, Any], number: int) -> None:
+        self._hooks = hooks
+        self._number = number
+
+    def remove(self) -> None:
+        """Take the hook away; a second time does nothing."""
+        self._hooks.pop(self._number, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+class Module:
+    """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.
+
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.factor = nn.Parameter(te.tensor(2.0))
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> [name for name, _ in Scale().named_parameters()]
+    ['factor']
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _transient: set[str]  # buffers that are not part of the state dict
+    _pre_hooks: dict[int, tuple[Callable[..., Any], bool]]
+    _hooks: dict[int, tuple[Callable[..., Any], bool]]
+
+    def __init__(self) -> None:
+        self.__dict__.update(
+            training=True, _parameters={}, _buffers={}, _modules={}, _transient=set(), _pre_hooks={}, _hooks={}
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; call the module itself, so that its hooks run."""
+        raise NotImplementedError(f"{type(self).__name__} needs a forward method")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._pre_hooks and not self._hooks:
+            return self.forward(*args, **kwargs)
+        for hook, with_kwargs in tuple(self._pre_hooks.values()):
+            result = hook(self, args, kwargs) if with_kwargs else hook(self, args)
+            if result is not None and with_kwargs:
+                args, kwargs = result
+            elif result is not None:
+                args = result if isinstance(result, tuple) else (result,)
+        output = self.forward(*args, **kwargs)
+        for hook, with_kwargs in tuple(self._hooks.values()):
+            result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
+            if result is not None:
+                output = result
+        return output
+
+    # Attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kinds = ((Parameter, self.__dict__.get("_parameters")), (Module, self.__dict__.get("_modules")))
+        for kind, registry in kinds:
+            if isinstance(value, kind):
+                if registry is None:
+                    raise AttributeError(f"{type(self).__name__} must call super().__init__() before it sets {name!r}")
+                self._forget(name, keep=registry)
+                registry[name] = value
+                return
+        for kind, registry in kinds:
+            if registry is not None and name in registry:
+                if value is not None:
+                    raise ArgumentError(
+                        f"{type(self).__name__}.{name}",
+                        f"a {kind.__name__} or None, as that is what it holds",
+                        f"got {type(value).__name__}",
+                        f"Wrap it in nn.{kind.__name__}, or delete the attribute first.",
+                    )
+                registry[name] = None
+                return
+        if name in self.__dict__.get("_buffers", ()):
+            if value is not None and not isinstance(value, Tensor):
+                raise ArgumentError(
+                    f"{type(self).__name__}.{name}",
+                    "a tensor or None, as it is a buffer",
+                    f"got {type(value).__name__}",
+                )
+            self._buffers[name] = value
+            return
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        for registry in ("_parameters", "_buffers", "_modules"):
+            found = self.__dict__.get(registry)
+            if found is not None and name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for registry in (self._parameters, self._buffers, self._modules):
+            if name in registry:
+                del registry[name]
+                self._transient.discard(name)
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+    def _forget(self, name: str, keep: Mapping[str, Any] | None = None) -> None:
+        """Free ``name`` in every place but ``keep``, before something else takes it."""
+        for registry in (self.__dict__, self._parameters, self._buffers, self._modules):
+            if registry is not keep:
+                registry.pop(name, None)
+        self._transient.discard(name)
+
+    def _check_name(self, call: str, name: str, registry: Mapping[str, Any]) -> None:
+        if "_parameters" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} must call super().__init__() before {call}")
+        if not isinstance(name, str) or not name or "." in name:
+            raise ArgumentError(call, "a name that is a non-empty string without a dot", f"got {name!r}")
+        if name not in registry and hasattr(self, name):
+            raise ArgumentError(call, "a name that is still free", f"{type(self).__name__} already has {name!r}")
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter; None reserves the name."""
+        self._check_name("register_parameter", name, self._parameters)
+        if param is not None and not isinstance(param, Parameter):
+            raise ArgumentError(
+                "register_parameter",
+                "an nn.Parameter or None",
+                f"got {type(param).__name__}",
+                "Wrap it in nn.Parameter.",
+            )
+        self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is not trained; without ``persistent`` it stays out of the state dict."""
+        self._check_name("register_buffer", name, self._buffers)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ArgumentError(
+                "register_buffer", "a tensor or None", f"got {type(tensor).__name__}", "Convert it with te.tensor."
+            )
+        self._buffers[name] = tensor
+        (self._transient.discard if persistent else self._transient.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a module as the attribute ``name``."""
+        self._check_name("add_module", name, self._modules)
+        if module is not None and not isinstance(module, Module):
+            raise ArgumentError("add_module", "an nn.Module or None", f"got {type(module).__name__}")
+        self._modules[name] = module
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        """The same as ``add_module``."""
+        self.add_module(name, module)
+
+    # What is inside
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside, each once."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module, and all inside it at any depth, by qualified name."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def _named(
+        self, members: Callable[[Module], Mapping[str, Item | None]], prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Item]]:
+        seen: set[int] = set()
+        owners = (
+            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else iter([(prefix, self)])
+        )
+        for path, module in owners:
+            for name, item in members(module).items():
+                if item is None or id(item) in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(id(item))
+                yield (f"{path}.{name}" if path else name), item
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """The parameters here and, with ``recurse``, in all modules inside, by qualified name."""
+        return self._named(lambda module: module._parameters, prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        return (param for _, param in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The buffers here and, with ``recurse``, in all modules inside, by qualified name."""
+        return self._named(lambda module: module._buffers, prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def get_submodule(self, target: str) -> Module:
+        """The module of that qualified name; the empty name is this one. AttributeError if there is none."""
+        module = self
+        for name in target.split(".") if target else ():
+            child = module._modules.get(name)
+            if child is None:
+                near = get_close_matches(target, [path for path, _ in self.named_modules()])
+                hint = f"; near ones: {', '.join(near)}" if near else ""
+                raise AttributeError(f"{type(self).__name__} has no module {target!r}{hint}")
+            module = child
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter of that qualified name. AttributeError if there is none."""
+        path, _, name = target.rpartition(".")
+        param = self.get_submodule(path)._parameters.get(name)
+        if param is None:
+            raise AttributeError(f"{type(self).__name__} has no parameter {target!r}")
+        return param
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer of that qualified name. AttributeError if there is none."""
+        path, _, name = target.rpartition(".")
+        buffer = self.get_submodule(path)._buffers.get(name)
+        if buffer is None:
+            raise AttributeError(f"{type(self).__name__} has no buffer {target!r}")
+        return buffer
+
+    # State
+
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by qualified name, in order; they share the model's memory.
+
+        With ``keep_vars`` the values are the parameters themselves, else detached views of them.
+        """
+        state: dict[str, Tensor] = {}
+        for path, module in self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
+            lead = f"{path}." if path else ""
+            for name, param in module._parameters.items():
+                if param is not None:
+                    state[lead + name] = param if keep_vars else param.detach()
+            for name, buffer in module._buffers.items():
+                if buffer is not None and name not in module._transient:
+                    state[lead + name] = buffer if keep_vars else buffer.detach()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy values into the memory of the parameters and buffers of the same names.
+
+        ``state_dict`` holds tensors of any device, or NumPy arrays; values are converted to the model's dtypes. Without
+        ``strict``, keys that are missing or unexpected are only returned. Another shape is an error in any case.
+
+        Errors: StateDictError, naming every key that does not fit. The model is then as it was before.
+        """
+        call = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state_dict, Mapping):
+            raise StateDictError(call, "a mapping of names to values", f"got {type(state_dict).__name__}")
+        own = self.state_dict()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [str(name) for name in state_dict if name not in own]
+        problems = []
+        if strict and missing:
+            problems.append("missing keys: " + ", ".join(missing))
+        if strict and unexpected:
+            problems.append("unexpected keys: " + ", ".join(unexpected))
+        remedies = ["Pass strict=False to load the keys that fit."] if problems else []
+        wrong = [text for name in own if name in state_dict and (text := _misfit(name, own[name], state_dict[name]))]
+        if wrong:
+            problems += wrong
+            remedies.append("To keep the model's own values for some keys, leave these out and pass strict=False.")
+        if problems:
+            raise StateDictError(
+                call,
+                "the state dict must fit the model",
+                "; ".join(problems),
+                " ".join([*remedies, "Nothing was loaded."]),
+            )
+        memory = {id(target._slot.storage) for target in own.values()}
+        staged = []  # whatever can fail comes before the first write
+        for name, target in own.items():
+            if name not in state_dict:
+                continue
+            value = state_dict[name]
+            if isinstance(value, Tensor):
+                value = value.detach().to(target.dtype, device=target.backend)
+                if id(value._slot.storage) in memory and value._slot.layout() != target._slot.layout():
+                    value = value.clone()
+            else:
+                value = as_tensor(np.asarray(value).astype(target.dtype.numpy, copy=False), device=target.backend)
+            staged.append((target, value))
+        with no_grad():
+            for target, value in staged:
+                target.copy_(value)
+        return IncompatibleKeys(missing, unexpected)
+
+    # Modes
+
+    def train(self: M, mode: bool = True) -> M:
+        """Training mode, here and inside: dropout drops, batch norms normalise by the batch unless they are frozen."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Evaluation mode, here and inside."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Say for every parameter whether ``backward`` shall compute its gradient."""
+        for param in self.parameters():
+            param.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget every parameter's gradient; without ``set_to_none``, keep its memory and fill it with zeros."""
+        for param in self.parameters():
+            if set_to_none:
+                param.grad = None
+            elif param.grad is not None:
+                param.grad.zero_()
+
+    def freeze(self: M, except_: str | Iterable[str] = (), live_statistics: bool = False) -> M:
+        """Train only the modules named in ``except_``: their parameters require gradients from now on, no others do.
+
+        A name stands for the module (or parameter) of that qualified name and all inside it: "features.1" is not
+        "features.17". A later call replaces an earlier one; ``freeze()`` freezes all.
+
+        Batch norms everywhere normalise by their running statistics from now on, and do not update them, in training
+        mode too: the statistics of one sample are a poor estimate, and with them N samples at batch 1 would not give
+        what batch N gives. With ``live_statistics``, batch norms inside the modules that are trained normalise by the
+        batch in training mode, as PyTorch's do.
+
+        ``freeze_batch_norm_statistics`` does the second part alone. ``requires_grad_()`` undoes the first, and
+        ``freeze_batch_norm_statistics(False)`` the second.
+
+        Errors: ArgumentError for a name that the model does not have.
+        """
+        wanted = (except_,) if isinstance(except_, str) else tuple(except_)
+        named = list(self.named_parameters(remove_duplicate=False))
+        known = [name for name, _ in self.named_modules(remove_duplicate=False) if name]
+        for name in wanted:
+            if name not in known and name not in dict(named):
+                near = get_close_matches(name, known, n=5, cutoff=0.5) or [name for name, _ in self.named_children()]
+                raise ArgumentError(
+                    "freeze",
+                    f"except_ must name modules of {type(self).__name__}",
+                    f"it has no {name!r}",
+                    f"Near ones: {', '.join(near)}.",
+                )
+
+        def trained(path: str) -> bool:
+            return any(path == name or path.startswith(name + ".") for name in wanted)
+
+        for _, param in named:
+            param.requires_grad_(False)
+        for path, param in named:  # apart, so that a parameter with two names is trained if one of them is
+            if trained(path):
+                param.requires_grad_(True)
+        for path, module in self.named_modules(remove_duplicate=False):
+            module._freeze_statistics(not (live_statistics and trained(path)))
+        return self
+
+    def freeze_batch_norm_statistics(self: M, frozen: bool = True) -> M:
+        """Make every batch norm inside normalise by its running statistics, and keep these, in training mode too.
+
+        Scales and biases stay trainable: this is for fine-tuning one sample at a time. A batch norm without running
+        statistics has none to freeze. ``frozen=False`` undoes it.
+        """
+        for module in self.modules():
+            module._freeze_statistics(frozen)
+        return self
+
+    def _freeze_statistics(self, frozen: bool) -> None:
+        """What batch norms do in ``freeze_batch_norm_statistics``."""
+
+    # Changes to all
+
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn`` on every module inside, and then on this one."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def to(self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None) -> M:
+        """Move parameters, gradients and buffers to a device, and convert the floating-point ones to a dtype; in place.
+
+        Optimizers that already hold the parameters go on with the moved ones.
+        """
+        wanted, backend = destination("Module.to", args, dtype, device)
+        if wanted is not None and not wanted.is_floating_point:
+            raise DtypeError("Module.to", "a floating-point dtype", f"got {wanted.name}")
+        for tensor in (*self.parameters(), *self.buffers()):
+            kept = wanted if wanted is not None and tensor.is_floating_point() else tensor.dtype
+            (backend or tensor.backend).check_dtype(kept)
+        for param in self.parameters():
+            moved, gradient = _moved(param, wanted, backend), param.grad
+            if moved is not param:
+                requires_grad = param.requires_grad
+                param._slot = moved.detach()._slot
+                param._slot.requires_grad = requires_grad
+                param.grad = None if gradient is None else _moved(gradient, wanted, backend)
+        for module in self.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = _moved(buffer, wanted, backend)
+        return self
+
+    def float(self: M) -> M:
+        """Convert floating-point parameters and buffers to float32."""
+        return self.to(dtypes.float32)
+
+    def double(self: M) -> M:
+        """Convert floating-point parameters and buffers to float64, where the device has it."""
+        return self.to(dtypes.float64)
+
+    def cpu(self: M) -> M:
+        return self.to("numpy")
+
+    # Hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before forward; what it returns, unless None, replaces the arguments.
+
+        With ``with_kwargs`` it is ``hook(module, args, kwargs)``, and returns None or both.
+        """
+        return _register(self._pre_hooks, hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after forward; what it returns, unless None, replaces the output.
+
+        With ``with_kwargs`` it is ``hook(module, args, kwargs, output)``.
+        """
+        return _register(self._hooks, hook, prepend, with_kwargs)
+
+    # Text
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the parentheses, before the modules inside."""
+        return ""
+
+    def _child_lines(self) -> list[str]:
+        return [f"({name}): {module!r}" for name, module in self._modules.items()]
+
+    def __repr__(self) -> str:
+        extra, children = self.extra_repr(), self._child_lines()
+        if not children and "\n" not in extra:
+            return f"{type(self).__name__}({extra})"
+        lines = [*extra.split("\n"), *children] if extra else children
+        body = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {body}\n)"
+
+
+def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tensor:
+    keep = dtype is None or not tensor.is_floating_point()
+    with no_grad():
+        return tensor.to(tensor.dtype if keep else dtype, device=backend)
+
+
+def _register(
+    hooks: dict[int, tuple[Callable[..., Any], bool]], hook: Callable[..., Any], prepend: bool, with_kwargs: bool
+) -> RemovableHandle:
+    number = next(_hook_numbers)
+    before = dict(hooks) if prepend else {}
+    if prepend:
+        hooks.clear()
+    hooks[number] = (hook, with_kwargs)
+    hooks.update(before)
+    return RemovableHandle(hooks, number)
+
+
+def _misfit(name: str, target: Tensor, value: Any) -> str:
+    """Why ``value`` cannot be copied into ``target``; the empty text if it can."""
+    if isinstance(value, Tensor):
+        shape, kind = value.shape, dtypes.category(value.dtype)
+    else:
+        array = np.asarray(value)
+        shape, kind = array.shape, {"b": 0, "i": 1, "u": 1, "f": 2}.get(array.dtype.kind, 3)
+        if kind == 3:
+            return f"{name} is not an array of numbers: {type(value).__name__}"
+    if shape != target.shape:
+        return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
+    if kind > dtypes.category(target.dtype):
+        return f"wrong dtype: {name} must fit into {target.dtype.name}"
+    return ""
+
+
+__all__ = ["IncompatibleKeys", "Module", "RemovableHandle"]
