@@ -1,7 +1,7 @@
 """Fixtures of the tests: the backends, guarded; and hypothesis' profiles.
 
-    TINYEDGE_TEST_DEVICES   unset: the reference backend and the best usable OpenCL device; ``all``: every usable device
-    HYPOTHESIS_PROFILE      ``default``: few examples, the same in every run; ``thorough``: many, and new ones each time
+TINYEDGE_TEST_DEVICES   unset: the reference backend and the best usable OpenCL device; ``all``: every usable device
+HYPOTHESIS_PROFILE      ``default``: few examples, the same in every run; ``thorough``: many, and new ones each time
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import tinyedge as te
 from tests.guarded import GuardedOpenCL, PoisonedReference
@@ -20,6 +20,7 @@ from tinyedge.errors import BackendError
 
 _COMMON = {
     "deadline": None,
+    "phases": [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 settings.register_profile("default", derandomize=True, database=None, max_examples=25, **_COMMON)

@@ -37,15 +37,15 @@ def gradcheck(
     random: np.random.Generator,
     rtol: float = 1e-5,
 ) -> None:
-    """Check ``gradients`` of ``forward`` at ``inputs``: the slope of ``sum(weights * outputs)`` along a random direction.
+    """Check ``gradients`` of ``forward``: the slope of its weighted outputs along a random direction from ``inputs``.
 
-    ``forward`` maps the inputs that are varied to the outputs that are compared. Raises AssertionError if a gradient is wrong, and
-    KinkError if ``forward`` is smooth along none of a few directions.
+    ``forward`` maps the inputs that are varied to the outputs that are compared. Raises AssertionError if a gradient is
+    wrong, and KinkError if ``forward`` is smooth along none of a few directions.
     """
     weights = [random.uniform(0.5, 1.5, np.shape(y)) * random.choice([-1, 1], np.shape(y)) for y in forward(inputs)]
     computed = gradients(inputs, weights)
     for name, x in inputs.items():
-        assert computed[name].shape == x.shape, f"the gradient of {name} has shape {computed[name].shape}, not {x.shape}"
+        assert computed[name].shape == x.shape, f"d{name} has shape {computed[name].shape}, not {x.shape}"
         for attempt in range(ATTEMPTS):
             direction = random.uniform(-1, 1, x.shape)
 

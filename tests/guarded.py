@@ -1,12 +1,15 @@
 """Backends that catch a kernel which leaves an element unwritten, or writes where it must not.
 
-Every buffer, scratch memory too, lies between two guards and starts as poison: a bit pattern that is NaN as float32 and as float64,
-and no likely integer. What is not written is then seen in the result; a write past either end is seen in a guard.
+Every buffer, scratch memory too, lies between two guards, and all of it starts as poison: a signalling NaN as float32,
+and no likely number in any other type. What is not written is seen in the result, a write past either end in a guard.
+Each buffer has a poison of its own, so that copying one guard into another is seen; a NaN that signals does not survive
+arithmetic, so that adding to a guard is seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,17 @@ from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.kernels.spec import round_up
 from tinyedge.tape import Slot, Step
 
-POISON = np.uint32(0x7FFFDEAD)
 GUARD_BYTES = 1024
-_PATTERN = POISON.tobytes()
 
 
-def poison(nbytes: int, phase: int = 0) -> np.ndarray[Any, Any]:
-    """The bytes that an untouched region holds, of which the first is byte ``phase`` of the pattern."""
-    return np.frombuffer(_PATTERN * (nbytes // 4 + 2), np.uint8)[phase : phase + nbytes]
+def poison_word(serial: int) -> np.uint32:
+    """The pattern of buffer number ``serial``, none of whose bytes is a likely bool."""
+    return np.uint32(0x7FA08080 | serial & 0x7F | (serial >> 7 & 0x7F) << 8 | (serial >> 14 & 0x1F) << 16)
+
+
+def poison(word: np.uint32, nbytes: int, phase: int = 0) -> np.ndarray[Any, Any]:
+    """The bytes of an untouched region, of which the first is byte ``phase`` of the pattern."""
+    return np.frombuffer(word.tobytes() * (nbytes // 4 + 2), np.uint8)[phase : phase + nbytes]
 
 
 class GuardedOpenCL(OpenCLBackend):
@@ -33,15 +39,18 @@ class GuardedOpenCL(OpenCLBackend):
     def __init__(self, entry: DeviceEntry) -> None:
         super().__init__(entry)
         self.before = round_up(GUARD_BYTES, int(entry.device.mem_base_addr_align) // 8 or 1)
-        self.parents: dict[int, tuple[Any, int]] = {}
+        self.parents: dict[int, tuple[Any, int, np.uint32]] = {}
+        self.serials = count()
         self.fresh: list[Any] = []
 
     def allocate(self, nbytes: int) -> Any:
         size = round_up(self.before + max(nbytes, 4) + GUARD_BYTES, 4)
         parent = self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, size)
-        self.cl.enqueue_fill_buffer(self.queue, parent, POISON, 0, size)
+        word = poison_word(next(self.serials))
+        self.cl.enqueue_fill_buffer(self.queue, parent, word, 0, size)
         buffer = parent.get_sub_region(self.before, max(nbytes, 4))
-        self.parents[buffer.int_ptr] = (parent, nbytes)
+        if nbytes:  # nobody releases a buffer of no bytes
+            self.parents[buffer.int_ptr] = (parent, nbytes, word)
         self.fresh.append(buffer)
         return buffer
 
@@ -55,10 +64,12 @@ class GuardedOpenCL(OpenCLBackend):
         buffers = [slot.storage.buffer for slot in step.slots.values() if isinstance(slot, Slot)]
 
         def check() -> None:
-            for buffer in (*buffers, *scratch):
-                self.check(buffer, f"{step.op.name} ({step.direction})")
-            for buffer in scratch:
-                self.release(buffer, 0)
+            try:
+                for buffer in (*buffers, *scratch):
+                    self.check(buffer, f"{step.op.name} ({step.direction})")
+            finally:
+                for buffer in scratch:
+                    self.release(buffer, 0)
 
         return [*launches, check]
 
@@ -66,12 +77,12 @@ class GuardedOpenCL(OpenCLBackend):
         """Raise AssertionError if a guard around ``buffer`` changed."""
         if buffer.int_ptr not in self.parents:
             return
-        parent, nbytes = self.parents[buffer.int_ptr]
+        parent, nbytes, word = self.parents[buffer.int_ptr]
         after = self.before + nbytes
         for side, start, stop in (("before", 0, self.before), ("after", after, parent.size)):
             found = np.empty(stop - start, np.uint8)
             self.cl.enqueue_copy(self.queue, found, parent, src_offset=start, is_blocking=True)
-            changed = np.flatnonzero(found != poison(found.size, start % 4))
+            changed = np.flatnonzero(found != poison(word, found.size, start % 4))
             assert not changed.size, (
                 f"{culprit} wrote {changed.size} bytes {side} a buffer of {nbytes} bytes, "
                 f"from byte {start + int(changed[0]) - self.before} of it"
@@ -82,4 +93,4 @@ class PoisonedReference(ReferenceBackend):
     """The reference backend, whose memory starts as poison. NumPy itself keeps writes inside."""
 
     def allocate(self, nbytes: int) -> np.ndarray[Any, Any]:
-        return poison(nbytes).copy()
+        return poison(poison_word(0), nbytes).copy()

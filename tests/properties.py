@@ -1,4 +1,4 @@
-"""What must hold of any call of any op. ``test_ops`` holds the registry against it; ``meta`` holds planted faults against it."""
+"""What must hold of any call of any op: ``test_ops`` applies it to the registry, ``meta`` to planted faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class Run:
         if step is None:
             return
         slots = [
-            None if dy is None else place_strided(dy, self.backend, random) if self.call.strided else place(dy, self.backend)
+            None
+            if dy is None
+            else place_strided(dy, self.backend, random)
+            if self.call.strided
+            else place(dy, self.backend)
             for dy in gradients
         ]
         tape._backward_step(
@@ -50,7 +54,9 @@ class Run:
         )
 
     def gradients(self) -> dict[str, Array]:
-        return {name: read(slot.grad) for name, slot in self.inputs.items() if slot is not None and slot.grad is not None}
+        return {
+            name: read(slot.grad) for name, slot in self.inputs.items() if slot is not None and slot.grad is not None
+        }
 
     def assert_inputs_unchanged(self) -> None:
         for name, slot in self.inputs.items():
@@ -60,13 +66,18 @@ class Run:
                 assert same, f"{self.call} changed its input {name}"
 
 
+def takes_gradient(call: Call, index: int, output: Slot) -> bool:
+    return output.dtype.is_floating_point and call.op.outputs[index] not in call.op.hidden
+
+
 def output_gradients(call: Call, outputs: Sequence[Slot]) -> list[Array | None]:
     """A random gradient for each floating-point output; of several outputs, some may get none."""
     random = np.random.default_rng(call.seed + 1)
-    floating = [k for k, out in enumerate(outputs) if out.dtype.is_floating_point]
+    floating = [k for k, out in enumerate(outputs) if takes_gradient(call, k, out)]
     given = [k for k in floating if random.random() < 0.7] or floating[:1]
     return [
-        random.uniform(-1, 1, out.shape).astype(out.dtype.stored) if k in given else None for k, out in enumerate(outputs)
+        random.uniform(-1, 1, out.shape).astype(out.dtype.stored) if k in given else None
+        for k, out in enumerate(outputs)
     ]
 
 
@@ -121,11 +132,13 @@ def assert_gradient_is_right(call: Call, reference: Backend) -> None:
         return Run(replace(call, inputs={**call.inputs, **arrays}), reference, names)
 
     def forward(arrays: Mapping[str, Array]) -> list[Array]:
-        return [y for y in run(arrays).values() if y.dtype.kind == "f"]
+        ran = run(arrays)
+        return [y for k, y in enumerate(ran.values()) if takes_gradient(call, k, ran.outputs[k])]
 
     def gradients(arrays: Mapping[str, Array], weights: Sequence[Array]) -> dict[str, Array]:
         ran, given = run(arrays), iter(weights)
-        ran.walk_back([np.asarray(next(given)) if out.dtype.is_floating_point else None for out in ran.outputs])
+        taking = [takes_gradient(call, k, out) for k, out in enumerate(ran.outputs)]
+        ran.walk_back([np.asarray(next(given)) if takes else None for takes in taking])
         return ran.gradients()
 
     inputs: dict[str, Any] = {name: call.inputs[name] for name in names}

@@ -49,22 +49,26 @@ class Call:
 
     def as_float64(self) -> Call:
         """The same call in double precision."""
-        inputs = {n: a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for n, a in self.inputs.items()}
+        inputs = {
+            n: a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for n, a in self.inputs.items()
+        }
         attrs = {name: dtypes.float64 if value is dtypes.float32 else value for name, value in self.attrs.items()}
         return replace(self, inputs=inputs, attrs=attrs)
 
 
-def values(op: type[Op], name: str, shape: tuple[int, ...], sample: Sample, random: np.random.Generator, grid: bool) -> Array:
+def values(
+    op: type[Op], name: str, shape: tuple[int, ...], sample: Sample, random: np.random.Generator, grid: bool
+) -> Array:
     """Values for one input: indices below their bound, bools for a domain of the ints 0 and 1, else float32."""
     if name in sample.integers:
-        return random.integers(0, max(sample.integers[name], 1), shape)
+        return np.asarray(random.integers(0, max(sample.integers[name], 1), shape))
     low, high = op.domain.get(name, (-2.0, 2.0))
     if isinstance(low, int) and isinstance(high, int) and (low, high) == (0, 1):
-        return random.integers(0, 2, shape).astype(bool)
-    drawn = random.uniform(low, high, shape)
+        return np.asarray(random.integers(0, 2, shape), bool)
+    drawn = np.asarray(random.uniform(low, high, shape))
     if grid:
         drawn = np.clip(np.round(drawn / GRID) * GRID, low, high)
-    return drawn.astype(np.float32)
+    return np.asarray(drawn, np.float32)
 
 
 def call_of(op: type[Op], sample: Sample, seed: int, grid: bool = False, strided: bool = False) -> Call:
@@ -80,7 +84,7 @@ def call_of(op: type[Op], sample: Sample, seed: int, grid: bool = False, strided
 
 @st.composite
 def calls(draw: st.DrawFn, op: type[Op], grid: bool = True, strided: bool = True) -> Call:
-    """Calls of ``op``. Some have values on a grid, which meet kinks and ties; some have inputs that are not contiguous."""
+    """Calls of ``op``. Some have values on a grid, to meet kinks and ties; some have inputs that are not contiguous."""
     random: Random = draw(st.randoms(use_true_random=False))
     return call_of(
         op,
@@ -111,10 +115,14 @@ def place_strided(array: Array, backend: Backend, random: np.random.Generator, r
     starts = random.integers(0, 3, array.ndim)
     sizes = np.array(array.shape, int)[order] * spacing + starts
     base = np.full(sizes, np.nan if array.dtype.kind == "f" else 1, dtype.stored)
-    cut = base[tuple(slice(start, None, step) for start, step in zip(starts, spacing, strict=True))]
+    cut = base[(*(slice(start, None, step) for start, step in zip(starts, spacing, strict=True)), ...)]
     view = cut.transpose(np.argsort(order))
     view[...] = array
-    offset = (view.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize if array.size else 0
+    offset = (
+        (view.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize
+        if array.size
+        else 0
+    )
     storage = Storage(backend, base.nbytes)
     backend.write(storage, base)
     strides = tuple(stride // base.itemsize for stride in view.strides)
