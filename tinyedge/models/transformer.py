@@ -34,7 +34,8 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, time, width = x.shape
         size = width // self.heads
-        q, k, v = self.qkv(x).view(batch, time, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        parts = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.view(batch, time, self.heads, size).transpose(1, 2) for part in parts)
         scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(size))
         future = self.mask.narrow(0, 0, time).narrow(1, 0, time)
         weights = F.softmax(scores.masked_fill(future, -math.inf), -1)
