@@ -23,10 +23,10 @@ def contiguous_strides(shape: Shape) -> Shape:
 @lru_cache(maxsize=8192)
 def is_contiguous(shape: Shape, strides: Shape) -> bool:
     """Whether the elements lie in C order without gaps; strides of axes of length one do not matter."""
+    if 0 in shape:
+        return True
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 0:
-            return True
         if size != 1:
             if stride != expected:
                 return False
@@ -150,7 +150,7 @@ def infer_reshape(call: str, numel: int, target: Sequence[int]) -> Shape:
 
 def pair(call: str, name: str, value: int | Sequence[int], minimum: int = 0) -> tuple[int, int]:
     """An int, or two, as (height, width)."""
-    values = (value,) if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(values) == 1:
         values = values * 2
     if len(values) != 2 or not all(isinstance(item, int) and item >= minimum for item in values):
@@ -164,7 +164,6 @@ def window_outputs(size: int, window: int, stride: int, before: int, after: int,
     With ``ceil``, a last window that starts inside the input or its leading padding counts, though it hangs over the end.
     """
     span = size + before + after - dilation * (window - 1) - 1
-    count = (-(-span // stride) if ceil else span // stride) + 1
-    if ceil and (count - 1) * stride >= size + before:
-        count -= 1
-    return count
+    if ceil:
+        return min(-(-span // stride) + 1, -(-(size + before) // stride))
+    return span // stride + 1

@@ -342,6 +342,9 @@ def record(
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
         step.saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
+        for name in op.outputs:  # without its history, which is this step: a cycle would keep the memory
+            if step.saved.get(name, (None, 0))[0] is not None:
+                step.saved[name] = (slots[name].alias(), _version(slots[name]))
         step.slots = {}
         _link(step, reads, outs)
     return outs
@@ -368,6 +371,14 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
         _link(step, reads, outs)
+
+
+def keep_saved(step: Step, storage: Storage) -> None:
+    """Copy what ``step`` saved of ``storage``, which is about to be changed."""
+    saved = step.saved or {}
+    for name, (slot, _) in saved.items():
+        if isinstance(slot, Slot) and slot.storage is storage:
+            saved[name] = (_copy(slot), 0)
 
 
 def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:

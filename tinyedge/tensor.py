@@ -370,6 +370,8 @@ class Tensor:
                     f"got a view of shape {slot.shape}",
                     "Change a clone(), or build the result with te.where or te.cat.",
                 )
+            if result._slot.step is not None:
+                tape.keep_saved(result._slot.step, slot.storage)
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
