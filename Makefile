@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/finetune_digits.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -p no:benchmark
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

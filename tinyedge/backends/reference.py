@@ -76,7 +76,9 @@ class ReferenceBackend(Backend):
                 gradients = dict(zip(("d" + name for name in op.differentiable), results, strict=True))
             for name in step.writes:
                 target, result = self.view(step.slots[name]), gradients[name]
-                if issubclass(op, Elementwise) and (np.size(result) > target.size or np.ndim(result) > target.ndim):
+                if not target.size:
+                    continue
+                if issubclass(op, Elementwise) and np.broadcast_shapes(np.shape(result), target.shape) != target.shape:
                     result = unbroadcast(np.asarray(result), target.shape)
                 if name in step.accumulate:
                     np.add(target, result, out=target, casting="unsafe")
