@@ -11,8 +11,9 @@ import numpy as np
 
 from tinyedge.dtypes import DType, bool_, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.kernels.spec import Device, KernelSpec, round_up
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ops.reduce import mean
 from tinyedge.shapes import Shape, pair, window_outputs
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
@@ -125,13 +126,23 @@ def _lowest(dtype: DType) -> str:
 def _kernel(
     step: Step, device: Device, kernel: str, buffers: tuple[str, ...], sizes: dict[str, int]
 ) -> list[KernelSpec]:
-    """One work-item an element of what is written; x, y, dx and dy name the two ends of the pooling."""
+    """One work-item an element of what is written: of y, or of dx."""
     forward = step.wants("y")
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
-    count = y.numel if forward else x.numel
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
     constants = {"real": x.dtype.ctype, "adaptive": "stride_h" not in sizes, "lowest": _lowest(x.dtype)}
-    global_size, local_size = grid(count, device.group())
+    if kernel == "max_pool_backward" and device.is_cpu:
+        planes = (prod(x.shape[:-2]),)
+        return [
+            KernelSpec(
+                "max_pool_planes", "pool.cl.jinja", buffers, planes, (1,), {**ends, **sizes}, constants=constants
+            )
+        ]
+    columns, lines = (y if forward else x).shape[-1], prod((y if forward else x).shape[:-1])
+    # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
+    group = device.group()
+    local_size = (min(group, columns), min(max(group // columns, 1), lines))
+    global_size = (round_up(columns, local_size[0]), round_up(lines, local_size[1]))
     return [
         KernelSpec(
             kernel,
@@ -139,7 +150,7 @@ def _kernel(
             buffers,
             global_size,
             local_size,
-            {"count": count, **ends, **sizes},
+            {"lines": lines, **ends, **sizes},
             constants=constants,
         )
     ]
@@ -527,7 +538,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] |
 
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, *output_size).
     """
-    return call(AdaptiveAvgPool2d, input, output_size=_output_size("adaptive_avg_pool2d", input, output_size))
+    size = _output_size("adaptive_avg_pool2d", input, output_size)
+    if size == (1, 1) and input.is_floating_point():
+        _planes("adaptive_avg_pool2d", input._slot.spec)
+        return mean(input, (-2, -1), keepdim=True)
+    return call(AdaptiveAvgPool2d, input, output_size=size)
 
 
 class AdaptiveMaxPool2d(Op):
