@@ -69,6 +69,17 @@ from tinyedge.ops.indexing import (
     one_hot,
     take_along_dim,
 )
+from tinyedge.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from tinyedge.ops.matmul import bmm, dot, linear, matmul, mm, mv
 from tinyedge.ops.movement import (
     broadcast_to,
@@ -90,6 +101,15 @@ from tinyedge.ops.movement import (
     unflatten,
     unsqueeze,
     view,
+)
+from tinyedge.ops.normalize import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    log_softmax,
+    softmax,
+    softmin,
 )
 from tinyedge.ops.pool import (
     adaptive_avg_pool2d,

@@ -1,0 +1,758 @@
+"""Losses: of one element against another, each one kernel with its reduction; and of classes."""
+
+from __future__ import annotations
+
+from math import prod
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyedge import shapes
+from tinyedge.dtypes import int32
+from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.kernels.lower import broadcast_axes, map_kernel, reduce_kernels
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch
+from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public, unbroadcast
+from tinyedge.ops.normalize import floating, log_softmax, row_launch
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step
+from tinyedge.tensor import INT32, Tensor, call
+
+
+def _reduction(name: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
+    """The reduction's name, from it or from the two flags that PyTorch had before it."""
+    if size_average is not None or reduce is not None:
+        if reduce is False:
+            return "none"
+        return "sum" if size_average is False else "mean"
+    if reduction not in ("none", "mean", "sum"):
+        raise ArgumentError(name, 'reduction must be "none", "mean" or "sum"', f"got {reduction!r}")
+    return reduction
+
+
+# Losses of pairs
+
+
+class PairLoss(Op):
+    """Base: an expression of two elements, then their sum times ``scale``, or each by itself.
+
+    ``term`` is the C expression of one loss, ``slopes`` its derivatives.
+    """
+
+    differentiable = ("a", "b")
+    saves = ("a", "b")
+    scalars = {"scale": "real"}
+    strided = True
+    term: ClassVar[str] = ""
+    slopes: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        a, b = inputs
+        assert a is not None
+        assert b is not None
+        full = shapes.broadcast(cls.name, a.shape, b.shape)
+        return (Spec(a.dtype, () if attrs["reduced"] else full),)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        text = f"scale * ({cls.term})"
+        if not step.attrs["reduced"]:
+            return [map_kernel(step, device, {"y": text}, cls.scalars)]
+        full = shapes.broadcast(cls.name, step.slots["a"].shape, step.slots["b"].shape)
+        return reduce_kernels(step, device, "sum", text, "y", full, range(len(full)), cls.scalars)
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        full = shapes.broadcast(cls.name, *(slot.shape for slot in step.read() + step.written()))
+        wanted = {name: f"dy * scale * ({cls.slopes[name]})" for name in step.writes}
+        same = {name: text for name, text in wanted.items() if step.slots[name].shape == full}
+        kernels = [map_kernel(step, device, same, cls.scalars)] if same else []
+        for name, text in wanted.items():
+            if name not in same:
+                axes = broadcast_axes(step.slots[name].shape, full)
+                kernels += reduce_kernels(step, device, "sum", text, name, full, axes, cls.scalars)
+        return kernels
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        a = tuple(random.choice((1, 2, 5, 17)) for _ in range(random.randint(0, 3)))
+        b = (
+            a
+            if random.random() < 0.7
+            else tuple(n if random.random() < 0.6 else 1 for n in a[random.randint(0, len(a)) :])
+        )
+        attrs = {"reduced": random.random() < 0.6, "scale": random.choice((1.0, 0.25))}
+        return Sample((a, b), {**attrs, **cls.sample_scalars(random)})
+
+    @classmethod
+    def sample_scalars(cls, random: Random) -> dict[str, float]:
+        return {}
+
+
+def _total(terms: Any, reduced: bool, scale: float) -> Any:
+    return terms.sum() * scale if reduced else terms * scale
+
+
+def _spread(dy: Any, scale: float, wanted: dict[str, Shape], da: Any, db: Any) -> tuple[Any, ...]:
+    slopes = zip(("da", "db"), np.broadcast_arrays(da, db), strict=True)
+    return tuple(unbroadcast(dy * scale * slope, wanted[name]) if name in wanted else None for name, slope in slopes)
+
+
+def _pair(
+    op: type[PairLoss], input: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None, **scalars: float
+) -> Tensor:
+    """Call ``op``; a weight needs the losses one by one."""
+    a, b = floating(op.name, input), floating(op.name, target)
+    if a.dtype is not b.dtype:
+        wider = a.dtype if a.dtype.rank > b.dtype.rank else b.dtype
+        a, b = a.to(wider), b.to(wider)
+    count = prod(shapes.broadcast(op.name, a.shape, b.shape))
+    if weight is not None:
+        scaled = call(op, a, b, scalars={"scale": 1.0, **scalars}, reduced=False) * weight
+        return scaled if reduction == "none" else scaled.mean() if reduction == "mean" else scaled.sum()
+    scale = 1.0 / count if reduction == "mean" and count else 1.0
+    result = call(op, a, b, scalars={"scale": scale, **scalars}, reduced=reduction != "none")
+    return result * float("nan") if reduction == "mean" and not count else result  # the mean of nothing
+
+
+def _weighted_mean(name: str, result: Tensor, weight: Tensor, reduction: str, input: Tensor) -> Tensor:
+    """The reduction of weighted losses that PyTorch's regression losses share: their mean is over the weights."""
+    if weight.shape != input.shape:
+        raise ShapeError(name, f"weight must have the shape {input.shape}", f"it has {weight.shape}")
+    scaled = result * weight
+    if reduction == "none":
+        return scaled
+    return scaled.sum() if reduction == "sum" else scaled.sum() / weight.sum()
+
+
+class MseLoss(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
+    term = "(a - b) * (a - b)"
+    slopes = {"da": "2 * (a - b)", "db": "2 * (b - a)"}
+    errors = (
+        ErrorSample(lambda te: te.mse_loss(te.full((2,), 1.0), te.full((3,), 1.0)), ShapeError, "broadcast"),
+        ErrorSample(
+            lambda te: te.mse_loss(te.full((2,), 1.0), te.full((2,), 1.0), reduction="average"),
+            ArgumentError,
+            "reduction must be",
+        ),
+    )
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total(np.square(a - b), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, 2 * (a - b), 2 * (b - a))
+
+
+@public
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean.
+
+    Shapes: input and target broadcast; returns () unless reduction="none".
+    """
+    reduction = _reduction("mse_loss", reduction, size_average, reduce)
+    if weight is None:
+        return _pair(MseLoss, input, target, reduction)
+    return _weighted_mean("mse_loss", _pair(MseLoss, input, target, "none"), weight, reduction, input)
+
+
+class L1Loss(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
+    term = "fabs(a - b)"
+    slopes = {"da": "WHERE(a > b, 1, WHERE(a < b, -1, 0))", "db": "WHERE(a > b, -1, WHERE(a < b, 1, 0))"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total(np.abs(a - b), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, np.sign(a - b), np.sign(b - a))
+
+
+@public
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean of ``abs(input - target)``; with ``weight``, the weighted mean.
+
+    Shapes: input and target broadcast; returns () unless reduction="none".
+    """
+    reduction = _reduction("l1_loss", reduction, size_average, reduce)
+    if weight is None:
+        return _pair(L1Loss, input, target, reduction)
+    return _weighted_mean("l1_loss", _pair(L1Loss, input, target, "none"), weight, reduction, input)
+
+
+class HuberLoss(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
+    scalars = {"scale": "real", "delta": "real"}
+    term = "WHERE(fabs(a - b) <= delta, (real)0.5 * (a - b) * (a - b), delta * (fabs(a - b) - (real)0.5 * delta))"
+    slopes = {
+        "da": "WHERE(a - b > delta, delta, WHERE(b - a > delta, -delta, a - b))",
+        "db": "WHERE(a - b > delta, -delta, WHERE(b - a > delta, delta, b - a))",
+    }
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float, delta: float) -> Any:
+        distance = np.abs(a - b)
+        near = np.minimum(distance, delta)
+        return _total(near * (distance - near / 2), reduced, scale)
+
+    @staticmethod
+    def backward(
+        dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, delta: float, shapes: dict[str, Shape]
+    ) -> Any:
+        slope = np.clip(a - b, -delta, delta)
+        return _spread(dy, scale, shapes, slope, -slope)
+
+    @classmethod
+    def sample_scalars(cls, random: Random) -> dict[str, float]:
+        return {"delta": random.choice((0.5, 1.0, 2.0))}
+
+
+@public
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Mean of half the squared distance up to ``delta``, and of ``delta * (distance - delta / 2)`` beyond.
+
+    Errors: ArgumentError unless delta > 0.
+    Source: Huber, Robust estimation of a location parameter (1964).
+    """
+    reduction = _reduction("huber_loss", reduction)
+    if delta <= 0:
+        raise ArgumentError("huber_loss", "delta must be above 0", f"got {delta}")
+    if weight is None:
+        return _pair(HuberLoss, input, target, reduction, delta=float(delta))
+    result = _pair(HuberLoss, input, target, "none", delta=float(delta))
+    return _weighted_mean("huber_loss", result, weight, reduction, input)
+
+
+@public
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    """``huber_loss`` with delta=beta, divided by beta; ``l1_loss`` if beta is 0.
+
+    Errors: ArgumentError if beta < 0.
+    Source: Girshick, arXiv:1504.08083.
+    """
+    reduction = _reduction("smooth_l1_loss", reduction, size_average, reduce)
+    if beta < 0:
+        raise ArgumentError("smooth_l1_loss", "beta must be at least 0", f"got {beta}")
+    if beta == 0:
+        return _pair(L1Loss, input, target, reduction)
+    return _pair(HuberLoss, input, target, reduction, delta=float(beta)) / float(beta)
+
+
+class BinaryCrossEntropy(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (0.05, 0.95), "b": (0.0, 1.0)}
+    # Not fmax, which would lose NaN. The least logarithm is -100, so that a sure and wrong answer has a finite loss.
+    term = "-(b * WHERE(log(a) < -100, -100, log(a)) + (1 - b) * WHERE(log1p(-a) < -100, -100, log1p(-a)))"
+    slopes = {
+        "da": "(a - b) / WHERE(a * (1 - a) < (real)1e-12, (real)1e-12, a * (1 - a))",
+        "db": "log1p(-a) - log(a)",
+    }
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        yes, no = np.maximum(np.log(a), -100), np.maximum(np.log1p(-a), -100)
+        return _total(-(b * yes + (1 - b) * no), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a))
+
+
+@public
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Negative log-likelihood of ``target`` under the probability ``input``.
+
+    Shapes: input and target alike; weight broadcasts to them.
+    Units:  nats; each logarithm counts as at least -100. An input outside [0, 1] gives NaN: finding it would wait for
+            the device.
+    Errors: ShapeError if input and target differ.
+    """
+    reduction = _reduction("binary_cross_entropy", reduction, size_average, reduce)
+    _alike("binary_cross_entropy", input, target)
+    return _pair(BinaryCrossEntropy, input, target, reduction, weight)
+
+
+def _alike(name: str, input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        raise ShapeError(name, f"target must have the input's shape {input.shape}", f"it has {target.shape}")
+
+
+class BinaryCrossEntropyWithLogits(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.0, 1.0)}
+    term = "WHERE(a < 0, 0, a) - a * b + log1p(exp(-fabs(a)))"
+    slopes = {"da": "1 / (1 + exp(-a)) - b", "db": "-a"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total((1 - b) * a + np.logaddexp(0, -a), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, 1 / (1 + np.exp(-a)) - b, -a)
+
+
+@public
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Negative log-likelihood of ``target`` under the probability ``sigmoid(input)``, without overflow.
+
+    Shapes: input and target alike; weight, and pos_weight, which multiplies the loss of positive targets, broadcast.
+    Units:  nats.
+    Errors: ShapeError if input and target differ.
+    """
+    name = "binary_cross_entropy_with_logits"
+    reduction = _reduction(name, reduction, size_average, reduce)
+    _alike(name, input, target)
+    if pos_weight is None:
+        return _pair(BinaryCrossEntropyWithLogits, input, target, reduction, weight)
+    # pos_weight target softplus(-x) + (1 - target) softplus(x), each from the same op with a sure target.
+    yes = _pair(BinaryCrossEntropyWithLogits, input, functions["ones_like"](target), "none")
+    losses = (1 - target) * input + (1 + (pos_weight - 1) * target) * yes
+    if weight is not None:
+        losses = losses * weight
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+class KlDiv(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-3.0, 0.0), "b": (0.1, 1.0)}
+    term = "WHERE(b == 0, 0, b * log(b)) - b * a"
+    slopes = {"da": "-b", "db": "log(b) + 1 - a"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total(b * np.log(np.where(b == 0, 1, b)) - b * a, reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, -b, np.log(b) + 1 - a)
+
+
+class KlDivLog(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-3.0, 0.0), "b": (-3.0, 0.0)}
+    term = "exp(b) * (b - a)"
+    slopes = {"da": "-exp(b)", "db": "exp(b) * (b - a + 1)"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total(np.exp(b) * (b - a), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, -np.exp(b), np.exp(b) * (b - a + 1))
+
+
+@public
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    """Kullback-Leibler divergence of ``target`` from the log-probabilities ``input``.
+
+    Shapes: input and target broadcast; returns () unless reduction="none". "batchmean" divides the sum by the batch.
+    Units:  nats.
+    """
+    op = KlDivLog if log_target else KlDiv
+    if reduction == "batchmean" and size_average is None and reduce is None:
+        total = _pair(op, input, target, "sum")
+        return total / input.shape[0] if input.ndim else total
+    return _pair(op, input, target, _reduction("kl_div", reduction, size_average, reduce))
+
+
+# Losses of classes
+
+TEMPLATE = "cross_entropy.cl.jinja"
+
+
+class _ClassLoss(Op):
+    """Base of the losses of integer targets. ``divisor`` is the sum of the targets' weights for a mean, else 1."""
+
+    domain = {"x": (-3.0, 3.0), "weight": (0.5, 2.0)}
+    differentiable = ("x",)
+    normalize: ClassVar[bool]
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        x, target, _ = inputs
+        assert x is not None
+        assert target is not None
+        places = Spec(x.dtype, target.shape)
+        scalar = Spec(x.dtype, ())
+        y, divisor = (places, Spec(x.dtype, (0,))) if attrs["reduction"] == "none" else (scalar, scalar)
+        return (y, divisor, places) if cls.normalize else (y, divisor)
+
+    @classmethod
+    def _geometry(cls, step: Step, device: Device, name: str) -> tuple[Any, Any, dict[str, int], dict[str, Any]]:
+        shape = step.slots[name].shape
+        shape = shape if len(shape) > 1 else (1, *shape)
+        inner = prod(shape[2:])
+        rows = shape[0] * inner
+        # Without sums over the classes, what is left is a walk over them: forward picks one of them only.
+        global_size, local_size, walk = row_launch(device, rows, shape[1], inner == 1)
+        sizes = {"rows": rows, "classes": shape[1], "step": inner, "ignore_index": step.attrs["ignore_index"]}
+        constants = {
+            "real": step.slots[name].dtype.ctype,
+            "normalize": cls.normalize,
+            "smoothing": step.attrs.get("label_smoothing", 0.0),
+            "strided": inner != 1,
+            **walk,
+        }
+        return global_size, local_size, sizes, constants
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        reduction = step.attrs["reduction"]
+        global_size, local_size, sizes, constants = cls._geometry(step, device, "x")
+        inputs = (*step.read_names(), *(("lse",) if cls.normalize else ()))
+        if reduction == "none":
+            constants["losses"] = "y"
+            return [
+                KernelSpec(
+                    "cross_entropy_rows", TEMPLATE, (*inputs, "y"), global_size, local_size, sizes, constants=constants
+                )
+            ]
+        rows = sizes["rows"]
+        scratch = tuple(Scratch(name, constants["real"], rows) for name in ("losses", "weights"))
+        group = device.group()
+        first = KernelSpec(
+            "cross_entropy_rows",
+            TEMPLATE,
+            (*inputs, "losses", "weights"),
+            global_size,
+            local_size,
+            sizes,
+            constants={**constants, "losses": "losses"},
+            scratch=scratch,
+        )
+        second = KernelSpec(
+            "cross_entropy_join",
+            TEMPLATE,
+            ("losses", "weights", "y", "divisor"),
+            (group,),
+            (group,),
+            {"rows": rows},
+            constants={"real": constants["real"], "group": group, "mean": reduction == "mean", "lanes": 1, "width": 1},
+            scratch=scratch,
+        )
+        return [first, second]
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        global_size, local_size, sizes, constants = cls._geometry(step, device, "dx")
+        divisor = ("divisor",) if step.attrs["reduction"] != "none" else ()
+        saved = tuple(name for name in ("x", "target", "weight", "lse") if step.slots.get(name) is not None)
+        return [
+            KernelSpec(
+                "cross_entropy_backward",
+                TEMPLATE,
+                ("dy", *saved, *divisor, "dx"),
+                global_size,
+                local_size,
+                sizes,
+                constants=constants,
+            )
+        ]
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        classes = random.choice((1, 3, 10, 40))
+        rank = random.choice((1, 2, 2, 3, 4))
+        shape = (
+            (classes,)
+            if rank == 1
+            else (random.choice((1, 2, 5)), classes, *(random.choice((1, 3)) for _ in range(rank - 2)))
+        )
+        reduction = random.choice(("none", "sum", "mean"))
+        # The mean is NaN where every target is ignored.
+        ignored = 0 if classes > 1 and reduction != "mean" and random.random() < 0.5 else -100
+        attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignored}
+        if cls.normalize:
+            attrs["label_smoothing"] = random.choice((0.0, 0.1))
+        weight = (classes,) if random.random() < 0.5 else None
+        target = () if rank == 1 else (shape[0], *shape[2:])
+        return Sample((shape, target, weight), attrs, {"target": classes})
+
+
+def _picked(x: Any, target: Any, weight: Any, ignore_index: int, name: str) -> tuple[Any, Any, Any, Any]:
+    """NumPy: x as (batch, classes, places); the targets, 0 where ignored; the weight of each; which are ignored."""
+    shape = x.shape if x.ndim > 1 else (1, *x.shape)
+    x = x.reshape(shape[0], shape[1], prod(shape[2:]))
+    target = target.reshape(x.shape[0], x.shape[2])
+    ignored = target == ignore_index
+    wrong = target[~ignored & ((target < 0) | (target >= x.shape[1]))]
+    if wrong.size:
+        raise IndexRangeError(
+            name,
+            f"each target must be in [0, {x.shape[1] - 1}], or ignore_index={ignore_index}",
+            f"one is {wrong.flat[0]}",
+        )
+    target = np.where(ignored, 0, target)
+    picked = np.where(ignored, 0, 1 if weight is None else weight[target] if target.size else 0).astype(x.dtype)
+    return x, target, picked, ignored
+
+
+def _reduced(losses: Any, picked: Any, reduction: str, shape: Shape) -> tuple[Any, Any]:
+    one = losses.dtype.type(1)
+    if reduction == "none":
+        return losses.reshape(shape), one
+    divisor = picked.sum() if reduction == "mean" else one
+    return losses.sum() / divisor, divisor
+
+
+class CrossEntropy(_ClassLoss):
+    """Log-softmax and the loss of integer targets at once; keeps log(sum(exp(x))) of each row."""
+
+    signature = "(n,c,...),(n,...),(c)->()"
+    outputs = ("y", "divisor", "lse")
+    hidden = ("divisor", "lse")
+    saves = ("x", "target", "weight", "divisor", "lse")
+    normalize = True
+    errors = (
+        ErrorSample(
+            lambda te: te.cross_entropy(te.full((2, 3), 1.0), te.full((3,), 1)),
+            ShapeError,
+            "target must have the shape",
+        ),
+        ErrorSample(
+            lambda te: te.cross_entropy(te.full((2, 3), 1.0, device="numpy"), te.full((2,), 3, device="numpy")),
+            IndexRangeError,
+            "each target must be in [0, 2]",
+        ),
+    )
+
+    @staticmethod
+    def forward(x: Any, target: Any, weight: Any, *, reduction: str, ignore_index: int, label_smoothing: float) -> Any:
+        shape = target.shape
+        x, target, picked, ignored = _picked(x, target, weight, ignore_index, "cross_entropy")
+        top = x.max(axis=1, keepdims=True, initial=-np.inf)
+        lse = top + np.log(np.exp(x - top).sum(axis=1, keepdims=True))
+        surprise = lse - x
+        at_target = np.take_along_axis(surprise, target[:, None], 1)[:, 0] if x.shape[1] else np.zeros_like(picked)
+        losses = np.where(ignored, 0, at_target * picked)
+        if label_smoothing:
+            weights = 1 if weight is None else weight[:, None]
+            even = np.where(ignored, 0, (surprise * weights).mean(axis=1))
+            losses = (1 - label_smoothing) * losses + label_smoothing * even
+        return *_reduced(losses, picked, reduction, shape), lse.reshape(shape)
+
+    @staticmethod
+    def backward(
+        dy: Any, ddivisor: Any, dlse: Any, x: Any, target: Any, weight: Any, divisor: Any, lse: Any, *,
+        reduction: str, ignore_index: int, label_smoothing: float,
+    ) -> Any:  # fmt: skip
+        full = x.shape
+        x, target, picked, ignored = _picked(x, target, weight, ignore_index, "cross_entropy")
+        slope = np.where(ignored, 0, dy.reshape(target.shape) if reduction == "none" else dy / divisor)[:, None]
+        probabilities = np.exp(x - lse.reshape(target.shape)[:, None])
+        hot = np.arange(x.shape[1])[:, None] == target[:, None]
+        dx = (1 - label_smoothing) * picked[:, None] * (probabilities - hot)
+        if label_smoothing:
+            weights = np.ones(x.shape[1], x.dtype) if weight is None else weight
+            dx = dx + label_smoothing / x.shape[1] * (probabilities * weights.sum() - weights[:, None])
+        return (np.where(ignored[:, None], 0, slope * dx).reshape(full),)
+
+
+class NllLoss(_ClassLoss):
+    """The loss of integer targets under log-probabilities."""
+
+    signature = "(n,c,...),(n,...),(c)->()"
+    outputs = ("y", "divisor")
+    hidden = ("divisor",)
+    saves = ("target", "weight", "divisor")
+    normalize = False
+
+    @staticmethod
+    def forward(x: Any, target: Any, weight: Any, *, reduction: str, ignore_index: int) -> Any:
+        shape = target.shape
+        x, target, picked, ignored = _picked(x, target, weight, ignore_index, "nll_loss")
+        at_target = np.take_along_axis(x, target[:, None], 1)[:, 0] if x.shape[1] else np.zeros_like(picked)
+        return _reduced(np.where(ignored, 0, -picked * at_target), picked, reduction, shape)
+
+    @staticmethod
+    def backward(
+        dy: Any, ddivisor: Any, target: Any, weight: Any, divisor: Any, *,
+        reduction: str, ignore_index: int, shapes: dict[str, Shape],
+    ) -> Any:  # fmt: skip
+        dx = np.zeros(shapes["dx"], dy.dtype)
+        x, target, picked, _ = _picked(dx, target, weight, ignore_index, "nll_loss")
+        slope = dy.reshape(target.shape) if reduction == "none" else dy / divisor
+        hot = np.arange(x.shape[1])[:, None] == target[:, None]
+        weighted = np.where(picked == 0, 0, -picked * slope)
+        return ((hot * weighted[:, None]).reshape(dx.shape),)
+
+
+def _class_shapes(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:
+    if not input.ndim:
+        raise ShapeError(name, "input (classes,), (batch, classes) or (batch, classes, ...)", "it has shape ()")
+    classes = input.shape[0] if input.ndim == 1 else input.shape[1]
+    wanted = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
+    if target.shape != wanted:
+        raise ShapeError(
+            name,
+            f"target must have the shape {wanted} for an input of shape {input.shape}",
+            f"it has {target.shape}",
+            "Targets are class indices, one for each place; the classes are dim 1 of the input.",
+        )
+    _class_weight(name, input, weight, classes)
+    if not INT32.min <= ignore_index <= INT32.max:
+        raise ArgumentError(name, f"ignore_index must be in [{INT32.min}, {INT32.max}]", f"got {ignore_index}")
+
+
+def _class_weight(name: str, input: Tensor, weight: Tensor | None, classes: int) -> None:
+    if weight is not None and (weight.shape != (classes,) or weight.dtype is not input.dtype):
+        raise ShapeError(
+            name,
+            f"weight must be {input.dtype.name} of shape {(classes,)}, one for each class",
+            f"it is {weight.dtype.name} of shape {weight.shape}",
+        )
+
+
+@public
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Negative log-likelihood of ``target`` under ``softmax(input)`` over the classes.
+
+    Shapes: input (classes,), (batch, classes) or (batch, classes, ...); target without the classes, integers; or like
+            input, floating point: a probability for each class. weight (classes,). Returns (), or with reduction="none"
+            a loss for each place.
+    Units:  nats; "mean" is over the targets that are not ignored, weighted by ``weight``.
+    Saves:  input, and log(sum(exp(input))) of each place.
+    Errors: ShapeError if the shapes do not fit. A class outside [0, classes) is IndexRangeError on the numpy backend;
+            on OpenCL finding it would wait for the device: there the loss is NaN, and so is the gradient of its place.
+    Source: Goodfellow et al., Deep Learning (2016), section 6.2.2.3; smoothing: Szegedy et al., arXiv:1512.00567.
+
+    >>> round(cross_entropy(te.tensor([[0.0, 0.0]]), te.tensor([1])).item(), 4)
+    0.6931
+    """
+    name = "cross_entropy"
+    input = floating(name, input)
+    reduction = _reduction(name, reduction, size_average, reduce)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ArgumentError(name, "label_smoothing must be in [0, 1]", f"got {label_smoothing}")
+    if target.dtype.is_floating_point:
+        return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
+    _class_shapes(name, input, target, weight, ignore_index)
+    return call(
+        CrossEntropy,
+        input,
+        _indices(name, target),
+        weight,
+        reduction=reduction,
+        ignore_index=int(ignore_index),
+        label_smoothing=float(label_smoothing),
+    )
+
+
+def _indices(name: str, target: Tensor) -> Tensor:
+    if target.dtype.rank == 0:
+        raise DtypeError(name, "target of integers (class indices)", "got bool", f"Convert it with .to({int32}).")
+    if target.dtype.is_floating_point:
+        raise DtypeError(name, "target of integers (class indices)", f"got {target.dtype.name}", "Use .long().")
+    return target
+
+
+def _soft_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> Tensor:
+    _alike("cross_entropy", input, target)
+    if not input.ndim:
+        raise ShapeError(
+            "cross_entropy", "input (classes,), (batch, classes) or (batch, classes, ...)", "it has shape ()"
+        )
+    dim = 0 if input.ndim == 1 else 1
+    classes = input.shape[dim]
+    _class_weight("cross_entropy", input, weight, classes)
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    losses = log_softmax(input, dim) * target
+    if weight is not None:
+        losses = losses * weight.reshape(classes, *(1,) * (input.ndim - 1 - dim))
+    if reduction == "none":
+        return -losses.sum(dim)
+    places = input.numel() // classes if classes else 0
+    total = -losses.sum()
+    return total if reduction == "sum" else total * (1 / places if places else float("nan"))
+
+
+@public
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """``cross_entropy`` of log-probabilities: minus the input at each target.
+
+    Shapes: input (classes,), (batch, classes) or (batch, classes, ...); target without the classes, integers;
+            weight (classes,).
+    Errors: as ``cross_entropy``.
+    """
+    input = floating("nll_loss", input)
+    reduction = _reduction("nll_loss", reduction, size_average, reduce)
+    target = _indices("nll_loss", target)
+    _class_shapes("nll_loss", input, target, weight, ignore_index)
+    return call(NllLoss, input, target, weight, reduction=reduction, ignore_index=int(ignore_index))

@@ -1,0 +1,806 @@
+"""Normalization over a batch, a layer or groups of channels, and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from random import Random
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tinyedge import dtypes, shapes
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from tinyedge.kernels.lower import map_kernel
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.op import FORWARD, Elementwise, ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.shapes import Shape
+from tinyedge.tape import Step
+from tinyedge.tensor import Tensor, call, call_all, no_grad
+
+# Geometry
+
+
+def row_launch(
+    device: Device, rows: int, length: int, together: bool = True
+) -> tuple[tuple[int], tuple[int], dict[str, int]]:
+    """Global and local size, and the constants ``lanes`` and ``width``, for templates that walk rows (rows.cl.jinja).
+
+    ``together`` says whether the elements of a row lie side by side.
+    """
+    if device.is_cpu:
+        width = device.vector_width if together and length >= device.vector_width else 1
+        return *grid(rows, 1 if width > 1 else device.group()), {"lanes": 1, "width": width}
+    lanes = device.group()
+    if length > 32 and (together or rows < 64 * device.compute_units):
+        return (max(rows, 1) * lanes,), (lanes,), {"lanes": lanes, "width": 1}
+    return *grid(rows, lanes), {"lanes": 1, "width": 1}
+
+
+def floating(name: str, input: Any) -> Tensor:
+    """``input``, which must be a tensor of a floating-point type."""
+    if not isinstance(input, Tensor):
+        raise DtypeError(name, "a tensor", f"got {type(input).__name__}", "Convert it with te.tensor.")
+    if not input.dtype.is_floating_point:
+        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
+    return input
+
+
+def _fitting(name: str, argument: str, value: Tensor | None, shape: Shape, input: Tensor) -> None:
+    """Check a weight, a bias or a statistic against the input that it goes with."""
+    if value is None:
+        return
+    if value.shape != shape:
+        raise ShapeError(name, f"{argument} must have the shape {shape}", f"it has {value.shape}")
+    if value.dtype is not input.dtype:
+        raise DtypeError(
+            name,
+            f"{argument} must be {input.dtype.name}, as the input is",
+            f"it is {value.dtype.name}",
+            f"Convert it with .to(te.{input.dtype.name}).",
+        )
+    if value.backend is not input.backend:
+        raise BackendError(
+            name,
+            f"{argument} must be on {input.device}, as the input is",
+            f"it is on {value.device}",
+            f'Move it with .to("{input.device}").',
+        )
+
+
+# Batch normalization
+
+
+class _Seen(NamedTuple):
+    """An array as a lowering sees it."""
+
+    dtype: DType
+    shape: Shape
+    strides: Shape
+
+
+def _broadcast_channels(step: Step, full: Shape, extra: Sequence[str] = ()) -> Step:
+    """``step`` for a map over ``full``: what has one element a channel is seen as (channels, 1, ...).
+
+    ``extra`` names further such arrays that the map reads: scratch, and what earlier kernels of the step wrote.
+    """
+    channels = full[1]
+    dtype = next(slot.dtype for slot in step.slots.values() if slot is not None)
+    seen: dict[str, Any] = {name: _Seen(dtype, (channels,), (1,)) for name in extra}
+    seen.update((name, slot) for name, slot in step.slots.items() if slot is not None)
+    tail = (1,) * (len(full) - 2)
+    for name, slot in seen.items():
+        if slot.shape != full:
+            seen[name] = _Seen(slot.dtype, (channels, *tail), (slot.strides[0], *tail))
+    reads = (*step.read_names(), *extra)
+    return Step(step.op, step.direction, step.attrs, step.scalars, seen, reads, step.writes)
+
+
+class _Parts(NamedTuple):
+    """How the elements of each channel are cut for a sum in two stages."""
+
+    sizes: dict[str, int]
+    parts: int  # of one channel
+    channels: int
+    per_channel: int  # elements of one channel
+
+    @classmethod
+    def of(cls, full: Shape, device: Device) -> _Parts:
+        batch, channels, length = full[0], full[1], prod(full[2:])
+        # Long enough that the group's own sum is cheap, short enough to stay in the first cache for the second pass.
+        chunk = max(1024 if not device.is_cpu else 4096, -(-batch * length // 64))
+        sections = -(-length // chunk)
+        sizes = {"parts": batch * sections, "channels": channels, "sections": sections, "length": length}
+        return cls({**sizes, "chunk": min(chunk, max(length, 1))}, batch * sections, channels, batch * length)
+
+    def scratch(self, ctype: str, *names: str) -> tuple[Scratch, ...]:
+        return tuple(Scratch(name, ctype, self.parts * self.channels) for name in names)
+
+
+TEMPLATE = "batch_norm.cl.jinja"
+AFFINE = {"eps": "real"}
+
+
+def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[KernelSpec]:
+    """Kernels for dweight and dbias, and with ``center`` for the channel's means that dx needs."""
+    parts = _Parts.of(full, device)
+    ctype = step.slots["dy"].dtype.ctype
+    scaled = center or step.wants("dweight")
+    names = ("plain_parts", "scaled_parts") if scaled else ("plain_parts",)
+    scratch = parts.scratch(ctype, *names)
+    global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
+    first = KernelSpec(
+        "batch_norm_sums",
+        TEMPLATE,
+        ("dy", *(("x", "mean") if scaled else ()), *names),
+        global_size,
+        local_size,
+        parts.sizes,
+        constants={"real": ctype, **walk},
+        scratch=scratch,
+    )
+    means = ("plain_mean", "slope") if center else ()
+    second = KernelSpec(
+        "batch_norm_join_sums",
+        TEMPLATE,
+        (
+            *names,
+            *(("var",) if scaled else ()),
+            *(name for name in ("dweight", "dbias") if step.wants(name)),
+            *means,
+        ),
+        *grid(parts.channels, device.group()),
+        {"parts": parts.parts, "channels": parts.channels, "count": parts.per_channel},
+        AFFINE,
+        constants={"real": ctype, "lanes": 1, "width": 1},
+        scratch=(*scratch, *(Scratch(name, ctype, parts.channels) for name in means)),
+    )
+    return [first, second]
+
+
+def _affine(step: Step) -> str:
+    """The C expression of a normalized element."""
+    weight = "weight * " if step.slots["weight"] is not None else ""
+    bias = " + bias" if step.slots["bias"] is not None else ""
+    return f"(x - mean) * ({weight}rsqrt(var + eps)){bias}"
+
+
+def _channel(values: Any, rank: int) -> Any:
+    return values.reshape(-1, *(1,) * (rank - 2))
+
+
+def _sample_image(random: Random, smallest: int) -> Shape:
+    rank = random.randint(2, 5)
+    shape = [
+        random.choice((1, 2, 3)),
+        random.choice((1, 2, 5)),
+        *(random.choice((1, 2, 3, 7)) for _ in range(rank - 2)),
+    ]
+    if shape[0] * prod(shape[2:]) < smallest:
+        shape[0] = smallest
+    return tuple(shape)
+
+
+def _sample_affine(random: Random, shape: Shape) -> tuple[Shape | None, Shape | None]:
+    return (shape if random.random() < 0.7 else None, shape if random.random() < 0.7 else None)
+
+
+class BatchNorm(Op):
+    """Normalization by the mean and variance of the input itself."""
+
+    signature = "(n,c,...),(c),(c)->(n,c,...)"
+    domain = {"x": (-2.0, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
+    outputs = ("y", "mean", "var")
+    hidden = ("mean", "var")
+    differentiable = ("x", "weight", "bias")
+    saves = ("x", "weight", "mean", "var")
+    scalars = AFFINE
+    rtol = 1e-4  # dx is what is left of dy after two projections
+    atol = 1e-5
+    errors = (
+        ErrorSample(
+            lambda te: te.batch_norm(te.full((1, 3), 1.0), None, None, training=True), ShapeError, "more than one value"
+        ),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        x = inputs[0]
+        assert x is not None
+        return x, Spec(x.dtype, (x.shape[1],)), Spec(x.dtype, (x.shape[1],))
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        return cls.saves if "x" in needed else ("x", "mean", "var") if "weight" in needed else ()
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        full = step.slots["x"].shape
+        ctype = step.slots["x"].dtype.ctype
+        parts = _Parts.of(full, device)
+        scratch = parts.scratch(ctype, "averages", "spreads")
+        global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
+        first = KernelSpec(
+            "batch_norm_parts",
+            TEMPLATE,
+            ("x", "averages", "spreads"),
+            global_size,
+            local_size,
+            parts.sizes,
+            constants={"real": ctype, **walk},
+            scratch=scratch,
+        )
+        second = KernelSpec(
+            "batch_norm_join",
+            TEMPLATE,
+            ("averages", "spreads", "mean", "var"),
+            *grid(parts.channels, device.group()),
+            parts.sizes,
+            constants={"real": ctype, "lanes": 1, "width": 1},
+            scratch=scratch,
+        )
+        seen = _broadcast_channels(step, full, ("mean", "var"))
+        return [first, second, map_kernel(seen, device, {"y": _affine(step)}, AFFINE)]
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        full = step.slots["dy"].shape
+        center = step.wants("dx")
+        kernels = _sum_kernels(step, device, full, center)
+        if center:
+            weight = "weight * " if step.slots["weight"] is not None else ""
+            text = f"({weight}rsqrt(var + eps)) * (dy - plain_mean - (x - mean) * slope)"
+            seen = _broadcast_channels(step, full, ("plain_mean", "slope"))
+            kernels.append(map_kernel(seen, device, {"dx": text}, AFFINE))
+        return kernels
+
+    @staticmethod
+    def forward(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        axes = (0, *range(2, x.ndim))
+        count = max(x.shape[0] * prod(x.shape[2:]), 1)
+        mean = x.sum(axis=axes) / count
+        var = np.square(x - _channel(mean, x.ndim)).sum(axis=axes) / count
+        y = (x - _channel(mean, x.ndim)) / np.sqrt(_channel(var, x.ndim) + x.dtype.type(eps))
+        y = y if weight is None else y * _channel(weight, x.ndim)
+        return y if bias is None else y + _channel(bias, x.ndim), mean, var
+
+    @staticmethod
+    def backward(
+        dy: Any, dmean: Any, dvar: Any, x: Any, weight: Any, mean: Any, var: Any, *, eps: float, needs: tuple[bool, ...]
+    ) -> Any:
+        axes = (0, *range(2, dy.ndim))
+        dbias = dy.sum(axis=axes)
+        if x is None or not (needs[0] or needs[1]):
+            return None, None, dbias
+        std = np.sqrt(_channel(var, dy.ndim) + dy.dtype.type(eps))
+        xhat = (x - _channel(mean, dy.ndim)) / std
+        dweight = (dy * xhat).sum(axis=axes)
+        if not needs[0]:
+            return None, dweight, dbias
+        g = dy if weight is None else dy * _channel(weight, dy.ndim)
+        count = max(dy.shape[0] * prod(dy.shape[2:]), 1)
+        dx = g - (g.sum(axis=axes, keepdims=True) + xhat * (g * xhat).sum(axis=axes, keepdims=True)) / count
+        return dx / std, dweight, dbias
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = _sample_image(random, 3)
+        return Sample((shape, *_sample_affine(random, (shape[1],))), {"eps": random.choice((1e-5, 0.1))})
+
+
+class FrozenBatchNorm(Op):
+    """Normalization by given statistics: an affine map of each channel."""
+
+    signature = "(n,c,...),(c),(c),(c),(c)->(n,c,...)"
+    domain = {"x": (-2.0, 2.0), "mean": (-1.0, 1.0), "var": (0.5, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
+    differentiable = ("x", "weight", "bias")
+    saves = ("x", "mean", "var", "weight")
+    scalars = AFFINE
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        assert inputs[0] is not None
+        return (inputs[0],)
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        kept = {"x": ("var", "weight"), "weight": ("x", "mean", "var"), "bias": ()}
+        return tuple(name for name in cls.saves if any(name in kept[gradient] for gradient in needed))
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        seen = _broadcast_channels(step, step.slots["x"].shape)
+        return [map_kernel(seen, device, {"y": _affine(step)}, AFFINE)]
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        full = step.slots["dy"].shape
+        kernels = []
+        if step.wants("dx"):
+            weight = "weight * " if step.slots["weight"] is not None else ""
+            seen = _broadcast_channels(step, full)
+            kernels.append(map_kernel(seen, device, {"dx": f"dy * ({weight}rsqrt(var + eps))"}, AFFINE))
+        if step.wants("dweight") or step.wants("dbias"):
+            kernels += _sum_kernels(step, device, full, center=False)
+        return kernels
+
+    @staticmethod
+    def forward(x: Any, mean: Any, var: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        y = (x - _channel(mean, x.ndim)) / np.sqrt(_channel(var, x.ndim) + x.dtype.type(eps))
+        y = y if weight is None else y * _channel(weight, x.ndim)
+        return y if bias is None else y + _channel(bias, x.ndim)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, mean: Any, var: Any, weight: Any, *, eps: float, needs: tuple[bool, ...]) -> Any:
+        axes = (0, *range(2, dy.ndim))
+        dx = dweight = None
+        if needs[0]:
+            dx = dy / np.sqrt(_channel(var, dy.ndim) + dy.dtype.type(eps))
+            dx = dx if weight is None else dx * _channel(weight, dy.ndim)
+        if needs[1]:
+            dweight = (dy * (x - _channel(mean, dy.ndim))).sum(axis=axes) / np.sqrt(var + dy.dtype.type(eps))
+        return dx, dweight, dy.sum(axis=axes) if needs[2] else None
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = _sample_image(random, 0)
+        channels = (shape[1],)
+        affine = _sample_affine(random, channels)
+        return Sample((shape, channels, channels, *affine), {"eps": random.choice((1e-5, 0.1))})
+
+
+class RunningAverage(Elementwise):
+    """A running statistic moved towards a new one; ``batch_norm`` writes it over the old."""
+
+    signature = "(),()->()"
+    domain = {"running": (-2.0, 2.0), "new": (-2.0, 2.0)}
+    scalars = {"momentum": "real", "correction": "real"}
+    kernel_forward = {"y": "running + momentum * (correction * new - running)"}
+
+    @staticmethod
+    def forward(running: Any, new: Any, *, momentum: float, correction: float) -> Any:
+        kind = running.dtype.type
+        return (1 - kind(momentum)) * running + kind(momentum) * (kind(correction) * new)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"momentum": random.choice((0.1, 0.5, 1.0)), "correction": random.choice((1.0, 1.25))}
+
+
+def _move(running: Tensor | None, new: Tensor, momentum: float, correction: float) -> None:
+    """Move a running statistic in place, on its device and outside autograd."""
+    if running is None:
+        return
+    slot = running._slot
+    scalars = {"momentum": float(momentum), "correction": correction}
+    slots = {"running": slot, "new": new._slot, "y": slot}
+    Step(RunningAverage, FORWARD, {}, scalars, slots, ("running", "new"), ("y",)).run()
+    slot.storage.version += 1
+
+
+@public
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(input - mean) / sqrt(var + eps) * weight + bias`` for each channel.
+
+    In training the mean and variance are the input's own, and the running ones, where given, move towards them in place
+    by ``momentum`` (with the unbiased variance); else they are the running ones, and do not change.
+
+    Shapes: input (batch, channels, ...); all others (channels,).
+    Saves:  input and weight, with the statistics; in evaluation the input only if weight needs a gradient.
+    Errors: ShapeError if a channel has only one value in training; ArgumentError without statistics in evaluation.
+    Source: Ioffe and Szegedy, arXiv:1502.03167.
+    """
+    input = floating("batch_norm", input)
+    if input.ndim < 2 and input.numel():
+        raise ShapeError("batch_norm", "input (batch, channels, ...)", f"got {input.shape}")
+    channels = input.shape[1:2] or (0,)
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for argument, value in given.items():
+        _fitting("batch_norm", argument, value, channels, input)
+    if input.ndim < 2:
+        return input.clone()
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ArgumentError(
+                "batch_norm",
+                "running_mean and running_var are needed when training=False",
+                "got None",
+                "Pass training=True to use the statistics of the input.",
+            )
+        return call(FrozenBatchNorm, input, running_mean, running_var, weight, bias, scalars={"eps": float(eps)})
+    count = input.shape[0] * prod(input.shape[2:])
+    if count == 1:
+        raise ShapeError(
+            "batch_norm", "more than one value a channel when training", f"got {input.shape}", "Use training=False."
+        )
+    y, mean, var = call_all(BatchNorm, input, weight, bias, scalars={"eps": float(eps)})
+    if count:
+        _move(running_mean, mean, momentum, 1.0)
+        _move(running_var, var, momentum, count / (count - 1))
+    return y
+
+
+@public
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``batch_norm`` of each sample by itself; running statistics move towards the batch's average.
+
+    Shapes: input (batch, channels, ...); all others (channels,).
+    Errors: ShapeError if a channel of a sample has only one value.
+    Source: Ulyanov et al., arXiv:1607.08022.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    input = floating("instance_norm", input)
+    if input.ndim < 2:
+        raise ShapeError("instance_norm", "input (batch, channels, ...)", f"got {input.shape}")
+    count = prod(input.shape[2:])
+    if count == 1:
+        raise ShapeError("instance_norm", "more than one value a channel of a sample", f"got {input.shape}")
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for argument, value in given.items():
+        _fitting("instance_norm", argument, value, (input.shape[1],), input)
+    rows = input.reshape(input.shape[0], input.shape[1], count)
+    y, mean, rstd = call_all(LayerNorm, rows, None, None, scalars={"eps": float(eps)}, dims=1)
+    if input.numel() and (running_mean is not None or running_var is not None):
+        with no_grad():
+            var = rstd.square().reciprocal() - eps
+            _move(running_mean, mean.mean(0), momentum, 1.0)
+            _move(running_var, var.mean(0), momentum, count / (count - 1))
+    return _scale_channels(y.reshape(input.shape), weight, bias)
+
+
+@public
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Normalization over groups of channels of each sample, then a scale and a shift of each channel.
+
+    Shapes: input (batch, channels, ...); weight and bias (channels,).
+    Errors: ShapeError if the channels are no multiple of ``num_groups``.
+    Source: Wu and He, arXiv:1803.08494.
+    """
+    input = floating("group_norm", input)
+    if input.ndim < 2:
+        raise ShapeError("group_norm", "input (batch, channels, ...)", f"got {input.shape}")
+    batch, channels = input.shape[:2]
+    if num_groups < 1 or channels % num_groups:
+        raise ShapeError("group_norm", f"channels must be a multiple of num_groups={num_groups}", f"got {input.shape}")
+    _fitting("group_norm", "weight", weight, (channels,), input)
+    _fitting("group_norm", "bias", bias, (channels,), input)
+    rows = input.reshape(batch, num_groups, channels // num_groups * prod(input.shape[2:]))
+    y = call(LayerNorm, rows, None, None, scalars={"eps": float(eps)}, dims=1)
+    return _scale_channels(y.reshape(input.shape), weight, bias)
+
+
+def _scale_channels(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (-1, *(1,) * (y.ndim - 2))
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+# Layer normalization
+
+
+class LayerNorm(Op):
+    """Normalization over the last ``dims`` dims."""
+
+    signature = "(...,k),(k),(k)->(...,k)"
+    domain = {"x": (-2.0, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
+    outputs = ("y", "mean", "rstd")
+    hidden = ("mean", "rstd")
+    differentiable = ("x", "weight", "bias")
+    saves = ("x", "weight", "mean", "rstd")
+    scalars = AFFINE
+    rtol = 1e-4  # dx is what is left of dy after two projections
+    atol = 1e-5
+    errors = (
+        ErrorSample(lambda te: te.layer_norm(te.full((2, 3), 1.0), (2,)), ShapeError, "normalized_shape"),
+        ErrorSample(lambda te: te.layer_norm(te.full((2, 3), 1), (3,)), DtypeError, "floating-point"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        x = inputs[0]
+        assert x is not None
+        row = Spec(x.dtype, x.shape[: len(x.shape) - attrs["dims"]])
+        return x, row, row
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        return cls.saves if "x" in needed else ("x", "mean", "rstd") if "weight" in needed else ()
+
+    @classmethod
+    def _rows(cls, step: Step, name: str) -> tuple[int, int]:
+        shape = step.slots[name].shape
+        kept = len(shape) - step.attrs["dims"]
+        return prod(shape[:kept]), prod(shape[kept:])
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        rows, length = cls._rows(step, "x")
+        global_size, local_size, walk = row_launch(device, rows, length)
+        return [
+            KernelSpec(
+                "layer_norm_forward",
+                "layer_norm.cl.jinja",
+                (*step.read_names(), "y", "mean", "rstd"),
+                global_size,
+                local_size,
+                {"rows": rows, "length": length},
+                AFFINE,
+                constants={"real": step.slots["x"].dtype.ctype, **walk},
+            )
+        ]
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        rows, length = cls._rows(step, "dy")
+        ctype = step.slots["dy"].dtype.ctype
+        kernels = []
+        if step.wants("dx"):
+            global_size, local_size, walk = row_launch(device, rows, length)
+            weight = ("weight",) if step.slots["weight"] is not None else ()
+            kernels.append(
+                KernelSpec(
+                    "layer_norm_backward",
+                    "layer_norm.cl.jinja",
+                    ("dy", "x", *weight, "mean", "rstd", "dx"),
+                    global_size,
+                    local_size,
+                    {"rows": rows, "length": length},
+                    constants={"real": ctype, **walk},
+                )
+            )
+        outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
+        if not outputs:
+            return kernels
+        # Enough parts that the device has work, each long enough to be worth joining.
+        width = device.vector_width if device.is_cpu and length >= device.vector_width else 1
+        items = -(-length // width)
+        wanted = (4 if device.is_cpu else 256) * device.compute_units
+        parts = max(1, min(-(-rows // 16), -(-wanted // max(items, 1))))
+        chunk = max(1, -(-rows // parts))
+        targets = outputs if parts == 1 else tuple(name + "_parts" for name in outputs)
+        scratch = () if parts == 1 else tuple(Scratch(name, ctype, parts * length) for name in targets)
+        names = dict(zip(outputs, targets, strict=True))
+        (global_0,), (local_0,) = grid(items, 4 if width > 1 else device.group())
+        source = ("x", "mean", "rstd") if "dweight" in outputs else ()
+        kernels.append(
+            KernelSpec(
+                "layer_norm_columns",
+                "layer_norm.cl.jinja",
+                ("dy", *source, *targets),
+                (global_0, parts),
+                (local_0, 1),
+                {"rows": rows, "length": length, "chunk": chunk},
+                constants={
+                    "real": ctype,
+                    "lanes": 1,
+                    "width": width,
+                    "dweight": names.get("dweight", ""),
+                    "dbias": names.get("dbias", ""),
+                },
+                scratch=scratch,
+            )
+        )
+        if parts > 1:
+            kernels.append(
+                KernelSpec(
+                    "layer_norm_join",
+                    "layer_norm.cl.jinja",
+                    (*targets, *outputs),
+                    *grid(length, device.group()),
+                    {"length": length, "parts": parts},
+                    constants={"real": ctype, "lanes": 1, "width": 1, "outputs": outputs},
+                    scratch=scratch,
+                )
+            )
+        return kernels
+
+    @staticmethod
+    def forward(x: Any, weight: Any, bias: Any, *, eps: float, dims: int) -> Any:
+        axes = tuple(range(x.ndim - dims, x.ndim))
+        mean = x.mean(axis=axes, keepdims=True)
+        var = np.square(x - mean).mean(axis=axes, keepdims=True)
+        rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+        y = (x - mean) * rstd
+        y = y if weight is None else y * weight
+        rows = x.shape[: x.ndim - dims]
+        return y if bias is None else y + bias, mean.reshape(rows), rstd.reshape(rows)
+
+    @staticmethod
+    def backward(
+        dy: Any, dmean: Any, drstd: Any, x: Any, weight: Any, mean: Any, rstd: Any, *,
+        eps: float, dims: int, needs: tuple[bool, ...],
+    ) -> Any:  # fmt: skip
+        kept = tuple(range(dy.ndim - dims))
+        axes = tuple(range(dy.ndim - dims, dy.ndim))
+        dbias = dy.sum(axis=kept)
+        if x is None or not (needs[0] or needs[1]):
+            return None, None, dbias
+        inverse = rstd.reshape(*rstd.shape, *(1,) * dims)
+        xhat = (x - mean.reshape(inverse.shape)) * inverse
+        dweight = (dy * xhat).sum(axis=kept)
+        if not needs[0]:
+            return None, dweight, dbias
+        g = dy if weight is None else dy * weight
+        dx = g - g.mean(axis=axes, keepdims=True) - xhat * (g * xhat).mean(axis=axes, keepdims=True)
+        return dx * inverse, dweight, dbias
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        lead = tuple(random.choice((1, 2, 5)) for _ in range(random.randint(0, 2)))
+        tail = tuple(random.choice((1, 3, 17)) for _ in range(random.randint(1, 2)))
+        if prod(tail) < 3:
+            tail = (*tail[:-1], 7)
+        attrs = {"eps": random.choice((1e-5, 0.1)), "dims": len(tail)}
+        return Sample((lead + tail, *_sample_affine(random, tail)), attrs)
+
+
+@public
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(input - mean) / sqrt(var + eps) * weight + bias`` over the last dims, those of ``normalized_shape``.
+
+    Shapes: input (..., *normalized_shape); weight and bias normalized_shape.
+    Saves:  input and weight, with mean and 1 / sqrt(var + eps) of each row.
+    Errors: ShapeError if input does not end in normalized_shape, or weight or bias has another shape.
+    Source: Ba et al., arXiv:1607.06450.
+    """
+    input = floating("layer_norm", input)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(int(n) for n in normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ShapeError(
+            "layer_norm", f"input must end in the dims normalized_shape={shape}, at least one", f"it is {input.shape}"
+        )
+    _fitting("layer_norm", "weight", weight, shape, input)
+    _fitting("layer_norm", "bias", bias, shape, input)
+    return call(LayerNorm, input, weight, bias, scalars={"eps": float(eps)}, dims=len(shape))
+
+
+# Softmax
+
+
+class Softmax(Op):
+    """Exponentials along one axis, divided by their sum."""
+
+    signature = "(...,k,...)->(...,k,...)"
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    saves = ("y",)
+    logarithm = False
+    errors: ClassVar[tuple[ErrorSample, ...]] = (
+        ErrorSample(lambda te: te.softmax(te.full((2, 3), 1), 1), DtypeError, "floating-point"),
+    )
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        assert inputs[0] is not None
+        return (inputs[0],)
+
+    @classmethod
+    def _kernel(cls, step: Step, device: Device, kernel: str, buffers: tuple[str, ...]) -> list[KernelSpec]:
+        slot = step.slots["y"]
+        dim = step.attrs["dim"]
+        shape = slot.shape or (1,)
+        length, inner = shape[dim], prod(shape[dim + 1 :])
+        rows = prod(shape[:dim]) * inner
+        global_size, local_size, walk = row_launch(device, rows, length, inner == 1)
+        return [
+            KernelSpec(
+                kernel,
+                "softmax.cl.jinja",
+                buffers,
+                global_size,
+                local_size,
+                {"rows": rows, "length": length, "step": inner},
+                constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
+            )
+        ]
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls._kernel(step, device, "softmax_forward", ("x", "y"))
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls._kernel(step, device, "softmax_backward", ("dy", "y", "dx"))
+
+    @staticmethod
+    def forward(x: Any, *, dim: int) -> Any:
+        if not x.ndim:
+            return x / x
+        e = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
+        return e / e.sum(axis=dim, keepdims=True)
+
+    @staticmethod
+    def backward(dy: Any, y: Any, *, dim: int) -> Any:
+        if not y.ndim:
+            return (y * (dy - dy * y),)
+        return (y * (dy - (dy * y).sum(axis=dim, keepdims=True)),)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 17, 70)) for _ in range(random.randint(0, 3)))
+        return Sample((shape,), {"dim": random.randrange(max(len(shape), 1))})
+
+
+class LogSoftmax(Softmax):
+    """The logarithm of ``Softmax``, without its underflow."""
+
+    signature = "(...,k,...)->(...,k,...)"
+    logarithm = True
+    errors = ()
+
+    @staticmethod
+    def forward(x: Any, *, dim: int) -> Any:
+        if not x.ndim:
+            return x - x
+        shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
+        return shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+
+    @staticmethod
+    def backward(dy: Any, y: Any, *, dim: int) -> Any:
+        if not y.ndim:
+            return (dy - np.exp(y) * dy,)
+        return (dy - np.exp(y) * dy.sum(axis=dim, keepdims=True),)
+
+
+def _along(op: type[Softmax], name: str, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    if isinstance(input, Tensor) and dtype is not None:
+        input = input.to(dtypes.resolve(dtype, name))
+    input = floating(name, input)
+    if dim is None:
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+    return call(op, input, dim=shapes.normalize_axis(name, dim, input.ndim))
+
+
+@public
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """``exp(input) / sum(exp(input))`` along ``dim``; with ``dtype``, after conversion to that.
+
+    Without ``dim`` it is 0 for 0, 1 or 3 dims, else 1, as PyTorch has it: better give it.
+
+    Saves:  the result.
+    """
+    return _along(Softmax, "softmax", input, dim, dtype)
+
+
+@public
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """``log(softmax(input, dim))`` without underflow; with ``dtype``, after conversion to that.
+
+    Saves:  the result.
+    """
+    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
+
+
+@public
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """``softmax(-input, dim)``."""
+    return _along(Softmax, "softmin", functions["neg"](input), dim, dtype)
