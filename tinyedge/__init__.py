@@ -1,7 +1,8 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
-from tinyedge import data, errors, ops, optim
+from tinyedge import convert, data, errors, models, nn, ops, optim
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
+from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403

@@ -339,7 +339,9 @@ class Module:
             value = state_dict[name]
             if isinstance(value, Tensor):
                 value = value.detach().to(target.dtype, device=target.backend)
-                if id(value._slot.storage) in memory and value._slot.layout() != target._slot.layout():
+                slot, own_slot = value._slot, target._slot
+                itself = slot.storage is own_slot.storage and slot.layout() == own_slot.layout()
+                if id(slot.storage) in memory and not itself:  # of this model too: it may be written before it is read
                     value = value.clone()
             else:
                 value = as_tensor(np.asarray(value).astype(target.dtype.numpy, copy=False), device=target.backend)

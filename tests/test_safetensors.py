@@ -1,0 +1,272 @@
+"""Checkpoints: what goes out comes back, a file is whole or absent, and a bad one is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from safetensors.numpy import load_file, save_file
+
+import tinyedge as te
+from tinyedge.backends import Backend
+from tinyedge.convert import read_metadata
+from tinyedge.errors import ArgumentError, CheckpointError, DtypeError
+
+DTYPES = ("float32", "float64", "int32", "int64", "bool")
+
+
+def raw(header: Any, body: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def entry(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@st.composite
+def values(draw: st.DrawFn) -> np.ndarray[Any, Any]:
+    """Arrays of every dtype and many shapes, some of them views that do not lie in C order."""
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    elements = st.integers(-(2**31), 2**31 - 1) if dtype.kind == "i" else None
+    array = draw(arrays.arrays(dtype, arrays.array_shapes(min_dims=0, min_side=0, max_side=4), elements=elements))
+    if draw(st.booleans()):
+        array = array.T
+    if array.ndim and draw(st.booleans()):
+        array = array[::-1]
+    return array
+
+
+@given(state=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values(), max_size=4))
+def test_arrays_come_back(state: dict[str, Any], tmp_path: Path, reference: Backend) -> None:
+    state.pop("__metadata__", None)
+    path = tmp_path / "state.safetensors"
+    te.save(state, path)
+    loaded = te.load(path)
+    assert set(loaded) == set(state)
+    for name, array in state.items():
+        assert loaded[name].dtype.name == array.dtype.name
+        np.testing.assert_array_equal(loaded[name].numpy(), array)
+        np.testing.assert_array_equal(load_file(path)[name], array)
+
+
+def test_tensors_come_back_from_views(tmp_path: Path, backend: Backend) -> None:
+    x = te.tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
+    state = {"x": x, "x.T": x.T, "row": x[1], "column": x[:, 2], "labels": te.tensor([1, 2]), "one": te.tensor(3.0)}
+    te.save(state, tmp_path / "a")
+    loaded = te.load_safetensors(tmp_path / "a")
+    for name, tensor in state.items():
+        assert loaded[name].dtype is tensor.dtype
+        assert loaded[name].backend is backend
+        np.testing.assert_array_equal(loaded[name].numpy(), tensor.numpy())
+    assert te.load(tmp_path / "a", device="numpy")["x"].device == "numpy"
+    assert load_file(tmp_path / "a")["labels"].dtype == np.int64
+
+
+def test_a_model_comes_back(tmp_path: Path, backend: Backend) -> None:
+    te.manual_seed(0)
+    model, other = te.models.lenet5(), te.models.lenet5()
+    te.save(model.state_dict(), str(tmp_path / "lenet.safetensors"), metadata={"epoch": "3"})
+    other.load_state_dict(te.load(str(tmp_path / "lenet.safetensors")))
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name].numpy(), value.numpy())
+    assert read_metadata(tmp_path / "lenet.safetensors") == {"epoch": "3"}
+
+
+def test_half_precision_becomes_float32(tmp_path: Path, reference: Backend) -> None:
+    numbers = np.array([[0.0, -1.5], [65504.0, 2.0**-24], [np.inf, -np.inf]], np.float16)
+    save_file({"x": numbers}, tmp_path / "half")
+    loaded = te.load(tmp_path / "half")["x"]
+    assert loaded.dtype is te.float32
+    np.testing.assert_array_equal(loaded.numpy(), numbers.astype(np.float32))
+
+    exact = np.array([1.0, -2.5, 0.0, np.inf, 3.0e38, 2.0**-126], np.float32).view(np.uint32) & 0xFFFF0000
+    body = (exact >> 16).astype("<u2").tobytes()
+    (tmp_path / "brain").write_bytes(raw({"x": entry("BF16", [2, 3], 0, 12)}, body))
+    loaded = te.load(tmp_path / "brain")["x"]
+    np.testing.assert_array_equal(loaded.numpy(), exact.view(np.float32).reshape(2, 3))
+
+
+def test_metadata_is_optional(tmp_path: Path, reference: Backend) -> None:
+    te.save({}, tmp_path / "empty")
+    assert te.load(tmp_path / "empty") == {}
+    assert read_metadata(tmp_path / "empty") == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "text"),
+    [
+        ([1], ArgumentError, "state dict"),
+        ({"x": [1.0]}, ArgumentError, "'x' must be a tensor"),
+        ({3: np.zeros(2)}, ArgumentError, "string"),
+        ({"\ud800": np.zeros(2)}, ArgumentError, "Unicode"),
+        ({"__metadata__": np.zeros(2)}, ArgumentError, "__metadata__"),
+        ({"x": np.zeros(2, np.complex64)}, DtypeError, "save('x')"),
+        ({"x": np.zeros(2, object)}, DtypeError, "save('x')"),
+    ],
+)
+def test_what_cannot_be_saved(state: Any, error: type[Exception], text: str, tmp_path: Path) -> None:
+    with pytest.raises(error) as caught:
+        te.save(state, tmp_path / "a")
+    assert text in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_save_leaves_everything_as_it_was(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Backend
+) -> None:
+    path = tmp_path / "state"
+    te.save({"x": np.zeros(3)}, path)
+    before = path.read_bytes()
+
+    def fail(*args: Any) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, fail)
+        with pytest.raises(OSError, match="disk is full"):
+            te.save({"x": np.ones(3)}, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_reaches_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Backend
+) -> None:
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("fsync"), fsync(file))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b))[1])
+    te.save({"x": np.zeros(3)}, tmp_path / "state")
+    assert events == ["fsync", "replace", "fsync"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path, reference: Backend) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    te.save({"x": np.zeros(3)}, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert set(te.load(tmp_path / "file")) == {"x"}
+
+
+def test_no_file_and_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        te.load(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        te.save({"x": np.zeros(2)}, tmp_path / "absent" / "a")
+
+
+BAD = {
+    "empty": b"",
+    "short": b"\x03",
+    "text": b"this is no checkpoint at all, but a text",
+    "huge_header": struct.pack("<Q", 2**63) + b"{}",
+    "header_past_the_end": struct.pack("<Q", 100) + b"{}",
+    "no_json": raw(b"{not json"),
+    "no_object": raw(b"[1, 2]"),
+    "deep": raw(b"[" * 100_000),
+    "pickle": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07hostile\x94.",
+    "zip": b"PK\x03\x04" + bytes(100),
+    "unknown_dtype": raw({"x": entry("Q7", [1], 0, 4)}, bytes(4)),
+    "unsupported_dtype": raw({"x": entry("U16", [2], 0, 4)}, bytes(4)),
+    "past_the_end": raw({"x": entry("F32", [4], 0, 16)}, bytes(8)),
+    "rest": raw({"x": entry("F32", [1], 0, 4)}, bytes(8)),
+    "overlap": raw({"x": entry("F32", [2], 0, 8), "y": entry("F32", [2], 4, 12)}, bytes(12)),
+    "wrong_size": raw({"x": entry("F32", [3], 0, 8)}, bytes(8)),
+    "negative": raw({"x": entry("F32", [-1], 0, 4)}, bytes(4)),
+    "backwards": raw({"x": entry("F32", [1], 4, 0)}, bytes(4)),
+    "overflow": raw({"x": entry("F32", [2**62, 2**62, 4], 0, 4)}, bytes(4)),
+    "huge_and_empty": raw({"x": entry("F32", [2**63, 2**63, 0], 0, 0)}),
+    "many_dims": raw({"x": entry("F32", [1] * 100, 0, 4)}, bytes(4)),
+    "metadata": raw({"__metadata__": {"a": 1}, "x": entry("F32", [1], 0, 4)}, bytes(4)),
+    "int64_too_large": raw({"x": entry("I64", [1], 0, 8)}, struct.pack("<q", 2**40)),
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_bad_files_are_refused_by_name(content: bytes, tmp_path: Path, reference: Backend) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        te.load(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.got
+
+
+def test_an_element_type_that_tinyedge_does_not_have_is_named(tmp_path: Path, reference: Backend) -> None:
+    (tmp_path / "a").write_bytes(BAD["unsupported_dtype"])
+    with pytest.raises(CheckpointError, match=r"'x' has the element type U16"):
+        te.load(tmp_path / "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("no endless device here")
+    with pytest.raises(CheckpointError, match="regular file"):
+        te.load("/dev/zero")
+
+
+WHOLE = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int64(7), "mask": np.array([True, False])}
+
+
+def damaged_is_refused_or_loads(path: Path, content: bytes) -> bool:
+    """Whether it was refused; anything but tensors and CheckpointError is raised."""
+    path.write_bytes(content)
+    try:
+        loaded = te.load(path)
+        read_metadata(path)
+    except CheckpointError as error:
+        if str(path) not in str(error):
+            raise
+        return True
+    assert all(isinstance(value, te.Tensor) for value in loaded.values())
+    return False
+
+
+def test_every_truncation_is_refused(tmp_path: Path, reference: Backend) -> None:
+    path = tmp_path / "a"
+    te.save(WHOLE, path, metadata={"a": "b"})
+    content = path.read_bytes()
+    for length in range(len(content)):
+        assert damaged_is_refused_or_loads(path, content[:length])
+
+
+def test_every_flipped_bit_of_the_header_is_survived(tmp_path: Path, reference: Backend) -> None:
+    path = tmp_path / "a"
+    te.save(WHOLE, path, metadata={"a": "b"})
+    content = path.read_bytes()
+    refused = 0
+    for position in range(8 + int.from_bytes(content[:8], "little")):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            refused += damaged_is_refused_or_loads(path, bytes(flipped))
+    assert refused > position * 4
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=100)
+def test_random_damage_is_survived(seed: int, tmp_path: Path, reference: Backend) -> None:
+    path = tmp_path / "a"
+    te.save(WHOLE, path)
+    content, random = bytearray(path.read_bytes()), Random(seed)
+    for _ in range(random.randint(1, 6)):
+        at = random.randrange(len(content) + 1)
+        match random.randrange(3):
+            case 0:
+                content[at : at + random.randint(0, 8)] = random.randbytes(random.randint(0, 8))
+            case 1:
+                content[at : at + 1] = random.choice(b'0123456789{}[]:,"FIUB-').to_bytes(1, "little")
+            case 2:
+                content[at:at] = content[: random.randint(0, 40)]
+    damaged_is_refused_or_loads(path, bytes(content))
