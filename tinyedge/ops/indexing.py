@@ -16,6 +16,7 @@ from tinyedge.dtypes import bool_, int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ops.elementwise import where
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call
@@ -382,9 +383,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 @public
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """``gather`` after both were broadcast in every dim but ``dim``; without one, from the flat input."""
+    """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end.
+
+    Without ``dim``, from the flat input by the flat indices.
+    """
     if dim is None:
-        return gather(input.reshape(-1), 0, indices.reshape(-1))
+        return take_along_dim(input.reshape(-1), indices.reshape(-1), 0)
     if input.ndim != indices.ndim:
         raise ShapeError("take_along_dim", "as many dims on both", f"got {input.shape} and {indices.shape}")
     dim = normalize_axis("take_along_dim", dim, input.ndim)
@@ -394,6 +398,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
     common = broadcast("take_along_dim", with_dim(input.shape, 1), with_dim(indices.shape, 1))
     wide = input.expand(with_dim(common, input.shape[dim]))
+    indices = where(indices < 0, indices + input.shape[dim], indices)
     return gather(wide, dim, indices.expand(with_dim(common, indices.shape[dim])))
 
 

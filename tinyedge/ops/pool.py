@@ -269,12 +269,16 @@ def _sample(random: Random) -> tuple[Shape, dict[str, Any]]:
     return (*lead, random.randint(0, 6), random.randint(0, 9)), attrs
 
 
-def _windows(call_name: str, kernel_size: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
+def _empty(stride: Size | None) -> bool:
+    """Whether the stride is left out, so that windows lie side by side."""
+    return stride is None or (not isinstance(stride, int) and len(stride) == 0)
+
+
+def _windows(call_name: str, kernel_size: Size, stride: Any, padding: Size) -> dict[str, Any]:
     kernel = pair(call_name, "kernel_size", kernel_size, 1)
-    empty = stride is None or (not isinstance(stride, int) and len(stride) == 0)
     return {
         "kernel_size": kernel,
-        "stride": kernel if empty or stride is None else pair(call_name, "stride", stride, 1),
+        "stride": kernel if _empty(stride) else pair(call_name, "stride", stride, 1),
         "padding": pair(call_name, "padding", padding),
     }
 
@@ -313,15 +317,13 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """``max_pool2d`` along the last dim of (N, C, L) or (C, L)."""
-    row = _row("max_pool1d", input)
-    step = _one("stride", stride) if stride else None
-    window = (_one("kernel_size", kernel_size), step, _one("padding", padding), _one("dilation", dilation))
+    call_name = "max_pool1d"
     y, indices = max_pool2d(
-        row,
-        (1, window[0]),
-        None if window[1] is None else (1, window[1]),
-        (0, window[2]),
-        (1, window[3]),
+        _row(call_name, input),
+        _wide(call_name, "kernel_size", kernel_size, 1),
+        None if _empty(stride) else _wide(call_name, "stride", stride, 1),
+        _wide(call_name, "padding", padding, 0),
+        _wide(call_name, "dilation", dilation, 1),
         ceil_mode,
         return_indices=True,
     )
@@ -336,11 +338,12 @@ def _row(call_name: str, input: Tensor) -> Tensor:
     return input.unsqueeze(-2)
 
 
-def _one(name: str, value: Size) -> int:
+def _wide(call_name: str, name: str, value: Any, beside: int) -> Pair:
+    """A number along the last dim, with ``beside`` for the height of one."""
     values = (value,) if isinstance(value, int) else tuple(value)
     if len(values) != 1:
-        raise ArgumentError("pool1d", f"{name} must be an int", f"got {value!r}")
-    return values[0]
+        raise ArgumentError(call_name, f"{name} must be an int", f"got {value!r}")
+    return beside, values[0]
 
 
 class AvgPool2d(Op):
@@ -469,10 +472,15 @@ def avg_pool1d(
     count_include_pad: bool = True,
 ) -> Tensor:
     """``avg_pool2d`` along the last dim of (N, C, L) or (C, L)."""
-    row = _row("avg_pool1d", input)
-    step = (1, _one("stride", stride)) if stride else None
-    window = (1, _one("kernel_size", kernel_size)), step, (0, _one("padding", padding))
-    return avg_pool2d(row, *window, ceil_mode, count_include_pad).squeeze(-2)
+    call_name = "avg_pool1d"
+    return avg_pool2d(
+        _row(call_name, input),
+        _wide(call_name, "kernel_size", kernel_size, 1),
+        None if _empty(stride) else _wide(call_name, "stride", stride, 1),
+        _wide(call_name, "padding", padding, 0),
+        ceil_mode,
+        count_include_pad,
+    ).squeeze(-2)
 
 
 def _adaptive_outputs(call_name: str, x: Spec, output_size: Pair) -> Shape:
