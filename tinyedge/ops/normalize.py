@@ -10,9 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
-from tinyedge.kernels.lower import map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import FORWARD, Elementwise, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
@@ -70,31 +68,6 @@ def _fitting(name: str, argument: str, value: Tensor | None, shape: Shape, input
 
 
 # Batch normalization
-
-
-class _Seen(NamedTuple):
-    """An array as a lowering sees it."""
-
-    dtype: DType
-    shape: Shape
-    strides: Shape
-
-
-def _broadcast_channels(step: Step, full: Shape, extra: Sequence[str] = ()) -> Step:
-    """``step`` for a map over ``full``: what has one element a channel is seen as (channels, 1, ...).
-
-    ``extra`` names further such arrays that the map reads: scratch, and what earlier kernels of the step wrote.
-    """
-    channels = full[1]
-    dtype = next(slot.dtype for slot in step.slots.values() if slot is not None)
-    seen: dict[str, Any] = {name: _Seen(dtype, (channels,), (1,)) for name in extra}
-    seen.update((name, slot) for name, slot in step.slots.items() if slot is not None)
-    tail = (1,) * (len(full) - 2)
-    for name, slot in seen.items():
-        if slot.shape != full:
-            seen[name] = _Seen(slot.dtype, (channels, *tail), (slot.strides[0], *tail))
-    reads = (*step.read_names(), *extra)
-    return Step(step.op, step.direction, step.attrs, step.scalars, seen, reads, step.writes)
 
 
 class _Parts(NamedTuple):
@@ -159,11 +132,16 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
     return [first, second]
 
 
-def _affine(step: Step) -> str:
-    """The C expression of a normalized element."""
-    weight = "weight * " if step.slots["weight"] is not None else ""
-    bias = " + bias" if step.slots["bias"] is not None else ""
-    return f"(x - mean) * ({weight}rsqrt(var + eps)){bias}"
+def _walk_kernel(step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...]) -> KernelSpec:
+    """A kernel that goes over every element, part by part."""
+    parts = _Parts.of(full, device)
+    global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
+    constants = {"real": step.slots[buffers[0]].dtype.ctype, **walk}
+    return KernelSpec(kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants)
+
+
+def _present(step: Step, *names: str) -> tuple[str, ...]:
+    return tuple(name for name in names if step.slots[name] is not None)
 
 
 def _channel(values: Any, rank: int) -> Any:
@@ -240,8 +218,8 @@ class BatchNorm(Op):
             constants={"real": ctype, "lanes": 1, "width": 1},
             scratch=scratch,
         )
-        seen = _broadcast_channels(step, full, ("mean", "var"))
-        return [first, second, map_kernel(seen, device, {"y": _affine(step)}, AFFINE)]
+        buffers = ("x", "mean", "var", *_present(step, "weight", "bias"), "y")
+        return [first, second, _walk_kernel(step, device, "batch_norm_forward", full, buffers)]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -249,10 +227,8 @@ class BatchNorm(Op):
         center = step.wants("dx")
         kernels = _sum_kernels(step, device, full, center)
         if center:
-            weight = "weight * " if step.slots["weight"] is not None else ""
-            text = f"({weight}rsqrt(var + eps)) * (dy - plain_mean - (x - mean) * slope)"
-            seen = _broadcast_channels(step, full, ("plain_mean", "slope"))
-            kernels.append(map_kernel(seen, device, {"dx": text}, AFFINE))
+            buffers = ("dy", "x", "mean", "var", *_present(step, "weight"), "plain_mean", "slope", "dx")
+            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
         return kernels
 
     @staticmethod
@@ -310,17 +286,16 @@ class FrozenBatchNorm(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        seen = _broadcast_channels(step, step.slots["x"].shape)
-        return [map_kernel(seen, device, {"y": _affine(step)}, AFFINE)]
+        buffers = ("x", "mean", "var", *_present(step, "weight", "bias"), "y")
+        return [_walk_kernel(step, device, "batch_norm_forward", step.slots["x"].shape, buffers)]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
         full = step.slots["dy"].shape
         kernels = []
         if step.wants("dx"):
-            weight = "weight * " if step.slots["weight"] is not None else ""
-            seen = _broadcast_channels(step, full)
-            kernels.append(map_kernel(seen, device, {"dx": f"dy * ({weight}rsqrt(var + eps))"}, AFFINE))
+            buffers = ("dy", "var", *_present(step, "weight"), "dx")
+            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
         if step.wants("dweight") or step.wants("dbias"):
             kernels += _sum_kernels(step, device, full, center=False)
         return kernels
