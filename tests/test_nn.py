@@ -443,6 +443,8 @@ LAYERS: list[tuple[nn.Module | Any, tuple[int, ...], Any]] = [
     (lambda: nn.Softmax(-1), (2, 3), lambda x: F.softmax(x, -1)),
     (lambda: nn.LogSoftmax(1), (2, 3), lambda x: F.log_softmax(x, 1)),
     (lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=True), (1, 2, 6, 5), lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True)),
+    (lambda: nn.MaxPool1d(3, 1), (1, 2, 6), lambda x: F.max_pool1d(x, 3, 1)),
+    (lambda: nn.AvgPool1d(3, padding=1), (1, 2, 6), lambda x: F.avg_pool1d(x, 3, padding=1)),
     (lambda: nn.AvgPool2d((2, 1)), (1, 2, 6, 5), lambda x: F.avg_pool2d(x, (2, 1))),
     (lambda: nn.AdaptiveAvgPool2d((1, None)), (1, 2, 6, 5), lambda x: x.mean(2, keepdim=True)),
     (lambda: nn.AdaptiveMaxPool2d(1), (1, 2, 6, 5), lambda x: x.amax((2, 3), keepdim=True)),
@@ -480,6 +482,10 @@ def test_layers_with_weights_compute_what_they_say(backend: Backend) -> None:
     same, one = nn.Conv2d(2, 4, 3, padding="same", groups=2), nn.Conv2d(2, 4, 3, padding=1, groups=2)
     one.load_state_dict(same.state_dict())
     np.testing.assert_array_equal(same(image).detach().numpy(), one(image).detach().numpy())
+    line = nn.Conv1d(2, 4, 3, padding=2, dilation=2, groups=2)
+    assert "Conv1d(2, 4, kernel_size=(3,), stride=(1,), padding=(2,), dilation=(2,), groups=2)" in repr(line)
+    expected = F.conv1d(image[0, :, 0], line.weight, line.bias, 1, 2, 2, 2)
+    np.testing.assert_array_equal(line(image[0, :, 0]).detach().numpy(), expected.detach().numpy())
     assert nn.Conv2d(2, 3, 3, padding="valid", stride=2)(image).shape == (1, 3, 2, 2)
 
 
@@ -499,6 +505,9 @@ def test_losses_call_their_functions(backend: Backend) -> None:
     pairs = [
         (nn.MSELoss()(x, y), F.mse_loss(x, y)),
         (nn.L1Loss(reduction="sum")(x, y), F.l1_loss(x, y, reduction="sum")),
+        (nn.SmoothL1Loss(beta=0.5)(x, y), F.smooth_l1_loss(x, y, beta=0.5)),
+        (nn.HuberLoss(delta=0.5)(x, y), F.huber_loss(x, y, delta=0.5)),
+        (nn.BCELoss()(y, y), F.binary_cross_entropy(y, y)),
         (nn.BCEWithLogitsLoss(pos_weight=weight)(x, y), F.binary_cross_entropy_with_logits(x, y, pos_weight=weight)),
         (nn.CrossEntropyLoss(weight, label_smoothing=0.1)(x, labels),
          F.cross_entropy(x, labels, weight, label_smoothing=0.1)),
@@ -519,6 +528,7 @@ def test_losses_call_their_functions(backend: Backend) -> None:
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups must divide"),
         (lambda: nn.Conv2d(0, 4, 3), "in_channels must be an int of at least 1"),
         (lambda: nn.Conv2d(1, 1, (1, 2, 3)), "kernel_size"),
+        (lambda: nn.Conv1d(1, 1, (3, 3)), "Conv1d: kernel_size"),
         (lambda: nn.GroupNorm(3, 4), "num_groups must divide"),
         (lambda: nn.Dropout(1.5), "[0, 1]"),
         (lambda: nn.Embedding(4, 2, padding_idx=4), "padding_idx"),

@@ -310,14 +310,18 @@ def _reset_weight_and_bias(weight: Parameter, bias: Parameter | None) -> None:
         init.uniform_(bias, -bound, bound)
 
 
-class Conv2d(Module):
-    """Two-dimensional convolution (cross-correlation).
+def _sizes(call: str, dims: int, name: str, value: Size, minimum: int = 0) -> tuple[int, ...]:
+    """``value`` for each of ``dims``."""
+    if dims == 2:
+        return pair(call, name, value, minimum)
+    (size,) = value if isinstance(value, tuple) and len(value) == 1 else (value,)
+    if not isinstance(size, int) or size < minimum:
+        raise ArgumentError(call, f"{name} must be an int of at least {minimum}", f"got {value!r}")
+    return (size,)
 
-    Shapes: x (batch, in_channels, height, width), or without batch;
-            weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
-    """
 
+class _Conv(Module):
+    dims = 2
     weight: Parameter
     bias: Parameter | None
 
@@ -336,33 +340,34 @@ class Conv2d(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        _positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        call = type(self).__name__
+        _positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
-                "Conv2d",
+                call,
                 "groups must divide both channel counts",
                 f"got {in_channels}, {out_channels} and groups={groups}",
             )
         if padding_mode != "zeros":
             raise ArgumentError(
-                "Conv2d", 'padding_mode must be "zeros"', f"got {padding_mode!r}", "Pad with F.pad before it."
+                call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "Pad with F.pad before it."
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride = pair("Conv2d", "stride", stride, 1)
-        self.dilation = pair("Conv2d", "dilation", dilation, 1)
+        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = _sizes(call, self.dims, "stride", stride, 1)
+        self.dilation = _sizes(call, self.dims, "dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
-        self.padding: tuple[int, int] | str
+        self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ArgumentError("Conv2d", 'padding must be "same", "valid", or ints', f"got {padding!r}")
-            if padding == "same" and self.stride != (1, 1):
-                raise ArgumentError("Conv2d", 'padding="same" needs stride 1', f"got stride={self.stride}")
+                raise ArgumentError(call, 'padding must be "same", "valid", or ints', f"got {padding!r}")
+            if padding == "same" and self.stride != (1,) * self.dims:
+                raise ArgumentError(call, 'padding="same" needs stride 1', f"got stride={self.stride}")
             self.padding = padding
         else:
-            self.padding = pair("Conv2d", "padding", padding)
+            self.padding = _sizes(call, self.dims, "padding", padding)
         self.weight = _parameter((out_channels, in_channels // groups, *self.kernel_size), device, dtype)
         self.register_parameter("bias", _parameter((out_channels,), device, dtype) if bias else None)
         self.reset_parameters()
@@ -370,20 +375,43 @@ class Conv2d(Module):
     def reset_parameters(self) -> None:
         _reset_weight_and_bias(self.weight, self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0, 0):
+        if self.padding != (0,) * self.dims:
             text += f", padding={self.padding}"
-        if self.dilation != (1, 1):
+        if self.dilation != (1,) * self.dims:
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
         if self.bias is None:
             text += ", bias=False"
         return text
+
+
+class Conv1d(_Conv):
+    """One-dimensional convolution (cross-correlation).
+
+    Shapes: x (batch, in_channels, length), or without batch;
+            weight (out_channels, in_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    """
+
+    dims = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2d(_Conv):
+    """Two-dimensional convolution (cross-correlation).
+
+    Shapes: x (batch, in_channels, height, width), or without batch;
+            weight (out_channels, in_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class Embedding(Module):
@@ -782,9 +810,7 @@ class LogSoftmax(_AlongDim):
 # Pooling
 
 
-class MaxPool2d(Module):
-    """The largest value in each window."""
-
+class _MaxPool(Module):
     def __init__(
         self,
         kernel_size: Size,
@@ -802,11 +828,6 @@ class MaxPool2d(Module):
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, input: Tensor) -> Any:
-        return F.max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-        )
-
     def extra_repr(self) -> str:
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
@@ -814,8 +835,51 @@ class MaxPool2d(Module):
         )
 
 
+class MaxPool1d(_MaxPool):
+    """The largest value in each window of (batch, channels, length)."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool1d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+
+class MaxPool2d(_MaxPool):
+    """The largest value in each window of (batch, channels, height, width)."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+
+class AvgPool1d(Module):
+    """The mean of each window of (batch, channels, length)."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _sizes("AvgPool1d", 1, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else _sizes("AvgPool1d", 1, "stride", stride, 1)
+        self.padding = _sizes("AvgPool1d", 1, "padding", padding)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
 class AvgPool2d(Module):
-    """The mean of each window."""
+    """The mean of each window of (batch, channels, height, width)."""
 
     def __init__(
         self,
@@ -901,6 +965,28 @@ class L1Loss(_Loss):
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
+class SmoothL1Loss(_Loss):
+    """The squared difference below ``beta``, the absolute one above, reduced."""
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
+
+
+class HuberLoss(_Loss):
+    """The squared difference below ``delta``, ``delta`` times the absolute one above, reduced."""
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
+
+
 class CrossEntropyLoss(_Loss):
     """Negative log-likelihood of the target under the softmax of the input."""
 
@@ -942,6 +1028,19 @@ class NLLLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.nll_loss(input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
+
+
+class BCELoss(_Loss):
+    """Binary cross entropy of probabilities."""
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
