@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -52,6 +53,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(CHOICE)  # pytest's own header is not shown with -q
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of the comparison with PyTorch, if it ran."""
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, value in getattr(report, "user_properties", ())
+        if key == "against torch"
+    ]
+    if rows:
+        terminalreporter.section("samples of PyTorch")
+        terminalreporter.write_line(f"{'function':36} {'backend':10} {'agree':>7} {'refused':>7} {'wrong':>7}")
+        for label, backend_name, *counts in sorted(rows):
+            terminalreporter.write_line(f"{label:36} {backend_name:10}" + "".join(f" {count:7}" for count in counts))
+        totals = [sum(row[column] for row in rows) for column in (2, 3, 4)]
+        terminalreporter.write_line(f"{'all':47}" + "".join(f" {total:7}" for total in totals))
 
 
 @pytest.fixture(scope="session", autouse=True)

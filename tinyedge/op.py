@@ -130,6 +130,11 @@ class Op:
         return cls.saves
 
     @classmethod
+    def walks(cls, strides: Shape) -> bool:
+        """Whether the kernels can read what lies so, saved values and gradients too; otherwise they get a contiguous copy."""
+        return cls.strided
+
+    @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         raise NotImplementedError
 

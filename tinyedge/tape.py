@@ -30,7 +30,7 @@ MAX_ELEMENTS = 2**31 - 1
 class Storage:
     """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place."""
 
-    __slots__ = ("__weakref__", "backend", "buffer", "history", "nbytes", "version")
+    __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "version")
 
     def __init__(self, backend: Backend, nbytes: int) -> None:
         self.backend = backend
@@ -38,6 +38,7 @@ class Storage:
         self.buffer = backend.allocate(nbytes)
         self.nbytes = nbytes
         self.version = 0
+        self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
         backend.memory.add(nbytes)
 
@@ -352,11 +353,10 @@ def record(
 
 def launch_step(step: Step) -> None:
     """Run a step, after the reads that its kernels cannot walk as they lie were made contiguous."""
-    if not step.op.strided:
-        for name in step.reads:
-            slot = step.slots[name]
-            if type(slot) is Slot and not slot.contiguous:
-                step.slots[name] = _copy(slot)
+    for name in step.reads:
+        slot = step.slots[name]
+        if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
+            step.slots[name] = _copy(slot)
     if any(slot.numel for slot in step.written()):
         step.run()
 

@@ -104,6 +104,7 @@ class Extreme(Reduction):
     """Amax and Amin: equal elements share the gradient, so how many there are is a second output."""
 
     outputs = ("y", "ties")
+    hidden = ("ties",)
     saves = ("x", "y", "ties")
 
     @classmethod

@@ -1,0 +1,194 @@
+"""PyTorch's own sample inputs, through tinyedge: a value or a gradient may be refused, but never be wrong.
+
+"""PyTorch's own samples, through tinyedge: a value or a gradient may be refused, but never be wrong.
+OpInfo of that name are called in both, forward and gradients. A call that tinyedge refuses, with an error of its own or
+because it has no such parameter, is counted; the table at the end of the run shows how often.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge.backends import Backend
+from tinyedge.errors import TinyedgeError
+from tinyedge.op import functions
+from tinyedge.tensor import Tensor
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore"),  # PyTorch's test helpers warn about PyTorch's own deprecations
+]
+
+MAX_SAMPLES = 40
+RTOL, ATOL = 1e-4, 2e-5  # PyTorch's own are 1.3e-6 and 1e-5, for a result of the same algorithm
+RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
+RANDOM |= {"randn_like", "randperm", "uniform_"}
+"""Functions whose values are not determined: dtype and shape are compared."""
+
+METHODS = [
+    name for name in vars(Tensor) if callable(getattr(Tensor, name)) and (name[0] != "_" or name.startswith("__r"))
+]
+NAMES = sorted({*functions, *METHODS, "__getitem__", "T", "mT"} - {"__repr__"})
+
+
+@functools.cache
+def op_infos() -> dict[str, list[Any]]:
+    """PyTorch's OpInfos by the last part of their names."""
+    pytest.importorskip("torch")
+    pytest.importorskip("expecttest")
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    found: dict[str, list[Any]] = {}
+    for info in op_db:
+        if info.name.count(".") == 0 or info.name.startswith("nn.functional."):
+            found.setdefault(info.name.rpartition(".")[2], []).append(info)
+    return found
+
+
+def callables(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    if name in ("T", "mT"):
+        yield name, lambda x: getattr(x, name)
+    elif name in functions:
+        yield name, functions[name]
+    if name in METHODS or name == "__getitem__":
+        yield f"Tensor.{name}", lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
+
+
+def samples_of(info: Any) -> list[Any]:
+    """At most MAX_SAMPLES float32 samples, from the whole range of those that there are; the same in each run."""
+    import torch
+
+    torch.manual_seed(0)
+    samples = list(info.sample_inputs("cpu", torch.float32, requires_grad=info.supports_autograd))
+    stride = -(-len(samples) // MAX_SAMPLES)
+    return samples[::stride]
+
+
+class Translation:
+    """Arguments of PyTorch as arguments of tinyedge, and the tensors among them that ask for gradients."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.pairs: list[tuple[Any, Tensor]] = []
+
+    def __call__(self, item: Any) -> Any:
+        import torch
+
+        if isinstance(item, torch.Tensor):
+            made = te.tensor(item.detach().resolve_neg().numpy().copy(), device=self.backend)
+            if item.requires_grad:
+                made.requires_grad_()
+                self.pairs.append((item, made))
+            return made
+        if isinstance(item, torch.Size):
+            return tuple(item)
+        if isinstance(item, (list, tuple)):
+            return type(item)(self(part) for part in item)
+        if isinstance(item, dict):
+            return {key: self(value) for key, value in item.items()}
+        if isinstance(item, torch.dtype):
+            return str(item).removeprefix("torch.")
+        if isinstance(item, torch.device) or item == "cpu":
+            return self.backend.name
+        return item
+
+
+def flat(result: Any) -> list[Any]:
+    if isinstance(result, (list, tuple)):
+        return [leaf for part in result for leaf in flat(part)]
+    return [result]
+
+
+def is_refusal(error: Exception) -> bool:
+    """tinyedge's own errors, and Python's for a parameter that a function does not have."""
+    text = str(error)
+    return isinstance(error, TinyedgeError) or (
+        isinstance(error, TypeError)
+        and any(part in text for part in ("unexpected keyword", "positional argument", "required keyword-only"))
+    )
+
+
+def difference(what: str, got: Any, expected: Any, values: bool) -> str:
+    """What is wrong with ``got``, or ""."""
+    import torch
+
+    if not isinstance(expected, torch.Tensor):
+        return "" if got == pytest.approx(expected, rel=RTOL, nan_ok=True) else f"{what} is {got}, expected {expected}"
+    if tuple(got.shape) != tuple(expected.shape):
+        return f"{what} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    if got.dtype.name != str(expected.dtype).removeprefix("torch."):
+        return f"{what} is {got.dtype.name}, expected {expected.dtype}"
+    if values:
+        mine, theirs = got.detach().numpy(), expected.detach().numpy()
+        if not np.allclose(mine, theirs, RTOL, ATOL, equal_nan=True):
+            return f"{what} is {mine.reshape(-1)[:6]}, expected {theirs.reshape(-1)[:6]}"
+    return ""
+
+
+def compare(function: Callable[..., Any], info: Any, sample: Any, backend: Backend, values: bool) -> str:
+    """What is wrong with one call, or ""; raises what the call raises."""
+    import torch
+
+    translate = Translation(backend)
+    arguments = translate((sample.input, *sample.args))
+    keywords = translate(sample.kwargs)
+    got = flat(function(*arguments, **keywords))
+    expected = flat(info.op(sample.input, *sample.args, **sample.kwargs))
+    if len(got) != len(expected):
+        return f"{len(got)} results, expected {len(expected)}"
+    for mine, theirs in zip(got, expected, strict=True):
+        if text := difference("the result", mine, theirs, values):
+            return text
+    floating = [k for k, y in enumerate(expected) if isinstance(y, torch.Tensor) and y.requires_grad]
+    if not values or not floating:
+        return ""
+    random = np.random.default_rng(0)
+    seeds = {k: random.uniform(0.5, 1.5, tuple(expected[k].shape)).astype(str(expected[k].dtype)[6:]) for k in floating}
+    leaves = [leaf for leaf, _ in translate.pairs]
+    wanted = torch.autograd.grad(
+        [expected[k] for k in floating],
+        leaves,
+        [torch.from_numpy(np.asarray(seeds[k])) for k in floating],
+        allow_unused=True,
+    )
+    for k in floating:
+        if got[k].requires_grad:
+            got[k].backward(te.tensor(seeds[k], device=backend), retain_graph=True)
+    for number, ((leaf, mine), theirs) in enumerate(zip(translate.pairs, wanted, strict=True)):
+        theirs = torch.zeros_like(leaf) if theirs is None else theirs
+        grad = mine.grad if mine.grad is not None else te.tensor(np.zeros(mine.shape, mine.dtype.numpy), device=backend)
+        if text := difference(f"gradient {number}", grad, theirs, True):
+            return text
+    return ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_of_torch(name: str, backend: Backend, record_property: Callable[[str, object], None]) -> None:
+    infos = op_infos().get(name)
+    if not infos:
+        pytest.skip("PyTorch has no samples for it")
+    for label, function in callables(name):
+        agree, refused, wrong = 0, 0, []
+        for info in infos:
+            if info.name.startswith("nn.functional.") and label.startswith("Tensor."):
+                continue
+            for sample in samples_of(info):
+                try:
+                    text = compare(function, info, sample, backend, values=name not in RANDOM)
+                except Exception as error:
+                    if is_refusal(error):
+                        refused += 1
+                        continue
+                    text = f"{type(error).__name__}: {error}"
+                if text:
+                    wrong.append(f"{label}({sample.input!r:.200}, {sample.args!r:.200}, {sample.kwargs}): {text:.400}")
+                else:
+                    agree += 1
+        record_property("against torch", (label, backend.name, agree, refused, len(wrong)))
+        assert not wrong, f"{len(wrong)} of {len(wrong) + agree + refused} samples:\n" + "\n".join(wrong[:4])
