@@ -50,8 +50,8 @@ def _function(name: str) -> Any:
 class Tensor:
     """A multi-dimensional array on a backend, with the history that ``backward`` walks.
 
-    Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument order and
-    semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N".
+    Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
+    order and semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N".
     """
 
     __slots__ = ("__dict__", "__weakref__", "_grad", "_slot")
@@ -211,8 +211,9 @@ class Tensor:
         """Add the gradient of this tensor into every leaf that it was computed from.
 
         Shapes: gradient has this tensor's shape; it may be left out if that holds one element.
-        Errors: AutogradError if nothing here needs a gradient, if the graph was walked before without ``retain_graph``, or if a
-                value that was saved for the gradient was changed in place. ShapeError if ``gradient`` does not fit.
+        Errors: AutogradError if nothing here needs a gradient, if the graph was walked before without ``retain_graph``,
+                or if a value that was saved for the gradient was changed in place. ShapeError if ``gradient`` does not
+                fit.
         """
         slot = self._slot
         if not slot.requires_grad:
@@ -250,9 +251,7 @@ class Tensor:
     def numpy(self) -> npt.NDArray[Any]:
         """The values as a NumPy array, copied from the device."""
         if self.requires_grad:
-            raise AutogradError(
-                "numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy()."
-            )
+            raise AutogradError("numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy().")
         slot = self._slot
         if not slot.contiguous:
             slot = self.contiguous()._slot
@@ -743,17 +742,34 @@ def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:
 
 def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     backend.check_dtype(dtype)
-    if dtype is dtypes.int64 and values.size and (values.min() < INT32.min or values.max() > INT32.max):
-        bad = values.max() if values.max() > INT32.max else values.min()
-        raise IndexRangeError(
-            "tensor",
-            f"int64 values must fit into int32, as they are stored on a device: [{INT32.min}, {INT32.max}]",
-            f"got {bad}",
-            "Keep such values in NumPy.",
-        )
+    bounds = None
+    if dtypes.category(dtype) == 1 and values.size:
+        bounds = int(values.min()), int(values.max())
+        if bounds[0] < INT32.min or bounds[1] > INT32.max:
+            raise IndexRangeError(
+                "tensor",
+                f"int64 values must fit into int32, as they are stored on a device: [{INT32.min}, {INT32.max}]",
+                f"got {bounds[1] if bounds[1] > INT32.max else bounds[0]}",
+                "Keep such values in NumPy.",
+            )
     slot = new_slot(backend, dtype, values.shape)
     backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    slot.storage.bounds = bounds
     return Tensor._wrap(slot)
+
+
+def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None) -> None:
+    """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
+
+    The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
+    """
+    storage = indices._slot.storage
+    if storage.bounds is None or storage.version:
+        return
+    for bound in storage.bounds:
+        if not 0 <= bound < size and bound != ignored:
+            also = "" if ignored is None else f", or {ignored}, which is ignored"
+            raise IndexRangeError(call, f"indices must be in [0, {size}){also}", f"one is {bound}")
 
 
 def _backend(device: str | Backend | None) -> Backend:

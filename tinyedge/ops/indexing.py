@@ -1,7 +1,7 @@
 """Elements by integer index: embedding, index_select, gather, one_hot.
 
-A device cannot raise: on OpenCL an index outside its range reads nothing; it gives NaN (0 for integers) forward and no
-gradient. The numpy backend raises IndexRangeError at once, so that is where to look for a wrong index.
+An index outside its range raises IndexRangeError where it is known: from the host, and on the numpy backend. One that an
+OpenCL device computed reads nothing there; it gives NaN (0 for integers) forward and no gradient.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.elementwise import where
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
 from tinyedge.tape import Step
-from tinyedge.tensor import Tensor, call
+from tinyedge.tensor import Tensor, call, check_indices
 
 Array = np.ndarray[Any, Any]
 TEMPLATE = "indexing.cl.jinja"
@@ -169,7 +169,7 @@ def embedding(
 
     Shapes: input (...) int64 or int32; weight (num_embeddings, embedding_dim); returns (..., embedding_dim).
     Saves:  input.
-    Errors: IndexRangeError on the numpy backend if an index is outside [0, num_embeddings); on OpenCL its row is NaN.
+    Errors: IndexRangeError if an index is outside [0, num_embeddings); of one that a device computed the row is NaN.
             ArgumentError for max_norm and sparse, which are not supported.
     """
     if max_norm is not None:
@@ -184,6 +184,7 @@ def embedding(
             limits = f"padding_idx must be in [{-weight.shape[0]}, {weight.shape[0]})"
             raise ArgumentError("embedding", limits, f"got {padding_idx}")
         ignored = padding_idx % weight.shape[0]
+    check_indices("embedding", input, weight.shape[0] if weight.shape else 0)
     return call(Embedding, input, weight, ignored=ignored, by_frequency=bool(scale_grad_by_freq))
 
 
@@ -245,11 +246,12 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
     Shapes: index (n,) or () of int64 or int32; returns input's shape with n in place of ``dim``.
     Saves:  index.
-    Errors: IndexRangeError on the numpy backend if an index is outside [0, size); on OpenCL its entries are NaN.
+    Errors: IndexRangeError if an index is outside [0, size); of one that a device computed the entries are NaN.
     """
     dim = normalize_axis("index_select", dim, input.ndim)
     if input.ndim == 0:
         return call(IndexSelect, input.reshape(1), index, dim=0).reshape(())
+    check_indices("index_select", index, input.shape[dim])
     return call(IndexSelect, input, index, dim=dim)
 
 
@@ -373,11 +375,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
     Shapes: index has input's rank, and is nowhere longer but along ``dim``; returns index's shape.
     Saves:  index.
-    Errors: IndexRangeError on the numpy backend if an index is outside [0, size); on OpenCL its element is NaN.
+    Errors: IndexRangeError if an index is outside [0, size); of one that a device computed the element is NaN.
     """
     dim = normalize_axis("gather", dim, input.ndim)
     if input.ndim <= 1 and index.ndim <= 1:  # one line: index_select sums its gradient in parallel
         return index_select(input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
+    check_indices("gather", index, input.shape[dim])
     return call(Gather, input, index, dim=dim)
 
 
@@ -442,7 +445,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Without ``num_classes`` it is one more than the largest class, which is read from the device.
 
     Shapes: tensor (...) int64 or int32; returns (..., num_classes).
-    Errors: IndexRangeError on the numpy backend if a class is outside [0, num_classes); on OpenCL its row is all 0.
+    Errors: IndexRangeError if a class is outside [0, num_classes); of one that a device computed the row is all 0.
     """
     _check_index("one_hot", tensor._slot.spec)
     if num_classes == -1:
@@ -453,4 +456,5 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(values.max()) + 1
     if num_classes < 1:
         raise ArgumentError("one_hot", "num_classes must be at least 1, or -1", f"got {num_classes}")
+    check_indices("one_hot", tensor, num_classes)
     return call(OneHot, tensor, num_classes=num_classes)

@@ -17,7 +17,7 @@ from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public, unbroa
 from tinyedge.ops.normalize import floating, log_softmax, row_launch
 from tinyedge.shapes import Shape
 from tinyedge.tape import Step
-from tinyedge.tensor import INT32, Tensor, call
+from tinyedge.tensor import INT32, Tensor, call, check_indices
 
 
 def _reduction(name: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
@@ -678,8 +678,8 @@ def cross_entropy(
             a loss for each place.
     Units:  nats; "mean" is over the targets that are not ignored, weighted by ``weight``.
     Saves:  input, and log(sum(exp(input))) of each place.
-    Errors: ShapeError if the shapes do not fit. A class outside [0, classes) is IndexRangeError on the numpy backend;
-            on OpenCL finding it would wait for the device: there the loss is NaN, and so is the gradient of its place.
+    Errors: ShapeError if the shapes do not fit. IndexRangeError if a class is outside [0, classes); of one that a device
+            computed the loss is NaN, since to look at it would be to wait for the device.
     Source: Goodfellow et al., Deep Learning (2016), section 6.2.2.3; smoothing: Szegedy et al., arXiv:1512.00567.
 
     >>> round(cross_entropy(te.tensor([[0.0, 0.0]]), te.tensor([1])).item(), 4)
@@ -693,6 +693,7 @@ def cross_entropy(
     if target.dtype.is_floating_point:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     _class_shapes(name, input, target, weight, ignore_index)
+    check_indices(name, target, input.shape[1 if input.ndim > 1 else 0], ignore_index)
     return call(
         CrossEntropy,
         input,
@@ -755,4 +756,5 @@ def nll_loss(
     reduction = _reduction("nll_loss", reduction, size_average, reduce)
     target = _indices("nll_loss", target)
     _class_shapes("nll_loss", input, target, weight, ignore_index)
+    check_indices("nll_loss", target, input.shape[1 if input.ndim > 1 else 0], ignore_index)
     return call(NllLoss, input, target, weight, reduction=reduction, ignore_index=int(ignore_index))
