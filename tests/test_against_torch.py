@@ -1,6 +1,6 @@
 """PyTorch's own sample inputs, through tinyedge: a value or a gradient may be refused, but never be wrong.
 
-"""PyTorch's own samples, through tinyedge: a value or a gradient may be refused, but never be wrong.
+Run with ``-m torch`` where PyTorch and ``expecttest`` are installed. For each public function, the samples of PyTorch's
 OpInfo of that name are called in both, forward and gradients. A call that tinyedge refuses, with an error of its own or
 because it has no such parameter, is counted; the table at the end of the run shows how often.
 """
@@ -27,6 +27,7 @@ pytestmark = [
 
 MAX_SAMPLES = 40
 RTOL, ATOL = 1e-4, 2e-5  # PyTorch's own are 1.3e-6 and 1e-5, for a result of the same algorithm
+LOOSER = {"layer_norm": 1e-3}  # of one element, its gradient is 0; PyTorch's rounding is multiplied by 1 / sqrt(eps)
 RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
 RANDOM |= {"randn_like", "randperm", "uniform_"}
 """Functions whose values are not determined: dtype and shape are compared."""
@@ -114,7 +115,7 @@ def is_refusal(error: Exception) -> bool:
     )
 
 
-def difference(what: str, got: Any, expected: Any, values: bool) -> str:
+def difference(what: str, got: Any, expected: Any, values: bool, atol: float = ATOL) -> str:
     """What is wrong with ``got``, or ""."""
     import torch
 
@@ -126,7 +127,7 @@ def difference(what: str, got: Any, expected: Any, values: bool) -> str:
         return f"{what} is {got.dtype.name}, expected {expected.dtype}"
     if values:
         mine, theirs = got.detach().numpy(), expected.detach().numpy()
-        if not np.allclose(mine, theirs, RTOL, ATOL, equal_nan=True):
+        if not np.allclose(mine, theirs, RTOL, atol, equal_nan=True):
             return f"{what} is {mine.reshape(-1)[:6]}, expected {theirs.reshape(-1)[:6]}"
     return ""
 
@@ -163,7 +164,7 @@ def compare(function: Callable[..., Any], info: Any, sample: Any, backend: Backe
     for number, ((leaf, mine), theirs) in enumerate(zip(translate.pairs, wanted, strict=True)):
         theirs = torch.zeros_like(leaf) if theirs is None else theirs
         grad = mine.grad if mine.grad is not None else te.tensor(np.zeros(mine.shape, mine.dtype.numpy), device=backend)
-        if text := difference(f"gradient {number}", grad, theirs, True):
+        if text := difference(f"gradient {number}", grad, theirs, True, LOOSER.get(info.name.rpartition(".")[2], ATOL)):
             return text
     return ""
 

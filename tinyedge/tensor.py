@@ -5,7 +5,7 @@ Operators and methods reach the public functions of ``ops`` by name, through the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator
 from typing import Any, Literal, SupportsIndex, cast
 
@@ -43,8 +43,12 @@ def call_all(
     return tuple(Tensor._wrap(slot) for slot in tape.record(op, reads, attrs, scalars))
 
 
-def _function(name: str) -> Any:
+def _function(name: str) -> Callable[..., Tensor]:
     return functions[name]
+
+
+def _several(name: str) -> Callable[..., tuple[Tensor, ...]]:
+    return cast("Callable[..., tuple[Tensor, ...]]", functions[name])
 
 
 class Tensor:
@@ -508,8 +512,8 @@ class Tensor:
     def mul(self, other: Any) -> Tensor:
         return _function("mul")(self, other)
 
-    def div(self, other: Any) -> Tensor:
-        return _function("div")(self, other)
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        return _function("div")(self, other, rounding_mode=rounding_mode)
 
     def pow(self, exponent: Any) -> Tensor:
         return _function("pow")(self, exponent)
@@ -598,11 +602,11 @@ class Tensor:
     def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         return _function("mean")(self, dim, keepdim, dtype=dtype)
 
-    def var(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
-        return _function("var")(self, dim, correction=correction, keepdim=keepdim)
+    def var(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _function("var")(self, *args, **kwargs)
 
-    def std(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
-        return _function("std")(self, dim, correction=correction, keepdim=keepdim)
+    def std(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _function("std")(self, *args, **kwargs)
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
         return _function("max")(self, *args, **kwargs)
@@ -622,11 +626,11 @@ class Tensor:
     def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
         return _function("argmin")(self, dim, keepdim)
 
-    def all(self) -> Tensor:
-        return _function("all")(self)
+    def all(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _function("all")(self, *args, **kwargs)
 
-    def any(self) -> Tensor:
-        return _function("any")(self)
+    def any(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _function("any")(self, *args, **kwargs)
 
     def matmul(self, other: Tensor) -> Tensor:
         return _function("matmul")(self, other)
@@ -680,10 +684,10 @@ class Tensor:
         return _function("select")(self, dim, index)
 
     def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
-        return _function("split")(self, split_size, dim)
+        return _several("split")(self, split_size, dim)
 
     def chunk(self, chunks: Any, dim: Any = 0) -> tuple[Tensor, ...]:
-        return _function("chunk")(self, chunks, dim)
+        return _several("chunk")(self, chunks, dim)
 
     def index_select(self, dim: Any, index: Tensor) -> Tensor:
         return _function("index_select")(self, dim, index)
@@ -799,7 +803,7 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
             values = np.asarray(data)
         except ValueError as error:
             raise ShapeError("tensor", "nested sequences of equal lengths", str(error)) from None
-        if values.dtype == object:
+        if values.dtype.kind not in "biuf":
             raise DtypeError("tensor", "numbers, nested lists of numbers, or an array", f"got {type(data).__name__}")
         if is_array:
             found = dtypes.resolve(values.dtype, "tensor") if wanted is None else wanted
