@@ -21,3 +21,42 @@ from tinyedge.tensor import (
 )
 
 __version__ = "0.1.0"
+
+# PyTorch's second names; not in __all__, since three of them are builtins.
+bool, int, long, float, double = bool_, int32, int64, float32, float64
+
+__all__ = [
+    "Backend",
+    "DType",
+    "Parameter",
+    "Tensor",
+    "as_tensor",
+    "bool_",
+    "convert",
+    "data",
+    "detect_anomaly",
+    "enable_grad",
+    "errors",
+    "float32",
+    "float64",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "get_backend",
+    "int32",
+    "int64",
+    "load",
+    "load_safetensors",
+    "models",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "save",
+    "set_default_backend",
+    "set_grad_enabled",
+    "tensor",
+    "use_backend",
+]
+__all__ += errors.__all__
+__all__ += ops.__all__

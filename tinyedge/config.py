@@ -1,8 +1,8 @@
 """What the environment asks for: the only reader of ``os.environ``.
 
-    TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
-    TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
-    OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
+TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
+TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
+OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
 from __future__ import annotations

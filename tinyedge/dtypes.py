@@ -17,7 +17,7 @@ from tinyedge.errors import DtypeError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DType:
-    """An element type. ``numpy`` is what the user gets, ``stored`` what a buffer holds, ``ctype`` what a kernel reads."""
+    """An element type: ``numpy`` is what the user gets, ``stored`` what a buffer holds, ``ctype`` what kernels read."""
 
     name: str
     numpy: np.dtype[Any]

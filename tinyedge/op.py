@@ -1,9 +1,9 @@
 """What an op is, and the registry of all of them.
 
-An op is a class that is never instantiated. Defining it registers it: the function for users finds it, the backends run it,
-the property tests and the benchmarks go through the registry. It says, in this order: its signature and domain, what is saved for
-backward, its OpenCL kernels, its NumPy forward and backward. The names of the inputs are the positional parameters of ``forward``;
-``y`` is the output where there is one; the prefix ``d`` is a gradient.
+An op is a class that is never instantiated. Defining it registers it: the function for users finds it, the backends
+run it, the property tests and the benchmarks go through the registry. It says, in this order: its signature and domain,
+what is saved for backward, its OpenCL kernels, its NumPy forward and backward. The names of the inputs are the
+positional parameters of ``forward``; ``y`` is the output where there is one; the prefix ``d`` is a gradient.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
     from tinyedge.tape import Step
+    from tinyedge.tensor import Tensor
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -69,7 +70,7 @@ registry: dict[str, type[Op]] = {}
 """Every op by its name."""
 
 
-functions: dict[str, Callable[..., Any]] = {}
+functions: dict[str, Callable[..., Tensor]] = {}
 """The public functions over the ops, by name: how ``Tensor``'s methods reach them."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,7 +132,7 @@ class Op:
 
     @classmethod
     def walks(cls, strides: Shape) -> bool:
-        """Whether the kernels can read what lies so, saved values and gradients too; otherwise they get a contiguous copy."""
+        """Whether the kernels can read what lies so, saved values and gradients too; if not they get a copy."""
         return cls.strided
 
     @classmethod
@@ -159,7 +160,7 @@ class Op:
 
     @classmethod
     def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
-        """The gradient of input number ``index``, of ``shape``, as a view of the output's; None if it takes a kernel."""
+        """The gradient of input number ``index``, of ``shape``, as a view of the output's, or None."""
         return None
 
     @classmethod
@@ -176,9 +177,9 @@ class Op:
 class Elementwise(Op):
     """One output element from the input elements at the same place, after broadcasting.
 
-    ``kernel_forward`` and ``kernel_backward`` are OpenCL C expressions over the inputs, ``dy``, what is saved, and the scalars.
-    They are compiled for scalars and for vectors, so a choice is written ``WHERE(condition, a, b)``, and a constant that is no
-    short binary fraction ``(real)0.1``.
+    ``kernel_forward`` and ``kernel_backward`` are OpenCL C expressions over the inputs, ``dy``, what is saved, and
+    the scalars. They are compiled for scalars and for vectors, so a choice is written ``WHERE(condition, a, b)``, and
+    a constant that is no short binary fraction ``(real)0.1``.
     """
 
     kernel_forward: ClassVar[Mapping[str, str]] = {}
@@ -223,7 +224,9 @@ class Elementwise(Op):
         kernels = [map_kernel(step, device, same, cls.scalars)] if same else []
         for name, text in wanted.items():
             if name not in same:
-                kernels += reduce_kernels(step, device, "sum", text, name, full, broadcast_axes(step.slots[name].shape, full), cls.scalars)
+                kernels += reduce_kernels(
+                    step, device, "sum", text, name, full, broadcast_axes(step.slots[name].shape, full), cls.scalars
+                )
         return kernels
 
     @classmethod

@@ -158,10 +158,13 @@ def pair(call: str, name: str, value: int | Sequence[int], minimum: int = 0) -> 
     return values[0], values[1]
 
 
-def window_outputs(size: int, window: int, stride: int, before: int, after: int, dilation: int, ceil: bool = False) -> int:
+def window_outputs(
+    size: int, window: int, stride: int, before: int, after: int, dilation: int, ceil: bool = False
+) -> int:
     """How many positions a sliding window takes along one axis.
 
-    With ``ceil``, a last window that starts inside the input or its leading padding counts, though it hangs over the end.
+    With ``ceil``, a last window that starts inside the input or its leading padding counts, though it hangs over the
+    end.
     """
     span = size + before + after - dilation * (window - 1) - 1
     if ceil:

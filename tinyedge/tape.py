@@ -1,15 +1,15 @@
 """Slots, Steps and Tapes: what was computed from what, and the walk back through it.
 
-A Slot is a value's place: its dtype, shape, strides and offset in a Storage, and the Step that wrote it. A Step is one op call,
-forward or backward; running it asks the backend to prepare and launch it. A Tape is steps in order. Autograd keeps, of each step, only
-what ``Op.saves`` names and the edges to the steps before it; the Tape that leads to a value is gathered from those edges.
+A Slot is a value's place: its dtype, shape, strides and offset in a Storage, and the Step that wrote it. A Step is one
+op call, forward or backward; running it asks the backend to prepare and launch it. A Tape is steps in order. Autograd
+keeps, of each step, only what its gradients are computed from, and the edges to the steps before it; the Tape that
+leads to a value is gathered from those edges.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -129,8 +129,8 @@ _serial = count()
 class Step:
     """One op call, forward or backward.
 
-    ``slots`` maps names to what is read (inputs; or ``dy`` and what was saved) and then to what is written. After a forward step ran,
-    autograd keeps ``saved``, ``edges`` and ``input_specs`` and lets the rest go.
+    ``slots`` maps names to what is read (inputs; or ``dy`` and what was saved) and then to what is written. After a
+    forward step ran, autograd keeps ``saved``, ``edges`` and ``input_specs`` and lets the rest go.
     """
 
     __slots__ = (
@@ -272,9 +272,7 @@ def new_slot(backend: Backend, dtype: DType, shape: Shape) -> Slot:
     if numel > MAX_ELEMENTS:
         raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
     backend.check_dtype(dtype)
-    return Slot(
-        Storage(backend, numel * dtype.itemsize), dtype, Layout(shape, shapes.contiguous_strides(shape), 0)
-    )
+    return Slot(Storage(backend, numel * dtype.itemsize), dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
 
 
 _inferred: dict[Any, tuple[Spec, ...]] = {}
@@ -290,9 +288,15 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tup
     return specs
 
 
-@lru_cache(maxsize=4096)
+_kept: dict[Any, tuple[str, ...]] = {}
+
+
 def _saves_for(op: type[Op], needed: tuple[bool, ...]) -> tuple[str, ...]:
-    return op.saves_for(frozenset(name for name, wanted in zip(op.inputs, needed, strict=True) if wanted))
+    kept = _kept.get((op, needed))
+    if kept is None:
+        names = frozenset(name for name, wanted in zip(op.inputs, needed, strict=True) if wanted)
+        kept = _kept[op, needed] = op.saves_for(names)
+    return kept
 
 
 def record(
@@ -460,7 +464,7 @@ class _Walk:
             if key not in self.pending:
                 self.pending[key] = _Gradient(slot, owned and slot.contiguous)
                 return
-        elif leaf.grad is None and owned and slot.contiguous and slot.numel * slot.dtype.itemsize == slot.storage.nbytes:
+        elif leaf.grad is None and owned and slot.contiguous and slot.nbytes == slot.storage.nbytes:
             leaf.grad = slot
             return
         target, accumulate = self.target(edge, spec, slot.storage.backend)

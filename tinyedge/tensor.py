@@ -304,9 +304,11 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise AutogradError(
-                "deepcopy", "a leaf: only these can be copied with all that belongs to them", "this is the result of an op",
+                "deepcopy",
+                "a leaf: only these can be copied with all that belongs to them",
+                "this is the result of an op",
                 "Use clone() or detach().",
-            )  # fmt: skip
+            )
         copy = object.__new__(type(self))
         copy._slot = self.detach().clone()._slot
         copy._slot.requires_grad = self.requires_grad
@@ -322,7 +324,7 @@ class Tensor:
         wanted, target = destination("to", args, dtype, device)
         result = self
         if wanted is not None and wanted is not self.dtype:
-            result = cast(Tensor, _function("cast")(result, wanted))
+            result = _function("cast")(result, wanted)
         if target is not None and target is not result.backend:
             result = _upload(result.detach().numpy(), result.dtype, target)
             result._slot.requires_grad = self.requires_grad and self.is_leaf
@@ -451,6 +453,24 @@ class Tensor:
     def __rtruediv__(self, other: Any) -> Tensor:
         return _function("div")(other, self)
 
+    def __floordiv__(self, other: Any) -> Tensor:
+        return _function("floor_divide")(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return _function("floor_divide")(other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return _function("remainder")(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return _function("remainder")(other, self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return _function("logical_and")(*_booleans("&", self, other))
+
+    def __or__(self, other: Any) -> Tensor:
+        return _function("logical_or")(*_booleans("|", self, other))
+
     def __pow__(self, exponent: Any) -> Tensor:
         return _function("pow")(self, exponent)
 
@@ -467,7 +487,7 @@ class Tensor:
         return _function("abs")(self)
 
     def __invert__(self) -> Tensor:
-        return _function("logical_not")(self)
+        return _function("logical_not")(*_booleans("~", self))
 
     def __eq__(self, other: Any) -> Any:
         return _function("eq")(self, other)
@@ -729,6 +749,14 @@ def destination(
         else:
             dtype = argument
     return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
+
+
+def _booleans(call: str, *operands: Any) -> tuple[Any, ...]:
+    for operand in operands:
+        dtype = operand.dtype if isinstance(operand, Tensor) else dtypes.of_number(operand)
+        if dtype is not dtypes.bool_:
+            raise DtypeError(call, "bool operands", f"got {dtype.name}", "Compare first, e.g. (x > 0) & (y > 0).")
+    return operands
 
 
 def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:

@@ -105,4 +105,12 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
         _default = before
 
 
-__all__ = ["Backend", "default_backend", "devices", "get_backend", "set_default_backend", "usable_devices", "use_backend"]
+__all__ = [
+    "Backend",
+    "default_backend",
+    "devices",
+    "get_backend",
+    "set_default_backend",
+    "usable_devices",
+    "use_backend",
+]

@@ -35,7 +35,10 @@ _C_TYPES = {"int": np.int32, "uint": np.uint32, "float": np.float32, "double": n
 
 def embedded_runtime() -> Path | None:
     """The OpenCL CPU runtime that the ``cpu`` extra installed beside this Python, or None."""
-    for folder, name in ((Path(sys.prefix) / "lib", "libintelocl.so"), (Path(sys.prefix) / "Library/bin", "intelocl64.dll")):
+    for folder, name in (
+        (Path(sys.prefix) / "lib", "libintelocl.so"),
+        (Path(sys.prefix) / "Library/bin", "intelocl64.dll"),
+    ):
         if (folder / name).exists():
             return folder / name
     return None
@@ -44,8 +47,8 @@ def embedded_runtime() -> Path | None:
 def register_embedded_runtime() -> None:
     """Let the OpenCL loader see the embedded runtime beside the system's drivers.
 
-    pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, once: so a folder of our own lists both.
-    A value that the user set is left alone.
+    pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, once: so a folder of our own
+    lists both. A value that the user set is left alone.
     """
     runtime = embedded_runtime()
     if runtime is None or config.opencl_vendors() or "pyopencl" in sys.modules:
@@ -129,7 +132,7 @@ _lock = threading.Lock()
 
 
 def devices() -> list[DeviceEntry]:
-    """Every OpenCL device of every platform, in the order that gives N in ``opencl:N``. Raises BackendError without a loader."""
+    """Every OpenCL device of every platform, in the order that gives N in ``opencl:N``."""
     global _entries
     with _lock:
         if _entries is None:
@@ -151,7 +154,7 @@ def devices() -> list[DeviceEntry]:
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "global_size", "kernel", "local_size", "lock", "queue", "enqueue", "scalar_types")
+    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types")
 
     def __init__(
         self, kernel: Any, arguments: list[tuple[str, Any]], spec: KernelSpec, queue: Any, enqueue: Any
@@ -270,7 +273,8 @@ class OpenCLBackend(Backend):
                 self._prepared.clear()
             found = self._prepared[key] = self._lower(step)
         kernels, needed = found
-        # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs later.
+        # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
+        # later.
         scratch = {name: self.allocate(nbytes) for name, nbytes in needed.items()} if needed else {}
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
 
@@ -281,7 +285,9 @@ class OpenCLBackend(Backend):
         for spec in specs:
             for item in spec.scratch:
                 scratch[item.name] = (item.ctype, item.numel * _C_TYPES[item.ctype]().itemsize)
-        prepared = [self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs]
+        prepared = [
+            self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs
+        ]
         return prepared, {name: nbytes for name, (_, nbytes) in scratch.items()}
 
     def _prepare_kernel(self, step: Step, spec: KernelSpec, scratch: dict[str, str]) -> _Prepared:

@@ -1,4 +1,4 @@
-"""The reference backend: NumPy, each op by its own ``forward`` and ``backward``. Slow, simple, and what OpenCL is held against."""
+"""The reference backend: NumPy, each op by its own ``forward`` and ``backward``. Simple, and what OpenCL must equal."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ class ReferenceBackend(Backend):
         storage.buffer[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     def read(self, slot: Slot) -> Array:
-        return self.view(slot).copy()
+        values: Array = self.view(slot).copy()
+        return values
 
     def view(self, slot: Slot) -> Array:
         """The slot's values, in place."""
         size = slot.dtype.itemsize
-        return np.ndarray(
+        view: Array = np.ndarray(
             slot.shape,
             slot.dtype.stored,
             buffer=slot.storage.buffer if slot.numel else b"",
             offset=slot.offset * size if slot.numel else 0,
             strides=tuple(stride * size for stride in slot.strides) if slot.numel else None,
         )
+        return view
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)

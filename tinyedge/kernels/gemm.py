@@ -2,8 +2,9 @@
 
     C[b, i, j] (+)= sum over o, k of A[b, o, i, k] * B[b, o, k, j]  (+ bias)
 
-A and B have any strides, but one of their last two must be 1. ``outer`` sums several products into one (the samples of a batch, in a
-weight gradient). Batches are given by tables, so that an operand may be shared along some of them (stride 0).
+A and B have any strides, but one of their last two must be 1. ``outer`` sums several products into one (the samples
+of a batch, in a weight gradient). Batches are given by tables, so that an operand may be shared along some of them
+(stride 0).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def gemm_kernels(
     bias_batch: Shape = (),
     scratch: tuple[Scratch, ...] = (),
 ) -> list[KernelSpec]:
-    """Kernels for the product; ``bias`` is added along the columns or the rows of C, which is contiguous within a batch entry.
+    """Kernels for the product; ``bias`` is added along the columns or the rows of C, which is contiguous within a
+    batch entry.
 
     ``scratch`` describes those of the operands that are no slots of the step.
     """

@@ -1,7 +1,8 @@
 """The two lowerings that most ops share: a map over elements, and a reduction over axes.
 
-Both compute any C expression over a step's slots, read with any strides. So a gradient that must be summed over broadcast
-axes, a bias gradient, a mean of squares are each one reduction with its expression in the place where it loads.
+Both compute any C expression over a step's slots, read with any strides. So a gradient that must be summed over
+broadcast axes, a bias gradient, a mean of squares are each one reduction with its expression in the place where it
+loads.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ def used_scalars(expressions: Sequence[str], scalars: Mapping[str, str]) -> dict
 def broadcast_axes(shape: Shape, full: Shape) -> tuple[int, ...]:
     """The axes of ``full`` along which an array of ``shape`` is repeated."""
     lead = len(full) - len(shape)
-    return tuple(
-        axis for axis, size in enumerate(full) if axis < lead or (shape[axis - lead] == 1 and size != 1)
-    )
+    return tuple(axis for axis, size in enumerate(full) if axis < lead or (shape[axis - lead] == 1 and size != 1))
 
 
 def map_kernel(
@@ -79,7 +78,15 @@ def map_kernel(
         numel = prod(shape)
         global_size, local_size = grid(-(-numel // width), device.group())
         return KernelSpec(
-            "map_flat", "elementwise.cl.jinja", buffers, global_size, local_size, {"n": numel, **extra}, named, {}, constants
+            "map_flat",
+            "elementwise.cl.jinja",
+            buffers,
+            global_size,
+            local_size,
+            {"n": numel, **extra},
+            named,
+            {},
+            constants,
         )
     inner = lengths[-1] if lengths else 1
     (global_0,), (local_0,) = grid(-(-inner // width), device.group())
@@ -115,7 +122,8 @@ def reduce_kernels(
 ) -> list[KernelSpec]:
     """Kernels that reduce ``expression`` over ``axes`` of ``full`` into ``output``, which is contiguous.
 
-    ``kind`` is sum, max or min; the result is divided by ``divisor``. ``scratch`` describes the output if it is no slot.
+    ``kind`` is sum, max or min; the result is divided by ``divisor``. ``scratch`` describes the output if it is no
+    slot.
     """
     used = used_names(step, (expression,))
     arrays = [name for name in used if not step.is_value(name)]

@@ -6,8 +6,8 @@ Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and las
         ... LOAD_x(i) ... STORE_y(i, value) ...
     {{ end() }}                  the closing brace; the hooks are undefined again
 
-``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in the
-kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
+``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
+the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
 """
 
 from __future__ import annotations

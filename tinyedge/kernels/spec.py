@@ -51,9 +51,10 @@ class Scratch:
 class KernelSpec:
     """One kernel of a step.
 
-    ``kernel`` is its function name, and the Jinja variable that picks its part of ``template``. ``buffers`` names slots of
-    the step (or scratch) in argument order. ``sizes`` are passed as ints; ``scalars`` are named numbers of the step that
-    may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides) in constant memory.
+    ``kernel`` is its function name, and the Jinja variable that picks its part of ``template``. ``buffers`` names
+    slots of the step (or scratch) in argument order. ``sizes`` are passed as ints; ``scalars`` are named numbers of
+    the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
+    in constant memory.
     """
 
     kernel: str

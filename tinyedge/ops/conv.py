@@ -1,7 +1,8 @@
 """Convolution: conv2d with stride, padding, dilation and groups, and its special cases.
 
-A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the kernel is 1x1 the input
-is that matrix already. A depthwise convolution, one filter for each channel, has kernels of its own.
+A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the
+kernel is 1x1 the input is that matrix already. A depthwise convolution, one filter for each channel, has its own
+kernels.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Conv2d(Op):
         assert x is not None
         assert weight is not None
         groups = attrs["groups"]
-        n, c, h, w = x.shape
-        o, cg, kh, kw = weight.shape
+        n, c = x.shape[:2]
+        o, cg = weight.shape[:2]
         if c != cg * groups or o % groups:
             raise ShapeError(
                 "conv2d", f"signature {cls.signature} needs {cg * groups} input channels for groups={groups}",
@@ -86,7 +87,7 @@ class Conv2d(Op):
         x: Any, weight: Any, bias: Any = None, *, stride: Pair, padding: tuple[int, ...], dilation: Pair, groups: int
     ) -> Any:
         patches = _patches(x, weight.shape[2:], stride, padding, dilation)
-        n, c, kh, kw, oh, ow = patches.shape
+        n, _, kh, kw, oh, ow = patches.shape
         o, cg = weight.shape[:2]
         columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
         y = weight.reshape(1, groups, o // groups, -1) @ columns
@@ -141,7 +142,8 @@ class Conv2d(Op):
     @classmethod
     def flops(cls, step: Step) -> int:
         _, cg, kh, kw = step.slots["weight"].shape
-        return 2 * step.slots["y"].numel * int(cg * kh * kw)
+        numel: int = step.slots["y"].numel
+        return 2 * numel * int(cg * kh * kw)
 
 
 def output_size(x: Shape, weight: Shape, attrs: Any) -> Pair:
@@ -254,9 +256,7 @@ class _Lowering:
             ),
         ]  # fmt: skip
 
-    def rows_kernel(
-        self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
-    ) -> KernelSpec:
+    def rows_kernel(self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int) -> KernelSpec:
         """One work-item for each run of ``width`` pixels of a row: vectors on a CPU, single pixels on a GPU."""
         if self.device.is_cpu:
             lanes = self.device.native_width
@@ -298,8 +298,9 @@ def conv2d(
 ) -> Tensor:
     """Cross-correlation of images with ``weight``.
 
-    Shapes: input (n, c, h, w) or (c, h, w); weight (o, c / groups, kh, kw); bias (o,) or none; returns (n, o, oh, ow) with
-            oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. padding="same" keeps h and w at stride 1, "valid" is 0.
+    Shapes: input (n, c, h, w) or (c, h, w); weight (o, c / groups, kh, kw); bias (o,) or none; returns (n, o, oh, ow)
+            with oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. padding="same" keeps h and w at stride 1,
+            "valid" is 0.
     Saves:  input and weight.
     Errors: ShapeError if channels, groups or the kernel do not fit; DtypeError if the dtypes differ.
     """
@@ -354,16 +355,16 @@ def conv1d(
     Shapes: input (n, c, w) or (c, w); weight (o, c / groups, kw); returns (n, o, ow).
     """
     if input.ndim not in (2, 3) or weight.ndim != 3:
-        raise ShapeError("conv1d", "input (n,c,w) or (c,w) and weight (o,c/groups,kw)", f"got {input.shape}, {weight.shape}")
+        raise ShapeError(
+            "conv1d", "input (n,c,w) or (c,w) and weight (o,c/groups,kw)", f"got {input.shape}, {weight.shape}"
+        )
 
     def one(value: Any) -> int:
         return int(value if isinstance(value, int) else value[0])
 
     around: Any = padding if isinstance(padding, str) else (0, one(padding))
     unsqueeze = functions["unsqueeze"]
-    y = conv2d(
-        unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, one(stride)), around, (1, one(dilation)), groups
-    )
+    y = conv2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, one(stride)), around, (1, one(dilation)), groups)
     return functions["squeeze"](y, -2)
 
 

@@ -26,8 +26,8 @@ Operand = Tensor | Number
 def result_dtype(call_name: str, operands: Sequence[Any]) -> DType:
     """The dtype in which operands meet, by PyTorch's rule.
 
-    Tensors with dims decide; 0-d tensors count only if they are of a higher category (bool < integer < floating point), and
-    Python numbers only if theirs is higher still.
+    Tensors with dims decide; 0-d tensors count only if they are of a higher category (bool < integer < floating
+    point), and Python numbers only if theirs is higher still.
     """
     levels: list[DType | None] = [None, None, None]
     for operand in operands:
@@ -236,7 +236,7 @@ class Div(Elementwise):
 
 @public
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """``input / other``, broadcast; integers give float32. ``rounding_mode``: None, "floor" or "trunc" (without a gradient)."""
+    """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
     items = [_operand("div", item) for item in (input, other)]
     dtype = result_dtype("div", items)
     floating = dtype if dtype.is_floating_point else float32
@@ -247,6 +247,41 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         raise ArgumentError("div", 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
     rounded = call(Floor if rounding_mode == "floor" else Trunc, quotient)
     return rounded.to(dtype)
+
+
+@public
+def floor_divide(input: Operand, other: Operand) -> Tensor:
+    """``floor(input / other)``, broadcast; integers stay integers. Without a gradient."""
+    return div(input, other, rounding_mode="floor")
+
+
+class Remainder(Elementwise):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    saves = ("a", "b")
+    kernel_forward = {"y": "a - b * floor(a / b)"}
+    kernel_backward = {"da": "dy", "db": "-dy * floor(a / b)"}
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        if step.slots["y"].dtype.is_floating_point:
+            return super().kernels_forward(step, device)
+        # C's remainder has the sign of the dividend; by zero it is undefined, and here 0.
+        return [map_kernel(step, device, {"y": "b == 0 ? 0 : b == -1 ? 0 : (a % b + b) % b"})]
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.mod(a, b)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any) -> Any:
+        return (dy, -dy * np.floor(a / b))
+
+
+@public
+def remainder(input: Operand, other: Operand) -> Tensor:
+    """``input - other * floor(input / other)``, as Python's ``%``; of integers by zero it is 0."""
+    return call(Remainder, *prepared("remainder", (input, other)))
 
 
 class Floor(Elementwise):
@@ -377,18 +412,20 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     """
     items = [_operand("pow", item) for item in (input, exponent)]
     if isinstance(items[0], Tensor) and not isinstance(items[1], Tensor):
-        x, power = items
+        x, power = items[0], items[1]
         if power == 2:
             return square(x)
         if power == 1:
-            return x.clone()
+            return clone(x)
         if x.dtype.is_floating_point and power == 0.5:
             return sqrt(x)
         if x.dtype.is_floating_point and power == -1:
             return reciprocal(x)
     dtype = result_dtype("pow", items)
     if not dtype.is_floating_point:
-        raise DtypeError("pow", "at least one floating-point operand", f"got {dtype.name}", "Convert one with .float().")
+        raise DtypeError(
+            "pow", "at least one floating-point operand", f"got {dtype.name}", "Convert one with .float()."
+        )
     return call(Pow, *prepared("pow", items, dtype))
 
 

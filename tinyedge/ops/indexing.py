@@ -1,7 +1,7 @@
 """Elements by integer index: embedding, index_select, gather, one_hot.
 
-An index outside its range raises IndexRangeError where it is known: from the host, and on the numpy backend. One that an
-OpenCL device computed reads nothing there; it gives NaN (0 for integers) forward and no gradient.
+An index outside its range raises IndexRangeError where it is known: from the host, and on the numpy backend. One that
+an OpenCL device computed reads nothing there; it gives NaN (0 for integers) forward and no gradient.
 """
 
 from __future__ import annotations

@@ -74,9 +74,7 @@ class Matmul(Op):
         if transpose == "b":
             right = right.T
         *batch, m, n = out.shape
-        return gemm_kernels(
-            device, left, right, _matrix(c, out), m, n, k, ctype=out.dtype.ctype, batch=tuple(batch)
-        )
+        return gemm_kernels(device, left, right, _matrix(c, out), m, n, k, ctype=out.dtype.ctype, batch=tuple(batch))
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -96,14 +94,16 @@ class Matmul(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        return 2 * step.slots["y"].numel * int(step.slots["a"].shape[-1])
+        numel: int = step.slots["y"].numel
+        return 2 * numel * int(step.slots["a"].shape[-1])
 
 
 @public
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; the axes before the last two broadcast.
 
-    Shapes: (..., m, k) and (..., k, n) give (..., m, n); a 1-d operand counts as a row (left) or a column (right) and leaves its axis out.
+    Shapes: (..., m, k) and (..., k, n) give (..., m, n); a 1-d operand counts as a row (left) or a column (right) and
+            leaves its axis out.
     Errors: ShapeError if the two k differ; DtypeError unless both are of one floating-point type.
     """
     for x in (input, other):
@@ -130,10 +130,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         y = functions["reshape"](call(Matmul, rows, b), (*a.shape[:-1], b.shape[-1]))
     else:
         batch = shapes.broadcast("matmul", a.shape[:-2], b.shape[:-2])
-        a, b = (
-            x if x.shape[:-2] == batch else functions["expand"](x, (*batch, *x.shape[-2:]))
-            for x in (a, b)
-        )
+        a, b = (x if x.shape[:-2] == batch else functions["expand"](x, (*batch, *x.shape[-2:])) for x in (a, b))
         y = call(Matmul, a, b)
     if input.ndim == 1:
         y = functions["squeeze"](y, -2)
@@ -238,7 +235,8 @@ class Linear(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        return 2 * step.slots["y"].numel * int(step.slots["x"].shape[-1])
+        numel: int = step.slots["y"].numel
+        return 2 * numel * int(step.slots["x"].shape[-1])
 
 
 @public
@@ -264,14 +262,18 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )  # fmt: skip
     rows = input if input.ndim == 2 else functions["reshape"](input, (prod(rest), input.shape[-1]))
     if len({x.dtype for x in (input, weight, bias) if x is not None}) > 1:
-        raise DtypeError("linear", "input, weight and bias of one dtype", f"got {input.dtype.name}, {weight.dtype.name}")
+        raise DtypeError(
+            "linear", "input, weight and bias of one dtype", f"got {input.dtype.name}, {weight.dtype.name}"
+        )
     y = call(Linear, rows, weight, bias)
     return y if input.ndim == 2 else functions["reshape"](y, (*rest, weight.shape[0]))
 
 
 Matmul.errors = (
     ErrorSample(lambda te: te.matmul(te.zeros(1, 784), te.zeros(128, 784)), ShapeError, "Try a @ b.T"),
-    ErrorSample(lambda te: te.matmul(te.zeros(2, 3), te.tensor([[1], [2], [3]])), DtypeError, "one floating-point dtype"),
+    ErrorSample(
+        lambda te: te.matmul(te.zeros(2, 3), te.tensor([[1], [2], [3]])), DtypeError, "one floating-point dtype"
+    ),
     ErrorSample(lambda te: te.matmul(te.tensor(1.0), te.zeros(3)), ShapeError, "at least one dim"),
 )
 Linear.errors = (

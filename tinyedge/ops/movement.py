@@ -1,7 +1,8 @@
 """Movement: ops that change where elements stand, not what they are.
 
-Reshape, permute, expand and slices are views: they share the memory, and run no kernel. Their gradients are views of the output's
-gradient where that is possible. Only ``cat`` and ``pad`` write memory: they copy into slices of the result.
+Reshape, permute, expand and slices are views: they share the memory, and run no kernel. Their gradients are views of
+the output's gradient where that is possible. Only ``cat`` and ``pad`` write memory: they copy into slices of the
+result.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Slice(View):
     @classmethod
     def view(cls, layout: Layout, **attrs: Any) -> Layout:
         ranges: tuple[Range, ...] = attrs["ranges"]
-        shape, strides, offset = layout
+        _, strides, offset = layout
         start = builtins.sum(first * stride for (first, _, _), stride in zip(ranges, strides, strict=True))
         return Layout(
             tuple(length for _, length, _ in ranges),
@@ -330,7 +331,7 @@ def _place(op: type[Op], inputs: Sequence[Tensor], out: Slot, parts: tuple[tuple
 
 @public
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``tensors`` joined along ``dim``; their other sizes must be equal (an empty 1-d tensor is skipped, as in PyTorch)."""
+    """``tensors`` joined along ``dim``; their other sizes must be equal. An empty 1-d tensor is skipped."""
     items = list(tensors)
     if not items:
         raise ArgumentError("cat", "at least one tensor", "got none")
@@ -381,7 +382,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     amounts = [(0, 0)] * input.ndim
     for k in range(len(pad) // 2):
         amounts[input.ndim - 1 - k] = (int(pad[2 * k]), int(pad[2 * k + 1]))
-    inside = [(max(-before, 0), n + min(before, 0) + min(after, 0), 1) for n, (before, after) in zip(input.shape, amounts)]
+    inside = [
+        (max(-before, 0), n + min(before, 0) + min(after, 0), 1) for n, (before, after) in zip(input.shape, amounts)
+    ]
     if builtins.any(length < 0 for _, length, _ in inside):
         raise ShapeError("pad", "sizes of at least 0 after padding", f"got shape {input.shape} and pad={tuple(pad)}")
     if builtins.any(min(pair) < 0 for pair in amounts):

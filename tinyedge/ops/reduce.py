@@ -1,6 +1,6 @@
 """Reductions over any axes: sum, mean, the extremes and where they are.
 
-The ops keep the reduced axes with length one, so that gradients broadcast back; the public functions drop them (a view).
+The ops keep the reduced axes with length one, so that gradients broadcast back; the public functions drop them: a view.
 """
 
 from __future__ import annotations
@@ -188,9 +188,7 @@ class ExtremeWithIndex(Op):
         return [cls._kernel(step, device, "extreme_backward", "dx", ("dy", "index", "dx"))]
 
     @staticmethod
-    def backward(
-        dy: Any, dindex: Any, index: Any, *, axis: int, shapes: dict[str, Shape]
-    ) -> tuple[Any, ...]:
+    def backward(dy: Any, dindex: Any, index: Any, *, axis: int, shapes: dict[str, Shape]) -> tuple[Any, ...]:
         dx = np.zeros(shapes["dx"], dy.dtype)
         if dx.ndim == 0:
             return (dy,)
@@ -334,7 +332,7 @@ def _with_index(op: type[Op], name: str, input: Tensor, dim: int, keepdim: bool)
 
 def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = ("dim", "keepdim")
-    if args and isinstance(args[0], Tensor) or isinstance(kwargs.get("other"), Tensor):
+    if (args and isinstance(args[0], Tensor)) or isinstance(kwargs.get("other"), Tensor):
         return functions[name + "imum"](input, args[0] if args else kwargs["other"])
     given = dict(zip(names, args)) | kwargs
     if unknown := set(given) - set(names):
@@ -348,7 +346,8 @@ def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, 
 
 @public
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input, other)``: maximum.
+    """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
+    other)``: maximum.
 
     Along a dim the gradient goes to the first largest element; over everything, equal elements share it.
     """
@@ -387,13 +386,13 @@ def _arg(op: type[Op], name: str, input: Tensor, dim: int | None, keepdim: bool)
 @public
 def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero."""
-    return _reduce(Sum, input != 0, dim, keepdim) > 0
+    return _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0
 
 
 @public
 def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether every element is nonzero."""
-    return _reduce(Sum, input == 0, dim, keepdim) == 0
+    return functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0)
 
 
 @public
