@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for reports in terminalreporter.stats.values()
         for report in reports
         for key, value in getattr(report, "user_properties", ())
-        if key == "against torch"
+        if key == "against torch" and report.when == "call"
     ]
     if rows:
         terminalreporter.section("samples of PyTorch")

@@ -55,6 +55,10 @@ def op_infos() -> dict[str, list[Any]]:
 def callables(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
     if name in ("T", "mT"):
         yield name, lambda x: getattr(x, name)
+    elif name == "embedding":  # PyTorch's samples have these two in another order
+        yield name, lambda weight, index, **options: functions[name](index, weight, **options)
+    elif name == "where":
+        yield name, lambda x, condition, other: functions[name](condition, x, other)
     elif name in functions:
         yield name, functions[name]
     if name in METHODS or name == "__getitem__":
@@ -66,7 +70,8 @@ def samples_of(info: Any) -> list[Any]:
     import torch
 
     torch.manual_seed(0)
-    samples = list(info.sample_inputs("cpu", torch.float32, requires_grad=info.supports_autograd))
+    dtype = torch.float32 if torch.float32 in info.dtypes else torch.int64
+    samples = list(info.sample_inputs("cpu", dtype, requires_grad=info.supports_autograd and dtype.is_floating_point))
     stride = -(-len(samples) // MAX_SAMPLES)
     return samples[::stride]
 
