@@ -23,6 +23,10 @@ SPLIT_ELEMENTS = 8192
 """Reductions longer than this into few outputs are done in two stages, so that more than one core has work."""
 
 
+ITEM_ELEMENTS = 4096
+"""Elements of a strided map that one work-item of a CPU does: a few microseconds' work."""
+
+
 def mentions(text: str, name: str) -> bool:
     """Whether the C expression ``text`` uses the identifier ``name``."""
     return re.search(rf"\b{name}\b", text) is not None
@@ -89,9 +93,18 @@ def map_kernel(
             constants,
         )
     inner = lengths[-1] if lengths else 1
-    (global_0,), (local_0,) = grid(-(-inner // width), device.group())
+    outer = prod(lengths[:-1])
+    if device.is_cpu:
+        chunk = min(inner, ITEM_ELEMENTS)
+        rows = max(1, min(ITEM_ELEMENTS // max(chunk, 1), -(-outer // (4 * device.compute_units))))
+        global_size, local_size = (-(-inner // max(chunk, 1)), -(-outer // rows)), (1, 1)
+    else:
+        chunk, rows = width, 1
+        (across,), (lanes,) = grid(-(-inner // width), device.group())
+        global_size, local_size = (across, outer), (lanes, 1)
     tables = {"outer_shape": lengths[:-1]}
-    values = {"inner": inner, "outer_rank": max(len(lengths) - 1, 0), **extra}
+    values = {"inner": inner, "outer": outer, "chunk": chunk, "rows": rows, "outer_rank": max(len(lengths) - 1, 0)}
+    values |= extra
     for name, steps in zip(operands, collapsed, strict=True):
         tables[name + "_strides"] = steps[:-1]
         values[name + "_step"] = steps[-1] if steps else 0
@@ -99,12 +112,12 @@ def map_kernel(
         "map_strided",
         "elementwise.cl.jinja",
         buffers,
-        (global_0, prod(lengths[:-1])),
-        (local_0, 1),
+        global_size,
+        local_size,
         values,
         named,
         tables,
-        constants,
+        {**constants, "operands": tuple(operands), "on_cpu": device.is_cpu},
     )
 
 
