@@ -78,7 +78,7 @@ def pretrain(model, train, epochs, seed):
     for _ in progress(range(epochs), desc="pretrain on 0-4, epochs"):
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
+            F.cross_entropy(model(x), y, label_smoothing=0.1).backward()
             optimizer.step()
         schedule.step()
 
@@ -96,7 +96,7 @@ def finetune(model, train, held_out, epochs, seed):
         backend.memory.reset_peak()
         started = time.perf_counter()
         for x, y in progress(loader, desc=f"fine-tune on 5-9, epoch {epoch + 1} of {epochs}"):
-            loss = F.cross_entropy(model(x), y)
+            loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
             loss.backward()  # adds to the gradients that are there
             optimizer.step()  # counts: every 32nd call updates by the mean, and clears the gradients
             epoch_losses.append(loss.detach())  # read later, so that nothing waits for the device here

@@ -13,6 +13,7 @@ import pytest
 import tinyedge as te
 from tinyedge import backends, tape
 from tinyedge.backends import Backend
+from tinyedge.backends.opencl import embedded_runtime
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, ShapeError
 
 
@@ -166,3 +167,10 @@ def test_threads(backend: Backend) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_the_embedded_runtime_is_used() -> None:
+    """Where the ``cpu`` extra is installed there is a usable device: the tests did not skip OpenCL unseen."""
+    if embedded_runtime() is None:
+        pytest.skip("the cpu extra is not installed here")
+    assert backends.usable_devices()

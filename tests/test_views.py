@@ -55,3 +55,15 @@ def test_a_view_takes_no_memory(name: str, backend: Backend) -> None:
     if view.numel() and name != "expand":
         view.fill_(100.0)
         assert (x.numpy() == 100).sum() == view.numel()
+
+
+@pytest.mark.parametrize(("mode", "name"), [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
+def test_padding_with_the_inputs_own(backend: Backend, mode: str, name: str) -> None:
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    t = te.tensor(x, requires_grad=True)
+    y = te.pad(t, (2, 1, 1, 0), mode=mode)
+    np.testing.assert_array_equal(y.detach().numpy(), np.pad(x, ((0, 0), (0, 0), (1, 0), (2, 1)), name))
+    y.sum().backward()
+    assert t.grad.sum().item() == y.numel()
+    with pytest.raises(te.ArgumentError, match="one of constant, reflect"):
+        te.pad(t, (1, 1), mode="mirror")

@@ -80,13 +80,11 @@ def map_kernel(
     named = used_scalars(tuple(expressions.values()), scalars or {})
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
         numel = prod(shape)
-        global_size, local_size = grid(-(-numel // width), device.group())
         return KernelSpec(
             "map_flat",
             "elementwise.cl.jinja",
             buffers,
-            global_size,
-            local_size,
+            *grid(-(-numel // width), device.group()),
             {"n": numel, **extra},
             named,
             {},
@@ -94,6 +92,8 @@ def map_kernel(
         )
     inner = lengths[-1] if lengths else 1
     outer = prod(lengths[:-1])
+    global_size: Shape
+    local_size: Shape
     if device.is_cpu:
         chunk = min(inner, ITEM_ELEMENTS)
         rows = max(1, min(ITEM_ELEMENTS // max(chunk, 1), -(-outer // (4 * device.compute_units))))

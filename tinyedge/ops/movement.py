@@ -373,15 +373,19 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """``value`` (0) around ``input``: pad = (before, after) of the last dim, then of the one before it, and so on.
 
-    Negative amounts cut. Errors: ArgumentError for a mode other than "constant".
+    Negative amounts cut. ``mode`` "reflect", "replicate" or "circular" puts the input's own elements there instead.
+
+    Errors: ArgumentError for another mode, or if "reflect" or "circular" needs more elements than there are.
     """
-    if mode != "constant":
-        raise ArgumentError("pad", 'mode must be "constant"', f"got {mode!r}")
+    if mode not in ("constant", *PAD_MODES):
+        raise ArgumentError("pad", f"mode must be one of constant, {', '.join(PAD_MODES)}", f"got {mode!r}")
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise ArgumentError("pad", f"pairs for at most {input.ndim} dims", f"got pad={tuple(pad)}")
     amounts = [(0, 0)] * input.ndim
     for k in range(len(pad) // 2):
         amounts[input.ndim - 1 - k] = (int(pad[2 * k]), int(pad[2 * k + 1]))
+    if mode != "constant":
+        return _pad_with_own(input, amounts, mode)
     inside = [
         (max(-before, 0), n + min(before, 0) + min(after, 0), 1) for n, (before, after) in zip(input.shape, amounts)
     ]
@@ -397,6 +401,27 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     write_into(Value(value or 0, input.dtype), out)
     part = tuple((before, n, 1) for n, (before, _) in zip(input.shape, added))
     return _place(Cat, [input], out, (part,))
+
+
+PAD_MODES = ("reflect", "replicate", "circular")
+
+
+def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) -> Tensor:
+    for axis, (before, after) in enumerate(amounts):
+        if not before and not after:
+            continue
+        size = input.shape[axis]
+        limit = {"reflect": size - 1, "circular": size}.get(mode, max(before, after) if size else 0)
+        if max(before, after) > limit:
+            raise ArgumentError("pad", f"at most {limit} around dim {axis} for mode {mode!r}", f"got {before}, {after}")
+        around = (max(before, 0), max(after, 0))
+        if mode == "circular":  # PyTorch cuts first here, and wraps what is left
+            places = np.pad(np.arange(max(-before, 0), size - max(-after, 0)), around, "wrap")
+        else:
+            places = np.pad(np.arange(size), around, "reflect" if mode == "reflect" else "edge")
+            places = places[max(-before, 0) : len(places) - max(-after, 0)]
+        input = functions["index_select"](input, axis, tensor(places, device=input.backend))
+    return input
 
 
 # Indexing with brackets

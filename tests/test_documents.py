@@ -1,0 +1,79 @@
+"""What the documents show is true: README's example runs, CONTRIBUTING's op is right, docstrings' examples hold."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import tinyedge as te
+from tests import properties
+from tests.strategies import call_of
+from tinyedge import nn
+from tinyedge.backends import Backend
+from tinyedge.op import functions, registry
+from tinyedge.ops import elementwise
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_block(document: str) -> str:
+    """The first block of Python in ``document``."""
+    found = re.search(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_readme(opencl: Backend, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    program = f"import tinyedge\ntinyedge.set_default_backend({opencl.name!r})\n" + python_block("README.md")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    predicted, expected = (list(map(int, part.split())) for part in re.findall(r"\[([\d\s]+)\]", done.stdout))
+    assert sum(a == b for a, b in zip(predicted, expected, strict=True)) >= 6
+
+
+def test_contributing(opencl: Backend, reference: Backend) -> None:
+    """The op that is shown whole passes every property."""
+    source = python_block("CONTRIBUTING.md")
+    known, public = dict(registry), dict(functions)
+    try:
+        exec(source, vars(elementwise))
+        op = registry["softsign"]
+        random = Random(0)
+        for seed in range(10):
+            call = call_of(op, op.sample(random), seed)
+            properties.assert_forward_agrees(call, opencl, reference)
+            properties.assert_backward_agrees(call, opencl, reference)
+            properties.assert_gradient_is_right(call, reference)
+            properties.assert_accumulating_doubles(call, opencl)
+            properties.assert_repeats(call, opencl)
+    finally:
+        for table, before in ((registry, known), (functions, public)):
+            table.clear()
+            table.update(before)
+        for name in ("Softsign", "softsign"):
+            vars(elementwise).pop(name, None)
+
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(te.__path__, "tinyedge.") if not name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name: str, reference: Backend) -> None:
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, extraglobs={"te": te, "nn": nn, "F": nn.functional})
+    assert not results.failed
+
+
+def test_all_names_are_there() -> None:
+    for package in (te, te.errors, te.ops, nn, nn.functional, te.optim, te.models, te.data):
+        for name in package.__all__:
+            assert hasattr(package, name), f"{package.__name__}.{name}"
