@@ -25,6 +25,15 @@ from tinyedge.tensor import Tensor, call
 
 Pair = tuple[int, int]
 
+POOL_BYTES = 14336
+"""Local memory that a CPU's depthwise kernels work in: every device has it, and a core's first cache holds it."""
+
+MAX_TAPS = 128
+"""Positions of a depthwise kernel, and two to spare, up to which it is done in whole planes."""
+
+ITEM_PIXELS = 16384
+"""Output pixels worth one work-item of a CPU: some microseconds."""
+
 
 class Conv2d(Op):
     """``padding`` is (top, bottom, left, right)."""
@@ -209,7 +218,7 @@ class _Lowering:
         bias = "bias" if self.step.slots["bias"] is not None else None
         if self.depthwise:
             buffers = ("x", "weight", *((bias,) if bias else ()), "y")
-            return [self.rows_kernel("depthwise_forward", buffers, self.n * self.o, self.oh, self.ow)]
+            return [self.depthwise_kernel("forward", buffers, self.n * self.o, self.oh, self.ow)]
         return [
             *self.unfold(),
             *gemm_kernels(
@@ -222,7 +231,7 @@ class _Lowering:
     def input_gradient(self) -> list[KernelSpec]:
         if self.depthwise:
             buffers = ("dy", "weight", "dx")
-            return [self.rows_kernel("depthwise_input_gradient", buffers, self.n * self.c, self.h, self.w)]
+            return [self.depthwise_kernel("input_gradient", buffers, self.n * self.c, self.h, self.w)]
         product = gemm_kernels(
             self.device, self.weight_matrix().T, self.output_matrix("dy"), self.column_matrix("dx"),
             self.patch, self.positions, self.og, ctype=self.ctype, batch=(self.n, self.groups), scratch=self.scratch(),
@@ -235,14 +244,11 @@ class _Lowering:
 
     def weight_gradient(self) -> list[KernelSpec]:
         if self.depthwise:
-            lanes = 1 if self.device.is_cpu else self.device.group()
+            buffers = ("dy", "x", "dweight")
+            found = self.planes_kernel("planes_weight_gradient", buffers, self.o, self.oh, self.ow)
+            lanes = self.device.group()
             count = self.o * self.kh * self.kw
-            return [
-                self.kernel(
-                    "depthwise_weight_gradient", ("dy", "x", "dweight"), (lanes * count,), (lanes,),
-                    lanes=lanes, width=self.device.native_width if self.device.is_cpu else 1,
-                )
-            ]  # fmt: skip
+            return [found or self.kernel("depthwise_weight_gradient", buffers, (lanes * count,), (lanes,), lanes=lanes)]
         a, b = self.output_matrix("dy"), self.column_matrix("x").T
         return [
             *self.unfold(),
@@ -256,13 +262,65 @@ class _Lowering:
             ),
         ]  # fmt: skip
 
-    def rows_kernel(self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int) -> KernelSpec:
-        """One work-item for each run of ``width`` pixels of a row: vectors on a CPU, single pixels on a GPU."""
-        if self.device.is_cpu:
-            lanes = self.device.native_width
-            return self.kernel(name, buffers, (-(-width // lanes), height, planes), (1, 1, 1), width=lanes)
+    def depthwise_kernel(
+        self, direction: str, buffers: tuple[str, ...], planes: int, height: int, width: int
+    ) -> KernelSpec:
+        """One work-item for each pixel on a GPU; for some whole planes on a CPU."""
+        if direction == "forward":
+            tiled = height, width
+        else:  # a phase of dx, with what is left of the padding
+            tiled = (
+                -(-(height + self.padding[0] % self.stride[0]) // self.stride[0]),
+                -(-(width + self.padding[2] % self.stride[1]) // self.stride[1]),
+            )
+        found = self.planes_kernel(f"planes_{direction}", buffers, planes, *tiled)
+        if found is not None:
+            return found
         across = min(self.device.group(), round_up(width, 8))
-        return self.kernel(name, buffers, (round_up(width, across), height, planes), (across, 1, 1), width=1)
+        size = (round_up(width, across), height, planes)
+        return self.kernel(f"depthwise_{direction}", buffers, size, (across, 1, 1))
+
+    def planes_kernel(
+        self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
+    ) -> KernelSpec | None:
+        """A CPU kernel over planes of ``height`` and ``width``, in tiles that fit into the pool; None if none do."""
+        taps = self.kh * self.kw
+        if not self.device.is_cpu or taps + 2 > MAX_TAPS:
+            return None
+        phases = self.stride[0] * self.stride[1]
+        (taken_phases, other_phases) = (1, phases) if name == "planes_input_gradient" else (phases, 1)
+        halo_y, halo_x = (
+            (size - 1) * d // s for size, d, s in zip((self.kh, self.kw), self.dilation, self.stride, strict=True)
+        )
+        lanes = min(self.device.native_width, 8)
+        pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
+
+        def used(rows: int, cols: int) -> Pair:
+            pitch = cols + halo_x
+            taken = taken_phases * (rows + halo_y) * pitch + halo_x + 4 * lanes
+            return round_up(taken, lanes), other_phases * round_up(rows * pitch, 4 * lanes)
+
+        cols = width
+        while cols > 64 and sum(used(min(height, 8), cols)) > pool:
+            cols = -(-cols // 2)
+        rows = next((rows for rows in range(height, 0, -1) if sum(used(rows, cols)) <= pool), 0)
+        if not rows:
+            return None
+        down, across = -(-height // rows), -(-width // cols)
+        rows, cols = -(-height // down), -(-width // across)
+        taken_size, other_size = used(rows, cols)
+        whole = name == "planes_weight_gradient"
+        tiles = planes if whole else planes * down * across
+        pixels = height * width * self.n if whole else rows * cols
+        each = max(1, min(ITEM_PIXELS // max(pixels, 1), tiles // (4 * self.device.compute_units)))
+        sizes = {
+            "tiles": tiles, "tiles_per_item": each, "tiles_down": down, "tiles_across": across, "tile_rows": rows,
+            "tile_cols": cols, "halo_y": halo_y, "halo_x": halo_x, "taken_size": taken_size, "other_size": other_size,
+        }  # fmt: skip
+        return KernelSpec(
+            name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
+            {"real": self.ctype, "width": lanes, "pool": pool, "max_taps": MAX_TAPS},
+        )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
         if self.pointwise:
