@@ -7,6 +7,7 @@ from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
+from tinyedge.program import Program, compile
 from tinyedge.tensor import (
     Parameter,
     Tensor,
@@ -29,9 +30,11 @@ __all__ = [
     "Backend",
     "DType",
     "Parameter",
+    "Program",
     "Tensor",
     "as_tensor",
     "bool_",
+    "compile",
     "convert",
     "data",
     "detect_anomaly",

@@ -1,6 +1,7 @@
 """What the environment asks for: the only reader of ``os.environ``.
 
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
+TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
@@ -23,6 +24,11 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def compile_mode() -> str:
+    """What ``te.compile`` shall do: "0", "1" or "check"."""
+    return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
 
 
 def opencl_vendors() -> str | None:

@@ -9,7 +9,8 @@ leads to a value is gathered from those edges.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -27,20 +28,37 @@ MAX_ELEMENTS = 2**31 - 1
 """Kernels index with 32-bit ints: small devices are slow with longer ones."""
 
 
+_serial = count()
+
+
+def next_number() -> int:
+    """A number above that of every storage and step so far."""
+    return next(_serial)
+
+
 class Storage:
     """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place."""
 
-    __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "version")
+    __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "number", "version")
 
     def __init__(self, backend: Backend, nbytes: int) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer = backend.allocate(nbytes)
         self.nbytes = nbytes
+        self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
         backend.memory.add(nbytes)
+
+    @classmethod
+    def over(cls, backend: Backend, buffer: Any) -> Storage:
+        """A storage over memory that belongs to somebody else."""
+        self = object.__new__(cls)
+        self.backend, self.buffer, self.nbytes = backend, buffer, 0
+        self.number, self.version, self.history, self.bounds = next(_serial), 0, 0, None
+        return self
 
     def __del__(self) -> None:
         if self.nbytes:
@@ -122,8 +140,6 @@ class Value:
 
 Read = Slot | Value | None
 Edge = tuple["Step | None", int, "Slot | None"]  # the step and output that made an input; or the leaf itself
-
-_serial = count()
 
 
 class Step:
@@ -217,7 +233,7 @@ class Step:
         for launch in self.backend.prepare(self):
             launch()
         if _mode.recorder is not None:
-            _mode.recorder(self)
+            _mode.recorder.step(self)
 
 
 class Tape:
@@ -249,12 +265,47 @@ class Tape:
         return reversed(self.steps)
 
 
+class Recorder:
+    """Who is told what runs in this thread, while it is set by ``recording``."""
+
+    def step(self, step: Step) -> None:
+        """``step`` was launched; its slots are still all there."""
+
+    def leaf_gradient(self, leaf: Slot) -> None:
+        """``leaf.grad`` has got memory, or is about to be added to."""
+
+    def forbid(self, call: str, reason: str) -> None:
+        """Something is about to happen that a replay would not do again."""
+
+
 class _Mode(threading.local):
     grad_enabled = True
-    recorder: Callable[[Step], None] | None = None
+    recorder: Recorder | None = None
 
 
 _mode = _Mode()
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Tell ``recorder`` what runs in this thread inside the ``with`` block."""
+    before = _mode.recorder
+    _mode.recorder = recorder
+    try:
+        yield
+    finally:
+        _mode.recorder = before
+
+
+def is_recording() -> bool:
+    """Whether a recorder is told what runs in this thread."""
+    return _mode.recorder is not None
+
+
+def forbid_in_recording(call: str, reason: str) -> None:
+    """Let a recorder refuse ``call``, whose effect a replay would not repeat."""
+    if _mode.recorder is not None:
+        _mode.recorder.forbid(call, reason)
 
 
 def is_grad_enabled() -> bool:
@@ -360,7 +411,7 @@ def launch_step(step: Step) -> None:
     for name in step.reads:
         slot = step.slots[name]
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
-            step.slots[name] = _copy(slot)
+            step.slots[name] = contiguous_copy(slot)
     if any(slot.numel for slot in step.written()):
         step.run()
 
@@ -382,7 +433,7 @@ def keep_saved(step: Step, storage: Storage) -> None:
     saved = step.saved or {}
     for name, (slot, _) in saved.items():
         if isinstance(slot, Slot) and slot.storage is storage:
-            saved[name] = (_copy(slot), 0)
+            saved[name] = (contiguous_copy(slot), 0)
 
 
 def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
@@ -401,7 +452,7 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
             out.index = index
 
 
-def _copy(slot: Slot) -> Slot:
+def contiguous_copy(slot: Slot) -> Slot:
     """A contiguous copy, outside autograd."""
     copy = registry["clone"]
     out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
@@ -414,7 +465,7 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
     if target.numel == 0:
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
-        source = _copy(source)  # the two may overlap
+        source = contiguous_copy(source)  # the two may overlap
     names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
     Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names).run()
     target.storage.version += 1
@@ -440,6 +491,8 @@ class _Walk:
         """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
         step, index, leaf = edge
         if leaf is not None:
+            if _mode.recorder is not None:
+                _mode.recorder.leaf_gradient(leaf)
             if leaf.grad is not None:
                 leaf.grad.storage.version += 1
                 return leaf.grad, True
@@ -452,7 +505,7 @@ class _Walk:
             there = self.pending[key] = _Gradient(new_slot(backend, spec.dtype, spec.shape), True)
             return there.slot, False
         if not there.owned:
-            self.pending[key] = there = _Gradient(_copy(there.slot), True)
+            self.pending[key] = there = _Gradient(contiguous_copy(there.slot), True)
         return there.slot, True
 
     def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
@@ -464,7 +517,13 @@ class _Walk:
             if key not in self.pending:
                 self.pending[key] = _Gradient(slot, owned and slot.contiguous)
                 return
-        elif leaf.grad is None and owned and slot.contiguous and slot.nbytes == slot.storage.nbytes:
+        elif (
+            leaf.grad is None
+            and owned
+            and slot.contiguous
+            and slot.nbytes == slot.storage.nbytes
+            and _mode.recorder is None  # a replay may find a gradient there, to which a kernel must add
+        ):
             leaf.grad = slot
             return
         target, accumulate = self.target(edge, spec, slot.storage.backend)

@@ -145,7 +145,7 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        values = np.array2string(self.detach().numpy(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
         if self._slot.step is not None:
             text += f", grad_fn=<{self._slot.step.op.name}>"
@@ -256,9 +256,13 @@ class Tensor:
         """The values as a NumPy array, copied from the device."""
         if self.requires_grad:
             raise AutogradError("numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy().")
+        tape.forbid_in_recording("numpy", "a value was read on the host, and what is done with it is not recorded")
+        return self._values()
+
+    def _values(self) -> npt.NDArray[Any]:
         slot = self._slot
         if not slot.contiguous:
-            slot = self.contiguous()._slot
+            slot = tape.contiguous_copy(slot)
         values = slot.storage.backend.read(slot)
         return values.astype(self.dtype.numpy, copy=False)
 

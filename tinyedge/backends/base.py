@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,24 @@ class Memory:
 
     def reset_peak(self) -> None:
         self.peak_bytes = self.allocated_bytes
+
+
+class Lowered:
+    """A step's kernels, and the scratch memory that they need: bytes by name. Bound once, launched often."""
+
+    scratch: Mapping[str, int] = {}
+
+    def bind(self, scratch: Mapping[str, Any]) -> None:
+        """Bind the step's buffers and numbers as they are now."""
+        raise NotImplementedError
+
+    def launches(self) -> Sequence[Launch]:
+        """What carries the step out, with what was bound last."""
+        raise NotImplementedError
+
+    def describe(self) -> list[str]:
+        """A line for each kernel: its name and geometry."""
+        raise NotImplementedError
 
 
 class Backend:
@@ -65,6 +83,20 @@ class Backend:
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         """The launches that carry out ``step``."""
+        raise NotImplementedError
+
+    alignment = 64  # of the blocks of an arena, in bytes
+
+    def arena(self, nbytes: int) -> Any:
+        """One buffer of ``nbytes``, to be divided by ``block``."""
+        raise NotImplementedError
+
+    def block(self, arena: Any, offset: int, nbytes: int) -> Any:
+        """A part of an arena, as a buffer."""
+        raise NotImplementedError
+
+    def lower(self, step: Step) -> Lowered:
+        """The kernels of ``step``, not shared with any other step."""
         raise NotImplementedError
 
     def finish(self) -> None:

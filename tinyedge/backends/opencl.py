@@ -6,14 +6,15 @@ import hashlib
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import Backend, Launch
+from tinyedge.backends.base import Backend, Launch, Lowered
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.kernels.render import render
@@ -167,7 +168,7 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: dict[str, Any]) -> list[Any]:
+    def bind(self, step: Step, scratch: Mapping[str, Any]) -> list[Any]:
         slots = step.slots
         values: list[Any] = []
         for kind, item in self.arguments:
@@ -218,6 +219,7 @@ class OpenCLBackend(Backend):
         self.context = cl.Context([entry.device])
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+        self.alignment = max(int(entry.device.mem_base_addr_align) // 8, 64)
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
@@ -244,12 +246,15 @@ class OpenCLBackend(Backend):
         try:
             return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
         except (self.cl.Error, MemoryError) as error:
-            raise OutOfMemoryError(
-                self.name,
-                f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
-                f"the device refused it ({error})",
-                "Use smaller inputs, freeze more of the model, or run under te.no_grad().",
-            ) from error
+            raise self._out_of_memory(nbytes, error) from error
+
+    def _out_of_memory(self, nbytes: int, error: Exception) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            self.name,
+            f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
+            f"the device refused it ({error})",
+            "Use smaller inputs, freeze more of the model, or run under te.no_grad().",
+        )
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
@@ -277,6 +282,20 @@ class OpenCLBackend(Backend):
         # later.
         scratch = {name: self.allocate(nbytes) for name, nbytes in needed.items()} if needed else {}
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
+
+    def arena(self, nbytes: int) -> Any:
+        try:
+            # Not from the pool: a part of a part of a buffer is not allowed.
+            return self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(nbytes, 4))
+        except (self.cl.Error, MemoryError) as error:
+            raise self._out_of_memory(nbytes, error) from error
+
+    def block(self, arena: Any, offset: int, nbytes: int) -> Any:
+        return arena.get_sub_region(offset, nbytes)
+
+    def lower(self, step: Step) -> Lowered:
+        kernels, scratch = self._lower(step)
+        return _Lowered(step, kernels, scratch)
 
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
         op = step.op
@@ -367,6 +386,23 @@ class OpenCLBackend(Backend):
             self._kernels[source] = program
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
         return self.cl.Kernel(program, spec.kernel)
+
+
+class _Lowered(Lowered):
+    def __init__(self, step: Step, kernels: list[_Prepared], scratch: dict[str, int]) -> None:
+        self.step = step
+        self.kernels = kernels
+        self.scratch = scratch
+
+    def bind(self, scratch: Mapping[str, Any]) -> None:
+        for kernel in self.kernels:
+            kernel.kernel.set_args(*kernel.bind(self.step, scratch))
+
+    def launches(self) -> Sequence[Launch]:
+        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
+
+    def describe(self) -> list[str]:
+        return [f"{k.kernel.function_name} {k.global_size} / {k.local_size}" for k in self.kernels]
 
 
 class _Launch:

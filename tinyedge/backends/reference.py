@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinyedge.backends.base import Backend, Launch
+from tinyedge.backends.base import Backend, Launch, Lowered
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
 
 Array = np.ndarray[Any, Any]
+
+
+class _Lowered(Lowered):
+    def __init__(self, backend: ReferenceBackend, step: Step) -> None:
+        self.backend = backend
+        self.step = step
+
+    def bind(self, scratch: Mapping[str, Any]) -> None:
+        pass  # the step's slots are looked up when it runs
+
+    def launches(self) -> Sequence[Launch]:
+        return (lambda: self.backend._run(self.step),)
+
+    def describe(self) -> list[str]:
+        return [f"numpy {self.step.op.name}.{self.step.direction}"]
 
 
 class ReferenceBackend(Backend):
@@ -48,6 +63,15 @@ class ReferenceBackend(Backend):
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
+
+    def arena(self, nbytes: int) -> Array:
+        return np.empty(nbytes, np.uint8)
+
+    def block(self, arena: Array, offset: int, nbytes: int) -> Array:
+        return arena[offset : offset + nbytes]
+
+    def lower(self, step: Step) -> Lowered:
+        return _Lowered(self, step)
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:

@@ -27,7 +27,7 @@ from tinyedge.kernels.spec import Device, KernelSpec, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step
+from tinyedge.tape import Step, forbid_in_recording
 from tinyedge.tensor import Tensor, call, no_grad, tensor
 
 Array = np.ndarray[Any, Any]
@@ -103,6 +103,7 @@ class Generator:
 
     def words(self, count: int) -> Words:
         """``count`` uniform 32-bit words, made on the host."""
+        forbid_in_recording("drawing random numbers", "they come from the host, and a replay would use the same again")
         seed, offset = self.draw()
         return philox(-(-count // 4), offset, seed).reshape(-1)[:count]
 

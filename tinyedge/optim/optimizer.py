@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyedge.errors import AnomalyError, ArgumentError, StateDictError
 from tinyedge.ops.update import Update, update
-from tinyedge.tape import Slot, new_slot
+from tinyedge.tape import Slot, forbid_in_recording, new_slot
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -148,6 +148,7 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Count one sample; update if it completes the minibatch. Returns what ``closure``, if given, returned."""
+        forbid_in_recording("optimizer.step()", "it counts samples, and its numbers change from step to step")
         loss = None
         if closure is not None:
             with enable_grad():

@@ -1,0 +1,320 @@
+"""te.compile: a replay gives what the eager call gives, and refuses what it could not repeat."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tinyedge import models, nn, optim
+from tinyedge.backends import Backend
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "lenet5": (models.lenet5, (1, 1, 28, 28)),
+    "mobilenet_v1": (lambda: models.mobilenet_v1(0.25, 4), (2, 3, 32, 32)),
+    "mobilenet_v2": (lambda: models.mobilenet_v2(0.1, 4), (2, 3, 32, 32)),
+    "resnet18": (lambda: models.resnet18(4), (2, 3, 32, 32)),
+    "transformer": (lambda: models.transformer(16, 32, 2, 2, 8), (1, 6)),
+}
+
+
+def trained(name: str, compiled: bool, frozen: bool, steps: int) -> tuple[list[float], list[Any]]:
+    """The losses, and all parameters, buffers and gradients, after some steps."""
+    make, shape = MODELS[name]
+    te.manual_seed(3)
+    model = make().train()
+    if frozen:
+        model.freeze_batch_norm_statistics()
+    optimizer = optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, accumulate=2)
+
+    def sample_loss(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        loss = F.cross_entropy(model(x).flatten(0, -2), y)
+        loss.backward()
+        return loss
+
+    function = te.compile(sample_loss) if compiled else sample_loss
+    random = np.random.default_rng(0)
+    losses = []
+    for _ in range(steps):
+        x = random.integers(0, 16, shape) if len(shape) == 2 else random.standard_normal(shape, dtype=np.float32)
+        count = shape[-1] if len(shape) == 2 else shape[0]
+        losses.append(function(te.tensor(x), te.tensor(random.integers(0, 4, count))).item())
+        optimizer.step()
+    state = [value.numpy() for value in model.state_dict().values()]
+    return losses, state + [param.grad.numpy() for param in model.parameters()]
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "training"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_step_is_the_eager_one(name: str, frozen: bool, backend: Backend) -> None:
+    """To the bit, over accumulation, updates, running statistics and dropout."""
+    eager, compiled = (trained(name, compiled, frozen, 5) for compiled in (False, True))
+    assert compiled[0] == eager[0]
+    for a, b in zip(compiled[1], eager[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def squared(x: te.Tensor) -> te.Tensor:
+    loss = (x * x).sum()
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("before_capture", [True, False])
+def test_gradients_that_come_and_go(backend: Backend, before_capture: bool) -> None:
+    """A leaf's gradient may be absent, present or replaced at each call, whatever it was when recorded."""
+    w = te.tensor([1.0, 2.0], requires_grad=True)
+    if before_capture:
+        w.grad = te.tensor([10.0, 10.0])
+    step = te.compile(lambda x: squared(w * x))
+    x = te.tensor([1.0, 3.0])
+    once = np.array([2.0, 36.0])
+    step(x)
+    np.testing.assert_array_equal(w.grad.numpy(), once + (10 if before_capture else 0))
+    for given in (None, [1.0, 1.0], None, [5.0, 6.0]):
+        w.grad = None if given is None else te.tensor(given)
+        held = w.grad
+        step(x)
+        step(x)
+        np.testing.assert_array_equal(w.grad.numpy(), 2 * once + (0 if given is None else given))
+        assert held is None or held.numpy().tolist() == w.grad.numpy().tolist()
+
+
+def test_a_gradient_that_was_given_away_is_not_written(backend: Backend) -> None:
+    w = te.tensor([1.0], requires_grad=True)
+    step = te.compile(lambda: squared(w))
+    step()
+    kept = w.grad
+    w.grad = None
+    step()
+    assert kept.item() == w.grad.item() == 2.0
+    step()
+    assert kept.item() == 2.0
+
+
+def test_a_view_as_part_of_a_leaf(backend: Backend) -> None:
+    """The gradient of a slice is zeros around: also when there was one before."""
+    w = te.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    step = te.compile(lambda: squared(w[1:]))
+    for k in range(1, 4):
+        step()
+        assert w.grad.tolist() == [0.0, 4.0 * k, 6.0 * k]
+    w.grad = None
+    step()
+    assert w.grad.tolist() == [0.0, 4.0, 6.0]
+
+
+def test_arguments_may_lie_anywhere(backend: Backend) -> None:
+    data = te.tensor(np.arange(12, dtype=np.float32).reshape(4, 3))
+    double = te.compile(lambda x: (x[1:] * 2, x))
+    with te.no_grad():
+        for row in (0, 2, 1, 3):
+            result, same = double(data[row])
+            assert result.tolist() == (np.arange(12).reshape(4, 3)[row, 1:] * 2).tolist()
+            assert same.tolist() == data[row].tolist()
+    assert len(double.programs) == 1
+
+
+def test_results_are_new_tensors(backend: Backend) -> None:
+    increment = te.compile(lambda x: x + 1)
+    results = [increment(te.tensor([float(k)])) for k in range(4)]
+    assert [r.item() for r in results] == [1.0, 2.0, 3.0, 4.0]
+    assert not any(r.requires_grad for r in results)
+
+
+def test_a_change_in_place_of_an_argument(backend: Backend) -> None:
+    def bump(x: te.Tensor) -> None:
+        x.add_(1.0)
+
+    step = te.compile(bump)
+    x, y = te.zeros(3), te.zeros(3)
+    for _ in range(3):
+        step(x)
+    step(y)
+    assert x.tolist() == [3.0] * 3
+    assert y.tolist() == [1.0] * 3
+
+
+def test_dropout_is_drawn_anew(backend: Backend) -> None:
+    x = te.ones(64)
+
+    def noisy(x: te.Tensor) -> te.Tensor:
+        return F.dropout(x, 0.5)
+
+    step = te.compile(noisy)
+    te.manual_seed(1)
+    compiled = [step(x).tolist() for _ in range(4)]
+    te.manual_seed(1)
+    assert compiled == [noisy(x).tolist() for _ in range(4)]
+    assert len({tuple(values) for values in compiled}) == 4
+
+
+def test_kinds_of_calls(backend: Backend) -> None:
+    """Another shape, number, mode or parameter makes another program; the same again does not."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+
+    @te.compile
+    def forward(x: te.Tensor, factor: float = 1.0) -> te.Tensor:
+        return model(x) * factor
+
+    x = te.ones(2, 3)
+    seen = []
+    for call in (
+        lambda: forward(x),
+        lambda: forward(te.ones(4, 3)),
+        lambda: forward(x, 2.0),
+        lambda: model.eval() and forward(x),
+        lambda: model[0].weight.requires_grad_(False) is None or forward(x),
+        lambda: setattr(model[0], "bias", nn.Parameter(te.ones(3))) or forward(x),
+    ):
+        call()
+        call()
+        seen.append(len(forward.programs))
+    # The last call sets a new parameter each time.
+    assert seen == [1, 2, 3, 4, 5, 7]
+
+
+def test_arguments_that_share_memory(backend: Backend) -> None:
+    data = te.tensor(np.arange(6, dtype=np.float32))
+    add = te.compile(lambda a, b: a + 10 * b)
+    for a, b in ((0, 1), (1, 2), (2, 3), (3, 1), (1, 1)):
+        assert add(data[a : a + 2], data[b : b + 2]).tolist() == [a + 10.0 * b, a + 1 + 10.0 * (b + 1)]
+    assert add(te.tensor([1.0, 2.0]), te.tensor([3.0, 4.0])).tolist() == [31.0, 42.0]
+    assert len(add.programs) == 4  # one further apart; behind; the same; not shared
+
+
+def test_grad_mode_is_part_of_the_kind(backend: Backend) -> None:
+    w = te.tensor([1.0], requires_grad=True)
+    double = te.compile(lambda: w * 2)
+    with te.no_grad():
+        double()
+    double()
+    assert len(double.programs) == 2
+
+
+def test_many_programs_are_warned_of(backend: Backend) -> None:
+    scale = te.compile(lambda x, k: x * k)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for k in range(10):
+            scale(te.ones(1), float(k))
+    assert len(caught) == 1
+    assert "has made 8 programs" in str(caught[0].message)
+
+
+kept: list[te.Tensor] = []
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda x: x * x.sum().item(), r"numpy at .*test_program\.py:"),
+        (lambda x: x if x.sum() > 0 else -x, r"numpy at .*test_program\.py:"),
+        (lambda x: x + te.rand(2), r"random numbers at .*test_program\.py:"),
+        (lambda x: optim.SGD([x], lr=1).step(), r"optimizer.step\(\) at .*test_program\.py:"),
+        (lambda x: kept.append(x * 2), r"shape \(2,\) \(of mul\) is still held"),
+        (lambda x: x * np.float32(x.numpy()[0]), "numpy at"),
+    ],
+)
+def test_what_cannot_be_replayed(backend: Backend, function: Callable[..., Any], text: str) -> None:
+    with pytest.raises(te.CaptureError, match=text):
+        te.compile(function)(te.tensor([1.0, 2.0]))
+    kept.clear()
+    assert (te.tensor(1.0) + 1).item() == 2.0  # recording is over
+
+
+def test_arrays_are_no_arguments(backend: Backend) -> None:
+    with pytest.raises(te.ArgumentError, match=r"te\.tensor"):
+        te.compile(lambda x: te.tensor(x))(np.ones(2))
+
+
+def test_methods(backend: Backend) -> None:
+    class Scale(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(te.tensor(factor))
+
+        @te.compile
+        def forward(self, x: te.Tensor) -> te.Tensor:
+            return x * self.factor
+
+    one, two = Scale(1.0), Scale(2.0)
+    for _ in range(3):
+        assert (one(te.tensor(3.0)).item(), two(te.tensor(3.0)).item()) == (3.0, 6.0)
+
+
+def test_modes(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = te.tensor([1.0, 2.0], requires_grad=True)
+    count = 0
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        nonlocal count
+        count += 1
+        return squared(w * x)
+
+    x = te.tensor([1.0, 1.0])
+    monkeypatch.setenv("TINYEDGE_COMPILE", "0")
+    step(x)
+    step(x)
+    assert (count, len(step.programs)) == (2, 0)
+    monkeypatch.setenv("TINYEDGE_COMPILE", "check")
+    for _ in range(3):
+        step(x)
+    assert count == 5
+    assert w.grad.tolist() == [10.0, 20.0]  # each call counts once
+    step.programs[next(iter(step.programs))]._launches.pop(0)  # a replay that leaves something out
+    with pytest.raises(te.CaptureError, match="must equal the eager call"):
+        step(te.tensor([3.0, 4.0]))
+
+
+def test_memory_is_known_and_flat(backend: Backend) -> None:
+    te.manual_seed(0)
+    model = models.lenet5()
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    x = te.ones(1, 1, 28, 28)
+    step(x)
+    memory = backend.memory
+    at_rest = memory.allocated_bytes
+    memory.reset_peak()
+    for _ in range(3):
+        loss = step(x)
+    assert memory.peak_bytes - at_rest <= 8  # the result of the call before may still live
+    assert step.program.peak_bytes == step.program.arena_bytes + 4
+    assert step.program.arena_bytes < step.program.plan.unshared_bytes / 2
+    del loss, step
+    import gc
+
+    gc.collect()
+    assert memory.allocated_bytes < at_rest
+
+
+def test_explain(backend: Backend) -> None:
+    step = te.compile(lambda x: te.relu(x * 2))
+    with pytest.raises(te.CaptureError, match="a call before"):
+        _ = step.program
+    step(te.ones(4))
+    text = step.program.explain()
+    assert [name in text for name in ("mul", "relu", "arena: ")] == [True] * 3
+
+
+def test_steps_without_use_are_dropped(backend: Backend) -> None:
+    def wasteful(x: te.Tensor) -> te.Tensor:
+        _ = x.exp().sum()
+        return x + 1
+
+    step = te.compile(wasteful)
+    step(te.ones(3))
+    assert [s.op.name for s in step.program.steps] == ["add"]
+    assert step(te.zeros(3)).tolist() == [1.0] * 3

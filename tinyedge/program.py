@@ -1,0 +1,495 @@
+"""``te.compile``: record a function's steps once, plan their memory, and replay them.
+
+The first call for a kind of arguments is an ordinary eager call, with real values, while its steps are recorded. The
+plan gives every temporary a place in one arena. The program holds the launches with their arguments bound; a later call
+enqueues them, with no Python for each op.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import warnings
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MethodType
+from typing import Any, cast
+
+import numpy as np
+
+from tinyedge import config, tape
+from tinyedge.backends import Backend, default_backend
+from tinyedge.dtypes import bool_
+from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.nn import Module
+from tinyedge.op import Layout
+from tinyedge.ops.random import Dropout, default_generator
+from tinyedge.plan import Action, make_plan
+from tinyedge.tape import Recorder, Slot, Step, Storage, new_slot, write_into
+from tinyedge.tape import Value as NumberValue
+from tinyedge.tensor import Tensor
+
+PACKAGE = str(Path(__file__).parent)
+MANY_PROGRAMS = 8
+"""So many programs for one function are a sign that an argument changes at every call."""
+
+
+def _caller() -> str:
+    """The line outside this package from which the current call came."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return "an unknown line" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class Recording(Recorder):
+    """The steps of one call, with all their slots, and the leaves that got gradients."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.first_number = tape.next_number()  # storages made inside have later ones
+        self.steps: list[Step] = []
+        self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
+
+    def step(self, step: Step) -> None:
+        self.steps.append(_with_slots(step, {**step.slots}))
+
+    def leaf_gradient(self, leaf: Slot) -> None:
+        self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
+
+    def forbid(self, call: str, reason: str) -> None:
+        raise CaptureError(
+            f"te.compile({self.name})",
+            "whatever runs inside must be repeatable by a replay",
+            f"{call} at {_caller()} is not: {reason}",
+            "Move it out of the compiled function, or pass its result as an argument.",
+        )
+
+
+def _with_slots(step: Step, slots: dict[str, Any]) -> Step:
+    return Step(step.op, step.direction, step.attrs, step.scalars, slots, step.reads, step.writes, step.accumulate)
+
+
+class _Leaf:
+    """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
+
+    def __init__(self, slot: Slot, had_gradient: bool) -> None:
+        assert slot.grad is not None
+        self.slot = slot
+        self.number = slot.grad.storage.number
+        self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
+        self.first_write: tuple[Step, str] | None = None
+
+
+class _Place:
+    """Where a result lies."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.number = slot.storage.number
+
+
+class Program:
+    """Launches with their arguments bound, in order: what one call of a compiled function does.
+
+    ``peak_bytes`` is the memory that a call needs beside what lives outside of it (parameters, gradients, arguments):
+    the arena, and the results, which are new tensors at every call.
+    """
+
+    def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
+        self.name = recording.name
+        self.backend: Backend = default_backend()
+        self._lock = threading.Lock()
+        self._result = map_tensors(result, lambda tensor: _Place(tensor._slot.alias()))
+        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        owned = {leaf.number for leaf in self._leaves}
+        inside = self._made_inside(recording, owned)
+        results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
+        temporary = {number: nbytes for number, nbytes in inside.items() if number not in results}
+        self._arguments = [t._slot.storage.number for t in arguments]
+        self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        movable = {*temporary, *self._outputs, *owned, *self._arguments}
+        self._storages = {number: Storage.over(self.backend, None) for number in movable}
+        steps = [self._own(step) for step in recording.steps]
+        lowered = [self.backend.lower(step) for step in steps]
+        actions = [
+            Action(_numbers(old.read()), _numbers(old.written()), low.scratch)
+            for old, low in zip(recording.steps, lowered, strict=True)
+        ]
+        self.plan = make_plan(actions, temporary, self.backend.alignment)
+        self.steps = [steps[number] for number in self.plan.kept]
+        self._lowered = [lowered[number] for number in self.plan.kept]
+        self._users: dict[int, list[int]] = defaultdict(list)  # the kept steps that touch each movable storage
+        self._changed: dict[int, tuple[Storage, int]] = {}  # what outlives a call, and how often a call changes it
+        for position, number in enumerate(self.plan.kept):
+            for storage in (actions[number].reads | actions[number].writes) & movable:
+                self._users[storage].append(position)
+            self._note_writes(recording.steps[number], steps[number], inside)
+        self._random = [k for k, step in enumerate(self.steps) if step.op is Dropout]
+        self._place(temporary)
+        self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
+        self._stale = set(range(len(self.steps)))
+        self._launches: list[Any] = []
+
+    @property
+    def arena_bytes(self) -> int:
+        """The bytes that all temporaries and scratch memory share."""
+        return self.plan.arena_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.plan.arena_bytes + sum(self._outputs.values())
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name}: {len(self.steps)} steps, {self.peak_bytes} bytes>"
+
+    def explain(self) -> str:
+        """A table of the steps in order, with their kernels, and a line on memory."""
+        rows = [f"{'step':>4}  {'op':24} {'direction':9} {'bytes':>10}  kernels"]
+        for number, (step, lowered) in enumerate(zip(self.steps, self._lowered, strict=True)):
+            nbytes = sum(slot.nbytes for slot in [*step.read(), *step.written()] if isinstance(slot, Slot))
+            rows.append(
+                f"{number:>4}  {step.op.name:24} {step.direction:9} {nbytes:>10}  {'; '.join(lowered.describe())}"
+            )
+        rows.append(
+            f"arena: {self.arena_bytes} bytes for {len(self.plan.lifetimes)} blocks of {self.plan.unshared_bytes} bytes"
+            f"; results: {sum(self._outputs.values())} bytes"
+        )
+        return "\n".join(rows)
+
+    def gradients(self) -> list[Any]:
+        """The gradients of the leaves, on the host."""
+        return [self.backend.read(leaf.slot.grad) for leaf in self._leaves if leaf.slot.grad is not None]
+
+    # Making it
+
+    def _made_inside(self, recording: Recording, owned: set[int]) -> dict[int, int]:
+        """The bytes of each storage that the call made and wrote, but for the gradients of leaves."""
+        written = (slot.storage for step in recording.steps for slot in step.written())
+        return {s.number: s.nbytes for s in written if s.number > recording.first_number and s.number not in owned}
+
+    def _own(self, step: Step) -> Step:
+        """The step, with its movable slots on storages of the program."""
+        slots = {}
+        for name, slot in step.slots.items():
+            movable = self._storages.get(slot.storage.number) if isinstance(slot, Slot) else None
+            slots[name] = slot if movable is None else Slot(movable, slot.dtype, slot.layout())
+        return _with_slots(step, slots)
+
+    def _note_writes(self, old: Step, own: Step, inside: dict[int, int]) -> None:
+        for name in own.writes:
+            storage = old.slots[name].storage
+            for leaf in self._leaves:
+                if leaf.number == storage.number and leaf.first_write is None:
+                    leaf.first_write = (own, name)
+            if storage.number not in inside:
+                there = self._changed.get(storage.number)
+                self._changed[storage.number] = (storage, 1 if there is None else there[1] + 1)
+
+    def _place(self, temporary: dict[int, int]) -> None:
+        backend, plan = self.backend, self.plan
+        self._arena = backend.arena(plan.arena_bytes)
+        backend.memory.add(plan.arena_bytes)
+        weakref.finalize(self, backend.memory.remove, plan.arena_bytes)
+        self._scratch: dict[int, dict[str, Any]] = defaultdict(dict)
+        positions = {number: position for position, number in enumerate(plan.kept)}
+        for key, lifetime in plan.lifetimes.items():
+            if not lifetime.nbytes:
+                continue
+            block = backend.block(self._arena, plan.offsets[key], lifetime.nbytes)
+            if isinstance(key, tuple):
+                self._scratch[positions[key[0]]][key[1]] = block
+            else:
+                self._storages[key].buffer = block
+
+    # A call
+
+    def __call__(self, arguments: list[Tensor]) -> Any:
+        """Launch everything; the results as new tensors."""
+        with self._lock:
+            self._point_at_arguments(arguments)
+            fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._outputs.items()}
+            for number, storage in fresh.items():
+                self._point(number, storage.buffer)
+            for leaf in self._leaves:
+                self._point_at_gradient(leaf)
+            if self._random:
+                self._draw()
+            if self._stale:
+                self._bind()
+            for launch in self._launches:
+                launch()
+            for storage, times in self._changed.values():
+                storage.version += times
+            for leaf in self._leaves:
+                assert leaf.slot.grad is not None
+                leaf.slot.grad.storage.version += 1
+            given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
+
+            def renewed(place: _Place) -> Tensor:
+                storage = fresh.get(place.number) or given.get(place.number) or place.slot.storage
+                shape, strides, offset = place.slot.layout()
+                offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
+                return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
+
+            return map_tensors(self._result, renewed, _Place)
+
+    def _point(self, number: int, buffer: Any) -> None:
+        """Let the storage ``number`` be ``buffer`` from now on."""
+        if self._storages[number].buffer is not buffer:
+            self._storages[number].buffer = buffer
+            self._stale.update(self._users[number])
+
+    def _point_at_arguments(self, arguments: list[Tensor]) -> None:
+        seen: set[int] = set()
+        for number, argument in zip(self._arguments, arguments, strict=True):
+            if number in seen:  # arguments in one storage move together: how they lie to each other is their kind
+                continue
+            seen.add(number)
+            slot = argument._slot
+            self._point(number, slot.storage.buffer)
+            shift = slot.offset - self._offsets[number]
+            if shift:  # the argument lies elsewhere in its storage: so does every view of it
+                self._offsets[number] = slot.offset
+                for position in self._users[number]:
+                    for view in self.steps[position].slots.values():
+                        if isinstance(view, Slot) and view.storage is self._storages[number]:
+                            view.offset += shift
+                self._stale.update(self._users[number])
+
+    def _point_at_gradient(self, leaf: _Leaf) -> None:
+        adds = leaf.slot.grad is not None
+        if not adds:
+            leaf.slot.grad = new_slot(self.backend, leaf.slot.dtype, leaf.slot.shape)
+            if not leaf.stored_first:
+                write_into(NumberValue(0, leaf.slot.dtype), leaf.slot.grad)
+        assert leaf.slot.grad is not None
+        self._point(leaf.number, leaf.slot.grad.storage.buffer)
+        if leaf.stored_first and leaf.first_write is not None:
+            step, name = leaf.first_write
+            if adds != (name in step.accumulate):
+                step.accumulate = step.accumulate ^ {name}
+                self._stale.add(self.steps.index(step))
+
+    def _draw(self) -> None:
+        """New random numbers: forward and backward of one call of dropout share one set of scalars."""
+        drawn: dict[int, dict[str, float]] = {}
+        for position in self._random:
+            scalars = cast("dict[str, float]", self.steps[position].scalars)
+            if id(scalars) not in drawn:
+                drawn[id(scalars)] = scalars
+                scalars.update(Dropout.draw(default_generator))
+        self._stale.update(self._random)
+
+    def _bind(self) -> None:
+        for position in self._stale:
+            self._lowered[position].bind(self._scratch.get(position, {}))
+        self._stale.clear()
+        if not self._launches:
+            self._launches = [launch for lowered in self._lowered for launch in lowered.launches()]
+
+
+def _numbers(slots: list[Any]) -> frozenset[int]:
+    return frozenset(slot.storage.number for slot in slots if isinstance(slot, Slot))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
+def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
+    """``value`` with each tensor replaced."""
+    if isinstance(value, leaf):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, function, leaf) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(item, function, leaf) for item in value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, function, leaf) for key, item in value.items()}
+    return value
+
+
+def _kind(value: Any) -> Any:
+    """What a program depends on in an argument: a tensor's layout and dtype, anything else by value."""
+    if isinstance(value, Tensor):
+        return (*value._slot.key, value._slot.requires_grad, value.backend.name)
+    if isinstance(value, (tuple, list)):
+        return (type(value), *(_kind(item) for item in value))
+    if isinstance(value, dict):
+        return (dict, *((key, _kind(item)) for key, item in value.items()))
+    if isinstance(value, np.ndarray):
+        raise ArgumentError(
+            "te.compile",
+            "arguments that are tensors, numbers, strings or modules",
+            "got a NumPy array, whose values would be frozen into the program",
+            "Pass te.tensor(array).",
+        )
+    if isinstance(value, Module):
+        return _module_kind(value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return (type(value), value)
+
+
+def _module_kind(module: Module) -> tuple[Any, ...]:
+    """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+    kind: list[Any] = [id(module)]
+    for part in module.modules():
+        kind.append(part.training)
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if tensor is not None:
+                kind.append((id(tensor._slot), tensor._slot.requires_grad))
+    return tuple(kind)
+
+
+def _modules_used(function: Callable[..., Any]) -> list[Module]:
+    """The modules that a function closes over, or names as globals."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    known = inspect.getclosurevars(function)
+    values = [*known.nonlocals.values(), *known.globals.values()]
+    return [value for value in values if isinstance(value, Module)]
+
+
+class Compiled:
+    """A function that records its first call for each kind of arguments, and replays it after that."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self.programs: dict[Any, Program] = {}
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    @property
+    def program(self) -> Program:
+        """The program that was made last. Errors: CaptureError before the first call."""
+        if not self.programs:
+            raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
+        return next(reversed(self.programs.values()))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = config.compile_mode()
+        if mode == "0" or tape.is_recording():
+            return self.function(*args, **kwargs)
+        arguments = list(tensors_in((args, kwargs)))
+        key = (
+            _kind(args),
+            _kind(kwargs),
+            tuple(_module_kind(module) for module in _modules_used(self.function)),
+            tape.is_grad_enabled(),
+            default_backend().name,
+            _sharing(arguments),
+        )
+        program = self.programs.get(key)
+        if program is None:
+            return self._record(key, arguments, args, kwargs)
+        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
+
+    def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = self.name
+        recording = Recording(name)
+        with tape.recording(recording):
+            result = self.function(*args, **kwargs)
+        program = Program(recording, arguments, result)
+        result = map_tensors(result, lambda tensor: tensor.detach())
+        kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        kept |= {leaf.number for leaf in program._leaves}
+        made = {
+            slot.storage.number: (weakref.ref(slot.storage), step.op.name, slot.shape)
+            for step in recording.steps
+            for slot in step.written()
+            if slot.storage.number > recording.first_number and slot.storage.number not in kept
+        }
+        del recording
+        for alive, op_name, shape in made.values():
+            if alive() is not None:
+                raise CaptureError(
+                    f"te.compile({name})",
+                    "tensors made inside must be returned, or be dropped before it returns",
+                    f"one of shape {shape} (of {op_name}) is still held, and a replay would not renew it",
+                    "Return it, or keep a copy of what the function returned.",
+                )
+        self.programs[key] = program
+        if len(self.programs) == MANY_PROGRAMS:
+            warnings.warn(
+                f"te.compile({name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
+                "arguments changes from call to call. Pass numbers that change as tensors.",
+                stacklevel=3,
+            )
+        return result
+
+    def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
+        outside = [storage for storage, _ in program._changed.values() if storage.nbytes]
+        before = [_bytes(storage) for storage in outside]
+        gradients = [leaf.slot.grad for leaf in program._leaves]
+        saved = [None if grad is None else _bytes(grad.storage) for grad in gradients]
+        random = default_generator.get_state()
+        replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
+        for storage, values in zip(outside, before, strict=True):
+            program.backend.write(storage, values)
+        for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
+            leaf.slot.grad = grad
+            if grad is not None and values is not None:
+                program.backend.write(grad.storage, values)
+        default_generator.set_state(random)
+        result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
+        eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
+        for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
+            scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
+            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "a replay must equal the eager call",
+                    f"result or gradient {number} of shape {b.shape} differs by {np.abs(a - b).max():.3g}",
+                    "The function depends on something that is no argument, or changes something outside.",
+                )
+        return result
+
+
+def _bytes(storage: Storage) -> Any:
+    return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))
+
+
+def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int], ...]:
+    """For each argument the position of the first with the same storage, and how far behind that it begins."""
+    first: dict[int, tuple[int, int]] = {}
+    result = []
+    for position, argument in enumerate(arguments):
+        slot = argument._slot
+        where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
+        result.append((where, slot.offset - offset))
+    return tuple(result)
+
+
+def compile(function: Callable[..., Any]) -> Compiled:
+    """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
+
+    A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
+    shapes, dtypes, other arguments, train or eval mode, and the parameters of the modules it uses are the same. Results
+    are new tensors, without history. Deleting the decorator changes no result beyond rounding.
+
+    Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
+            ``if tensor:``), an optimizer's step, random numbers from the host; and for tensors that are kept without
+            being returned.
+    """
+    return Compiled(function)
