@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+import tinyedge as te
 from tests.gradcheck import Array, gradcheck
 from tests.strategies import Call, place, place_strided, read
 from tinyedge import tape
 from tinyedge.backends import Backend
 from tinyedge.tape import Slot
+from tinyedge.tensor import Tensor
 
 
 class Run:
@@ -168,3 +170,28 @@ def assert_repeats(call: Call, backend: Backend) -> None:
         return [array.tobytes() for array in (*values, *ran.gradients().values())]
 
     assert bits() == bits(), f"{call}: two runs differ"
+
+
+def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
+    """Recorded and replayed, the op gives the bits that it gives eagerly; after two calls, twice the gradients."""
+    if hasattr(call.op, "draw"):
+        return  # a replay draws new random numbers; test_program compares with eager draws
+    run = Run(call, backend, some_needs(call))
+    run.walk_back(output_gradients(call, run.outputs))
+    expected, gradients = run.values(), run.gradients()
+
+    def again() -> list[Tensor]:
+        other.outputs = tape.record(call.op, list(other.inputs.values()), call.attrs, call.scalars, backend)
+        other.walk_back(output_gradients(call, other.outputs))
+        results = [Tensor._wrap(slot) for slot in other.outputs]
+        other.outputs = ()
+        return results
+
+    other = Run(call, backend, some_needs(call))
+    other.outputs = ()
+    program = te.compile(again)
+    for count in (1, 2):
+        for got, value in zip(program(), expected, strict=True):
+            np.testing.assert_array_equal(got._values(), value.astype(got.dtype.numpy), err_msg=f"{call}, call {count}")
+        for name, gradient in other.gradients().items():
+            np.testing.assert_allclose(gradient, count * gradients[name], rtol=1e-6, err_msg=f"{call}, call {count}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import properties
@@ -31,6 +31,13 @@ some_call = st.data()
 def test_every_op_is_sampled_or_exempt() -> None:
     without = {name for name, op in registry.items() if not has_sample(op)}
     assert without == set(EXEMPT)
+
+
+@every_op
+@settings(max_examples=6)
+@given(data=some_call)
+def test_compiled_is_eager(op: type[Op], backend: Backend, data: st.DataObject) -> None:
+    properties.assert_compiled_is_eager(data.draw(calls(op)), backend)
 
 
 @every_op

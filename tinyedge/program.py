@@ -32,6 +32,9 @@ from tinyedge.tape import Recorder, Slot, Step, Storage, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
+ALIGNMENT = 256
+"""Of the blocks in an arena, in bytes: what vector loads like on every device."""
+
 PACKAGE = str(Path(__file__).parent)
 MANY_PROGRAMS = 8
 """So many programs for one function are a sign that an argument changes at every call."""
@@ -120,7 +123,7 @@ class Program:
             Action(_numbers(old.read()), _numbers(old.written()), low.scratch)
             for old, low in zip(recording.steps, lowered, strict=True)
         ]
-        self.plan = make_plan(actions, temporary, self.backend.alignment)
+        self.plan = make_plan(actions, temporary, ALIGNMENT)
         self.steps = [steps[number] for number in self.plan.kept]
         self._lowered = [lowered[number] for number in self.plan.kept]
         self._users: dict[int, list[int]] = defaultdict(list)  # the kept steps that touch each movable storage
@@ -130,6 +133,8 @@ class Program:
                 self._users[storage].append(position)
             self._note_writes(recording.steps[number], steps[number], inside)
         self._random = [k for k, step in enumerate(self.steps) if step.op is Dropout]
+        self._numbers = {storage.number: number for number, storage in self._storages.items()}
+        self._scratch: list[dict[str, tuple[Any, int]]] = []
         self._place(temporary)
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._stale = set(range(len(self.steps)))
@@ -191,20 +196,19 @@ class Program:
                 self._changed[storage.number] = (storage, 1 if there is None else there[1] + 1)
 
     def _place(self, temporary: dict[int, int]) -> None:
-        backend, plan = self.backend, self.plan
-        self._arena = backend.arena(plan.arena_bytes)
-        backend.memory.add(plan.arena_bytes)
-        weakref.finalize(self, backend.memory.remove, plan.arena_bytes)
-        self._scratch: dict[int, dict[str, Any]] = defaultdict(dict)
-        positions = {number: position for position, number in enumerate(plan.kept)}
-        for key, lifetime in plan.lifetimes.items():
-            if not lifetime.nbytes:
-                continue
-            block = backend.block(self._arena, plan.offsets[key], lifetime.nbytes)
-            if isinstance(key, tuple):
-                self._scratch[positions[key[0]]][key[1]] = block
-            else:
-                self._storages[key].buffer = block
+        """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
+        plan = self.plan
+        self._arena = Storage(self.backend, plan.arena_bytes)
+        for position, number in enumerate(plan.kept):
+            scratch = self._lowered[position].scratch
+            self._scratch.append({name: (self._arena.buffer, plan.offsets[number, name]) for name in scratch})
+            for slot in self.steps[position].slots.values():
+                if isinstance(slot, Slot):
+                    key = self._numbers.get(slot.storage.number)
+                    if key in temporary:
+                        slot.offset += plan.offsets[key] // slot.dtype.itemsize
+        for number in temporary:
+            self._storages[number].buffer = self._arena.buffer
 
     # A call
 
@@ -287,7 +291,7 @@ class Program:
 
     def _bind(self) -> None:
         for position in self._stale:
-            self._lowered[position].bind(self._scratch.get(position, {}))
+            self._lowered[position].bind(self._scratch[position])
         self._stale.clear()
         if not self._launches:
             self._launches = [launch for lowered in self._lowered for launch in lowered.launches()]

@@ -38,8 +38,8 @@ class Lowered:
 
     scratch: Mapping[str, int] = {}
 
-    def bind(self, scratch: Mapping[str, Any]) -> None:
-        """Bind the step's buffers and numbers as they are now."""
+    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
+        """Bind the step's slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each."""
         raise NotImplementedError
 
     def launches(self) -> Sequence[Launch]:
@@ -83,16 +83,6 @@ class Backend:
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         """The launches that carry out ``step``."""
-        raise NotImplementedError
-
-    alignment = 64  # of the blocks of an arena, in bytes
-
-    def arena(self, nbytes: int) -> Any:
-        """One buffer of ``nbytes``, to be divided by ``block``."""
-        raise NotImplementedError
-
-    def block(self, arena: Any, offset: int, nbytes: int) -> Any:
-        """A part of an arena, as a buffer."""
         raise NotImplementedError
 
     def lower(self, step: Step) -> Lowered:

@@ -168,7 +168,7 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: Mapping[str, Any]) -> list[Any]:
+    def bind(self, step: Step, scratch: Mapping[str, tuple[Any, int]]) -> list[Any]:
         slots = step.slots
         values: list[Any] = []
         for kind, item in self.arguments:
@@ -186,8 +186,10 @@ class _Prepared:
             elif kind == "value":
                 values.append(slots[item].number)
             elif kind == "scratch":
-                values.append(scratch[item])
-                values.append(0)
+                name, itemsize = item
+                buffer, offset_bytes = scratch[name]
+                values.append(buffer)
+                values.append(offset_bytes // itemsize)
             else:
                 values.append(step.scalars[item])
         return values
@@ -219,7 +221,6 @@ class OpenCLBackend(Backend):
         self.context = cl.Context([entry.device])
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
-        self.alignment = max(int(entry.device.mem_base_addr_align) // 8, 64)
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
@@ -280,18 +281,8 @@ class OpenCLBackend(Backend):
         kernels, needed = found
         # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
         # later.
-        scratch = {name: self.allocate(nbytes) for name, nbytes in needed.items()} if needed else {}
+        scratch = {name: (self.allocate(nbytes), 0) for name, nbytes in needed.items()} if needed else {}
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
-
-    def arena(self, nbytes: int) -> Any:
-        try:
-            # Not from the pool: a part of a part of a buffer is not allowed.
-            return self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(nbytes, 4))
-        except (self.cl.Error, MemoryError) as error:
-            raise self._out_of_memory(nbytes, error) from error
-
-    def block(self, arena: Any, offset: int, nbytes: int) -> Any:
-        return arena.get_sub_region(offset, nbytes)
 
     def lower(self, step: Step) -> Lowered:
         kernels, scratch = self._lower(step)
@@ -316,7 +307,7 @@ class OpenCLBackend(Backend):
         for name in spec.buffers:
             if name in scratch:
                 operands.append(Operand(name, scratch[name], "scratch"))
-                arguments.append(("scratch", name))
+                arguments.append(("scratch", (name, _C_TYPES[scratch[name]]().itemsize)))
                 types += [None, np.int32]
                 continue
             slot = step.slots[name]
@@ -394,7 +385,7 @@ class _Lowered(Lowered):
         self.kernels = kernels
         self.scratch = scratch
 
-    def bind(self, scratch: Mapping[str, Any]) -> None:
+    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
         for kernel in self.kernels:
             kernel.kernel.set_args(*kernel.bind(self.step, scratch))
 

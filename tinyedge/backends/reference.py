@@ -20,7 +20,7 @@ class _Lowered(Lowered):
         self.backend = backend
         self.step = step
 
-    def bind(self, scratch: Mapping[str, Any]) -> None:
+    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
     def launches(self) -> Sequence[Launch]:
@@ -63,12 +63,6 @@ class ReferenceBackend(Backend):
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
-
-    def arena(self, nbytes: int) -> Array:
-        return np.empty(nbytes, np.uint8)
-
-    def block(self, arena: Array, offset: int, nbytes: int) -> Array:
-        return arena[offset : offset + nbytes]
 
     def lower(self, step: Step) -> Lowered:
         return _Lowered(self, step)
