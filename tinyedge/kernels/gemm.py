@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid, round_up
 from tinyedge.shapes import Shape
+
+PANEL_BYTES = 8192
+"""A block of B that a CPU's work-item copies to local memory, and multiplies with all its rows of A."""
+
+SUMS_BYTES = 6144
+"""The sums of those products."""
+
+ITEM_PRODUCTS = 131072
+"""Products worth one work-item of a CPU: some microseconds."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +67,35 @@ def gemm_kernels(
         flipped = {"col": "row", "row": "col"}[bias_axis]
         a, b, c, m, n, bias_axis = b.T, a.T, c.T, n, m, flipped
     entries = prod(batch)
+    constants: dict[str, Any] = {}
     if device.is_cpu:
-        variant, tile_m, tile_n, width = _cpu_tile(device, b, m)
-        parts = 1
+        variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
     else:
         variant, tile_m, tile_n, width = "gemm_tile", 32, 32, 1
-        tiles = -(-m // tile_m) * -(-n // tile_n) * entries
-        parts = max(1, min(2 * device.compute_units // max(tiles, 1), k * outer // 256, 64))
+    across, down = -(-n // tile_n), -(-m // tile_m)
+    panels = rows = 0
+    if variant == "gemm_panels":
+        row_bytes = tile_n * (8 if ctype == "double" else 4)
+        max_rows = SUMS_BYTES // row_bytes // tile_m * tile_m
+        constants = {"depth": PANEL_BYTES // row_bytes, "max_rows": max_rows, "stages": width.bit_length() - 1}
+        wanted = 8 * device.compute_units
+        down = max(-(-m // max_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
+        rows = round_up(-(-m // down), tile_m)
+        down = -(-m // rows)
+        worth = ITEM_PRODUCTS // max(rows * tile_n * k * outer, 1)
+        panels = max(1, min(across * down * entries // wanted, worth, across))
+        across = -(-across // panels)
+    parts = 1
+    if variant in ("gemm_tile", "gemm_panels"):
+        shortest = 1024 if device.is_cpu else 256
+        parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // shortest, 64))
     if parts > 1 and outer > 1:
         parts = min(parts, outer)  # samples are dealt out whole
     sizes: dict[str, int] = {
         "m": m, "n": n, "k_length": k, "outer": outer, "parts": parts, "batch_rank": len(batch),
         "a_row": a.row, "a_col": a.col, "a_outer": a.outer,
         "b_row": b.row, "b_col": b.col, "b_outer": b.outer,
-        "c_row": c.row, "c_col": c.col,
+        "c_row": c.row, "c_col": c.col, "panels": panels, "rows_per_item": rows,
     }  # fmt: skip
     tables: dict[str, Shape] = {
         "batch_shape": batch,
@@ -80,11 +104,11 @@ def gemm_kernels(
         "c_batch": c.batch,
         "bias_batch": bias_batch if bias else (0,) * len(batch),
     }
-    constants: dict[str, Any] = {
+    constants |= {
         "real": ctype, "a": a.name, "b": b.name, "tile_m": tile_m, "tile_n": tile_n, "width": width,
         "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
     }  # fmt: skip
-    groups = (-(-n // tile_n), -(-m // tile_m), entries * parts)
+    groups = (across, down, entries * parts)
     local = (1, 1, 1) if device.is_cpu else (8, 8, 1)
     global_size = tuple(count * size for count, size in zip(groups, local, strict=True))
     extra = (bias,) if bias else ()
@@ -121,19 +145,18 @@ def _contiguous_batch(batch: Shape, entry: int) -> Shape:
     return tuple(reversed(strides))
 
 
-def _cpu_tile(device: Device, b: Matrix, m: int) -> tuple[str, int, int, int]:
+def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
     """Kernel, rows and columns of a work-item's block, and lanes: as many accumulators as the registers hold."""
     lanes = device.native_width
     wide = lanes >= 16
+    if m > 4:
+        if ctype == "double":
+            lanes //= 2
+        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows))
+        return "gemm_panels", rows, lanes if n <= lanes else 2 * lanes, lanes
     if b.col == 1:
-        if m == 1:
-            return "gemm_rows", 1, 4 * lanes, lanes
-        if m <= 4:
-            return "gemm_rows", 4, 2 * lanes, lanes
-        return "gemm_rows", 8 if wide else 6, 2 * lanes, lanes
-    if m == 1:
-        return "gemm_dot", 1, 4, lanes
-    return "gemm_dot", 4 if wide else 3, 4, lanes
+        return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
+    return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if wide else 3, 4, lanes)
 
 
 __all__ = ["Matrix", "gemm_kernels"]
