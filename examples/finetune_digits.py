@@ -90,16 +90,21 @@ def finetune(model, train, held_out, epochs, seed):
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     loader = DataLoader(train, batch_size=1, shuffle=True, seed=seed)
     backend = te.get_backend()
+
+    @te.compile  # optional: the first call records, later calls replay what the device was told to do
+    def train_sample(x, y):
+        loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
+        loss.backward()  # adds to the gradients that are there
+        return loss
+
     losses, accuracies, seconds, peak_bytes = [], [accuracy(model, held_out)], 0.0, 0
     for epoch in range(epochs):
         epoch_losses = []
         backend.memory.reset_peak()
         started = time.perf_counter()
         for x, y in progress(loader, desc=f"fine-tune on 5-9, epoch {epoch + 1} of {epochs}"):
-            loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
-            loss.backward()  # adds to the gradients that are there
+            epoch_losses.append(train_sample(x, y))  # read later, so that nothing waits for the device here
             optimizer.step()  # counts: every 32nd call updates by the mean, and clears the gradients
-            epoch_losses.append(loss.detach())  # read later, so that nothing waits for the device here
         if epoch + 1 == epochs:
             optimizer.flush()  # minibatches go on from epoch to epoch; the last one is shorter
         schedule.step()
