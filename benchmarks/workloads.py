@@ -10,59 +10,76 @@ import numpy as np
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tinyedge import models, nn, optim
+from tinyedge import nn, optim
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, and the sample that it is fed: an image, or tokens."""
+    """A model of ``te.models`` (its module there, and the call that makes it), and the sample that it is fed."""
 
     name: str
-    build: Callable[[], nn.Module]
+    module: str
+    call: str
     shape: tuple[int, ...]
     classes: int
-    tokens: bool = False
 
-    def sample(self, random: np.random.Generator) -> tuple[te.Tensor, te.Tensor]:
-        if self.tokens:
-            length = self.shape[-1]
-            text = random.integers(0, self.classes, (1, length + 1))
-            return te.tensor(text[:, :-1]), te.tensor(text[0, 1:])
-        return te.tensor(random.random(self.shape, np.float32)), te.tensor(random.integers(0, self.classes, 1))
+    def build(self) -> nn.Module:
+        model: nn.Module = eval(self.call, vars(te.models))
+        return model.train().freeze_batch_norm_statistics()
+
+    def sample(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """An image and its class; or tokens, and those that follow them."""
+        random = np.random.default_rng(0)
+        if len(self.shape) == 2:
+            text = random.integers(0, self.classes, (1, self.shape[1] + 1))
+            return text[:, :-1], text[0, 1:]
+        return random.random(self.shape, np.float32), random.integers(0, self.classes, 1)
 
 
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("lenet5", models.lenet5, (1, 1, 28, 28), 10),
-        Workload("mobilenet_v1_0.25_96", lambda: models.mobilenet_v1(0.25), (1, 3, 96, 96), 1000),
-        Workload("mobilenet_v1_1.0_224", models.mobilenet_v1, (1, 3, 224, 224), 1000),
-        Workload("mobilenet_v2_1.0_224", models.mobilenet_v2, (1, 3, 224, 224), 1000),
-        Workload("resnet18_224", models.resnet18, (1, 3, 224, 224), 1000),
-        Workload("transformer_4x128", models.transformer, (1, 128), 256, tokens=True),
+        Workload("lenet5", "lenet", "lenet5()", (1, 1, 28, 28), 10),
+        Workload("mobilenet_v1_0.25_96", "mobilenet", "mobilenet_v1(0.25, dropout=0.0)", (1, 3, 96, 96), 1000),
+        Workload("mobilenet_v1_1.0_224", "mobilenet", "mobilenet_v1(dropout=0.0)", (1, 3, 224, 224), 1000),
+        Workload("mobilenet_v2_1.0_224", "mobilenet", "mobilenet_v2(dropout=0.0)", (1, 3, 224, 224), 1000),
+        Workload("resnet18_224", "resnet", "resnet18()", (1, 3, 224, 224), 1000),
+        Workload("transformer_4x128", "transformer", "transformer()", (1, 128), 256),
     )
 }
 
 
-def prepare(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A training step (forward, backward, accumulation, update) and an inference; each waits for the device."""
+def training_step(workload: Workload, compiled: bool) -> Callable[[], Any]:
+    """Forward, backward, accumulation, and an update every 32nd time; waits for the device."""
     te.manual_seed(0)
-    workload = WORKLOADS[name]
     model = workload.build()
-    model.freeze_batch_norm_statistics()
-    x, y = workload.sample(np.random.default_rng(0))
+    x, y = (te.tensor(array) for array in workload.sample())
     optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, accumulate=32)
 
-    def train() -> None:
-        logits = model(x)
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y)
+    def sample_loss(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        loss = F.cross_entropy(model(x).flatten(0, -2), y)
         loss.backward()
+        return loss
+
+    function = te.compile(sample_loss) if compiled else sample_loss
+
+    def step() -> None:
+        function(x, y)
         optimizer.step()
         x.backend.finish()
 
+    return step
+
+
+def inference(workload: Workload, compiled: bool) -> Callable[[], Any]:
+    """Forward alone; waits for the device."""
+    model = workload.build()
+    x = te.tensor(workload.sample()[0])
+    function: Callable[..., Any] = te.compile(model.forward) if compiled else model
+
     def infer() -> None:
         with te.no_grad():
-            model(x)
+            function(x)
         x.backend.finish()
 
-    return train, infer
+    return infer
