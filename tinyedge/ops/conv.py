@@ -8,6 +8,7 @@ kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -325,6 +326,13 @@ class _Lowering:
     def unfold(self) -> list[KernelSpec]:
         if self.pointwise:
             return []
+        if self.device.is_cpu:
+            planes = self.n * self.c * self.kh * self.kw
+            each = max(1, min(ITEM_PIXELS // self.positions, planes // (4 * self.device.compute_units)))
+            spec = self.kernel(
+                "unfold_planes", ("x", "columns"), (-(-planes // each),), (1,), width=min(self.device.native_width, 8)
+            )
+            return [replace(spec, sizes={**spec.sizes, "planes_per_item": each})]
         group = self.device.group()
         across = min(group, round_up(self.positions, 8))
         size = (round_up(self.positions, across), self.n * self.c * self.kh * self.kw)
