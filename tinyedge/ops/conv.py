@@ -27,7 +27,7 @@ from tinyedge.tensor import Tensor, call
 Pair = tuple[int, int]
 
 POOL_BYTES = 14336
-"""Local memory that a CPU's depthwise kernels work in: every device has it, and a core's first cache holds it."""
+"""Local memory that a CPU's kernels work in: every device has it, and a core's first cache holds it."""
 
 MAX_TAPS = 128
 """Positions of a depthwise kernel, and two to spare, up to which it is done in whole planes."""
@@ -194,6 +194,7 @@ class _Lowering:
         )  # the input is the matrix of its patches
         self.positions = self.oh * self.ow
         self.patch = self.cg * self.kh * self.kw
+        self.pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
         self.columns = Scratch("columns", self.ctype, self.n * self.c * self.kh * self.kw * self.positions)
 
     def sizes(self) -> dict[str, int]:
@@ -239,6 +240,9 @@ class _Lowering:
         )  # fmt: skip
         if self.pointwise:
             return product
+        if self.device.is_cpu:
+            pixels = self.h * self.w * self.kh * self.kw
+            return [*product, self.whole_planes("fold_planes", ("columns", "dx"), self.n * self.c, pixels)]
         count = self.n * self.c * self.h * self.w
         fold = self.kernel("fold", ("columns", "dx"), *grid(count, self.device.group()))
         return [*product, fold]
@@ -294,7 +298,6 @@ class _Lowering:
             (size - 1) * d // s for size, d, s in zip((self.kh, self.kw), self.dilation, self.stride, strict=True)
         )
         lanes = min(self.device.native_width, 8)
-        pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
 
         def used(rows: int, cols: int) -> Pair:
             pitch = cols + halo_x
@@ -302,9 +305,9 @@ class _Lowering:
             return round_up(taken, lanes), other_phases * round_up(rows * pitch, 4 * lanes)
 
         cols = width
-        while cols > 64 and sum(used(min(height, 8), cols)) > pool:
+        while cols > 64 and sum(used(min(height, 8), cols)) > self.pool:
             cols = -(-cols // 2)
-        rows = next((rows for rows in range(height, 0, -1) if sum(used(rows, cols)) <= pool), 0)
+        rows = next((rows for rows in range(height, 0, -1) if sum(used(rows, cols)) <= self.pool), 0)
         if not rows:
             return None
         down, across = -(-height // rows), -(-width // cols)
@@ -320,7 +323,7 @@ class _Lowering:
         }  # fmt: skip
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
-            {"real": self.ctype, "width": lanes, "pool": pool, "max_taps": MAX_TAPS},
+            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS},
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
@@ -328,15 +331,18 @@ class _Lowering:
             return []
         if self.device.is_cpu:
             planes = self.n * self.c * self.kh * self.kw
-            each = max(1, min(ITEM_PIXELS // self.positions, planes // (4 * self.device.compute_units)))
-            spec = self.kernel(
-                "unfold_planes", ("x", "columns"), (-(-planes // each),), (1,), width=min(self.device.native_width, 8)
-            )
-            return [replace(spec, sizes={**spec.sizes, "planes_per_item": each})]
+            return [self.whole_planes("unfold_planes", ("x", "columns"), planes, self.positions)]
         group = self.device.group()
         across = min(group, round_up(self.positions, 8))
         size = (round_up(self.positions, across), self.n * self.c * self.kh * self.kw)
         return [self.kernel("unfold", ("x", "columns"), size, (across, 1))]
+
+    def whole_planes(self, name: str, buffers: tuple[str, ...], planes: int, pixels: int) -> KernelSpec:
+        each = max(1, min(ITEM_PIXELS // max(pixels, 1), planes // (4 * self.device.compute_units)))
+        spec = self.kernel(
+            name, buffers, (-(-planes // each),), (1,), width=min(self.device.native_width, 8), pool=self.pool
+        )
+        return replace(spec, sizes={**spec.sizes, "planes_per_item": each})
 
     def scratch(self) -> tuple[Scratch, ...]:
         return () if self.pointwise else (self.columns,)
