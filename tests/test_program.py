@@ -188,6 +188,30 @@ def test_arguments_that_share_memory(backend: Backend) -> None:
     assert len(add.programs) == 4  # one further apart; behind; the same; not shared
 
 
+def test_another_tensor_or_module_outside_is_noticed(backend: Backend) -> None:
+    w = te.tensor([1.0])
+    model = nn.Sequential(nn.Linear(1, 1))
+
+    @te.compile
+    def product(x: te.Tensor) -> te.Tensor:
+        return w * model(x)
+
+    def expected(x: te.Tensor) -> float:
+        return (w * model(x)).item()
+
+    x = te.tensor([[2.0]])
+    assert product(x).item() == expected(x)
+    w = te.tensor([3.0])
+    assert product(x).item() == expected(x)
+    model[0] = nn.Linear(1, 1)
+    assert product(x).item() == expected(x)
+    model.append(nn.Tanh())
+    assert product(x).item() == expected(x)
+    model = nn.Sequential(nn.Identity())
+    assert product(x).item() == expected(x) == 6.0
+    assert len(product.programs) == 5
+
+
 def test_grad_mode_is_part_of_the_kind(backend: Backend) -> None:
     w = te.tensor([1.0], requires_grad=True)
     double = te.compile(lambda: w * 2)

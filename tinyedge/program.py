@@ -350,25 +350,30 @@ def _kind(value: Any) -> Any:
     return (type(value), value)
 
 
+_parts: weakref.WeakKeyDictionary[Module, list[tuple[Module, tuple[Any, ...]]]] = weakref.WeakKeyDictionary()
+"""Of each module all modules inside, each with its children: a walk down the tree at every call would cost too much."""
+
+
 def _module_kind(module: Module) -> tuple[Any, ...]:
     """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+    parts = _parts.get(module)
+    if parts is None or any(tuple(part._modules.values()) != children for part, children in parts):
+        parts = _parts[module] = [(part, tuple(part._modules.values())) for part in module.modules()]
     kind: list[Any] = [id(module)]
-    for part in module.modules():
+    for part, _ in parts:
         kind.append(part.training)
         for tensor in (*part._parameters.values(), *part._buffers.values()):
             if tensor is not None:
-                kind.append((id(tensor._slot), tensor._slot.requires_grad))
+                slot = tensor._slot
+                kind += (id(slot), slot.requires_grad)
     return tuple(kind)
 
 
-def _modules_used(function: Callable[..., Any]) -> list[Module]:
-    """The modules that a function closes over, or names as globals."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return []
-    known = inspect.getclosurevars(function)
-    values = [*known.nonlocals.values(), *known.globals.values()]
-    return [value for value in values if isinstance(value, Module)]
+def _outside_kind(value: Any) -> Any:
+    """What a program depends on in a variable of the function's surroundings."""
+    if isinstance(value, Module):
+        return _module_kind(value)
+    return (id(value._slot), value._slot.requires_grad)
 
 
 class Compiled:
@@ -378,6 +383,8 @@ class Compiled:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
+        code = getattr(function, "__code__", None)
+        self._globals: tuple[str, ...] = () if code is None else code.co_names
         self.programs: dict[Any, Program] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -390,6 +397,17 @@ class Compiled:
             raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
         return next(reversed(self.programs.values()))
 
+    def _surroundings(self) -> list[Module | Tensor]:
+        """The modules and tensors that the function closes over, or names as globals."""
+        known = getattr(self.function, "__globals__", {})
+        values = [known.get(name) for name in self._globals]
+        for cell in getattr(self.function, "__closure__", None) or ():
+            try:
+                values.append(cell.cell_contents)
+            except ValueError:  # a variable that is not assigned yet
+                continue
+        return [value for value in values if isinstance(value, (Module, Tensor))]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = config.compile_mode()
         if mode == "0" or tape.is_recording():
@@ -398,7 +416,7 @@ class Compiled:
         key = (
             _kind(args),
             _kind(kwargs),
-            tuple(_module_kind(module) for module in _modules_used(self.function)),
+            tuple([_outside_kind(value) for value in self._surroundings()]),
             tape.is_grad_enabled(),
             default_backend().name,
             _sharing(arguments),
@@ -489,8 +507,9 @@ def compile(function: Callable[..., Any]) -> Compiled:
     """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
 
     A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, other arguments, train or eval mode, and the parameters of the modules it uses are the same. Results
-    are new tensors, without history. Deleting the decorator changes no result beyond rounding.
+    shapes, dtypes, other arguments, train or eval mode, and the modules and tensors that it closes over are the same.
+    What else it reads from its surroundings stays as it was at the first call. Results are new tensors, without
+    history. Deleting the decorator changes no result beyond rounding.
 
     Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
             ``if tensor:``), an optimizer's step, random numbers from the host; and for tensors that are kept without
