@@ -140,6 +140,34 @@ def test_a_change_in_place_of_an_argument(backend: Backend) -> None:
     assert y.tolist() == [1.0] * 3
 
 
+def test_a_replay_that_changes_what_was_saved_is_noticed(backend: Backend) -> None:
+    step = te.compile(lambda x: x.add_(1.0) is None)
+    step(te.zeros(3))
+    x, w = te.ones(3), te.ones(3, requires_grad=True)
+    loss = (w * x).sum()
+    step(x)
+    with pytest.raises(te.AutogradError, match="changed in place"):
+        loss.backward()
+
+
+def test_gradients_of_the_recording_are_let_go(backend: Backend) -> None:
+    w = te.ones(1000, requires_grad=True)
+    step = te.compile(lambda: squared(w))
+    step()
+    step()
+    held = backend.memory.allocated_bytes
+    w.grad = None
+    assert backend.memory.allocated_bytes == held - 4000
+
+
+def test_another_backend_than_the_default(opencl: Backend, reference: Backend) -> None:
+    for backend in (opencl, reference):
+        double = te.compile(lambda x: x * 2 + 1)
+        for value in (1.0, 2.0, 3.0):
+            y = double(te.tensor([value], device=backend))
+            assert (y.item(), y.device) == (value * 2 + 1, backend.name)
+
+
 def test_dropout_is_drawn_anew(backend: Backend) -> None:
     x = te.ones(64)
 

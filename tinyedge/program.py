@@ -104,7 +104,11 @@ class Program:
 
     def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
         self.name = recording.name
-        self.backend: Backend = default_backend()
+        backends = {step.backend for step in recording.steps}
+        if len(backends) > 1:
+            names = " and ".join(sorted(backend.name for backend in backends))
+            raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
+        self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
         self._result = map_tensors(result, lambda tensor: _Place(tensor._slot.alias()))
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
@@ -127,11 +131,12 @@ class Program:
         self.steps = [steps[number] for number in self.plan.kept]
         self._lowered = [lowered[number] for number in self.plan.kept]
         self._users: dict[int, list[int]] = defaultdict(list)  # the kept steps that touch each movable storage
-        self._changed: dict[int, tuple[Storage, int]] = {}  # what outlives a call, and how often a call changes it
+        self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
+        self._changed_arguments: set[int] = set()
         for position, number in enumerate(self.plan.kept):
             for storage in (actions[number].reads | actions[number].writes) & movable:
                 self._users[storage].append(position)
-            self._note_writes(recording.steps[number], steps[number], inside)
+            self._note_writes(recording.steps[number], steps[number])
         self._random = [k for k, step in enumerate(self.steps) if step.op is Dropout]
         self._numbers = {storage.number: number for number, storage in self._storages.items()}
         self._scratch: list[dict[str, tuple[Any, int]]] = []
@@ -166,6 +171,11 @@ class Program:
         )
         return "\n".join(rows)
 
+    def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
+        """What a call with these arguments changes outside, but for gradients."""
+        given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
+        return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+
     def gradients(self) -> list[Any]:
         """The gradients of the leaves, on the host."""
         return [self.backend.read(leaf.slot.grad) for leaf in self._leaves if leaf.slot.grad is not None]
@@ -185,15 +195,16 @@ class Program:
             slots[name] = slot if movable is None else Slot(movable, slot.dtype, slot.layout())
         return _with_slots(step, slots)
 
-    def _note_writes(self, old: Step, own: Step, inside: dict[int, int]) -> None:
+    def _note_writes(self, old: Step, own: Step) -> None:
         for name in own.writes:
             storage = old.slots[name].storage
             for leaf in self._leaves:
                 if leaf.number == storage.number and leaf.first_write is None:
                     leaf.first_write = (own, name)
-            if storage.number not in inside:
-                there = self._changed.get(storage.number)
-                self._changed[storage.number] = (storage, 1 if there is None else there[1] + 1)
+            if storage.number in self._arguments:
+                self._changed_arguments.add(storage.number)
+            elif storage.number not in self._storages:
+                self._changed[storage.number] = storage
 
     def _place(self, temporary: dict[int, int]) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
@@ -227,8 +238,8 @@ class Program:
                 self._bind()
             for launch in self._launches:
                 launch()
-            for storage, times in self._changed.values():
-                storage.version += times
+            for storage in self.changed_by(arguments):
+                storage.version += 1
             for leaf in self._leaves:
                 assert leaf.slot.grad is not None
                 leaf.slot.grad.storage.version += 1
@@ -461,7 +472,7 @@ class Compiled:
 
     def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
-        outside = [storage for storage, _ in program._changed.values() if storage.nbytes]
+        outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
         before = [_bytes(storage) for storage in outside]
         gradients = [leaf.slot.grad for leaf in program._leaves]
         saved = [None if grad is None else _bytes(grad.storage) for grad in gradients]
