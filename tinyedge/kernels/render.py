@@ -8,6 +8,9 @@ Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and las
 
 ``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
 the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
+
+Where the constants give a ``width`` above 1, LOADW_x(i) and STOREW_y(i, value) are the same for a vector of so many
+neighbours. A kernel that touches a buffer through these hooks alone names it in ``KernelSpec.hooked``.
 """
 
 from __future__ import annotations
@@ -52,11 +55,12 @@ def _render(
     constants: tuple[tuple[str, Any], ...],
 ) -> str:
     context = dict(constants)
+    width = context.get("width", 1)
     context.update(
         kernel=kernel,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
-        begin=lambda attributes="": _begin(kernel, operands, sizes, scalars, tables, attributes),
+        begin=lambda attributes="": _begin(kernel, operands, sizes, scalars, tables, attributes, width),
         end=lambda: _end(operands),
     )
     return _environment.get_template(template).render(context)
@@ -69,6 +73,7 @@ def _begin(
     scalars: tuple[tuple[str, str], ...],
     tables: tuple[str, ...],
     attributes: str,
+    width: int,
 ) -> str:
     hooks: list[str] = []
     arguments: list[str] = []
@@ -79,19 +84,26 @@ def _begin(
             arguments.append(f"const {ctype} {name}_value")
             pointers.append(f"    const {ctype} {name} = {name}_value;")
             hooks.append(f"#define LOAD_{name}(i) {name}_value")
+            hooks.append(f"#define LOADW_{name}(i) (({ctype}{width}){name}_value)")
             continue
         qualifier = "const " if operand.kind == "read" else ""
         arguments.append(f"__global {qualifier}{ctype}* {name}_base")
         arguments.append(f"const int {name}_offset")
         pointers.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
         hooks.append(f"#define LOAD_{name}(i) {name}[i]")
+        hooks.append(f"#define LOADW_{name}(i) vload{width}(0, {name} + (i))")
         if operand.kind == "accumulate":
             arguments.append(f"const int accumulate_{name}")
             hooks.append(f"#define ACCUMULATES_{name} accumulate_{name}")
             hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = accumulate_{name} ? {name}[i] + (v) : (v))")
+            hooks.append(
+                f"#define STOREW_{name}(i, v) "
+                f"vstore{width}(accumulate_{name} ? LOADW_{name}(i) + (v) : (v), 0, {name} + (i))"
+            )
         elif operand.kind != "read":
             hooks.append(f"#define ACCUMULATES_{name} 0")
             hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = (v))")
+            hooks.append(f"#define STOREW_{name}(i, v) vstore{width}(v, 0, {name} + (i))")
     arguments += [f"const int {name}" for name in sizes]
     arguments += [f"const {ctype} {name}" for name, ctype in scalars]
     if tables:
@@ -104,8 +116,8 @@ def _begin(
 def _end(operands: tuple[Operand, ...]) -> str:
     lines = ["}"]
     for operand in operands:
-        lines.append(f"#undef LOAD_{operand.name}")
+        lines += [f"#undef LOAD_{operand.name}", f"#undef LOADW_{operand.name}"]
         if operand.kind not in ("read", "value"):
-            lines.append(f"#undef STORE_{operand.name}")
+            lines += [f"#undef STORE_{operand.name}", f"#undef STOREW_{operand.name}"]
             lines.append(f"#undef ACCUMULATES_{operand.name}")
     return "\n".join(lines)

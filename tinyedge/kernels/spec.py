@@ -54,7 +54,8 @@ class KernelSpec:
     ``kernel`` is its function name, and the Jinja variable that picks its part of ``template``. ``buffers`` names
     slots of the step (or scratch) in argument order. ``sizes`` are passed as ints; ``scalars`` are named numbers of
     the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
-    in constant memory.
+    in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
+    an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
     """
 
     kernel: str
@@ -67,6 +68,7 @@ class KernelSpec:
     tables: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     scratch: tuple[Scratch, ...] = ()
+    hooked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
