@@ -2,6 +2,7 @@
 
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
 TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
+TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
@@ -29,6 +30,11 @@ def cache_folder() -> Path:
 def compile_mode() -> str:
     """What ``te.compile`` shall do: "0", "1" or "check"."""
     return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
+
+
+def fuses() -> bool:
+    """Whether programs compute maps inside other kernels."""
+    return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
 
 
 def opencl_vendors() -> str | None:

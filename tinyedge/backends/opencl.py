@@ -6,7 +6,7 @@ import hashlib
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from tinyedge import config
 from tinyedge.backends.base import Backend, Launch, Lowered
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
+from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
+from tinyedge.kernels.inline import Hook
 from tinyedge.kernels.render import render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
-from tinyedge.op import FORWARD
-from tinyedge.tape import Slot, Step, Storage, Value
+from tinyedge.tape import Slot, Step, Storage
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 BUILD_OPTIONS = ("-cl-std=CL1.2", "-cl-single-precision-constant")
@@ -152,14 +153,16 @@ def devices() -> list[DeviceEntry]:
         return _entries
 
 
+Argument = tuple[str, "Step | None", Any]
+"""What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
+
+
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
     __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types")
 
-    def __init__(
-        self, kernel: Any, arguments: list[tuple[str, Any]], spec: KernelSpec, queue: Any, enqueue: Any
-    ) -> None:
+    def __init__(self, kernel: Any, arguments: list[Argument], spec: KernelSpec, queue: Any, enqueue: Any) -> None:
         self.kernel = kernel
         self.arguments = arguments
         self.global_size = spec.global_size
@@ -168,30 +171,27 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: Mapping[str, tuple[Any, int]]) -> list[Any]:
-        slots = step.slots
+    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
+        """The values of the arguments; ``step`` is that of the call, for those that belong to no step of their own."""
         values: list[Any] = []
-        for kind, item in self.arguments:
-            if kind == "buffer":
-                slot = slots[item]
-                values.append(slot.storage.buffer)
-                values.append(slot.offset)
-            elif kind == "fixed":
+        for kind, owner, item in self.arguments:
+            if kind == "fixed":
                 values.append(item)
-            elif kind == "accumulate":
-                slot = slots[item]
-                values.append(slot.storage.buffer)
-                values.append(slot.offset)
-                values.append(1 if item in step.accumulate else 0)
-            elif kind == "value":
-                values.append(slots[item].number)
-            elif kind == "scratch":
+                continue
+            taken = owner or step
+            if kind == "scratch":
                 name, itemsize = item
-                buffer, offset_bytes = scratch[name]
-                values.append(buffer)
-                values.append(offset_bytes // itemsize)
+                buffer, offset_bytes = scratch[taken.number, name]
+                values += (buffer, offset_bytes // itemsize)
+            elif kind == "value":
+                values.append(taken.slots[item].number)
+            elif kind == "scalar":
+                values.append(taken.scalars[item])
             else:
-                values.append(step.scalars[item])
+                slot = taken.slots[item]
+                values += (slot.storage.buffer, slot.offset)
+                if kind == "accumulate":
+                    values.append(1 if item in taken.accumulate else 0)
         return values
 
     def launch(self, values: list[Any]) -> None:
@@ -222,7 +222,7 @@ class OpenCLBackend(Backend):
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
-        self.device = Device(
+        self.device: Device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
             native_width=min(16, max(4, int(entry.device.native_vector_width_float))),
@@ -281,62 +281,59 @@ class OpenCLBackend(Backend):
         kernels, needed = found
         # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
         # later.
-        scratch = {name: (self.allocate(nbytes), 0) for name, nbytes in needed.items()} if needed else {}
+        scratch: dict[Place, tuple[Any, int]] = {}
+        for name, nbytes in needed.items():
+            scratch[step.number, name] = self.allocate(nbytes), 0
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
 
-    def lower(self, step: Step) -> Lowered:
-        kernels, scratch = self._lower(step)
-        return _Lowered(step, kernels, scratch)
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        lowered: list[Lowered] = []
+        for kernel in kernels:
+            drawn = Drawn(kernel, temporary, self.device)
+            step = kernel.step
+            prepared = self._prepare_kernel(
+                drawn.spec, tuple(drawn.operands), tuple(drawn.hooks), step, drawn.arguments
+            )
+            lowered.append(_Lowered(step, prepared))
+        return lowered
 
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
-        op = step.op
-        specs = (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
-        scratch: dict[str, tuple[str, int]] = {}
-        for spec in specs:
-            for item in spec.scratch:
-                scratch[item.name] = (item.ctype, item.numel * _C_TYPES[item.ctype]().itemsize)
-        prepared = [
-            self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs
-        ]
-        return prepared, {name: nbytes for name, (_, nbytes) in scratch.items()}
+        specs = step.kernels(self.device)
+        prepared = [self._prepare_kernel(spec, tuple(plain_operands(step, spec)), (), None, {}, step) for spec in specs]
+        return prepared, {item.name: item.nbytes for spec in specs for item in spec.scratch}
 
-    def _prepare_kernel(self, step: Step, spec: KernelSpec, scratch: dict[str, str]) -> _Prepared:
-        operands = []
-        arguments: list[tuple[str, Any]] = []
+    def _prepare_kernel(
+        self,
+        spec: KernelSpec,
+        operands: tuple[Operand, ...],
+        hooks: tuple[Hook, ...],
+        owner: Step | None,
+        elsewhere: Mapping[str, tuple[Step, str]],
+        step: Step | None = None,
+    ) -> _Prepared:
+        arguments: list[Argument] = []
         types: list[Any] = []
-        for name in spec.buffers:
-            if name in scratch:
-                operands.append(Operand(name, scratch[name], "scratch"))
-                arguments.append(("scratch", (name, _C_TYPES[scratch[name]]().itemsize)))
-                types += [None, np.int32]
+        for operand in operands:
+            if operand.kind == "inlined":
                 continue
-            slot = step.slots[name]
-            ctype = slot.dtype.ctype
-            if isinstance(slot, Value):
-                operands.append(Operand(name, ctype, "value"))
-                arguments.append(("value", name))
-                types.append(_C_TYPES[ctype])
-            elif name not in step.writes:
-                operands.append(Operand(name, ctype, "read"))
-                arguments.append(("buffer", name))
-                types += [None, np.int32]
-            elif step.direction == FORWARD:
-                operands.append(Operand(name, ctype, "write"))
-                arguments.append(("buffer", name))
-                types += [None, np.int32]
-            else:
-                operands.append(Operand(name, ctype, "accumulate"))
-                arguments.append(("accumulate", name))
-                types += [None, np.int32, np.int32]
-        arguments += [("fixed", int(value)) for value in spec.sizes.values()]
+            taken, name = elsewhere.get(operand.name, (owner, operand.name))
+            if operand.kind in ("value", "scalar"):
+                arguments.append((operand.kind, taken, name))
+                types.append(_C_TYPES[operand.ctype])
+                continue
+            item = (name, _C_TYPES[operand.ctype]().itemsize) if operand.kind == "scratch" else name
+            kind = operand.kind if operand.kind in ("scratch", "accumulate") else "buffer"
+            arguments.append((kind, taken, item))
+            types += [None, np.int32, *([np.int32] if kind == "accumulate" else [])]
+        arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
         types += [np.int32] * len(spec.sizes)
         for name, ctype in spec.scalars.items():
-            arguments.append(("scalar", name))
+            arguments.append(("scalar", owner, name))
             types.append(_C_TYPES[spec.constants["real"] if ctype == "real" else ctype])
         if spec.tables:
-            arguments.append(("fixed", self._table(spec)))
+            arguments.append(("fixed", None, self._table(spec)))
             types.append(None)
-        kernel = self._build(step, spec, render(spec, tuple(operands)))
+        kernel = self._build(step or owner, spec, render(spec, operands, hooks))
         kernel.set_scalar_arg_dtypes(types)
         return _Prepared(kernel, arguments, spec, self.queue, self.cl.enqueue_nd_range_kernel)
 
@@ -353,7 +350,7 @@ class OpenCLBackend(Backend):
             buffer = self._tables[key] = self.cl.Buffer(self.context, flags, hostbuf=np.array(values, np.int32))
         return buffer
 
-    def _build(self, step: Step, spec: KernelSpec, source: str) -> Any:
+    def _build(self, step: Step | None, spec: KernelSpec, source: str) -> Any:
         program = self._kernels.get(source)
         if program is None:
             double = "double" in source
@@ -369,7 +366,7 @@ class OpenCLBackend(Backend):
                 path = config.cache_folder() / f"failed-{spec.kernel}-{digest}.cl"
                 path.write_text(source_text)
                 raise KernelBuildError(
-                    f"{step.op.name} ({step.direction})",
+                    f"{step.op.name} ({step.direction})" if step else "a program",
                     f"kernel {spec.kernel} must build on {self.description}",
                     f"the compiler said:\n{error}\n(source kept in {path})",
                     "Please report this with the source and the device's name.",
@@ -380,20 +377,20 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, step: Step, kernels: list[_Prepared], scratch: dict[str, int]) -> None:
+    def __init__(self, step: Step, kernel: _Prepared) -> None:
         self.step = step
-        self.kernels = kernels
-        self.scratch = scratch
+        self.kernel = kernel
 
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
-        for kernel in self.kernels:
-            kernel.kernel.set_args(*kernel.bind(self.step, scratch))
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        self.kernel.kernel.set_args(*self.kernel.bind(self.step, scratch))
 
-    def launches(self) -> Sequence[Launch]:
-        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
+    def launcher(self) -> Launch:
+        kernel = self.kernel
+        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
 
-    def describe(self) -> list[str]:
-        return [f"{k.kernel.function_name} {k.global_size} / {k.local_size}" for k in self.kernels]
+    def describe(self) -> str:
+        kernel = self.kernel
+        return f"{kernel.kernel.function_name} {kernel.global_size} / {kernel.local_size}"
 
 
 class _Launch:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 
+from tinyedge.kernels.inline import Hook, functions
 from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
 
 _environment = jinja2.Environment(
@@ -31,12 +32,16 @@ _environment = jinja2.Environment(
 )
 
 
-def render(spec: KernelSpec, operands: tuple[Operand, ...]) -> str:
-    """The source of ``spec``'s kernel for operands of these types."""
+def render(spec: KernelSpec, operands: tuple[Operand, ...], hooks: tuple[Hook, ...] = ()) -> str:
+    """The source of ``spec``'s kernel for operands of these types, with blocks at some of its hooks.
+
+    Operands that are "inlined" are no arguments: their hooks are blocks.
+    """
     return _render(
         spec.template,
         spec.kernel,
         operands,
+        hooks,
         tuple(spec.sizes),
         tuple(spec.scalars.items()),
         tuple(spec.tables),
@@ -49,6 +54,7 @@ def _render(
     template: str,
     kernel: str,
     operands: tuple[Operand, ...],
+    blocks: tuple[Hook, ...],
     sizes: tuple[str, ...],
     scalars: tuple[tuple[str, str], ...],
     tables: tuple[str, ...],
@@ -60,8 +66,8 @@ def _render(
         kernel=kernel,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
-        begin=lambda attributes="": _begin(kernel, operands, sizes, scalars, tables, attributes, width),
-        end=lambda: _end(operands),
+        begin=lambda attributes="": _begin(kernel, operands, blocks, sizes, scalars, tables, attributes, width),
+        end=lambda: _end(operands, blocks),
     )
     return _environment.get_template(template).render(context)
 
@@ -69,55 +75,58 @@ def _render(
 def _begin(
     kernel: str,
     operands: tuple[Operand, ...],
+    blocks: tuple[Hook, ...],
     sizes: tuple[str, ...],
     scalars: tuple[tuple[str, str], ...],
     tables: tuple[str, ...],
     attributes: str,
     width: int,
 ) -> str:
-    hooks: list[str] = []
+    hooks: dict[str, str] = {}  # a macro's name, and what stands for it
     arguments: list[str] = []
-    pointers: list[str] = []
+    locals_: list[str] = []
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         if operand.kind == "value":
             arguments.append(f"const {ctype} {name}_value")
-            pointers.append(f"    const {ctype} {name} = {name}_value;")
-            hooks.append(f"#define LOAD_{name}(i) {name}_value")
-            hooks.append(f"#define LOADW_{name}(i) (({ctype}{width}){name}_value)")
-            continue
-        qualifier = "const " if operand.kind == "read" else ""
-        arguments.append(f"__global {qualifier}{ctype}* {name}_base")
-        arguments.append(f"const int {name}_offset")
-        pointers.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
-        hooks.append(f"#define LOAD_{name}(i) {name}[i]")
-        hooks.append(f"#define LOADW_{name}(i) vload{width}(0, {name} + (i))")
-        if operand.kind == "accumulate":
-            arguments.append(f"const int accumulate_{name}")
-            hooks.append(f"#define ACCUMULATES_{name} accumulate_{name}")
-            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = accumulate_{name} ? {name}[i] + (v) : (v))")
-            hooks.append(
-                f"#define STOREW_{name}(i, v) "
-                f"vstore{width}(accumulate_{name} ? LOADW_{name}(i) + (v) : (v), 0, {name} + (i))"
-            )
-        elif operand.kind != "read":
-            hooks.append(f"#define ACCUMULATES_{name} 0")
-            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = (v))")
-            hooks.append(f"#define STOREW_{name}(i, v) vstore{width}(v, 0, {name} + (i))")
+            locals_.append(f"    const {ctype} {name} = {name}_value;")
+            hooks[f"LOAD_{name}(i)"] = f"{name}_value"
+            hooks[f"LOADW_{name}(i)"] = f"(({ctype}{width}){name}_value)"
+        elif operand.kind == "scalar":
+            arguments.append(f"const {ctype} {name}")
+        elif operand.kind != "inlined":
+            qualifier = "const " if operand.kind == "read" else ""
+            arguments.append(f"__global {qualifier}{ctype}* {name}_base")
+            arguments.append(f"const int {name}_offset")
+            locals_.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
+            hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
+            hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
+            flag = "0"
+            if operand.kind == "accumulate":
+                flag = f"accumulate_{name}"
+                arguments.append(f"const int {flag}")
+            if operand.kind != "read":
+                value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
+                vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
+                hooks[f"STORE_{name}(i, v)"] = f"({name}[i] = ({value}))"
+                hooks[f"STOREW_{name}(i, v)"] = f"vstore{width}({vector}, 0, {name} + (i))"
+                hooks[f"ACCUMULATES_{name}"] = flag
+    texts: list[str] = []
+    for block in blocks:
+        lines, macros = functions(block, kernel, width)
+        texts += lines
+        hooks.update(macros)
     arguments += [f"const int {name}" for name in sizes]
     arguments += [f"const {ctype} {name}" for name, ctype in scalars]
     if tables:
         arguments.append("__constant int* tables")
-        pointers += [f"    __constant int* {name} = tables + {MAX_RANK * k};" for k, name in enumerate(tables)]
+        locals_ += [f"    __constant int* {name} = tables + {MAX_RANK * k};" for k, name in enumerate(tables)]
     signature = ",\n    ".join(arguments)
-    return "\n".join([*hooks, f"__kernel {attributes}void {kernel}(\n    {signature})\n{{", *pointers])
+    macros_ = [f"#define {name} {text}" for name, text in hooks.items()]
+    return "\n".join([*texts, *macros_, f"__kernel {attributes}void {kernel}(\n    {signature})\n{{", *locals_])
 
 
-def _end(operands: tuple[Operand, ...]) -> str:
-    lines = ["}"]
-    for operand in operands:
-        lines += [f"#undef LOAD_{operand.name}", f"#undef LOADW_{operand.name}"]
-        if operand.kind not in ("read", "value"):
-            lines += [f"#undef STORE_{operand.name}", f"#undef STOREW_{operand.name}"]
-            lines.append(f"#undef ACCUMULATES_{operand.name}")
-    return "\n".join(lines)
+def _end(operands: tuple[Operand, ...], blocks: tuple[Hook, ...]) -> str:
+    names = [operand.name for operand in operands] + [block.name for block in blocks]
+    hooks = ("LOAD", "LOADW", "STORE", "STOREW", "ACCUMULATES", "RUN", "RUNW")
+    return "\n".join(["}", *(f"#undef {hook}_{name}" for name in dict.fromkeys(names) for hook in hooks)])

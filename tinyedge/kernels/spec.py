@@ -48,6 +48,10 @@ class Scratch:
     ctype: str
     numel: int
 
+    @property
+    def nbytes(self) -> int:
+        return self.numel * {"double": 8, "uchar": 1}.get(self.ctype, 4)
+
 
 @dataclass(frozen=True)
 class Pointwise:
@@ -93,7 +97,11 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Operand:
-    """A buffer argument as its template sees it: read, write, accumulate (a gradient), value (a number), or scratch."""
+    """An operand as its template sees it.
+
+    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value or scalar, which are numbers;
+    or inlined, which is no argument: blocks stand at its hooks.
+    """
 
     name: str
     ctype: str

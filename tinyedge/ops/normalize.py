@@ -133,12 +133,16 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
     return [first, second]
 
 
-def _walk_kernel(step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...]) -> KernelSpec:
+def _walk_kernel(
+    step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...], scratch: tuple[Scratch, ...] = ()
+) -> KernelSpec:
     """A kernel that goes over every element, part by part."""
     parts = _Parts.of(full, device)
     global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
     constants = {"real": step.slots[buffers[0]].dtype.ctype, **walk}
-    return KernelSpec(kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants)
+    return KernelSpec(
+        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants, scratch=scratch
+    )
 
 
 def _by_channel(step: Step) -> Step:
@@ -241,7 +245,7 @@ class BatchNorm(Op):
         kernels = _sum_kernels(step, device, full, center)
         if center:
             buffers = ("dy", "x", "mean", "var", *_present(step, "weight"), "plain_mean", "slope", "dx")
-            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
+            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers, kernels[-1].scratch))
         return kernels
 
     @staticmethod
