@@ -213,7 +213,7 @@ class _Lowering:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch,
+            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"),
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -323,7 +323,7 @@ class _Lowering:
         }  # fmt: skip
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
-            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS},
+            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers,
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
