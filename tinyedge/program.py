@@ -122,7 +122,7 @@ class Program:
         movable = {*temporary, *self._outputs, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in movable}
         steps = [self._own(step) for step in recording.steps]
-        lowered = [self.backend.lower(step) for step in steps]
+        lowered = self.backend.lower_all(steps)
         actions = [
             Action(_numbers(old.read()), _numbers(old.written()), low.scratch)
             for old, low in zip(recording.steps, lowered, strict=True)

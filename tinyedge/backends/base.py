@@ -85,8 +85,8 @@ class Backend:
         """The launches that carry out ``step``."""
         raise NotImplementedError
 
-    def lower(self, step: Step) -> Lowered:
-        """The kernels of ``step``, not shared with any other step."""
+    def lower_all(self, steps: Sequence[Step]) -> list[Lowered]:
+        """The kernels of each step, not shared with any other step. What must be built for them is built together."""
         raise NotImplementedError
 
     def finish(self) -> None:

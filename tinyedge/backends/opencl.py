@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyedge import config
 from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
-from tinyedge.kernels.render import render
+from tinyedge.kernels.render import Source, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.op import FORWARD
 from tinyedge.tape import Slot, Step, Storage, Value
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-BUILD_OPTIONS = ("-cl-std=CL1.2", "-cl-single-precision-constant")
+BUILD_OPTIONS: tuple[str, ...] = ("-cl-std=CL1.2", "-cl-single-precision-constant")
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
+PROGRAM_KERNELS = 24
+"""At most so many in one program: few enough to find the one that is refused, by building each alone."""
 PROBE_SOURCE = """
 __kernel void probe(__global const float* x, __global float* y) {
     const int i = get_global_id(0);
@@ -124,8 +128,26 @@ class DeviceEntry:
             return f"a test kernel gave wrong results: {y.tolist()}"
         return None
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a binary for this device depends on."""
+        device = self.device
+        names = (device.platform.version, device.vendor, device.name, device.version, device.driver_version)
+        # Machines that share a home folder may call different processors by one name.
+        return (*map(str, names), str(device.extensions), _processor() if self.is_cpu else "")
+
     def describe(self) -> str:
         return f"{self.title} ({self.kind}, {self.platform})"
+
+
+def _processor() -> str:
+    """The processor's instruction sets, where the system lists them; else its family and model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    listed = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return listed[0] if listed else f"{platform.machine()} {platform.processor()}"
 
 
 _entries: list[DeviceEntry] | None = None
@@ -143,9 +165,9 @@ def devices() -> list[DeviceEntry]:
             except cl.Error:
                 platforms = []  # the loader found no driver
             found = []
-            for platform in platforms:
+            for vendor in platforms:
                 try:
-                    found += platform.get_devices()
+                    found += vendor.get_devices()
                 except cl.Error:
                     continue  # a driver without a device
             _entries = [DeviceEntry(number, device) for number, device in enumerate(found)]
@@ -155,11 +177,12 @@ def devices() -> list[DeviceEntry]:
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types")
+    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "name", "queue")
 
     def __init__(
         self, kernel: Any, arguments: list[tuple[str, Any]], spec: KernelSpec, queue: Any, enqueue: Any
     ) -> None:
+        self.name = spec.kernel
         self.kernel = kernel
         self.arguments = arguments
         self.global_size = spec.global_size
@@ -201,6 +224,16 @@ class _Prepared:
             self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
 
 
+class _Draft(NamedTuple):
+    """A kernel before it is built: what it is rendered to, and its arguments with their types."""
+
+    step: Step
+    spec: KernelSpec
+    source: Source
+    arguments: list[tuple[str, Any]]
+    types: list[Any]
+
+
 class OpenCLBackend(Backend):
     """One OpenCL device: a context, an in-order queue, a pool of buffers, and the kernels prepared so far."""
 
@@ -230,8 +263,11 @@ class OpenCLBackend(Backend):
             max_work_group=int(entry.device.max_work_group_size),
             local_bytes=int(entry.device.local_mem_size),
         )
+        self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
+        # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
+        self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
-        self._kernels: dict[str, Any] = {}
+        self._kernels: dict[Source, Any] = {}  # the built program that holds each
         self._tables: dict[tuple[int, ...], Any] = {}
 
     def check_dtype(self, dtype: DType) -> None:
@@ -277,30 +313,33 @@ class OpenCLBackend(Backend):
         if found is None:
             if len(self._prepared) > 65536:
                 self._prepared.clear()
-            found = self._prepared[key] = self._lower(step)
+            found = self._prepared[key] = self._lower([step], baked=False)[0]
         kernels, needed = found
         # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
         # later.
         scratch = {name: (self.allocate(nbytes), 0) for name, nbytes in needed.items()} if needed else {}
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
 
-    def lower(self, step: Step) -> Lowered:
-        kernels, scratch = self._lower(step)
-        return _Lowered(step, kernels, scratch)
+    def lower_all(self, steps: Sequence[Step]) -> list[Lowered]:
+        lowered = self._lower(steps, baked=self.bakes)
+        return [_Lowered(step, *kernels) for step, kernels in zip(steps, lowered, strict=True)]
 
-    def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
-        op = step.op
-        specs = (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
-        scratch: dict[str, tuple[str, int]] = {}
-        for spec in specs:
-            for item in spec.scratch:
-                scratch[item.name] = (item.ctype, item.numel * _C_TYPES[item.ctype]().itemsize)
-        prepared = [
-            self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs
-        ]
-        return prepared, {name: nbytes for name, (_, nbytes) in scratch.items()}
+    def _lower(self, steps: Sequence[Step], baked: bool) -> list[tuple[list[_Prepared], dict[str, int]]]:
+        """Of each step its kernels, and the bytes of the scratch memory that they share."""
+        drafts: list[list[_Draft]] = []
+        needed: list[dict[str, int]] = []
+        for step in steps:
+            op = step.op
+            specs = (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
+            scratch = {item.name: item for spec in specs for item in spec.scratch}
+            ctypes = {name: item.ctype for name, item in scratch.items()}
+            drafts.append([self._draft(step, spec, ctypes, baked) for spec in specs])
+            needed.append({name: item.numel * _C_TYPES[item.ctype]().itemsize for name, item in scratch.items()})
+        self._build([draft for of_step in drafts for draft in of_step])
+        kernels = [[self._kernel(draft) for draft in of_step] for of_step in drafts]
+        return list(zip(kernels, needed, strict=True))
 
-    def _prepare_kernel(self, step: Step, spec: KernelSpec, scratch: dict[str, str]) -> _Prepared:
+    def _draft(self, step: Step, spec: KernelSpec, scratch: dict[str, str], baked: bool) -> _Draft:
         operands = []
         arguments: list[tuple[str, Any]] = []
         types: list[Any] = []
@@ -328,17 +367,22 @@ class OpenCLBackend(Backend):
                 operands.append(Operand(name, ctype, "accumulate"))
                 arguments.append(("accumulate", name))
                 types += [None, np.int32, np.int32]
-        arguments += [("fixed", int(value)) for value in spec.sizes.values()]
-        types += [np.int32] * len(spec.sizes)
+        if not baked:
+            arguments += [("fixed", int(value)) for value in spec.sizes.values()]
+            types += [np.int32] * len(spec.sizes)
         for name, ctype in spec.scalars.items():
             arguments.append(("scalar", name))
             types.append(_C_TYPES[spec.constants["real"] if ctype == "real" else ctype])
-        if spec.tables:
+        if spec.tables and not baked:
             arguments.append(("fixed", self._table(spec)))
             types.append(None)
-        kernel = self._build(step, spec, render(spec, tuple(operands)))
-        kernel.set_scalar_arg_dtypes(types)
-        return _Prepared(kernel, arguments, spec, self.queue, self.cl.enqueue_nd_range_kernel)
+        return _Draft(step, spec, render(spec, tuple(operands), baked), arguments, types)
+
+    def _kernel(self, draft: _Draft) -> _Prepared:
+        # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
+        kernel = self.cl.Kernel(self._kernels[draft.source], draft.source.function)
+        kernel.set_scalar_arg_dtypes(draft.types)
+        return _Prepared(kernel, draft.arguments, draft.spec, self.queue, self.cl.enqueue_nd_range_kernel)
 
     def _table(self, spec: KernelSpec) -> Any:
         values: list[int] = []
@@ -353,30 +397,49 @@ class OpenCLBackend(Backend):
             buffer = self._tables[key] = self.cl.Buffer(self.context, flags, hostbuf=np.array(values, np.int32))
         return buffer
 
-    def _build(self, step: Step, spec: KernelSpec, source: str) -> Any:
-        program = self._kernels.get(source)
-        if program is None:
-            double = "double" in source
-            if double:
-                source_text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + source
-            else:
-                source_text = source
-            options = list(BUILD_OPTIONS_FP64 if double else BUILD_OPTIONS)
+    def _build(self, drafts: Sequence[_Draft]) -> None:
+        """Build what is not built yet: many kernels in one program, since each program has a price of its own."""
+        missing = list({draft.source: draft for draft in drafts if draft.source not in self._kernels}.values())
+        for has_double in (False, True):
+            alike = [draft for draft in missing if draft.source.has_double == has_double]
+            for start in range(0, len(alike), PROGRAM_KERNELS):
+                self._kernels.update(self._build_together(alike[start : start + PROGRAM_KERNELS]))
+
+    def _build_together(self, drafts: Sequence[_Draft]) -> dict[Source, Any]:
+        """The program of each source: one for all, of which all or none use doubles."""
+        text = "\n".join(draft.source.text for draft in drafts)
+        options = BUILD_OPTIONS
+        if drafts[0].source.has_double:
+            text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
+            options = BUILD_OPTIONS_FP64
+        try:
+            program = self._program(text, options)
+        except self.cl.Error as error:
+            if len(drafts) > 1:  # each alone: then the message names the one that is refused
+                return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
+            step, spec, source, *_ = drafts[0]
+            path = config.cache_folder() / f"failed-{source.function}.cl"
+            path.write_text(text)
+            raise KernelBuildError(
+                f"{step.op.name} ({step.direction})",
+                f"kernel {spec.kernel} must build on {self.description}",
+                f"the compiler said:\n{error}\n(source kept in {path})",
+                "Please report this with the source and the device's name.",
+            ) from error
+        return {draft.source: program for draft in drafts}
+
+    def _program(self, text: str, options: tuple[str, ...]) -> Any:
+        """``text``, built, or from the binary that an earlier run left."""
+        key = self.binaries.key(text, options)
+        binary = self.binaries.load(key)
+        if binary:
             try:
-                program = self.cl.Program(self.context, source_text).build(options, cache_dir=False)
+                return self.cl.Program(self.context, [self.entry.device], [binary]).build(list(options))
             except self.cl.Error as error:
-                digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-                path = config.cache_folder() / f"failed-{spec.kernel}-{digest}.cl"
-                path.write_text(source_text)
-                raise KernelBuildError(
-                    f"{step.op.name} ({step.direction})",
-                    f"kernel {spec.kernel} must build on {self.description}",
-                    f"the compiler said:\n{error}\n(source kept in {path})",
-                    "Please report this with the source and the device's name.",
-                ) from error
-            self._kernels[source] = program
-        # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
-        return self.cl.Kernel(program, spec.kernel)
+                self.binaries.reject(key, str(error))
+        program = self.cl.Program(self.context, text).build(list(options), cache_dir=False)
+        self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
+        return program
 
 
 class _Lowered(Lowered):
@@ -393,7 +456,7 @@ class _Lowered(Lowered):
         return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
 
     def describe(self) -> list[str]:
-        return [f"{k.kernel.function_name} {k.global_size} / {k.local_size}" for k in self.kernels]
+        return [f"{k.name} {k.global_size} / {k.local_size}" for k in self.kernels]
 
 
 class _Launch:

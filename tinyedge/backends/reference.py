@@ -64,8 +64,8 @@ class ReferenceBackend(Backend):
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
 
-    def lower(self, step: Step) -> Lowered:
-        return _Lowered(self, step)
+    def lower_all(self, steps: Sequence[Step]) -> list[Lowered]:
+        return [_Lowered(self, step) for step in steps]
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:
