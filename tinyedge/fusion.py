@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 from tinyedge import shapes
 from tinyedge.kernels.inline import Hook, MapText, Source, Target
@@ -478,12 +479,14 @@ def _numel(block: Block) -> int:
 class Drawn:
     """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
 
-    def __init__(self, kernel: Kernel, temporary: Collection[Place], device: Device) -> None:
+    def __init__(self, kernel: Kernel, temporary: Collection[Place], device: Device, baked: bool) -> None:
         assert kernel.spec is not None
         self.temporary = temporary
+        self.baked = baked  # sizes are constants of the source, else arguments
+        self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
         self.unstored = kernel.unstored
         self.operands: list[Operand] = []
-        self.arguments: dict[str, Argument] = {}
+        self.arguments: dict[str, tuple[Step | None, Any]] = {}  # a step and a name in it; or None and a number
         self.hooks: list[Hook] = []
         self._names: dict[tuple[int, str], str] = {}
         self._variables = 0
@@ -550,7 +553,10 @@ class Drawn:
                 if spot in known and each.is_linear(of):
                     sources.append(Source(of, known[spot]))
                 else:
-                    sources.append(Source(of, None, operand(step, of, "read", ctype), *each.walk(of)))
+                    taken = operand(step, of, "read", ctype)
+                    axes, numbers = self._walk(*each.walk(of))
+                    used.update({item.name: item for item in numbers})
+                    sources.append(Source(of, None, taken, axes))
             values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
             values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
             targets = []
@@ -583,6 +589,30 @@ class Drawn:
             shift, result = anchor.slots[name].offset - slot.offset, known[_spot(slot)]
         ctype = block.maps[0].ctype
         return Hook(kind, name, ctype, tuple(maps), tuple(used.values()), tuple(stores), shift, result, entry, adds)
+
+    def _walk(
+        self, sizes: shapes.Shape, strides: shapes.Shape
+    ) -> tuple[tuple[tuple[str, str, str], ...], list[Operand]]:
+        """The axes of a walk as C texts, and the operands that they mention."""
+
+        def text(role: str, axis: int, number: int) -> str:
+            if self.baked or number in (0, 1):
+                return str(number)
+            name = f"w{walk}_{role}{axis}"
+            if name not in self.arguments:
+                self.arguments[name] = (None, number)
+                self.operands.append(Operand(name, "int", "size"))
+            return name
+
+        walk = list(self._axes).index((sizes, strides)) if (sizes, strides) in self._axes else len(self._axes)
+        if not any(strides) or strides == (1,):
+            return tuple(("1", "1", str(stride)) for stride in strides), []
+        axes = self._axes[sizes, strides] = tuple(
+            (text("inner", k, prod(sizes[k + 1 :])), text("size", k, sizes[k]), text("stride", k, strides[k]))
+            for k in range(len(sizes))
+        )
+        mentioned = {name for axis in axes for name in axis}
+        return axes, [item for item in self.operands if item.name in mentioned]
 
     def _needs(self, step: Step, name: str, known: bool) -> bool:
         """Whether an output that adds needs its memory: to read it, or for the flag that says whether."""

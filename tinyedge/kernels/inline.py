@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import prod
 
 from tinyedge.kernels.spec import Operand
-from tinyedge.shapes import Shape
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a map's input comes from: a variable of the block, or an operand, walked by ``sizes`` and ``strides``."""
+    """Where a map's input comes from: a variable of the block, or an operand, walked by ``axes``.
+
+    Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
+    stride, which is "0" or "1" where it is that.
+    """
 
     name: str
     variable: str | None = None
     operand: str = ""
-    sizes: Shape = ()
-    strides: Shape = ()
+    axes: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,36 +73,36 @@ class Hook:
     adds: str = ""
 
 
-def position(sizes: Shape, strides: Shape, index: str) -> str:
-    """Where the element of linear ``index`` lies, for an operand that walks ``sizes`` by ``strides``."""
+def position(axes: tuple[tuple[str, str, str], ...], index: str) -> str:
+    """Where the element of linear ``index`` lies, for an operand that is walked by ``axes``."""
     terms = []
-    for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
-        if stride == 0:
+    for number, (inner, size, stride) in enumerate(axes):
+        if stride == "0":
             continue
-        inner = prod(sizes[axis + 1 :])
-        term = f"({index})" if inner == 1 else f"({index}) / {inner}"
-        if axis:
+        term = f"({index})" if inner == "1" else f"({index}) / {inner}"
+        if number:
             term = f"({term}) % {size}"
-        terms.append(f"({term})" if stride == 1 else f"({term}) * {stride}")
+        terms.append(f"({term})" if stride == "1" else f"({term}) * {stride}")
     return " + ".join(terms) or "0"
 
 
 def _load(source: Source, width: int, real: str) -> str:
-    name, sizes, strides = source.operand, source.sizes, source.strides
-    at = position(sizes, strides, "i")
+    name, axes = source.operand, source.axes
+    at = position(axes, "i")
     if width == 1:
         return f"{name}[{at}]"
     vector = f"{real}{width}"
-    if not any(strides):
+    if all(stride == "0" for _, _, stride in axes):
         return f"({vector})({name}[0])"
-    if strides == (1,):
+    if len(axes) == 1 and axes[0][2] == "1":
         return f"vload{width}(0, {name} + i)"
-    lanes = ", ".join(f"{name}[{position(sizes, strides, f'i + {k}')}]" for k in range(width))
-    if strides[-1] not in (0, 1):
+    lanes = ", ".join(f"{name}[{position(axes, f'i + {k}')}]" for k in range(width))
+    _, run, stride = axes[-1]
+    if stride not in ("0", "1"):
         return f"({vector})({lanes})"
     # The lanes of most vectors lie in one run, which is one number, or side by side.
-    whole = f"({vector})({name}[{at}])" if strides[-1] == 0 else f"vload{width}(0, {name} + {at})"
-    return f"(i % {sizes[-1]} + {width} <= {sizes[-1]} ? {whole} : ({vector})({lanes}))"
+    whole = f"({vector})({name}[{at}])" if stride == "0" else f"vload{width}(0, {name} + {at})"
+    return f"(i % {run} + {width} <= {run} ? {whole} : ({vector})({lanes}))"
 
 
 def _body(hook: Hook, width: int) -> list[str]:
@@ -138,7 +139,7 @@ def _parameters(operands: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
     """The parameters of a block's function, and what the kernel passes."""
     declared, passed = [], []
     for operand in operands:
-        if operand.kind in ("value", "scalar"):
+        if operand.kind in ("value", "scalar", "size"):
             declared.append(f"const {operand.ctype} {operand.name}")
         else:
             qualifier = "const " if operand.kind == "read" else ""

@@ -6,6 +6,9 @@ Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and las
         ... LOAD_x(i) ... STORE_y(i, value) ...
     {{ end() }}                  the closing brace; the hooks are undefined again
 
+Many kernels may stand in one program: a template undefines its macros, and names what else it defines after
+``function``, the kernel's unique name there. ``kernel`` is the name that picks a part of the template.
+
 ``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
 the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
 
@@ -15,6 +18,8 @@ neighbours. A kernel that touches a buffer through these hooks alone names it in
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -32,21 +37,39 @@ _environment = jinja2.Environment(
 )
 
 
-def render(spec: KernelSpec, operands: tuple[Operand, ...], hooks: tuple[Hook, ...] = ()) -> str:
+@dataclass(frozen=True)
+class Source:
+    """A kernel in OpenCL C, and the name of its function, which no other source shares."""
+
+    function: str
+    text: str
+
+    @property
+    def has_double(self) -> bool:
+        return "double" in self.text
+
+
+def render(
+    spec: KernelSpec, operands: tuple[Operand, ...], hooks: tuple[Hook, ...] = (), baked: bool = False
+) -> Source:
     """The source of ``spec``'s kernel for operands of these types, with blocks at some of its hooks.
 
-    Operands that are "inlined" are no arguments: their hooks are blocks.
+    Sizes and tables are arguments, or, baked, constants of the source.
     """
     return _render(
         spec.template,
         spec.kernel,
         operands,
         hooks,
-        tuple(spec.sizes),
+        tuple((name, value if baked else None) for name, value in spec.sizes.items()),
         tuple(spec.scalars.items()),
-        tuple(spec.tables),
+        tuple((name, table if baked else None) for name, table in spec.tables.items()),
         tuple(spec.constants.items()),
     )
+
+
+Sizes = tuple[tuple[str, int | None], ...]
+Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -55,50 +78,55 @@ def _render(
     kernel: str,
     operands: tuple[Operand, ...],
     blocks: tuple[Hook, ...],
-    sizes: tuple[str, ...],
+    sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
-    tables: tuple[str, ...],
+    tables: Tables,
     constants: tuple[tuple[str, Any], ...],
-) -> str:
+) -> Source:
+    function = f"{kernel}_{{digest}}"  # of the text, which is not known yet
     context = dict(constants)
     width = context.get("width", 1)
     context.update(
         kernel=kernel,
+        function=function,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
-        begin=lambda attributes="": _begin(kernel, operands, blocks, sizes, scalars, tables, attributes, width),
+        begin=lambda attributes="": _begin(function, operands, blocks, sizes, scalars, tables, attributes, width),
         end=lambda: _end(operands, blocks),
     )
-    return _environment.get_template(template).render(context)
+    text = _environment.get_template(template).render(context)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Source(function.replace("{digest}", digest), text.replace("{digest}", digest))
 
 
 def _begin(
-    kernel: str,
+    function: str,
     operands: tuple[Operand, ...],
     blocks: tuple[Hook, ...],
-    sizes: tuple[str, ...],
+    sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
-    tables: tuple[str, ...],
+    tables: Tables,
     attributes: str,
     width: int,
 ) -> str:
     hooks: dict[str, str] = {}  # a macro's name, and what stands for it
+    before: list[str] = []
     arguments: list[str] = []
-    locals_: list[str] = []
+    variables: list[str] = []
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         if operand.kind == "value":
             arguments.append(f"const {ctype} {name}_value")
-            locals_.append(f"    const {ctype} {name} = {name}_value;")
+            variables.append(f"    const {ctype} {name} = {name}_value;")
             hooks[f"LOAD_{name}(i)"] = f"{name}_value"
             hooks[f"LOADW_{name}(i)"] = f"(({ctype}{width}){name}_value)"
-        elif operand.kind == "scalar":
+        elif operand.kind in ("scalar", "size"):
             arguments.append(f"const {ctype} {name}")
         elif operand.kind != "inlined":
             qualifier = "const " if operand.kind == "read" else ""
             arguments.append(f"__global {qualifier}{ctype}* {name}_base")
             arguments.append(f"const int {name}_offset")
-            locals_.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
+            variables.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
             hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
             hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
             flag = "0"
@@ -111,19 +139,27 @@ def _begin(
                 hooks[f"STORE_{name}(i, v)"] = f"({name}[i] = ({value}))"
                 hooks[f"STOREW_{name}(i, v)"] = f"vstore{width}({vector}, 0, {name} + (i))"
                 hooks[f"ACCUMULATES_{name}"] = flag
-    texts: list[str] = []
     for block in blocks:
-        lines, macros = functions(block, kernel, width)
-        texts += lines
+        lines, macros = functions(block, function, width)
+        before += lines
         hooks.update(macros)
-    arguments += [f"const int {name}" for name in sizes]
+    for name, size in sizes:
+        if size is None:
+            arguments.append(f"const int {name}")
+        else:
+            variables.append(f"    const int {name} = {size};")
     arguments += [f"const {ctype} {name}" for name, ctype in scalars]
-    if tables:
+    if any(table is None for _, table in tables):
         arguments.append("__constant int* tables")
-        locals_ += [f"    __constant int* {name} = tables + {MAX_RANK * k};" for k, name in enumerate(tables)]
+    for position, (name, table) in enumerate(tables):
+        if table is None:
+            variables.append(f"    __constant int* {name} = tables + {MAX_RANK * position};")
+        else:
+            before.append(f"__constant int {function}_{name}[] = {{{', '.join(map(str, table or (0,)))}}};")
+            variables.append(f"    __constant int* {name} = {function}_{name};")
+    before += [f"#define {name} {text}" for name, text in hooks.items()]
     signature = ",\n    ".join(arguments)
-    macros_ = [f"#define {name} {text}" for name, text in hooks.items()]
-    return "\n".join([*texts, *macros_, f"__kernel {attributes}void {kernel}(\n    {signature})\n{{", *locals_])
+    return "\n".join([*before, f"__kernel {attributes}void {function}(\n    {signature})\n{{", *variables])
 
 
 def _end(operands: tuple[Operand, ...], blocks: tuple[Hook, ...]) -> str:

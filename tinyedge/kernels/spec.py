@@ -99,8 +99,8 @@ class KernelSpec:
 class Operand:
     """An operand as its template sees it.
 
-    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value or scalar, which are numbers;
-    or inlined, which is no argument: blocks stand at its hooks.
+    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value, scalar or size, which are
+    numbers; or inlined, which is no argument: blocks stand at its hooks.
     """
 
     name: str
