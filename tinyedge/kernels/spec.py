@@ -85,6 +85,11 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def power_of_two(value: int) -> int:
+    """The least power of two that is at least ``value``."""
+    return 1 << max(value - 1, 0).bit_length()
+
+
 def grid(count: int, group: int) -> tuple[tuple[int], tuple[int]]:
     """Global and local size of a one-dimensional launch of at least ``count`` work-items."""
     group = min(group, max(count, 1))
