@@ -3,6 +3,7 @@
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
 TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
+TINYEDGE_TUNE      ``must``: an error where a GPU's product was not tuned; unset: what was tuned is used
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
@@ -29,6 +30,11 @@ def cache_folder() -> Path:
 def compile_mode() -> str:
     """What ``te.compile`` shall do: "0", "1" or "check"."""
     return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
+
+
+def tune_mode() -> str:
+    """How what was tuned is used: "must" or ""."""
+    return os.environ.get("TINYEDGE_TUNE", "").strip().lower()
 
 
 def opencl_vendors() -> str | None:

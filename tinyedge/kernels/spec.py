@@ -25,6 +25,7 @@ class Device:
     compute_units: int
     max_work_group: int
     local_bytes: int
+    tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
 
     @property
     def is_cpu(self) -> bool:
