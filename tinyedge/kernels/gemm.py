@@ -95,12 +95,13 @@ def gemm_kernels(
     groups = (across, down, entries * parts)
     local = (1, 1, 1)
     extra = (bias,) if bias else ()
+    loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
         buffers = (a.name, b.name, *extra, c.name)
         return [
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
-                {**constants, "c": c.name}, scratch,
+                {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -109,7 +110,7 @@ def gemm_kernels(
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
     first = KernelSpec(
         variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared,
+        {**constants, "c": partial.name}, declared, loaded,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)

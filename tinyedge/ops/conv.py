@@ -92,7 +92,7 @@ class Conv2d(Op):
             if step.wants("dweight"):
                 kernels += lowering.weight_gradient()
         if step.wants("dbias"):
-            kernels += reduce_kernels(step, device, "sum", "dy", "dbias", step.slots["dy"].shape, (0, 2, 3))
+            kernels += reduce_kernels(step, device, "sum", {"dbias": "dy"}, step.slots["dy"].shape, (0, 2, 3))
         return kernels
 
     @staticmethod
@@ -217,7 +217,7 @@ class _Lowering:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch,
+            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"),
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -329,7 +329,7 @@ class _Lowering:
     ) -> KernelSpec:
         # Loops over a filter of known size are unrolled, and a division by a known stride is none.
         known = {"taps_y": self.kh, "taps_x": self.kw, "step_y": self.stride[0], "step_x": self.stride[1]}
-        return replace(self.kernel(name, buffers, global_size, local_size, **known, **constants), hooked=buffers)
+        return self.kernel(name, buffers, global_size, local_size, **known, **constants)
 
     def planes_kernel(
         self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
@@ -369,7 +369,7 @@ class _Lowering:
         }  # fmt: skip
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
-            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS},
+            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers,
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
