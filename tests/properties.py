@@ -173,9 +173,9 @@ def assert_repeats(call: Call, backend: Backend) -> None:
 
 
 def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
-    """Recorded and replayed, the op gives what it gives eagerly, but for rounding; after two calls, twice the gradients.
+    """Recorded and replayed, the op gives what it gives eagerly; after two calls, twice the gradients.
 
-    What is fused rounds less often than what goes to memory in between.
+    But for rounding: what is fused rounds less often than what goes to memory in between.
     """
     if hasattr(call.op, "draw"):
         return  # a replay draws new random numbers; test_program compares with eager draws

@@ -24,6 +24,9 @@ Place = int | tuple[int, str]
 Argument = tuple[Step, str]
 """A slot, or a number, of a step."""
 
+MOST_BESIDE = 6
+"""Kernels in one launch: each adds arguments, of which small devices take a kilobyte."""
+
 FEW_INPUTS = 3
 """A map of more inputs is not computed again at each place where it is loaded."""
 
@@ -107,6 +110,7 @@ class Kernel:
         self.stores: dict[str, Block] = {}
         self.run: Block | None = None
         self.unstored: set[Place] = set()  # what it computes and need not keep
+        self.beside: list[Kernel] = []  # what runs in the same launch
         if spec is not None and spec.pointwise is not None:
             each = Map(step, spec.pointwise, spec.scalars)
             if all(each.is_linear(name) for name in each.outputs):
@@ -117,6 +121,12 @@ class Kernel:
         """Whether nothing was inlined: it is as the op described it."""
         return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
 
+    @property
+    def items(self) -> int:
+        """Work-items in a group of its launch."""
+        assert self.spec is not None
+        return prod(self.spec.local_size)
+
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
 
@@ -125,6 +135,8 @@ class Kernel:
         found = {} if self.run else {id(self.step): self.step}
         for block in self.blocks():
             found.update({id(each.step): each.step for each in block.maps})
+        for other in self.beside:
+            found.update({id(step): step for step in other.steps()})
         return sorted(found.values(), key=lambda step: step.number)
 
     def names(self) -> Iterator[tuple[str, Place]]:
@@ -151,7 +163,7 @@ class Kernel:
             found |= {each.place(name) for each, name in block.memory_reads()}
             for each in block.maps:
                 found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
-        return found
+        return found.union(*(other.reads() for other in self.beside))
 
     def writes(self) -> set[Place]:
         found: set[Place] = {
@@ -159,7 +171,7 @@ class Kernel:
         }
         for block in (*self.stores.values(), *([self.run] if self.run else [])):
             found |= {each.place(name) for each in block.maps for name in each.outputs}
-        return found - self.unstored
+        return (found - self.unstored).union(*(other.writes() for other in self.beside))
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory, each counted once."""
@@ -172,7 +184,11 @@ class Kernel:
 
     def scratch(self) -> dict[Place, int]:
         """The bytes of each piece of scratch memory."""
-        return {} if self.spec is None else {(self.step.number, item.name): item.nbytes for item in self.spec.scratch}
+        found: dict[Place, int] = {}
+        for kernel in (self, *self.beside):
+            for item in () if kernel.spec is None else kernel.spec.scratch:
+                found[kernel.step.number, item.name] = item.nbytes
+        return found
 
 
 def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
@@ -196,6 +212,32 @@ def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel
     fusion.inline_first_summands()
     fusion.drop_stores()
     return fusion.kernels()
+
+
+def place_beside(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The same work in fewer launches: what does not depend on each other, and has work-groups of one size, shares one.
+
+    In order, each kernel goes into the first launch that it may, after all that it needs; a weight's gradient so runs
+    beside the input's, or beside what comes later.
+    """
+    launches: list[Kernel] = []
+    read: dict[Place, int] = {}  # the last launch that does
+    written: dict[Place, int] = {}
+    for kernel in kernels:
+        reads, writes = kernel.reads(), kernel.writes()
+        earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
+        earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
+        for number in range(earliest, len(launches)):
+            launch = launches[number]
+            if len(launch.beside) + 1 < MOST_BESIDE and launch.items == kernel.items:
+                launch.beside.append(kernel)
+                break
+        else:
+            number = len(launches)
+            launches.append(kernel)
+        read.update({place: max(number, read.get(place, -1)) for place in reads})
+        written.update({place: max(number, written.get(place, -1)) for place in writes})
+    return launches
 
 
 class _Fusion:

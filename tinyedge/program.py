@@ -123,6 +123,9 @@ class Program:
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
             kernels = fusion.fuse(kernels, temporary)
+            if self.backend.device is not None and not self.backend.device.is_cpu:
+                # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
+                kernels = fusion.place_beside(kernels)
         blocks = {**temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
         actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
         self.plan = make_plan(actions, blocks, ALIGNMENT)
@@ -306,7 +309,7 @@ class Program:
             self._lowered[position].bind(self._scratch)
         self._stale.clear()
         if not self._launches:
-            self._launches = [lowered.launcher() for lowered in self._lowered]
+            self._launches = [launch for lowered in self._lowered for launch in lowered.launchers()]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -41,7 +41,7 @@ class Lowered:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def launcher(self) -> Launch:
+    def launchers(self) -> list[Launch]:
         """What carries it out, with what was bound last."""
         raise NotImplementedError
 

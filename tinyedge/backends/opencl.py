@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
-from tinyedge.kernels.render import Source, render
+from tinyedge.kernels.render import Part, Source, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.tape import Slot, Step, Storage
 
@@ -193,7 +194,7 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
+    def bind(self, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
         """The values of the arguments; ``step`` is that of the call, for those that belong to no step of their own."""
         values: list[Any] = []
         for kind, owner, item in self.arguments:
@@ -201,6 +202,7 @@ class _Prepared:
                 values.append(item)
                 continue
             taken = owner or step
+            assert taken is not None
             if kind == "scratch":
                 name, itemsize = item
                 buffer, offset_bytes = scratch[taken.number, name]
@@ -229,9 +231,19 @@ class _Draft(NamedTuple):
     title: str  # what it does, in words
     step: Step
     spec: KernelSpec
+    parts: list[Part]
     source: Source
     arguments: list[Argument]
     types: list[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Of all arguments."""
+        return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
+
+    @property
+    def local_bytes(self) -> int:
+        return local_bytes(self.source.text)
 
 
 class OpenCLBackend(Backend):
@@ -264,6 +276,7 @@ class OpenCLBackend(Backend):
             local_bytes=int(entry.device.local_mem_size),
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
+        self.argument_bytes = int(entry.device.max_parameter_size)
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
@@ -332,10 +345,40 @@ class OpenCLBackend(Backend):
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         drafts = []
         for kernel in kernels:
-            drawn = Drawn(kernel, temporary, self.device, self.bakes)
-            drafts.append(self._draft(kernel.step, drawn.spec, drawn.operands, drawn))
-        self._build(drafts)
-        return [_Lowered(draft.step, self._kernel(draft)) for draft in drafts]
+            parts = []
+            for part in (kernel, *kernel.beside):
+                drawn = Drawn(part, temporary, self.device, self.bakes)
+                parts.append(self._draft(part.step, drawn.spec, drawn.operands, drawn))
+            drafts.append(self._beside(parts))
+        self._build([draft for of_kernel in drafts for draft in of_kernel])
+        return [_Lowered([self._kernel(draft) for draft in of_kernel]) for of_kernel in drafts]
+
+    def _beside(self, parts: list[_Draft]) -> list[_Draft]:
+        """Launches of several parts each, as many as a launch can take."""
+        launches: list[list[_Draft]] = []
+        for part in parts:
+            if launches:
+                together = [*launches[-1], part]
+                local_bytes = sum(draft.local_bytes for draft in together)
+                if local_bytes <= self.device.local_bytes and sum(d.bytes for d in together) <= self.argument_bytes:
+                    launches[-1] = together
+                    continue
+            launches.append([part])
+        return [launch[0] if len(launch) == 1 else self._joined(launch) for launch in launches]
+
+    def _joined(self, parts: list[_Draft]) -> _Draft:
+        items = prod(parts[0].spec.local_size)
+        groups = sum(prod(part.spec.global_size) // items for part in parts)
+        spec = KernelSpec("beside", "", (), (groups * items,), (items,))
+        return _Draft(
+            " | ".join(part.title for part in parts),
+            parts[0].step,
+            spec,
+            [piece for part in parts for piece in part.parts],
+            render([piece for part in parts for piece in part.parts], self.bakes),
+            [argument for part in parts for argument in part.arguments],
+            [kind for part in parts for kind in part.types],
+        )
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
         """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
@@ -373,10 +416,10 @@ class OpenCLBackend(Backend):
         if spec.tables and not baked:
             arguments.append(("fixed", None, self._table(spec)))
             types.append(None)
-        source = render(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks), baked)
+        part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
         steps = [step] if drawn is None else drawn.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
-        return _Draft(title, step, spec, source, arguments, types)
+        return _Draft(title, step, spec, [part], render([part], baked), arguments, types)
 
     def _kernel(self, draft: _Draft) -> _Prepared:
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
@@ -443,19 +486,18 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, step: Step, kernel: _Prepared) -> None:
-        self.step = step
-        self.kernel = kernel
+    def __init__(self, kernels: list[_Prepared]) -> None:
+        self.kernels = kernels
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        self.kernel.kernel.set_args(*self.kernel.bind(self.step, scratch))
+        for kernel in self.kernels:
+            kernel.kernel.set_args(*kernel.bind(None, scratch))
 
-    def launcher(self) -> Launch:
-        kernel = self.kernel
-        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
+    def launchers(self) -> list[Launch]:
+        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
 
     def describe(self) -> str:
-        return f"{self.kernel.name} {self.kernel.global_size} / {self.kernel.local_size}"
+        return "; ".join(f"{k.name} {k.global_size} / {k.local_size}" for k in self.kernels)
 
 
 class _Launch:

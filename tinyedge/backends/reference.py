@@ -24,8 +24,8 @@ class _Lowered(Lowered):
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
-    def launcher(self) -> Launch:
-        return lambda: self.backend._run(self.step)
+    def launchers(self) -> list[Launch]:
+        return [lambda: self.backend._run(self.step)]
 
     def describe(self) -> str:
         return f"numpy {self.step.op.name}.{self.step.direction}"
