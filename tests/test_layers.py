@@ -18,7 +18,7 @@ LAYERS = (
     ("tape",),
     ("backends",),
     ("plan",),
-    ("tensor",),
+    ("tensor", "recompute"),
     ("ops",),
     ("nn", "program", "optim"),
     ("models", "data", "convert", "federated"),

@@ -8,6 +8,7 @@ from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
 from tinyedge.program import Program, compile
+from tinyedge.recompute import checkpoint, checkpoint_sequential
 from tinyedge.tensor import (
     Parameter,
     Tensor,
@@ -34,6 +35,8 @@ __all__ = [
     "Tensor",
     "as_tensor",
     "bool_",
+    "checkpoint",
+    "checkpoint_sequential",
     "compile",
     "convert",
     "data",

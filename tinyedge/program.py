@@ -372,7 +372,7 @@ def _module_kind(module: Module) -> tuple[Any, ...]:
         parts = _parts[module] = [(part, tuple(part._modules.values())) for part in module.modules()]
     kind: list[Any] = [id(module)]
     for part, _ in parts:
-        kind.append(part.training)
+        kind += (part.training, part.checkpointed)
         for tensor in (*part._parameters.values(), *part._buffers.values()):
             if tensor is not None:
                 slot = tensor._slot

@@ -365,6 +365,13 @@ class Tensor:
             raise DtypeError(call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}")
         tracked = tape.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
+            if not tape.may_change(slot.storage):
+                raise AutogradError(
+                    call,
+                    "in te.checkpoint only tensors made inside may be changed in place while autograd records",
+                    f"got one of shape {slot.shape} from outside",
+                    "Do it out of place.",
+                )
             if slot.requires_grad and slot.is_leaf:
                 raise AutogradError(
                     call,

@@ -14,7 +14,7 @@ from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import FORWARD, Elementwise, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step
+from tinyedge.tape import Step, may_change
 from tinyedge.tensor import Tensor, call, call_all, no_grad
 
 # Geometry
@@ -345,7 +345,7 @@ class RunningAverage(Elementwise):
 
 def _move(running: Tensor | None, new: Tensor, momentum: float, correction: float) -> None:
     """Move a running statistic in place, on its device and outside autograd."""
-    if running is None:
+    if running is None or not may_change(running._slot.storage):
         return
     slot = running._slot
     scalars = {"momentum": float(momentum), "correction": correction}
