@@ -58,7 +58,7 @@ class Recording(Recorder):
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
 
     def step(self, step: Step) -> None:
-        self.steps.append(_with_slots(step, {**step.slots}))
+        self.steps.append(step.over({**step.slots}))
 
     def leaf_gradient(self, leaf: Slot) -> None:
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
@@ -70,10 +70,6 @@ class Recording(Recorder):
             f"{call} at {_caller()} is not: {reason}",
             "Move it out of the compiled function, or pass its result as an argument.",
         )
-
-
-def _with_slots(step: Step, slots: dict[str, Any]) -> Step:
-    return Step(step.op, step.direction, step.attrs, step.scalars, slots, step.reads, step.writes, step.accumulate)
 
 
 class _Leaf:
@@ -193,7 +189,7 @@ class Program:
         for name, slot in step.slots.items():
             movable = self._storages.get(slot.storage.number) if isinstance(slot, Slot) else None
             slots[name] = slot if movable is None else Slot(movable, slot.dtype, slot.layout())
-        return _with_slots(step, slots)
+        return step.over(slots)
 
     def _note_writes(self, old: Step, own: Step) -> None:
         for name in own.writes:

@@ -197,6 +197,10 @@ class Step:
     def __repr__(self) -> str:
         return f"<Step {self.number}: {self.op.name} {self.direction}>"
 
+    def over(self, slots: dict[str, Any]) -> Step:
+        """The same call over other slots, without history."""
+        return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)
+
     @property
     def backend(self) -> Backend:
         backend: Backend = self.slots[self.writes[0]].storage.backend

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinyedge.shapes import Shape
+
 MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
 
@@ -48,6 +50,22 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class Pointwise:
+    """What a map kernel computes: for each output its C expression over the inputs at the same place of ``shape``.
+
+    ``strides`` of each input and output walk ``shape``, 0 where an operand is repeated. ``sizes`` are further ints that
+    the expressions mention.
+    """
+
+    shape: Shape
+    expressions: Mapping[str, str]
+    inputs: tuple[str, ...]
+    values: tuple[str, ...]  # inputs that are numbers
+    strides: Mapping[str, Shape]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class KernelSpec:
     """One kernel of a step.
 
@@ -56,6 +74,7 @@ class KernelSpec:
     the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
     in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
+    ``pointwise`` says that the kernel is a map over floats of one type, which can be inlined.
     """
 
     kernel: str
@@ -69,6 +88,7 @@ class KernelSpec:
     constants: Mapping[str, Any] = field(default_factory=dict)
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
+    pointwise: Pointwise | None = None
 
 
 @dataclass(frozen=True)

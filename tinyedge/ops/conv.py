@@ -89,7 +89,7 @@ class Conv2d(Op):
             if step.wants("dweight"):
                 kernels += lowering.weight_gradient()
         if step.wants("dbias"):
-            kernels += reduce_kernels(step, device, "sum", "dy", "dbias", step.slots["dy"].shape, (0, 2, 3))
+            kernels += reduce_kernels(step, device, "sum", {"dbias": "dy"}, step.slots["dy"].shape, (0, 2, 3))
         return kernels
 
     @staticmethod
