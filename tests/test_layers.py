@@ -20,7 +20,7 @@ LAYERS = (
     ("plan",),
     ("tensor", "recompute"),
     ("ops",),
-    ("nn", "program", "optim"),
+    ("nn", "program", "optim", "budget"),
     ("models", "data", "convert", "federated"),
     ("cli",),
 )

@@ -2,6 +2,7 @@
 
 from tinyedge import convert, data, errors, models, nn, ops, optim
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
+from tinyedge.budget import Fit, plan_for, rehearse
 from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
@@ -30,6 +31,7 @@ bool, int, long, float, double = bool_, int32, int64, float32, float64
 __all__ = [
     "Backend",
     "DType",
+    "Fit",
     "Parameter",
     "Program",
     "Tensor",
@@ -58,6 +60,8 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "plan_for",
+    "rehearse",
     "save",
     "set_default_backend",
     "set_grad_enabled",

@@ -90,7 +90,8 @@ def place(lifetimes: Mapping[Key, Lifetime], alignment: int) -> dict[Key, int]:
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
     """
-    order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first, str(key)))
+    # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
+    order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first))
     offsets: dict[Key, int] = {}
     for key in order:
         block = lifetimes[key]

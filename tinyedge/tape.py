@@ -47,13 +47,15 @@ class Storage:
     def __init__(self, backend: Backend, nbytes: int) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
-        self.buffer = backend.allocate(nbytes)
+        self.buffer: Any = None
+        if not is_rehearsal():
+            self.buffer = backend.allocate(nbytes)
+            backend.memory.add(nbytes)
         self.nbytes = nbytes
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
-        backend.memory.add(nbytes)
 
     @classmethod
     def over(cls, backend: Backend, buffer: Any) -> Storage:
@@ -64,7 +66,7 @@ class Storage:
         return self
 
     def __del__(self) -> None:
-        if self.nbytes:
+        if self.nbytes and self.buffer is not None:
             self.backend.memory.remove(self.nbytes)
             self.backend.release(self.buffer, self.nbytes)
 
@@ -238,10 +240,14 @@ class Step:
 
     def run(self) -> None:
         """Prepare and launch; then tell whoever records."""
-        for launch in self.backend.prepare(self):
-            launch()
-        if _mode.recorder is not None:
-            _mode.recorder.step(self)
+        recorder = _mode.recorder
+        if recorder is not None:
+            recorder.before(self)
+        if recorder is None or recorder.runs:
+            backend = self.backend
+            backend.launch(backend.prepare(self))
+        if recorder is not None:
+            recorder.step(self)
 
 
 class Tape:
@@ -274,10 +280,21 @@ class Tape:
 
 
 class Recorder:
-    """Who is told what runs in this thread, while it is set by ``recording``."""
+    """Who is told what runs in this thread, while it is set by ``recording``.
+
+    Unless it ``runs``, this is a rehearsal: nothing is allocated, nothing launched, and no value is there.
+    """
+
+    runs = True
+
+    def before(self, step: Step) -> None:
+        """``step`` is about to be launched."""
 
     def step(self, step: Step) -> None:
         """``step`` was launched; its slots are still all there."""
+
+    def backward(self) -> None:
+        """A walk back begins."""
 
     def leaf_gradient(self, leaf: Slot) -> None:
         """``leaf.grad`` has got memory, or is about to be added to."""
@@ -335,6 +352,11 @@ def recording(recorder: Recorder) -> Iterator[None]:
 def is_recording() -> bool:
     """Whether a recorder is told what runs in this thread."""
     return _mode.recorder is not None
+
+
+def is_rehearsal() -> bool:
+    """Whether what runs in this thread is only told to a recorder."""
+    return _mode.recorder is not None and not _mode.recorder.runs
 
 
 def forbid_in_recording(call: str, reason: str) -> None:
@@ -602,8 +624,13 @@ class _Walk:
         write_into(slot, target, accumulate)
 
 
-def backward(root: Slot, gradient: Slot, retain_graph: bool = False) -> None:
-    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves."""
+def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
+    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones."""
+    if _mode.recorder is not None:
+        _mode.recorder.backward()
+    if gradient is None:
+        gradient = new_slot(root.storage.backend, root.dtype, root.shape)
+        write_into(Value(1.0, root.dtype), gradient)
     if root.step is None:
         root_edge: Edge = (None, 0, root)
         _Walk().deliver(root_edge, gradient, root.spec, owned=False)

@@ -233,8 +233,7 @@ class Tensor:
                     "backward", "without gradient= the tensor must hold one element", f"it has shape {self.shape}",
                     "Reduce it first, e.g. with .sum(), or pass gradient=.",
                 )  # fmt: skip
-            seed = new_slot(self.backend, slot.dtype, slot.shape)
-            write_into(Value(1.0, slot.dtype), seed)
+            seed = None
         else:
             if gradient.shape != self.shape:
                 raise ShapeError("backward", f"gradient must have the shape {self.shape}", f"it has {gradient.shape}")
@@ -261,6 +260,8 @@ class Tensor:
 
     def _values(self) -> npt.NDArray[Any]:
         slot = self._slot
+        if tape.is_rehearsal():
+            tape.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
         if not slot.contiguous:
             slot = tape.contiguous_copy(slot)
         values = slot.storage.backend.read(slot)
@@ -796,7 +797,8 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
                 "Keep such values in NumPy.",
             )
     slot = new_slot(backend, dtype, values.shape)
-    backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    if not tape.is_rehearsal():
+        backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
 

@@ -10,6 +10,12 @@ import numpy as np
 from tinyedge.dtypes import DType
 from tinyedge.tape import Slot, Step, Storage
 
+SMALLER = (
+    "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "
+    "model, use smaller inputs, or run under te.no_grad()."
+)
+"""What to do where memory does not suffice."""
+
 Launch = Callable[[], None]
 """A kernel with its arguments bound."""
 
@@ -84,6 +90,15 @@ class Backend:
     def prepare(self, step: Step) -> Sequence[Launch]:
         """The launches that carry out ``step``."""
         raise NotImplementedError
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Carry them out in order. Errors: OutOfMemoryError from a device that allocates when memory is first used."""
+        for launch in launches:
+            launch()
+
+    def scratch(self, step: Step) -> Mapping[str, int]:
+        """The scratch memory that ``step`` will need: bytes by name. Builds nothing."""
+        return {}
 
     def lower(self, step: Step) -> Lowered:
         """The kernels of ``step``, not shared with any other step."""

@@ -6,7 +6,8 @@ import hashlib
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.kernels.render import render
-from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
+from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand, Scratch
 from tinyedge.op import FORWARD
 from tinyedge.tape import Slot, Step, Storage, Value
 
@@ -152,6 +153,10 @@ def devices() -> list[DeviceEntry]:
         return _entries
 
 
+def _scratch_bytes(item: Scratch) -> int:
+    return item.numel * int(_C_TYPES[item.ctype]().itemsize)
+
+
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
@@ -247,29 +252,53 @@ class OpenCLBackend(Backend):
         try:
             return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
         except (self.cl.Error, MemoryError) as error:
-            raise self._out_of_memory(nbytes, error) from error
+            raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 
-    def _out_of_memory(self, nbytes: int, error: Exception) -> OutOfMemoryError:
+    def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
+        device = self.entry.device
         return OutOfMemoryError(
             self.name,
-            f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
-            f"the device refused it ({error})",
-            "Use smaller inputs, freeze more of the model, or run under te.no_grad().",
+            f"{what} must fit beside {self.memory.allocated_bytes} bytes in use",
+            f"the device refused it ({error}); it says that it has {device.global_mem_size} bytes, "
+            f"at most {device.max_mem_alloc_size} for one allocation",
+            SMALLER,
         )
+
+    @contextmanager
+    def _memory_in_use(self) -> Iterator[None]:
+        """Some devices allocate a buffer when it is first used, and fail only then."""
+        try:
+            yield
+        except self.cl.MemoryError as error:
+            raise self._out_of_memory("memory that is used for the first time", error) from error
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
-            self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
             offset = slot.offset * slot.dtype.itemsize
-            self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
         return result
 
     def finish(self) -> None:
-        self.queue.finish()
+        with self._memory_in_use():
+            self.queue.finish()
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        with self._memory_in_use():
+            super().launch(launches)
+
+    def scratch(self, step: Step) -> Mapping[str, int]:
+        return {item.name: _scratch_bytes(item) for spec in self._specs(step) for item in spec.scratch}
+
+    def _specs(self, step: Step) -> list[KernelSpec]:
+        op = step.op
+        return (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         key = step.signature()
@@ -289,16 +318,11 @@ class OpenCLBackend(Backend):
         return _Lowered(step, kernels, scratch)
 
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
-        op = step.op
-        specs = (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
-        scratch: dict[str, tuple[str, int]] = {}
-        for spec in specs:
-            for item in spec.scratch:
-                scratch[item.name] = (item.ctype, item.numel * _C_TYPES[item.ctype]().itemsize)
-        prepared = [
-            self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs
-        ]
-        return prepared, {name: nbytes for name, (_, nbytes) in scratch.items()}
+        specs = self._specs(step)
+        scratch = {item.name: item for spec in specs for item in spec.scratch}
+        ctypes = {name: item.ctype for name, item in scratch.items()}
+        prepared = [self._prepare_kernel(step, spec, ctypes) for spec in specs]
+        return prepared, {name: _scratch_bytes(item) for name, item in scratch.items()}
 
     def _prepare_kernel(self, step: Step, spec: KernelSpec, scratch: dict[str, str]) -> _Prepared:
         operands = []
