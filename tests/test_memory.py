@@ -13,7 +13,8 @@ import pytest
 import tinyedge as te
 import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
-from tinyedge.backends import Backend, opencl
+from tinyedge.backends import Backend
+from tinyedge.backends.opencl import OpenCLBackend
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.plan import Action, make_plan
 
@@ -87,7 +88,7 @@ def test_a_rehearsal_plans_what_the_call_does(name: str, backend: Backend) -> No
         assert getattr(rehearsed, figure) == getattr(program, figure)
 
 
-def test_a_rehearsal_builds_no_kernel(opencl: opencl.OpenCLBackend) -> None:
+def test_a_rehearsal_builds_no_kernel(opencl: OpenCLBackend) -> None:
     built = len(opencl._kernels)
     te.rehearse(lambda x: te.square(te.softplus(x) * 0.123).sum(), ((3, 5, 7),))
     assert len(opencl._kernels) == built
@@ -170,6 +171,16 @@ def test_results_of_the_recording_are_let_go(backend: Backend) -> None:
     before = backend.memory.allocated_bytes
     double(x)
     assert backend.memory.allocated_bytes == before
+
+
+def test_a_program_does_not_lie_beside_what_its_recording_left(opencl: OpenCLBackend) -> None:
+    """On the device itself, where released memory is kept for reuse."""
+    with te.use_backend(OpenCLBackend(opencl.entry)) as backend:
+        assert isinstance(backend, OpenCLBackend)
+        x = te.ones(1 << 20)
+        step = te.compile(lambda x: te.exp(te.exp(te.exp(x))).sum())
+        step(x)
+        assert backend.pool.managed_bytes <= (x.nbytes + step.program.peak_bytes) * 17 / 16  # it rounds sizes up
 
 
 def test_a_plan_does_not_depend_on_numbers() -> None:
@@ -351,7 +362,7 @@ def test_what_the_error_says() -> None:
         backend.left = -1
 
 
-def test_a_device_that_allocates_late(opencl: opencl.OpenCLBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_allocates_late(opencl: OpenCLBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its refusal at the first use is the same error, eagerly, in a replay, and in copies."""
 
     class Refusal(Exception):

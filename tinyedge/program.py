@@ -263,6 +263,7 @@ class Program:
         """
         with self._lock:
             if not self._lowered:
+                self.backend.trim()  # of an eager call before; the arena could use none of it
                 arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes))
                 self._lowered = [self.backend.lower(step) for step in self.steps]
                 self._place(arena)

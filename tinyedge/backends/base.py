@@ -79,6 +79,9 @@ class Backend:
     def release(self, buffer: Any, nbytes: int) -> None:
         """Called once when the last view of ``buffer`` is gone."""
 
+    def trim(self) -> None:
+        """Give back to the device what was released and is kept for reuse."""
+
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         """Fill ``storage`` with the bytes of a contiguous array."""
         raise NotImplementedError

@@ -254,6 +254,9 @@ class OpenCLBackend(Backend):
         except (self.cl.Error, MemoryError) as error:
             raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 
+    def trim(self) -> None:
+        self.pool.free_held()
+
     def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
         device = self.entry.device
         return OutOfMemoryError(
@@ -270,7 +273,10 @@ class OpenCLBackend(Backend):
         try:
             yield
         except self.cl.MemoryError as error:
-            raise self._out_of_memory("memory that is used for the first time", error) from error
+            raise self._refused_use(error) from error
+
+    def _refused_use(self, error: Exception) -> OutOfMemoryError:
+        return self._out_of_memory("memory that is used for the first time", error)
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
@@ -290,8 +296,11 @@ class OpenCLBackend(Backend):
             self.queue.finish()
 
     def launch(self, launches: Sequence[Launch]) -> None:
-        with self._memory_in_use():
-            super().launch(launches)
+        try:  # no context manager: this is in the way of every eager step
+            for launch in launches:
+                launch()
+        except self.cl.MemoryError as error:
+            raise self._refused_use(error) from error
 
     def scratch(self, step: Step) -> Mapping[str, int]:
         return {item.name: _scratch_bytes(item) for spec in self._specs(step) for item in spec.scratch}
