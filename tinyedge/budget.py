@@ -160,7 +160,7 @@ class _Search:
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
         owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
         self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
-        self.plain_flops = 0  # of a forward pass that computes nothing again; not known before the first
+        self.plain_flops = 0  # of the forward pass without more checkpoints; known when that was tried
 
     def fits(self, limit: int) -> Iterator[Fit]:
         """What was found for each way in order, whether it fits or not."""
@@ -182,7 +182,7 @@ class _Search:
 
     def fit(self, method: str, trained: Iterable[str], checkpointed: Sequence[str] = ()) -> Fit:
         """Rehearse a step that trains so."""
-        trained, checkpointed = tuple(trained), (*self.checkpointed, *checkpointed)
+        trained, chosen = tuple(trained), (*self.checkpointed, *checkpointed)
 
         def step(*sample: Tensor) -> Tensor:
             value = self.loss(self.model, *sample)
@@ -190,21 +190,21 @@ class _Search:
             return value
 
         with _as_it_was(self.model):
-            _set(self.model, set(trained), set(checkpointed))
+            _set(self.model, set(trained), set(chosen))
             program = _rehearse(step, self.sample, self.backend)
         flops = sum(s.op.flops(s) for s in program.steps if s.direction == FORWARD)
         gradients = program.gradient_bytes
         return Fit(
             method=method,
             trained=trained,
-            checkpointed=checkpointed,
+            checkpointed=chosen,
             model_bytes=sum({t._slot.storage: t._slot.storage.nbytes for t in _tensors(self.model)}.values()),
             sample_bytes=sum(_nbytes(item) for item in self.sample),
             gradient_bytes=gradients,
             state_bytes=self.states * gradients,
             step_bytes=program.peak_bytes,
             forward_flops=flops,
-            extra_flops=flops - (self.plain_flops or flops),
+            extra_flops=flops - self.plain_flops if checkpointed else 0,
             trained_elements=sum(self.trainable[name].numel() for name in trained),
             elements=sum(param.numel() for param in self.model.parameters()),
             model=self.model,
