@@ -192,7 +192,8 @@ class _Search:
         with _as_it_was(self.model):
             _set(self.model, set(trained), set(chosen))
             program = _rehearse(step, self.sample, self.backend)
-        flops = sum(s.op.flops(s) for s in program.steps if s.direction == FORWARD)
+        steps = {step.number: step for kernel in program.kernels for step in kernel.steps()}.values()
+        flops = sum(s.op.flops(s) for s in steps if s.direction == FORWARD)
         gradients = program.gradient_bytes
         return Fit(
             method=method,

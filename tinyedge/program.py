@@ -20,13 +20,13 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tinyedge import config, tape
+from tinyedge import config, fusion, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
-from tinyedge.op import Layout
+from tinyedge.op import BACKWARD, Layout
 from tinyedge.ops.random import Dropout, default_generator
 from tinyedge.plan import Action, make_plan
 from tinyedge.shapes import Shape
@@ -173,35 +173,44 @@ class Program:
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
-        self._temporary = temporary = {number: nbytes for number, nbytes in inside.items() if number not in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
-        movable = {*temporary, *self._outputs, *owned, *self._arguments}
-        self._storages = {number: Storage.over(self.backend, None) for number in movable}
+        movable = {*inside, *owned, *self._arguments}
+        self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
         self._result = map_tensors(
             result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
         )
+        self._temporary: dict[fusion.Place, int] = {
+            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
+        }
         steps = [self._own(step) for step in recording.steps]
-        actions = [
-            Action(_numbers(step.read()), _numbers(step.written()), self.backend.scratch(step))
-            for step in recording.steps
-        ]
-        self.plan = make_plan(actions, temporary, ALIGNMENT)
-        self.steps = [steps[number] for number in self.plan.kept]
-        self._first_backward = recording.first_backward
+        kernels = fusion.kernels_of(steps, self.backend.device)
+        if config.fuses():
+            kernels = fusion.fuse(kernels, self._temporary)
+        blocks = {**self._temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
+        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
+        self.plan = make_plan(actions, blocks, ALIGNMENT)
+        self.kernels = [kernels[number] for number in self.plan.kept]
+        walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
+        self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
         self._lowered: list[Lowered] = []
-        self._users: dict[int, list[int]] = defaultdict(list)  # the kept steps that touch each movable storage
+        self._users: dict[int, list[int]] = defaultdict(list)  # the kernels that touch each movable storage
+        self._takers: dict[int, list[int]] = defaultdict(list)  # the kernels that a step takes part in
+        self._steps: dict[int, Step] = {}
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
         self._changed_arguments: set[int] = set()
-        for position, number in enumerate(self.plan.kept):
-            for storage in (actions[number].reads | actions[number].writes) & movable:
-                self._users[storage].append(position)
-            self._note_writes(recording.steps[number], steps[number])
-        self._random = [k for k, step in enumerate(self.steps) if step.op is Dropout]
-        self._numbers = {storage.number: number for number, storage in self._storages.items()}
-        self._scratch: list[dict[str, tuple[Any, int]]] = []
+        for position, kernel in enumerate(self.kernels):
+            for step in kernel.steps():
+                self._steps[step.number] = step
+                self._takers[step.number].append(position)
+                for storage in {slot.storage.number for slot in step.slots.values() if isinstance(slot, Slot)}:
+                    self._users[storage].append(position)
+        for old, own in zip(recording.steps, steps, strict=True):
+            if own.number in self._steps:
+                self._note_writes(old, own)
+        self._random = [step for step in self._steps.values() if step.op is Dropout]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
-        self._stale = set(range(len(self.steps)))
+        self._stale = set(range(len(self.kernels)))
         self._launches: list[Any] = []
 
     @property
@@ -221,24 +230,19 @@ class Program:
     @property
     def saved_bytes(self) -> int:
         """The temporaries that wait for backward: written before its first step, and read after it."""
-        start = self._first_backward
-        if start is None:
-            return 0
-        lifetimes = (self.plan.lifetimes[number] for number in self._temporary if number in self.plan.lifetimes)
-        return sum(lifetime.nbytes for lifetime in lifetimes if lifetime.first < start <= lifetime.last)
+        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self._temporary]
+        return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
 
     def __repr__(self) -> str:
-        return f"<Program {self.name}: {len(self.steps)} steps, {self.peak_bytes} bytes>"
+        return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
     def explain(self) -> str:
-        """A table of the steps in order, with their kernels, and a line on memory."""
+        """A table of the launches in order, with what each was fused from, and a line on memory."""
         self.prepare()
-        rows = [f"{'step':>4}  {'op':24} {'direction':9} {'bytes':>10}  kernels"]
-        for number, (step, lowered) in enumerate(zip(self.steps, self._lowered, strict=True)):
-            nbytes = sum(slot.nbytes for slot in [*step.read(), *step.written()] if isinstance(slot, Slot))
-            rows.append(
-                f"{number:>4}  {step.op.name:24} {step.direction:9} {nbytes:>10}  {'; '.join(lowered.describe())}"
-            )
+        rows = [f"{'launch':>6}  {'kernel':40} {'bytes':>10}  ops"]
+        for number, (kernel, lowered) in enumerate(zip(self.kernels, self._lowered, strict=True)):
+            ops = [step.op.name + ("'" if step.direction == BACKWARD else "") for step in kernel.steps()]
+            rows.append(f"{number:>6}  {lowered.describe():40} {kernel.nbytes():>10}  {' + '.join(ops)}")
         rows.append(
             f"arena: {self.arena_bytes} bytes for {len(self.plan.lifetimes)} blocks of {self.plan.unshared_bytes} bytes"
             f"; results: {sum(self._outputs.values())} bytes"
@@ -265,7 +269,7 @@ class Program:
             if not self._lowered:
                 self.backend.trim()  # of an eager call before; the arena could use none of it
                 arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes))
-                self._lowered = [self.backend.lower(step) for step in self.steps]
+                self._lowered = self.backend.lower_all(self.kernels, self._temporary)
                 self._place(arena)
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
@@ -306,18 +310,16 @@ class Program:
 
     def _place(self, arena: Storage) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        plan = self.plan
+        offsets = self.plan.offsets
         self._arena = arena
-        for position, number in enumerate(plan.kept):
-            scratch = self._lowered[position].scratch
-            self._scratch.append({name: (self._arena.buffer, plan.offsets[number, name]) for name in scratch})
-            for slot in self.steps[position].slots.values():
-                if isinstance(slot, Slot):
-                    key = self._numbers.get(slot.storage.number)
-                    if key in self._temporary:
-                        slot.offset += plan.offsets[key] // slot.dtype.itemsize
-        for number in self._temporary:
-            self._storages[number].buffer = arena.buffer
+        self._scratch = {place: (self._arena.buffer, offset) for place, offset in offsets.items()}
+        for step in self._steps.values():
+            for slot in step.slots.values():
+                if isinstance(slot, Slot) and slot.storage.number in offsets:
+                    slot.offset += offsets[slot.storage.number] // slot.dtype.itemsize
+        for storage in self._storages.values():
+            if storage.number in self._temporary:
+                storage.buffer = arena.buffer
 
     # A call
 
@@ -359,9 +361,10 @@ class Program:
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
-        if self._storages[number].buffer is not buffer:
-            self._storages[number].buffer = buffer
-            self._stale.update(self._users[number])
+        storage = self._storages[number]
+        if storage.buffer is not buffer:
+            storage.buffer = buffer
+            self._stale.update(self._users[storage.number])
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
@@ -374,11 +377,12 @@ class Program:
             shift = slot.offset - self._offsets[number]
             if shift:  # the argument lies elsewhere in its storage: so does every view of it
                 self._offsets[number] = slot.offset
-                for position in self._users[number]:
-                    for view in self.steps[position].slots.values():
-                        if isinstance(view, Slot) and view.storage is self._storages[number]:
+                storage = self._storages[number]
+                for step in self._steps.values():
+                    for view in step.slots.values():
+                        if isinstance(view, Slot) and view.storage is storage:
                             view.offset += shift
-                self._stale.update(self._users[number])
+                self._stale.update(self._users[storage.number])
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
@@ -393,28 +397,24 @@ class Program:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
-                self._stale.add(self.steps.index(step))
+                self._stale.update(self._takers[step.number])
 
     def _draw(self) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
         drawn: dict[int, dict[str, float]] = {}
-        for position in self._random:
-            scalars = cast("dict[str, float]", self.steps[position].scalars)
+        for step in self._random:
+            scalars = cast("dict[str, float]", step.scalars)
             if id(scalars) not in drawn:
                 drawn[id(scalars)] = scalars
                 scalars.update(Dropout.draw(default_generator))
-        self._stale.update(self._random)
+            self._stale.update(self._takers[step.number])
 
     def _bind(self) -> None:
         for position in self._stale:
-            self._lowered[position].bind(self._scratch[position])
+            self._lowered[position].bind(self._scratch)
         self._stale.clear()
         if not self._launches:
-            self._launches = [launch for lowered in self._lowered for launch in lowered.launches()]
-
-
-def _numbers(slots: list[Any]) -> frozenset[int]:
-    return frozenset(slot.storage.number for slot in slots if isinstance(slot, Slot))
+            self._launches = [lowered.launcher() for lowered in self._lowered]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -24,6 +24,7 @@ from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
     from tinyedge.backends.base import Backend
+    from tinyedge.kernels.spec import Device, KernelSpec
 
 T = TypeVar("T")
 
@@ -207,6 +208,10 @@ class Step:
     def backend(self) -> Backend:
         backend: Backend = self.slots[self.writes[0]].storage.backend
         return backend
+
+    def kernels(self, device: Device) -> list[KernelSpec]:
+        """The kernels that carry it out on ``device``."""
+        return (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
 
     def read_names(self) -> list[str]:
         """The names of the reads that are present."""

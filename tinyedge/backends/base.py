@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.dtypes import DType
+from tinyedge.fusion import Kernel, Place
 from tinyedge.tape import Slot, Step, Storage
 
 SMALLER = (
@@ -40,20 +41,18 @@ class Memory:
 
 
 class Lowered:
-    """A step's kernels, and the scratch memory that they need: bytes by name. Bound once, launched often."""
+    """A kernel of a program: bound once, launched often."""
 
-    scratch: Mapping[str, int] = {}
-
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
-        """Bind the step's slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each."""
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def launches(self) -> Sequence[Launch]:
-        """What carries the step out, with what was bound last."""
+    def launcher(self) -> Launch:
+        """What carries it out, with what was bound last."""
         raise NotImplementedError
 
-    def describe(self) -> list[str]:
-        """A line for each kernel: its name and geometry."""
+    def describe(self) -> str:
+        """The kernel's name and geometry."""
         raise NotImplementedError
 
 
@@ -62,6 +61,7 @@ class Backend:
 
     name: str = ""
     description: str = ""
+    device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -99,12 +99,8 @@ class Backend:
         for launch in launches:
             launch()
 
-    def scratch(self, step: Step) -> Mapping[str, int]:
-        """The scratch memory that ``step`` will need: bytes by name. Builds nothing."""
-        return {}
-
-    def lower(self, step: Step) -> Lowered:
-        """The kernels of ``step``, not shared with any other step."""
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        """Each kernel of a program, not shared with any other; ``temporary`` as for fusion."""
         raise NotImplementedError
 
     def finish(self) -> None:

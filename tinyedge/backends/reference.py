@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.errors import OutOfMemoryError
+from tinyedge.fusion import Kernel, Place
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
 
@@ -21,14 +22,14 @@ class _Lowered(Lowered):
         self.backend = backend
         self.step = step
 
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
-    def launches(self) -> Sequence[Launch]:
-        return (lambda: self.backend._run(self.step),)
+    def launcher(self) -> Launch:
+        return lambda: self.backend._run(self.step)
 
-    def describe(self) -> list[str]:
-        return [f"numpy {self.step.op.name}.{self.step.direction}"]
+    def describe(self) -> str:
+        return f"numpy {self.step.op.name}.{self.step.direction}"
 
 
 class ReferenceBackend(Backend):
@@ -73,8 +74,8 @@ class ReferenceBackend(Backend):
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
 
-    def lower(self, step: Step) -> Lowered:
-        return _Lowered(self, step)
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        return [_Lowered(self, kernel.step) for kernel in kernels]
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:

@@ -57,11 +57,15 @@ def map_kernel(
     expressions: Mapping[str, str],
     scalars: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
+    shape: Shape | None = None,
 ) -> KernelSpec:
-    """A kernel that stores, for each output, its expression over the inputs at the same place."""
+    """A kernel that stores, for each output, its expression over the inputs at the same place.
+
+    ``shape`` is what the operands broadcast to: that of the outputs, or one with more axes of length one.
+    """
     extra = dict(sizes or {})
     outputs = tuple(expressions)
-    shape = step.slots[outputs[0]].shape
+    shape = step.slots[outputs[0]].shape if shape is None else shape
     used = used_names(step, tuple(expressions.values()))
     arrays = [name for name in used if not step.is_value(name)]
     operands = [*arrays, *outputs]
@@ -144,6 +148,9 @@ def reduce_kernels(
     ``kind`` is sum, max or min; the results are divided by ``divisor``.
     """
     outputs = tuple(expressions)
+    alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
+    if alike and divisor == 1 and all(full[axis] == 1 for axis in axes):  # runs of one element
+        return [map_kernel(step, device, expressions, scalars, shape=full)]
     texts = tuple(expressions.values())
     used = used_names(step, texts)
     arrays = [name for name in used if not step.is_value(name)]

@@ -27,6 +27,7 @@ class Device:
     compute_units: int
     max_work_group: int
     local_bytes: int
+    tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
 
     @property
     def is_cpu(self) -> bool:
@@ -47,6 +48,10 @@ class Scratch:
     name: str
     ctype: str
     numel: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * {"double": 8, "uchar": 1}.get(self.ctype, 4)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,11 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Operand:
-    """A buffer argument as its template sees it: read, write, accumulate (a gradient), value (a number), or scratch."""
+    """An operand as its template sees it.
+
+    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value, scalar or size, which are
+    numbers; or inlined, which is no argument: blocks stand at its hooks.
+    """
 
     name: str
     ctype: str
@@ -103,6 +112,11 @@ class Operand:
 def round_up(value: int, multiple: int) -> int:
     """The least multiple of ``multiple`` that is at least ``value``."""
     return -(-value // multiple) * multiple
+
+
+def power_of_two(value: int) -> int:
+    """The least power of two that is at least ``value``."""
+    return 1 << max(value - 1, 0).bit_length()
 
 
 def grid(count: int, group: int) -> tuple[tuple[int], tuple[int]]:

@@ -455,7 +455,14 @@ class _ClassLoss(Op):
             constants["losses"] = "y"
             return [
                 KernelSpec(
-                    "cross_entropy_rows", TEMPLATE, (*inputs, "y"), global_size, local_size, sizes, constants=constants
+                    "cross_entropy_rows",
+                    TEMPLATE,
+                    (*inputs, "y"),
+                    global_size,
+                    local_size,
+                    sizes,
+                    constants=constants,
+                    hooked=(*inputs, "y"),
                 )
             ]
         rows = sizes["rows"]
@@ -470,6 +477,7 @@ class _ClassLoss(Op):
             sizes,
             constants={**constants, "losses": "losses"},
             scratch=scratch,
+            hooked=inputs,
         )
         second = KernelSpec(
             "cross_entropy_join",
@@ -480,6 +488,7 @@ class _ClassLoss(Op):
             {"rows": rows},
             constants={"real": constants["real"], "group": group, "mean": reduction == "mean", "lanes": 1, "width": 1},
             scratch=scratch,
+            hooked=("y", "divisor"),
         )
         return [first, second]
 
@@ -497,6 +506,7 @@ class _ClassLoss(Op):
                 local_size,
                 sizes,
                 constants=constants,
+                hooked=("dy", *saved, *divisor, "dx"),
             )
         ]
 

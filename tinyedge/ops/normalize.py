@@ -113,6 +113,7 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         parts.sizes,
         constants={"real": ctype, **walk},
         scratch=scratch,
+        hooked=("dy", "x"),
     )
     means = ("plain_mean", "slope") if center else ()
     second = KernelSpec(
@@ -129,16 +130,22 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         AFFINE,
         constants={"real": ctype, "lanes": 1, "width": 1},
         scratch=(*scratch, *(Scratch(name, ctype, parts.channels) for name in means)),
+        hooked=("dweight", "dbias"),
     )
     return [first, second]
 
 
-def _walk_kernel(step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...]) -> KernelSpec:
+def _walk_kernel(
+    step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...], scratch: tuple[Scratch, ...] = ()
+) -> KernelSpec:
     """A kernel that goes over every element, part by part."""
     parts = _Parts.of(full, device)
     global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
     constants = {"real": step.slots[buffers[0]].dtype.ctype, **walk}
-    return KernelSpec(kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants)
+    return KernelSpec(
+        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants, scratch=scratch,
+        hooked=buffers,
+    )  # fmt: skip
 
 
 def _by_channel(step: Step) -> Step:
@@ -221,6 +228,7 @@ class BatchNorm(Op):
             parts.sizes,
             constants={"real": ctype, **walk},
             scratch=scratch,
+            hooked=("x",),
         )
         second = KernelSpec(
             "batch_norm_join",
@@ -241,7 +249,7 @@ class BatchNorm(Op):
         kernels = _sum_kernels(step, device, full, center)
         if center:
             buffers = ("dy", "x", "mean", "var", *_present(step, "weight"), "plain_mean", "slope", "dx")
-            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
+            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers, kernels[-1].scratch))
         return kernels
 
     @staticmethod
@@ -541,6 +549,7 @@ class LayerNorm(Op):
                 {"rows": rows, "length": length},
                 AFFINE,
                 constants={"real": step.slots["x"].dtype.ctype, **walk},
+                hooked=(*step.read_names(), "y", "mean", "rstd"),
             )
         ]
 
@@ -561,6 +570,7 @@ class LayerNorm(Op):
                     local_size,
                     {"rows": rows, "length": length},
                     constants={"real": ctype, **walk},
+                    hooked=("dy", "x", *weight, "mean", "rstd", "dx"),
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
@@ -593,6 +603,7 @@ class LayerNorm(Op):
                     "dbias": names.get("dbias", ""),
                 },
                 scratch=scratch,
+                hooked=("dy", *source),
             )
         )
         if parts > 1:
@@ -605,6 +616,7 @@ class LayerNorm(Op):
                     {"length": length, "parts": parts},
                     constants={"real": ctype, "lanes": 1, "width": 1, "outputs": outputs},
                     scratch=scratch,
+                    hooked=outputs,
                 )
             )
         return kernels
@@ -712,6 +724,7 @@ class Softmax(Op):
                 local_size,
                 {"rows": rows, "length": length, "step": inner},
                 constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
+                hooked=buffers,
             )
         ]
 
