@@ -122,6 +122,12 @@ def test_replays_are_the_same_too(backend: Backend, chain: Chain) -> None:
     assert_same(outcome(chain, True, True, 3), outcome(chain, False, False, 3))
 
 
+def test_fused_replays_are_the_same_but_for_rounding(opencl: Backend) -> None:
+    chain = ["linear", ["relu", "dropout", ["norm", "relu_", "residual"]], "split", ["view", "shared", ["dropout"]]]
+    for fused, eager in zip(outcome(chain, True, True, 3), outcome(chain, False, False, 3), strict=True):
+        np.testing.assert_allclose(fused, eager, rtol=1e-4, atol=1e-6)
+
+
 def deep(x: te.Tensor, weights: list[te.Tensor], segments: int) -> te.Tensor:
     layers: list[Callable[[te.Tensor], te.Tensor]] = [lambda x, w=w: te.tanh(x * w) for w in weights]
     return te.checkpoint_sequential(layers, segments, x).sum()
