@@ -19,9 +19,9 @@ LAYERS = (
     ("fusion",),
     ("backends",),
     ("plan",),
-    ("tensor",),
+    ("tensor", "recompute"),
     ("ops",),
-    ("nn", "program", "optim"),
+    ("nn", "program", "optim", "budget"),
     ("models", "data", "convert", "federated"),
     ("cli",),
 )

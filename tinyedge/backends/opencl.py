@@ -7,7 +7,8 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
@@ -296,29 +297,55 @@ class OpenCLBackend(Backend):
         try:
             return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
         except (self.cl.Error, MemoryError) as error:
-            raise self._out_of_memory(nbytes, error) from error
+            raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 
-    def _out_of_memory(self, nbytes: int, error: Exception) -> OutOfMemoryError:
+    def trim(self) -> None:
+        self.pool.free_held()
+
+    def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
+        device = self.entry.device
         return OutOfMemoryError(
             self.name,
-            f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
-            f"the device refused it ({error})",
-            "Use smaller inputs, freeze more of the model, or run under te.no_grad().",
+            f"{what} must fit beside {self.memory.allocated_bytes} bytes in use",
+            f"the device refused it ({error}); it says that it has {device.global_mem_size} bytes, "
+            f"at most {device.max_mem_alloc_size} for one allocation",
+            SMALLER,
         )
+
+    def _refused_use(self, error: Exception) -> OutOfMemoryError:
+        return self._out_of_memory("memory that is used for the first time", error)
+
+    @contextmanager
+    def _memory_in_use(self) -> Iterator[None]:
+        """Some devices allocate a buffer when it is first used, and fail only then."""
+        try:
+            yield
+        except self.cl.MemoryError as error:
+            raise self._refused_use(error) from error
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
-            self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
             offset = slot.offset * slot.dtype.itemsize
-            self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
         return result
 
     def finish(self) -> None:
-        self.queue.finish()
+        with self._memory_in_use():
+            self.queue.finish()
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        try:  # no context manager: this is in the way of every eager step
+            for launch in launches:
+                launch()
+        except self.cl.MemoryError as error:
+            raise self._refused_use(error) from error
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         key = step.signature()
