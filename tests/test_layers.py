@@ -20,8 +20,9 @@ LAYERS = (
     ("plan",),
     ("tensor",),
     ("ops",),
-    ("nn", "program", "optim"),
+    ("nn", "report", "program", "optim"),
     ("models", "data", "convert", "federated"),
+    ("bench",),
     ("cli",),
 )
 """Lowest first. A module may import from its own layer and from those below."""

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinyedge import config, tape
+from tinyedge import config, report, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError
@@ -158,18 +158,24 @@ class Program:
         return f"<Program {self.name}: {len(self.steps)} steps, {self.peak_bytes} bytes>"
 
     def explain(self) -> str:
-        """A table of the steps in order, with their kernels, and a line on memory."""
-        rows = [f"{'step':>4}  {'op':24} {'direction':9} {'bytes':>10}  kernels"]
-        for number, (step, lowered) in enumerate(zip(self.steps, self._lowered, strict=True)):
-            nbytes = sum(slot.nbytes for slot in [*step.read(), *step.written()] if isinstance(slot, Slot))
-            rows.append(
-                f"{number:>4}  {step.op.name:24} {step.direction:9} {nbytes:>10}  {'; '.join(lowered.describe())}"
-            )
-        rows.append(
-            f"arena: {self.arena_bytes} bytes for {len(self.plan.lifetimes)} blocks of {self.plan.unshared_bytes} bytes"
-            f"; results: {sum(self._outputs.values())} bytes"
-        )
-        return "\n".join(rows)
+        """A table of the launches in order (op, kernel, geometry, bytes, FLOPs, memory), and a line on memory."""
+        return report.explain(self)
+
+    def profile(self, repeats: int = 10) -> report.Profile:
+        """How long each launch takes, by the device's own clock: a table (``str``), and its rows.
+
+        The launches are replayed with the arguments of the last call; results, gradients and versions stay.
+
+        Errors: CaptureError before the first replay, which is the function's second call.
+        """
+        return report.profile(self, repeats)
+
+    def chart(self, path: str | Path) -> None:
+        """Draw which part of the arena is taken during which launches, and by what, into a .png or .svg.
+
+        Errors: MissingPackageError without matplotlib.
+        """
+        report.chart(self, path)
 
     def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
         """What a call with these arguments changes outside, but for gradients."""

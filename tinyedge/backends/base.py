@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge.dtypes import DType
+from tinyedge.kernels.spec import KernelSpec
 from tinyedge.tape import Slot, Step, Storage
 
 Launch = Callable[[], None]
@@ -46,8 +47,12 @@ class Lowered:
         """What carries the step out, with what was bound last."""
         raise NotImplementedError
 
-    def describe(self) -> list[str]:
-        """A line for each kernel: its name and geometry."""
+    def specs(self) -> Sequence[KernelSpec]:
+        """The kernel of each launch."""
+        raise NotImplementedError
+
+    def timed(self) -> Sequence[Callable[[], int]]:
+        """Launch, as ``launches`` does; for each launch a call that waits for it and gives the nanoseconds it took."""
         raise NotImplementedError
 
 

@@ -6,8 +6,8 @@ import hashlib
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMem
 from tinyedge.kernels.render import render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.op import FORWARD
+from tinyedge.shapes import Shape
 from tinyedge.tape import Slot, Step, Storage, Value
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
@@ -155,13 +156,14 @@ def devices() -> list[DeviceEntry]:
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types")
+    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types", "spec")
 
     def __init__(
         self, kernel: Any, arguments: list[tuple[str, Any]], spec: KernelSpec, queue: Any, enqueue: Any
     ) -> None:
         self.kernel = kernel
         self.arguments = arguments
+        self.spec = spec
         self.global_size = spec.global_size
         self.local_size = spec.local_size
         self.queue = queue
@@ -271,6 +273,21 @@ class OpenCLBackend(Backend):
     def finish(self) -> None:
         self.queue.finish()
 
+    @cached_property
+    def timing_queue(self) -> Any:
+        """A queue beside the one for work: keeping times makes launches slower."""
+        return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+
+    def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
+        """Launch a bound kernel on the timing queue; a call that waits for it and gives the nanoseconds it took."""
+        event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
+
+        def elapsed_ns() -> int:
+            event.wait()
+            return int(event.profile.end - event.profile.start)
+
+        return elapsed_ns
+
     def prepare(self, step: Step) -> Sequence[Launch]:
         key = step.signature()
         found = self._prepared.get(key)
@@ -286,7 +303,7 @@ class OpenCLBackend(Backend):
 
     def lower(self, step: Step) -> Lowered:
         kernels, scratch = self._lower(step)
-        return _Lowered(step, kernels, scratch)
+        return _Lowered(self, step, kernels, scratch)
 
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
         op = step.op
@@ -380,7 +397,8 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, step: Step, kernels: list[_Prepared], scratch: dict[str, int]) -> None:
+    def __init__(self, backend: OpenCLBackend, step: Step, kernels: list[_Prepared], scratch: dict[str, int]) -> None:
+        self.backend = backend
         self.step = step
         self.kernels = kernels
         self.scratch = scratch
@@ -392,8 +410,11 @@ class _Lowered(Lowered):
     def launches(self) -> Sequence[Launch]:
         return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
 
-    def describe(self) -> list[str]:
-        return [f"{k.kernel.function_name} {k.global_size} / {k.local_size}" for k in self.kernels]
+    def specs(self) -> Sequence[KernelSpec]:
+        return [kernel.spec for kernel in self.kernels]
+
+    def timed(self) -> Sequence[Callable[[], int]]:
+        return [self.backend.timed(k.kernel, k.global_size, k.local_size) for k in self.kernels]
 
 
 class _Launch:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.kernels.spec import KernelSpec
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
 
@@ -26,8 +28,15 @@ class _Lowered(Lowered):
     def launches(self) -> Sequence[Launch]:
         return (lambda: self.backend._run(self.step),)
 
-    def describe(self) -> list[str]:
-        return [f"numpy {self.step.op.name}.{self.step.direction}"]
+    def specs(self) -> Sequence[KernelSpec]:
+        buffers = (*self.step.read_names(), *self.step.writes)
+        return (KernelSpec(f"numpy {self.step.op.name}.{self.step.direction}", "", buffers, (), ()),)
+
+    def timed(self) -> Sequence[Callable[[], int]]:
+        started = time.perf_counter_ns()
+        self.backend._run(self.step)
+        elapsed_ns = time.perf_counter_ns() - started
+        return (lambda: elapsed_ns,)
 
 
 class ReferenceBackend(Backend):

@@ -112,12 +112,13 @@ def gemm_kernels(
     local = (1, 1, 1) if device.is_cpu else (8, 8, 1)
     global_size = tuple(count * size for count, size in zip(groups, local, strict=True))
     extra = (bias,) if bias else ()
+    flops = 2 * m * n * k * outer * entries
     if parts == 1:
         buffers = (a.name, b.name, *extra, c.name)
         return [
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, global_size, local, sizes, {}, tables,
-                {**constants, "c": c.name}, scratch,
+                {**constants, "c": c.name}, scratch, flops=flops,
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -126,7 +127,7 @@ def gemm_kernels(
     packed = {**tables, "c_batch": _contiguous_batch(batch, m * n)}
     first = KernelSpec(
         variant, "gemm.cl.jinja", (a.name, b.name, partial.name), global_size, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared,
+        {**constants, "c": partial.name}, declared, flops=flops,
     )  # fmt: skip
     join = KernelSpec(
         "gemm_join", "gemm.cl.jinja", (partial.name, *extra, c.name), *grid(entries * m * n, device.group()),

@@ -56,6 +56,7 @@ class KernelSpec:
     the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
     in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
+    ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
 
     kernel: str
@@ -69,6 +70,7 @@ class KernelSpec:
     constants: Mapping[str, Any] = field(default_factory=dict)
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
+    flops: int | None = None
 
 
 @dataclass(frozen=True)

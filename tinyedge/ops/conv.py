@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from random import Random
 from typing import Any
 
@@ -19,7 +20,7 @@ from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.kernels.gemm import Matrix, gemm_kernels
 from tinyedge.kernels.lower import reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid, round_up
-from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call
@@ -151,9 +152,12 @@ class Conv2d(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        _, cg, kh, kw = step.slots["weight"].shape
-        numel: int = step.slots["y"].numel
-        return 2 * numel * int(cg * kh * kw)
+        # Forward, and each of the two products in backward, meets every output element with its whole patch.
+        weight = step.slots["dweight" if step.wants("dweight") else "weight"]
+        outputs = int(step.slots["y" if step.direction == FORWARD else "dy"].numel)
+        products = sum(name != "dbias" for name in step.writes)
+        patch = prod(weight.shape[1:]) if products else 0
+        return outputs * (2 * patch * products + step.wants("dbias"))
 
 
 def output_size(x: Shape, weight: Shape, attrs: Any) -> Pair:
@@ -195,6 +199,7 @@ class _Lowering:
         self.positions = self.oh * self.ow
         self.patch = self.cg * self.kh * self.kw
         self.pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
+        self.flops = 2 * self.n * self.o * self.positions * self.patch
         self.columns = Scratch("columns", self.ctype, self.n * self.c * self.kh * self.kw * self.positions)
 
     def sizes(self) -> dict[str, int]:
@@ -213,7 +218,7 @@ class _Lowering:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch,
+            {"real": self.ctype, **constants}, scratch, flops=0,
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -253,7 +258,8 @@ class _Lowering:
             found = self.planes_kernel("planes_weight_gradient", buffers, self.o, self.oh, self.ow)
             lanes = self.device.group()
             count = self.o * self.kh * self.kw
-            return [found or self.kernel("depthwise_weight_gradient", buffers, (lanes * count,), (lanes,), lanes=lanes)]
+            plain = self.kernel("depthwise_weight_gradient", buffers, (lanes * count,), (lanes,), lanes=lanes)
+            return [replace(found or plain, flops=self.flops)]
         a, b = self.output_matrix("dy"), self.column_matrix("x").T
         return [
             *self.unfold(),
@@ -279,11 +285,9 @@ class _Lowering:
                 -(-(width + self.padding[2] % self.stride[1]) // self.stride[1]),
             )
         found = self.planes_kernel(f"planes_{direction}", buffers, planes, *tiled)
-        if found is not None:
-            return found
         across = min(self.device.group(), round_up(width, 8))
         size = (round_up(width, across), height, planes)
-        return self.kernel(f"depthwise_{direction}", buffers, size, (across, 1, 1))
+        return replace(found or self.kernel(f"depthwise_{direction}", buffers, size, (across, 1, 1)), flops=self.flops)
 
     def planes_kernel(
         self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
