@@ -30,7 +30,8 @@ class LaunchRow:
     """One launch of a program.
 
     ``ops`` is what it computes: more than one name where ops were fused. ``bytes_moved`` counts every element that it
-    reads or writes once, however often the kernel touches it, and twice where it adds to what is there. ``arena_offset`` is where it writes; None: outside.
+    reads or writes once, however often the kernel touches it, and twice where it adds to what is there.
+    ``arena_offset`` is where it writes; None: outside.
     """
 
     number: int
