@@ -21,6 +21,8 @@ COPY_BYTES = 256 * 2**20
 CHAINS = 8
 """Sums that one work-item works on at once: as many as hide the latency of an addition."""
 
+WIDTHS = (1, 4, 8, 16)
+
 LONG_ENOUGH_NS = 5e6
 
 SOURCE = """
@@ -59,10 +61,10 @@ def measure_ceilings(backend: Backend) -> Ceilings:
         return Ceilings(max(_copies(backend)), max(_multiply_adds(backend)))
     x = np.ones(COPY_BYTES // 4, np.float32)
     y = np.empty_like(x)
-    square = np.ones((2048, 2048), np.float32)
+    square = np.ones((1024, 1024), np.float32)
     return Ceilings(
         2 * x.nbytes / _best(lambda: _wall_ns(lambda: np.copyto(y, x))),
-        2 * 2048**3 / _best(lambda: _wall_ns(lambda: square @ square)),
+        2 * 1024**3 / _best(lambda: _wall_ns(lambda: square @ square)),
     )
 
 
@@ -79,7 +81,7 @@ def _best(elapsed_ns: Callable[[], int], rounds: int = 5) -> float:
 
 def _kernels(backend: OpenCLBackend, name: str, multiply_add: str = "mad") -> Iterator[tuple[Any, int]]:
     """The kernel for scalars and vectors, and the floats that a work-item has of each."""
-    for width in (1, 4, 8, 16):
+    for width in WIDTHS:
         text = f"#define REAL float{width if width > 1 else ''}\n#define CHAINS {CHAINS}\n"
         text += f"#define MULTIPLY_ADD {multiply_add}\n{SOURCE}"
         program = backend.cl.Program(backend.context, text).build(list(BUILD_OPTIONS), cache_dir=False)
@@ -171,6 +173,9 @@ def draw(rates: Sequence[Rate], ceilings: Ceilings, device: str, path: str | Pat
 
 def _label(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
     """Each point's name beside it, where it covers no other name and no point; far away with a line to the point."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
     scale = axes.figure.dpi / 72
     places = axes.transData.transform([(x, y) for x, y, _, _ in points])
     taken = [(px - 4 * scale, py - 4 * scale, px + 4 * scale, py + 4 * scale) for px, py in places]
@@ -192,7 +197,7 @@ def _label(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6} if reach > 10 else None
         axes.annotate(
             text, (x, y), xytext=(dx / scale, dy / scale), textcoords="offset points", fontsize=7, color=colour,
-            ha="left" if side > 0 else "right", va="center", arrowprops=line,
+            ha="left" if side > 0 else "right", va="center", arrowprops=line, path_effects=halo,
         )  # fmt: skip
 
 

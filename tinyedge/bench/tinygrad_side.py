@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +27,8 @@ def _tinygrad() -> Any:
 
 
 def describe() -> str:
-    from importlib.metadata import version
-
-    return f"tinygrad {version('tinygrad')} on {_tinygrad().Device.DEFAULT}"
+    device = _tinygrad().Device.DEFAULT
+    return f"tinygrad {version('tinygrad')} on {device}"
 
 
 class Module:
