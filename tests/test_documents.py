@@ -63,7 +63,7 @@ def test_readme_on_bench() -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     lines = re.findall(r"^tinyedge bench(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         parser.parse_args(line.split())
 

@@ -155,6 +155,8 @@ def test_profile_changes_nothing(backend: Backend) -> None:
     text = str(profile)
     assert {"conv2d", "GFLOP/s", "GB/s", "share", "100.0%"} <= set(text.split())
     assert len(text.splitlines()) == len(profile.rows) + 3
+    kernels = {(row.label, row.direction, row.kernel) for row in profile.rows}
+    assert len(profile.by_kernel().splitlines()) == len(kernels) + 3
 
 
 def test_profile_needs_a_replay(reference: Backend) -> None:

@@ -76,7 +76,7 @@ class Profile:
     @property
     def elapsed_ns(self) -> float:
         """Of all launches together; what lies between them is not in it."""
-        return sum(row.elapsed_ns or 0.0 for row in self.rows)
+        return _elapsed_ns(self.rows)
 
     @property
     def flops(self) -> int:
@@ -90,23 +90,37 @@ class Profile:
         return f"<Profile {self.name}: {len(self.rows)} launches, {self.elapsed_ns / 1e6:.3f} ms>"
 
     def __str__(self) -> str:
-        total = self.elapsed_ns or 1.0
-        cells = [("launch", "op", "direction", "kernel", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")]
-        for row in sorted(self.rows, key=lambda row: -(row.elapsed_ns or 0.0)):
-            ns = row.elapsed_ns or 0.0
+        return self._table("launch", [(str(row.number), [row]) for row in self.rows])
+
+    def by_kernel(self) -> str:
+        """The same table, with the launches of one kernel for one op and direction in one line."""
+        groups: dict[tuple[str, str, str], list[LaunchRow]] = {}
+        for row in self.rows:
+            groups.setdefault((row.label, row.direction, row.kernel), []).append(row)
+        return self._table("launches", [(str(len(rows)), rows) for rows in groups.values()])
+
+    def _table(self, heading: str, groups: Sequence[tuple[str, Sequence[LaunchRow]]]) -> str:
+        """The longest first, and a last line for all."""
+        ordered = sorted(groups, key=lambda group: -_elapsed_ns(group[1]))
+        lines = [((first, rows[0].label, rows[0].direction, rows[0].kernel), rows) for first, rows in ordered]
+        lines.append((("", "all", "", f"{len(self.rows)} launches"), self.rows))
+        heads = (heading, "op", "direction", "kernel", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")
+        cells: list[tuple[str, ...]] = [heads]
+        for names, rows in lines:
+            ns = _elapsed_ns(rows)
+            nbytes, flops = sum(row.bytes_moved for row in rows), sum(row.flops for row in rows)
             cells.append(
                 (
-                    str(row.number), row.label, row.direction, row.kernel,
-                    f"{ns / 1e3:.2f}", f"{100 * ns / total:.1f}%",
-                    memory_text(row.bytes_moved), _rate(row.bytes_moved, ns), _count(row.flops), _rate(row.flops, ns),
+                    *names, f"{ns / 1e3:.2f}", f"{100 * ns / (self.elapsed_ns or 1.0):.1f}%", memory_text(nbytes),
+                    _rate(nbytes, ns), _count(flops), _rate(flops, ns),
                 )
             )  # fmt: skip
-        last = (
-            "", "all", "", f"{len(self.rows)} launches", f"{self.elapsed_ns / 1e3:.2f}", "100.0%",
-            memory_text(self.bytes_moved), _rate(self.bytes_moved, total), _count(self.flops), _rate(self.flops, total),
-        )  # fmt: skip
         title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
-        return title + "\n" + table([*cells, last], left=(1, 2, 3))
+        return title + "\n" + table(cells, left=(1, 2, 3))
+
+
+def _elapsed_ns(rows: Sequence[LaunchRow]) -> float:
+    return sum(row.elapsed_ns or 0.0 for row in rows)
 
 
 def launch_rows(program: Program) -> list[LaunchRow]:

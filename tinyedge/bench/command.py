@@ -15,9 +15,11 @@ from tinyedge.backends import default_backend
 from tinyedge.bench import ops, roofline, startup, tinygrad_side, torch_side, turns
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
 from tinyedge.errors import ArgumentError
-from tinyedge.report import SAVED, blocks, memory_text, new_figure, table
+from tinyedge.report import SAVED, Profile, blocks, memory_text, new_figure, table
 
 OTHERS = {"torch": torch_side, "tinygrad": tinygrad_side}
+
+PROFILE_REPEATS = 10
 
 DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update every 32nd
 time), eager and compiled; or inference; or ops by themselves, against what the device can do. It runs on the backend
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS) + "; none: all of them")
     parser.add_argument("--inference", action="store_true", help="forward alone, without gradients")
     parser.add_argument("--ops", action="store_true", help="single ops, as a roofline; alone without WORKLOADs")
+    parser.add_argument("--profile", action="store_true", help="also the time of each kernel of the compiled program")
     parser.add_argument("--startup", action="store_true", help="the import and the first steps, in new processes")
     parser.add_argument(
         "--against", action="append", choices=list(OTHERS), default=[], help="measure this too, in turns; repeatable"
@@ -78,7 +81,9 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
     times = {}
     for item in chosen:
         times[item.name] = turns.measure(item, kind, options.against, options.rounds, options.threads)
-    programs = {item.name: _program(item, kind) for item in chosen}
+    steps = {item.name: _ready(item, kind) for item in chosen}
+    profiles = {name: step.program.profile(PROFILE_REPEATS) for name, step in steps.items()}
+    programs = {name: _about(step, profiles[name]) for name, step in steps.items()}
     columns = list(dict.fromkeys(name for medians in times.values() for name in medians))
     others = [name for name in columns if not name.startswith("tinyedge")]
     print(f"\n{kind} at batch 1, float32: median milliseconds of {options.rounds}")
@@ -99,6 +104,9 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
             ]
         )  # fmt: skip
     print(table(rows, left=(0,)))
+    if options.profile:
+        for name, profile in profiles.items():
+            print(f"\n{name}, {profile.by_kernel()}")
     if options.out is not None:
         path = options.out / f"{kind.replace(' ', '-')}.png"
         draw_times(times, f"{kind} at batch 1 on {default_backend().description}", path)
@@ -106,13 +114,17 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
     return {name: {"median_ms": medians, **programs[name]} for name, medians in times.items()}
 
 
-def _program(item: Workload, kind: str) -> dict[str, Any]:
-    """What the compiled program of a workload does, and the memory that it takes."""
+def _ready(item: Workload, kind: str) -> Run:
+    """A compiled run that has been replayed."""
     step = Run(item, kind, True)
     step()
     step()
+    return step
+
+
+def _about(step: Run, profile: Profile) -> dict[str, Any]:
+    """What the program of a compiled run does, and the memory that it takes."""
     program = step.program
-    profile = program.profile(5)
     return {
         "launches": len(profile.rows),
         "kernels_ms": profile.elapsed_ns / 1e6,
