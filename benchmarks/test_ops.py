@@ -9,6 +9,7 @@ import pytest
 import tinyedge as te
 from tinyedge.bench import ops, roofline
 from tinyedge.bench.ops import CASES, Case
+from tinyedge.op import BACKWARD
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,7 @@ def ceilings() -> roofline.Ceilings:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.label for case in CASES])
 def test_op(benchmark: Any, case: Case, ceilings: roofline.Ceilings) -> None:
-    call = ops.ready(case)
-    benchmark.pedantic(call, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(ops.ready(case, BACKWARD), rounds=5, warmup_rounds=1)
     for rate in ops.measure(case, 5):
         benchmark.extra_info[f"{rate.direction} GFLOP/s"] = round(rate.gflops, 3)
         benchmark.extra_info[f"{rate.direction} GB/s"] = round(rate.gbytes, 3)

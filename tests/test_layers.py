@@ -16,6 +16,7 @@ LAYERS = (
     ("kernels",),
     ("op",),
     ("tape",),
+    ("fusion",),
     ("backends",),
     ("plan",),
     ("tensor",),

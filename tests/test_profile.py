@@ -106,6 +106,16 @@ def test_kernels_share_the_flops(name: str, device: Device, reference: Backend) 
                 assert 0 <= op.flops(step) - sum(shares) < len(shares)
 
 
+def test_flops_of_fused_kernels(backend: Backend) -> None:
+    """Fusion changes no count."""
+    weight = te.ones(11, 7)
+    infer = te.compile(lambda x: F.relu(F.linear(x, weight)) * 2)
+    infer(te.ones(5, 7))
+    rows = report.launch_rows(infer.program)
+    assert sum(row.flops for row in rows) == 2 * 5 * 7 * 11 + 2 * 5 * 11
+    assert [name for row in rows for name in row.ops] == ["linear", "relu", "mul"]
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
 TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
+TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
+TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
@@ -19,16 +21,31 @@ def backend_name() -> str | None:
     return os.environ.get("TINYEDGE_BACKEND", "").strip().lower() or None
 
 
+def cache_path() -> Path:
+    """Where what is remembered between runs lies, private to the user."""
+    return Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
+
+
 def cache_folder() -> Path:
-    """The folder for what is remembered between runs, private to the user; made if absent."""
-    folder = Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
+    """The folder at ``cache_path``; made if absent."""
+    folder = cache_path()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def keeps_binaries() -> bool:
+    """Whether built kernels are kept for later runs."""
+    return os.environ.get("TINYEDGE_BINARIES", "").strip() != "0"
 
 
 def compile_mode() -> str:
     """What ``te.compile`` shall do: "0", "1" or "check"."""
     return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
+
+
+def fuses() -> bool:
+    """Whether programs compute maps inside other kernels."""
+    return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
 
 
 def opencl_vendors() -> str | None:

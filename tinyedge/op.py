@@ -19,7 +19,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import DType
 from tinyedge.errors import TinyedgeError
-from tinyedge.kernels.lower import broadcast_axes, map_kernel, mentions, reduce_kernels
+from tinyedge.kernels.lower import gradient_kernels, map_kernel, mentions
 from tinyedge.kernels.spec import Device, KernelSpec
 from tinyedge.shapes import Shape
 
@@ -221,17 +221,9 @@ class Elementwise(Op):
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        # A gradient of the full shape is a map; one of an input that was broadcast is a sum of the same expression.
         full = shapes.broadcast(cls.name, *(slot.shape for slot in step.read() + step.written()))
         wanted = {name: cls.kernel_backward[name] for name in step.writes}
-        same = {name: text for name, text in wanted.items() if step.slots[name].shape == full}
-        kernels = [map_kernel(step, device, same, cls.scalars)] if same else []
-        for name, text in wanted.items():
-            if name not in same:
-                kernels += reduce_kernels(
-                    step, device, "sum", text, name, full, broadcast_axes(step.slots[name].shape, full), cls.scalars
-                )
-        return kernels
+        return gradient_kernels(step, device, wanted, full, cls.scalars)
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

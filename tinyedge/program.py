@@ -13,14 +13,14 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any, cast
 
 import numpy as np
 
-from tinyedge import config, report, tape
+from tinyedge import config, fusion, report, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError
@@ -58,7 +58,7 @@ class Recording(Recorder):
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
 
     def step(self, step: Step) -> None:
-        self.steps.append(_with_slots(step, {**step.slots}))
+        self.steps.append(step.over({**step.slots}))
 
     def leaf_gradient(self, leaf: Slot) -> None:
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
@@ -70,10 +70,6 @@ class Recording(Recorder):
             f"{call} at {_caller()} is not: {reason}",
             "Move it out of the compiled function, or pass its result as an argument.",
         )
-
-
-def _with_slots(step: Step, slots: dict[str, Any]) -> Step:
-    return Step(step.op, step.direction, step.attrs, step.scalars, slots, step.reads, step.writes, step.accumulate)
 
 
 class _Leaf:
@@ -116,33 +112,40 @@ class Program:
         inside = self._made_inside(recording, owned)
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
-        temporary = {number: nbytes for number, nbytes in inside.items() if number not in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
-        movable = {*temporary, *self._outputs, *owned, *self._arguments}
+        movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in movable}
+        temporary: dict[fusion.Place, int] = {
+            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
+        }
         steps = [self._own(step) for step in recording.steps]
-        lowered = [self.backend.lower(step) for step in steps]
-        actions = [
-            Action(_numbers(old.read()), _numbers(old.written()), low.scratch)
-            for old, low in zip(recording.steps, lowered, strict=True)
-        ]
-        self.plan = make_plan(actions, temporary, ALIGNMENT)
-        self.steps = [steps[number] for number in self.plan.kept]
-        self._lowered = [lowered[number] for number in self.plan.kept]
-        self._users: dict[int, list[int]] = defaultdict(list)  # the kept steps that touch each movable storage
+        kernels = fusion.kernels_of(steps, self.backend.device)
+        if config.fuses():
+            kernels = fusion.fuse(kernels, temporary)
+        blocks = {**temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
+        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
+        self.plan = make_plan(actions, blocks, ALIGNMENT)
+        self.kernels = [kernels[number] for number in self.plan.kept]
+        self._lowered = self.backend.lower_all(self.kernels, temporary)
+        self._users: dict[int, list[int]] = defaultdict(list)  # the kernels that touch each movable storage
+        self._takers: dict[int, list[int]] = defaultdict(list)  # the kernels that a step takes part in
+        self._steps: dict[int, Step] = {}
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
         self._changed_arguments: set[int] = set()
-        for position, number in enumerate(self.plan.kept):
-            for storage in (actions[number].reads | actions[number].writes) & movable:
-                self._users[storage].append(position)
-            self._note_writes(recording.steps[number], steps[number])
-        self._random = [k for k, step in enumerate(self.steps) if step.op is Dropout]
-        self._numbers = {storage.number: number for number, storage in self._storages.items()}
-        self._scratch: list[dict[str, tuple[Any, int]]] = []
+        for position, kernel in enumerate(self.kernels):
+            for step in kernel.steps():
+                self._steps[step.number] = step
+                self._takers[step.number].append(position)
+                for storage in {slot.storage.number for slot in step.slots.values() if isinstance(slot, Slot)}:
+                    self._users[storage].append(position)
+        for old, own in zip(recording.steps, steps, strict=True):
+            if own.number in self._steps:
+                self._note_writes(old, own)
+        self._random = [step for step in self._steps.values() if step.op is Dropout]
         self._place(temporary)
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
-        self._stale = set(range(len(self.steps)))
+        self._stale = set(range(len(self.kernels)))
         self._launches: list[Any] = []
 
     @property
@@ -155,7 +158,7 @@ class Program:
         return self.plan.arena_bytes + sum(self._outputs.values())
 
     def __repr__(self) -> str:
-        return f"<Program {self.name}: {len(self.steps)} steps, {self.peak_bytes} bytes>"
+        return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
     def explain(self) -> str:
         """A table of the launches in order (op, kernel, geometry, bytes, FLOPs, memory), and a line on memory."""
@@ -199,7 +202,7 @@ class Program:
         for name, slot in step.slots.items():
             movable = self._storages.get(slot.storage.number) if isinstance(slot, Slot) else None
             slots[name] = slot if movable is None else Slot(movable, slot.dtype, slot.layout())
-        return _with_slots(step, slots)
+        return step.over(slots)
 
     def _note_writes(self, old: Step, own: Step) -> None:
         for name in own.writes:
@@ -212,20 +215,18 @@ class Program:
             elif storage.number not in self._storages:
                 self._changed[storage.number] = storage
 
-    def _place(self, temporary: dict[int, int]) -> None:
+    def _place(self, temporary: Mapping[fusion.Place, int]) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        plan = self.plan
-        self._arena = Storage(self.backend, plan.arena_bytes)
-        for position, number in enumerate(plan.kept):
-            scratch = self._lowered[position].scratch
-            self._scratch.append({name: (self._arena.buffer, plan.offsets[number, name]) for name in scratch})
-            for slot in self.steps[position].slots.values():
-                if isinstance(slot, Slot):
-                    key = self._numbers.get(slot.storage.number)
-                    if key in temporary:
-                        slot.offset += plan.offsets[key] // slot.dtype.itemsize
-        for number in temporary:
-            self._storages[number].buffer = self._arena.buffer
+        offsets = self.plan.offsets
+        self._arena = Storage(self.backend, self.plan.arena_bytes)
+        self._scratch = {place: (self._arena.buffer, offset) for place, offset in offsets.items()}
+        for step in self._steps.values():
+            for slot in step.slots.values():
+                if isinstance(slot, Slot) and slot.storage.number in offsets:
+                    slot.offset += offsets[slot.storage.number] // slot.dtype.itemsize
+        for storage in self._storages.values():
+            if storage.number in temporary:
+                storage.buffer = self._arena.buffer
 
     # A call
 
@@ -261,9 +262,10 @@ class Program:
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
-        if self._storages[number].buffer is not buffer:
-            self._storages[number].buffer = buffer
-            self._stale.update(self._users[number])
+        storage = self._storages[number]
+        if storage.buffer is not buffer:
+            storage.buffer = buffer
+            self._stale.update(self._users[storage.number])
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
@@ -276,11 +278,12 @@ class Program:
             shift = slot.offset - self._offsets[number]
             if shift:  # the argument lies elsewhere in its storage: so does every view of it
                 self._offsets[number] = slot.offset
-                for position in self._users[number]:
-                    for view in self.steps[position].slots.values():
-                        if isinstance(view, Slot) and view.storage is self._storages[number]:
+                storage = self._storages[number]
+                for step in self._steps.values():
+                    for view in step.slots.values():
+                        if isinstance(view, Slot) and view.storage is storage:
                             view.offset += shift
-                self._stale.update(self._users[number])
+                self._stale.update(self._users[storage.number])
 
     def _point_at_gradient(self, leaf: _Leaf) -> None:
         adds = leaf.slot.grad is not None
@@ -294,28 +297,24 @@ class Program:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
-                self._stale.add(self.steps.index(step))
+                self._stale.update(self._takers[step.number])
 
     def _draw(self) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
         drawn: dict[int, dict[str, float]] = {}
-        for position in self._random:
-            scalars = cast("dict[str, float]", self.steps[position].scalars)
+        for step in self._random:
+            scalars = cast("dict[str, float]", step.scalars)
             if id(scalars) not in drawn:
                 drawn[id(scalars)] = scalars
                 scalars.update(Dropout.draw(default_generator))
-        self._stale.update(self._random)
+            self._stale.update(self._takers[step.number])
 
     def _bind(self) -> None:
         for position in self._stale:
-            self._lowered[position].bind(self._scratch[position])
+            self._lowered[position].bind(self._scratch)
         self._stale.clear()
         if not self._launches:
-            self._launches = [launch for lowered in self._lowered for launch in lowered.launches()]
-
-
-def _numbers(slots: list[Any]) -> frozenset[int]:
-    return frozenset(slot.storage.number for slot in slots if isinstance(slot, Slot))
+            self._launches = [lowered.launcher() for lowered in self._lowered]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import statistics
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError
-from tinyedge.kernels.spec import KernelSpec
+from tinyedge.fusion import Kernel, Place
 from tinyedge.op import FORWARD, Layout
 from tinyedge.tape import Slot, Step, Storage
 
 if TYPE_CHECKING:
     from tinyedge.program import Program
+
+BOTH = "both"
+"""Where forward and backward steps were fused."""
 
 SAVED, GRADIENT, SCRATCH, OTHER = "saved for backward", "gradient", "scratch", "other"
 COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
@@ -125,25 +128,51 @@ def _elapsed_ns(rows: Sequence[LaunchRow]) -> float:
 
 def launch_rows(program: Program) -> list[LaunchRow]:
     """The launches of ``program`` in order."""
-    rows: list[LaunchRow] = []
-    for position, (step, lowered) in enumerate(zip(program.steps, program._lowered, strict=True)):
-        specs = lowered.specs()
-        moved = [sum(_moved(step, name, lowered.scratch) for name in spec.buffers) for spec in specs]
-        shares = share_flops(step.op.flops(step), [spec.flops for spec in specs], moved)
-        for spec, nbytes, flops in zip(specs, moved, shares, strict=True):
-            rows.append(
-                LaunchRow(
-                    len(rows), ops_of(step), step.direction, spec.kernel, spec.global_size, spec.local_size, nbytes,
-                    flops, sum(lowered.scratch.get(name, 0) for name in spec.buffers),
-                    _arena_offset(program, position, spec),
-                )
-            )  # fmt: skip
+    kernels = program.kernels
+    moved = [kernel.nbytes() for kernel in kernels]
+    rows = []
+    for number, (kernel, lowered, flops) in enumerate(
+        zip(kernels, program._lowered, _flops(kernels, moved), strict=True)
+    ):
+        spec, touched = lowered.spec, kernel.reads() | kernel.writes()
+        rows.append(
+            LaunchRow(
+                number, ops_of(kernel), _direction(kernel), spec.kernel, spec.global_size, spec.local_size,
+                moved[number], flops, sum(nbytes for place, nbytes in kernel.scratch().items() if place in touched),
+                _arena_offset(kernel, program.plan.offsets),
+            )
+        )  # fmt: skip
     return rows
 
 
-def ops_of(step: Step) -> tuple[str, ...]:
-    """The names of the ops that a step carries out."""
-    return (step.op.name,)
+def ops_of(kernel: Kernel) -> tuple[str, ...]:
+    """The names of the ops that take part in a kernel, in order."""
+    return tuple(step.op.name for step in kernel.steps())
+
+
+def _direction(kernel: Kernel) -> str:
+    directions = {step.direction for step in kernel.steps()}
+    return directions.pop() if len(directions) == 1 else BOTH
+
+
+def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
+    """The operations of each kernel: those of a step are its kernels', or the first's that it was fused into."""
+    own: dict[int, list[int]] = defaultdict(list)
+    inlined: dict[int, list[int]] = defaultdict(list)
+    steps: dict[int, Step] = {}
+    for number, kernel in enumerate(kernels):
+        for step in kernel.steps():
+            steps[step.number] = step
+            (own if step is kernel.step else inlined)[step.number].append(number)
+    result = [0] * len(kernels)
+    for key, step in steps.items():
+        homes, total = own[key], step.op.flops(step)
+        if not homes:
+            result[inlined[key][0]] += total
+        stated = [None if (spec := kernels[home].spec) is None else spec.flops for home in homes]
+        for home, flops in zip(homes, share_flops(total, stated, [bytes_moved[home] for home in homes]), strict=True):
+            result[home] += flops
+    return result
 
 
 def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[int]) -> list[int]:
@@ -156,55 +185,43 @@ def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[
     ]
 
 
-def _moved(step: Step, name: str, scratch: Any) -> int:
-    """The bytes that a kernel moves through its buffer ``name``."""
-    if name in scratch:
-        return int(scratch[name])
-    slot = step.slots[name]
-    if not isinstance(slot, Slot):
-        return 0
-    distinct = prod(size for size, stride in zip(slot.shape, slot.strides, strict=True) if stride)
-    return distinct * slot.dtype.itemsize * (2 if name in step.accumulate else 1)
-
-
-def _arena_offset(program: Program, position: int, spec: KernelSpec) -> int | None:
-    """Where the kernel's output lies in the arena; outputs are the last of its buffers."""
-    name = spec.buffers[-1]
-    if name in program._scratch[position]:
-        return program._scratch[position][name][1]
-    slot = program.steps[position].slots[name]
-    if isinstance(slot, Slot) and slot.storage.buffer is program._arena.buffer:
-        return slot.offset * slot.dtype.itemsize
-    return None
+def _arena_offset(kernel: Kernel, offsets: Mapping[Place, int]) -> int | None:
+    """Where in the arena the kernel writes: its result, or else scratch memory."""
+    written = sorted((isinstance(place, tuple), offsets[place]) for place in kernel.writes() if place in offsets)
+    return written[0][1] if written else None
 
 
 def blocks(program: Program) -> list[Block]:
     """What the arena of ``program`` holds, and when."""
-    plan = program.plan
-    starts = [0, *accumulate(len(lowered.specs()) for lowered in program._lowered)]
-    turn = next((k for k, step in enumerate(program.steps) if step.direction != FORWARD), len(program.steps))
-    written: dict[int, tuple[int, str]] = {}  # which step is the first to write each storage, and as what
-    saved: set[int] = set()
-    for position, step in enumerate(program.steps):
-        for name, slot in step.slots.items():
-            number = program._numbers.get(slot.storage.number) if isinstance(slot, Slot) else None
-            if number is None:
-                continue
-            if name in step.writes:
-                written.setdefault(number, (position, name))
-            elif position >= turn and number in written and written[number][0] < turn:
-                saved.add(number)
+    plan, kernels = program.plan, program.kernels
+    turn = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
+    first: dict[Place, int] = {}  # the first kernel that writes it
+    saved: set[Place] = set()
+    for number, kernel in enumerate(kernels):
+        if number >= turn:
+            saved |= {place for place in kernel.reads() if first.get(place, turn) < turn}
+        for place in kernel.writes():
+            first.setdefault(place, number)
     result = []
-    for key, lifetime in plan.lifetimes.items():
-        first, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
-        if isinstance(key, tuple):
-            name, kind = key[1], SCRATCH
-        else:
-            first, name = written[key]
-            kind = SAVED if key in saved else OTHER if first < turn else GRADIENT
-        label = f"{' + '.join(ops_of(program.steps[first]))} {name}"
-        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[key], starts[first], starts[last + 1]))
+    for place, lifetime in plan.lifetimes.items():
+        start, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
+        kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
+        label = _written_as(kernels[first[place]], place)
+        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, last + 1))
     return result
+
+
+def _written_as(kernel: Kernel, place: Place) -> str:
+    """The op and the name under which a kernel writes ``place``."""
+    if isinstance(place, tuple):
+        return f"{kernel.step.op.name} {place[1]}"
+    names = [
+        f"{step.op.name} {name}"
+        for step in kernel.steps()
+        for name in step.writes
+        if step.slots[name].storage.number == place
+    ]
+    return names[-1]
 
 
 def explain(program: Program) -> str:
@@ -249,7 +266,7 @@ def profile(program: Program, repeats: int) -> Profile:
         with _unchanged(program):
             program.backend.finish()
             for _ in range(1 + repeats):
-                waiting = [elapsed for lowered in program._lowered for elapsed in lowered.timed()]
+                waiting = [lowered.timed() for lowered in program._lowered]
                 times.append([elapsed() for elapsed in waiting])
         medians = [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
     found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, medians, strict=True)]
@@ -260,7 +277,7 @@ def profile(program: Program, repeats: int) -> Profile:
 def _unchanged(program: Program) -> Iterator[None]:
     """Put back all that the launches write outside of the arena: gradients, results, arguments, buffers of modules."""
     ends: dict[Storage, int] = {}
-    for step in program.steps:
+    for step in program._steps.values():
         for slot in step.written():
             if slot.numel and slot.storage.buffer is not program._arena.buffer:
                 last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))

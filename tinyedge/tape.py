@@ -23,6 +23,7 @@ from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
     from tinyedge.backends.base import Backend
+    from tinyedge.kernels.spec import Device, KernelSpec
 
 MAX_ELEMENTS = 2**31 - 1
 """Kernels index with 32-bit ints: small devices are slow with longer ones."""
@@ -193,10 +194,18 @@ class Step:
     def __repr__(self) -> str:
         return f"<Step {self.number}: {self.op.name} {self.direction}>"
 
+    def over(self, slots: dict[str, Any]) -> Step:
+        """The same call over other slots, without history."""
+        return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)
+
     @property
     def backend(self) -> Backend:
         backend: Backend = self.slots[self.writes[0]].storage.backend
         return backend
+
+    def kernels(self, device: Device) -> list[KernelSpec]:
+        """The kernels that carry it out on ``device``."""
+        return (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
 
     def read_names(self) -> list[str]:
         """The names of the reads that are present."""

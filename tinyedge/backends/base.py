@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.dtypes import DType
+from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
 from tinyedge.tape import Slot, Step, Storage
 
@@ -35,24 +36,23 @@ class Memory:
 
 
 class Lowered:
-    """A step's kernels, and the scratch memory that they need: bytes by name. Bound once, launched often."""
+    """A kernel of a program: bound once, launched often."""
 
-    scratch: Mapping[str, int] = {}
-
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
-        """Bind the step's slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each."""
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def launches(self) -> Sequence[Launch]:
-        """What carries the step out, with what was bound last."""
+    def launcher(self) -> Launch:
+        """What carries it out, with what was bound last."""
         raise NotImplementedError
 
-    def specs(self) -> Sequence[KernelSpec]:
-        """The kernel of each launch."""
+    @property
+    def spec(self) -> KernelSpec:
+        """The kernel as it is launched."""
         raise NotImplementedError
 
-    def timed(self) -> Sequence[Callable[[], int]]:
-        """Launch, as ``launches`` does; for each launch a call that waits for it and gives the nanoseconds it took."""
+    def timed(self) -> Callable[[], int]:
+        """Launch what was bound last; a call that waits for it and gives the nanoseconds that it took."""
         raise NotImplementedError
 
 
@@ -61,6 +61,7 @@ class Backend:
 
     name: str = ""
     description: str = ""
+    device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -90,8 +91,8 @@ class Backend:
         """The launches that carry out ``step``."""
         raise NotImplementedError
 
-    def lower(self, step: Step) -> Lowered:
-        """The kernels of ``step``, not shared with any other step."""
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        """Each kernel of a program, not shared with any other; ``temporary`` as for fusion."""
         raise NotImplementedError
 
     def finish(self) -> None:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyedge import config
 from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
-from tinyedge.kernels.render import render
+from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
+from tinyedge.kernels.render import Source, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
-from tinyedge.op import FORWARD
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step, Storage, Value
+from tinyedge.tape import Slot, Step, Storage
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-BUILD_OPTIONS = ("-cl-std=CL1.2", "-cl-single-precision-constant")
+BUILD_OPTIONS: tuple[str, ...] = ("-cl-std=CL1.2", "-cl-single-precision-constant")
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
+PROGRAM_KERNELS = 24
+"""At most so many in one program: few enough to find the one that is refused, by building each alone."""
 PROBE_SOURCE = """
 __kernel void probe(__global const float* x, __global float* y) {
     const int i = get_global_id(0);
@@ -125,8 +129,26 @@ class DeviceEntry:
             return f"a test kernel gave wrong results: {y.tolist()}"
         return None
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a binary for this device depends on."""
+        device = self.device
+        names = (device.platform.version, device.vendor, device.name, device.version, device.driver_version)
+        # Machines that share a home folder may call different processors by one name.
+        return (*map(str, names), str(device.extensions), _processor() if self.is_cpu else "")
+
     def describe(self) -> str:
         return f"{self.title} ({self.kind}, {self.platform})"
+
+
+def _processor() -> str:
+    """The processor's instruction sets, where the system lists them; else its family and model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    listed = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return listed[0] if listed else f"{platform.machine()} {platform.processor()}"
 
 
 _entries: list[DeviceEntry] | None = None
@@ -144,23 +166,25 @@ def devices() -> list[DeviceEntry]:
             except cl.Error:
                 platforms = []  # the loader found no driver
             found = []
-            for platform in platforms:
+            for vendor in platforms:
                 try:
-                    found += platform.get_devices()
+                    found += vendor.get_devices()
                 except cl.Error:
                     continue  # a driver without a device
             _entries = [DeviceEntry(number, device) for number, device in enumerate(found)]
         return _entries
 
 
+Argument = tuple[str, "Step | None", Any]
+"""What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
+
+
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "scalar_types", "spec")
+    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "spec")
 
-    def __init__(
-        self, kernel: Any, arguments: list[tuple[str, Any]], spec: KernelSpec, queue: Any, enqueue: Any
-    ) -> None:
+    def __init__(self, kernel: Any, arguments: list[Argument], spec: KernelSpec, queue: Any, enqueue: Any) -> None:
         self.kernel = kernel
         self.arguments = arguments
         self.spec = spec
@@ -170,30 +194,27 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: Mapping[str, tuple[Any, int]]) -> list[Any]:
-        slots = step.slots
+    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
+        """The values of the arguments; ``step`` is that of the call, for those that belong to no step of their own."""
         values: list[Any] = []
-        for kind, item in self.arguments:
-            if kind == "buffer":
-                slot = slots[item]
-                values.append(slot.storage.buffer)
-                values.append(slot.offset)
-            elif kind == "fixed":
+        for kind, owner, item in self.arguments:
+            if kind == "fixed":
                 values.append(item)
-            elif kind == "accumulate":
-                slot = slots[item]
-                values.append(slot.storage.buffer)
-                values.append(slot.offset)
-                values.append(1 if item in step.accumulate else 0)
-            elif kind == "value":
-                values.append(slots[item].number)
-            elif kind == "scratch":
+                continue
+            taken = owner or step
+            if kind == "scratch":
                 name, itemsize = item
-                buffer, offset_bytes = scratch[name]
-                values.append(buffer)
-                values.append(offset_bytes // itemsize)
+                buffer, offset_bytes = scratch[taken.number, name]
+                values += (buffer, offset_bytes // itemsize)
+            elif kind == "value":
+                values.append(taken.slots[item].number)
+            elif kind == "scalar":
+                values.append(taken.scalars[item])
             else:
-                values.append(step.scalars[item])
+                slot = taken.slots[item]
+                values += (slot.storage.buffer, slot.offset)
+                if kind == "accumulate":
+                    values.append(1 if item in taken.accumulate else 0)
         return values
 
     def launch(self, values: list[Any]) -> None:
@@ -201,6 +222,16 @@ class _Prepared:
         with self.lock:
             self.kernel.set_args(*values)
             self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
+
+
+class _Draft(NamedTuple):
+    """A kernel before it is built: what it is rendered to, and its arguments with their types."""
+
+    step: Step
+    spec: KernelSpec
+    source: Source
+    arguments: list[Argument]
+    types: list[Any]
 
 
 class OpenCLBackend(Backend):
@@ -232,8 +263,11 @@ class OpenCLBackend(Backend):
             max_work_group=int(entry.device.max_work_group_size),
             local_bytes=int(entry.device.local_mem_size),
         )
+        self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
+        # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
+        self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
-        self._kernels: dict[str, Any] = {}
+        self._kernels: dict[Source, Any] = {}  # the built program that holds each
         self._tables: dict[tuple[int, ...], Any] = {}
 
     def check_dtype(self, dtype: DType) -> None:
@@ -298,64 +332,70 @@ class OpenCLBackend(Backend):
         kernels, needed = found
         # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
         # later.
-        scratch = {name: (self.allocate(nbytes), 0) for name, nbytes in needed.items()} if needed else {}
+        scratch: dict[Place, tuple[Any, int]] = {}
+        for name, nbytes in needed.items():
+            scratch[step.number, name] = self.allocate(nbytes), 0
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
 
-    def lower(self, step: Step) -> Lowered:
-        kernels, scratch = self._lower(step)
-        return _Lowered(self, step, kernels, scratch)
-
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
-        op = step.op
-        specs = (op.kernels_forward if step.direction == FORWARD else op.kernels_backward)(step, self.device)
-        scratch: dict[str, tuple[str, int]] = {}
-        for spec in specs:
-            for item in spec.scratch:
-                scratch[item.name] = (item.ctype, item.numel * _C_TYPES[item.ctype]().itemsize)
-        prepared = [
-            self._prepare_kernel(step, spec, {name: ctype for name, (ctype, _) in scratch.items()}) for spec in specs
-        ]
-        return prepared, {name: nbytes for name, (_, nbytes) in scratch.items()}
+        """The kernels of ``step``, and the bytes of the scratch memory that they share."""
+        specs = step.kernels(self.device)
+        drafts = [self._draft(step, spec, plain_operands(step, spec)) for spec in specs]
+        self._build(drafts)
+        return [self._kernel(draft) for draft in drafts], {s.name: s.nbytes for spec in specs for s in spec.scratch}
 
-    def _prepare_kernel(self, step: Step, spec: KernelSpec, scratch: dict[str, str]) -> _Prepared:
-        operands = []
-        arguments: list[tuple[str, Any]] = []
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        drafts = []
+        for kernel in kernels:
+            drawn = Drawn(kernel, temporary, self.device, self.bakes)
+            drafts.append(self._draft(kernel.step, drawn.spec, drawn.operands, drawn))
+        self._build(drafts)
+        return [_Lowered(self, draft.step, self._kernel(draft)) for draft in drafts]
+
+    def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
+        """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
+        owner = None if drawn is None else step
+        elsewhere = {} if drawn is None else drawn.arguments
+        baked = drawn is not None and self.bakes
+        arguments: list[Argument] = []
         types: list[Any] = []
-        for name in spec.buffers:
-            if name in scratch:
-                operands.append(Operand(name, scratch[name], "scratch"))
-                arguments.append(("scratch", (name, _C_TYPES[scratch[name]]().itemsize)))
-                types += [None, np.int32]
+        for operand in operands:
+            taken, item = elsewhere.get(operand.name, (owner, operand.name))
+            ctype = _C_TYPES[operand.ctype]
+            if operand.kind == "inlined":
                 continue
-            slot = step.slots[name]
-            ctype = slot.dtype.ctype
-            if isinstance(slot, Value):
-                operands.append(Operand(name, ctype, "value"))
-                arguments.append(("value", name))
-                types.append(_C_TYPES[ctype])
-            elif name not in step.writes:
-                operands.append(Operand(name, ctype, "read"))
-                arguments.append(("buffer", name))
+            if operand.kind == "size":
+                arguments.append(("fixed", None, item))
+                types.append(ctype)
+            elif operand.kind in ("value", "scalar"):
+                arguments.append((operand.kind, taken, item))
+                types.append(ctype)
+            elif operand.kind == "scratch":
+                arguments.append(("scratch", taken, (item, np.dtype(ctype).itemsize)))
                 types += [None, np.int32]
-            elif step.direction == FORWARD:
-                operands.append(Operand(name, ctype, "write"))
-                arguments.append(("buffer", name))
-                types += [None, np.int32]
-            else:
-                operands.append(Operand(name, ctype, "accumulate"))
-                arguments.append(("accumulate", name))
+            elif operand.kind == "accumulate":
+                arguments.append(("accumulate", taken, item))
                 types += [None, np.int32, np.int32]
-        arguments += [("fixed", int(value)) for value in spec.sizes.values()]
-        types += [np.int32] * len(spec.sizes)
-        for name, ctype in spec.scalars.items():
-            arguments.append(("scalar", name))
-            types.append(_C_TYPES[spec.constants["real"] if ctype == "real" else ctype])
-        if spec.tables:
-            arguments.append(("fixed", self._table(spec)))
+            else:
+                arguments.append(("buffer", taken, item))
+                types += [None, np.int32]
+        if not baked:
+            arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
+            types += [np.int32] * len(spec.sizes)
+        for name, kind in spec.scalars.items():
+            arguments.append(("scalar", owner, name))
+            types.append(_C_TYPES[spec.constants["real"] if kind == "real" else kind])
+        if spec.tables and not baked:
+            arguments.append(("fixed", None, self._table(spec)))
             types.append(None)
-        kernel = self._build(step, spec, render(spec, tuple(operands)))
-        kernel.set_scalar_arg_dtypes(types)
-        return _Prepared(kernel, arguments, spec, self.queue, self.cl.enqueue_nd_range_kernel)
+        source = render(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks), baked)
+        return _Draft(step, spec, source, arguments, types)
+
+    def _kernel(self, draft: _Draft) -> _Prepared:
+        # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
+        kernel = self.cl.Kernel(self._kernels[draft.source], draft.source.function)
+        kernel.set_scalar_arg_dtypes(draft.types)
+        return _Prepared(kernel, draft.arguments, draft.spec, self.queue, self.cl.enqueue_nd_range_kernel)
 
     def _table(self, spec: KernelSpec) -> Any:
         values: list[int] = []
@@ -370,51 +410,70 @@ class OpenCLBackend(Backend):
             buffer = self._tables[key] = self.cl.Buffer(self.context, flags, hostbuf=np.array(values, np.int32))
         return buffer
 
-    def _build(self, step: Step, spec: KernelSpec, source: str) -> Any:
-        program = self._kernels.get(source)
-        if program is None:
-            double = "double" in source
-            if double:
-                source_text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + source
-            else:
-                source_text = source
-            options = list(BUILD_OPTIONS_FP64 if double else BUILD_OPTIONS)
+    def _build(self, drafts: Sequence[_Draft]) -> None:
+        """Build what is not built yet: many kernels in one program, since each program has a price of its own."""
+        missing = list({draft.source: draft for draft in drafts if draft.source not in self._kernels}.values())
+        for has_double in (False, True):
+            alike = [draft for draft in missing if draft.source.has_double == has_double]
+            for start in range(0, len(alike), PROGRAM_KERNELS):
+                self._kernels.update(self._build_together(alike[start : start + PROGRAM_KERNELS]))
+
+    def _build_together(self, drafts: Sequence[_Draft]) -> dict[Source, Any]:
+        """The program of each source: one for all, of which all or none use doubles."""
+        text = "\n".join(draft.source.text for draft in drafts)
+        options = BUILD_OPTIONS
+        if drafts[0].source.has_double:
+            text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
+            options = BUILD_OPTIONS_FP64
+        try:
+            program = self._program(text, options)
+        except self.cl.Error as error:
+            if len(drafts) > 1:  # each alone: then the message names the one that is refused
+                return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
+            step, spec, source, *_ = drafts[0]
+            path = config.cache_folder() / f"failed-{source.function}.cl"
+            path.write_text(text)
+            raise KernelBuildError(
+                f"{step.op.name} ({step.direction})",
+                f"kernel {spec.kernel} must build on {self.description}",
+                f"the compiler said:\n{error}\n(source kept in {path})",
+                "Please report this with the source and the device's name.",
+            ) from error
+        return {draft.source: program for draft in drafts}
+
+    def _program(self, text: str, options: tuple[str, ...]) -> Any:
+        """``text``, built, or from the binary that an earlier run left."""
+        key = self.binaries.key(text, options)
+        binary = self.binaries.load(key)
+        if binary:
             try:
-                program = self.cl.Program(self.context, source_text).build(options, cache_dir=False)
+                return self.cl.Program(self.context, [self.entry.device], [binary]).build(list(options))
             except self.cl.Error as error:
-                digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-                path = config.cache_folder() / f"failed-{spec.kernel}-{digest}.cl"
-                path.write_text(source_text)
-                raise KernelBuildError(
-                    f"{step.op.name} ({step.direction})",
-                    f"kernel {spec.kernel} must build on {self.description}",
-                    f"the compiler said:\n{error}\n(source kept in {path})",
-                    "Please report this with the source and the device's name.",
-                ) from error
-            self._kernels[source] = program
-        # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
-        return self.cl.Kernel(program, spec.kernel)
+                self.binaries.reject(key, str(error))
+        program = self.cl.Program(self.context, text).build(list(options), cache_dir=False)
+        self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
+        return program
 
 
 class _Lowered(Lowered):
-    def __init__(self, backend: OpenCLBackend, step: Step, kernels: list[_Prepared], scratch: dict[str, int]) -> None:
+    def __init__(self, backend: OpenCLBackend, step: Step, kernel: _Prepared) -> None:
         self.backend = backend
         self.step = step
-        self.kernels = kernels
-        self.scratch = scratch
+        self.kernel = kernel
 
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
-        for kernel in self.kernels:
-            kernel.kernel.set_args(*kernel.bind(self.step, scratch))
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        self.kernel.kernel.set_args(*self.kernel.bind(self.step, scratch))
 
-    def launches(self) -> Sequence[Launch]:
-        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
+    def launcher(self) -> Launch:
+        kernel = self.kernel
+        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
 
-    def specs(self) -> Sequence[KernelSpec]:
-        return [kernel.spec for kernel in self.kernels]
+    @property
+    def spec(self) -> KernelSpec:
+        return self.kernel.spec
 
-    def timed(self) -> Sequence[Callable[[], int]]:
-        return [self.backend.timed(k.kernel, k.global_size, k.local_size) for k in self.kernels]
+    def timed(self) -> Callable[[], int]:
+        return self.backend.timed(self.kernel.kernel, self.kernel.global_size, self.kernel.local_size)
 
 
 class _Launch:

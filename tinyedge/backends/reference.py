@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
@@ -22,21 +23,21 @@ class _Lowered(Lowered):
         self.backend = backend
         self.step = step
 
-    def bind(self, scratch: Mapping[str, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
-    def launches(self) -> Sequence[Launch]:
-        return (lambda: self.backend._run(self.step),)
+    def launcher(self) -> Launch:
+        return lambda: self.backend._run(self.step)
 
-    def specs(self) -> Sequence[KernelSpec]:
-        buffers = (*self.step.read_names(), *self.step.writes)
-        return (KernelSpec(f"numpy {self.step.op.name}.{self.step.direction}", "", buffers, (), ()),)
+    @property
+    def spec(self) -> KernelSpec:
+        return KernelSpec(f"numpy {self.step.op.name}.{self.step.direction}", "", (), (), ())
 
-    def timed(self) -> Sequence[Callable[[], int]]:
+    def timed(self) -> Callable[[], int]:
         started = time.perf_counter_ns()
         self.backend._run(self.step)
         elapsed_ns = time.perf_counter_ns() - started
-        return (lambda: elapsed_ns,)
+        return lambda: elapsed_ns
 
 
 class ReferenceBackend(Backend):
@@ -73,8 +74,8 @@ class ReferenceBackend(Backend):
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
 
-    def lower(self, step: Step) -> Lowered:
-        return _Lowered(self, step)
+    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
+        return [_Lowered(self, kernel.step) for kernel in kernels]
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:

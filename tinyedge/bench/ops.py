@@ -109,20 +109,25 @@ class Rate:
         return self.bytes_moved / self.elapsed_ns
 
 
-def ready(case: Case) -> Callable[[], Any]:
-    """The case, forward and backward, compiled and called often enough to be profiled."""
+def ready(case: Case, direction: str) -> Callable[[], te.Program]:
+    """A call that runs the case, compiled: forward alone, or with backward; it was replayed once."""
     inputs = case.inputs()
-    gradient = te.ones(*case.call(*inputs).shape)
 
-    def forward_backward(gradient: te.Tensor) -> te.Tensor:
+    def forward() -> te.Tensor:
+        with te.no_grad():
+            return case.call(*inputs)
+
+    gradient = te.ones(*forward().shape)
+
+    def forward_backward() -> te.Tensor:
         y = case.call(*inputs)
         y.backward(gradient)
         return y
 
-    function = te.compile(forward_backward)
+    function = te.compile(forward if direction == FORWARD else forward_backward)
 
-    def call() -> Any:
-        function(gradient)
+    def call() -> te.Program:
+        function()
         gradient.backend.finish()
         return function.program
 
@@ -132,13 +137,16 @@ def ready(case: Case) -> Callable[[], Any]:
 
 
 def measure(case: Case, repeats: int) -> Iterator[Rate]:
-    """Forward and backward of a case, by the device's own clock: the medians of ``repeats``, or fewer."""
-    call = ready(case)
-    started = time.perf_counter()
-    program = call()
-    affordable = int(CASE_SECONDS / (time.perf_counter() - started))
-    profile = program.profile(max(1, min(repeats, affordable)))
+    """Forward and backward of a case, by the device's own clock: the medians of ``repeats``, or fewer if it is slow.
+
+    A backward that was fused with its forward is no launch of its own, and left out.
+    """
     for direction in (FORWARD, BACKWARD):
+        call = ready(case, direction)
+        started = time.perf_counter()
+        program = call()
+        affordable = int(CASE_SECONDS / (time.perf_counter() - started))
+        profile = program.profile(max(1, min(repeats, affordable)))
         rows = [row for row in profile.rows if case.op in row.ops and row.direction == direction]
         if rows:
             yield Rate(

@@ -113,12 +113,14 @@ def gemm_kernels(
     global_size = tuple(count * size for count, size in zip(groups, local, strict=True))
     extra = (bias,) if bias else ()
     flops = 2 * m * n * k * outer * entries
+    loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
         buffers = (a.name, b.name, *extra, c.name)
         return [
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, global_size, local, sizes, {}, tables,
-                {**constants, "c": c.name}, scratch, flops=flops,
+                {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
+                flops=flops,
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -127,13 +129,14 @@ def gemm_kernels(
     packed = {**tables, "c_batch": _contiguous_batch(batch, m * n)}
     first = KernelSpec(
         variant, "gemm.cl.jinja", (a.name, b.name, partial.name), global_size, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared, flops=flops,
+        {**constants, "c": partial.name}, declared, loaded, flops=flops,
     )  # fmt: skip
     join = KernelSpec(
         "gemm_join", "gemm.cl.jinja", (partial.name, *extra, c.name), *grid(entries * m * n, device.group()),
         {"m": m, "n": n, "parts": parts, "entries": entries, "batch_rank": len(batch), "c_row": c.row, "c_col": c.col},
         {}, {name: tables[name] for name in ("batch_shape", "c_batch", "bias_batch")},
         {"real": ctype, "a": partial.name, "c": c.name, "bias": bias, "bias_axis": bias_axis}, declared,
+        (*extra, c.name),
     )  # fmt: skip
     return [first, join]
 

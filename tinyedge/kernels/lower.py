@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid
 from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
@@ -57,25 +57,35 @@ def map_kernel(
     expressions: Mapping[str, str],
     scalars: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
+    shape: Shape | None = None,
 ) -> KernelSpec:
-    """A kernel that stores, for each output, its expression over the inputs at the same place."""
+    """A kernel that stores, for each output, its expression over the inputs at the same place.
+
+    ``shape`` is what the operands broadcast to: that of the outputs, or one with more axes of length one.
+    """
     extra = dict(sizes or {})
     outputs = tuple(expressions)
-    shape = step.slots[outputs[0]].shape
+    shape = step.slots[outputs[0]].shape if shape is None else shape
     used = used_names(step, tuple(expressions.values()))
     arrays = [name for name in used if not step.is_value(name)]
     operands = [*arrays, *outputs]
     dtypes = {step.slots[name].dtype for name in [*used, *outputs]}
-    width = device.vector_width if len(dtypes) == 1 and dtypes.pop().is_floating_point else 1
+    floats = len(dtypes) == 1 and dtypes.pop().is_floating_point
+    width = device.vector_width if floats else 1
     strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
     lengths, collapsed = shapes.collapse(shape, *strides)
+    values = tuple(name for name in used if step.is_value(name))
     constants: dict[str, Any] = {
         "real": step.slots[outputs[0]].dtype.ctype,
         "width": width,
         "inputs": tuple(arrays),
-        "values": tuple(name for name in used if step.is_value(name)),
+        "values": values,
         "expressions": tuple(expressions.items()),
     }
+    described: dict[str, Any] = {"hooked": tuple(operands)}
+    if floats:
+        by_name = dict(zip(operands, strides, strict=True))
+        described["pointwise"] = Pointwise(shape, dict(expressions), tuple(arrays), values, by_name, extra)
     buffers = (*used, *outputs)
     named = used_scalars(tuple(expressions.values()), scalars or {})
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
@@ -89,6 +99,7 @@ def map_kernel(
             named,
             {},
             constants,
+            **described,
         )
     inner = lengths[-1] if lengths else 1
     outer = prod(lengths[:-1])
@@ -103,21 +114,22 @@ def map_kernel(
         (across,), (lanes,) = grid(-(-inner // width), device.group())
         global_size, local_size = (across, outer), (lanes, 1)
     tables = {"outer_shape": lengths[:-1]}
-    values = {"inner": inner, "outer": outer, "chunk": chunk, "rows": rows, "outer_rank": max(len(lengths) - 1, 0)}
-    values |= extra
+    sizes = {"inner": inner, "outer": outer, "chunk": chunk, "rows": rows, "outer_rank": max(len(lengths) - 1, 0)}
+    sizes |= extra
     for name, steps in zip(operands, collapsed, strict=True):
         tables[name + "_strides"] = steps[:-1]
-        values[name + "_step"] = steps[-1] if steps else 0
+        sizes[name + "_step"] = steps[-1] if steps else 0
     return KernelSpec(
         "map_strided",
         "elementwise.cl.jinja",
         buffers,
         global_size,
         local_size,
-        values,
+        sizes,
         named,
         tables,
         {**constants, "operands": tuple(operands), "on_cpu": device.is_cpu},
+        **described,
     )
 
 
@@ -125,20 +137,22 @@ def reduce_kernels(
     step: Step,
     device: Device,
     kind: str,
-    expression: str,
-    output: str,
+    expressions: Mapping[str, str],
     full: Shape,
     axes: Sequence[int],
     scalars: Mapping[str, str] | None = None,
     divisor: int = 1,
-    scratch: Scratch | None = None,
 ) -> list[KernelSpec]:
-    """Kernels that reduce ``expression`` over ``axes`` of ``full`` into ``output``, which is contiguous.
+    """Kernels that reduce, for each output, its expression over ``axes`` of ``full``; the outputs are contiguous.
 
-    ``kind`` is sum, max or min; the result is divided by ``divisor``. ``scratch`` describes the output if it is no
-    slot.
+    ``kind`` is sum, max or min; the results are divided by ``divisor``.
     """
-    used = used_names(step, (expression,))
+    outputs = tuple(expressions)
+    alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
+    if alike and divisor == 1 and all(full[axis] == 1 for axis in axes):  # runs of one element
+        return [map_kernel(step, device, expressions, scalars, shape=full)]
+    texts = tuple(expressions.values())
+    used = used_names(step, texts)
     arrays = [name for name in used if not step.is_value(name)]
     kept = [axis for axis in range(len(full)) if axis not in axes]
 
@@ -151,78 +165,112 @@ def reduce_kernels(
     kept_shape, kept_strides = walk(kept)
     run_shape, run_strides = walk(list(axes))
     count, length = prod(kept_shape), prod(run_shape)
-    ctype = scratch.ctype if scratch else step.slots[output].dtype.ctype
+    ctype = step.slots[outputs[0]].dtype.ctype
     tables = {"kept_shape": kept_shape, "run_shape": run_shape}
     sizes = {"count": count, "length": length, "kept_rank": len(kept_shape), "run_rank": len(run_shape)}
     for name, kept_steps, run_steps in zip(arrays, kept_strides, run_strides, strict=True):
         tables[name + "_kept"], tables[name + "_run"] = kept_steps, run_steps
         sizes[name + "_step"] = run_steps[-1] if run_steps else 0
+    # A CPU's work-item reads a run in vectors, if what it reads lies side by side or is one number for the whole run.
+    steps = {name: run_steps[0] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
+    together = {step.slots[name].dtype.ctype for name in used} == {ctype} and ctype in ("float", "double")
+    wide = device.is_cpu and kind == "sum" and together and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
     constants: dict[str, Any] = {
         "real": ctype,
         "kind": kind,
         "inputs": tuple(arrays),
-        "expression": expression,
+        "values": tuple(name for name in used if step.is_value(name)),
+        "expressions": tuple(expressions.items()),
+        "width": device.native_width if wide and length >= 2 * device.native_width else 1,
+        "steps": tuple(steps.items()) if wide else (),
     }
     template = "reduce.cl.jinja"
-    named = used_scalars((expression,), scalars or {})
-    declared = (scratch,) if scratch else ()
+    named = used_scalars(texts, scalars or {})
+    hooked = (*arrays, *outputs)
     parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
     if length > SPLIT_ELEMENTS and parts > 1:
         chunk = -(-length // parts)
         parts = -(-length // chunk)
-        group = device.group()
-        partial = Scratch(f"{output}_partial", ctype, count * parts)
+        partial = tuple(Scratch(f"{output}_partial", ctype, count * parts) for output in outputs)
+        between = tuple(item.name for item in partial)
+        lanes = 1 if device.is_cpu else device.group()
         first = KernelSpec(
             "reduce_rows",
             template,
-            (*used, partial.name),
-            (group * count * parts,),
-            (group,),
+            (*used, *between),
+            (lanes * count * parts,),
+            (lanes,),
             {**sizes, "chunk": chunk, "parts": parts, "divisor": 1},
             named,
             tables,
-            {**constants, "group": group, "output": partial.name},
-            (partial, *declared),
+            {**constants, "lanes": lanes, "expressions": tuple(zip(between, texts))},
+            partial,
+            tuple(arrays),
         )
         second = KernelSpec(
             "reduce_parts",
             template,
-            (partial.name, output),
-            *grid(count, group),
+            (*between, *outputs),
+            *grid(count, device.group()),
             {"count": count, "parts": parts, "divisor": divisor},
             {},
             {},
-            {"real": ctype, "kind": kind, "inputs": (partial.name,), "output": output, "expression": ""},
-            (partial, *declared),
+            {"real": ctype, "kind": kind, "inputs": between, "expressions": tuple(zip(outputs, between))},
+            partial,
+            outputs,
         )
         return [first, second]
     # One item an output when outputs are many or the run is short; else a group an output.
-    if length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
+    if constants["width"] > 1:
+        lanes = 1
+    elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
         return [
             KernelSpec(
                 "reduce_columns",
                 template,
-                (*used, output),
+                (*used, *outputs),
                 *grid(count, device.group()),
                 {**sizes, "divisor": divisor},
                 named,
                 tables,
-                {**constants, "output": output},
-                declared,
+                constants,
+                (),
+                hooked,
             )
         ]
-    group = device.group()
+    else:
+        lanes = device.group()
     return [
         KernelSpec(
             "reduce_rows",
             template,
-            (*used, output),
-            (group * count,),
-            (group,),
+            (*used, *outputs),
+            (lanes * count,),
+            (lanes,),
             {**sizes, "chunk": length, "parts": 1, "divisor": divisor},
             named,
             tables,
-            {**constants, "group": group, "output": output},
-            declared,
+            {**constants, "lanes": lanes},
+            (),
+            hooked,
         )
     ]
+
+
+def gradient_kernels(
+    step: Step, device: Device, expressions: Mapping[str, str], full: Shape, scalars: Mapping[str, str]
+) -> list[KernelSpec]:
+    """Kernels for gradients that are expressions over ``full``.
+
+    A gradient of the full shape is a map; one of an input that was broadcast is a sum of the same expression.
+    """
+    by_axes: dict[tuple[int, ...], dict[str, str]] = {}
+    for name, text in expressions.items():
+        by_axes.setdefault(broadcast_axes(step.slots[name].shape, full), {})[name] = text
+    kernels = []
+    for axes, texts in by_axes.items():
+        if axes:
+            kernels += reduce_kernels(step, device, "sum", texts, full, axes, scalars)
+        else:
+            kernels.append(map_kernel(step, device, texts, scalars))
+    return kernels

@@ -6,6 +6,9 @@ Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and las
         ... LOAD_x(i) ... STORE_y(i, value) ...
     {{ end() }}                  the closing brace; the hooks are undefined again
 
+Many kernels may stand in one program: a template undefines its macros, and names what else it defines after
+``function``, the kernel's unique name there. ``kernel`` is the name that picks a part of the template.
+
 ``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
 the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
 
@@ -15,11 +18,14 @@ neighbours. A kernel that touches a buffer through these hooks alone names it in
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jinja2
 
+from tinyedge.kernels.inline import Hook, functions
 from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
 
 _environment = jinja2.Environment(
@@ -31,17 +37,39 @@ _environment = jinja2.Environment(
 )
 
 
-def render(spec: KernelSpec, operands: tuple[Operand, ...]) -> str:
-    """The source of ``spec``'s kernel for operands of these types."""
+@dataclass(frozen=True)
+class Source:
+    """A kernel in OpenCL C, and the name of its function, which no other source shares."""
+
+    function: str
+    text: str
+
+    @property
+    def has_double(self) -> bool:
+        return "double" in self.text
+
+
+def render(
+    spec: KernelSpec, operands: tuple[Operand, ...], hooks: tuple[Hook, ...] = (), baked: bool = False
+) -> Source:
+    """The source of ``spec``'s kernel for operands of these types, with blocks at some of its hooks.
+
+    Sizes and tables are arguments, or, baked, constants of the source.
+    """
     return _render(
         spec.template,
         spec.kernel,
         operands,
-        tuple(spec.sizes),
+        hooks,
+        tuple((name, value if baked else None) for name, value in spec.sizes.items()),
         tuple(spec.scalars.items()),
-        tuple(spec.tables),
+        tuple((name, table if baked else None) for name, table in spec.tables.items()),
         tuple(spec.constants.items()),
     )
+
+
+Sizes = tuple[tuple[str, int | None], ...]
+Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -49,75 +77,92 @@ def _render(
     template: str,
     kernel: str,
     operands: tuple[Operand, ...],
-    sizes: tuple[str, ...],
+    blocks: tuple[Hook, ...],
+    sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
-    tables: tuple[str, ...],
+    tables: Tables,
     constants: tuple[tuple[str, Any], ...],
-) -> str:
+) -> Source:
+    function = f"{kernel}_{{digest}}"  # of the text, which is not known yet
     context = dict(constants)
     width = context.get("width", 1)
     context.update(
         kernel=kernel,
+        function=function,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
-        begin=lambda attributes="": _begin(kernel, operands, sizes, scalars, tables, attributes, width),
-        end=lambda: _end(operands),
+        begin=lambda attributes="": _begin(function, operands, blocks, sizes, scalars, tables, attributes, width),
+        end=lambda: _end(operands, blocks),
     )
-    return _environment.get_template(template).render(context)
+    text = _environment.get_template(template).render(context)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Source(function.replace("{digest}", digest), text.replace("{digest}", digest))
 
 
 def _begin(
-    kernel: str,
+    function: str,
     operands: tuple[Operand, ...],
-    sizes: tuple[str, ...],
+    blocks: tuple[Hook, ...],
+    sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
-    tables: tuple[str, ...],
+    tables: Tables,
     attributes: str,
     width: int,
 ) -> str:
-    hooks: list[str] = []
+    hooks: dict[str, str] = {}  # a macro's name, and what stands for it
+    before: list[str] = []
     arguments: list[str] = []
-    pointers: list[str] = []
+    variables: list[str] = []
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         if operand.kind == "value":
             arguments.append(f"const {ctype} {name}_value")
-            pointers.append(f"    const {ctype} {name} = {name}_value;")
-            hooks.append(f"#define LOAD_{name}(i) {name}_value")
-            hooks.append(f"#define LOADW_{name}(i) (({ctype}{width}){name}_value)")
-            continue
-        qualifier = "const " if operand.kind == "read" else ""
-        arguments.append(f"__global {qualifier}{ctype}* {name}_base")
-        arguments.append(f"const int {name}_offset")
-        pointers.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
-        hooks.append(f"#define LOAD_{name}(i) {name}[i]")
-        hooks.append(f"#define LOADW_{name}(i) vload{width}(0, {name} + (i))")
-        if operand.kind == "accumulate":
-            arguments.append(f"const int accumulate_{name}")
-            hooks.append(f"#define ACCUMULATES_{name} accumulate_{name}")
-            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = accumulate_{name} ? {name}[i] + (v) : (v))")
-            hooks.append(
-                f"#define STOREW_{name}(i, v) "
-                f"vstore{width}(accumulate_{name} ? LOADW_{name}(i) + (v) : (v), 0, {name} + (i))"
-            )
-        elif operand.kind != "read":
-            hooks.append(f"#define ACCUMULATES_{name} 0")
-            hooks.append(f"#define STORE_{name}(i, v) ({name}[i] = (v))")
-            hooks.append(f"#define STOREW_{name}(i, v) vstore{width}(v, 0, {name} + (i))")
-    arguments += [f"const int {name}" for name in sizes]
+            variables.append(f"    const {ctype} {name} = {name}_value;")
+            hooks[f"LOAD_{name}(i)"] = f"{name}_value"
+            hooks[f"LOADW_{name}(i)"] = f"(({ctype}{width}){name}_value)"
+        elif operand.kind in ("scalar", "size"):
+            arguments.append(f"const {ctype} {name}")
+        elif operand.kind != "inlined":
+            qualifier = "const " if operand.kind == "read" else ""
+            arguments.append(f"__global {qualifier}{ctype}* {name}_base")
+            arguments.append(f"const int {name}_offset")
+            variables.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
+            hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
+            hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
+            flag = "0"
+            if operand.kind == "accumulate":
+                flag = f"accumulate_{name}"
+                arguments.append(f"const int {flag}")
+            if operand.kind != "read":
+                value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
+                vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
+                hooks[f"STORE_{name}(i, v)"] = f"({name}[i] = ({value}))"
+                hooks[f"STOREW_{name}(i, v)"] = f"vstore{width}({vector}, 0, {name} + (i))"
+                hooks[f"ACCUMULATES_{name}"] = flag
+    for block in blocks:
+        lines, macros = functions(block, function, width)
+        before += lines
+        hooks.update(macros)
+    for name, size in sizes:
+        if size is None:
+            arguments.append(f"const int {name}")
+        else:
+            variables.append(f"    const int {name} = {size};")
     arguments += [f"const {ctype} {name}" for name, ctype in scalars]
-    if tables:
+    if any(table is None for _, table in tables):
         arguments.append("__constant int* tables")
-        pointers += [f"    __constant int* {name} = tables + {MAX_RANK * k};" for k, name in enumerate(tables)]
+    for position, (name, table) in enumerate(tables):
+        if table is None:
+            variables.append(f"    __constant int* {name} = tables + {MAX_RANK * position};")
+        else:
+            before.append(f"__constant int {function}_{name}[] = {{{', '.join(map(str, table or (0,)))}}};")
+            variables.append(f"    __constant int* {name} = {function}_{name};")
+    before += [f"#define {name} {text}" for name, text in hooks.items()]
     signature = ",\n    ".join(arguments)
-    return "\n".join([*hooks, f"__kernel {attributes}void {kernel}(\n    {signature})\n{{", *pointers])
+    return "\n".join([*before, f"__kernel {attributes}void {function}(\n    {signature})\n{{", *variables])
 
 
-def _end(operands: tuple[Operand, ...]) -> str:
-    lines = ["}"]
-    for operand in operands:
-        lines += [f"#undef LOAD_{operand.name}", f"#undef LOADW_{operand.name}"]
-        if operand.kind not in ("read", "value"):
-            lines += [f"#undef STORE_{operand.name}", f"#undef STOREW_{operand.name}"]
-            lines.append(f"#undef ACCUMULATES_{operand.name}")
-    return "\n".join(lines)
+def _end(operands: tuple[Operand, ...], blocks: tuple[Hook, ...]) -> str:
+    names = [operand.name for operand in operands] + [block.name for block in blocks]
+    hooks = ("LOAD", "LOADW", "STORE", "STOREW", "ACCUMULATES", "RUN", "RUNW")
+    return "\n".join(["}", *(f"#undef {hook}_{name}" for name in dict.fromkeys(names) for hook in hooks)])

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinyedge.shapes import Shape
+
 MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
 
@@ -46,6 +48,26 @@ class Scratch:
     ctype: str
     numel: int
 
+    @property
+    def nbytes(self) -> int:
+        return self.numel * {"double": 8, "uchar": 1}.get(self.ctype, 4)
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """What a map kernel computes: for each output its C expression over the inputs at the same place of ``shape``.
+
+    ``strides`` of each input and output walk ``shape``, 0 where an operand is repeated. ``sizes`` are further ints that
+    the expressions mention.
+    """
+
+    shape: Shape
+    expressions: Mapping[str, str]
+    inputs: tuple[str, ...]
+    values: tuple[str, ...]  # inputs that are numbers
+    strides: Mapping[str, Shape]
+    sizes: Mapping[str, int]
+
 
 @dataclass(frozen=True)
 class KernelSpec:
@@ -56,6 +78,7 @@ class KernelSpec:
     the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
     in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
+    ``pointwise`` says that the kernel is a map over floats of one type, which can be inlined.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
 
@@ -70,12 +93,17 @@ class KernelSpec:
     constants: Mapping[str, Any] = field(default_factory=dict)
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
+    pointwise: Pointwise | None = None
     flops: int | None = None
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A buffer argument as its template sees it: read, write, accumulate (a gradient), value (a number), or scratch."""
+    """An operand as its template sees it.
+
+    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value, scalar or size, which are
+    numbers; or inlined, which is no argument: blocks stand at its hooks.
+    """
 
     name: str
     ctype: str

@@ -90,7 +90,7 @@ class Conv2d(Op):
             if step.wants("dweight"):
                 kernels += lowering.weight_gradient()
         if step.wants("dbias"):
-            kernels += reduce_kernels(step, device, "sum", "dy", "dbias", step.slots["dy"].shape, (0, 2, 3))
+            kernels += reduce_kernels(step, device, "sum", {"dbias": "dy"}, step.slots["dy"].shape, (0, 2, 3))
         return kernels
 
     @staticmethod
@@ -218,7 +218,7 @@ class _Lowering:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch, flops=0,
+            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"), flops=0,
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -327,7 +327,7 @@ class _Lowering:
         }  # fmt: skip
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
-            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS},
+            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers,
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:

@@ -163,6 +163,7 @@ class Triangle(Op):
                 *grid(slot.numel, device.group()),
                 sizes=sizes,
                 constants={"source": source, "target": target, "lower": cls.lower},
+                hooked=(source, target),
             )
         ]
 

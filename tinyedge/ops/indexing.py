@@ -54,7 +54,18 @@ def select_forward(step: Step, device: Device, table: str, dim: int) -> list[Ker
     global_size, local_size = grid(count, device.group())
     buffers = (table, "index", "y")
     sizes["count"] = count
-    return [KernelSpec("index_select_forward", TEMPLATE, buffers, global_size, local_size, sizes, constants=constants)]
+    return [
+        KernelSpec(
+            "index_select_forward",
+            TEMPLATE,
+            buffers,
+            global_size,
+            local_size,
+            sizes,
+            constants=constants,
+            hooked=("y",),
+        )
+    ]
 
 
 def select_backward(

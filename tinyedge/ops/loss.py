@@ -11,7 +11,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import int32
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
-from tinyedge.kernels.lower import broadcast_axes, map_kernel, reduce_kernels
+from tinyedge.kernels.lower import gradient_kernels, map_kernel, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch
 from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public, unbroadcast
 from tinyedge.ops.normalize import floating, log_softmax, row_launch
@@ -61,19 +61,13 @@ class PairLoss(Op):
         if not step.attrs["reduced"]:
             return [map_kernel(step, device, {"y": text}, cls.scalars)]
         full = shapes.broadcast(cls.name, step.slots["a"].shape, step.slots["b"].shape)
-        return reduce_kernels(step, device, "sum", text, "y", full, range(len(full)), cls.scalars)
+        return reduce_kernels(step, device, "sum", {"y": text}, full, range(len(full)), cls.scalars)
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
         full = shapes.broadcast(cls.name, *(slot.shape for slot in step.read() + step.written()))
         wanted = {name: f"dy * scale * ({cls.slopes[name]})" for name in step.writes}
-        same = {name: text for name, text in wanted.items() if step.slots[name].shape == full}
-        kernels = [map_kernel(step, device, same, cls.scalars)] if same else []
-        for name, text in wanted.items():
-            if name not in same:
-                axes = broadcast_axes(step.slots[name].shape, full)
-                kernels += reduce_kernels(step, device, "sum", text, name, full, axes, cls.scalars)
-        return kernels
+        return gradient_kernels(step, device, wanted, full, cls.scalars)
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -461,7 +455,14 @@ class _ClassLoss(Op):
             constants["losses"] = "y"
             return [
                 KernelSpec(
-                    "cross_entropy_rows", TEMPLATE, (*inputs, "y"), global_size, local_size, sizes, constants=constants
+                    "cross_entropy_rows",
+                    TEMPLATE,
+                    (*inputs, "y"),
+                    global_size,
+                    local_size,
+                    sizes,
+                    constants=constants,
+                    hooked=(*inputs, "y"),
                 )
             ]
         rows = sizes["rows"]
@@ -476,6 +477,7 @@ class _ClassLoss(Op):
             sizes,
             constants={**constants, "losses": "losses"},
             scratch=scratch,
+            hooked=inputs,
         )
         second = KernelSpec(
             "cross_entropy_join",
@@ -486,6 +488,7 @@ class _ClassLoss(Op):
             {"rows": rows},
             constants={"real": constants["real"], "group": group, "mean": reduction == "mean", "lanes": 1, "width": 1},
             scratch=scratch,
+            hooked=("y", "divisor"),
         )
         return [first, second]
 
@@ -503,6 +506,7 @@ class _ClassLoss(Op):
                 local_size,
                 sizes,
                 constants=constants,
+                hooked=("dy", *saved, *divisor, "dx"),
             )
         ]
 

@@ -219,7 +219,7 @@ class Linear(Op):
                 device, Matrix("dy", 1, n), Matrix("x", k, 1), Matrix("dweight", k, 1), n, k, m, ctype=ctype
             )
         if step.wants("dbias"):
-            kernels += reduce_kernels(step, device, "sum", "dy", "dbias", (m, n), (0,))
+            kernels += reduce_kernels(step, device, "sum", {"dbias": "dy"}, (m, n), (0,))
         return kernels
 
     @staticmethod

@@ -17,7 +17,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import bool_, promote
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
-from tinyedge.kernels.lower import broadcast_axes, reduce_kernels
+from tinyedge.kernels.lower import gradient_kernels
 from tinyedge.kernels.spec import Device, KernelSpec
 from tinyedge.op import ErrorSample, Layout, Op, functions, public, unbroadcast
 from tinyedge.shapes import Shape
@@ -98,7 +98,7 @@ class Expand(View):
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
         full = step.slots["dy"].shape
-        return reduce_kernels(step, device, "sum", "dy", "dx", full, broadcast_axes(step.slots["dx"].shape, full))
+        return gradient_kernels(step, device, {"dx": "dy"}, full, {})
 
     @staticmethod
     def backward(dy: Any, *, shape: Shape, shapes: dict[str, Shape]) -> tuple[Any, ...]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from tinyedge import dtypes, shapes
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from tinyedge.kernels.lower import gradient_kernels, map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.op import FORWARD, Elementwise, ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.op import FORWARD, Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step
+from tinyedge.tape import Slot, Step
 from tinyedge.tensor import Tensor, call, call_all, no_grad
 
 # Geometry
@@ -112,6 +113,7 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         parts.sizes,
         constants={"real": ctype, **walk},
         scratch=scratch,
+        hooked=("dy", "x"),
     )
     means = ("plain_mean", "slope") if center else ()
     second = KernelSpec(
@@ -128,16 +130,34 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         AFFINE,
         constants={"real": ctype, "lanes": 1, "width": 1},
         scratch=(*scratch, *(Scratch(name, ctype, parts.channels) for name in means)),
+        hooked=("dweight", "dbias"),
     )
     return [first, second]
 
 
-def _walk_kernel(step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...]) -> KernelSpec:
+def _walk_kernel(
+    step: Step, device: Device, kernel: str, full: Shape, buffers: tuple[str, ...], scratch: tuple[Scratch, ...] = ()
+) -> KernelSpec:
     """A kernel that goes over every element, part by part."""
     parts = _Parts.of(full, device)
     global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
     constants = {"real": step.slots[buffers[0]].dtype.ctype, **walk}
-    return KernelSpec(kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants)
+    return KernelSpec(
+        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants, scratch=scratch,
+        hooked=buffers,
+    )  # fmt: skip
+
+
+def _by_channel(step: Step) -> Step:
+    """The step with everything that has one value a channel shaped so that it broadcasts."""
+    rank = len(step.slots["x" if step.direction == FORWARD else "dy"].shape)
+    slots = {
+        name: slot.alias(Layout((*slot.shape, *(1,) * (rank - 2)), (*slot.strides, *(0,) * (rank - 2)), slot.offset))
+        if isinstance(slot, Slot) and len(slot.shape) == 1
+        else slot
+        for name, slot in step.slots.items()
+    }
+    return step.over(slots)
 
 
 def _present(step: Step, *names: str) -> tuple[str, ...]:
@@ -209,6 +229,7 @@ class BatchNorm(Op):
             parts.sizes,
             constants={"real": ctype, **walk},
             scratch=scratch,
+            hooked=("x",),
         )
         second = KernelSpec(
             "batch_norm_join",
@@ -229,7 +250,7 @@ class BatchNorm(Op):
         kernels = _sum_kernels(step, device, full, center)
         if center:
             buffers = ("dy", "x", "mean", "var", *_present(step, "weight"), "plain_mean", "slope", "dx")
-            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
+            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers, kernels[-1].scratch))
         return kernels
 
     @staticmethod
@@ -275,6 +296,7 @@ class FrozenBatchNorm(Op):
     differentiable = ("x", "weight", "bias")
     saves = ("x", "mean", "var", "weight")
     scalars = AFFINE
+    strided = True
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -288,19 +310,22 @@ class FrozenBatchNorm(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        buffers = ("x", "mean", "var", *_present(step, "weight", "bias"), "y")
-        return [_walk_kernel(step, device, "batch_norm_forward", step.slots["x"].shape, buffers)]
+        shift = " + bias" if _present(step, "bias") else ""
+        return [map_kernel(_by_channel(step), device, {"y": f"(x - mean) * {cls.scale(step)}{shift}"}, cls.scalars)]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        full = step.slots["dy"].shape
-        kernels = []
-        if step.wants("dx"):
-            buffers = ("dy", "var", *_present(step, "weight"), "dx")
-            kernels.append(_walk_kernel(step, device, "batch_norm_backward", full, buffers))
-        if step.wants("dweight") or step.wants("dbias"):
-            kernels += _sum_kernels(step, device, full, center=False)
-        return kernels
+        texts = {
+            "dx": f"dy * {cls.scale(step)}",
+            "dweight": "dy * (x - mean) * rsqrt(var + eps)",
+            "dbias": "dy",
+        }
+        wanted = {name: texts[name] for name in step.writes}
+        return gradient_kernels(_by_channel(step), device, wanted, step.slots["dy"].shape, cls.scalars)
+
+    @classmethod
+    def scale(cls, step: Step) -> str:
+        return "(weight * rsqrt(var + eps))" if _present(step, "weight") else "rsqrt(var + eps)"
 
     @staticmethod
     def forward(x: Any, mean: Any, var: Any, weight: Any, bias: Any, *, eps: float) -> Any:
@@ -527,6 +552,7 @@ class LayerNorm(Op):
                 {"rows": rows, "length": length},
                 AFFINE,
                 constants={"real": step.slots["x"].dtype.ctype, **walk},
+                hooked=(*step.read_names(), "y", "mean", "rstd"),
             )
         ]
 
@@ -547,6 +573,7 @@ class LayerNorm(Op):
                     local_size,
                     {"rows": rows, "length": length},
                     constants={"real": ctype, **walk},
+                    hooked=("dy", "x", *weight, "mean", "rstd", "dx"),
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
@@ -579,6 +606,7 @@ class LayerNorm(Op):
                     "dbias": names.get("dbias", ""),
                 },
                 scratch=scratch,
+                hooked=("dy", *source),
             )
         )
         if parts > 1:
@@ -591,6 +619,7 @@ class LayerNorm(Op):
                     {"length": length, "parts": parts},
                     constants={"real": ctype, "lanes": 1, "width": 1, "outputs": outputs},
                     scratch=scratch,
+                    hooked=outputs,
                 )
             )
         return kernels
@@ -699,6 +728,7 @@ class Softmax(Op):
                 local_size,
                 {"rows": rows, "length": length, "step": inner},
                 constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
+                hooked=buffers,
             )
         ]
 

@@ -135,7 +135,14 @@ def _kernel(
         planes = (prod(x.shape[:-2]),)
         return [
             KernelSpec(
-                "max_pool_planes", "pool.cl.jinja", buffers, planes, (1,), {**ends, **sizes}, constants=constants
+                "max_pool_planes",
+                "pool.cl.jinja",
+                buffers,
+                planes,
+                (1,),
+                {**ends, **sizes},
+                constants=constants,
+                hooked=("dy",),
             )
         ]
     columns, lines = (y if forward else x).shape[-1], prod((y if forward else x).shape[:-1])
@@ -152,6 +159,7 @@ def _kernel(
             local_size,
             {"lines": lines, **ends, **sizes},
             constants=constants,
+            hooked=buffers,
         )
     ]
 

@@ -150,6 +150,7 @@ def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> lis
             sizes={"count": count},
             scalars=step.op.scalars,
             constants={"real": step.slots[target].dtype.ctype, "source": source, "target": target},
+            hooked=(source, target),
         )
     ]
 

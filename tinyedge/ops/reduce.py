@@ -52,7 +52,7 @@ class Reduction(Op):
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         return reduce_kernels(
-            step, device, cls.kind, "x", "y", step.slots["x"].shape, step.attrs["axes"], divisor=cls.divisor(step)
+            step, device, cls.kind, {"y": "x"}, step.slots["x"].shape, step.attrs["axes"], divisor=cls.divisor(step)
         )
 
     @classmethod
@@ -114,10 +114,10 @@ class Extreme(Reduction):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        ties = "WHERE(x == y, 1, 0)"
+        ties = {"ties": "WHERE(x == y, (real)1, (real)0)"}
         kernels = super().kernels_forward(step, device)
         full = step.slots["x"].shape
-        return kernels + reduce_kernels(step, device, "sum", ties, "ties", full, step.attrs["axes"])
+        return kernels + reduce_kernels(step, device, "sum", ties, full, step.attrs["axes"])
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:

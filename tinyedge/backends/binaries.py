@@ -1,0 +1,118 @@
+"""Built programs, remembered between runs: plain files, each whole and as it was written, or not used.
+
+A driver takes a binary at its word, so a file counts only if it belongs to this user, nobody else may write it, and its
+contents have the digest that stands at its head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+import warnings
+from pathlib import Path
+
+MAGIC = b"tinyedge binary 1\n"
+DIGEST_BYTES = 32
+LIMIT_BYTES = 256 << 20
+
+
+class Binaries:
+    """A folder of binaries, good for what ``identity`` names: the device and its driver."""
+
+    def __init__(self, folder: Path, identity: tuple[str, ...], enabled: bool = True) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.limit_bytes = LIMIT_BYTES
+        self.enabled = enabled
+        problem = self._open_folder() if enabled else None
+        if problem:
+            self.enabled = False
+            warnings.warn(f"kernels are not kept for later runs: {self.folder}: {problem}", stacklevel=2)
+
+    def _open_folder(self) -> str | None:
+        """Why the folder cannot be used, or None."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return _distrust(self.folder.stat())
+        except OSError as error:
+            return str(error)
+
+    def key(self, text: str, options: tuple[str, ...]) -> str:
+        """The name of the file for this source: made of all that may change the binary."""
+        return hashlib.sha256(repr((self.identity, options, text)).encode()).hexdigest()
+
+    def load(self, key: str) -> bytes | None:
+        """The binary stored under ``key``, or None if there is none that can be trusted."""
+        if not self.enabled:
+            return None
+        path = self.folder / key
+        try:
+            with path.open("rb") as file:
+                problem = _distrust(os.fstat(file.fileno()))
+                head, digest, binary = file.read(len(MAGIC)), file.read(DIGEST_BYTES), file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            problem = str(error)
+        else:
+            if not problem and (head != MAGIC or digest != _digest(key, binary)):
+                problem = "the file is damaged"
+        if problem:
+            self.reject(key, problem)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used last: the oldest files go first
+        return binary
+
+    def store(self, key: str, binary: bytes) -> None:
+        """Keep ``binary``. A file appears whole, under its name, or not at all."""
+        if not self.enabled:
+            return
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="new-", delete=False) as file:
+                try:
+                    file.write(MAGIC + _digest(key, binary) + binary)
+                    file.close()
+                    os.replace(file.name, self.folder / key)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+            self._trim()
+        except OSError as error:
+            self.enabled = False
+            warnings.warn(f"kernels are not kept for later runs: {self.folder}: {error}", stacklevel=2)
+
+    def reject(self, key: str, problem: str) -> None:
+        """Say why the file under ``key`` is of no use; the ``store`` after the build replaces it."""
+        warnings.warn(f"kernels are built anew: {self.folder / key}: {problem}", stacklevel=3)
+
+    def _trim(self) -> None:
+        files = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process trims too
+                files.append((path.stat(), path))
+        total = sum(status.st_size for status, _ in files)
+        for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
+            if total <= self.limit_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= status.st_size
+
+
+def _digest(key: str, binary: bytes) -> bytes:
+    # With the key, so that a file under another's name is found out.
+    return hashlib.sha256(key.encode() + binary).digest()
+
+
+def _distrust(status: os.stat_result) -> str | None:
+    """Why a file or folder may not be relied on, or None. Windows keeps a user's cache folder from others itself."""
+    if os.name != "posix":
+        return None
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others may write to it"
+    return None

@@ -1,0 +1,642 @@
+"""Which maps of a recording are computed inside other kernels: passes that turn a list of kernels into a shorter one.
+
+A Kernel is one KernelSpec of a step. A map (see ``Pointwise``) can be inlined where another kernel loads what it gives
+(then that need not be computed beforehand), behind another kernel's store (then what was stored need not be read
+again), or joined with another map. What nobody reads any more is not stored. Nothing here knows a device or a model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+from tinyedge import shapes
+from tinyedge.kernels.inline import Hook, MapText, Source, Target
+from tinyedge.kernels.spec import Device, KernelSpec, Operand, Pointwise, grid
+from tinyedge.op import FORWARD
+from tinyedge.tape import Slot, Step
+
+Place = int | tuple[int, str]
+"""Memory that a kernel touches: a storage's number; of scratch memory, its step's number and its name."""
+
+Argument = tuple[Step, str]
+"""A slot, or a number, of a step."""
+
+FEW_INPUTS = 3
+"""A map of more inputs is not computed again at each place where it is loaded."""
+
+
+class Map:
+    """One map: the step whose slots it takes, and what it computes."""
+
+    def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
+        self.step = step
+        self.ctype = step.slots[next(iter(pointwise.expressions))].dtype.ctype
+        self.pointwise = pointwise
+        self.scalars = scalars
+        self.numel = prod(pointwise.shape)
+
+    def place(self, name: str) -> int:
+        number: int = self.step.slots[name].storage.number
+        return number
+
+    def walk(self, name: str) -> tuple[shapes.Shape, shapes.Shape]:
+        """The fewest axes that walk an operand along the linear index."""
+        sizes, (strides,) = shapes.collapse(self.pointwise.shape, self.pointwise.strides[name])
+        return sizes, strides
+
+    def is_linear(self, name: str) -> bool:
+        """Whether the operand's elements lie in the order of the linear index."""
+        return self.walk(name)[1] in ((), (1,)) and self.step.slots[name].numel == self.numel
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.pointwise.expressions)
+
+
+class Block:
+    """Maps over one linear index, in order. ``entry`` is what a store finds, ``result`` what a load gives."""
+
+    def __init__(self, maps: Sequence[Map], entry: Argument | None = None, result: Argument | None = None) -> None:
+        self.maps = list(maps)
+        self.entry = entry
+        self.result = result
+
+    def known_before(self, stop: Map | None = None) -> dict[tuple[int, int], Argument]:
+        """The places and offsets whose values are variables when ``stop`` runs, or at the end."""
+        known: dict[tuple[int, int], Argument] = {}
+        if self.entry is not None:
+            step, name = self.entry
+            known[_spot(step.slots[name])] = self.entry
+        for each in self.maps:
+            if each is stop:
+                break
+            for name in each.outputs:
+                known[_spot(each.step.slots[name])] = (each.step, name)
+        return known
+
+    def memory_reads(self) -> Iterator[tuple[Map, str]]:
+        """Each map and input that comes from memory."""
+        known: set[tuple[int, int]] = set(self.known_before(self.maps[0])) if self.maps else set()
+        for each in self.maps:
+            for name in each.pointwise.inputs:
+                if not (_spot(each.step.slots[name]) in known and each.is_linear(name)):
+                    yield each, name
+            known |= {_spot(each.step.slots[name]) for name in each.outputs}
+
+
+def _spot(slot: Slot) -> tuple[int, int]:
+    return slot.storage.number, slot.offset
+
+
+class Kernel:
+    """A kernel of a recording: ``spec`` over the slots of ``step``, with blocks at its hooks; or a block alone.
+
+    ``at`` is its place in the recording. A backend without kernels has one for each step, whose spec is None.
+    """
+
+    def __init__(self, at: int, step: Step, spec: KernelSpec | None) -> None:
+        self.at = at
+        self.step = step
+        self.spec = spec
+        self.loads: dict[str, Block] = {}
+        self.stores: dict[str, Block] = {}
+        self.run: Block | None = None
+        self.unstored: set[Place] = set()  # what it computes and need not keep
+        if spec is not None and spec.pointwise is not None:
+            each = Map(step, spec.pointwise, spec.scalars)
+            if all(each.is_linear(name) for name in each.outputs):
+                self.run = Block([each])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was inlined: it is as the op described it."""
+        return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
+
+    def blocks(self) -> list[Block]:
+        return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
+
+    def steps(self) -> list[Step]:
+        """The steps that take part in it, in order."""
+        found = {} if self.run else {id(self.step): self.step}
+        for block in self.blocks():
+            found.update({id(each.step): each.step for each in block.maps})
+        return sorted(found.values(), key=lambda step: step.number)
+
+    def names(self) -> Iterator[tuple[str, Place]]:
+        """The buffers of the spec itself, and their places."""
+        if self.spec is None:
+            for name in (*self.step.reads, *self.step.writes):
+                if isinstance(self.step.slots[name], Slot):
+                    yield name, self.step.slots[name].storage.number
+        elif self.run is None:
+            scratch = {item.name for item in self.spec.scratch}
+            for name in self.spec.buffers:
+                if name in scratch:
+                    yield name, (self.step.number, name)
+                elif isinstance(self.step.slots[name], Slot):
+                    yield name, self.step.slots[name].storage.number
+
+    def reads(self) -> set[Place]:
+        found: set[Place] = set()
+        for name, place in self.names():
+            written = name in self.step.writes
+            if name not in self.loads and (not written or name in self.step.accumulate):
+                found.add(place)
+        for block in self.blocks():
+            found |= {each.place(name) for each, name in block.memory_reads()}
+            for each in block.maps:
+                found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
+        return found
+
+    def writes(self) -> set[Place]:
+        found: set[Place] = {
+            place for name, place in self.names() if name in self.step.writes or isinstance(place, tuple)
+        }
+        for block in (*self.stores.values(), *([self.run] if self.run else [])):
+            found |= {each.place(name) for each in block.maps for name in each.outputs}
+        return found - self.unstored
+
+    def nbytes(self) -> int:
+        """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
+        sizes: dict[Place, int] = defaultdict(int)
+        for step in self.steps():
+            for slot in step.slots.values():
+                if isinstance(slot, Slot):
+                    distinct = prod(n for n, stride in zip(slot.shape, slot.strides, strict=True) if stride)
+                    place = slot.storage.number
+                    sizes[place] = max(sizes[place], distinct * slot.dtype.itemsize)
+        reads, writes = self.reads(), self.writes()
+        scratch = sum(nbytes for place, nbytes in self.scratch().items() if place in reads | writes)
+        return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
+
+    def scratch(self) -> dict[Place, int]:
+        """The bytes of each piece of scratch memory."""
+        return {} if self.spec is None else {(self.step.number, item.name): item.nbytes for item in self.spec.scratch}
+
+
+def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
+    """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
+    kernels: list[Kernel] = []
+    for step in steps:
+        for spec in [None] if device is None else step.kernels(device):
+            kernels.append(Kernel(len(kernels), step, spec))
+    return kernels
+
+
+def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel]:
+    """The same work in fewer kernels. ``temporary`` are the storages that nobody sees outside."""
+    fusion = _Fusion(kernels, temporary)
+    fusion.join_maps()
+    fusion.inline_into_loads(sole_inputs=True)
+    fusion.inline_behind_stores()
+    fusion.inline_into_loads(sole_inputs=False)
+    fusion.inline_first_summands()
+    fusion.drop_stores()
+    return fusion.kernels()
+
+
+class _Fusion:
+    """The kernels that are left, and who reads and writes each place."""
+
+    def __init__(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> None:
+        self.temporary = temporary
+        self.alive: dict[int, Kernel] = {}
+        self.readers: dict[Place, set[Kernel]] = defaultdict(set)
+        self.writers: dict[Place, set[Kernel]] = defaultdict(set)
+        self.touched: dict[int, tuple[set[Place], set[Place]]] = {}
+        for kernel in kernels:
+            self._enter(kernel)
+
+    def kernels(self) -> list[Kernel]:
+        return [self.alive[at] for at in sorted(self.alive)]
+
+    def _enter(self, kernel: Kernel) -> None:
+        reads, writes = self.touched[kernel.at] = kernel.reads(), kernel.writes()
+        self.alive[kernel.at] = kernel
+        for place in reads:
+            self.readers[place].add(kernel)
+        for place in writes:
+            self.writers[place].add(kernel)
+
+    def _leave(self, kernel: Kernel) -> None:
+        reads, writes = self.touched.pop(kernel.at)
+        del self.alive[kernel.at]
+        for place in reads:
+            self.readers[place].discard(kernel)
+        for place in writes:
+            self.writers[place].discard(kernel)
+
+    def _changed(self, kernel: Kernel) -> None:
+        self._leave(kernel)
+        self._enter(kernel)
+
+    # What may move where
+
+    def _touch(self, kernels: Collection[Kernel], after: int, before: int) -> bool:
+        return any(after < kernel.at < before for kernel in kernels)
+
+    def _may_rise(self, kernel: Kernel, target: Kernel, entry: Place) -> bool:
+        """Whether ``kernel`` may run inside the earlier ``target``, which gives it ``entry`` element by element."""
+        reads, writes = self.touched[kernel.at]
+        target_reads, target_writes = self.touched[target.at]
+        for place in reads:
+            if self._touch(self.writers[place], target.at, kernel.at):
+                return False
+            if place != entry and place in target_writes and not self._is_variable(kernel, target, place):
+                return False
+        for place in writes:
+            if self._touch(self.readers[place] | self.writers[place], target.at, kernel.at):
+                return False
+            if place in target_reads | target_writes and place != entry:
+                return False
+        return True
+
+    def _is_variable(self, kernel: Kernel, target: Kernel, place: Place) -> bool:
+        """Whether all that ``kernel`` reads at ``place`` is a variable of the block that it would join."""
+        assert kernel.run is not None
+        for block in target.blocks():
+            known = block.known_before()
+            spots = {
+                (_spot(each.step.slots[name]), each.is_linear(name))
+                for each, name in kernel.run.memory_reads()
+                if each.place(name) == place
+            }
+            if spots and all(linear and spot in known for spot, linear in spots):
+                return True
+        return False
+
+    def _may_sink(self, kernel: Kernel, target: Kernel) -> bool:
+        """Whether ``kernel`` may run inside the later ``target``: all that it reads is still there."""
+        reads, _ = self.touched[kernel.at]
+        return not any(self._touch(self.writers[place], kernel.at, target.at + 1) for place in reads)
+
+    def _maps(self) -> list[Kernel]:
+        """The kernels that are maps and nothing else, in order."""
+        return [kernel for kernel in self.kernels() if kernel.run is not None]
+
+    def _sole_output(self, kernel: Kernel) -> tuple[Step, str] | None:
+        """What a map gives that somebody else reads or keeps, if that is one temporary that it alone writes."""
+        assert kernel.run is not None
+        outputs = [(each.step, name) for each in kernel.run.maps for name in each.outputs]
+        wanted = [
+            (step, name)
+            for step, name in outputs
+            if (place := step.slots[name].storage.number) not in self.temporary
+            or self.readers[place] - {kernel}
+            or self.writers[place] - {kernel}
+        ]
+        if len(wanted) != 1:
+            return None
+        (step, name) = wanted[0]
+        place = step.slots[name].storage.number
+        if place not in self.temporary or self.writers[place] != {kernel} or name in step.accumulate:
+            return None
+        return step, name
+
+    # The passes
+
+    def join_maps(self) -> None:
+        """A map whose result only one other map reads becomes a part of that one."""
+        for kernel in self._maps():
+            output = self._sole_output(kernel)
+            if output is None:
+                continue
+            readers = self.readers[output[0].slots[output[1]].storage.number]
+            if len(readers) == 1 and (reader := next(iter(readers))).run is not None:
+                self._sink(kernel, output, [reader])
+
+    def inline_into_loads(self, sole_inputs: bool) -> None:
+        """A map that costs no more than its result is computed wherever that is loaded.
+
+        With ``sole_inputs``, those whose input has other readers, and so stays in memory: nothing is read that was
+        not read before. Without, also those of more inputs, if there are few readers.
+        """
+        for kernel in reversed(self._maps()):
+            output = self._sole_output(kernel)
+            if output is None:
+                continue
+            readers = self.readers[output[0].slots[output[1]].storage.number]
+            assert kernel.run is not None
+            numel = kernel.run.maps[0].numel
+            inputs = list(kernel.run.memory_reads())
+            large = [each.place(name) for each, name in inputs if 4 * each.step.slots[name].numel > numel]
+            if sole_inputs:
+                worth = len(large) == 1 and len(inputs) <= FEW_INPUTS and len(self.readers[large[0]]) > 1
+            else:
+                worth = len(large) * len(readers) <= len(large) + len(readers) + 1
+            if readers and worth:
+                self._sink(kernel, output, sorted(readers, key=lambda reader: reader.at))
+
+    def inline_behind_stores(self) -> None:
+        """A map runs behind the store of what it reads."""
+        for kernel in self._maps():
+            if kernel.at not in self.alive or kernel.run is None:
+                continue
+            self._rise(kernel)
+
+    def inline_first_summands(self) -> None:
+        """Where a map gives the first summand of a gradient, the kernel that adds the second one loads the map."""
+        for kernel in reversed(self._maps()):
+            assert kernel.run is not None
+            outputs = [(each.step, name) for each in kernel.run.maps for name in each.outputs]
+            if len(outputs) != 1:
+                continue
+            (step, name) = outputs[0]
+            slot = step.slots[name]
+            place = slot.storage.number
+            later = sorted(self.readers[place] | self.writers[place], key=lambda user: user.at)
+            if place not in self.temporary or name in step.accumulate or len(later) < 2 or later[0] is not kernel:
+                continue
+            target = later[1]
+            if target.run is not None or target.spec is None or not self._may_sink(kernel, target):
+                continue
+            uses = [hooked for hooked, where in target.names() if where == place]
+            if (
+                len(uses) == 1
+                and uses[0] in target.spec.hooked
+                and uses[0] in target.step.accumulate
+                and uses[0] not in target.loads
+                and _spot(target.step.slots[uses[0]]) == _spot(slot)
+                and target.step.slots[uses[0]].numel == slot.numel
+                and place not in {each.place(n) for block in target.blocks() for each, n in block.memory_reads()}
+            ):
+                self._leave(kernel)
+                target.loads[uses[0]] = Block(kernel.run.maps, result=(step, name))
+                self._changed(target)
+
+    def drop_stores(self) -> None:
+        """What is a variable of a block, and read by nobody else, is not stored."""
+        for kernel in self.kernels():
+            if kernel.run is None and not kernel.stores:
+                continue
+            for place in self.touched[kernel.at][1]:
+                own = kernel.run is not None or place in {
+                    number for block in kernel.stores.values() for number, _ in block.known_before()
+                }
+                later = any(reader.at > kernel.at for reader in self.readers[place])
+                if own and place in self.temporary and not later:
+                    kernel.unstored.add(place)
+            self._changed(kernel)
+
+    def _sink(self, kernel: Kernel, output: tuple[Step, str], readers: Sequence[Kernel]) -> bool:
+        """Compute ``output`` of a map wherever it is loaded, if every reader takes it."""
+        assert kernel.run is not None
+        step, name = output
+        slot = step.slots[name]
+        place = slot.storage.number
+        for reader in readers:
+            if reader.at <= kernel.at or not self._may_sink(kernel, reader) or not self._takes(reader, kernel, slot):
+                return False
+        self._leave(kernel)
+        for reader in readers:
+            for hooked, where in list(reader.names()):
+                if where == place:
+                    reader.loads[hooked] = Block(kernel.run.maps, result=output)
+            for block in (*reader.stores.values(), *([reader.run] if reader.run else [])):
+                if any(each.place(n) == place for each, n in block.memory_reads()):
+                    block.maps[:0] = kernel.run.maps
+                    reader.unstored |= {place, *kernel.unstored}
+            self._changed(reader)
+        return True
+
+    def _takes(self, reader: Kernel, kernel: Kernel, slot: Slot) -> bool:
+        """Whether everything that ``reader`` reads of ``slot``'s storage can be computed there by ``kernel``."""
+        assert kernel.run is not None
+        place = slot.storage.number
+        if reader.spec is None:
+            return False
+        for name, where in reader.names():
+            if where == place and (name not in reader.spec.hooked or name in reader.step.writes):
+                return False
+        writes = self.touched[reader.at][1]
+        if any(each.place(name) in writes for each, name in kernel.run.memory_reads()):
+            return False
+        for block in reader.loads.values():
+            if any(each.place(name) == place for each, name in block.memory_reads()):
+                return False
+        for block in (*reader.stores.values(), *([reader.run] if reader.run else [])):
+            for each, name in block.memory_reads():
+                if each.place(name) == place and not (
+                    each.is_linear(name)
+                    and each.numel == kernel.run.maps[0].numel
+                    and _spot(each.step.slots[name]) == _spot(slot)
+                ):
+                    return False
+        return True
+
+    def _rise(self, kernel: Kernel) -> bool:
+        """Run a map behind the last store of one of its inputs, if that may be."""
+        assert kernel.run is not None
+        inputs = [(each, name) for each, name in kernel.run.memory_reads() if each.is_linear(name)]
+        writers = [
+            (writer.at, writer, each, name)
+            for each, name in inputs
+            for writer in self.writers[each.place(name)]
+            if writer.at < kernel.at
+        ]
+        for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
+            slot = each.step.slots[name]
+            if not self._may_rise(kernel, target, slot.storage.number):
+                continue
+            block = self._block_at(target, slot, each.numel)
+            if block is None:
+                continue
+            self._leave(kernel)
+            block.maps += kernel.run.maps
+            target.unstored |= kernel.unstored
+            self._changed(target)
+            return True
+        return False
+
+    def _block_at(self, target: Kernel, slot: Slot, numel: int) -> Block | None:
+        """The block of ``target`` in which the value of ``slot`` is a variable; made if there was none."""
+        if target.spec is None or slot.numel != numel:
+            return None
+        for block in (*target.stores.values(), *([target.run] if target.run else [])):
+            if _spot(slot) in block.known_before() and _numel(block) == numel:
+                return block
+        for name, place in target.names():
+            if place != slot.storage.number or name not in target.step.writes:
+                continue
+            own = target.step.slots[name]
+            fits = _spot(own) == _spot(slot) and own.numel == numel and own.contiguous and own.dtype is slot.dtype
+            if fits and name in target.spec.hooked and name not in target.stores:
+                block = target.stores[name] = Block([], (target.step, name))
+                return block
+        return None
+
+
+def _numel(block: Block) -> int:
+    if block.maps:
+        return block.maps[0].numel
+    assert block.entry is not None
+    numel: int = block.entry[0].slots[block.entry[1]].numel
+    return numel
+
+
+# What a backend builds of a kernel
+
+
+class Drawn:
+    """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
+
+    def __init__(self, kernel: Kernel, temporary: Collection[Place], device: Device, baked: bool) -> None:
+        assert kernel.spec is not None
+        self.temporary = temporary
+        self.baked = baked  # sizes are constants of the source, else arguments
+        self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
+        self.unstored = kernel.unstored
+        self.operands: list[Operand] = []
+        self.arguments: dict[str, tuple[Step | None, Any]] = {}  # a step and a name in it; or None and a number
+        self.hooks: list[Hook] = []
+        self._names: dict[tuple[int, str], str] = {}
+        self._variables = 0
+        if kernel.is_plain:
+            self.spec = kernel.spec
+            self.operands = plain_operands(kernel.step, kernel.spec)
+        elif kernel.run is not None:
+            numel, ctype = kernel.run.maps[0].numel, kernel.run.maps[0].ctype
+            width = device.vector_width
+            self.spec = KernelSpec(
+                "map_block", "block.cl.jinja", (), *grid(-(-numel // width), device.group()), {"n": numel},
+                constants={"real": ctype, "width": width},
+            )  # fmt: skip
+            self.hooks.append(self._hook("run", "block", kernel.run))
+        else:
+            self.spec = kernel.spec
+            for operand in plain_operands(kernel.step, kernel.spec):
+                name = operand.name
+                inlined = name in kernel.loads and name not in kernel.step.writes
+                if name in kernel.stores and kernel.step.slots[name].storage.number in kernel.unstored:
+                    inlined = name in kernel.loads or name not in kernel.step.accumulate
+                self.operands.append(Operand(name, operand.ctype, "inlined") if inlined else operand)
+            for name, block in kernel.loads.items():
+                self.hooks.append(self._hook("load", name, block, kernel.step))
+            for name, block in kernel.stores.items():
+                self.hooks.append(self._hook("store", name, block, kernel.step))
+
+    def _variable(self) -> str:
+        self._variables += 1
+        return f"v{self._variables}"
+
+    def _adds(self, step: Step, name: str, operand: str) -> str:
+        """The C condition under which the output ``name`` is added to what is there."""
+        if step.direction == FORWARD:
+            return ""
+        if step.slots[name].storage.number in self.temporary:
+            return "1" if name in step.accumulate else ""
+        return f"accumulate_{operand}"
+
+    def _hook(self, kind: str, name: str, block: Block, anchor: Step | None = None) -> Hook:
+        used: dict[str, Operand] = {}
+        known: dict[tuple[int, int], str] = {}
+        homes: dict[tuple[int, int], Argument] = {}
+        entry, adds = None, ""
+        if kind == "store":
+            assert anchor is not None
+            entry, adds = self._variable(), self._adds(anchor, name, name)
+            known[_spot(anchor.slots[name])] = entry
+
+        def operand(step: Step, of: str, role: str, ctype: str) -> str:
+            called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
+            if called not in self.arguments:
+                self.arguments[called] = (step, of)
+                self.operands.append(Operand(called, ctype, role))
+            used[called] = next(item for item in self.operands if item.name == called)
+            return called
+
+        maps = []
+        for each in block.maps:
+            step, ctype = each.step, each.ctype
+            sources = []
+            for of in each.pointwise.inputs:
+                spot = _spot(step.slots[of])
+                if spot in known and each.is_linear(of):
+                    sources.append(Source(of, known[spot]))
+                else:
+                    taken = operand(step, of, "read", ctype)
+                    axes, numbers = self._walk(*each.walk(of))
+                    used.update({item.name: item for item in numbers})
+                    sources.append(Source(of, None, taken, axes))
+            values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
+            values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
+            targets = []
+            for of, text in each.pointwise.expressions.items():
+                spot, variable = _spot(step.slots[of]), self._variable()
+                condition, memory = "", ""
+                if self._adds(step, of, ""):
+                    memory = operand(step, of, "accumulate", ctype) if self._needs(step, of, spot in known) else ""
+                    condition = self._adds(step, of, memory)
+                targets.append(Target(text, variable, condition, known.get(spot, ""), memory))
+                homes[spot] = (step, of)
+                known[spot] = variable
+            maps.append(MapText(tuple(sources), tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets)))
+        stores = []
+        for spot, variable in known.items() if kind != "load" else ():
+            if spot[0] in self.unstored:
+                continue
+            if spot in homes:
+                step, of = homes[spot]
+                role = "accumulate" if self._adds(step, of, "") else "write"
+                stores.append((variable, operand(step, of, role, step.slots[of].dtype.ctype)))
+            else:
+                own = next(item for item in self.operands if item.name == name)
+                used[name] = own
+                stores.append((variable, name))
+        shift, result = 0, None
+        if block.result is not None:
+            assert anchor is not None
+            slot = block.result[0].slots[block.result[1]]
+            shift, result = anchor.slots[name].offset - slot.offset, known[_spot(slot)]
+        ctype = block.maps[0].ctype
+        return Hook(kind, name, ctype, tuple(maps), tuple(used.values()), tuple(stores), shift, result, entry, adds)
+
+    def _walk(
+        self, sizes: shapes.Shape, strides: shapes.Shape
+    ) -> tuple[tuple[tuple[str, str, str], ...], list[Operand]]:
+        """The axes of a walk as C texts, and the operands that they mention."""
+
+        def text(role: str, axis: int, number: int) -> str:
+            if self.baked or number in (0, 1):
+                return str(number)
+            name = f"w{walk}_{role}{axis}"
+            if name not in self.arguments:
+                self.arguments[name] = (None, number)
+                self.operands.append(Operand(name, "int", "size"))
+            return name
+
+        walk = list(self._axes).index((sizes, strides)) if (sizes, strides) in self._axes else len(self._axes)
+        if not any(strides) or strides == (1,):
+            return tuple(("1", "1", str(stride)) for stride in strides), []
+        axes = self._axes[sizes, strides] = tuple(
+            (text("inner", k, prod(sizes[k + 1 :])), text("size", k, sizes[k]), text("stride", k, strides[k]))
+            for k in range(len(sizes))
+        )
+        mentioned = {name for axis in axes for name in axis}
+        return axes, [item for item in self.operands if item.name in mentioned]
+
+    def _needs(self, step: Step, name: str, known: bool) -> bool:
+        """Whether an output that adds needs its memory: to read it, or for the flag that says whether."""
+        return not known or step.slots[name].storage.number not in self.temporary
+
+
+def plain_operands(step: Step, spec: KernelSpec) -> list[Operand]:
+    """The operands of a kernel as its op describes it."""
+    scratch = {item.name: item.ctype for item in spec.scratch}
+    operands = []
+    for name in spec.buffers:
+        if name in scratch:
+            operands.append(Operand(name, scratch[name], "scratch"))
+            continue
+        ctype = step.slots[name].dtype.ctype
+        if step.is_value(name):
+            kind = "value"
+        elif name not in step.writes:
+            kind = "read"
+        else:
+            kind = "write" if step.direction == FORWARD else "accumulate"
+        operands.append(Operand(name, ctype, kind))
+    return operands

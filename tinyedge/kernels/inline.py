@@ -1,0 +1,177 @@
+"""Maps inlined into a kernel's hooks: the C functions that compute them, and the macros that call them.
+
+A block is a sequence of maps over one linear index. What a map leaves is a variable for those after it; only what is
+needed later goes to memory. A block stands in the place of a load, behind a store, or alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tinyedge.kernels.spec import Operand
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a map's input comes from: a variable of the block, or an operand, walked by ``axes``.
+
+    Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
+    stride, which is "0" or "1" where it is that.
+    """
+
+    name: str
+    variable: str | None = None
+    operand: str = ""
+    axes: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a map's output goes: a variable.
+
+    If ``adds`` (a C condition, or 1), it is added to ``before``, a variable; or if there is none to what ``operand``
+    holds.
+    """
+
+    text: str
+    variable: str
+    adds: str = ""
+    before: str = ""
+    operand: str = ""
+
+
+@dataclass(frozen=True)
+class MapText:
+    """One map of a block. Values, scalars and sizes: the name in the expressions, and the operand or number."""
+
+    sources: tuple[Source, ...]
+    values: tuple[tuple[str, str], ...]
+    sizes: tuple[tuple[str, int], ...]
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A block at a hook of a kernel: ``kind`` is load, store or run.
+
+    ``shift`` is added to the hook's index. ``result`` is the variable that a load gives, ``entry`` the one that a store
+    finds; if ``adds`` (a C condition, or 1), the store adds to what its hook's load gives. ``stores`` are the variables
+    that go to memory at the end, with their operands. ``operands`` is all that the block reads, writes or takes by
+    value.
+    """
+
+    kind: str
+    name: str
+    ctype: str
+    maps: tuple[MapText, ...]
+    operands: tuple[Operand, ...]
+    stores: tuple[tuple[str, str], ...] = ()
+    shift: int = 0
+    result: str | None = None
+    entry: str | None = None
+    adds: str = ""
+
+
+def position(axes: tuple[tuple[str, str, str], ...], index: str) -> str:
+    """Where the element of linear ``index`` lies, for an operand that is walked by ``axes``."""
+    terms = []
+    for number, (inner, size, stride) in enumerate(axes):
+        if stride == "0":
+            continue
+        term = f"({index})" if inner == "1" else f"({index}) / {inner}"
+        if number:
+            term = f"({term}) % {size}"
+        terms.append(f"({term})" if stride == "1" else f"({term}) * {stride}")
+    return " + ".join(terms) or "0"
+
+
+def _load(source: Source, width: int, real: str) -> str:
+    name, axes = source.operand, source.axes
+    at = position(axes, "i")
+    if width == 1:
+        return f"{name}[{at}]"
+    vector = f"{real}{width}"
+    if all(stride == "0" for _, _, stride in axes):
+        return f"({vector})({name}[0])"
+    if len(axes) == 1 and axes[0][2] == "1":
+        return f"vload{width}(0, {name} + i)"
+    lanes = ", ".join(f"{name}[{position(axes, f'i + {k}')}]" for k in range(width))
+    _, run, stride = axes[-1]
+    if stride not in ("0", "1"):
+        return f"({vector})({lanes})"
+    # The lanes of most vectors lie in one run, which is one number, or side by side.
+    whole = f"({vector})({name}[{at}])" if stride == "0" else f"vload{width}(0, {name} + {at})"
+    return f"(i % {run} + {width} <= {run} ? {whole} : ({vector})({lanes}))"
+
+
+def _body(hook: Hook, width: int) -> list[str]:
+    real = hook.ctype
+    vector = real if width == 1 else f"{real}{width}"
+
+    def read(operand: str) -> str:
+        return f"{operand}[i]" if width == 1 else f"vload{width}(0, {operand} + i)"
+
+    lines = []
+    for map_text in hook.maps:
+        lines += [f"    {vector} {target.variable};" for target in map_text.targets]
+        lines.append("    {")
+        for source in map_text.sources:
+            lines.append(f"        const {vector} {source.name} = {source.variable or _load(source, width, real)};")
+        lines += [f"        const {vector} {name} = ({vector}){operand};" for name, operand in map_text.values]
+        lines += [f"        const int {name} = {number};" for name, number in map_text.sizes]
+        for target in map_text.targets:
+            text = re.sub(r"\bWHERE\b", f"WHERE{width}", target.text)
+            lines.append(f"        {target.variable} = ({text});")
+        lines.append("    }")
+        for target in map_text.targets:
+            if target.adds:
+                lines.append(f"    if ({target.adds}) {target.variable} += {target.before or read(target.operand)};")
+    for variable, operand in hook.stores:
+        if width == 1:
+            lines.append(f"    {operand}[i] = {variable};")
+        else:
+            lines.append(f"    vstore{width}({variable}, 0, {operand} + i);")
+    return lines
+
+
+def _parameters(operands: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
+    """The parameters of a block's function, and what the kernel passes."""
+    declared, passed = [], []
+    for operand in operands:
+        if operand.kind in ("value", "scalar", "size"):
+            declared.append(f"const {operand.ctype} {operand.name}")
+        else:
+            qualifier = "const " if operand.kind == "read" else ""
+            declared.append(f"__global {qualifier}{operand.ctype}* {operand.name}")
+        passed.append(operand.name)
+        if operand.kind == "accumulate":
+            declared.append(f"const int accumulate_{operand.name}")
+            passed.append(f"accumulate_{operand.name}")
+    return declared, passed
+
+
+def functions(hook: Hook, function: str, width: int) -> tuple[list[str], dict[str, str]]:
+    """The C functions of a block, for one element and for a vector of ``width``; the macros that call them."""
+    lines: list[str] = []
+    macros: dict[str, str] = {}
+    declared, passed = _parameters(hook.operands)
+    for lanes in (1, width) if width > 1 else (1,):
+        letter = "W" if lanes > 1 else ""
+        vector = hook.ctype if lanes == 1 else f"{hook.ctype}{lanes}"
+        choice = "((c) ? (a) : (b))" if lanes == 1 else f"select(({vector})(b), ({vector})(a), (c))"
+        name = f"{function}_{hook.kind}{letter}_{hook.name}"
+        parameters = ["const int i", *((f"const {vector} {hook.entry}",) if hook.entry else ()), *declared]
+        lines += [
+            f"#define WHERE{lanes}(c, a, b) {choice}",
+            f"static {vector if hook.result else 'void'} {name}({', '.join(parameters)}) {{",
+            *_body(hook, lanes),
+            *((f"    return {hook.result};",) if hook.result else ()),
+            "}",
+            f"#undef WHERE{lanes}",
+        ]
+        value = f"({hook.adds} ? LOAD{letter}_{hook.name}(i) + (v) : (v))" if hook.adds else "v"
+        index = f"(i) + {hook.shift}" if hook.shift else "i"
+        given = ", ".join([index, *((value,) if hook.entry else ()), *passed])
+        macros[f"{hook.kind.upper()}{letter}_{hook.name}({'i, v' if hook.entry else 'i'})"] = f"{name}({given})"
+    return lines, macros
