@@ -4,6 +4,7 @@ TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable
 TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
+TINYEDGE_TUNE      ``must``: an error where a GPU's product was not tuned; unset: what was tuned is used
 TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
@@ -41,6 +42,11 @@ def keeps_binaries() -> bool:
 def compile_mode() -> str:
     """What ``te.compile`` shall do: "0", "1" or "check"."""
     return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
+
+
+def tune_mode() -> str:
+    """How what was tuned is used: "must" or ""."""
+    return os.environ.get("TINYEDGE_TUNE", "").strip().lower()
 
 
 def fuses() -> bool:

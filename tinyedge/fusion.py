@@ -97,10 +97,12 @@ class Kernel:
     ``at`` is its place in the recording. A backend without kernels has one for each step, whose spec is None.
     """
 
-    def __init__(self, at: int, step: Step, spec: KernelSpec | None) -> None:
+    def __init__(self, at: int, step: Step, spec: KernelSpec | None, earlier: Collection[str] = ()) -> None:
         self.at = at
         self.step = step
         self.spec = spec
+        # What an earlier kernel of the step wrote is only read here, and must be there.
+        self.hooked = set() if spec is None else set(spec.hooked).difference(earlier)
         self.loads: dict[str, Block] = {}
         self.stores: dict[str, Block] = {}
         self.run: Block | None = None
@@ -181,8 +183,10 @@ def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
     kernels: list[Kernel] = []
     for step in steps:
+        written: set[str] = set()
         for spec in [None] if device is None else step.kernels(device):
-            kernels.append(Kernel(len(kernels), step, spec))
+            kernels.append(Kernel(len(kernels), step, spec, written))
+            written.update(() if spec is None else set(step.writes).intersection(spec.buffers))
     return kernels
 
 
@@ -356,7 +360,7 @@ class _Fusion:
             uses = [hooked for hooked, where in target.names() if where == place]
             if (
                 len(uses) == 1
-                and uses[0] in target.spec.hooked
+                and uses[0] in target.hooked
                 and uses[0] in target.step.accumulate
                 and uses[0] not in target.loads
                 and _spot(target.step.slots[uses[0]]) == _spot(slot)
@@ -409,7 +413,7 @@ class _Fusion:
         if reader.spec is None:
             return False
         for name, where in reader.names():
-            if where == place and (name not in reader.spec.hooked or name in reader.step.writes):
+            if where == place and (name not in reader.hooked or name in reader.step.writes):
                 return False
         writes = self.touched[reader.at][1]
         if any(each.place(name) in writes for each, name in kernel.run.memory_reads()):
@@ -463,7 +467,7 @@ class _Fusion:
                 continue
             own = target.step.slots[name]
             fits = _spot(own) == _spot(slot) and own.numel == numel and own.contiguous and own.dtype is slot.dtype
-            if fits and name in target.spec.hooked and name not in target.stores:
+            if fits and name in target.hooked and name not in target.stores:
                 block = target.stores[name] = Block([], (target.step, name))
                 return block
         return None
@@ -489,6 +493,7 @@ class Drawn:
         self.baked = baked  # sizes are constants of the source, else arguments
         self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
         self.unstored = kernel.unstored
+        self.steps = kernel.steps()
         self.operands: list[Operand] = []
         self.arguments: dict[str, tuple[Step | None, Any]] = {}  # a step and a name in it; or None and a number
         self.hooks: list[Hook] = []

@@ -227,6 +227,7 @@ class _Prepared:
 class _Draft(NamedTuple):
     """A kernel before it is built: what it is rendered to, and its arguments with their types."""
 
+    title: str  # what it does, in words
     step: Step
     spec: KernelSpec
     source: Source
@@ -389,7 +390,9 @@ class OpenCLBackend(Backend):
             arguments.append(("fixed", None, self._table(spec)))
             types.append(None)
         source = render(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks), baked)
-        return _Draft(step, spec, source, arguments, types)
+        steps = [step] if drawn is None else drawn.steps
+        title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
+        return _Draft(title, step, spec, source, arguments, types)
 
     def _kernel(self, draft: _Draft) -> _Prepared:
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
@@ -430,11 +433,11 @@ class OpenCLBackend(Backend):
         except self.cl.Error as error:
             if len(drafts) > 1:  # each alone: then the message names the one that is refused
                 return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
-            step, spec, source, *_ = drafts[0]
+            spec, source = drafts[0].spec, drafts[0].source
             path = config.cache_folder() / f"failed-{source.function}.cl"
             path.write_text(text)
             raise KernelBuildError(
-                f"{step.op.name} ({step.direction})",
+                drafts[0].title,
                 f"kernel {spec.kernel} must build on {self.description}",
                 f"the compiler said:\n{error}\n(source kept in {path})",
                 "Please report this with the source and the device's name.",

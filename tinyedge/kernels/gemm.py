@@ -9,11 +9,12 @@ of a batch, in a weight gradient). Batches are given by tables, so that an opera
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid, round_up
+from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, round_up
+from tinyedge.kernels.tile import tile_kernels
 from tinyedge.shapes import Shape
 
 PANEL_BYTES = 8192
@@ -24,21 +25,6 @@ SUMS_BYTES = 6144
 
 ITEM_PRODUCTS = 131072
 """Products worth one work-item of a CPU: some microseconds."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """An operand: its slot's (or scratch's) name, and strides in elements."""
-
-    name: str
-    row: int
-    col: int
-    batch: Shape = ()
-    outer: int = 0
-
-    @property
-    def T(self) -> Matrix:
-        return Matrix(self.name, self.col, self.row, self.batch, self.outer)
 
 
 def gemm_kernels(
@@ -62,16 +48,15 @@ def gemm_kernels(
 
     ``scratch`` describes those of the operands that are no slots of the step.
     """
-    if device.is_cpu and b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1):
+    if not device.is_cpu:
+        return tile_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch)
+    if b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1):
         # C^T = B^T A^T reads A along its unit stride.
         flipped = {"col": "row", "row": "col"}[bias_axis]
         a, b, c, m, n, bias_axis = b.T, a.T, c.T, n, m, flipped
     entries = prod(batch)
     constants: dict[str, Any] = {}
-    if device.is_cpu:
-        variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
-    else:
-        variant, tile_m, tile_n, width = "gemm_tile", 32, 32, 1
+    variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
     across, down = -(-n // tile_n), -(-m // tile_m)
     panels = rows = 0
     if variant == "gemm_panels":
@@ -86,9 +71,8 @@ def gemm_kernels(
         panels = max(1, min(across * down * entries // wanted, worth, across))
         across = -(-across // panels)
     parts = 1
-    if variant in ("gemm_tile", "gemm_panels"):
-        shortest = 1024 if device.is_cpu else 256
-        parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // shortest, 64))
+    if variant == "gemm_panels":
+        parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
     if parts > 1 and outer > 1:
         parts = min(parts, outer)  # samples are dealt out whole
     sizes: dict[str, int] = {
@@ -109,8 +93,7 @@ def gemm_kernels(
         "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
     }  # fmt: skip
     groups = (across, down, entries * parts)
-    local = (1, 1, 1) if device.is_cpu else (8, 8, 1)
-    global_size = tuple(count * size for count, size in zip(groups, local, strict=True))
+    local = (1, 1, 1)
     extra = (bias,) if bias else ()
     flops = 2 * m * n * k * outer * entries
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
@@ -118,7 +101,7 @@ def gemm_kernels(
         buffers = (a.name, b.name, *extra, c.name)
         return [
             KernelSpec(
-                variant, "gemm.cl.jinja", buffers, global_size, local, sizes, {}, tables,
+                variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
                 flops=flops,
             )
@@ -126,27 +109,14 @@ def gemm_kernels(
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
     declared = (*scratch, partial)
     spread = {**sizes, "c_row": n, "c_col": 1}
-    packed = {**tables, "c_batch": _contiguous_batch(batch, m * n)}
+    packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
     first = KernelSpec(
-        variant, "gemm.cl.jinja", (a.name, b.name, partial.name), global_size, local, spread, {}, packed,
+        variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
         {**constants, "c": partial.name}, declared, loaded, flops=flops,
     )  # fmt: skip
-    join = KernelSpec(
-        "gemm_join", "gemm.cl.jinja", (partial.name, *extra, c.name), *grid(entries * m * n, device.group()),
-        {"m": m, "n": n, "parts": parts, "entries": entries, "batch_rank": len(batch), "c_row": c.row, "c_col": c.col},
-        {}, {name: tables[name] for name in ("batch_shape", "c_batch", "bias_batch")},
-        {"real": ctype, "a": partial.name, "c": c.name, "bias": bias, "bias_axis": bias_axis}, declared,
-        (*extra, c.name),
-    )  # fmt: skip
+    bias_table = tables["bias_batch"]
+    join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
     return [first, join]
-
-
-def _contiguous_batch(batch: Shape, entry: int) -> Shape:
-    strides, step = [], entry
-    for size in reversed(batch):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
 
 
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:

@@ -27,6 +27,7 @@ class Device:
     compute_units: int
     max_work_group: int
     local_bytes: int
+    tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
 
     @property
     def is_cpu(self) -> bool:
@@ -113,6 +114,11 @@ class Operand:
 def round_up(value: int, multiple: int) -> int:
     """The least multiple of ``multiple`` that is at least ``value``."""
     return -(-value // multiple) * multiple
+
+
+def power_of_two(value: int) -> int:
+    """The least power of two that is at least ``value``."""
+    return 1 << max(value - 1, 0).bit_length()
 
 
 def grid(count: int, group: int) -> tuple[tuple[int], tuple[int]]:

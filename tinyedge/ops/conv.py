@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
+from math import gcd, prod
 from random import Random
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy as np
 
 from tinyedge import shapes
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.kernels.gemm import Matrix, gemm_kernels
+from tinyedge.kernels.gemm import gemm_kernels
 from tinyedge.kernels.lower import reduce_kernels
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid, round_up
+from tinyedge.kernels.matrix import Matrix, Patches
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, power_of_two, round_up
+from tinyedge.kernels.tile import tile_kernels
 from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
 from tinyedge.tape import Step
@@ -196,6 +198,7 @@ class _Lowering:
         self.pointwise = (
             self.kh == self.kw == 1 and self.stride == (1, 1) and not any(self.padding)
         )  # the input is the matrix of its patches
+        self.looks_up = not device.is_cpu and not self.pointwise  # a GPU's patches are not laid out
         self.positions = self.oh * self.ow
         self.patch = self.cg * self.kh * self.kw
         self.pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
@@ -226,12 +229,18 @@ class _Lowering:
         if self.depthwise:
             buffers = ("x", "weight", *((bias,) if bias else ()), "y")
             return [self.depthwise_kernel("forward", buffers, self.n * self.o, self.oh, self.ow)]
+        batch, bias_batch = (self.n, self.groups), (0, self.og)
+        product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
+        if self.looks_up:
+            patches = self.patches("forward", "x", (self.c * self.h * self.w, self.cg * self.h * self.w))
+            return tile_kernels(
+                self.device, self.weight_matrix(), patches, self.output_matrix("y"), *product, flops=self.flops
+            )
         return [
             *self.unfold(),
             *gemm_kernels(
-                self.device, self.weight_matrix(), self.column_matrix("x"), self.output_matrix("y"),
-                self.og, self.positions, self.patch, ctype=self.ctype, batch=(self.n, self.groups),
-                bias=bias, bias_axis="row", bias_batch=(0, self.og), scratch=self.scratch(),
+                self.device, self.weight_matrix(), self.column_matrix("x"), self.output_matrix("y"), *product,
+                scratch=self.scratch(),
             ),
         ]  # fmt: skip
 
@@ -239,39 +248,54 @@ class _Lowering:
         if self.depthwise:
             buffers = ("dy", "weight", "dx")
             return [self.depthwise_kernel("input_gradient", buffers, self.n * self.c, self.h, self.w)]
+        if self.looks_up:
+            planes, plane = self.h * self.w, self.positions
+            return tile_kernels(
+                self.device,
+                Matrix("weight", self.kh * self.kw, self.patch, (0, self.og * self.patch)),
+                self.patches("input_gradient", "dy", (self.o * plane, self.og * plane)),
+                Matrix("dx", planes, 1, (self.c * planes, self.cg * planes)),
+                self.cg, planes, self.og, ctype=self.ctype, batch=(self.n, self.groups), flops=self.flops,
+            )  # fmt: skip
         product = gemm_kernels(
             self.device, self.weight_matrix().T, self.output_matrix("dy"), self.column_matrix("dx"),
             self.patch, self.positions, self.og, ctype=self.ctype, batch=(self.n, self.groups), scratch=self.scratch(),
         )  # fmt: skip
         if self.pointwise:
             return product
-        if self.device.is_cpu:
-            pixels = self.h * self.w * self.kh * self.kw
-            return [*product, self.whole_planes("fold_planes", ("columns", "dx"), self.n * self.c, pixels)]
-        count = self.n * self.c * self.h * self.w
-        fold = self.kernel("fold", ("columns", "dx"), *grid(count, self.device.group()))
-        return [*product, fold]
+        pixels = self.h * self.w * self.kh * self.kw
+        return [*product, self.whole_planes("fold_planes", ("columns", "dx"), self.n * self.c, pixels)]
 
     def weight_gradient(self) -> list[KernelSpec]:
         if self.depthwise:
             buffers = ("dy", "x", "dweight")
             found = self.planes_kernel("planes_weight_gradient", buffers, self.o, self.oh, self.ow)
-            lanes = self.device.group()
-            count = self.o * self.kh * self.kw
-            plain = self.kernel("depthwise_weight_gradient", buffers, (lanes * count,), (lanes,), lanes=lanes)
-            return [replace(found or plain, flops=self.flops)]
-        a, b = self.output_matrix("dy"), self.column_matrix("x").T
-        return [
-            *self.unfold(),
-            *gemm_kernels(
-                self.device,
-                Matrix("dy", a.row, a.col, (a.batch[1],), a.batch[0]),
-                Matrix(b.name, b.row, b.col, (b.batch[1],), b.batch[0]),
-                Matrix("dweight", self.patch, 1, (self.og * self.patch,)),
-                self.og, self.patch, self.positions, ctype=self.ctype, batch=(self.groups,), outer=self.n,
-                scratch=self.scratch(),
-            ),
-        ]  # fmt: skip
+            return [replace(found or self.shared_weight_gradient(buffers), flops=self.flops)]
+        dy = self.output_matrix("dy")
+        errors = Matrix("dy", dy.row, dy.col, dy.batch[1:], dy.batch[0])
+        result = Matrix("dweight", self.patch, 1, (self.og * self.patch,))
+        product = self.og, self.patch, self.positions, self.ctype, (self.groups,), self.n
+        if self.looks_up:
+            image = self.h * self.w
+            patches = self.patches("weight_gradient", "x", (self.cg * image,), self.c * image)
+            return tile_kernels(self.device, errors, patches, result, *product, flops=self.flops)
+        columns = self.column_matrix("x").T
+        taken = Matrix(columns.name, columns.row, columns.col, columns.batch[1:], columns.batch[0])
+        return [*self.unfold(), *gemm_kernels(self.device, errors, taken, result, *product, scratch=self.scratch())]
+
+    def patches(self, kind: str, name: str, batch: Shape, outer: int = 0) -> Patches:
+        """For the tile kernel: ``name`` is the image, at whose spots the taps of a filter begin."""
+        image, spots = ((self.h, self.w), (self.oh, self.ow))
+        if kind == "input_gradient":
+            image, spots = spots, image
+        every_y, every_x = (step // gcd(step, d) for step, d in zip(self.stride, self.dilation, strict=True))
+        sizes = {
+            "image_height": image[0], "image_width": image[1], "spots_height": spots[0], "spots_width": spots[1],
+            "kernel_height": self.kh, "kernel_width": self.kw, "stride_y": self.stride[0], "stride_x": self.stride[1],
+            "pad_y": self.padding[0], "pad_x": self.padding[2],
+            "dilation_y": self.dilation[0], "dilation_x": self.dilation[1], "every_y": every_y, "every_x": every_x,
+        }  # fmt: skip
+        return Patches(name, kind, sizes, batch, outer)
 
     def depthwise_kernel(
         self, direction: str, buffers: tuple[str, ...], planes: int, height: int, width: int
@@ -285,9 +309,33 @@ class _Lowering:
                 -(-(width + self.padding[2] % self.stride[1]) // self.stride[1]),
             )
         found = self.planes_kernel(f"planes_{direction}", buffers, planes, *tiled)
-        across = min(self.device.group(), round_up(width, 8))
-        size = (round_up(width, across), height, planes)
-        return replace(found or self.kernel(f"depthwise_{direction}", buffers, size, (across, 1, 1)), flops=self.flops)
+        if found is not None:
+            return replace(found, flops=self.flops)
+        # A group's items lie in a rectangle: their windows share most of what they read.
+        items = self.device.group()
+        down = min(items, power_of_two(height), max(4, items // power_of_two(width)))
+        local = (items // down, down, 1)
+        size = (round_up(width, local[0]), round_up(height, local[1]), planes)
+        return replace(self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local), flops=self.flops)
+
+    def shared_weight_gradient(self, buffers: tuple[str, ...]) -> KernelSpec:
+        """One group for each row of a filter: its items share the positions."""
+        most = max(self.device.group(), min(512, self.device.max_work_group))
+        room = self.device.local_bytes // 4 // (self.kw * (8 if self.ctype == "double" else 4))
+        lanes = self.device.group()
+        while lanes < most and 16 * lanes < self.n * self.positions:
+            lanes *= 2
+        while lanes > 1 and lanes > room:
+            lanes //= 2
+        groups = self.o * self.kh
+        return self.depthwise_on_gpu("depthwise_weight_gradient", buffers, (lanes * groups,), (lanes,), lanes=lanes)
+
+    def depthwise_on_gpu(
+        self, name: str, buffers: tuple[str, ...], global_size: Shape, local_size: Shape, **constants: Any
+    ) -> KernelSpec:
+        # Loops over a filter of known size are unrolled, and a division by a known stride is none.
+        known = {"taps_y": self.kh, "taps_x": self.kw, "step_y": self.stride[0], "step_x": self.stride[1]}
+        return self.kernel(name, buffers, global_size, local_size, **known, **constants)
 
     def planes_kernel(
         self, name: str, buffers: tuple[str, ...], planes: int, height: int, width: int
@@ -333,13 +381,8 @@ class _Lowering:
     def unfold(self) -> list[KernelSpec]:
         if self.pointwise:
             return []
-        if self.device.is_cpu:
-            planes = self.n * self.c * self.kh * self.kw
-            return [self.whole_planes("unfold_planes", ("x", "columns"), planes, self.positions)]
-        group = self.device.group()
-        across = min(group, round_up(self.positions, 8))
-        size = (round_up(self.positions, across), self.n * self.c * self.kh * self.kw)
-        return [self.kernel("unfold", ("x", "columns"), size, (across, 1))]
+        planes = self.n * self.c * self.kh * self.kw
+        return [self.whole_planes("unfold_planes", ("x", "columns"), planes, self.positions)]
 
     def whole_planes(self, name: str, buffers: tuple[str, ...], planes: int, pixels: int) -> KernelSpec:
         each = max(1, min(ITEM_PIXELS // max(pixels, 1), planes // (4 * self.device.compute_units)))

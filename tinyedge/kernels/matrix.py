@@ -1,0 +1,67 @@
+"""The operands of a matrix product, and the kernel that joins its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An operand: its slot's (or scratch's) name, and strides in elements."""
+
+    name: str
+    row: int
+    col: int
+    batch: Shape = ()
+    outer: int = 0
+
+    @property
+    def T(self) -> Matrix:
+        return Matrix(self.name, self.col, self.row, self.batch, self.outer)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """An image as the matrix of the patches that a convolution, or one of its gradients (``kind``), multiplies.
+
+    It is never laid out. ``sizes`` are the convolution's, as templates/tile.cl.jinja names them.
+    """
+
+    name: str
+    kind: str
+    sizes: Mapping[str, int]
+    batch: Shape = ()
+    outer: int = 0
+
+
+def join_kernel(
+    device: Device, partial: Scratch, c: Matrix, m: int, n: int, parts: int, ctype: str, batch: Shape, bias: str | None,
+    bias_axis: str, bias_batch: Shape, scratch: tuple[Scratch, ...],
+) -> KernelSpec:  # fmt: skip
+    """Adds up, in order, the ``parts`` into which k was split."""
+    entries = prod(batch)
+    constants: dict[str, Any] = {"real": ctype, "a": partial.name, "c": c.name, "bias": bias, "bias_axis": bias_axis}
+    slots = (*((bias,) if bias else ()), c.name)
+    return KernelSpec(
+        "gemm_join", "gemm.cl.jinja", (partial.name, *slots), *grid(entries * m * n, device.group()),
+        {"m": m, "n": n, "parts": parts, "entries": entries, "batch_rank": len(batch), "c_row": c.row, "c_col": c.col},
+        {}, {"batch_shape": batch, "c_batch": c.batch, "bias_batch": bias_batch}, constants, scratch, hooked=slots,
+    )  # fmt: skip
+
+
+def contiguous_batch(batch: Shape, entry: int) -> Shape:
+    """Strides of batch entries of ``entry`` elements that follow each other."""
+    strides, step = [], entry
+    for size in reversed(batch):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+__all__ = ["Matrix", "Patches", "contiguous_batch", "join_kernel"]

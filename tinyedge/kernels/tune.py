@@ -1,0 +1,81 @@
+"""The tiles that were measured to be best, remembered between runs: one file for each device and driver."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from tinyedge import config
+from tinyedge.errors import BackendError
+from tinyedge.kernels.tile import Product, Tile
+
+VERSION = 1
+
+
+class Required(dict[Product, Tile]):
+    """Choices of which none may be missing."""
+
+    def get(self, product: Product, default: Any = None) -> Tile:
+        if product not in self:
+            raise BackendError(
+                "TINYEDGE_TUNE=must", "every product must have been tuned on this device", f"{product} was not",
+                "Run `tinyedge tune MODEL`, or te.tune with a step of yours.",
+            )  # fmt: skip
+        return self[product]
+
+
+def remembered(device: str, driver: str) -> dict[Product, Tile]:
+    """What was measured on ``device`` before. A file that is damaged or of other kernels counts for nothing."""
+    path = _path(device, driver)
+    choices = _read(path) if path.exists() else {}
+    return Required(choices) if config.tune_mode() == "must" else choices
+
+
+def remember(device: str, driver: str, choices: Mapping[Product, Tile]) -> Path:
+    """Keep ``choices`` for later runs, beside what is remembered already; the file."""
+    path = _path(device, driver)
+    merged = {**(_read(path) if path.exists() else {}), **choices}
+    data = {
+        "version": VERSION,
+        "kernels": _kernels(),
+        "device": device,
+        "driver": driver,
+        "choices": [[astuple(product), astuple(tile)] for product, tile in merged.items()],
+    }
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(data))
+    draft.replace(path)  # whole or absent, also for who reads it now
+    return path
+
+
+def _path(device: str, driver: str) -> Path:
+    digest = hashlib.sha256(f"{device}\n{driver}".encode()).hexdigest()[:16]
+    return config.cache_folder() / "tune" / f"{digest}.json"
+
+
+def _kernels() -> str:
+    """Changes when the kernels do: then what was measured says nothing any more."""
+    return hashlib.sha256(Path(__file__).with_name("templates").joinpath("tile.cl.jinja").read_bytes()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[Product, Tile]:
+    try:
+        data = json.loads(path.read_text())
+        if (data["version"], data["kernels"]) != (VERSION, _kernels()):
+            warnings.warn(f"{path} was measured with other kernels and is not used; tune again", stacklevel=2)
+            return {}
+        # A tile is used only where it is among those that its product may have, so its numbers need no check here.
+        return {Product(*product): Tile(*tile) for product, tile in data["choices"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        warnings.warn(f"{path} is damaged and is not used ({error!r}); tune again", stacklevel=2)
+        return {}
+
+
+__all__ = ["Required", "remember", "remembered"]
