@@ -1,8 +1,9 @@
-"""The command line: ``tinyedge devices``, ``tinyedge --version``."""
+"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge --version``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
-from tinyedge.errors import BackendError
+from tinyedge.bench import command
+from tinyedge.errors import BackendError, TinyedgeError
+from tinyedge.report import table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,15 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="List every OpenCL device, whether a test kernel builds and runs there, and which one is used.",
     )
     listing.set_defaults(run=list_devices)
+    command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()
         return 0
-    status: int = parsed.run()
+    try:
+        status: int = parsed.run(parsed)
+    except TinyedgeError as error:
+        print(f"tinyedge: {error}", file=sys.stderr)
+        return 1
     return status
 
 
-def list_devices() -> int:
+def list_devices(options: argparse.Namespace) -> int:
     """Print what ``tinyedge devices`` shows. Finding nothing usable is an answer, so the status is 0."""
     vendors = config.opencl_vendors()  # before the search, which sets it where the user did not
     failure = None
@@ -52,7 +60,7 @@ def list_devices() -> int:
     rows.append(
         (("* " if default == "numpy" else "  ") + "numpy", "CPU", reference.description, "reference backend", "", "yes")
     )
-    print(_table(rows))
+    print(table(rows, left=range(6)))
 
     for entry in found:
         if entry.problem is not None:
@@ -65,7 +73,7 @@ def list_devices() -> int:
     if not any(entry.problem is None for entry in found):
         print(f"\nNo OpenCL device is usable. {REMEDIES}")
     print("\nDrivers that the OpenCL loader was told of:")
-    print(_table(_drivers(vendors)) or "  none")
+    print(table(_drivers(vendors), left=range(2)) or "  none")
     return 0
 
 
@@ -101,11 +109,6 @@ def _listed(path: Path, origin: str) -> list[tuple[str, ...]]:
         return [(f"  {path}", origin if path.exists() else f"{origin}: there is no such file")]
     files = sorted(path.glob("*.icd"))
     return [(f"  {file.read_text(errors='replace').strip()}", f"{origin} ({file})") for file in files]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 if __name__ == "__main__":
