@@ -53,7 +53,7 @@ def test_readme_on_programs(backend: Backend, tmp_path: Path, monkeypatch: pytes
         loss.backward()
         return loss
 
-    exec(python_block("README.md", 1), {"train_sample": train_sample, **inputs})
+    exec(python_block("README.md", 2), {"train_sample": train_sample, **inputs})
     assert "GFLOP/s" in capsys.readouterr().out
     assert (tmp_path / "plan.svg").exists()
 

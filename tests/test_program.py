@@ -389,3 +389,23 @@ def test_steps_without_use_are_dropped(backend: Backend) -> None:
     step(te.ones(3))
     assert [s.op.name for kernel in step.program.kernels for s in kernel.steps()] == ["add"]
     assert step(te.zeros(3)).tolist() == [1.0] * 3
+
+
+def test_values_from_the_host_stay_as_recorded(backend: Backend) -> None:
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        return x * te.tensor([1.0, 2.0, 3.0])
+
+    for _ in range(3):
+        np.testing.assert_array_equal(step(te.ones(3)).numpy(), [1, 2, 3])
+
+
+def test_values_from_the_host_cannot_be_changed_in_place(backend: Backend) -> None:
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        total = te.tensor([1.0, 2.0, 3.0])
+        total += x
+        return total
+
+    with pytest.raises(te.CaptureError, match="from the host"):
+        step(te.ones(3))

@@ -75,11 +75,17 @@ class Recording(Recorder):
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
         self.made: dict[int, _Made] = {}
         self._stand_ins: dict[int, Storage] = {}
+        self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
         self._random = default_generator.get_state()
 
+    def upload(self, storage: Storage) -> None:
+        self._constants.add(storage.number)
+
     def before(self, step: Step) -> None:
         for slot in step.written():
+            if slot.storage.number in self._constants:
+                self.forbid("a change in place", "the tensor's values came from the host, and would not come again")
             self._keep(slot.storage)
 
     def step(self, step: Step) -> None:
@@ -111,7 +117,12 @@ class Recording(Recorder):
         default_generator.set_state(self._random)
 
     def _is_inside(self, slot: Any) -> bool:
-        return isinstance(slot, Slot) and slot.storage.number > self.first_number
+        """Whether a replay makes it anew: it was made inside, and not from values of the host."""
+        return (
+            isinstance(slot, Slot)
+            and slot.storage.number > self.first_number
+            and slot.storage.number not in self._constants
+        )
 
     def _stand_in(self, slot: Slot) -> Slot:
         number = slot.storage.number

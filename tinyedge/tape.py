@@ -298,6 +298,9 @@ class Recorder:
     def step(self, step: Step) -> None:
         """``step`` was launched; its slots are still all there."""
 
+    def upload(self, storage: Storage) -> None:
+        """``storage`` was filled from the host."""
+
     def backward(self) -> None:
         """A walk back begins."""
 
@@ -362,6 +365,12 @@ def is_recording() -> bool:
 def is_rehearsal() -> bool:
     """Whether what runs in this thread is only told to a recorder."""
     return _mode.recorder is not None and not _mode.recorder.runs
+
+
+def uploaded(storage: Storage) -> None:
+    """Tell a recorder that ``storage`` was filled from the host."""
+    if _mode.recorder is not None:
+        _mode.recorder.upload(storage)
 
 
 def forbid_in_recording(call: str, reason: str) -> None:

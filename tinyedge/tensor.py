@@ -799,6 +799,7 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     slot = new_slot(backend, dtype, values.shape)
     if not tape.is_rehearsal():
         backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    tape.uploaded(slot.storage)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
 
