@@ -21,7 +21,7 @@ LAYERS = (
     ("plan",),
     ("tensor",),
     ("ops",),
-    ("nn", "program", "optim"),
+    ("nn", "program", "optim", "tuning"),
     ("models", "data", "convert", "federated"),
     ("cli",),
 )

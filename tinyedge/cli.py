@@ -1,4 +1,4 @@
-"""The command line: ``tinyedge devices``, ``tinyedge --version``."""
+"""The command line: ``tinyedge devices``, ``tinyedge tune``, ``tinyedge --version``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
-from tinyedge.errors import BackendError
+from tinyedge.errors import ArgumentError, BackendError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +23,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="list every device, whether it works, and which one is used",
         description="List every OpenCL device, whether a test kernel builds and runs there, and which one is used.",
     )
-    listing.set_defaults(run=list_devices)
+    listing.set_defaults(run=lambda parsed: list_devices())
+    tuning = commands.add_parser(
+        "tune",
+        help="measure what suits the GPU best for training a model, and remember it",
+        description="Measure which tiles suit the GPU best for a training step of MODEL at batch 1, and remember them.",
+    )
+    tuning.add_argument("model", metavar="MODEL", help="a model of tinyedge.models, such as mobilenet_v2")
+    tuning.add_argument("--input", default="1,3,224,224", help="the input's shape (default: %(default)s)")
+    tuning.set_defaults(run=lambda parsed: tune_model(parsed.model, parsed.input))
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()
         return 0
-    status: int = parsed.run()
+    status: int = parsed.run(parsed)
     return status
+
+
+def tune_model(name: str, shape: str) -> int:
+    """Measure what a training step of the model needs, on the default backend; print what was found."""
+    make = getattr(tinyedge.models, name, None)
+    if not callable(make):
+        known = [each for each in tinyedge.models.__all__ if each.islower()]
+        raise ArgumentError("tune", "a model of tinyedge.models", f"got {name!r}", f"One of {', '.join(known)}.")
+    model = make()
+    x = tinyedge.zeros(*map(int, shape.split(",")))
+
+    def step() -> None:
+        model(x).sum().backward()
+
+    choices = tinyedge.tune(step)
+    print(f"{len(choices)} products measured on {tinyedge.get_backend().description}")
+    for product, tile in choices.items():
+        print(f"  {product} {tile}")
+    return 0
 
 
 def list_devices() -> int:
