@@ -9,6 +9,7 @@ from typing import Any
 from tinyedge.backends import default_backend
 from tinyedge.backends.opencl import OpenCLBackend
 from tinyedge.errors import BackendError
+from tinyedge.kernels.spec import Device
 from tinyedge.kernels.tile import Product, Tile, tiles
 from tinyedge.kernels.tune import remember
 from tinyedge.tape import Recorder, Step, recording
@@ -44,6 +45,21 @@ class _Steps(Recorder):
             self.found[signature] = step.over(dict(step.slots))
 
 
+def steps_in(function: Callable[[], Any]) -> list[Step]:
+    """Call ``function``; one step of each kind that it takes."""
+    steps = _Steps()
+    with recording(steps):
+        function()
+    return list(steps.found.values())
+
+
+def products_in(step: Step, device: Device) -> list[Product]:
+    """The products for which ``step`` chooses a tile."""
+    asked = _Asked()
+    step.kernels(replace(device, tuned=asked))
+    return asked.products
+
+
 def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Product, Tile]:
     """Call ``function``; measure how the default backend's device best computes the products in it; remember that.
 
@@ -55,17 +71,12 @@ def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Produc
     backend = default_backend()
     if not isinstance(backend, OpenCLBackend) or backend.device.is_cpu:
         raise BackendError("tune", "the default backend must be an OpenCL GPU", f"it is {backend.description}")
-    device, before = replace(backend.device, tuned={}), backend.device.tuned
+    before = backend.device.tuned
     backend.use_tuned({})
     choices: dict[Product, Tile] = {}
     try:
-        steps = _Steps()
-        with recording(steps):
-            function(*args, **kwargs)
-        for step in steps.found.values():
-            asked = _Asked()
-            step.kernels(replace(device, tuned=asked))
-            for product in asked.products:
+        for step in steps_in(lambda: function(*args, **kwargs)):
+            for product in products_in(step, backend.device):
                 if product not in choices:
                     choices[product] = _fastest(backend, step, product)
     finally:
@@ -88,4 +99,4 @@ def _fastest(backend: OpenCLBackend, step: Step, product: Product) -> Tile:
     return best
 
 
-__all__ = ["tune"]
+__all__ = ["products_in", "steps_in", "tune"]
