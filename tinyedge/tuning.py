@@ -63,6 +63,8 @@ def products_in(step: Step, device: Device) -> list[Product]:
 def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Product, Tile]:
     """Call ``function``; measure how the default backend's device best computes the products in it; remember that.
 
+    What ``te.compile`` returned replays kernels that are chosen already: give the function that it was made of.
+
     Later lowerings, in this run and in others on the same device and driver, use what was measured. TINYEDGE_TUNE=must
     makes a product that was not measured an error.
 
