@@ -173,7 +173,10 @@ def assert_repeats(call: Call, backend: Backend) -> None:
 
 
 def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
-    """Recorded and replayed, the op gives the bits that it gives eagerly; after two calls, twice the gradients."""
+    """Recorded and replayed, the op gives what it gives eagerly; after two calls, twice the gradients.
+
+    But for rounding: what is fused rounds less often than what goes to memory in between.
+    """
     if hasattr(call.op, "draw"):
         return  # a replay draws new random numbers; test_program compares with eager draws
     run = Run(call, backend, some_needs(call))
@@ -187,11 +190,14 @@ def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
         other.outputs = ()
         return results
 
+    rtol, atol = call.op.rtol, call.op.atol
     other = Run(call, backend, some_needs(call))
     other.outputs = ()
     program = te.compile(again)
     for count in (1, 2):
         for got, value in zip(program(), expected, strict=True):
-            np.testing.assert_array_equal(got._values(), value.astype(got.dtype.numpy), err_msg=f"{call}, call {count}")
+            wanted = value.astype(got.dtype.numpy)
+            np.testing.assert_allclose(got._values(), wanted, rtol, atol, err_msg=f"{call}, call {count}")
         for name, gradient in other.gradients().items():
-            np.testing.assert_allclose(gradient, count * gradients[name], rtol=1e-6, err_msg=f"{call}, call {count}")
+            wanted = count * gradients[name]
+            np.testing.assert_allclose(gradient, wanted, rtol, count * atol, err_msg=f"{call}, call {count}")

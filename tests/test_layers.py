@@ -19,9 +19,9 @@ LAYERS = (
     ("fusion",),
     ("backends",),
     ("plan",),
-    ("tensor",),
+    ("tensor", "recompute"),
     ("ops",),
-    ("nn", "program", "optim", "tuning"),
+    ("nn", "program", "optim", "budget", "tuning"),
     ("models", "data", "convert", "federated"),
     ("cli",),
 )

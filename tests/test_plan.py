@@ -18,9 +18,8 @@ def recordings(draw: st.DrawFn) -> tuple[list[Action], dict[int, int]]:
     actions = []
     for number in range(count):
         earlier = st.sets(st.integers(0, number - 1), max_size=3) if number else st.just(set())
-        scratch = draw(st.dictionaries(st.sampled_from("ab"), st.integers(0, 5000), max_size=2))
         rewritten = draw(earlier) if draw(st.booleans()) else set()
-        actions.append(Action(frozenset(draw(earlier)), frozenset({number} | rewritten), scratch))
+        actions.append(Action(frozenset(draw(earlier)), frozenset({number} | rewritten)))
     temporary = {n: draw(st.integers(0, 5000)) for n in range(count) if draw(st.booleans())}
     return actions, temporary
 
@@ -29,10 +28,9 @@ def recordings(draw: st.DrawFn) -> tuple[list[Action], dict[int, int]]:
 def test_no_two_live_blocks_share_bytes(recording: tuple[list[Action], dict[int, int]]) -> None:
     actions, temporary = recording
     plan = make_plan(actions, temporary, ALIGNMENT)
-    live: dict[int, set[object]] = {}
+    live: dict[int, frozenset[object]] = {}
     for number in plan.kept:
-        used = (actions[number].reads | actions[number].writes) & set(temporary)
-        live[number] = {*used, *((number, name) for name in actions[number].scratch)}
+        live[number] = (actions[number].reads | actions[number].writes) & temporary.keys()
     for key, lifetime in plan.lifetimes.items():
         assert plan.offsets[key] % ALIGNMENT == 0
         assert plan.offsets[key] + lifetime.nbytes <= plan.arena_bytes

@@ -2,12 +2,14 @@
 
 from tinyedge import convert, data, errors, models, nn, ops, optim
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
+from tinyedge.budget import Fit, plan_for, rehearse
 from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
 from tinyedge.program import Program, compile
+from tinyedge.recompute import checkpoint, checkpoint_sequential
 from tinyedge.tensor import (
     Parameter,
     Tensor,
@@ -30,11 +32,14 @@ bool, int, long, float, double = bool_, int32, int64, float32, float64
 __all__ = [
     "Backend",
     "DType",
+    "Fit",
     "Parameter",
     "Program",
     "Tensor",
     "as_tensor",
     "bool_",
+    "checkpoint",
+    "checkpoint_sequential",
     "compile",
     "convert",
     "data",
@@ -56,6 +61,8 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "plan_for",
+    "rehearse",
     "save",
     "set_default_backend",
     "set_grad_enabled",

@@ -24,6 +24,9 @@ Place = int | tuple[int, str]
 Argument = tuple[Step, str]
 """A slot, or a number, of a step."""
 
+MOST_BESIDE = 6
+"""Kernels in one launch: each adds arguments, of which small devices take a kilobyte."""
+
 FEW_INPUTS = 3
 """A map of more inputs is not computed again at each place where it is loaded."""
 
@@ -97,14 +100,17 @@ class Kernel:
     ``at`` is its place in the recording. A backend without kernels has one for each step, whose spec is None.
     """
 
-    def __init__(self, at: int, step: Step, spec: KernelSpec | None) -> None:
+    def __init__(self, at: int, step: Step, spec: KernelSpec | None, earlier: Collection[str] = ()) -> None:
         self.at = at
         self.step = step
         self.spec = spec
+        # What an earlier kernel of the step wrote is only read here, and must be there.
+        self.hooked = set() if spec is None else set(spec.hooked).difference(earlier)
         self.loads: dict[str, Block] = {}
         self.stores: dict[str, Block] = {}
         self.run: Block | None = None
         self.unstored: set[Place] = set()  # what it computes and need not keep
+        self.beside: list[Kernel] = []  # what runs in the same launch
         if spec is not None and spec.pointwise is not None:
             each = Map(step, spec.pointwise, spec.scalars)
             if all(each.is_linear(name) for name in each.outputs):
@@ -115,6 +121,12 @@ class Kernel:
         """Whether nothing was inlined: it is as the op described it."""
         return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
 
+    @property
+    def items(self) -> int:
+        """Work-items in a group of its launch."""
+        assert self.spec is not None
+        return prod(self.spec.local_size)
+
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
 
@@ -123,6 +135,8 @@ class Kernel:
         found = {} if self.run else {id(self.step): self.step}
         for block in self.blocks():
             found.update({id(each.step): each.step for each in block.maps})
+        for other in self.beside:
+            found.update({id(step): step for step in other.steps()})
         return sorted(found.values(), key=lambda step: step.number)
 
     def names(self) -> Iterator[tuple[str, Place]]:
@@ -149,7 +163,7 @@ class Kernel:
             found |= {each.place(name) for each, name in block.memory_reads()}
             for each in block.maps:
                 found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
-        return found
+        return found.union(*(other.reads() for other in self.beside))
 
     def writes(self) -> set[Place]:
         found: set[Place] = {
@@ -157,7 +171,7 @@ class Kernel:
         }
         for block in (*self.stores.values(), *([self.run] if self.run else [])):
             found |= {each.place(name) for each in block.maps for name in each.outputs}
-        return found - self.unstored
+        return (found - self.unstored).union(*(other.writes() for other in self.beside))
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory, each counted once."""
@@ -170,15 +184,21 @@ class Kernel:
 
     def scratch(self) -> dict[Place, int]:
         """The bytes of each piece of scratch memory."""
-        return {} if self.spec is None else {(self.step.number, item.name): item.nbytes for item in self.spec.scratch}
+        found: dict[Place, int] = {}
+        for kernel in (self, *self.beside):
+            for item in () if kernel.spec is None else kernel.spec.scratch:
+                found[kernel.step.number, item.name] = item.nbytes
+        return found
 
 
 def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
     kernels: list[Kernel] = []
     for step in steps:
+        written: set[str] = set()
         for spec in [None] if device is None else step.kernels(device):
-            kernels.append(Kernel(len(kernels), step, spec))
+            kernels.append(Kernel(len(kernels), step, spec, written))
+            written.update(() if spec is None else set(step.writes).intersection(spec.buffers))
     return kernels
 
 
@@ -192,6 +212,32 @@ def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel
     fusion.inline_first_summands()
     fusion.drop_stores()
     return fusion.kernels()
+
+
+def place_beside(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The same work in fewer launches: what does not depend on each other, and has work-groups of one size, shares one.
+
+    In order, each kernel goes into the first launch that it may, after all that it needs; a weight's gradient so runs
+    beside the input's, or beside what comes later.
+    """
+    launches: list[Kernel] = []
+    read: dict[Place, int] = {}  # the last launch that does
+    written: dict[Place, int] = {}
+    for kernel in kernels:
+        reads, writes = kernel.reads(), kernel.writes()
+        earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
+        earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
+        for number in range(earliest, len(launches)):
+            launch = launches[number]
+            if len(launch.beside) + 1 < MOST_BESIDE and launch.items == kernel.items:
+                launch.beside.append(kernel)
+                break
+        else:
+            number = len(launches)
+            launches.append(kernel)
+        read.update({place: max(number, read.get(place, -1)) for place in reads})
+        written.update({place: max(number, written.get(place, -1)) for place in writes})
+    return launches
 
 
 class _Fusion:
@@ -352,7 +398,7 @@ class _Fusion:
             uses = [hooked for hooked, where in target.names() if where == place]
             if (
                 len(uses) == 1
-                and uses[0] in target.spec.hooked
+                and uses[0] in target.hooked
                 and uses[0] in target.step.accumulate
                 and uses[0] not in target.loads
                 and _spot(target.step.slots[uses[0]]) == _spot(slot)
@@ -405,7 +451,7 @@ class _Fusion:
         if reader.spec is None:
             return False
         for name, where in reader.names():
-            if where == place and (name not in reader.spec.hooked or name in reader.step.writes):
+            if where == place and (name not in reader.hooked or name in reader.step.writes):
                 return False
         writes = self.touched[reader.at][1]
         if any(each.place(name) in writes for each, name in kernel.run.memory_reads()):
@@ -459,7 +505,7 @@ class _Fusion:
                 continue
             own = target.step.slots[name]
             fits = _spot(own) == _spot(slot) and own.numel == numel and own.contiguous and own.dtype is slot.dtype
-            if fits and name in target.spec.hooked and name not in target.stores:
+            if fits and name in target.hooked and name not in target.stores:
                 block = target.stores[name] = Block([], (target.step, name))
                 return block
         return None
@@ -485,6 +531,7 @@ class Drawn:
         self.baked = baked  # sizes are constants of the source, else arguments
         self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
         self.unstored = kernel.unstored
+        self.steps = kernel.steps()
         self.operands: list[Operand] = []
         self.arguments: dict[str, tuple[Step | None, Any]] = {}  # a step and a name in it; or None and a number
         self.hooks: list[Hook] = []

@@ -67,7 +67,7 @@ def make_plan(actions: Sequence[Action], temporary: Mapping[Place, int], alignme
     last: dict[Place, int] = {}
     for number in kept:
         action = actions[number]
-        for touched in action.reads | action.writes:
+        for touched in sorted(action.reads | action.writes, key=_in_order):
             if touched in temporary:
                 first.setdefault(touched, number)
                 last[touched] = number
@@ -77,13 +77,18 @@ def make_plan(actions: Sequence[Action], temporary: Mapping[Place, int], alignme
     return Plan(kept, lifetimes, offsets, arena_bytes)
 
 
+def _in_order(touched: Place) -> tuple[int, str]:
+    return touched if isinstance(touched, tuple) else (touched, "")
+
+
 def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, int]:
     """An offset for each block: the largest first, each at the lowest place where it meets no other.
 
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
     """
-    order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first, str(key)))
+    # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
+    order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first))
     offsets: dict[Place, int] = {}
     for key in order:
         block = lifetimes[key]

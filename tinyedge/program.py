@@ -13,22 +13,24 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MethodType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tinyedge import config, fusion, tape
 from tinyedge.backends import Backend, default_backend
+from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
-from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
 from tinyedge.op import BACKWARD, Layout
 from tinyedge.ops.random import Dropout, default_generator
 from tinyedge.plan import Action, make_plan
-from tinyedge.tape import Recorder, Slot, Step, Storage, new_slot, write_into
+from tinyedge.shapes import Shape
+from tinyedge.tape import Recorder, Slot, Step, Storage, T, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
@@ -48,20 +50,80 @@ def _caller() -> str:
     return "an unknown line" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-class Recording(Recorder):
-    """The steps of one call, with all their slots, and the leaves that got gradients."""
+class _Made(NamedTuple):
+    """A storage that a recorded call made and wrote."""
 
-    def __init__(self, name: str) -> None:
+    storage: weakref.ref[Storage]
+    nbytes: int
+    op: str
+    shape: Shape
+
+
+class Recording(Recorder):
+    """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
+
+    Steps are kept over stand-ins for the storages made inside, so that these are let go as in any call. Unless it
+    ``runs``, the call is rehearsed: it allocates, launches and changes nothing.
+    """
+
+    def __init__(self, name: str, runs: bool = True) -> None:
         self.name = name
+        self.runs = runs
         self.first_number = tape.next_number()  # storages made inside have later ones
         self.steps: list[Step] = []
+        self.first_backward: int | None = None  # the number of the step with which the first walk back begins
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
+        self.made: dict[int, _Made] = {}
+        self._stand_ins: dict[int, Storage] = {}
+        self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
+        self._random = default_generator.get_state()
+
+    def before(self, step: Step) -> None:
+        for slot in step.written():
+            self._keep(slot.storage)
 
     def step(self, step: Step) -> None:
-        self.steps.append(step.over({**step.slots}))
+        for slot in step.written():
+            if self._is_inside(slot):
+                made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape)
+                self.made.setdefault(slot.storage.number, made)
+        slots = step.slots.items()
+        self.steps.append(step.over({name: self._stand_in(s) if self._is_inside(s) else s for name, s in slots}))
+
+    def backward(self) -> None:
+        if self.first_backward is None:
+            self.first_backward = len(self.steps)
 
     def leaf_gradient(self, leaf: Slot) -> None:
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
+        if leaf.grad is not None:
+            self._keep(leaf.grad.storage)
+
+    def undo(self) -> None:
+        """Leave everything as it was before the call."""
+        for storage, version, values in self._before.values():
+            if self.runs:
+                storage.backend.write(storage, values)
+            storage.version = version
+        for leaf, had_gradient in self.leaves.values():
+            if not had_gradient:
+                leaf.grad = None
+        default_generator.set_state(self._random)
+
+    def _is_inside(self, slot: Any) -> bool:
+        return isinstance(slot, Slot) and slot.storage.number > self.first_number
+
+    def _stand_in(self, slot: Slot) -> Slot:
+        number = slot.storage.number
+        if number not in self._stand_ins:
+            self._stand_ins[number] = Storage.over(slot.storage.backend, None)
+            self._stand_ins[number].number = number
+        return Slot(self._stand_ins[number], slot.dtype, slot.layout())
+
+    def _keep(self, storage: Storage) -> None:
+        """Copy to the host what is about to be changed outside, once: on the device there may be no room."""
+        if storage.number < self.first_number and storage.number not in self._before:
+            self._before[storage.number] = storage, storage.version, _bytes(storage) if self.runs else None
 
     def forbid(self, call: str, reason: str) -> None:
         raise CaptureError(
@@ -83,19 +145,19 @@ class _Leaf:
         self.first_write: tuple[Step, str] | None = None
 
 
-class _Place:
+class _Place(NamedTuple):
     """Where a result lies."""
 
-    def __init__(self, slot: Slot) -> None:
-        self.slot = slot
-        self.number = slot.storage.number
+    number: int
+    slot: Slot
 
 
 class Program:
     """Launches with their arguments bound, in order: what one call of a compiled function does.
 
     ``peak_bytes`` is the memory that a call needs beside what lives outside of it (parameters, gradients, arguments):
-    the arena, and the results, which are new tensors at every call.
+    the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which allocates
+    the arena and builds the kernels.
     """
 
     def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
@@ -106,28 +168,35 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        self._result = map_tensors(result, lambda tensor: _Place(tensor._slot.alias()))
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
         owned = {leaf.number for leaf in self._leaves}
-        inside = self._made_inside(recording, owned)
+        inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         movable = {*inside, *owned, *self._arguments}
-        self._storages = {number: Storage.over(self.backend, None) for number in movable}
-        temporary: dict[fusion.Place, int] = {
+        self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
+        self._result = map_tensors(
+            result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
+        )
+        self._temporary: dict[fusion.Place, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
         }
         steps = [self._own(step) for step in recording.steps]
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
-            kernels = fusion.fuse(kernels, temporary)
-        blocks = {**temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
+            kernels = fusion.fuse(kernels, self._temporary)
+            if self.backend.device is not None and not self.backend.device.is_cpu:
+                # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
+                kernels = fusion.place_beside(kernels)
+        blocks = {**self._temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
         actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
         self.plan = make_plan(actions, blocks, ALIGNMENT)
         self.kernels = [kernels[number] for number in self.plan.kept]
-        self._lowered = self.backend.lower_all(self.kernels, temporary)
+        walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
+        self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
+        self._lowered: list[Lowered] = []
         self._users: dict[int, list[int]] = defaultdict(list)  # the kernels that touch each movable storage
         self._takers: dict[int, list[int]] = defaultdict(list)  # the kernels that a step takes part in
         self._steps: dict[int, Step] = {}
@@ -143,7 +212,6 @@ class Program:
             if own.number in self._steps:
                 self._note_writes(old, own)
         self._random = [step for step in self._steps.values() if step.op is Dropout]
-        self._place(temporary)
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._stale = set(range(len(self.kernels)))
         self._launches: list[Any] = []
@@ -157,11 +225,23 @@ class Program:
     def peak_bytes(self) -> int:
         return self.plan.arena_bytes + sum(self._outputs.values())
 
+    @property
+    def gradient_bytes(self) -> int:
+        """The gradients that a call adds to, which live outside."""
+        return sum(leaf.slot.nbytes for leaf in self._leaves)
+
+    @property
+    def saved_bytes(self) -> int:
+        """The temporaries that wait for backward: written before its first step, and read after it."""
+        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self._temporary]
+        return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
+
     def __repr__(self) -> str:
         return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
     def explain(self) -> str:
         """A table of the launches in order, with what each was fused from, and a line on memory."""
+        self.prepare()
         rows = [f"{'launch':>6}  {'kernel':40} {'bytes':>10}  ops"]
         for number, (kernel, lowered) in enumerate(zip(self.kernels, self._lowered, strict=True)):
             ops = [step.op.name + ("'" if step.direction == BACKWARD else "") for step in kernel.steps()]
@@ -183,18 +263,42 @@ class Program:
 
     # Making it
 
-    def _made_inside(self, recording: Recording, owned: set[int]) -> dict[int, int]:
-        """The bytes of each storage that the call made and wrote, but for the gradients of leaves."""
-        written = (slot.storage for step in recording.steps for slot in step.written())
-        return {s.number: s.nbytes for s in written if s.number > recording.first_number and s.number not in owned}
+    def prepare(self) -> None:
+        """Build the kernels and allocate the arena, if that was not done yet.
+
+        Errors: OutOfMemoryError.
+        """
+        with self._lock:
+            if not self._lowered:
+                self.backend.trim()  # of an eager call before; the arena could use none of it
+                arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes))
+                self._lowered = self.backend.lower_all(self.kernels, self._temporary)
+                self._place(arena)
+
+    def _allocated(self, allocate: Callable[[], T]) -> T:
+        """What ``allocate`` gives; if there is no room for it, an error that says what for."""
+        try:
+            return allocate()
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"te.compile({self.name})",
+                f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
+                f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+                f"{self.peak_bytes - self.arena_bytes} for results",
+                f"{error.call}: {error.expected}, but {error.got}",
+                f"Nothing was changed. {error.remedy}",
+            ) from error
 
     def _own(self, step: Step) -> Step:
         """The step, with its movable slots on storages of the program."""
         slots = {}
         for name, slot in step.slots.items():
-            movable = self._storages.get(slot.storage.number) if isinstance(slot, Slot) else None
-            slots[name] = slot if movable is None else Slot(movable, slot.dtype, slot.layout())
+            slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
         return step.over(slots)
+
+    def _moved(self, slot: Slot) -> Slot:
+        """The same place, without history, on a storage of the program if it is movable."""
+        return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
 
     def _note_writes(self, old: Step, own: Step) -> None:
         for name in own.writes:
@@ -207,36 +311,42 @@ class Program:
             elif storage.number not in self._storages:
                 self._changed[storage.number] = storage
 
-    def _place(self, temporary: Mapping[fusion.Place, int]) -> None:
+    def _place(self, arena: Storage) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
         offsets = self.plan.offsets
-        self._arena = Storage(self.backend, self.plan.arena_bytes)
+        self._arena = arena
         self._scratch = {place: (self._arena.buffer, offset) for place, offset in offsets.items()}
         for step in self._steps.values():
             for slot in step.slots.values():
                 if isinstance(slot, Slot) and slot.storage.number in offsets:
                     slot.offset += offsets[slot.storage.number] // slot.dtype.itemsize
         for storage in self._storages.values():
-            if storage.number in temporary:
-                storage.buffer = self._arena.buffer
+            if storage.number in self._temporary:
+                storage.buffer = arena.buffer
 
     # A call
 
     def __call__(self, arguments: list[Tensor]) -> Any:
-        """Launch everything; the results as new tensors."""
+        """Launch everything; the results as new tensors.
+
+        Errors: OutOfMemoryError, before anything is changed.
+        """
+        self.prepare()
         with self._lock:
+            fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
+            absent = [leaf.slot for leaf in self._leaves if leaf.slot.grad is None]
+            made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
+            gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
             self._point_at_arguments(arguments)
-            fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._outputs.items()}
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
             for leaf in self._leaves:
-                self._point_at_gradient(leaf)
+                self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
             if self._random:
                 self._draw()
             if self._stale:
                 self._bind()
-            for launch in self._launches:
-                launch()
+            self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
             for leaf in self._leaves:
@@ -277,12 +387,13 @@ class Program:
                             view.offset += shift
                 self._stale.update(self._users[storage.number])
 
-    def _point_at_gradient(self, leaf: _Leaf) -> None:
-        adds = leaf.slot.grad is not None
-        if not adds:
-            leaf.slot.grad = new_slot(self.backend, leaf.slot.dtype, leaf.slot.shape)
+    def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
+        """Compute into the leaf's gradient, or into ``new`` if it has none."""
+        adds = new is None
+        if new is not None:
+            leaf.slot.grad = new
             if not leaf.stored_first:
-                write_into(NumberValue(0, leaf.slot.dtype), leaf.slot.grad)
+                write_into(NumberValue(0, leaf.slot.dtype), new)
         assert leaf.slot.grad is not None
         self._point(leaf.number, leaf.slot.grad.storage.buffer)
         if leaf.stored_first and leaf.first_write is not None:
@@ -306,7 +417,7 @@ class Program:
             self._lowered[position].bind(self._scratch)
         self._stale.clear()
         if not self._launches:
-            self._launches = [lowered.launcher() for lowered in self._lowered]
+            self._launches = [launch for lowered in self._lowered for launch in lowered.launchers()]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -369,7 +480,7 @@ def _module_kind(module: Module) -> tuple[Any, ...]:
         parts = _parts[module] = [(part, tuple(part._modules.values())) for part in module.modules()]
     kind: list[Any] = [id(module)]
     for part, _ in parts:
-        kind.append(part.training)
+        kind += (part.training, part.checkpointed)
         for tensor in (*part._parameters.values(), *part._buffers.values()):
             if tensor is not None:
                 slot = tensor._slot
@@ -421,7 +532,29 @@ class Compiled:
         if mode == "0" or tape.is_recording():
             return self.function(*args, **kwargs)
         arguments = list(tensors_in((args, kwargs)))
-        key = (
+        key = self._key(arguments, args, kwargs)
+        program = self.programs.get(key)
+        if program is None:
+            return self._record(key, arguments, args, kwargs)
+        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
+
+    def prepare(self, *args: Any, **kwargs: Any) -> Program:
+        """Make the program for such arguments without running anything: the first call is a replay too.
+
+        So not even that call takes more than ``program.peak_bytes``.
+
+        Errors: CaptureError as for a call; OutOfMemoryError.
+        """
+        arguments = list(tensors_in((args, kwargs)))
+        key = self._key(arguments, args, kwargs)
+        if key not in self.programs:
+            program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+            program.prepare()
+            self._add(key, program)
+        return self.programs[key]
+
+    def _key(self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (
             _kind(args),
             _kind(kwargs),
             tuple([_outside_kind(value) for value in self._surroundings()]),
@@ -429,43 +562,52 @@ class Compiled:
             default_backend().name,
             _sharing(arguments),
         )
-        program = self.programs.get(key)
-        if program is None:
-            return self._record(key, arguments, args, kwargs)
-        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
 
     def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = self.name
-        recording = Recording(name)
-        with tape.recording(recording):
-            result = self.function(*args, **kwargs)
-        program = Program(recording, arguments, result)
-        result = map_tensors(result, lambda tensor: tensor.detach())
+        program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
+        self._add(key, program)
+        return result
+
+    def recorded(
+        self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Program, Any]:
+        """The program of a call, and what the call returned, without history."""
+        try:
+            with tape.recording(recording):
+                result = self.function(*args, **kwargs)
+            program = Program(recording, arguments, result)
+            result = map_tensors(result, lambda tensor: tensor.detach())
+            self._require_dropped(recording, program, result)
+            if recording.runs:
+                program.prepare()
+        except BaseException:
+            recording.undo()
+            raise
+        if not recording.runs:
+            recording.undo()
+        return program, result
+
+    def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
+        """Raise CaptureError if something that the call made is held, but is no result."""
         kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
         kept |= {leaf.number for leaf in program._leaves}
-        made = {
-            slot.storage.number: (weakref.ref(slot.storage), step.op.name, slot.shape)
-            for step in recording.steps
-            for slot in step.written()
-            if slot.storage.number > recording.first_number and slot.storage.number not in kept
-        }
-        del recording
-        for alive, op_name, shape in made.values():
-            if alive() is not None:
+        for number, made in recording.made.items():
+            if number not in kept and made.storage() is not None:
                 raise CaptureError(
-                    f"te.compile({name})",
+                    f"te.compile({self.name})",
                     "tensors made inside must be returned, or be dropped before it returns",
-                    f"one of shape {shape} (of {op_name}) is still held, and a replay would not renew it",
+                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not renew it",
                     "Return it, or keep a copy of what the function returned.",
                 )
+
+    def _add(self, key: Any, program: Program) -> None:
         self.programs[key] = program
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
-                f"te.compile({name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
+                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
                 "arguments changes from call to call. Pass numbers that change as tensors.",
-                stacklevel=3,
+                stacklevel=4,
             )
-        return result
 
     def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""

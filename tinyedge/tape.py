@@ -9,11 +9,12 @@ leads to a value is gathered from those edges.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyedge import shapes
 from tinyedge.dtypes import DType
@@ -24,6 +25,8 @@ from tinyedge.shapes import Shape
 if TYPE_CHECKING:
     from tinyedge.backends.base import Backend
     from tinyedge.kernels.spec import Device, KernelSpec
+
+T = TypeVar("T")
 
 MAX_ELEMENTS = 2**31 - 1
 """Kernels index with 32-bit ints: small devices are slow with longer ones."""
@@ -45,13 +48,15 @@ class Storage:
     def __init__(self, backend: Backend, nbytes: int) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
-        self.buffer = backend.allocate(nbytes)
+        self.buffer: Any = None
+        if not is_rehearsal():
+            self.buffer = backend.allocate(nbytes)
+            backend.memory.add(nbytes)
         self.nbytes = nbytes
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
-        backend.memory.add(nbytes)
 
     @classmethod
     def over(cls, backend: Backend, buffer: Any) -> Storage:
@@ -62,7 +67,7 @@ class Storage:
         return self
 
     def __del__(self) -> None:
-        if self.nbytes:
+        if self.nbytes and self.buffer is not None:
             self.backend.memory.remove(self.nbytes)
             self.backend.release(self.buffer, self.nbytes)
 
@@ -146,6 +151,7 @@ class Value:
 
 
 Read = Slot | Value | None
+Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version that it had
 Edge = tuple["Step | None", int, "Slot | None"]  # the step and output that made an input; or the leaf itself
 
 
@@ -193,7 +199,7 @@ class Step:
         self.accumulate = accumulate
         self.number = next(_serial)
         self.edges: tuple[Edge | None, ...] = ()
-        self.saved: dict[str, tuple[Slot | Value | None, int]] | None = None
+        self.saved: Saved | Postponed | None = None
         self.input_specs: tuple[Spec | None, ...] = ()
         self.output_specs: tuple[Spec, ...] = ()
 
@@ -245,10 +251,14 @@ class Step:
 
     def run(self) -> None:
         """Prepare and launch; then tell whoever records."""
-        for launch in self.backend.prepare(self):
-            launch()
-        if _mode.recorder is not None:
-            _mode.recorder.step(self)
+        recorder = _mode.recorder
+        if recorder is not None:
+            recorder.before(self)
+        if recorder is None or recorder.runs:
+            backend = self.backend
+            backend.launch(backend.prepare(self))
+        if recorder is not None:
+            recorder.step(self)
 
 
 class Tape:
@@ -281,10 +291,21 @@ class Tape:
 
 
 class Recorder:
-    """Who is told what runs in this thread, while it is set by ``recording``."""
+    """Who is told what runs in this thread, while it is set by ``recording``.
+
+    Unless it ``runs``, this is a rehearsal: nothing is allocated, nothing launched, and no value is there.
+    """
+
+    runs = True
+
+    def before(self, step: Step) -> None:
+        """``step`` is about to be launched."""
 
     def step(self, step: Step) -> None:
         """``step`` was launched; its slots are still all there."""
+
+    def backward(self) -> None:
+        """A walk back begins."""
 
     def leaf_gradient(self, leaf: Slot) -> None:
         """``leaf.grad`` has got memory, or is about to be added to."""
@@ -293,9 +314,36 @@ class Recorder:
         """Something is about to happen that a replay would not do again."""
 
 
+class Postponed:
+    """In the place of what a step saved: it will be there when backward asks for it."""
+
+    def values(self) -> Saved:
+        """What the step would have saved."""
+        raise NotImplementedError
+
+
+class Region:
+    """A part of a forward pass that has a say in what happens inside, while it is set by ``within``."""
+
+    def read(self, storage: Storage) -> None:
+        """An op is called with what lies in ``storage``."""
+
+    def linked(self, step: Step) -> None:
+        """``step`` has got its edges, and what it saved."""
+
+    def once(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns, or returned when the same was computed before."""
+        return make()
+
+    def may_change(self, storage: Storage) -> bool:
+        """Whether ``storage`` may be changed in place; if not, the change is left out."""
+        return True
+
+
 class _Mode(threading.local):
     grad_enabled = True
     recorder: Recorder | None = None
+    regions: tuple[Region, ...] = ()  # the innermost last
 
 
 _mode = _Mode()
@@ -317,10 +365,43 @@ def is_recording() -> bool:
     return _mode.recorder is not None
 
 
+def is_rehearsal() -> bool:
+    """Whether what runs in this thread is only told to a recorder."""
+    return _mode.recorder is not None and not _mode.recorder.runs
+
+
 def forbid_in_recording(call: str, reason: str) -> None:
     """Let a recorder refuse ``call``, whose effect a replay would not repeat."""
     if _mode.recorder is not None:
         _mode.recorder.forbid(call, reason)
+
+
+@contextmanager
+def within(*regions: Region) -> Iterator[None]:
+    """Let these, the innermost last, and no others be the regions of what runs in this thread."""
+    before = _mode.regions
+    _mode.regions = regions
+    try:
+        yield
+    finally:
+        _mode.regions = before
+
+
+def regions() -> tuple[Region, ...]:
+    """The regions of what runs in this thread, the innermost last."""
+    return _mode.regions
+
+
+def once(make: Callable[[], T]) -> T:
+    """What ``make`` returns, random numbers for instance; the same again where a forward pass is computed again."""
+    for region in _mode.regions:
+        make = partial(region.once, make)
+    return make()
+
+
+def may_change(storage: Storage) -> bool:
+    """Whether a change of ``storage`` in place is to be made: one that was made before is not made again."""
+    return all(region.may_change(storage) for region in _mode.regions)
 
 
 def is_grad_enabled() -> bool:
@@ -395,6 +476,10 @@ def record(
                         f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
                         "Take the view again after the change, or use the out-of-place form.",
                     )
+    for region in _mode.regions:
+        for read in reads:
+            if isinstance(read, Slot):
+                region.read(read.storage)
     tracked = tracked and _mode.grad_enabled and bool(op.differentiable)
     if op.is_view:
         source = reads[0]
@@ -412,10 +497,11 @@ def record(
     launch_step(step)
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
-        step.saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
+        saved: Saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
         for name in op.outputs:  # without its history, which is this step: a cycle would keep the memory
-            if step.saved.get(name, (None, 0))[0] is not None:
-                step.saved[name] = (slots[name].alias(), _version(slots[name]))
+            if saved.get(name, (None, 0))[0] is not None:
+                saved[name] = (slots[name].alias(), _version(slots[name]))
+        step.saved = saved
         step.slots = {}
         _link(step, reads, outs)
     return outs
@@ -445,7 +531,9 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
 
 def keep_saved(step: Step, storage: Storage) -> None:
     """Copy what ``step`` saved of ``storage``, which is about to be changed."""
-    saved = step.saved or {}
+    saved = step.saved
+    if not isinstance(saved, dict):
+        return
     for name, (slot, _) in saved.items():
         if isinstance(slot, Slot) and slot.storage is storage:
             saved[name] = (contiguous_copy(slot), 0)
@@ -465,6 +553,8 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
             out.requires_grad = True
             out.step = step
             out.index = index
+    for region in reversed(_mode.regions):
+        region.linked(step)
 
 
 def contiguous_copy(slot: Slot) -> Slot:
@@ -477,7 +567,7 @@ def contiguous_copy(slot: Slot) -> Slot:
 
 def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> None:
     """Copy ``source`` into ``target``, or add it there; any strides on both sides, ``source`` broadcasts."""
-    if target.numel == 0:
+    if target.numel == 0 or not may_change(target.storage):
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
@@ -545,8 +635,13 @@ class _Walk:
         write_into(slot, target, accumulate)
 
 
-def backward(root: Slot, gradient: Slot, retain_graph: bool = False) -> None:
-    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves."""
+def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
+    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones."""
+    if _mode.recorder is not None:
+        _mode.recorder.backward()
+    if gradient is None:
+        gradient = new_slot(root.storage.backend, root.dtype, root.shape)
+        write_into(Value(1.0, root.dtype), gradient)
     if root.step is None:
         root_edge: Edge = (None, 0, root)
         _Walk().deliver(root_edge, gradient, root.spec, owned=False)
@@ -596,8 +691,9 @@ def _run_backward(
 ) -> None:
     """Run the op's backward, its gradients stored or added where they belong."""
     op = step.op
-    assert step.saved is not None
-    for name, (saved, version) in step.saved.items():
+    kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
+    assert kept is not None
+    for name, (saved, version) in kept.items():
         if _version(saved) != version:
             raise AutogradError(
                 "backward",

@@ -233,8 +233,7 @@ class Tensor:
                     "backward", "without gradient= the tensor must hold one element", f"it has shape {self.shape}",
                     "Reduce it first, e.g. with .sum(), or pass gradient=.",
                 )  # fmt: skip
-            seed = new_slot(self.backend, slot.dtype, slot.shape)
-            write_into(Value(1.0, slot.dtype), seed)
+            seed = None
         else:
             if gradient.shape != self.shape:
                 raise ShapeError("backward", f"gradient must have the shape {self.shape}", f"it has {gradient.shape}")
@@ -261,6 +260,8 @@ class Tensor:
 
     def _values(self) -> npt.NDArray[Any]:
         slot = self._slot
+        if tape.is_rehearsal():
+            tape.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
         if not slot.contiguous:
             slot = tape.contiguous_copy(slot)
         values = slot.storage.backend.read(slot)
@@ -365,6 +366,13 @@ class Tensor:
             raise DtypeError(call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}")
         tracked = tape.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
+            if not tape.may_change(slot.storage):
+                raise AutogradError(
+                    call,
+                    "in te.checkpoint only tensors made inside may be changed in place while autograd records",
+                    f"got one of shape {slot.shape} from outside",
+                    "Do it out of place.",
+                )
             if slot.requires_grad and slot.is_leaf:
                 raise AutogradError(
                     call,
@@ -789,7 +797,8 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
                 "Keep such values in NumPy.",
             )
     slot = new_slot(backend, dtype, values.shape)
-    backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    if not tape.is_rehearsal():
+        backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
 

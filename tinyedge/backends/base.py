@@ -11,6 +11,12 @@ from tinyedge.dtypes import DType
 from tinyedge.fusion import Kernel, Place
 from tinyedge.tape import Slot, Step, Storage
 
+SMALLER = (
+    "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "
+    "model, use smaller inputs, or run under te.no_grad()."
+)
+"""What to do where memory does not suffice."""
+
 Launch = Callable[[], None]
 """A kernel with its arguments bound."""
 
@@ -41,7 +47,7 @@ class Lowered:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def launcher(self) -> Launch:
+    def launchers(self) -> list[Launch]:
         """What carries it out, with what was bound last."""
         raise NotImplementedError
 
@@ -73,6 +79,9 @@ class Backend:
     def release(self, buffer: Any, nbytes: int) -> None:
         """Called once when the last view of ``buffer`` is gone."""
 
+    def trim(self) -> None:
+        """Give back to the device what was released and is kept for reuse."""
+
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         """Fill ``storage`` with the bytes of a contiguous array."""
         raise NotImplementedError
@@ -84,6 +93,11 @@ class Backend:
     def prepare(self, step: Step) -> Sequence[Launch]:
         """The launches that carry out ``step``."""
         raise NotImplementedError
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Carry them out in order. Errors: OutOfMemoryError from a device that allocates when memory is first used."""
+        for launch in launches:
+            launch()
 
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         """Each kernel of a program, not shared with any other; ``temporary`` as for fusion."""

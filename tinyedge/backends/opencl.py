@@ -7,9 +7,11 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -17,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
-from tinyedge.kernels.render import Source, render
+from tinyedge.kernels.render import Part, Source, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered
@@ -200,7 +202,7 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
+    def bind(self, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
         """The values of the arguments; ``step`` is that of the call, for those that belong to no step of their own."""
         values: list[Any] = []
         for kind, owner, item in self.arguments:
@@ -208,6 +210,7 @@ class _Prepared:
                 values.append(item)
                 continue
             taken = owner or step
+            assert taken is not None
             if kind == "scratch":
                 name, itemsize = item
                 buffer, offset_bytes = scratch[taken.number, name]
@@ -233,11 +236,22 @@ class _Prepared:
 class _Draft(NamedTuple):
     """A kernel before it is built: what it is rendered to, and its arguments with their types."""
 
+    title: str  # what it does, in words
     step: Step
     spec: KernelSpec
+    parts: list[Part]
     source: Source
     arguments: list[Argument]
     types: list[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Of all arguments."""
+        return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
+
+    @property
+    def local_bytes(self) -> int:
+        return local_bytes(self.source.text)
 
 
 class OpenCLBackend(Backend):
@@ -271,6 +285,7 @@ class OpenCLBackend(Backend):
             tuned=remembered(entry.identity),
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
+        self.argument_bytes = int(entry.device.max_parameter_size)
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
@@ -295,29 +310,55 @@ class OpenCLBackend(Backend):
         try:
             return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
         except (self.cl.Error, MemoryError) as error:
-            raise self._out_of_memory(nbytes, error) from error
+            raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 
-    def _out_of_memory(self, nbytes: int, error: Exception) -> OutOfMemoryError:
+    def trim(self) -> None:
+        self.pool.free_held()
+
+    def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
+        device = self.entry.device
         return OutOfMemoryError(
             self.name,
-            f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
-            f"the device refused it ({error})",
-            "Use smaller inputs, freeze more of the model, or run under te.no_grad().",
+            f"{what} must fit beside {self.memory.allocated_bytes} bytes in use",
+            f"the device refused it ({error}); it says that it has {device.global_mem_size} bytes, "
+            f"at most {device.max_mem_alloc_size} for one allocation",
+            SMALLER,
         )
+
+    def _refused_use(self, error: Exception) -> OutOfMemoryError:
+        return self._out_of_memory("memory that is used for the first time", error)
+
+    @contextmanager
+    def _memory_in_use(self) -> Iterator[None]:
+        """Some devices allocate a buffer when it is first used, and fail only then."""
+        try:
+            yield
+        except self.cl.MemoryError as error:
+            raise self._refused_use(error) from error
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
-            self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
             offset = slot.offset * slot.dtype.itemsize
-            self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
+            with self._memory_in_use():
+                self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
         return result
 
     def finish(self) -> None:
-        self.queue.finish()
+        with self._memory_in_use():
+            self.queue.finish()
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        try:  # no context manager: this is in the way of every eager step
+            for launch in launches:
+                launch()
+        except self.cl.MemoryError as error:
+            raise self._refused_use(error) from error
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         key = step.signature()
@@ -362,8 +403,7 @@ class OpenCLBackend(Backend):
             self.finish()
             start = perf_counter()
             for _ in range(repeats):
-                for launch in launches:
-                    launch()
+                self.launch(launches)
             self.finish()
             if repeats == TIMED_LAUNCHES:
                 best = min(best, (perf_counter() - start) / repeats)
@@ -372,10 +412,40 @@ class OpenCLBackend(Backend):
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         drafts = []
         for kernel in kernels:
-            drawn = Drawn(kernel, temporary, self.device, self.bakes)
-            drafts.append(self._draft(kernel.step, drawn.spec, drawn.operands, drawn))
-        self._build(drafts)
-        return [_Lowered(draft.step, self._kernel(draft)) for draft in drafts]
+            parts = []
+            for part in (kernel, *kernel.beside):
+                drawn = Drawn(part, temporary, self.device, self.bakes)
+                parts.append(self._draft(part.step, drawn.spec, drawn.operands, drawn))
+            drafts.append(self._beside(parts))
+        self._build([draft for of_kernel in drafts for draft in of_kernel])
+        return [_Lowered([self._kernel(draft) for draft in of_kernel]) for of_kernel in drafts]
+
+    def _beside(self, parts: list[_Draft]) -> list[_Draft]:
+        """Launches of several parts each, as many as a launch can take."""
+        launches: list[list[_Draft]] = []
+        for part in parts:
+            if launches:
+                together = [*launches[-1], part]
+                local_bytes = sum(draft.local_bytes for draft in together)
+                if local_bytes <= self.device.local_bytes and sum(d.bytes for d in together) <= self.argument_bytes:
+                    launches[-1] = together
+                    continue
+            launches.append([part])
+        return [launch[0] if len(launch) == 1 else self._joined(launch) for launch in launches]
+
+    def _joined(self, parts: list[_Draft]) -> _Draft:
+        items = prod(parts[0].spec.local_size)
+        groups = sum(prod(part.spec.global_size) // items for part in parts)
+        spec = KernelSpec("beside", "", (), (groups * items,), (items,))
+        return _Draft(
+            " | ".join(part.title for part in parts),
+            parts[0].step,
+            spec,
+            [piece for part in parts for piece in part.parts],
+            render([piece for part in parts for piece in part.parts], self.bakes),
+            [argument for part in parts for argument in part.arguments],
+            [kind for part in parts for kind in part.types],
+        )
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
         """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
@@ -413,8 +483,10 @@ class OpenCLBackend(Backend):
         if spec.tables and not baked:
             arguments.append(("fixed", None, self._table(spec)))
             types.append(None)
-        source = render(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks), baked)
-        return _Draft(step, spec, source, arguments, types)
+        part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
+        steps = [step] if drawn is None else drawn.steps
+        title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
+        return _Draft(title, step, spec, [part], render([part], baked), arguments, types)
 
     def _kernel(self, draft: _Draft) -> _Prepared:
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
@@ -455,11 +527,11 @@ class OpenCLBackend(Backend):
         except self.cl.Error as error:
             if len(drafts) > 1:  # each alone: then the message names the one that is refused
                 return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
-            step, spec, source, *_ = drafts[0]
+            spec, source = drafts[0].spec, drafts[0].source
             path = config.cache_folder() / f"failed-{source.function}.cl"
             path.write_text(text)
             raise KernelBuildError(
-                f"{step.op.name} ({step.direction})",
+                drafts[0].title,
                 f"kernel {spec.kernel} must build on {self.description}",
                 f"the compiler said:\n{error}\n(source kept in {path})",
                 "Please report this with the source and the device's name.",
@@ -481,19 +553,18 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, step: Step, kernel: _Prepared) -> None:
-        self.step = step
-        self.kernel = kernel
+    def __init__(self, kernels: list[_Prepared]) -> None:
+        self.kernels = kernels
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        self.kernel.kernel.set_args(*self.kernel.bind(self.step, scratch))
+        for kernel in self.kernels:
+            kernel.kernel.set_args(*kernel.bind(None, scratch))
 
-    def launcher(self) -> Launch:
-        kernel = self.kernel
-        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
+    def launchers(self) -> list[Launch]:
+        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
 
     def describe(self) -> str:
-        return f"{self.kernel.name} {self.kernel.global_size} / {self.kernel.local_size}"
+        return "; ".join(f"{k.name} {k.global_size} / {k.local_size}" for k in self.kernels)
 
 
 class _Launch:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.backends.base import Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
+from tinyedge.errors import OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
@@ -24,8 +25,8 @@ class _Lowered(Lowered):
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
-    def launcher(self) -> Launch:
-        return lambda: self.backend._run(self.step)
+    def launchers(self) -> list[Launch]:
+        return [lambda: self.backend._run(self.step)]
 
     def describe(self) -> str:
         return f"numpy {self.step.op.name}.{self.step.direction}"
@@ -41,7 +42,15 @@ class ReferenceBackend(Backend):
         self.description = f"NumPy {np.__version__} on {platform.machine()}"
 
     def allocate(self, nbytes: int) -> Array:
-        return np.empty(nbytes, np.uint8)
+        try:
+            return np.empty(nbytes, np.uint8)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                self.name,
+                f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
+                str(error),
+                SMALLER,
+            ) from error
 
     def write(self, storage: Storage, array: Array) -> None:
         storage.buffer[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

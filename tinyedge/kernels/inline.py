@@ -121,7 +121,7 @@ def _body(hook: Hook, width: int) -> list[str]:
         lines += [f"        const {vector} {name} = ({vector}){operand};" for name, operand in map_text.values]
         lines += [f"        const int {name} = {number};" for name, number in map_text.sizes]
         for target in map_text.targets:
-            text = re.sub(r"\bWHERE\b", f"WHERE{width}", target.text)
+            text = re.sub(r"\breal\b", real, re.sub(r"\bWHERE\b", f"WHERE{width}", target.text))
             lines.append(f"        {target.variable} = ({text});")
         lines.append("    }")
         for target in map_text.targets:

@@ -6,8 +6,8 @@ Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and las
         ... LOAD_x(i) ... STORE_y(i, value) ...
     {{ end() }}                  the closing brace; the hooks are undefined again
 
-Many kernels may stand in one program: a template undefines its macros, and names what else it defines after
-``function``, the kernel's unique name there. ``kernel`` is the name that picks a part of the template.
+Many kernels may stand in one program, and several in one kernel: a template undefines its macros, and defines no
+function of its own. ``kernel`` is the name that picks a part of the template.
 
 ``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
 the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
@@ -19,14 +19,18 @@ neighbours. A kernel that touches a buffer through these hooks alone names it in
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import jinja2
 
 from tinyedge.kernels.inline import Hook, functions
 from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
+from tinyedge.shapes import Shape
 
 _environment = jinja2.Environment(
     loader=jinja2.PackageLoader("tinyedge", "kernels/templates"),
@@ -49,90 +53,237 @@ class Source:
         return "double" in self.text
 
 
-def render(
-    spec: KernelSpec, operands: tuple[Operand, ...], hooks: tuple[Hook, ...] = (), baked: bool = False
-) -> Source:
-    """The source of ``spec``'s kernel for operands of these types, with blocks at some of its hooks.
+class Part(NamedTuple):
+    """A kernel as it is rendered: operands of these types, with blocks at some of its hooks."""
 
-    Sizes and tables are arguments, or, baked, constants of the source.
-    """
-    return _render(
-        spec.template,
-        spec.kernel,
-        operands,
-        hooks,
-        tuple((name, value if baked else None) for name, value in spec.sizes.items()),
-        tuple(spec.scalars.items()),
-        tuple((name, table if baked else None) for name, table in spec.tables.items()),
-        tuple(spec.constants.items()),
-    )
+    spec: KernelSpec
+    operands: tuple[Operand, ...]
+    hooks: tuple[Hook, ...] = ()
 
 
 Sizes = tuple[tuple[str, int | None], ...]
 Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
+def render(parts: Sequence[Part], baked: bool = False) -> Source:
+    """The source of a kernel; of several parts, of one that does them all, each in work-groups of its own.
+
+    Sizes and tables are arguments, or, baked, constants of the source.
+    """
+    pieces = [
+        _piece(
+            part.spec.template,
+            part.spec.kernel,
+            str(number),
+            part.operands,
+            part.hooks,
+            tuple((name, value if baked else None) for name, value in part.spec.sizes.items()),
+            tuple(part.spec.scalars.items()),
+            tuple((name, table if baked else None) for name, table in part.spec.tables.items()),
+            tuple(part.spec.constants.items()),
+        )
+        for number, part in enumerate(parts)
+    ]
+    if len(parts) == 1:
+        kernel, text = parts[0].spec.kernel, _alone(pieces[0])
+    else:
+        kernel, text = "beside", _beside(pieces, [part.spec for part in parts])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Source(f"{kernel}_{digest}", text.replace(FUNCTION, f"{kernel}_{digest}"))
+
+
+FUNCTION = "{function}"
+"""Stands for a kernel's name in its text, of which the name is the digest."""
+
+BEGIN, END = "{begin}", "{end}"
+
+
+@dataclass
+class _Piece:
+    """A kernel's text in the pieces of which one is made."""
+
+    functions: list[str] = field(default_factory=list)  # what must stand outside of any function
+    macros: dict[str, str] = field(default_factory=dict)
+    attributes: str = ""
+    arguments: list[tuple[str, str]] = field(default_factory=list)  # types and names
+    variables: list[str] = field(default_factory=list)
+    before: str = ""  # the template's own macros
+    body: str = ""
+    after: str = ""
+
+    def undefined(self) -> list[str]:
+        names = dict.fromkeys(name.partition("(")[0] for name in self.macros)
+        return [f"#undef {name}" for name in names]
+
+
 @lru_cache(maxsize=4096)
-def _render(
+def _piece(
     template: str,
     kernel: str,
+    number: str,
     operands: tuple[Operand, ...],
     blocks: tuple[Hook, ...],
     sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
     tables: Tables,
     constants: tuple[tuple[str, Any], ...],
-) -> Source:
-    function = f"{kernel}_{{digest}}"  # of the text, which is not known yet
+) -> _Piece:
+    piece = _Piece()
     context = dict(constants)
     width = context.get("width", 1)
+
+    def begin(attributes: str = "") -> str:
+        piece.attributes = attributes
+        _fill(piece, f"{FUNCTION}_{number}", operands, blocks, sizes, scalars, tables, width, context.get("real", ""))
+        return BEGIN
+
     context.update(
         kernel=kernel,
-        function=function,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
-        begin=lambda attributes="": _begin(function, operands, blocks, sizes, scalars, tables, attributes, width),
-        end=lambda: _end(operands, blocks),
+        begin=begin,
+        end=lambda: END,
     )
     text = _environment.get_template(template).render(context)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Source(function.replace("{digest}", digest), text.replace("{digest}", digest))
+    piece.before, _, text = text.partition(BEGIN)
+    piece.body, _, piece.after = text.partition(END)
+    return piece
 
 
-def _begin(
+def _alone(piece: _Piece) -> str:
+    signature = ",\n    ".join(f"{ctype} {name}" for ctype, name in piece.arguments)
+    return "\n".join(
+        [
+            piece.before,
+            *piece.functions,
+            *(f"#define {name} {text}" for name, text in piece.macros.items()),
+            f"__kernel {piece.attributes}void {FUNCTION}(\n    {signature})\n{{",
+            *piece.variables,
+            piece.body,
+            "}",
+            *piece.undefined(),
+            piece.after,
+        ]
+    )
+
+
+_LOCAL_ARRAY = re.compile(r"^[ \t]*__local (\w+) (\w+)((?:\[[^\]\n]*\])+);[ \t]*$", re.MULTILINE)
+
+
+def local_bytes(text: str) -> int:
+    """Of the local arrays that a kernel's text declares."""
+    total = 0
+    for ctype, _, extents in _LOCAL_ARRAY.findall(text):
+        lanes = int(re.sub(r"\D", "", ctype) or 1)
+        itemsize = 8 if ctype.startswith("double") or (ctype == "real" and "#define real double" in text) else 4
+        total += lanes * itemsize * prod(int(extent) for extent in re.findall(r"\[\s*(\d+)\s*\]", extents))
+    return total
+
+
+def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
+    """One kernel of several: the first work-groups do the first piece, and so on. All have groups of one size.
+
+    Each piece sees its own names, and its own numbers from get_group_id and its kin.
+    """
+    items = prod(specs[0].local_size)
+    functions: list[str] = []
+    signature: list[str] = []
+    declared: list[str] = []
+    body: list[str] = []
+    first = 0
+    for number, (piece, spec) in enumerate(zip(pieces, specs, strict=True)):
+        counts = [total // size for total, size in zip(spec.global_size, spec.local_size, strict=True)]
+        functions += piece.functions
+        signature += [f"{ctype} p{number}_{name}" for ctype, name in piece.arguments]
+        macros = {**piece.macros, **_geometry(counts, spec.local_size, first)}
+        for ctype, name, extents in _LOCAL_ARRAY.findall(piece.body):
+            real = re.sub(r"\breal\b", str(spec.constants.get("real")), ctype)
+            declared.append(f"    __local {real} p{number}_{name}{extents};")
+            macros[name] = f"p{number}_{name}"
+        first += prod(counts)
+        body += [
+            f"    {'} else ' if number else ''}if (group_ < {first}) {{",
+            piece.before,
+            *(f"#define {name} {text}" for name, text in macros.items()),
+            *(f"    {ctype} {name} = p{number}_{name};" for ctype, name in piece.arguments),
+            *piece.variables,
+            _LOCAL_ARRAY.sub("", piece.body),
+            *(f"#undef {name.partition('(')[0]}" for name in macros),
+            piece.after,
+        ]
+    arguments = ",\n    ".join(signature)
+    return "\n".join(
+        [
+            *functions,
+            f"__kernel __attribute__((reqd_work_group_size({items}, 1, 1))) void {FUNCTION}(\n    {arguments})\n{{",
+            *declared,
+            "    const int group_ = get_group_id(0), item_ = get_local_id(0);",
+            *body,
+            "    }",
+            "}",
+        ]
+    )
+
+
+def _geometry(counts: list[int], local_size: Shape, first: int) -> dict[str, str]:
+    """Macros that let a piece see its own launch in the one that it is a part of."""
+
+    def digit(value: str, sizes: Sequence[int]) -> str:
+        texts, inner = [], 1
+        for size in sizes:
+            texts.append("0" if size == 1 else f"({value}) / {inner} % {size}" if inner > 1 else f"({value}) % {size}")
+            inner *= size
+        return _by_axis(texts)
+
+    return {
+        "get_group_id(d)": digit(f"group_ - {first}" if first else "group_", counts),
+        "get_local_id(d)": digit("item_", local_size),
+        "get_local_size(d)": _by_axis([str(size) for size in local_size]),
+        "get_num_groups(d)": _by_axis([str(count) for count in counts]),
+        "get_global_size(d)": "(get_num_groups(d) * get_local_size(d))",
+        "get_global_id(d)": "(get_group_id(d) * get_local_size(d) + get_local_id(d))",
+    }
+
+
+def _by_axis(texts: Sequence[str]) -> str:
+    """A C expression that picks the text of axis ``d``."""
+    choices = "".join(f"(d) == {axis} ? {text} : " for axis, text in enumerate(texts[:-1]))
+    return f"({choices}{texts[-1]})"
+
+
+def _fill(
+    piece: _Piece,
     function: str,
     operands: tuple[Operand, ...],
     blocks: tuple[Hook, ...],
     sizes: Sizes,
     scalars: tuple[tuple[str, str], ...],
     tables: Tables,
-    attributes: str,
     width: int,
-) -> str:
-    hooks: dict[str, str] = {}  # a macro's name, and what stands for it
-    before: list[str] = []
-    arguments: list[str] = []
-    variables: list[str] = []
+    real: str,
+) -> None:
+    """Arguments, hooks and variables of a piece."""
+    hooks, arguments, variables = piece.macros, piece.arguments, piece.variables
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         if operand.kind == "value":
-            arguments.append(f"const {ctype} {name}_value")
+            arguments.append((f"const {ctype}", f"{name}_value"))
             variables.append(f"    const {ctype} {name} = {name}_value;")
             hooks[f"LOAD_{name}(i)"] = f"{name}_value"
             hooks[f"LOADW_{name}(i)"] = f"(({ctype}{width}){name}_value)"
         elif operand.kind in ("scalar", "size"):
-            arguments.append(f"const {ctype} {name}")
+            arguments.append((f"const {ctype}", name))
         elif operand.kind != "inlined":
             qualifier = "const " if operand.kind == "read" else ""
-            arguments.append(f"__global {qualifier}{ctype}* {name}_base")
-            arguments.append(f"const int {name}_offset")
+            arguments.append((f"__global {qualifier}{ctype}*", f"{name}_base"))
+            arguments.append(("const int", f"{name}_offset"))
             variables.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
             hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
             hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
             flag = "0"
             if operand.kind == "accumulate":
                 flag = f"accumulate_{name}"
-                arguments.append(f"const int {flag}")
+                arguments.append(("const int", flag))
             if operand.kind != "read":
                 value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
                 vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
@@ -141,28 +292,19 @@ def _begin(
                 hooks[f"ACCUMULATES_{name}"] = flag
     for block in blocks:
         lines, macros = functions(block, function, width)
-        before += lines
+        piece.functions += lines
         hooks.update(macros)
     for name, size in sizes:
         if size is None:
-            arguments.append(f"const int {name}")
+            arguments.append(("const int", name))
         else:
             variables.append(f"    const int {name} = {size};")
-    arguments += [f"const {ctype} {name}" for name, ctype in scalars]
+    arguments += [(f"const {real if ctype == 'real' else ctype}", name) for name, ctype in scalars]
     if any(table is None for _, table in tables):
-        arguments.append("__constant int* tables")
+        arguments.append(("__constant int*", "tables"))
     for position, (name, table) in enumerate(tables):
         if table is None:
             variables.append(f"    __constant int* {name} = tables + {MAX_RANK * position};")
         else:
-            before.append(f"__constant int {function}_{name}[] = {{{', '.join(map(str, table or (0,)))}}};")
+            piece.functions.append(f"__constant int {function}_{name}[] = {{{', '.join(map(str, table or (0,)))}}};")
             variables.append(f"    __constant int* {name} = {function}_{name};")
-    before += [f"#define {name} {text}" for name, text in hooks.items()]
-    signature = ",\n    ".join(arguments)
-    return "\n".join([*before, f"__kernel {attributes}void {function}(\n    {signature})\n{{", *variables])
-
-
-def _end(operands: tuple[Operand, ...], blocks: tuple[Hook, ...]) -> str:
-    names = [operand.name for operand in operands] + [block.name for block in blocks]
-    hooks = ("LOAD", "LOADW", "STORE", "STOREW", "ACCUMULATES", "RUN", "RUNW")
-    return "\n".join(["}", *(f"#undef {hook}_{name}" for name in dict.fromkeys(names) for hook in hooks)])

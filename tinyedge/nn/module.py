@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
+from tinyedge.recompute import checkpoint
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, no_grad
 
 M = TypeVar("M", bound="Module")
@@ -60,6 +62,7 @@ class Module:
     """
 
     training: bool
+    checkpointed: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -69,7 +72,14 @@ class Module:
 
     def __init__(self) -> None:
         self.__dict__.update(
-            training=True, _parameters={}, _buffers={}, _modules={}, _transient=set(), _pre_hooks={}, _hooks={}
+            training=True,
+            checkpointed=False,
+            _parameters={},
+            _buffers={},
+            _modules={},
+            _transient=set(),
+            _pre_hooks={},
+            _hooks={},
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -77,15 +87,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} needs a forward method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        forward = partial(checkpoint, self.forward) if self.checkpointed else self.forward
         if not self._pre_hooks and not self._hooks:
-            return self.forward(*args, **kwargs)
+            return forward(*args, **kwargs)
         for hook, with_kwargs in tuple(self._pre_hooks.values()):
             result = hook(self, args, kwargs) if with_kwargs else hook(self, args)
             if result is not None and with_kwargs:
                 args, kwargs = result
             elif result is not None:
                 args = result if isinstance(result, tuple) else (result,)
-        output = self.forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
         for hook, with_kwargs in tuple(self._hooks.values()):
             result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
             if result is not None:
@@ -363,6 +374,11 @@ class Module:
     def eval(self: M) -> M:
         """Evaluation mode, here and inside."""
         return self.train(False)
+
+    def checkpoint(self: M, enabled: bool = True) -> M:
+        """Compute ``forward`` under ``te.checkpoint``: again in backward, instead of saving what it needs there."""
+        self.checkpointed = enabled
+        return self
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
         """Say for every parameter whether ``backward`` shall compute its gradient."""

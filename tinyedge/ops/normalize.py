@@ -15,7 +15,7 @@ from tinyedge.kernels.lower import gradient_kernels, map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import FORWARD, Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step
+from tinyedge.tape import Slot, Step, may_change
 from tinyedge.tensor import Tensor, call, call_all, no_grad
 
 # Geometry
@@ -370,7 +370,7 @@ class RunningAverage(Elementwise):
 
 def _move(running: Tensor | None, new: Tensor, momentum: float, correction: float) -> None:
     """Move a running statistic in place, on its device and outside autograd."""
-    if running is None:
+    if running is None or not may_change(running._slot.storage):
         return
     slot = running._slot
     scalars = {"momentum": float(momentum), "correction": correction}

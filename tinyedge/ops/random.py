@@ -27,7 +27,7 @@ from tinyedge.kernels.spec import Device, KernelSpec, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step, forbid_in_recording
+from tinyedge.tape import Step, forbid_in_recording, once
 from tinyedge.tensor import Tensor, call, no_grad, tensor
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +104,7 @@ class Generator:
     def words(self, count: int) -> Words:
         """``count`` uniform 32-bit words, made on the host."""
         forbid_in_recording("drawing random numbers", "they come from the host, and a replay would use the same again")
-        seed, offset = self.draw()
+        seed, offset = once(self.draw)
         return philox(-(-count // 4), offset, seed).reshape(-1)[:count]
 
     def long_words(self, count: int) -> npt.NDArray[np.uint64]:
@@ -236,7 +236,7 @@ def dropout(
         result = input * 0
     else:
         # An exact integer comparison: no rounding can make two backends disagree about an element.
-        scalars = Dropout.draw(generator or default_generator)
+        scalars = once(lambda: Dropout.draw(generator or default_generator))
         scalars |= {"threshold": int(p * 2**32), "scale": 1.0 / (1.0 - p)}
         result = call(Dropout, input, scalars=scalars)
     return input._assign("dropout_", result) if inplace else result
