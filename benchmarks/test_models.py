@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from workloads import WORKLOADS, inference, training_step
 
-every_workload = pytest.mark.parametrize("name", WORKLOADS)
-compiled_or_not = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-
-
-@compiled_or_not
-@every_workload
-def test_training_step(benchmark: Any, name: str, compiled: bool) -> None:
-    benchmark.pedantic(training_step(WORKLOADS[name], compiled), rounds=10, warmup_rounds=2)
+from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
+from tinyedge.report import SAVED, blocks
 
 
-@compiled_or_not
-@every_workload
-def test_inference(benchmark: Any, name: str, compiled: bool) -> None:
-    benchmark.pedantic(inference(WORKLOADS[name], compiled), rounds=10, warmup_rounds=2)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("kind", [TRAINING, INFERENCE], ids=["training", "inference"])
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_model(benchmark: Any, name: str, kind: str, compiled: bool) -> None:
+    """Also the bytes: a program's peak and what it saves for backward; eagerly, the most that was alive at once."""
+    run = Run(WORKLOADS[name], kind, compiled)
+    run()
+    memory = run.backend.memory
+    memory.reset_peak()
+    before = memory.allocated_bytes
+    benchmark.pedantic(run, rounds=10, warmup_rounds=2)
+    benchmark.extra_info["peak_bytes"] = run.program.peak_bytes if compiled else memory.peak_bytes - before
+    if compiled:
+        saved = sum(block.nbytes for block in blocks(run.program) if block.kind == SAVED)
+        benchmark.extra_info["saved_bytes"] = saved

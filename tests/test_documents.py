@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import doctest
 import importlib
 import pkgutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -18,17 +20,16 @@ from tests import properties
 from tests.strategies import call_of
 from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.bench import command
 from tinyedge.op import functions, registry
 from tinyedge.ops import elementwise
 
 ROOT = Path(__file__).parents[1]
 
 
-def python_block(document: str) -> str:
-    """The first block of Python in ``document``."""
-    found = re.search(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    assert found
-    return found[1]
+def python_block(document: str, number: int = 0) -> str:
+    """A block of Python in ``document``."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)[number]
 
 
 def test_readme(opencl: Backend, tmp_path: Path) -> None:
@@ -38,6 +39,33 @@ def test_readme(opencl: Backend, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     predicted, expected = (list(map(int, part.split())) for part in re.findall(r"\[([\d\s]+)\]", done.stdout))
     assert sum(a == b for a, b in zip(predicted, expected, strict=True)) >= 6
+
+
+def test_readme_on_programs(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    model = nn.Linear(4, 3)
+    inputs = {"x": te.ones(2, 4), "y": te.tensor([1, 2])}
+
+    @te.compile
+    def train_sample(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    exec(python_block("README.md", 1), {"train_sample": train_sample, **inputs})
+    assert "GFLOP/s" in capsys.readouterr().out
+    assert (tmp_path / "plan.svg").exists()
+
+
+def test_readme_on_bench() -> None:
+    """The command line takes what the document shows."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    lines = re.findall(r"^tinyedge bench(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        parser.parse_args(line.split())
 
 
 def test_contributing(opencl: Backend, reference: Backend) -> None:

@@ -377,7 +377,7 @@ def test_explain(backend: Backend) -> None:
         _ = step.program
     step(te.ones(4))
     text = step.program.explain()
-    assert [name in text for name in ("mul", "relu", "arena: ")] == [True] * 3
+    assert [name in text for name in ("mul", "relu", "memory: arena ")] == [True] * 3
 
 
 def test_steps_without_use_are_dropped(backend: Backend) -> None:

@@ -1,8 +1,9 @@
-"""The command line: ``tinyedge devices``, ``tinyedge tune``, ``tinyedge --version``."""
+"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge tune``, ``tinyedge --version``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
-from tinyedge.errors import ArgumentError, BackendError
+from tinyedge.bench import command
+from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
+from tinyedge.report import table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="list every device, whether it works, and which one is used",
         description="List every OpenCL device, whether a test kernel builds and runs there, and which one is used.",
     )
-    listing.set_defaults(run=lambda parsed: list_devices())
+    listing.set_defaults(run=list_devices)
+    command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
     tuning = commands.add_parser(
         "tune",
         help="measure what suits the GPU best for training a model, and remember it",
@@ -31,23 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tuning.add_argument("model", metavar="MODEL", help="a model of tinyedge.models, such as mobilenet_v2")
     tuning.add_argument("--input", default="1,3,224,224", help="the input's shape (default: %(default)s)")
-    tuning.set_defaults(run=lambda parsed: tune_model(parsed.model, parsed.input))
+    tuning.set_defaults(run=tune_model)
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()
         return 0
-    status: int = parsed.run(parsed)
+    try:
+        status: int = parsed.run(parsed)
+    except TinyedgeError as error:
+        print(f"tinyedge: {error}", file=sys.stderr)
+        return 1
     return status
 
 
-def tune_model(name: str, shape: str) -> int:
+def tune_model(options: argparse.Namespace) -> int:
     """Measure what a training step of the model needs, on the default backend; print what was found."""
-    make = getattr(tinyedge.models, name, None)
+    make = getattr(tinyedge.models, options.model, None)
     if not callable(make):
         known = [each for each in tinyedge.models.__all__ if each.islower()]
-        raise ArgumentError("tune", "a model of tinyedge.models", f"got {name!r}", f"One of {', '.join(known)}.")
+        raise ArgumentError(
+            "tune", "a model of tinyedge.models", f"got {options.model!r}", f"One of {', '.join(known)}."
+        )
     model = make()
-    x = tinyedge.zeros(*map(int, shape.split(",")))
+    x = tinyedge.zeros(*map(int, options.input.split(",")))
 
     def step() -> None:
         model(x).sum().backward()
@@ -59,7 +69,7 @@ def tune_model(name: str, shape: str) -> int:
     return 0
 
 
-def list_devices() -> int:
+def list_devices(options: argparse.Namespace) -> int:
     """Print what ``tinyedge devices`` shows. Finding nothing usable is an answer, so the status is 0."""
     vendors = config.opencl_vendors()  # before the search, which sets it where the user did not
     failure = None
@@ -79,7 +89,7 @@ def list_devices() -> int:
     rows.append(
         (("* " if default == "numpy" else "  ") + "numpy", "CPU", reference.description, "reference backend", "", "yes")
     )
-    print(_table(rows))
+    print(table(rows, left=range(6)))
 
     for entry in found:
         if entry.problem is not None:
@@ -92,7 +102,7 @@ def list_devices() -> int:
     if not any(entry.problem is None for entry in found):
         print(f"\nNo OpenCL device is usable. {REMEDIES}")
     print("\nDrivers that the OpenCL loader was told of:")
-    print(_table(_drivers(vendors)) or "  none")
+    print(table(_drivers(vendors), left=range(2)) or "  none")
     return 0
 
 
@@ -128,11 +138,6 @@ def _listed(path: Path, origin: str) -> list[tuple[str, ...]]:
         return [(f"  {path}", origin if path.exists() else f"{origin}: there is no such file")]
     files = sorted(path.glob("*.icd"))
     return [(f"  {file.read_text(errors='replace').strip()}", f"{origin} ({file})") for file in files]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 if __name__ == "__main__":

@@ -67,3 +67,8 @@ def set_opencl_vendors(folder: Path) -> None:
 def disable_pyopencl_cache() -> None:
     """Keep pyopencl from its on-disk caches: they are unpickled, and a stale lock stalls the next run."""
     os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """What a process that is started gets: this one's environment, with ``changes``."""
+    return {**os.environ, **changes}

@@ -11,6 +11,7 @@
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
     ├── CheckpointError(ValueError)        a file that is not what it should be
+    ├── MissingPackageError(ImportError)   a package that only this call needs
     └── BackendError(RuntimeError)         a device that is absent, or refused
         ├── KernelBuildError               a kernel that the device's compiler refused
         └── OutOfMemoryError(MemoryError)  an allocation that the device refused
@@ -82,6 +83,10 @@ class CheckpointError(TinyedgeError, ValueError):
     """A file that is not a whole, well-formed checkpoint."""
 
 
+class MissingPackageError(TinyedgeError, ImportError):
+    """A package that only this call needs is not installed."""
+
+
 class BackendError(TinyedgeError, RuntimeError):
     """A backend or device that is absent, or that refused."""
 
@@ -105,6 +110,7 @@ __all__ = [
     "DtypeError",
     "IndexRangeError",
     "KernelBuildError",
+    "MissingPackageError",
     "OutOfMemoryError",
     "ShapeError",
     "StateDictError",

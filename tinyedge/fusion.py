@@ -8,7 +8,7 @@ again), or joined with another map. What nobody reads any more is not stored. No
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -121,12 +121,6 @@ class Kernel:
         """Whether nothing was inlined: it is as the op described it."""
         return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
 
-    @property
-    def items(self) -> int:
-        """Work-items in a group of its launch."""
-        assert self.spec is not None
-        return prod(self.spec.local_size)
-
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
 
@@ -174,13 +168,17 @@ class Kernel:
         return (found - self.unstored).union(*(other.writes() for other in self.beside))
 
     def nbytes(self) -> int:
-        """The bytes of all that it reads and writes in memory, each counted once."""
-        sizes: dict[Place, int] = dict(self.scratch())
+        """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
+        sizes: dict[Place, int] = defaultdict(int)
         for step in self.steps():
             for slot in step.slots.values():
                 if isinstance(slot, Slot):
-                    sizes[slot.storage.number] = max(slot.nbytes, sizes.get(slot.storage.number, 0))
-        return sum(sizes.get(place, 0) for place in self.reads() | self.writes())
+                    distinct = prod(n for n, stride in zip(slot.shape, slot.strides, strict=True) if stride)
+                    place = slot.storage.number
+                    sizes[place] = max(sizes[place], distinct * slot.dtype.itemsize)
+        reads, writes = self.reads(), self.writes()
+        scratch = sum(nbytes for place, nbytes in self.scratch().items() if place in reads | writes)
+        return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
 
     def scratch(self) -> dict[Place, int]:
         """The bytes of each piece of scratch memory."""
@@ -214,8 +212,8 @@ def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel
     return fusion.kernels()
 
 
-def place_beside(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """The same work in fewer launches: what does not depend on each other, and has work-groups of one size, shares one.
+def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool]) -> list[Kernel]:
+    """The same work in fewer launches: kernels that do not depend on each other share one, where ``shares`` says so.
 
     In order, each kernel goes into the first launch that it may, after all that it needs; a weight's gradient so runs
     beside the input's, or beside what comes later.
@@ -229,7 +227,7 @@ def place_beside(kernels: Sequence[Kernel]) -> list[Kernel]:
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
         for number in range(earliest, len(launches)):
             launch = launches[number]
-            if len(launch.beside) + 1 < MOST_BESIDE and launch.items == kernel.items:
+            if len(launch.beside) + 1 < MOST_BESIDE and shares([launch, *launch.beside, kernel]):
                 launch.beside.append(kernel)
                 break
         else:

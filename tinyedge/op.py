@@ -99,6 +99,7 @@ class Op:
     scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
+    operations: ClassVar[int] = 1  # for each element of the largest slot, and each gradient; 0: data is moved
     errors: ClassVar[tuple[ErrorSample, ...]] = ()
     wants_needs: ClassVar[bool] = False
     wants_shapes: ClassVar[bool] = False
@@ -170,8 +171,11 @@ class Op:
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        """Arithmetic operations of one step, for benchmarks."""
-        return sum(slot.numel for slot in step.written())
+        """Arithmetic operations of a step as the op is defined, whatever its kernels do: each addition, multiplication,
+        comparison and function value counts one.
+        """
+        largest = max((slot.numel for slot in step.read() + step.written()), default=0)
+        return cls.operations * largest * (1 if step.direction == FORWARD else len(step.writes))
 
 
 class Elementwise(Op):

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tinyedge import config, fusion, tape
+from tinyedge import config, fusion, report, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
-from tinyedge.op import BACKWARD, Layout
+from tinyedge.op import Layout
 from tinyedge.ops.random import Dropout, default_generator
 from tinyedge.plan import Action, make_plan
 from tinyedge.shapes import Shape
@@ -187,9 +187,7 @@ class Program:
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
             kernels = fusion.fuse(kernels, self._temporary)
-            if self.backend.device is not None and not self.backend.device.is_cpu:
-                # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
-                kernels = fusion.place_beside(kernels)
+            kernels = fusion.place_beside(kernels, lambda group: self.backend.shares_launch(group, self._temporary))
         blocks = {**self._temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
         actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
         self.plan = make_plan(actions, blocks, ALIGNMENT)
@@ -240,17 +238,25 @@ class Program:
         return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
     def explain(self) -> str:
-        """A table of the launches in order, with what each was fused from, and a line on memory."""
+        """A table of the launches in order (op, kernel, geometry, bytes, FLOPs, memory), and a line on memory."""
         self.prepare()
-        rows = [f"{'launch':>6}  {'kernel':40} {'bytes':>10}  ops"]
-        for number, (kernel, lowered) in enumerate(zip(self.kernels, self._lowered, strict=True)):
-            ops = [step.op.name + ("'" if step.direction == BACKWARD else "") for step in kernel.steps()]
-            rows.append(f"{number:>6}  {lowered.describe():40} {kernel.nbytes():>10}  {' + '.join(ops)}")
-        rows.append(
-            f"arena: {self.arena_bytes} bytes for {len(self.plan.lifetimes)} blocks of {self.plan.unshared_bytes} bytes"
-            f"; results: {sum(self._outputs.values())} bytes"
-        )
-        return "\n".join(rows)
+        return report.explain(self)
+
+    def profile(self, repeats: int = 10) -> report.Profile:
+        """How long each launch takes, by the device's own clock: a table (``str``), and its rows.
+
+        The launches are replayed with the arguments of the last call; results, gradients and versions stay.
+
+        Errors: CaptureError before the first replay, which is the function's second call.
+        """
+        return report.profile(self, repeats)
+
+    def chart(self, path: str | Path) -> None:
+        """Draw which part of the arena is taken during which launches, and by what, into a .png or .svg.
+
+        Errors: MissingPackageError without matplotlib.
+        """
+        report.chart(self, path)
 
     def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
         """What a call with these arguments changes outside, but for gradients."""
@@ -417,7 +423,7 @@ class Program:
             self._lowered[position].bind(self._scratch)
         self._stale.clear()
         if not self._launches:
-            self._launches = [launch for lowered in self._lowered for launch in lowered.launchers()]
+            self._launches = [lowered.launcher() for lowered in self._lowered]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

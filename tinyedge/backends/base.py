@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyedge.dtypes import DType
 from tinyedge.fusion import Kernel, Place
+from tinyedge.kernels.spec import KernelSpec
 from tinyedge.tape import Slot, Step, Storage
 
 SMALLER = (
@@ -47,12 +48,17 @@ class Lowered:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def launchers(self) -> list[Launch]:
+    def launcher(self) -> Launch:
         """What carries it out, with what was bound last."""
         raise NotImplementedError
 
-    def describe(self) -> str:
-        """The kernel's name and geometry."""
+    @property
+    def spec(self) -> KernelSpec:
+        """The kernel as it is launched."""
+        raise NotImplementedError
+
+    def timed(self) -> Callable[[], int]:
+        """Launch what was bound last; a call that waits for it and gives the nanoseconds that it took."""
         raise NotImplementedError
 
 
@@ -102,6 +108,10 @@ class Backend:
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         """Each kernel of a program, not shared with any other; ``temporary`` as for fusion."""
         raise NotImplementedError
+
+    def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
+        """Whether one launch should do all these kernels, which do not depend on each other."""
+        return False
 
     def finish(self) -> None:
         """Wait until everything launched so far is done."""

@@ -7,14 +7,15 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from tinyedge.kernels.render import Part, Source, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered
+from tinyedge.shapes import Shape
 from tinyedge.tape import Slot, Step, Storage
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
@@ -190,12 +192,12 @@ Argument = tuple[str, "Step | None", Any]
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "name", "queue")
+    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "spec")
 
     def __init__(self, kernel: Any, arguments: list[Argument], spec: KernelSpec, queue: Any, enqueue: Any) -> None:
-        self.name = spec.kernel
         self.kernel = kernel
         self.arguments = arguments
+        self.spec = spec
         self.global_size = spec.global_size
         self.local_size = spec.local_size
         self.queue = queue
@@ -245,8 +247,16 @@ class _Draft(NamedTuple):
     types: list[Any]
 
     @property
-    def bytes(self) -> int:
-        """Of all arguments."""
+    def items(self) -> int:
+        """Work-items in a group."""
+        return prod(self.spec.local_size)
+
+    @property
+    def has_barrier(self) -> bool:
+        return "barrier(" in self.source.text
+
+    @property
+    def argument_bytes(self) -> int:
         return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
 
     @property
@@ -291,6 +301,7 @@ class OpenCLBackend(Backend):
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
         self._kernels: dict[Source, Any] = {}  # the built program that holds each
         self._tables: dict[tuple[int, ...], Any] = {}
+        self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
 
     def use_tuned(self, choices: Mapping[Product, Tile]) -> None:
         """Lower products with these tiles from now on."""
@@ -360,6 +371,21 @@ class OpenCLBackend(Backend):
         except self.cl.MemoryError as error:
             raise self._refused_use(error) from error
 
+    @cached_property
+    def timing_queue(self) -> Any:
+        """A queue beside the one for work: keeping times makes launches slower."""
+        return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+
+    def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
+        """Launch a bound kernel on the timing queue; a call that waits for it and gives the nanoseconds it took."""
+        event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
+
+        def elapsed_ns() -> int:
+            event.wait()
+            return int(event.profile.end - event.profile.start)
+
+        return elapsed_ns
+
     def prepare(self, step: Step) -> Sequence[Launch]:
         key = step.signature()
         found = self._prepared.get(key)
@@ -412,37 +438,42 @@ class OpenCLBackend(Backend):
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         drafts = []
         for kernel in kernels:
-            parts = []
-            for part in (kernel, *kernel.beside):
-                drawn = Drawn(part, temporary, self.device, self.bakes)
-                parts.append(self._draft(part.step, drawn.spec, drawn.operands, drawn))
-            drafts.append(self._beside(parts))
-        self._build([draft for of_kernel in drafts for draft in of_kernel])
-        return [_Lowered([self._kernel(draft) for draft in of_kernel]) for of_kernel in drafts]
+            parts = [self._part(part, temporary) for part in (kernel, *kernel.beside)]
+            drafts.append(parts[0] if len(parts) == 1 else self._joined(parts))
+        self._build(drafts)
+        return [_Lowered(self, self._kernel(draft)) for draft in drafts]
 
-    def _beside(self, parts: list[_Draft]) -> list[_Draft]:
-        """Launches of several parts each, as many as a launch can take."""
-        launches: list[list[_Draft]] = []
-        for part in parts:
-            if launches:
-                together = [*launches[-1], part]
-                local_bytes = sum(draft.local_bytes for draft in together)
-                if local_bytes <= self.device.local_bytes and sum(d.bytes for d in together) <= self.argument_bytes:
-                    launches[-1] = together
-                    continue
-            launches.append([part])
-        return [launch[0] if len(launch) == 1 else self._joined(launch) for launch in launches]
+    def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
+        # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
+        if self.device.is_cpu:
+            return False
+        parts = [self._part(kernel, temporary) for kernel in kernels]
+        items = max(part.items for part in parts)
+        return (
+            all(part.items == items or not part.has_barrier for part in parts)
+            and sum(part.local_bytes for part in parts) <= self.device.local_bytes
+            and sum(part.argument_bytes for part in parts) <= self.argument_bytes
+        )
 
-    def _joined(self, parts: list[_Draft]) -> _Draft:
-        items = prod(parts[0].spec.local_size)
-        groups = sum(prod(part.spec.global_size) // items for part in parts)
-        spec = KernelSpec("beside", "", (), (groups * items,), (items,))
+    def _part(self, kernel: Kernel, temporary: Collection[Place]) -> _Draft:
+        """A kernel without those beside it."""
+        draft = self._drafts.get(kernel)
+        if draft is None:
+            drawn = Drawn(kernel, temporary, self.device, self.bakes)
+            draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
+        return draft
+
+    def _joined(self, parts: Sequence[_Draft]) -> _Draft:
+        """One launch of several kernels."""
+        items = max(part.items for part in parts)
+        groups = sum(prod(part.spec.global_size) // part.items for part in parts)
+        pieces = [piece for part in parts for piece in part.parts]
         return _Draft(
             " | ".join(part.title for part in parts),
             parts[0].step,
-            spec,
-            [piece for part in parts for piece in part.parts],
-            render([piece for part in parts for piece in part.parts], self.bakes),
+            KernelSpec("beside", "", (), (groups * items,), (items,)),
+            pieces,
+            render(pieces, self.bakes),
             [argument for part in parts for argument in part.arguments],
             [kind for part in parts for kind in part.types],
         )
@@ -553,18 +584,23 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, kernels: list[_Prepared]) -> None:
-        self.kernels = kernels
+    def __init__(self, backend: OpenCLBackend, kernel: _Prepared) -> None:
+        self.backend = backend
+        self.kernel = kernel
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        for kernel in self.kernels:
-            kernel.kernel.set_args(*kernel.bind(None, scratch))
+        self.kernel.kernel.set_args(*self.kernel.bind(None, scratch))
 
-    def launchers(self) -> list[Launch]:
-        return [partial(k.enqueue, k.queue, k.kernel, k.global_size, k.local_size) for k in self.kernels]
+    def launcher(self) -> Launch:
+        kernel = self.kernel
+        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
 
-    def describe(self) -> str:
-        return "; ".join(f"{k.name} {k.global_size} / {k.local_size}" for k in self.kernels)
+    @property
+    def spec(self) -> KernelSpec:
+        return self.kernel.spec
+
+    def timed(self) -> Callable[[], int]:
+        return self.backend.timed(self.kernel.kernel, self.kernel.global_size, self.kernel.local_size)
 
 
 class _Launch:

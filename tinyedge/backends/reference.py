@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.errors import OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
+from tinyedge.kernels.spec import KernelSpec
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
 
@@ -25,11 +27,18 @@ class _Lowered(Lowered):
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
-    def launchers(self) -> list[Launch]:
-        return [lambda: self.backend._run(self.step)]
+    def launcher(self) -> Launch:
+        return lambda: self.backend._run(self.step)
 
-    def describe(self) -> str:
-        return f"numpy {self.step.op.name}.{self.step.direction}"
+    @property
+    def spec(self) -> KernelSpec:
+        return KernelSpec(f"numpy {self.step.op.name}.{self.step.direction}", "", (), (), ())
+
+    def timed(self) -> Callable[[], int]:
+        started = time.perf_counter_ns()
+        self.backend._run(self.step)
+        elapsed_ns = time.perf_counter_ns() - started
+        return lambda: elapsed_ns
 
 
 class ReferenceBackend(Backend):

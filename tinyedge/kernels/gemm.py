@@ -95,6 +95,7 @@ def gemm_kernels(
     groups = (across, down, entries * parts)
     local = (1, 1, 1)
     extra = (bias,) if bias else ()
+    flops = 2 * m * n * k * outer * entries
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
         buffers = (a.name, b.name, *extra, c.name)
@@ -102,6 +103,7 @@ def gemm_kernels(
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
+                flops=flops,
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -110,7 +112,7 @@ def gemm_kernels(
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
     first = KernelSpec(
         variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared, loaded,
+        {**constants, "c": partial.name}, declared, loaded, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)

@@ -181,11 +181,12 @@ def local_bytes(text: str) -> int:
 
 
 def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
-    """One kernel of several: the first work-groups do the first piece, and so on. All have groups of one size.
+    """One kernel of several: the first work-groups do the first piece, and so on.
 
-    Each piece sees its own names, and its own numbers from get_group_id and its kin.
+    Each piece sees its own names, and its own numbers from get_group_id and its kin. One with smaller groups than
+    another has no barrier: the items that it has no use for return.
     """
-    items = prod(specs[0].local_size)
+    items = max(prod(spec.local_size) for spec in specs)
     functions: list[str] = []
     signature: list[str] = []
     declared: list[str] = []
@@ -193,6 +194,7 @@ def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
     first = 0
     for number, (piece, spec) in enumerate(zip(pieces, specs, strict=True)):
         counts = [total // size for total, size in zip(spec.global_size, spec.local_size, strict=True)]
+        own = prod(spec.local_size)
         functions += piece.functions
         signature += [f"{ctype} p{number}_{name}" for ctype, name in piece.arguments]
         macros = {**piece.macros, **_geometry(counts, spec.local_size, first)}
@@ -206,6 +208,7 @@ def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
             piece.before,
             *(f"#define {name} {text}" for name, text in macros.items()),
             *(f"    {ctype} {name} = p{number}_{name};" for ctype, name in piece.arguments),
+            *([f"    if (item_ >= {own}) return;"] if own < items else []),
             *piece.variables,
             _LOCAL_ARRAY.sub("", piece.body),
             *(f"#undef {name.partition('(')[0]}" for name in macros),

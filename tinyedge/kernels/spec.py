@@ -80,6 +80,7 @@ class KernelSpec:
     in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
     ``pointwise`` says that the kernel is a map over floats of one type, which can be inlined.
+    ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
 
     kernel: str
@@ -94,6 +95,7 @@ class KernelSpec:
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
     pointwise: Pointwise | None = None
+    flops: int | None = None
 
 
 @dataclass(frozen=True)

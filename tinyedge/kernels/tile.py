@@ -160,12 +160,15 @@ def choose(device: Device, product: Product) -> Tile:
 def tile_kernels(
     device: Device, a: Matrix, b: Matrix | Patches, c: Matrix, m: int, n: int, k: int, ctype: str = "float",
     batch: Shape = (), outer: int = 1, bias: str | None = None, bias_axis: str = "col", bias_batch: Shape = (),
+    flops: int | None = None,
 ) -> list[KernelSpec]:  # fmt: skip
-    """Kernels for the product, as ``gemm_kernels`` describes it. B may be the patches of an image."""
+    """Kernels for the product, as ``gemm_kernels`` describes it. B may be the patches of an image, and ``flops`` then
+    is what the convolution does."""
     if isinstance(b, Matrix) and n == 1 and m > 1:  # C^T = B^T A^T
         flipped = {"col": "row", "row": "col"}[bias_axis]
-        return tile_kernels(device, b.T, a.T, c.T, n, m, k, ctype, batch, outer, bias, flipped, bias_batch)
+        return tile_kernels(device, b.T, a.T, c.T, n, m, k, ctype, batch, outer, bias, flipped, bias_batch, flops)
     entries = prod(batch)
+    flops = 2 * m * n * k * outer * entries if flops is None else flops
     extra = (bias,) if bias else ()
     slots = (a.name, b.name, *extra, c.name)
     sizes: dict[str, int] = {
@@ -194,7 +197,7 @@ def tile_kernels(
             return [
                 KernelSpec(
                     streaming.kernel, "line.cl.jinja", slots, (items * across * down * entries,), (items,), sizes, {},
-                    tables, constants, hooked=slots,
+                    tables, constants, hooked=slots, flops=flops,
                 )
             ]  # fmt: skip
     else:
@@ -215,12 +218,16 @@ def tile_kernels(
     local = (tile.n // tile.item_n, tile.m // tile.item_m, tile.slices)
     geometry = (across * down * tile.parts * phases * entries * local[0], local[1], local[2]), local
     if tile.parts == 1:
-        return [KernelSpec("gemm_tile", "tile.cl.jinja", slots, *geometry, sizes, {}, tables, constants, hooked=slots)]
+        return [
+            KernelSpec(
+                "gemm_tile", "tile.cl.jinja", slots, *geometry, sizes, {}, tables, constants, hooked=slots, flops=flops
+            )
+        ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, tile.parts * entries * m * n)
     first = KernelSpec(
         "gemm_tile", "tile.cl.jinja", (a.name, b.name, partial.name), *geometry, {**sizes, "c_row": n, "c_col": 1}, {},
         {**tables, "c_batch": contiguous_batch(batch, m * n)}, {**constants, "c": partial.name, "bias": None},
-        (partial,), hooked=(a.name, b.name),
+        (partial,), hooked=(a.name, b.name), flops=flops,
     )  # fmt: skip
     join = join_kernel(
         device, partial, c, m, n, tile.parts, ctype, batch, bias, bias_axis, tables["bias_batch"], (partial,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import gcd
+from math import gcd, prod
 from random import Random
 from typing import Any
 
@@ -22,7 +22,7 @@ from tinyedge.kernels.lower import reduce_kernels
 from tinyedge.kernels.matrix import Matrix, Patches
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, power_of_two, round_up
 from tinyedge.kernels.tile import tile_kernels
-from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call
@@ -154,9 +154,12 @@ class Conv2d(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        _, cg, kh, kw = step.slots["weight"].shape
-        numel: int = step.slots["y"].numel
-        return 2 * numel * int(cg * kh * kw)
+        # Forward, and each of the two products in backward, meets every output element with its whole patch.
+        weight = step.slots["dweight" if step.wants("dweight") else "weight"]
+        outputs = int(step.slots["y" if step.direction == FORWARD else "dy"].numel)
+        products = sum(name != "dbias" for name in step.writes)
+        patch = prod(weight.shape[1:]) if products else 0
+        return outputs * (2 * patch * products + step.wants("dbias"))
 
 
 def output_size(x: Shape, weight: Shape, attrs: Any) -> Pair:
@@ -199,6 +202,7 @@ class _Lowering:
         self.positions = self.oh * self.ow
         self.patch = self.cg * self.kh * self.kw
         self.pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
+        self.flops = 2 * self.n * self.o * self.positions * self.patch
         self.columns = Scratch("columns", self.ctype, self.n * self.c * self.kh * self.kw * self.positions)
 
     def sizes(self) -> dict[str, int]:
@@ -217,7 +221,7 @@ class _Lowering:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"),
+            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"), flops=0,
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -229,7 +233,9 @@ class _Lowering:
         product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
         if self.looks_up:
             patches = self.patches("forward", "x", (self.c * self.h * self.w, self.cg * self.h * self.w))
-            return tile_kernels(self.device, self.weight_matrix(), patches, self.output_matrix("y"), *product)
+            return tile_kernels(
+                self.device, self.weight_matrix(), patches, self.output_matrix("y"), *product, flops=self.flops
+            )
         return [
             *self.unfold(),
             *gemm_kernels(
@@ -249,7 +255,7 @@ class _Lowering:
                 Matrix("weight", self.kh * self.kw, self.patch, (0, self.og * self.patch)),
                 self.patches("input_gradient", "dy", (self.o * plane, self.og * plane)),
                 Matrix("dx", planes, 1, (self.c * planes, self.cg * planes)),
-                self.cg, planes, self.og, ctype=self.ctype, batch=(self.n, self.groups),
+                self.cg, planes, self.og, ctype=self.ctype, batch=(self.n, self.groups), flops=self.flops,
             )  # fmt: skip
         product = gemm_kernels(
             self.device, self.weight_matrix().T, self.output_matrix("dy"), self.column_matrix("dx"),
@@ -264,7 +270,7 @@ class _Lowering:
         if self.depthwise:
             buffers = ("dy", "x", "dweight")
             found = self.planes_kernel("planes_weight_gradient", buffers, self.o, self.oh, self.ow)
-            return [found or self.shared_weight_gradient(buffers)]
+            return [replace(found or self.shared_weight_gradient(buffers), flops=self.flops)]
         dy = self.output_matrix("dy")
         errors = Matrix("dy", dy.row, dy.col, dy.batch[1:], dy.batch[0])
         result = Matrix("dweight", self.patch, 1, (self.og * self.patch,))
@@ -272,7 +278,7 @@ class _Lowering:
         if self.looks_up:
             image = self.h * self.w
             patches = self.patches("weight_gradient", "x", (self.cg * image,), self.c * image)
-            return tile_kernels(self.device, errors, patches, result, *product)
+            return tile_kernels(self.device, errors, patches, result, *product, flops=self.flops)
         columns = self.column_matrix("x").T
         taken = Matrix(columns.name, columns.row, columns.col, columns.batch[1:], columns.batch[0])
         return [*self.unfold(), *gemm_kernels(self.device, errors, taken, result, *product, scratch=self.scratch())]
@@ -304,13 +310,13 @@ class _Lowering:
             )
         found = self.planes_kernel(f"planes_{direction}", buffers, planes, *tiled)
         if found is not None:
-            return found
+            return replace(found, flops=self.flops)
         # A group's items lie in a rectangle: their windows share most of what they read.
         items = self.device.group()
         down = min(items, power_of_two(height), max(4, items // power_of_two(width)))
         local = (items // down, down, 1)
         size = (round_up(width, local[0]), round_up(height, local[1]), planes)
-        return self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local)
+        return replace(self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local), flops=self.flops)
 
     def shared_weight_gradient(self, buffers: tuple[str, ...]) -> KernelSpec:
         """One group for each row of a filter: its items share the positions."""

@@ -175,6 +175,7 @@ class Triangle(Op):
 
 class Tril(Triangle):
     signature = "(...,m,n)->(...,m,n)"
+    operations = 0
     errors = (ErrorSample(lambda te: te.tril(te.zeros(3)), ShapeError, "at least 2"),)
 
     @staticmethod
@@ -194,6 +195,7 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
 
 class Triu(Triangle):
     signature = "(...,m,n)->(...,m,n)"
+    operations = 0
     lower = False
     errors = (ErrorSample(lambda te: te.triu(te.zeros(3)), ShapeError, "at least 2"),)
 

@@ -79,6 +79,7 @@ def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: fl
 
 class Clone(Elementwise):
     signature = "()->()"
+    operations = 0
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "x"}
     kernel_backward = {"dx": "dy"}
@@ -100,6 +101,7 @@ def clone(input: Tensor) -> Tensor:
 
 class Cast(Elementwise):
     signature = "()->()"
+    operations = 0
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "x"}
     kernel_backward = {"dx": "dy"}
@@ -732,6 +734,7 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 
 class Where(Elementwise):
     signature = "(),(),()->()"
+    operations = 0
     domain = {"condition": (0, 1), "a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("condition",)
     kernel_forward = {"y": "WHERE(condition, a, b)"}

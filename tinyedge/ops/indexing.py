@@ -104,6 +104,7 @@ def select_backward(
 
 class Embedding(Op):
     signature = "(...),(v,d)->(...,d)"
+    operations = 0
     domain = {"weight": (-4.0, 4.0)}
     differentiable = ("weight",)
     saves = ("index",)
@@ -201,6 +202,7 @@ def embedding(
 
 class IndexSelect(Op):
     signature = "(...),(p)->(...)"
+    operations = 0
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)
     saves = ("index",)
@@ -268,6 +270,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 class Gather(Op):
     signature = "(...),(...)->(...)"
+    operations = 0
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)
     saves = ("index",)
@@ -418,6 +421,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 class OneHot(Op):
     signature = "(...)->(...,k)"
+    operations = 0
     errors = (
         ErrorSample(lambda te: te.one_hot(te.zeros(2), 3), DtypeError, "int64 or int32"),
         ErrorSample(lambda te: te.one_hot(te.tensor([1]), 0), ArgumentError, "num_classes"),

@@ -560,6 +560,7 @@ class CrossEntropy(_ClassLoss):
     """Log-softmax and the loss of integer targets at once; keeps log(sum(exp(x))) of each row."""
 
     signature = "(n,c,...),(n,...),(c)->()"
+    operations = 5
     outputs = ("y", "divisor", "lse")
     hidden = ("divisor", "lse")
     saves = ("x", "target", "weight", "divisor", "lse")

@@ -13,7 +13,7 @@ from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.kernels.gemm import Matrix, gemm_kernels
 from tinyedge.kernels.lower import reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
 from tinyedge.tape import Slot, Step
 from tinyedge.tensor import Tensor, call
@@ -94,8 +94,11 @@ class Matmul(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        numel: int = step.slots["y"].numel
-        return 2 * numel * int(step.slots["a"].shape[-1])
+        if step.direction == FORWARD:
+            return 2 * int(step.slots["y"].numel) * int(step.slots["a"].shape[-1])
+        # Each gradient is a product with dy, along the axis of dy that it does not have.
+        inner = {"da": step.slots["dy"].shape[-1], "db": step.slots["dy"].shape[-2]}
+        return sum(2 * int(step.slots[name].numel) * int(inner[name]) for name in step.writes)
 
 
 @public
@@ -235,8 +238,11 @@ class Linear(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        numel: int = step.slots["y"].numel
-        return 2 * numel * int(step.slots["x"].shape[-1])
+        if step.direction == FORWARD:
+            return 2 * int(step.slots["y"].numel) * int(step.slots["x"].shape[-1])
+        m, n = step.slots["dy"].shape
+        each = {"dx": 2 * n, "dweight": 2 * m, "dbias": m}
+        return sum(int(step.slots[name].numel) * each[name] for name in step.writes)
 
 
 @public

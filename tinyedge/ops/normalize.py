@@ -188,6 +188,7 @@ class BatchNorm(Op):
     """Normalization by the mean and variance of the input itself."""
 
     signature = "(n,c,...),(c),(c)->(n,c,...)"
+    operations = 8  # mean, variance, normalization, and the affine map
     domain = {"x": (-2.0, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
     outputs = ("y", "mean", "var")
     hidden = ("mean", "var")
@@ -290,6 +291,7 @@ class FrozenBatchNorm(Op):
     """Normalization by given statistics: an affine map of each channel."""
 
     signature = "(n,c,...),(c),(c),(c),(c)->(n,c,...)"
+    operations = 2
     domain = {"x": (-2.0, 2.0), "mean": (-1.0, 1.0), "var": (0.5, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
     differentiable = ("x", "weight", "bias")
     saves = ("x", "mean", "var", "weight")
@@ -505,6 +507,7 @@ class LayerNorm(Op):
     """Normalization over the last ``dims`` dims."""
 
     signature = "(...,k),(k),(k)->(...,k)"
+    operations = 8  # mean, variance, normalization, and the affine map
     domain = {"x": (-2.0, 2.0), "weight": (0.5, 1.5), "bias": (-1.0, 1.0)}
     outputs = ("y", "mean", "rstd")
     hidden = ("mean", "rstd")
@@ -694,6 +697,7 @@ class Softmax(Op):
     """Exponentials along one axis, divided by their sum."""
 
     signature = "(...,k,...)->(...,k,...)"
+    operations = 5  # maximum, difference, exponential, sum, quotient
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)
     saves = ("y",)
@@ -759,6 +763,7 @@ class LogSoftmax(Softmax):
     """The logarithm of ``Softmax``, without its underflow."""
 
     signature = "(...,k,...)->(...,k,...)"
+    operations = 5
     logarithm = True
     errors = ()
 

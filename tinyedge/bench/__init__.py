@@ -1,0 +1,1 @@
+"""Measurement: what ``tinyedge bench`` and the suites in ``benchmarks/`` share."""

@@ -1,0 +1,199 @@
+"""``tinyedge bench``: what to measure, tables, pictures, and a file for machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tinyedge
+from tinyedge.backends import default_backend
+from tinyedge.bench import ops, roofline, startup, tinygrad_side, torch_side, turns
+from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
+from tinyedge.errors import ArgumentError
+from tinyedge.report import SAVED, Profile, blocks, memory_text, new_figure, table
+
+OTHERS = {"torch": torch_side, "tinygrad": tinygrad_side}
+
+PROFILE_REPEATS = 10
+
+DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update every 32nd
+time), eager and compiled; or inference; or ops by themselves, against what the device can do. It runs on the backend
+that TINYEDGE_BACKEND names."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS) + "; none: all of them")
+    parser.add_argument("--inference", action="store_true", help="forward alone, without gradients")
+    parser.add_argument("--ops", action="store_true", help="single ops, as a roofline; alone without WORKLOADs")
+    parser.add_argument("--profile", action="store_true", help="also the time of each kernel of the compiled program")
+    parser.add_argument("--startup", action="store_true", help="the import and the first steps, in new processes")
+    parser.add_argument(
+        "--against", action="append", choices=list(OTHERS), default=[], help="measure this too, in turns; repeatable"
+    )
+    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="of which the median is taken (30)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the others on a CPU (as many as tinyedge has)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pictures go (needs matplotlib)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure what ``options`` ask for; the exit status."""
+    if options.rounds < 1:
+        raise ArgumentError("tinyedge bench", "--rounds of at least 1", f"got {options.rounds}")
+    chosen = [workload(name) for name in options.workloads]
+    if not chosen and not options.ops:
+        chosen = list(WORKLOADS.values())
+    descriptions = {name: OTHERS[name].describe() for name in options.against}
+    if options.out is not None:
+        new_figure("tinyedge bench --out", 1, 1)  # what cannot be drawn shall not be measured first
+        options.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "tinyedge": tinyedge.__version__,
+        "device": default_backend().description,
+        "host": platform.platform(),
+        "against": descriptions,
+    }
+    print(f"tinyedge {tinyedge.__version__} on {found['device']}" + "".join(f"; {d}" for d in descriptions.values()))
+    threads = options.threads or turns.cpu_threads()
+    if descriptions and threads:
+        print(f"{threads} threads each, in processes that alternate")
+    if chosen and options.startup:
+        found["startup"] = _startup(chosen)
+    elif chosen:
+        kind = INFERENCE if options.inference else TRAINING
+        found[kind] = _workloads(chosen, kind, options)
+    if options.ops:
+        found["ops"] = _ops(options)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"\nwritten: {options.json}")
+    return 0
+
+
+def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    times = {}
+    for item in chosen:
+        times[item.name] = turns.measure(item, kind, options.against, options.rounds, options.threads)
+    steps = {item.name: _ready(item, kind) for item in chosen}
+    profiles = {name: step.program.profile(PROFILE_REPEATS) for name, step in steps.items()}
+    programs = {name: _about(step, profiles[name]) for name, step in steps.items()}
+    columns = list(dict.fromkeys(name for medians in times.values() for name in medians))
+    others = [name for name in columns if not name.startswith("tinyedge")]
+    print(f"\n{kind} at batch 1, float32: median milliseconds of {options.rounds}")
+    head = ["", *(f"{name} ms" for name in columns), *(f"tinyedge / {name}" for name in others)]
+    rows = [head]
+    for name, medians in times.items():
+        ratios = (medians["tinyedge"] / medians[other] for other in others)
+        rows.append([name, *(f"{medians[column]:.3f}" for column in columns), *(f"{ratio:.2f}" for ratio in ratios)])
+    print(table(rows, left=(0,)))
+    print("\nthe compiled program")
+    rows = [["", "launches", "kernels ms", "MFLOP", "GFLOP/s", "peak", "saved for backward", "parameters"]]
+    for name, about in programs.items():
+        rows.append(
+            [
+                name, str(about["launches"]), f"{about['kernels_ms']:.3f}", f"{about['flops'] / 1e6:,.0f}",
+                f"{about['flops'] / about['kernels_ms'] / 1e6:.1f}", memory_text(about["peak_bytes"]),
+                memory_text(about["saved_bytes"]), memory_text(about["parameter_bytes"]),
+            ]
+        )  # fmt: skip
+    print(table(rows, left=(0,)))
+    if options.profile:
+        for name, profile in profiles.items():
+            print(f"\n{name}, {profile.by_kernel()}")
+    if options.out is not None:
+        path = options.out / f"{kind.replace(' ', '-')}.png"
+        draw_times(times, f"{kind} at batch 1 on {default_backend().description}", path)
+        print(f"\nwritten: {path}")
+    return {name: {"median_ms": medians, **programs[name]} for name, medians in times.items()}
+
+
+def _ready(item: Workload, kind: str) -> Run:
+    """A compiled run that has been replayed."""
+    step = Run(item, kind, True)
+    step()
+    step()
+    return step
+
+
+def _about(step: Run, profile: Profile) -> dict[str, Any]:
+    """What the program of a compiled run does, and the memory that it takes."""
+    program = step.program
+    return {
+        "launches": len(profile.rows),
+        "kernels_ms": profile.elapsed_ns / 1e6,
+        "flops": profile.flops,
+        "bytes_moved": profile.bytes_moved,
+        "peak_bytes": program.peak_bytes,
+        "saved_bytes": sum(block.nbytes for block in blocks(program) if block.kind == SAVED),
+        "parameter_bytes": sum(p.numel() * p.dtype.itemsize for p in step.model.parameters()),
+    }
+
+
+def _startup(chosen: Sequence[Workload]) -> dict[str, Any]:
+    print("\nmilliseconds from the start of a process to a compiled training step; cold: with empty caches")
+    found = {item.name: startup.measure(item.name) for item in chosen}
+    parts = list(next(iter(found.values()))["cold"])
+    rows = [["", "", *parts]]
+    for name, states in found.items():
+        rows += [[name, state, *(f"{times[part]:.1f}" for part in parts)] for state, times in states.items()]
+    print(table(rows, left=(0, 1)))
+    return found
+
+
+def _ops(options: argparse.Namespace) -> dict[str, Any]:
+    backend = default_backend()
+    ceilings = roofline.measure_ceilings(backend)
+    print(
+        f"\nops, float32, the kernels' own time; the device does {ceilings.gflops:,.0f} GFLOP/s (multiply-adds in "
+        f"registers) and {ceilings.gbytes:,.1f} GB/s (copy); more is a cache's doing"
+    )
+    rates = [rate for case in ops.CASES for rate in ops.measure(case, options.rounds)]
+    rows = [["", "", "us", "GFLOP/s", "GB/s", "of what is possible"]]
+    for rate in rates:
+        rows.append(
+            [
+                rate.label, rate.direction, f"{rate.elapsed_ns / 1e3:.1f}", f"{rate.gflops:.1f}",
+                f"{rate.gbytes:.1f}", f"{100 * ceilings.reached(rate):.0f}%",
+            ]
+        )  # fmt: skip
+    print(table(rows, left=(0, 1)))
+    if options.out is not None:
+        path = options.out / "roofline.png"
+        roofline.draw(rates, ceilings, backend.description, path)
+        print(f"\nwritten: {path}")
+    return {"ceilings": asdict(ceilings), "rates": [asdict(rate) for rate in rates]}
+
+
+BARS = {"tinyedge eager": "#9ecae1", "tinyedge": "#1b6ca8", "torch": "#e08214", "torch CUDA graph": "#8c510a"}
+
+
+def draw_times(times: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
+    """Bars, a group for each workload; logarithmic, since the models are of very different sizes."""
+    columns = list(dict.fromkeys(name for medians in times.values() for name in medians))
+    figure = new_figure("tinyedge bench --out", 10.0, 1.6 + 0.26 * len(times) * (len(columns) + 1))
+    axes = figure.subplots()
+    height = 1 / (len(columns) + 1)
+    for position, column in enumerate(columns):
+        places = [group + (position - (len(columns) - 1) / 2) * height for group in range(len(times))]
+        values = [medians[column] for medians in times.values()]
+        bars = axes.barh(places, values, height * 0.92, label=column, color=BARS.get(column, "#5a6b7b"))
+        axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=8)
+    axes.set_yticks(range(len(times)), list(times))
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    values = [value for medians in times.values() for value in medians.values()]
+    axes.set_xlim(min(values) / 3, max(values) * 2)
+    axes.set_xlabel("milliseconds (shorter is better)")
+    axes.set_title(title, loc="left")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=len(columns), frameon=False)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,433 @@
+"""What a program does, for people: its launches (``explain``), their times (``profile``), its memory (``chart``)."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyedge.dtypes import bool_
+from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError
+from tinyedge.fusion import Kernel, Place
+from tinyedge.op import FORWARD, Layout
+from tinyedge.tape import Slot, Step, Storage
+
+if TYPE_CHECKING:
+    from tinyedge.program import Program
+
+BOTH = "both"
+"""Where forward and backward steps were fused."""
+
+SAVED, GRADIENT, SCRATCH, OTHER = "saved for backward", "gradient", "scratch", "other"
+COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
+
+
+@dataclass(frozen=True)
+class LaunchRow:
+    """One launch of a program.
+
+    ``ops`` is what it computes: more than one name where ops were fused. ``bytes_moved`` counts every element that it
+    reads or writes once, however often the kernel touches it, and twice where it adds to what is there.
+    ``arena_offset`` is where it writes; None: outside.
+    """
+
+    number: int
+    ops: tuple[str, ...]
+    direction: str
+    kernel: str
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...]
+    bytes_moved: int
+    flops: int
+    scratch_bytes: int
+    arena_offset: int | None
+    elapsed_ns: float | None = None
+
+    @property
+    def label(self) -> str:
+        return " + ".join(self.ops)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the arena, and the launches from ``start`` to before ``stop`` during which it is taken."""
+
+    label: str
+    kind: str
+    nbytes: int
+    offset: int
+    start: int
+    stop: int
+
+
+class Profile:
+    """The launches of a program with their times: the median of ``repeats`` replays, in nanoseconds.
+
+    ``str()`` is a table, the longest launches first.
+    """
+
+    def __init__(self, name: str, device: str, repeats: int, rows: Sequence[LaunchRow]) -> None:
+        self.name, self.device, self.repeats = name, device, repeats
+        self.rows = tuple(rows)
+
+    @property
+    def elapsed_ns(self) -> float:
+        """Of all launches together; what lies between them is not in it."""
+        return _elapsed_ns(self.rows)
+
+    @property
+    def flops(self) -> int:
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def bytes_moved(self) -> int:
+        return sum(row.bytes_moved for row in self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.name}: {len(self.rows)} launches, {self.elapsed_ns / 1e6:.3f} ms>"
+
+    def __str__(self) -> str:
+        return self._table("launch", [(str(row.number), [row]) for row in self.rows])
+
+    def by_kernel(self) -> str:
+        """The same table, with the launches of one kernel for one op and direction in one line."""
+        groups: dict[tuple[str, str, str], list[LaunchRow]] = {}
+        for row in self.rows:
+            groups.setdefault((row.label, row.direction, row.kernel), []).append(row)
+        return self._table("launches", [(str(len(rows)), rows) for rows in groups.values()])
+
+    def _table(self, heading: str, groups: Sequence[tuple[str, Sequence[LaunchRow]]]) -> str:
+        """The longest first, and a last line for all."""
+        ordered = sorted(groups, key=lambda group: -_elapsed_ns(group[1]))
+        lines = [((first, rows[0].label, rows[0].direction, rows[0].kernel), rows) for first, rows in ordered]
+        lines.append((("", "all", "", f"{len(self.rows)} launches"), self.rows))
+        heads = (heading, "op", "direction", "kernel", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")
+        cells: list[tuple[str, ...]] = [heads]
+        for names, rows in lines:
+            ns = _elapsed_ns(rows)
+            nbytes, flops = sum(row.bytes_moved for row in rows), sum(row.flops for row in rows)
+            cells.append(
+                (
+                    *names, f"{ns / 1e3:.2f}", f"{100 * ns / (self.elapsed_ns or 1.0):.1f}%", memory_text(nbytes),
+                    _rate(nbytes, ns), _count(flops), _rate(flops, ns),
+                )
+            )  # fmt: skip
+        title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
+        return title + "\n" + table(cells, left=(1, 2, 3))
+
+
+def _elapsed_ns(rows: Sequence[LaunchRow]) -> float:
+    return sum(row.elapsed_ns or 0.0 for row in rows)
+
+
+def launch_rows(program: Program) -> list[LaunchRow]:
+    """The launches of ``program`` in order."""
+    kernels = program.kernels
+    moved = [kernel.nbytes() for kernel in kernels]
+    rows = []
+    for number, (kernel, lowered, flops) in enumerate(
+        zip(kernels, program._lowered, _flops(kernels, moved), strict=True)
+    ):
+        spec, touched = lowered.spec, kernel.reads() | kernel.writes()
+        rows.append(
+            LaunchRow(
+                number, ops_of(kernel), _direction(kernel), spec.kernel, spec.global_size, spec.local_size,
+                moved[number], flops, sum(nbytes for place, nbytes in kernel.scratch().items() if place in touched),
+                _arena_offset(kernel, program.plan.offsets),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def ops_of(kernel: Kernel) -> tuple[str, ...]:
+    """The names of the ops that take part in a kernel, in order."""
+    return tuple(step.op.name for step in kernel.steps())
+
+
+def _direction(kernel: Kernel) -> str:
+    directions = {step.direction for step in kernel.steps()}
+    return directions.pop() if len(directions) == 1 else BOTH
+
+
+def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
+    """The operations of each kernel: those of a step are its kernels', or the first's that it was fused into."""
+    own: dict[int, list[tuple[int, Kernel]]] = defaultdict(list)
+    inlined: dict[int, list[int]] = defaultdict(list)
+    steps: dict[int, Step] = {}
+    for number, kernel in enumerate(kernels):
+        parts = (kernel, *kernel.beside)
+        for part in parts:
+            own[part.step.number].append((number, part))
+        for step in kernel.steps():
+            steps[step.number] = step
+            if all(part.step is not step for part in parts):
+                inlined[step.number].append(number)
+    result = [0] * len(kernels)
+    for key, step in steps.items():
+        homes, total = own[key], step.op.flops(step)
+        if not homes:
+            result[inlined[key][0]] += total
+        stated = [None if part.spec is None else part.spec.flops for _, part in homes]
+        shares = share_flops(total, stated, [bytes_moved[number] for number, _ in homes])
+        for (number, _), flops in zip(homes, shares, strict=True):
+            result[number] += flops
+    return result
+
+
+def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[int]) -> list[int]:
+    """The operations of each of a step's kernels: as stated, and of the rest a share by the bytes that it moves."""
+    rest = max(total - sum(flops or 0 for flops in stated), 0)
+    others = sum(nbytes for nbytes, flops in zip(bytes_moved, stated, strict=True) if flops is None)
+    return [
+        rest * nbytes // max(others, 1) if flops is None else flops
+        for nbytes, flops in zip(bytes_moved, stated, strict=True)
+    ]
+
+
+def _arena_offset(kernel: Kernel, offsets: Mapping[Place, int]) -> int | None:
+    """Where in the arena the kernel writes: its result, or else scratch memory."""
+    written = sorted((isinstance(place, tuple), offsets[place]) for place in kernel.writes() if place in offsets)
+    return written[0][1] if written else None
+
+
+def blocks(program: Program) -> list[Block]:
+    """What the arena of ``program`` holds, and when."""
+    plan, kernels = program.plan, program.kernels
+    turn = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
+    first: dict[Place, int] = {}  # the first kernel that writes it
+    saved: set[Place] = set()
+    for number, kernel in enumerate(kernels):
+        if number >= turn:
+            saved |= {place for place in kernel.reads() if first.get(place, turn) < turn}
+        for place in kernel.writes():
+            first.setdefault(place, number)
+    result = []
+    for place, lifetime in plan.lifetimes.items():
+        start, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
+        kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
+        label = _written_as(kernels[first[place]], place)
+        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, last + 1))
+    return result
+
+
+def _written_as(kernel: Kernel, place: Place) -> str:
+    """The op and the name under which a kernel writes ``place``."""
+    if isinstance(place, tuple):
+        return f"{kernel.step.op.name} {place[1]}"
+    names = [
+        f"{step.op.name} {name}"
+        for step in kernel.steps()
+        for name in step.writes
+        if step.slots[name].storage.number == place
+    ]
+    return names[-1]
+
+
+def explain(program: Program) -> str:
+    """A table of the launches in order, and a line on memory."""
+    cells = [("launch", "op", "direction", "kernel", "items / group", "bytes", "MFLOP", "scratch", "arena offset")]
+    for row in launch_rows(program):
+        geometry = "x".join(map(str, row.global_size))
+        if row.local_size:
+            geometry += " / " + "x".join(map(str, row.local_size))
+        cells.append(
+            (
+                str(row.number), row.label, row.direction, row.kernel, geometry, memory_text(row.bytes_moved),
+                _count(row.flops), memory_text(row.scratch_bytes) if row.scratch_bytes else "",
+                "" if row.arena_offset is None else str(row.arena_offset),
+            )
+        )  # fmt: skip
+    return table(cells, left=(1, 2, 3, 4)) + "\n" + memory_line(program)
+
+
+def memory_line(program: Program) -> str:
+    plan = program.plan
+    saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
+    return (
+        f"memory: arena {memory_text(plan.arena_bytes)} for {len(plan.lifetimes)} blocks of "
+        f"{memory_text(plan.unshared_bytes)} unshared; saved for backward {memory_text(saved)}; "
+        f"outputs {memory_text(program.peak_bytes - plan.arena_bytes)}"
+    )
+
+
+def profile(program: Program, repeats: int) -> Profile:
+    """Replay ``program`` on what its last call was bound to, and leave everything as it was."""
+    if repeats < 1:
+        raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
+    with program._lock:
+        if program._stale:
+            raise CaptureError(
+                "program.profile", "a replay, with whose arguments it measures", "there was none yet",
+                "Call the function once more: its first call records.",
+            )  # fmt: skip
+        rows = launch_rows(program)
+        times: list[list[int]] = []
+        with _unchanged(program):
+            program.backend.finish()
+            for _ in range(1 + repeats):
+                waiting = [lowered.timed() for lowered in program._lowered]
+                times.append([elapsed() for elapsed in waiting])
+        medians = [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
+    found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, medians, strict=True)]
+    return Profile(program.name, program.backend.description, repeats, found)
+
+
+@contextmanager
+def _unchanged(program: Program) -> Iterator[None]:
+    """Put back all that the launches write outside of the arena: gradients, results, arguments, buffers of modules."""
+    ends: dict[Storage, int] = {}
+    for step in program._steps.values():
+        for slot in step.written():
+            if slot.numel and slot.storage.buffer is not program._arena.buffer:
+                last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))
+                ends[slot.storage] = max(ends.get(slot.storage, 0), (last + 1) * slot.dtype.itemsize)
+    backend = program.backend
+    before = [backend.read(Slot(storage, bool_, Layout((end,), (1,), 0))) for storage, end in ends.items()]
+    try:
+        yield
+    finally:
+        backend.finish()
+        for storage, values in zip(ends, before, strict=True):
+            backend.write(storage, values)
+
+
+def chart(program: Program, path: str | Path) -> None:
+    """Draw the arena over the launches into ``path``, a .png or .svg."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ArgumentError("program.chart", "a path that ends in .png or .svg", f"got {str(path)!r}")
+    figure = new_figure("program.chart", 11.0, 6.0)
+    from matplotlib.patches import Rectangle
+
+    found = blocks(program)
+    rows = launch_rows(program)
+    unit, scale = memory_unit(program.arena_bytes)
+    axes = figure.subplots()
+    axes.set_xlim(0, max(len(rows), 1))
+    axes.set_ylim(0, 1.12 * max(program.arena_bytes, 1) / scale)
+    edge = 0.6 if len(found) < 150 else 0.25
+    for kind, colour in COLOURS.items():
+        chosen = [block for block in found if block.kind == kind]
+        if not chosen:
+            continue
+        for block in chosen:
+            axes.add_patch(
+                Rectangle(
+                    (block.start, block.offset / scale), block.stop - block.start, block.nbytes / scale,
+                    facecolor=colour, edgecolor="white", linewidth=edge,
+                )
+            )  # fmt: skip
+        total = memory_text(sum(block.nbytes for block in chosen))
+        axes.add_patch(Rectangle((0, 0), 0, 0, facecolor=colour, label=f"{kind}: {total} in {len(chosen)} blocks"))
+    alive = [0] * (len(rows) + 1)
+    for block in found:
+        alive[block.start] += block.nbytes
+        alive[block.stop] -= block.nbytes
+    levels = [level / scale for level in accumulate(alive)]
+    axes.stairs(levels[:-1], range(len(rows) + 1), color="black", linewidth=0.9, label="taken at each launch")
+    axes.axhline(program.arena_bytes / scale, color="#b2182b", linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f"arena {memory_text(program.arena_bytes)}", (1, program.arena_bytes / scale), xytext=(-4, 4),
+        xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color="#b2182b",
+    )  # fmt: skip
+    backward = next((row.number for row in rows if row.direction != FORWARD), 0)
+    if backward:
+        axes.axvline(backward, color="#555555", linewidth=0.8, linestyle=":")
+        for text, side, shift in (("forward", "right", -5), ("backward", "left", 5)):
+            axes.annotate(
+                text, (backward, 1), xytext=(shift, -12), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha=side, color="#555555",
+            )  # fmt: skip
+    _label_blocks(axes, found, scale)
+    axes.set_xlabel("launch")
+    axes.set_ylabel(f"offset in the arena ({unit})")
+    axes.set_title(
+        f"{program.name}: {len(rows)} launches, {len(found)} blocks of {memory_text(program.plan.unshared_bytes)} "
+        f"in an arena of {memory_text(program.arena_bytes)}",
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, frameon=False)
+    figure.savefig(path, dpi=140)
+
+
+def _label_blocks(axes: Any, found: Sequence[Block], scale: float) -> None:
+    """Write their names into the blocks that have room for them."""
+    (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
+    dots = axes.figure.dpi / 72
+    for block in found:
+        wide = (block.stop - block.start) * (x1 - x0) / dots
+        high = block.nbytes / scale * (y1 - y0) / dots
+        upright = wide < 4.2 * len(block.label)
+        along, across = (high, wide) if upright else (wide, high)
+        text = f"{block.label}\n{memory_text(block.nbytes)}" if across > 22 else block.label
+        if across > 9 and along > 4.2 * max(map(len, text.splitlines())):
+            axes.annotate(
+                text, ((block.start + block.stop) / 2, (block.offset + block.nbytes / 2) / scale), ha="center",
+                va="center", rotation=90 if upright else 0, fontsize=7,
+                color="white" if block.kind in (SAVED, GRADIENT) else "black",
+            )  # fmt: skip
+
+
+def new_figure(call: str, width: float, height: float) -> Any:
+    """A figure of matplotlib's that needs no display. Errors: MissingPackageError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            call, "matplotlib draws the picture", "it is not installed", 'Install it: pip install "tinyedge[demo]".'
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Aligned columns; those numbered in ``left`` to the left, the others, numbers, to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def memory_unit(nbytes: float) -> tuple[str, int]:
+    """The unit in which to say so many bytes, and its size."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if nbytes >= size:
+            return unit, size
+    return "B", 1
+
+
+def memory_text(nbytes: int) -> str:
+    """Bytes with a unit.
+
+    >>> memory_text(10), memory_text(1536), memory_text(300 * 2**20)
+    ('10 B', '1.50 KiB', '300 MiB')
+    """
+    unit, size = memory_unit(nbytes)
+    return f"{nbytes} B" if size == 1 else f"{nbytes / size:#.3g} {unit}".replace(". ", " ")
+
+
+def _rate(count: int, elapsed_ns: float) -> str:
+    """Thousands of millions in a second."""
+    return f"{count / elapsed_ns:.3g}" if count and elapsed_ns else ""
+
+
+def _count(flops: int) -> str:
+    """Millions, to three digits."""
+    millions = flops / 1e6
+    return "" if not flops else f"{millions:.0f}" if millions >= 100 else f"{millions:#.3g}"
+
+
+__all__ = ["Block", "LaunchRow", "Profile", "blocks", "chart", "explain", "launch_rows", "memory_text", "profile"]
