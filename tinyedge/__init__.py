@@ -22,6 +22,7 @@ from tinyedge.tensor import (
     set_grad_enabled,
     tensor,
 )
+from tinyedge.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ __all__ = [
     "set_default_backend",
     "set_grad_enabled",
     "tensor",
+    "tune",
     "use_backend",
 ]
 __all__ += errors.__all__

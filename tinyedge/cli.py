@@ -1,4 +1,4 @@
-"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge --version``."""
+"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge tune``, ``tinyedge --version``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
 from tinyedge.bench import command
-from tinyedge.errors import BackendError, TinyedgeError
+from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
 from tinyedge.report import table
 
 
@@ -28,6 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     listing.set_defaults(run=list_devices)
     command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
+    tuning = commands.add_parser(
+        "tune",
+        help="measure what suits the GPU best for training a model, and remember it",
+        description="Measure which tiles suit the GPU best for a training step of MODEL at batch 1, and remember them.",
+    )
+    tuning.add_argument("model", metavar="MODEL", help="a model of tinyedge.models, such as mobilenet_v2")
+    tuning.add_argument("--input", default="1,3,224,224", help="the input's shape (default: %(default)s)")
+    tuning.set_defaults(run=tune_model)
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()
@@ -38,6 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tinyedge: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def tune_model(options: argparse.Namespace) -> int:
+    """Measure what a training step of the model needs, on the default backend; print what was found."""
+    make = getattr(tinyedge.models, options.model, None)
+    if not callable(make):
+        known = [each for each in tinyedge.models.__all__ if each.islower()]
+        raise ArgumentError(
+            "tune", "a model of tinyedge.models", f"got {options.model!r}", f"One of {', '.join(known)}."
+        )
+    model = make()
+    x = tinyedge.zeros(*map(int, options.input.split(",")))
+
+    def step() -> None:
+        model(x).sum().backward()
+
+    choices = tinyedge.tune(step)
+    print(f"{len(choices)} products measured on {tinyedge.get_backend().description}")
+    for product, tile in choices.items():
+        print(f"  {product} {tile}")
+    return 0
 
 
 def list_devices(options: argparse.Namespace) -> int:

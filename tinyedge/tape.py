@@ -117,6 +117,12 @@ class Slot:
     def spec(self) -> Spec:
         return Spec(self.dtype, self.shape)
 
+    @property
+    def extent_bytes(self) -> int:
+        """Bytes from the start of the storage to the end of the last element."""
+        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize if self.numel else 0
+
     def alias(self, layout: Layout | None = None) -> Slot:
         """Another place in the same storage, without history."""
         return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))

@@ -9,9 +9,11 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,12 +27,17 @@ from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMem
 from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
 from tinyedge.kernels.render import Part, Source, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
+from tinyedge.kernels.tile import Product, Tile
+from tinyedge.kernels.tune import remembered
 from tinyedge.shapes import Shape
 from tinyedge.tape import Slot, Step, Storage
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 BUILD_OPTIONS: tuple[str, ...] = ("-cl-std=CL1.2", "-cl-single-precision-constant")
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
+TIMED_LAUNCHES = 20
+"""In a row: as in a program, where a launch is prepared while the one before it runs."""
+
 PROGRAM_KERNELS = 24
 """At most so many in one program: few enough to find the one that is refused, by building each alone."""
 PROBE_SOURCE = """
@@ -285,6 +292,7 @@ class OpenCLBackend(Backend):
             compute_units=int(entry.device.max_compute_units),
             max_work_group=int(entry.device.max_work_group_size),
             local_bytes=int(entry.device.local_mem_size),
+            tuned=remembered(entry.identity),
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.device.max_parameter_size)
@@ -294,6 +302,11 @@ class OpenCLBackend(Backend):
         self._kernels: dict[Source, Any] = {}  # the built program that holds each
         self._tables: dict[tuple[int, ...], Any] = {}
         self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
+
+    def use_tuned(self, choices: Mapping[Product, Tile]) -> None:
+        """Lower products with these tiles from now on."""
+        self.device = replace(self.device, tuned=choices)
+        self._prepared.clear()
 
     def check_dtype(self, dtype: DType) -> None:
         if dtype is float64 and not self.has_fp64:
@@ -394,6 +407,33 @@ class OpenCLBackend(Backend):
         drafts = [self._draft(step, spec, plain_operands(step, spec)) for spec in specs]
         self._build(drafts)
         return [self._kernel(draft) for draft in drafts], {s.name: s.nbytes for spec in specs for s in spec.scratch}
+
+    def time(self, step: Step, device: Device) -> float:
+        """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
+        slots = {
+            name: Slot(Storage(self, slot.extent_bytes), slot.dtype, slot.layout()) if isinstance(slot, Slot) else slot
+            for name, slot in step.slots.items()
+        }
+        copy = step.over(slots)
+        before, self.device = self.device, device
+        try:
+            kernels, needed = self._lower(copy)
+        finally:
+            self.device = before
+        scratch: dict[Place, tuple[Any, int]] = {
+            (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
+        }
+        launches = [_Launch(kernel, kernel.bind(copy, scratch)) for kernel in kernels]
+        best = float("inf")
+        for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first few warm up
+            self.finish()
+            start = perf_counter()
+            for _ in range(repeats):
+                self.launch(launches)
+            self.finish()
+            if repeats == TIMED_LAUNCHES:
+                best = min(best, (perf_counter() - start) / repeats)
+        return best
 
     def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
         drafts = []

@@ -76,7 +76,7 @@ CUTS = (
     Tile(16, 16, 16, 2, 2),
 )  # fmt: skip
 
-# The model's numbers, fitted to 2600 timed tiles of 119 products on an H200 (see benchmarks/results).
+# The model's numbers, fitted to 2600 timed tiles of 119 products on an H200 (benchmarks/tiles.py).
 LATENCY = 1300
 """Cycles from asking for a tile to having it."""
 

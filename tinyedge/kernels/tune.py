@@ -1,4 +1,4 @@
-"""The tiles that were measured to be best, remembered between runs: one file for each device and driver."""
+"""The tiles that were measured to be best, remembered between runs: one file for each device and its driver."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ class Required(dict[Product, Tile]):
         return self[product]
 
 
-def remembered(device: str, driver: str) -> dict[Product, Tile]:
-    """What was measured on ``device`` before. A file that is damaged or of other kernels counts for nothing."""
-    path = _path(device, driver)
+def remembered(device: tuple[str, ...]) -> dict[Product, Tile]:
+    """What was measured before on a device of this identity. A damaged file, or one of other kernels, is not used."""
+    path = _path(device)
     choices = _read(path) if path.exists() else {}
     return Required(choices) if config.tune_mode() == "must" else choices
 
 
-def remember(device: str, driver: str, choices: Mapping[Product, Tile]) -> Path:
+def remember(device: tuple[str, ...], choices: Mapping[Product, Tile]) -> Path:
     """Keep ``choices`` for later runs, beside what is remembered already; the file."""
-    path = _path(device, driver)
+    path = _path(device)
     merged = {**(_read(path) if path.exists() else {}), **choices}
     data = {
         "version": VERSION,
         "kernels": _kernels(),
         "device": device,
-        "driver": driver,
         "choices": [[astuple(product), astuple(tile)] for product, tile in merged.items()],
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,9 +54,9 @@ def remember(device: str, driver: str, choices: Mapping[Product, Tile]) -> Path:
     return path
 
 
-def _path(device: str, driver: str) -> Path:
-    digest = hashlib.sha256(f"{device}\n{driver}".encode()).hexdigest()[:16]
-    return config.cache_folder() / "tune" / f"{digest}.json"
+def _path(device: tuple[str, ...]) -> Path:
+    digest = hashlib.sha256("\n".join(device).encode()).hexdigest()[:16]
+    return config.cache_path() / "tune" / f"{digest}.json"
 
 
 def _kernels() -> str:
