@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -558,6 +559,18 @@ class Drawn:
                 self.hooks.append(self._hook("load", name, block, kernel.step))
             for name, block in kernel.stores.items():
                 self.hooks.append(self._hook("store", name, block, kernel.step))
+
+        for number, operand in enumerate(self.operands):
+            if self._is_in_arena(kernel.step, operand):
+                self.operands[number] = replace(operand, in_arena=True)
+
+    def _is_in_arena(self, own: Step, operand: Operand) -> bool:
+        if operand.kind == "scratch":
+            return True
+        if operand.kind not in ("read", "write", "accumulate"):
+            return False
+        step, name = self.arguments.get(operand.name, (own, operand.name))
+        return step is not None and step.slots[name].storage.number in self.temporary
 
     def _variable(self) -> str:
         self._variables += 1

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from tinyedge.backends.binaries import Binaries
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
-from tinyedge.kernels.render import Part, Source, local_bytes, render
+from tinyedge.kernels.render import Part, Source, beside, is_flat, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered
@@ -211,21 +210,26 @@ class _Prepared:
             if kind == "fixed":
                 values.append(item)
                 continue
+            if kind == "arena":
+                values.append(next(iter(scratch.values()))[0])
+                continue
             taken = owner or step
             assert taken is not None
             if kind == "scratch":
+                values.append(scratch[taken.number, item][0])
+            elif kind == "scratch offset":
                 name, itemsize = item
-                buffer, offset_bytes = scratch[taken.number, name]
-                values += (buffer, offset_bytes // itemsize)
+                values.append(scratch[taken.number, name][1] // itemsize)
             elif kind == "value":
                 values.append(taken.slots[item].number)
             elif kind == "scalar":
                 values.append(taken.scalars[item])
+            elif kind == "accumulates":
+                values.append(1 if item in taken.accumulate else 0)
+            elif kind == "offset":
+                values.append(taken.slots[item].offset)
             else:
-                slot = taken.slots[item]
-                values += (slot.storage.buffer, slot.offset)
-                if kind == "accumulate":
-                    values.append(1 if item in taken.accumulate else 0)
+                values.append(taken.slots[item].storage.buffer)
         return values
 
     def launch(self, values: list[Any]) -> None:
@@ -247,13 +251,8 @@ class _Draft(NamedTuple):
     types: list[Any]
 
     @property
-    def items(self) -> int:
-        """Work-items in a group."""
-        return prod(self.spec.local_size)
-
-    @property
-    def has_barrier(self) -> bool:
-        return "barrier(" in self.source.text
+    def is_flat(self) -> bool:
+        return is_flat(self.source.text)
 
     @property
     def argument_bytes(self) -> int:
@@ -448,9 +447,8 @@ class OpenCLBackend(Backend):
         if self.device.is_cpu:
             return False
         parts = [self._part(kernel, temporary) for kernel in kernels]
-        items = max(part.items for part in parts)
         return (
-            all(part.items == items or not part.has_barrier for part in parts)
+            beside([part.spec for part in parts], [part.is_flat for part in parts]) is not None
             and sum(part.local_bytes for part in parts) <= self.device.local_bytes
             and sum(part.argument_bytes for part in parts) <= self.argument_bytes
         )
@@ -465,17 +463,21 @@ class OpenCLBackend(Backend):
 
     def _joined(self, parts: Sequence[_Draft]) -> _Draft:
         """One launch of several kernels."""
-        items = max(part.items for part in parts)
-        groups = sum(prod(part.spec.global_size) // part.items for part in parts)
+        launch = beside([part.spec for part in parts], [part.is_flat for part in parts])
+        assert launch is not None
+        items, groups = launch
         pieces = [piece for part in parts for piece in part.parts]
+        passed = [pair for part in parts for pair in zip(part.arguments, part.types, strict=True)]
+        arena = [pair for pair in passed if pair[0][0] == "arena"][:1]
+        passed = arena + [pair for pair in passed if pair[0][0] != "arena"]
         return _Draft(
             " | ".join(part.title for part in parts),
             parts[0].step,
-            KernelSpec("beside", "", (), (groups * items,), (items,)),
+            KernelSpec("beside", "", (), (sum(groups) * items,), (items,)),
             pieces,
             render(pieces, self.bakes),
-            [argument for part in parts for argument in part.arguments],
-            [kind for part in parts for kind in part.types],
+            [argument for argument, _ in passed],
+            [kind for _, kind in passed],
         )
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
@@ -496,15 +498,17 @@ class OpenCLBackend(Backend):
             elif operand.kind in ("value", "scalar"):
                 arguments.append((operand.kind, taken, item))
                 types.append(ctype)
-            elif operand.kind == "scratch":
-                arguments.append(("scratch", taken, (item, np.dtype(ctype).itemsize)))
-                types += [None, np.int32]
-            elif operand.kind == "accumulate":
-                arguments.append(("accumulate", taken, item))
-                types += [None, np.int32, np.int32]
             else:
-                arguments.append(("buffer", taken, item))
-                types += [None, np.int32]
+                is_scratch = operand.kind == "scratch"
+                if not operand.in_arena:
+                    arguments.append(("scratch" if is_scratch else "buffer", taken, item))
+                    types.append(None)
+                offset = ("scratch offset", taken, (item, np.dtype(ctype).itemsize))
+                arguments.append(offset if is_scratch else ("offset", taken, item))
+                types.append(np.int32)
+                if operand.kind == "accumulate":
+                    arguments.append(("accumulates", taken, item))
+                    types.append(np.int32)
         if not baked:
             arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
             types += [np.int32] * len(spec.sizes)
@@ -517,6 +521,9 @@ class OpenCLBackend(Backend):
         part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
         steps = [step] if drawn is None else drawn.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
+        if any(operand.in_arena for operand in operands):
+            arguments.insert(0, ("arena", None, None))
+            types.insert(0, None)
         return _Draft(title, step, spec, [part], render([part], baked), arguments, types)
 
     def _kernel(self, draft: _Draft) -> _Prepared:

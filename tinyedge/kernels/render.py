@@ -30,7 +30,6 @@ import jinja2
 
 from tinyedge.kernels.inline import Hook, functions
 from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
-from tinyedge.shapes import Shape
 
 _environment = jinja2.Environment(
     loader=jinja2.PackageLoader("tinyedge", "kernels/templates"),
@@ -95,6 +94,9 @@ def render(parts: Sequence[Part], baked: bool = False) -> Source:
 FUNCTION = "{function}"
 """Stands for a kernel's name in its text, of which the name is the digest."""
 
+ARENA = "arena"
+"""The first argument of a kernel with operands in a program's arena."""
+
 BEGIN, END = "{begin}", "{end}"
 
 
@@ -107,6 +109,7 @@ class _Piece:
     attributes: str = ""
     arguments: list[tuple[str, str]] = field(default_factory=list)  # types and names
     variables: list[str] = field(default_factory=list)
+    in_arena: bool = False
     before: str = ""  # the template's own macros
     body: str = ""
     after: str = ""
@@ -151,7 +154,7 @@ def _piece(
 
 
 def _alone(piece: _Piece) -> str:
-    signature = ",\n    ".join(f"{ctype} {name}" for ctype, name in piece.arguments)
+    signature = ",\n    ".join([*_arena([piece]), *(f"{ctype} {name}" for ctype, name in piece.arguments)])
     return "\n".join(
         [
             piece.before,
@@ -167,6 +170,10 @@ def _alone(piece: _Piece) -> str:
     )
 
 
+def _arena(pieces: Sequence[_Piece]) -> list[str]:
+    return [f"__global char* {ARENA}"] if any(piece.in_arena for piece in pieces) else []
+
+
 _LOCAL_ARRAY = re.compile(r"^[ \t]*__local (\w+) (\w+)((?:\[[^\]\n]*\])+);[ \t]*$", re.MULTILINE)
 
 
@@ -180,40 +187,58 @@ def local_bytes(text: str) -> int:
     return total
 
 
+def is_flat(text: str) -> bool:
+    """Whether a kernel's work-items do not care which of them make a group."""
+    return not re.search(r"\b(barrier|get_local_id|get_group_id|get_num_groups|get_local_size)\b", text)
+
+
+def beside(specs: Sequence[KernelSpec], flat: Sequence[bool]) -> tuple[int, list[int]] | None:
+    """Work-items in a group, and each kernel's groups, of a launch that does several kernels side by side.
+
+    None if they do not agree on the size of a group. Those that are flat take any.
+    """
+    sizes = {prod(spec.local_size) for spec, any_size in zip(specs, flat, strict=True) if not any_size}
+    if len(sizes) > 1:
+        return None
+    items = sizes.pop() if sizes else max(prod(spec.local_size) for spec in specs)
+    return items, [-(-prod(spec.global_size) // items) for spec in specs]
+
+
 def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
     """One kernel of several: the first work-groups do the first piece, and so on.
 
-    Each piece sees its own names, and its own numbers from get_group_id and its kin. One with smaller groups than
-    another has no barrier: the items that it has no use for return.
+    Each piece sees its own names, and its own numbers from get_global_id and its kin.
     """
-    items = max(prod(spec.local_size) for spec in specs)
+    flat = [is_flat(piece.body) for piece in pieces]
+    launch = beside(specs, flat)
+    assert launch is not None
+    items, groups = launch
     functions: list[str] = []
-    signature: list[str] = []
+    signature = _arena(pieces)
     declared: list[str] = []
     body: list[str] = []
     first = 0
     for number, (piece, spec) in enumerate(zip(pieces, specs, strict=True)):
-        counts = [total // size for total, size in zip(spec.global_size, spec.local_size, strict=True)]
-        own = prod(spec.local_size)
         functions += piece.functions
         signature += [f"{ctype} p{number}_{name}" for ctype, name in piece.arguments]
-        macros = {**piece.macros, **_geometry(counts, spec.local_size, first)}
+        macros = {**piece.macros, **_geometry(spec, flat[number])}
         for ctype, name, extents in _LOCAL_ARRAY.findall(piece.body):
             real = re.sub(r"\breal\b", str(spec.constants.get("real")), ctype)
             declared.append(f"    __local {real} p{number}_{name}{extents};")
             macros[name] = f"p{number}_{name}"
-        first += prod(counts)
         body += [
-            f"    {'} else ' if number else ''}if (group_ < {first}) {{",
+            f"    {'} else ' if number else ''}if (group_ < {first + groups[number]}) {{",
             piece.before,
             *(f"#define {name} {text}" for name, text in macros.items()),
             *(f"    {ctype} {name} = p{number}_{name};" for ctype, name in piece.arguments),
-            *([f"    if (item_ >= {own}) return;"] if own < items else []),
+            f"    const int own_ = group_ - {first}, all_ = own_ * {items} + item_;",
+            *([f"    if (all_ >= {prod(spec.global_size)}) return;"] if flat[number] else []),
             *piece.variables,
             _LOCAL_ARRAY.sub("", piece.body),
             *(f"#undef {name.partition('(')[0]}" for name in macros),
             piece.after,
         ]
+        first += groups[number]
     arguments = ",\n    ".join(signature)
     return "\n".join(
         [
@@ -228,22 +253,26 @@ def _beside(pieces: list[_Piece], specs: list[KernelSpec]) -> str:
     )
 
 
-def _geometry(counts: list[int], local_size: Shape, first: int) -> dict[str, str]:
+def _geometry(spec: KernelSpec, flat: bool) -> dict[str, str]:
     """Macros that let a piece see its own launch in the one that it is a part of."""
 
     def digit(value: str, sizes: Sequence[int]) -> str:
         texts, inner = [], 1
         for size in sizes:
-            texts.append("0" if size == 1 else f"({value}) / {inner} % {size}" if inner > 1 else f"({value}) % {size}")
+            texts.append("0" if size == 1 else f"{value} / {inner} % {size}" if inner > 1 else f"{value} % {size}")
             inner *= size
         return _by_axis(texts)
 
+    by_size = {"get_global_size(d)": _by_axis([str(size) for size in spec.global_size])}
+    if flat:
+        return {**by_size, "get_global_id(d)": digit("all_", spec.global_size)}
+    counts = [total // size for total, size in zip(spec.global_size, spec.local_size, strict=True)]
     return {
-        "get_group_id(d)": digit(f"group_ - {first}" if first else "group_", counts),
-        "get_local_id(d)": digit("item_", local_size),
-        "get_local_size(d)": _by_axis([str(size) for size in local_size]),
+        **by_size,
+        "get_group_id(d)": digit("own_", counts),
+        "get_local_id(d)": digit("item_", spec.local_size),
+        "get_local_size(d)": _by_axis([str(size) for size in spec.local_size]),
         "get_num_groups(d)": _by_axis([str(count) for count in counts]),
-        "get_global_size(d)": "(get_num_groups(d) * get_local_size(d))",
         "get_global_id(d)": "(get_group_id(d) * get_local_size(d) + get_local_id(d))",
     }
 
@@ -267,6 +296,7 @@ def _fill(
 ) -> None:
     """Arguments, hooks and variables of a piece."""
     hooks, arguments, variables = piece.macros, piece.arguments, piece.variables
+    piece.in_arena = any(operand.in_arena for operand in operands)
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         if operand.kind == "value":
@@ -278,9 +308,13 @@ def _fill(
             arguments.append((f"const {ctype}", name))
         elif operand.kind != "inlined":
             qualifier = "const " if operand.kind == "read" else ""
-            arguments.append((f"__global {qualifier}{ctype}*", f"{name}_base"))
+            base = f"{name}_base"
+            if operand.in_arena:
+                base = f"(__global {qualifier}{ctype}*){ARENA}"
+            else:
+                arguments.append((f"__global {qualifier}{ctype}*", base))
             arguments.append(("const int", f"{name}_offset"))
-            variables.append(f"    __global {qualifier}{ctype}* {name} = {name}_base + {name}_offset;")
+            variables.append(f"    __global {qualifier}{ctype}* {name} = {base} + {name}_offset;")
             hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
             hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
             flag = "0"

@@ -103,12 +103,14 @@ class Operand:
     """An operand as its template sees it.
 
     ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value, scalar or size, which are
-    numbers; or inlined, which is no argument: blocks stand at its hooks.
+    numbers; or inlined, which is no argument: blocks stand at its hooks. Those in the arena of a program share one
+    argument: what costs a driver most in a launch is its buffers.
     """
 
     name: str
     ctype: str
     kind: str
+    in_arena: bool = False
 
 
 def round_up(value: int, multiple: int) -> int:
