@@ -18,8 +18,8 @@ SMALLER = (
 )
 """What to do where memory does not suffice."""
 
-Launch = Callable[[], None]
-"""A kernel with its arguments bound."""
+Launch = Callable[[], Any]
+"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error."""
 
 
 class Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import platform
 import sys
@@ -232,6 +233,9 @@ class _Prepared:
                 values.append(taken.slots[item].storage.buffer)
         return values
 
+    def enqueue_alone(self) -> None:
+        self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
+
     def launch(self, values: list[Any]) -> None:
         # clSetKernelArg on one kernel object is not thread-safe; the enqueue copies the arguments.
         with self.lock:
@@ -366,9 +370,23 @@ class OpenCLBackend(Backend):
     def launch(self, launches: Sequence[Launch]) -> None:
         try:  # no context manager: this is in the way of every eager step
             for launch in launches:
-                launch()
+                if status := launch():
+                    raise self._refused_launch(status)
         except self.cl.MemoryError as error:
             raise self._refused_use(error) from error
+
+    def _refused_launch(self, status: int) -> Exception:
+        if status in (-4, -5, -6):  # memory objects, resources, the host's memory
+            return self._refused_use(RuntimeError(f"OpenCL error {status}"))
+        return BackendError(self.name, "the device must take a launch", f"it refused one with OpenCL error {status}")
+
+    @cached_property
+    def bare_enqueue(self) -> Any:
+        """clEnqueueNDRangeKernel without an event, which a program has no use for; None where it cannot be reached."""
+        try:
+            return ctypes.CDLL(self.cl._cl.__file__).clEnqueueNDRangeKernel
+        except (OSError, AttributeError):
+            return None
 
     @cached_property
     def timing_queue(self) -> Any:
@@ -600,7 +618,14 @@ class _Lowered(Lowered):
 
     def launcher(self) -> Launch:
         kernel = self.kernel
-        return partial(kernel.enqueue, kernel.queue, kernel.kernel, kernel.global_size, kernel.local_size)
+        sizes = [(ctypes.c_size_t * 3)(*size) for size in (kernel.global_size, kernel.local_size)]
+        bare = self.backend.bare_enqueue
+        if bare is None:
+            return kernel.enqueue_alone
+        rank = ctypes.c_uint(len(kernel.global_size))
+        self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
+        queue, handle = ctypes.c_void_p(kernel.queue.int_ptr), ctypes.c_void_p(kernel.kernel.int_ptr)
+        return partial(bare, queue, handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None)
 
     @property
     def spec(self) -> KernelSpec:

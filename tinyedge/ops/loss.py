@@ -451,21 +451,23 @@ class _ClassLoss(Op):
         reduction = step.attrs["reduction"]
         global_size, local_size, sizes, constants = cls._geometry(step, device, "x")
         inputs = (*step.read_names(), *(("lse",) if cls.normalize else ()))
-        if reduction == "none":
+        constants["mean"] = reduction == "mean"
+        rows = sizes["rows"]
+        if reduction == "none" or rows == 1:  # nothing to add up
             constants["losses"] = "y"
+            buffers = (*inputs, "y", *(("divisor",) if reduction != "none" else ()))
             return [
                 KernelSpec(
                     "cross_entropy_rows",
                     TEMPLATE,
-                    (*inputs, "y"),
+                    buffers,
                     global_size,
                     local_size,
                     sizes,
                     constants=constants,
-                    hooked=(*inputs, "y"),
+                    hooked=buffers,
                 )
             ]
-        rows = sizes["rows"]
         scratch = tuple(Scratch(name, constants["real"], rows) for name in ("losses", "weights"))
         group = device.group()
         first = KernelSpec(
@@ -486,7 +488,7 @@ class _ClassLoss(Op):
             (group,),
             (group,),
             {"rows": rows},
-            constants={"real": constants["real"], "group": group, "mean": reduction == "mean", "lanes": 1, "width": 1},
+            constants={**constants, "group": group, "lanes": 1, "width": 1},
             scratch=scratch,
             hooked=("y", "divisor"),
         )
