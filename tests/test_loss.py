@@ -97,13 +97,13 @@ def test_mse_is_one_kernel_each_way(opencl: Backend, monkeypatch: pytest.MonkeyP
     ta = te.tensor(uniform(3, 7), requires_grad=True)
     tb = te.tensor(uniform(3, 7))
     kernels: list[str] = []
-    lower = opencl._prepare_kernel  # type: ignore[attr-defined]
+    draft = opencl._draft  # type: ignore[attr-defined]
 
     def counted(step: Step, *rest: object) -> object:
         kernels.append(f"{step.op.name} {step.direction}")
-        return lower(step, *rest)
+        return draft(step, *rest)
 
-    monkeypatch.setattr(opencl, "_prepare_kernel", counted)
+    monkeypatch.setattr(opencl, "_draft", counted)
     te.mse_loss(ta, tb).backward()
     assert [name for name in kernels if name.startswith("mse_loss")] == ["mse_loss forward", "mse_loss backward"]
 

@@ -279,35 +279,28 @@ class _Fusion:
     def _touch(self, kernels: Collection[Kernel], after: int, before: int) -> bool:
         return any(after < kernel.at < before for kernel in kernels)
 
-    def _may_rise(self, kernel: Kernel, target: Kernel, entry: Place) -> bool:
-        """Whether ``kernel`` may run inside the earlier ``target``, which gives it ``entry`` element by element."""
+    def _may_rise(self, kernel: Kernel, target: Kernel, block: Block) -> bool:
+        """Whether ``kernel`` may run at the end of ``block`` in the earlier ``target``."""
+        assert kernel.run is not None
         reads, writes = self.touched[kernel.at]
         target_reads, target_writes = self.touched[target.at]
+        known = block.known_before()
         for place in reads:
             if self._touch(self.writers[place], target.at, kernel.at):
                 return False
-            if place != entry and place in target_writes and not self._is_variable(kernel, target, place):
+        for each, name in kernel.run.memory_reads():
+            # Of what the target writes, only the variables of the block are there when the maps run.
+            if each.place(name) in target_writes and not (
+                _spot(each.step.slots[name]) in known and each.is_linear(name)
+            ):
                 return False
+        inside = {number for number, _ in known}
         for place in writes:
             if self._touch(self.readers[place] | self.writers[place], target.at, kernel.at):
                 return False
-            if place in target_reads | target_writes and place != entry:
+            if place in target_reads | target_writes and place not in inside:
                 return False
         return True
-
-    def _is_variable(self, kernel: Kernel, target: Kernel, place: Place) -> bool:
-        """Whether all that ``kernel`` reads at ``place`` is a variable of the block that it would join."""
-        assert kernel.run is not None
-        for block in target.blocks():
-            known = block.known_before()
-            spots = {
-                (_spot(each.step.slots[name]), each.is_linear(name))
-                for each, name in kernel.run.memory_reads()
-                if each.place(name) == place
-            }
-            if spots and all(linear and spot in known for spot, linear in spots):
-                return True
-        return False
 
     def _may_sink(self, kernel: Kernel, target: Kernel) -> bool:
         """Whether ``kernel`` may run inside the later ``target``: all that it reads is still there."""
@@ -479,12 +472,11 @@ class _Fusion:
             if writer.at < kernel.at
         ]
         for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
-            slot = each.step.slots[name]
-            if not self._may_rise(kernel, target, slot.storage.number):
+            block, hook = self._block_at(target, each.step.slots[name], each.numel)
+            if block is None or not self._may_rise(kernel, target, block):
                 continue
-            block = self._block_at(target, slot, each.numel)
-            if block is None:
-                continue
+            if hook is not None:
+                target.stores[hook] = block
             self._leave(kernel)
             block.maps += kernel.run.maps
             target.unstored |= kernel.unstored
@@ -492,22 +484,21 @@ class _Fusion:
             return True
         return False
 
-    def _block_at(self, target: Kernel, slot: Slot, numel: int) -> Block | None:
-        """The block of ``target`` in which the value of ``slot`` is a variable; made if there was none."""
+    def _block_at(self, target: Kernel, slot: Slot, numel: int) -> tuple[Block | None, str | None]:
+        """The block of ``target`` in which the value of ``slot`` is a variable; or a new one, and its hook."""
         if target.spec is None or slot.numel != numel:
-            return None
+            return None, None
         for block in (*target.stores.values(), *([target.run] if target.run else [])):
             if _spot(slot) in block.known_before() and _numel(block) == numel:
-                return block
+                return block, None
         for name, place in target.names():
             if place != slot.storage.number or name not in target.step.writes:
                 continue
             own = target.step.slots[name]
             fits = _spot(own) == _spot(slot) and own.numel == numel and own.contiguous and own.dtype is slot.dtype
             if fits and name in target.hooked and name not in target.stores:
-                block = target.stores[name] = Block([], (target.step, name))
-                return block
-        return None
+                return Block([], (target.step, name)), name
+        return None, None
 
 
 def _numel(block: Block) -> int:

@@ -13,14 +13,14 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tinyedge import config, fusion, report, tape
+from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
@@ -28,8 +28,8 @@ from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
 from tinyedge.op import Layout
 from tinyedge.ops.random import Dropout, default_generator
-from tinyedge.plan import Action, make_plan
-from tinyedge.shapes import Shape
+from tinyedge.plan import Action, make_plan, needed_actions
+from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tape import Recorder, Slot, Step, Storage, T, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
@@ -182,6 +182,15 @@ class Program:
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
+        recorded = recording.steps
+        if config.fuses():
+
+            def temporary(like: Slot, shape: Shape) -> Slot:
+                slot = Slot(Storage.over(self.backend, None), like.dtype, Layout(shape, contiguous_strides(shape), 0))
+                inside[slot.storage.number] = slot.nbytes
+                return slot
+
+            recorded = rewrite.norm_gradients(recorded, temporary)
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
@@ -194,14 +203,12 @@ class Program:
         self._temporary: dict[fusion.Place, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
         }
-        steps = [self._own(step) for step in recording.steps]
+        steps = [self._own(step) for step in recorded]
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
-            kernels = fusion.fuse(kernels, self._temporary)
+            kernels = self._needed(fusion.fuse(self._needed(kernels), self._temporary))
             kernels = fusion.place_beside(kernels, lambda group: self.backend.shares_launch(group, self._temporary))
-        blocks = {**self._temporary, **{place: size for kernel in kernels for place, size in kernel.scratch().items()}}
-        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
-        self.plan = make_plan(actions, blocks, ALIGNMENT)
+        self.plan = make_plan(*self._actions(kernels), ALIGNMENT)
         self.kernels = [kernels[number] for number in self.plan.kept]
         walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
         self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
@@ -217,7 +224,7 @@ class Program:
                 self._takers[step.number].append(position)
                 for storage in {slot.storage.number for slot in step.slots.values() if isinstance(slot, Slot)}:
                     self._users[storage].append(position)
-        for old, own in zip(recording.steps, steps, strict=True):
+        for old, own in zip(recorded, steps, strict=True):
             if own.number in self._steps:
                 self._note_writes(old, own)
         self._random = [step for step in self._steps.values() if step.op is Dropout]
@@ -305,6 +312,14 @@ class Program:
                 f"{error.call}: {error.expected}, but {error.got}",
                 f"Nothing was changed. {error.remedy}",
             ) from error
+
+    def _actions(self, kernels: Sequence[fusion.Kernel]) -> tuple[list[Action], dict[fusion.Place, int]]:
+        """What each kernel does to memory, and the bytes of the temporary places."""
+        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
+        return actions, {**self._temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
+
+    def _needed(self, kernels: Sequence[fusion.Kernel]) -> list[fusion.Kernel]:
+        return [kernels[number] for number in needed_actions(*self._actions(kernels))]
 
     def _own(self, step: Step) -> Step:
         """The step, with its movable slots on storages of the program."""

@@ -352,6 +352,56 @@ class FrozenBatchNorm(Op):
         return Sample((shape, channels, channels, *affine), {"eps": random.choice((1e-5, 0.1))})
 
 
+class NormScale(Elementwise):
+    """A linear map's weight times the scale of the frozen norm behind it: together they are one linear map.
+
+    ``compile`` computes the norm's gradients through this: from the weight's gradient, and not from the norm's input.
+    """
+
+    signature = "(),(),()->()"
+    domain = {"weight": (-2.0, 2.0), "gamma": (0.5, 1.5), "var": (0.5, 2.0)}
+    scalars = AFFINE
+    saves = ("weight", "gamma", "var")
+    kernel_forward = {"y": "weight * (gamma * rsqrt(var + eps))"}
+    kernel_backward = {"dweight": "dy * (gamma * rsqrt(var + eps))", "dgamma": "dy * weight * rsqrt(var + eps)"}
+
+    @staticmethod
+    def forward(weight: Any, gamma: Any, var: Any, *, eps: float) -> Any:
+        return weight * gamma / np.sqrt(var + eps)
+
+    @staticmethod
+    def backward(dy: Any, weight: Any, gamma: Any, var: Any, *, eps: float) -> Any:
+        rstd = 1 / np.sqrt(var + eps)
+        return dy * gamma * rstd, dy * weight * rstd
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"eps": random.choice((1e-5, 0.1))}
+
+
+class NormShift(Elementwise):
+    """The bias of that linear map."""
+
+    signature = "(),(),(),()->()"
+    domain = {"bias": (-1.0, 1.0), "mean": (-1.0, 1.0), "gamma": (0.5, 1.5), "var": (0.5, 2.0)}
+    scalars = AFFINE
+    saves = ("mean", "gamma", "var")
+    kernel_forward = {"y": "bias - mean * (gamma * rsqrt(var + eps))"}
+    kernel_backward = {"dbias": "dy", "dgamma": "-dy * mean * rsqrt(var + eps)"}
+
+    @staticmethod
+    def forward(bias: Any, mean: Any, gamma: Any, var: Any, *, eps: float) -> Any:
+        return bias - mean * gamma / np.sqrt(var + eps)
+
+    @staticmethod
+    def backward(dy: Any, mean: Any, gamma: Any, var: Any, *, eps: float) -> Any:
+        return dy, -dy * mean / np.sqrt(var + eps)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"eps": random.choice((1e-5, 0.1))}
+
+
 class RunningAverage(Elementwise):
     """A running statistic moved towards a new one; ``batch_norm`` writes it over the old."""
 

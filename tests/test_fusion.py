@@ -1,0 +1,176 @@
+"""Fusion and side-by-side launches: whatever a function does, its replays give what the eager call gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tests.guarded import GuardedOpenCL
+from tinyedge import backends, nn
+from tinyedge.backends import Backend
+
+Unary = Callable[[te.Tensor], te.Tensor]
+ROWS, COLUMNS = 6, 20
+
+SAME_SHAPE: dict[str, Unary] = {
+    "relu": F.relu,
+    "tanh": te.tanh,
+    "scaled": lambda x: x * 0.5 + 0.25,
+    "square": lambda x: x * x,
+    "clamped": lambda x: x.clamp(-0.5, 0.75),
+    "softmax": lambda x: F.softmax(x, 1),
+    "layer norm": lambda x: F.layer_norm(x, (COLUMNS,)),
+    "centred": lambda x: x - x.mean(0, keepdim=True),
+    "divided by rows": lambda x: x / (1 + x.abs().sum(1, keepdim=True)),
+    "turned twice": lambda x: (x.T * 2).T,
+    "halves swapped": lambda x: te.cat([x[:, COLUMNS // 2 :], x[:, : COLUMNS // 2]], 1),
+    "masked": lambda x: x.masked_fill(x > 0.5, 0.0),
+    "cumulated": lambda x: x @ te.tril(te.ones(COLUMNS, COLUMNS)) * 0.1,
+}
+PAIRS: dict[str, Callable[[te.Tensor, te.Tensor], te.Tensor]] = {
+    "sum": lambda a, b: a + b,
+    "product": lambda a, b: a * b,
+    "difference of rows": lambda a, b: a - b[:1],
+    "product with columns": lambda a, b: a * b[:, :1],
+    "attention": lambda a, b: (a @ b.T) @ b * 0.1,
+}
+
+
+@st.composite
+def functions(draw: st.DrawFn) -> list[tuple[str, int, int]]:
+    """A list of operations, each with the numbers of the values that it takes; everything has one shape."""
+    steps = []
+    for number in range(draw(st.integers(1, 7))):
+        name = draw(st.sampled_from([*SAME_SHAPE, *PAIRS]))
+        steps.append((name, draw(st.integers(0, number + 1)), draw(st.integers(0, number + 1))))
+    return steps
+
+
+def run(steps: list[tuple[str, int, int]], x: te.Tensor, weight: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
+    values = [x, x * weight]
+    for name, first, second in steps:
+        a, b = values[first], values[second]
+        values.append(SAME_SHAPE[name](a) if name in SAME_SHAPE else PAIRS[name](a, b))
+    loss = values[-1].sum() + (values[len(values) // 2] * values[-1]).mean()
+    loss.backward()
+    return loss, values[-1]
+
+
+def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(shape, dtype=np.float32) for shape in ((ROWS, COLUMNS), (COLUMNS,))]
+    x, weight = (te.tensor(array, requires_grad=True) for array in arrays)
+    compiled = te.compile(lambda x, weight: run(steps, x, weight))
+    outcomes = []
+    for function in (lambda x, w: run(steps, x, w), compiled, compiled, compiled):
+        results = function(x, weight)
+        outcomes.append(
+            [t.detach().numpy() for t in results] + [t.grad.numpy().copy() for t in (x, weight) if t.grad is not None]
+        )
+        x.grad = weight.grad = None
+    for outcome in outcomes[1:]:
+        for got, wanted in zip(outcome, outcomes[0], strict=True):
+            scale = float(np.abs(wanted).max(initial=1e-3))
+            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * scale, err_msg=str(steps))
+
+
+@settings(max_examples=30)
+@given(steps=functions())
+def test_replays_agree(steps: list[tuple[str, int, int]], opencl: Backend) -> None:
+    assert_replays_agree(steps, opencl)
+
+
+@pytest.fixture(scope="module")
+def many_launches(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
+    """The first device, taken for one on which a launch is dear and sizes are worth constants."""
+    usable = backends.usable_devices()
+    if not usable:
+        pytest.skip("no usable OpenCL device")
+    backend = GuardedOpenCL(usable[0])
+    backend.device = replace(backend.device, kind="gpu", vector_width=4, compute_units=8, max_work_group=64)
+    backend.bakes = True
+    return backend
+
+
+@pytest.fixture
+def gpu(many_launches: GuardedOpenCL) -> Iterator[Backend]:
+    with te.use_backend(many_launches) as chosen:
+        yield chosen
+
+
+@settings(max_examples=15)
+@given(steps=functions())
+def test_replays_side_by_side_agree(steps: list[tuple[str, int, int]], gpu: Backend) -> None:
+    assert_replays_agree(steps, gpu)
+
+
+def train(model: nn.Module) -> Any:
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        return loss
+
+    return te.compile(step)
+
+
+def test_a_layer_with_its_norm_and_activation_is_one_kernel(opencl: Backend) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6()).eval()
+    infer = te.compile(model.forward)
+    with te.no_grad():
+        infer(te.ones(1, 3, 9, 9))
+        infer.program.prepare()
+    last = infer.program.kernels[-1]
+    assert [step.op.name for step in last.steps()] == ["conv2d", "frozen_batch_norm", "relu6"]
+
+
+def test_launches_are_shared_where_they_are_dear(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    for fuses in ("0", "1"):
+        monkeypatch.setenv("TINYEDGE_FUSE", fuses)
+        te.manual_seed(0)
+        step = train(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10), nn.ReLU(), nn.Linear(10, 4)))
+        step(te.ones(3, 20))
+        counts.append(len(step.program.kernels))
+    assert counts[1] <= counts[0] // 2
+
+
+@pytest.mark.parametrize("layer", ["conv", "depthwise", "linear", "first"])
+@pytest.mark.parametrize("affine", ["both", "weight", "bias"])
+def test_a_norms_gradients_come_from_its_layers(layer: str, affine: str, backend: Backend) -> None:
+    """Without what the layer gave being kept; over accumulation, for batches, with parts frozen."""
+    te.manual_seed(1)
+    make: dict[str, Callable[[], list[nn.Module]]] = {
+        "conv": lambda: [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6)],
+        "depthwise": lambda: [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.BatchNorm2d(4)],
+        "linear": lambda: [nn.Flatten(), nn.Linear(108, 5), nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6)],
+        "first": lambda: [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)],
+    }
+    model = nn.Sequential(*make[layer](), nn.ReLU()).train().freeze_batch_norm_statistics()
+    norm = model[-2]
+    for value in (norm.weight, norm.bias, norm.running_mean):
+        value.data.copy_(te.rand(*value.shape) + 0.5)
+    norm.weight.requires_grad = affine != "bias"
+    norm.bias.requires_grad = affine != "weight"
+    x = te.randn(2, 3, 6, 6)
+    step = train(model)
+    outcomes = []
+    for function in (step.function, step):
+        model.zero_grad()
+        for _ in range(3):
+            loss = function(x)
+        outcomes.append(
+            [loss.detach().numpy(), *(p.grad.numpy().copy() for p in model.parameters() if p.grad is not None)]
+        )
+    for got, wanted in zip(outcomes[1], outcomes[0], strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5 * float(np.abs(wanted).max()))
+    if affine != "bias":
+        ops = [step.op.name for kernel in step.program.kernels for step in kernel.steps()]
+        assert "norm_scale" in ops
