@@ -89,6 +89,9 @@ class Recording(Recorder):
             self._keep(slot.storage)
 
     def step(self, step: Step) -> None:
+        for slot in step.read():
+            if self._is_inside(slot) and slot.storage.number not in self.made:
+                self._constants.add(slot.storage.number)  # no step filled it
         for slot in step.written():
             if self._is_inside(slot):
                 made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape)
