@@ -119,7 +119,12 @@ def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(chain=CHAINS)
 def test_replays_are_the_same_too(backend: Backend, chain: Chain) -> None:
     """A mask is drawn anew at each replay, and is one and the same in all the places where it is used."""
-    assert_same(outcome(chain, True, True, 3), outcome(chain, False, False, 3))
+    replayed, eager = outcome(chain, True, True, 3), outcome(chain, False, False, 3)
+    if getattr(backend, "bakes", False):  # with constant sizes a compiler may round differently
+        for a, b in zip(replayed, eager, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    else:
+        assert_same(replayed, eager)
 
 
 def test_fused_replays_are_the_same_but_for_rounding(opencl: Backend) -> None:

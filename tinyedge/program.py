@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple, cast
@@ -26,6 +27,7 @@ from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
+from tinyedge.nn.module import member_changes
 from tinyedge.op import Layout
 from tinyedge.ops.random import Dropout, default_generator
 from tinyedge.plan import Action, make_plan, needed_actions
@@ -157,6 +159,7 @@ class _Leaf:
         self.number = slot.grad.storage.number
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
+        self.adds_to: Slot | None = None  # the gradient to which the launches are bound, if they add to it
 
 
 class _Place(NamedTuple):
@@ -369,13 +372,14 @@ class Program:
         self.prepare()
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
-            absent = [leaf.slot for leaf in self._leaves if leaf.slot.grad is None]
+            moved = [leaf for leaf in self._leaves if leaf.slot.grad is not leaf.adds_to or leaf.adds_to is None]
+            absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
             made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
             gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
-            for leaf in self._leaves:
+            for leaf in moved:
                 self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
             if self._random:
                 self._draw()
@@ -425,6 +429,7 @@ class Program:
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
         adds = new is None
+        leaf.adds_to = leaf.slot.grad
         if new is not None:
             leaf.slot.grad = new
             if not leaf.stored_first:
@@ -504,23 +509,54 @@ def _kind(value: Any) -> Any:
     return (type(value), value)
 
 
-_parts: weakref.WeakKeyDictionary[Module, list[tuple[Module, tuple[Any, ...]]]] = weakref.WeakKeyDictionary()
-"""Of each module all modules inside, each with its children: a walk down the tree at every call would cost too much."""
+class _ModuleKind:
+    """What a program depends on in a module: its parts, their modes, and their tensors. Hashed once."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+        self._hash = hash(values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ModuleKind) and self.values == other.values
 
 
-def _module_kind(module: Module) -> tuple[Any, ...]:
+class _ModuleState:
+    """A module as it was at the last call, so that the next one need only look for changes."""
+
+    def __init__(self, module: Module) -> None:
+        self.version = member_changes()
+        parts = list(module.modules())
+        self.modes = tuple([(id(part), part.training, part.checkpointed) for part in parts])
+        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
+        self.tensors = [tensor for tensor in members if tensor is not None]
+        self.slots: tuple[Slot, ...] = ()
+        self.flags: tuple[bool, ...] = ()
+        self.kind = _ModuleKind()
+
+    def update(self) -> None:
+        slots = tuple(map(_slot_of, self.tensors))
+        flags = tuple(map(_wants_gradient, slots))
+        if slots != self.slots or flags != self.flags or not self.kind.values:
+            self.slots, self.flags = slots, flags
+            self.kind = _ModuleKind(self.modes, tuple(map(id, slots)), flags)
+
+
+_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+_states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
+
+
+def _module_kind(module: Module) -> _ModuleKind:
     """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
-    parts = _parts.get(module)
-    if parts is None or any(tuple(part._modules.values()) != children for part, children in parts):
-        parts = _parts[module] = [(part, tuple(part._modules.values())) for part in module.modules()]
-    kind: list[Any] = [id(module)]
-    for part, _ in parts:
-        kind += (part.training, part.checkpointed)
-        for tensor in (*part._parameters.values(), *part._buffers.values()):
-            if tensor is not None:
-                slot = tensor._slot
-                kind += (id(slot), slot.requires_grad)
-    return tuple(kind)
+    state = _states.get(module)
+    if state is None or state.version != member_changes():
+        state = _states[module] = _ModuleState(module)
+    state.update()
+    return state.kind
 
 
 def _outside_kind(value: Any) -> Any:

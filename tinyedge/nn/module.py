@@ -48,6 +48,43 @@ class RemovableHandle:
         self.remove()
 
 
+_changes = 0
+
+
+def member_changes() -> int:
+    """How often the members and modes of any module have changed: what was learnt of one before is true until then."""
+    return _changes
+
+
+def _count_change() -> None:
+    global _changes
+    _changes += 1
+
+
+class _Members(dict[str, Any]):
+    """Parameters, buffers or modules by name."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _count_change()
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        _count_change()
+        super().__delitem__(name)
+
+    def pop(self, *args: Any) -> Any:
+        _count_change()
+        return super().pop(*args)
+
+    def clear(self) -> None:
+        _count_change()
+        super().clear()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        _count_change()
+        super().update(*args, **kwargs)
+
+
 class Module:
     """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.
 
@@ -74,9 +111,9 @@ class Module:
         self.__dict__.update(
             training=True,
             checkpointed=False,
-            _parameters={},
-            _buffers={},
-            _modules={},
+            _parameters=_Members(),
+            _buffers=_Members(),
+            _modules=_Members(),
             _transient=set(),
             _pre_hooks={},
             _hooks={},
@@ -134,6 +171,7 @@ class Module:
                 )
             self._buffers[name] = value
             return
+        _count_change()
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
