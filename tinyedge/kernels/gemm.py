@@ -96,6 +96,10 @@ def gemm_kernels(
     local = (1, 1, 1)
     extra = (bias,) if bias else ()
     flops = 2 * m * n * k * outer * entries
+    runs = {}
+    if variant == "gemm_panels":
+        constants["transposes"] = b.col != 1
+        runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
         buffers = (a.name, b.name, *extra, c.name)
@@ -103,7 +107,7 @@ def gemm_kernels(
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
-                flops=flops,
+                runs, flops=flops,
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -112,11 +116,16 @@ def gemm_kernels(
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
     first = KernelSpec(
         variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared, loaded, flops=flops,
+        {**constants, "c": partial.name}, declared, loaded, runs, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
     return [first, join]
+
+
+def _holds_rows(matrix: Matrix, length: int) -> bool:
+    """Whether rows of ``length`` lie one after the other, from the start of the buffer."""
+    return all(step % length == 0 for step in (matrix.row, *matrix.batch, matrix.outer))
 
 
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
