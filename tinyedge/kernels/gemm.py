@@ -57,19 +57,28 @@ def gemm_kernels(
     entries = prod(batch)
     constants: dict[str, Any] = {}
     variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
-    across, down = -(-n // tile_n), -(-m // tile_m)
     panels = rows = 0
+    block = tile_n
     if variant == "gemm_panels":
-        row_bytes = tile_n * (8 if ctype == "double" else 4)
-        max_rows = SUMS_BYTES // row_bytes // tile_m * tile_m
-        constants = {"depth": PANEL_BYTES // row_bytes, "max_rows": max_rows, "stages": width.bit_length() - 1}
+        itemsize = 8 if ctype == "double" else 4
+        # Where k is short, the block is wide: rows of C are then stored in longer pieces.
+        most = min(n, SUMS_BYTES // (tile_m * itemsize), PANEL_BYTES // (max(k, 1) * itemsize)) if outer == 1 else 0
+        while 2 * block <= most:
+            block *= 2
+        max_rows = SUMS_BYTES // (block * itemsize) // tile_m * tile_m
+        depth = PANEL_BYTES // (block * itemsize)
+        constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
+        across = -(-n // block)
         wanted = 8 * device.compute_units
-        down = max(-(-m // max_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
+        item_rows = m if outer == 1 and k <= depth else max_rows
+        down = max(-(-m // item_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
         rows = round_up(-(-m // down), tile_m)
         down = -(-m // rows)
-        worth = ITEM_PRODUCTS // max(rows * tile_n * k * outer, 1)
+        worth = ITEM_PRODUCTS // max(rows * block * k * outer, 1)
         panels = max(1, min(across * down * entries // wanted, worth, across))
         across = -(-across // panels)
+    else:
+        across, down = -(-n // tile_n), -(-m // tile_m)
     parts = 1
     if variant == "gemm_panels":
         parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
@@ -135,7 +144,8 @@ def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[st
     if m > 4:
         if ctype == "double":
             lanes //= 2
-        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows))
+        # Four rows keep the multipliers less busy than more rows do.
+        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows) * (1.12 if rows == 4 else 1))
         return "gemm_panels", rows, lanes if n <= lanes else 2 * lanes, lanes
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
