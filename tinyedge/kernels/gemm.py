@@ -23,6 +23,12 @@ PANEL_BYTES = 8192
 SUMS_BYTES = 6144
 """The sums of those products."""
 
+FAST_BYTES = 1 << 19
+"""What a core's own cache holds of A."""
+
+TILED_COLUMNS = 256
+"""Columns of a product for which A is worth to be laid out anew."""
+
 ITEM_PRODUCTS = 131072
 """Products worth one work-item of a CPU: some microseconds."""
 
@@ -104,6 +110,17 @@ def gemm_kernels(
     groups = (across, down, entries * parts)
     local = (1, 1, 1)
     extra = (bias,) if bias else ()
+    first: list[KernelSpec] = []
+    if variant == "gemm_panels":
+        # A is laid out anew where it is large, or lies across, and the product long enough to be worth it.
+        nbytes = m * k * itemsize
+        tiled = outer == 1 and n >= TILED_COLUMNS and nbytes >= (FAST_BYTES // 8 if a.col != 1 else FAST_BYTES)
+        constants["tiled"] = tiled
+        if tiled:
+            packing = _tiles_kernel(device, a, m, k, tile_m, ctype, batch, scratch)
+            first, scratch = [packing], packing.scratch
+            constants["a"] = scratch[-1].name
+            sizes["tiles"] = packing.sizes["tiles"]
     flops = 2 * m * n * k * outer * entries
     runs = {}
     if variant == "gemm_panels":
@@ -111,25 +128,45 @@ def gemm_kernels(
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
-        buffers = (a.name, b.name, *extra, c.name)
+        buffers = (constants["a"], b.name, *extra, c.name)
         return [
+            *first,
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
                 runs, flops=flops,
-            )
+            ),
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
     declared = (*scratch, partial)
     spread = {**sizes, "c_row": n, "c_col": 1}
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
-    first = KernelSpec(
-        variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
+    product = KernelSpec(
+        variant, "gemm.cl.jinja", (constants["a"], b.name, partial.name), groups, local, spread, {}, packed,
         {**constants, "c": partial.name}, declared, loaded, runs, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
-    return [first, join]
+    return [*first, product, join]
+
+
+def _tiles_kernel(
+    device: Device, a: Matrix, m: int, k: int, tile_m: int, ctype: str, batch: Shape, scratch: tuple[Scratch, ...]
+) -> KernelSpec:
+    """Copies A in the order of its use: its last scratch."""
+    tiles, depth, each = -(-m // tile_m), 256, 8
+    entries = prod(batch)
+    packed = Scratch(f"{a.name}_tiles", ctype, entries * tiles * tile_m * k)
+    return KernelSpec(
+        "gemm_tiles", "gemm.cl.jinja", (a.name, packed.name), (-(-tiles // each), -(-k // depth), entries), (1, 1, 1),
+        {
+            "m": m, "k_length": k, "tiles": tiles, "tiles_per_item": each, "depth": depth, "batch_rank": len(batch),
+            "a_row": a.row, "a_col": a.col,
+        },
+        {}, {"batch_shape": batch, "a_batch": a.batch},
+        {"real": ctype, "a": a.name, "c": packed.name, "tile_m": tile_m, "along_k": a.col == 1, "bias": None},
+        (*scratch, packed), flops=0,
+    )  # fmt: skip
 
 
 def _holds_rows(matrix: Matrix, length: int) -> bool:
