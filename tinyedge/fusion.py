@@ -584,6 +584,11 @@ class Drawn:
             assert anchor is not None
             entry, adds = self._variable(), self._adds(anchor, name, name)
             known[_spot(anchor.slots[name])] = entry
+        shift = 0
+        if block.result is not None:
+            assert anchor is not None
+            shift = anchor.slots[name].offset - block.result[0].slots[block.result[1]].offset
+        run = self.spec.runs.get(name, 0) if not shift else 0
 
         def operand(step: Step, of: str, role: str, ctype: str) -> str:
             called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
@@ -605,7 +610,9 @@ class Drawn:
                     taken = operand(step, of, "read", ctype)
                     axes, numbers = self._walk(*each.walk(of))
                     used.update({item.name: item for item in numbers})
-                    sources.append(Source(of, None, taken, axes))
+                    sizes, strides = each.walk(of)
+                    held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
+                    sources.append(Source(of, None, taken, axes, held))
             values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
             values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
             targets = []
@@ -631,11 +638,7 @@ class Drawn:
                 own = next(item for item in self.operands if item.name == name)
                 used[name] = own
                 stores.append((variable, name))
-        shift, result = 0, None
-        if block.result is not None:
-            assert anchor is not None
-            slot = block.result[0].slots[block.result[1]]
-            shift, result = anchor.slots[name].offset - slot.offset, known[_spot(slot)]
+        result = None if block.result is None else known[_spot(block.result[0].slots[block.result[1]])]
         ctype = block.maps[0].ctype
         return Hook(kind, name, ctype, tuple(maps), tuple(used.values()), tuple(stores), shift, result, entry, adds)
 

@@ -23,6 +23,12 @@ PANEL_BYTES = 8192
 SUMS_BYTES = 6144
 """The sums of those products."""
 
+FAST_BYTES = 1 << 19
+"""What a core's own cache holds of A."""
+
+TILED_COLUMNS = 256
+"""Columns of a product for which A is worth to be laid out anew."""
+
 ITEM_PRODUCTS = 131072
 """Products worth one work-item of a CPU: some microseconds."""
 
@@ -57,19 +63,28 @@ def gemm_kernels(
     entries = prod(batch)
     constants: dict[str, Any] = {}
     variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
-    across, down = -(-n // tile_n), -(-m // tile_m)
     panels = rows = 0
+    block = tile_n
     if variant == "gemm_panels":
-        row_bytes = tile_n * (8 if ctype == "double" else 4)
-        max_rows = SUMS_BYTES // row_bytes // tile_m * tile_m
-        constants = {"depth": PANEL_BYTES // row_bytes, "max_rows": max_rows, "stages": width.bit_length() - 1}
+        itemsize = 8 if ctype == "double" else 4
+        # Where k is short, the block is wide: rows of C are then stored in longer pieces.
+        most = min(n, SUMS_BYTES // (tile_m * itemsize), PANEL_BYTES // (max(k, 1) * itemsize)) if outer == 1 else 0
+        while 2 * block <= most:
+            block *= 2
+        max_rows = SUMS_BYTES // (block * itemsize) // tile_m * tile_m
+        depth = PANEL_BYTES // (block * itemsize)
+        constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
+        across = -(-n // block)
         wanted = 8 * device.compute_units
-        down = max(-(-m // max_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
+        item_rows = m if outer == 1 and k <= depth else max_rows
+        down = max(-(-m // item_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
         rows = round_up(-(-m // down), tile_m)
         down = -(-m // rows)
-        worth = ITEM_PRODUCTS // max(rows * tile_n * k * outer, 1)
+        worth = ITEM_PRODUCTS // max(rows * block * k * outer, 1)
         panels = max(1, min(across * down * entries // wanted, worth, across))
         across = -(-across // panels)
+    else:
+        across, down = -(-n // tile_n), -(-m // tile_m)
     parts = 1
     if variant == "gemm_panels":
         parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
@@ -95,28 +110,68 @@ def gemm_kernels(
     groups = (across, down, entries * parts)
     local = (1, 1, 1)
     extra = (bias,) if bias else ()
+    first: list[KernelSpec] = []
+    if variant == "gemm_panels":
+        # A is laid out anew where it is large, or lies across, and the product long enough to be worth it.
+        nbytes = m * k * itemsize
+        tiled = outer == 1 and n >= TILED_COLUMNS and nbytes >= (FAST_BYTES // 8 if a.col != 1 else FAST_BYTES)
+        constants["tiled"] = tiled
+        if tiled:
+            packing = _tiles_kernel(device, a, m, k, tile_m, ctype, batch, scratch)
+            first, scratch = [packing], packing.scratch
+            constants["a"] = scratch[-1].name
+            sizes["tiles"] = packing.sizes["tiles"]
     flops = 2 * m * n * k * outer * entries
+    runs = {}
+    if variant == "gemm_panels":
+        constants["transposes"] = b.col != 1
+        runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
-        buffers = (a.name, b.name, *extra, c.name)
+        buffers = (constants["a"], b.name, *extra, c.name)
         return [
+            *first,
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
-                flops=flops,
-            )
+                runs, flops=flops,
+            ),
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
     declared = (*scratch, partial)
     spread = {**sizes, "c_row": n, "c_col": 1}
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
-    first = KernelSpec(
-        variant, "gemm.cl.jinja", (a.name, b.name, partial.name), groups, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared, loaded, flops=flops,
+    product = KernelSpec(
+        variant, "gemm.cl.jinja", (constants["a"], b.name, partial.name), groups, local, spread, {}, packed,
+        {**constants, "c": partial.name}, declared, loaded, runs, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
-    return [first, join]
+    return [*first, product, join]
+
+
+def _tiles_kernel(
+    device: Device, a: Matrix, m: int, k: int, tile_m: int, ctype: str, batch: Shape, scratch: tuple[Scratch, ...]
+) -> KernelSpec:
+    """Copies A in the order of its use: its last scratch."""
+    tiles, depth, each = -(-m // tile_m), 256, 8
+    entries = prod(batch)
+    packed = Scratch(f"{a.name}_tiles", ctype, entries * tiles * tile_m * k)
+    return KernelSpec(
+        "gemm_tiles", "gemm.cl.jinja", (a.name, packed.name), (-(-tiles // each), -(-k // depth), entries), (1, 1, 1),
+        {
+            "m": m, "k_length": k, "tiles": tiles, "tiles_per_item": each, "depth": depth, "batch_rank": len(batch),
+            "a_row": a.row, "a_col": a.col,
+        },
+        {}, {"batch_shape": batch, "a_batch": a.batch},
+        {"real": ctype, "a": a.name, "c": packed.name, "tile_m": tile_m, "along_k": a.col == 1, "bias": None},
+        (*scratch, packed), flops=0,
+    )  # fmt: skip
+
+
+def _holds_rows(matrix: Matrix, length: int) -> bool:
+    """Whether rows of ``length`` lie one after the other, from the start of the buffer."""
+    return all(step % length == 0 for step in (matrix.row, *matrix.batch, matrix.outer))
 
 
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
@@ -126,7 +181,8 @@ def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[st
     if m > 4:
         if ctype == "double":
             lanes //= 2
-        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows))
+        # Four rows keep the multipliers less busy than more rows do.
+        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows) * (1.12 if rows == 4 else 1))
         return "gemm_panels", rows, lanes if n <= lanes else 2 * lanes, lanes
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)

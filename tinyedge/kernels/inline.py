@@ -17,13 +17,14 @@ class Source:
     """Where a map's input comes from: a variable of the block, or an operand, walked by ``axes``.
 
     Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
-    stride, which is "0" or "1" where it is that.
+    stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook.
     """
 
     name: str
     variable: str | None = None
     operand: str = ""
     axes: tuple[tuple[str, str, str], ...] = ()
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,15 @@ class Hook:
     entry: str | None = None
     adds: str = ""
 
+    def held(self) -> dict[str, str]:
+        """The variables of the kernel that hold a run's numbers, and C texts of these at the index ``i``."""
+        return {
+            f"{self.kind}_{source.operand}": f"{source.operand}[{position(source.axes, 'i')}]"
+            for map_text in self.maps
+            for source in map_text.sources
+            if source.held
+        }
+
 
 def position(axes: tuple[tuple[str, str, str], ...], index: str) -> str:
     """Where the element of linear ``index`` lies, for an operand that is walked by ``axes``."""
@@ -86,8 +96,10 @@ def position(axes: tuple[tuple[str, str, str], ...], index: str) -> str:
     return " + ".join(terms) or "0"
 
 
-def _load(source: Source, width: int, real: str) -> str:
+def _load(source: Source, kind: str, width: int, real: str) -> str:
     name, axes = source.operand, source.axes
+    if source.held:
+        return f"{kind}_{name}" if width == 1 else f"({real}{width})({kind}_{name})"
     at = position(axes, "i")
     if width == 1:
         return f"{name}[{at}]"
@@ -117,7 +129,9 @@ def _body(hook: Hook, width: int) -> list[str]:
         lines += [f"    {vector} {target.variable};" for target in map_text.targets]
         lines.append("    {")
         for source in map_text.sources:
-            lines.append(f"        const {vector} {source.name} = {source.variable or _load(source, width, real)};")
+            lines.append(
+                f"        const {vector} {source.name} = {source.variable or _load(source, hook.kind, width, real)};"
+            )
         lines += [f"        const {vector} {name} = ({vector}){operand};" for name, operand in map_text.values]
         lines += [f"        const int {name} = {number};" for name, number in map_text.sizes]
         for target in map_text.targets:
@@ -156,6 +170,9 @@ def functions(hook: Hook, function: str, width: int) -> tuple[list[str], dict[st
     lines: list[str] = []
     macros: dict[str, str] = {}
     declared, passed = _parameters(hook.operands)
+    held = hook.held()
+    declared += [f"const {hook.ctype} {name}" for name in held]
+    passed += held
     for lanes in (1, width) if width > 1 else (1,):
         letter = "W" if lanes > 1 else ""
         vector = hook.ctype if lanes == 1 else f"{hook.ctype}{lanes}"
@@ -174,4 +191,6 @@ def functions(hook: Hook, function: str, width: int) -> tuple[list[str], dict[st
         index = f"(i) + {hook.shift}" if hook.shift else "i"
         given = ", ".join([index, *((value,) if hook.entry else ()), *passed])
         macros[f"{hook.kind.upper()}{letter}_{hook.name}({'i, v' if hook.entry else 'i'})"] = f"{name}({given})"
+    if held:
+        macros[f"HOLD_{hook.name}(i)"] = " ".join(f"const {hook.ctype} {name} = {at};" for name, at in held.items())
     return lines, macros

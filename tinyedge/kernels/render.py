@@ -13,7 +13,8 @@ function of its own. ``kernel`` is the name that picks a part of the template.
 the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
 
 Where the constants give a ``width`` above 1, LOADW_x(i) and STOREW_y(i, value) are the same for a vector of so many
-neighbours. A kernel that touches a buffer through these hooks alone names it in ``KernelSpec.hooked``.
+neighbours. A kernel that touches a buffer through these hooks alone names it in ``KernelSpec.hooked``. HOLD_x(i) begins
+a scope in which x is touched in one run alone (see ``KernelSpec.runs``).
 """
 
 from __future__ import annotations
@@ -299,6 +300,7 @@ def _fill(
     piece.in_arena = any(operand.in_arena for operand in operands)
     for operand in operands:
         name, ctype = operand.name, operand.ctype
+        hooks[f"HOLD_{name}(i)"] = ""
         if operand.kind == "value":
             arguments.append((f"const {ctype}", f"{name}_value"))
             variables.append(f"    const {ctype} {name} = {name}_value;")
@@ -330,6 +332,8 @@ def _fill(
     for block in blocks:
         lines, macros = functions(block, function, width)
         piece.functions += lines
+        held = f"HOLD_{block.name}(i)"
+        macros[held] = f"{hooks.get(held, '')} {macros.get(held, '')}".strip()
         hooks.update(macros)
     for name, size in sizes:
         if size is None:

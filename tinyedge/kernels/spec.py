@@ -79,6 +79,8 @@ class KernelSpec:
     the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
     in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
+    ``runs`` gives, for some of them, a length: the kernel says HOLD_x(i) in a scope where it touches only elements of
+    one aligned run of so many, that of i; what is the same for all of the run is loaded there, once.
     ``pointwise`` says that the kernel is a map over floats of one type, which can be inlined.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
@@ -94,6 +96,7 @@ class KernelSpec:
     constants: Mapping[str, Any] = field(default_factory=dict)
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
+    runs: Mapping[str, int] = field(default_factory=dict)
     pointwise: Pointwise | None = None
     flops: int | None = None
 

@@ -215,13 +215,19 @@ class _Lowering:
             "dilation_y": self.dilation[0], "dilation_x": self.dilation[1],
         }  # fmt: skip
 
+    def runs(self) -> dict[str, int]:
+        """A CPU's kernels go through planes."""
+        image = self.h * self.w
+        return {"x": image, "dx": image, "y": self.positions, "dy": self.positions}
+
     def kernel(
         self, name: str, buffers: tuple[str, ...], global_size: Shape, local_size: Shape, **constants: Any
     ) -> KernelSpec:
         scratch = (self.columns,) if "columns" in buffers else ()
         return KernelSpec(
             name, "conv.cl.jinja", buffers, global_size, local_size, self.sizes(), {}, {},
-            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"), flops=0,
+            {"real": self.ctype, **constants}, scratch, tuple(name for name in buffers if name != "columns"),
+            self.runs() if self.device.is_cpu else {}, flops=0,
         )  # fmt: skip
 
     def forward(self) -> list[KernelSpec]:
@@ -375,7 +381,7 @@ class _Lowering:
         }  # fmt: skip
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
-            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers,
+            {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers, self.runs(),
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
