@@ -159,7 +159,11 @@ class _Leaf:
         self.number = slot.grad.storage.number
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
-        self.adds_to: Slot | None = None  # the gradient to which the launches are bound, if they add to it
+        self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
+
+    def is_bound(self) -> bool:
+        """Whether the launches add to the gradient that it has now."""
+        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.slot.grad is gradient
 
 
 class _Place(NamedTuple):
@@ -372,7 +376,7 @@ class Program:
         self.prepare()
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
-            moved = [leaf for leaf in self._leaves if leaf.slot.grad is not leaf.adds_to or leaf.adds_to is None]
+            moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
             made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
             gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
@@ -429,7 +433,7 @@ class Program:
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
         adds = new is None
-        leaf.adds_to = leaf.slot.grad
+        leaf.adds_to = None if leaf.slot.grad is None else weakref.ref(leaf.slot.grad)
         if new is not None:
             leaf.slot.grad = new
             if not leaf.stored_first:
