@@ -28,6 +28,9 @@ Argument = tuple[Step, str]
 MOST_BESIDE = 6
 """Kernels in one launch: each adds arguments, of which small devices take a kilobyte."""
 
+MOST_MAPS = 12
+"""In one kernel, for the same reason."""
+
 FEW_INPUTS = 3
 """A map of more inputs is not computed again at each place where it is loaded."""
 
@@ -124,6 +127,9 @@ class Kernel:
 
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
+
+    def map_count(self) -> int:
+        return sum(len(block.maps) for block in self.blocks())
 
     def steps(self) -> list[Step]:
         """The steps that take part in it, in order."""
@@ -424,6 +430,8 @@ class _Fusion:
         for reader in readers:
             if reader.at <= kernel.at or not self._may_sink(kernel, reader) or not self._takes(reader, kernel, slot):
                 return False
+            if reader.map_count() + kernel.map_count() > MOST_MAPS:
+                return False
         self._leave(kernel)
         for reader in readers:
             for hooked, where in list(reader.names()):
@@ -474,6 +482,8 @@ class _Fusion:
         for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
             block, hook = self._block_at(target, each.step.slots[name], each.numel)
             if block is None or not self._may_rise(kernel, target, block):
+                continue
+            if target.map_count() + kernel.map_count() > MOST_MAPS:
                 continue
             if hook is not None:
                 target.stores[hook] = block
