@@ -12,6 +12,7 @@ from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
 from tinyedge.bench import command
+from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
 from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
 from tinyedge.report import table
 
@@ -33,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="measure what suits the GPU best for training a model, and remember it",
         description="Measure which tiles suit the GPU best for a training step of MODEL at batch 1, and remember them.",
     )
-    tuning.add_argument("model", metavar="MODEL", help="a model of tinyedge.models, such as mobilenet_v2")
-    tuning.add_argument("--input", default="1,3,224,224", help="the input's shape (default: %(default)s)")
+    tuning.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model of tinyedge.models, such as mobilenet_v2, or a workload of `tinyedge bench`",
+    )
+    tuning.add_argument("--input", default="1,3,224,224", help="a model's input shape (default: %(default)s)")
     tuning.set_defaults(run=tune_model)
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
@@ -50,19 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tune_model(options: argparse.Namespace) -> int:
     """Measure what a training step of the model needs, on the default backend; print what was found."""
-    make = getattr(tinyedge.models, options.model, None)
-    if not callable(make):
-        known = [each for each in tinyedge.models.__all__ if each.islower()]
-        raise ArgumentError(
-            "tune", "a model of tinyedge.models", f"got {options.model!r}", f"One of {', '.join(known)}."
-        )
-    model = make()
-    x = tinyedge.zeros(*map(int, options.input.split(",")))
-
-    def step() -> None:
-        model(x).sum().backward()
-
-    choices = tinyedge.tune(step)
+    if options.model in WORKLOADS:
+        choices = tinyedge.tune(Run(WORKLOADS[options.model], TRAINING, compiled=False))
+    else:
+        make = getattr(tinyedge.models, options.model, None)
+        if not callable(make):
+            known = dict.fromkeys([*(each for each in tinyedge.models.__all__ if each.islower()), *WORKLOADS])
+            raise ArgumentError(
+                "tune",
+                "a model of tinyedge.models, or a workload",
+                f"got {options.model!r}",
+                f"One of {', '.join(known)}.",
+            )
+        model = make()
+        x = tinyedge.zeros(*map(int, options.input.split(",")))
+        choices = tinyedge.tune(lambda: model(x).sum().backward())
     print(f"{len(choices)} products measured on {tinyedge.get_backend().description}")
     for product, tile in choices.items():
         print(f"  {product} {tile}")
