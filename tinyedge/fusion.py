@@ -617,12 +617,13 @@ class Drawn:
                 if spot in known and each.is_linear(of):
                     sources.append(Source(of, known[spot]))
                 else:
-                    taken = operand(step, of, "read", ctype)
+                    own = step.slots[of].dtype.ctype
+                    taken = operand(step, of, "read", own)
                     axes, numbers = self._walk(*each.walk(of))
                     used.update({item.name: item for item in numbers})
                     sizes, strides = each.walk(of)
                     held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
-                    sources.append(Source(of, None, taken, axes, held))
+                    sources.append(Source(of, None, taken, axes, held, own != ctype))
             values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
             values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
             targets = []

@@ -735,8 +735,10 @@ def _run_backward(
 
 
 def _scatter(walk: _Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
-    """The gradient of a view that covers a part: zeros, and in the same view of them ``dy``."""
+    """The gradient of a view: ``dy`` in the same view of it, and zeros where that does not reach."""
     target, accumulate = walk.target(edge, spec, dy.storage.backend)
-    if not accumulate:
+    covers = dy.numel == target.numel
+    if not accumulate and not covers:
         write_into(Value(0, spec.dtype), target)
-    write_into(dy, target.alias(step.op.view(target.layout(), **step.attrs)), accumulate=True)
+    view = target.alias(step.op.view(target.layout(), **step.attrs))
+    write_into(dy, view, accumulate=accumulate or not covers)

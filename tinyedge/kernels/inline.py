@@ -17,7 +17,8 @@ class Source:
     """Where a map's input comes from: a variable of the block, or an operand, walked by ``axes``.
 
     Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
-    stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook.
+    stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook,
+    ``is_bool`` that it is loaded as a number.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Source:
     operand: str = ""
     axes: tuple[tuple[str, str, str], ...] = ()
     held: bool = False
+    is_bool: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ def _load(source: Source, kind: str, width: int, real: str) -> str:
     vector = f"{real}{width}"
     if all(stride == "0" for _, _, stride in axes):
         return f"({vector})({name}[0])"
+    convert = f"convert_{vector}" if source.is_bool else ""
     if len(axes) == 1 and axes[0][2] == "1":
-        return f"vload{width}(0, {name} + i)"
+        return f"{convert}(vload{width}(0, {name} + i))"
     lanes = ", ".join(f"{name}[{position(axes, f'i + {k}')}]" for k in range(width))
     _, run, stride = axes[-1]
     if stride not in ("0", "1"):
         return f"({vector})({lanes})"
     # The lanes of most vectors lie in one run, which is one number, or side by side.
-    whole = f"({vector})({name}[{at}])" if stride == "0" else f"vload{width}(0, {name} + {at})"
+    whole = f"({vector})({name}[{at}])" if stride == "0" else f"{convert}(vload{width}(0, {name} + {at}))"
     return f"(i % {run} + {width} <= {run} ? {whole} : ({vector})({lanes}))"
 
 

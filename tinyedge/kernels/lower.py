@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
+from tinyedge.dtypes import bool_
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid
 from tinyedge.shapes import Shape
 
@@ -69,9 +70,10 @@ def map_kernel(
     used = used_names(step, tuple(expressions.values()))
     arrays = [name for name in used if not step.is_value(name)]
     operands = [*arrays, *outputs]
-    dtypes = {step.slots[name].dtype for name in [*used, *outputs]}
-    floats = len(dtypes) == 1 and dtypes.pop().is_floating_point
-    width = device.vector_width if floats else 1
+    written = {step.slots[name].dtype for name in outputs}
+    floats = len(written) == 1 and next(iter(written)).is_floating_point
+    read = {step.slots[name].dtype for name in used} - written
+    width = device.vector_width if floats and not read else 1
     strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
     lengths, collapsed = shapes.collapse(shape, *strides)
     values = tuple(name for name in used if step.is_value(name))
@@ -83,9 +85,14 @@ def map_kernel(
         "expressions": tuple(expressions.items()),
     }
     described: dict[str, Any] = {"hooked": tuple(operands)}
-    if floats:
+    if floats and read <= {bool_}:
         by_name = dict(zip(operands, strides, strict=True))
-        described["pointwise"] = Pointwise(shape, dict(expressions), tuple(arrays), values, by_name, extra)
+        # Inlined, a bool is loaded as a number.
+        masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"
+        texts = {
+            name: re.sub(rf"WHERE\(\s*({masks})\s*,", r"WHERE(\1 != 0,", text) for name, text in expressions.items()
+        }
+        described["pointwise"] = Pointwise(shape, texts, tuple(arrays), values, by_name, extra)
     buffers = (*used, *outputs)
     named = used_scalars(tuple(expressions.values()), scalars or {})
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
