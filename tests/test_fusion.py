@@ -174,3 +174,26 @@ def test_a_norms_gradients_come_from_its_layers(layer: str, affine: str, backend
     if affine != "bias":
         ops = [step.op.name for kernel in step.program.kernels for step in kernel.steps()]
         assert "norm_scale" in ops
+
+
+def test_a_layer_that_is_used_beside_its_norm_has_both_gradients(opencl: Backend) -> None:
+    te.manual_seed(0)
+    layer, norm = nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)
+    norm.eval()
+    x = te.randn(1, 3, 5, 5)
+
+    def step(x: te.Tensor) -> te.Tensor:
+        y = layer(x)
+        loss = (norm(y).relu() * y).sum()
+        loss.backward()
+        return loss
+
+    outcomes = []
+    for function in (step, te.compile(step)):
+        for part in (layer, norm):
+            part.zero_grad()
+        for _ in range(2):
+            function(x)
+        outcomes.append([p.grad.numpy().copy() for p in (layer.weight, norm.weight, norm.bias)])
+    for got, wanted in zip(outcomes[1], outcomes[0], strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)

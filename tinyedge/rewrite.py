@@ -23,20 +23,19 @@ def norm_gradients(steps: Sequence[Step], make: Make) -> list[Step]:
     gradient was kept for, need not be saved.
     """
     made_by = {slot.storage.number: step for step in steps if step.direction == FORWARD for slot in step.written()}
-    read_by: dict[int, list[Step]] = {}
+    users_of: dict[int, list[Step]] = {}  # who reads or writes each storage
     for step in steps:
-        for slot in step.read():
-            if isinstance(slot, Slot):
-                read_by.setdefault(slot.storage.number, []).append(step)
+        for number in {slot.storage.number for slot in (*step.read(), *step.written()) if isinstance(slot, Slot)}:
+            users_of.setdefault(number, []).append(step)
     replaced: dict[int, list[Step]] = {}
     for norm in steps:
         if norm.op is not FrozenBatchNorm or norm.direction != BACKWARD or not {"dx", "dweight"} <= set(norm.writes):
             continue
         layer = made_by.get(norm.slots["x"].storage.number)
-        users = read_by.get(norm.slots["dx"].storage.number, [])
-        if layer is None or layer.op not in (Conv2d, Linear) or layer.slots["bias"] is not None or len(users) != 1:
-            continue
-        (back,) = users
+        users = users_of[norm.slots["dx"].storage.number]
+        if layer is None or layer.op not in (Conv2d, Linear) or layer.slots["bias"] is not None or len(users) != 2:
+            continue  # what else adds to the layer's gradient is not the norm's
+        back = users[1]
         if back.op is layer.op and back.wants("dweight") and norm.slots["dy"].contiguous and norm.slots["weight"]:
             replaced[norm.number] = [_only(norm, "dx")] if back.wants("dx") else []
             replaced[back.number] = _folded(layer, norm, back, make)
