@@ -79,7 +79,7 @@ def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend) ->
     for outcome in outcomes[1:]:
         for got, wanted in zip(outcome, outcomes[0], strict=True):
             scale = float(np.abs(wanted).max(initial=1e-3))
-            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * scale, err_msg=str(steps))
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * scale, err_msg=str(steps))
 
 
 @settings(max_examples=30)

@@ -16,7 +16,7 @@ LAYERS = (
     ("kernels",),
     ("op",),
     ("tape",),
-    ("fusion",),
+    ("fusion", "drawn"),
     ("backends",),
     ("plan",),
     ("tensor", "recompute"),

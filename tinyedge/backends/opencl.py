@@ -22,9 +22,10 @@ import numpy as np
 from tinyedge import config
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
 from tinyedge.backends.binaries import Binaries
+from tinyedge.drawn import Drawn, plain_operands
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
-from tinyedge.fusion import Drawn, Kernel, Place, plain_operands
+from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.render import Part, Source, beside, is_flat, local_bytes, render
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
@@ -457,6 +458,8 @@ class OpenCLBackend(Backend):
         for kernel in kernels:
             parts = [self._part(part, temporary) for part in (kernel, *kernel.beside)]
             drafts.append(parts[0] if len(parts) == 1 else self._joined(parts))
+            for part in (kernel, *kernel.beside):
+                del self._drafts[part]  # its text would stay as long as the program
         self._build(drafts)
         return [_Lowered(self, self._kernel(draft)) for draft in drafts]
 
