@@ -16,7 +16,7 @@ LAYERS = (
     ("kernels",),
     ("op",),
     ("tape",),
-    ("fusion", "drawn"),
+    ("fusion", "drawn", "chain"),
     ("backends",),
     ("plan",),
     ("tensor", "recompute"),

@@ -3,6 +3,7 @@
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
 TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
+TINYEDGE_CHAIN     0: kernels that depend on each other never share a launch
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
 TINYEDGE_TUNE      ``must``: an error where a GPU's product was not tuned; unset: what was tuned is used
 TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
@@ -52,6 +53,11 @@ def tune_mode() -> str:
 def fuses() -> bool:
     """Whether programs compute maps inside other kernels."""
     return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
+
+
+def chains() -> bool:
+    """Whether kernels that depend on each other may share a launch, on devices that can do that."""
+    return os.environ.get("TINYEDGE_CHAIN", "").strip() != "0"
 
 
 def opencl_vendors() -> str | None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from tinyedge.fusion import Place
 
+REST = 120
+"""What an arena may grow to for the sake of slack, in hundredths."""
+
 
 @dataclass(frozen=True)
 class Action:
@@ -29,8 +32,9 @@ class Lifetime:
     first: int
     last: int
 
-    def meets(self, other: Lifetime) -> bool:
-        return self.first <= other.last and other.first <= self.last
+    def meets(self, other: Lifetime, slack: int = 0) -> bool:
+        """Whether one is needed while the other is, or within ``slack`` actions after."""
+        return self.first <= other.last + slack and other.first <= self.last + slack
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,14 @@ def needed_actions(actions: Sequence[Action], temporary: Collection[Place]) -> t
     return tuple(reversed(kept))
 
 
-def make_plan(actions: Sequence[Action], temporary: Mapping[Place, int], alignment: int) -> Plan:
-    """Plan ``actions``; ``temporary`` gives the bytes of each temporary place."""
+def make_plan(
+    actions: Sequence[Action], temporary: Mapping[Place, int], alignment: int, slack: Sequence[int] = (0,)
+) -> Plan:
+    """Plan ``actions``; ``temporary`` gives the bytes of each temporary place.
+
+    ``slack`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses: who
+    gets them early must wait for who had them. The first is taken that costs little memory.
+    """
     kept = needed_actions(actions, temporary)
     first: dict[Place, int] = {}
     last: dict[Place, int] = {}
@@ -72,16 +82,17 @@ def make_plan(actions: Sequence[Action], temporary: Mapping[Place, int], alignme
                 first.setdefault(touched, number)
                 last[touched] = number
     lifetimes = {touched: Lifetime(temporary[touched], start, last[touched]) for touched, start in first.items()}
-    offsets = place(lifetimes, alignment)
-    arena_bytes = max((offsets[key] + lifetime.nbytes for key, lifetime in lifetimes.items()), default=0)
-    return Plan(kept, lifetimes, offsets, arena_bytes)
+    tried = [place(lifetimes, alignment, rest) for rest in slack]
+    sizes = [max((found[key] + block.nbytes for key, block in lifetimes.items()), default=0) for found in tried]
+    chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= REST * min(sizes))
+    return Plan(kept, lifetimes, tried[chosen], sizes[chosen])
 
 
 def _in_order(touched: Place) -> tuple[int, str]:
     return touched if isinstance(touched, tuple) else (touched, "")
 
 
-def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, int]:
+def place(lifetimes: Mapping[Place, Lifetime], alignment: int, slack: int = 0) -> dict[Place, int]:
     """An offset for each block: the largest first, each at the lowest place where it meets no other.
 
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
@@ -95,7 +106,7 @@ def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, in
         taken = sorted(
             (offset, offset + lifetimes[other].nbytes)
             for other, offset in offsets.items()
-            if lifetimes[other].meets(block)
+            if lifetimes[other].meets(block, slack)
         )
         position = 0
         for start, end in taken:

@@ -23,7 +23,8 @@ import numpy as np
 
 from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import Lowered
+from tinyedge.backends.base import Lowered, Placement, Source
+from tinyedge.chain import Shared, beside, chain
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
@@ -38,6 +39,11 @@ from tinyedge.tensor import Tensor
 
 ALIGNMENT = 256
 """Of the blocks in an arena, in bytes: what vector loads like on every device."""
+
+SLACK = (6, 4, 2, 0)
+"""Kernels of a chain between two uses of the same bytes: those that share none can run at the same time. With 6 no
+kernel of any model in ``te.models`` waits for another for the sake of memory alone.
+"""
 
 PACKAGE = str(Path(__file__).parent)
 MANY_PROGRAMS = 8
@@ -190,6 +196,8 @@ class Program:
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        self._leaf_slots = [leaf.slot for leaf in self._leaves]
+        self._bound_gradients: tuple[int, ...] = ()  # the storages of the gradients to which the launches are bound
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         recorded = recording.steps
@@ -207,6 +215,7 @@ class Program:
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
+        self._moving = {self._storages[number].number for number in self._arguments}
         self._result = map_tensors(
             result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
         )
@@ -218,29 +227,34 @@ class Program:
         if config.fuses():
             kernels = self._needed(fusion.fuse(self._needed(kernels), self._temporary))
             kernels = fusion.place_beside(kernels, lambda group: self.backend.shares_launch(group, self._temporary))
-        self.plan = make_plan(*self._actions(kernels), ALIGNMENT)
+        chains = config.fuses() and self.backend.device is not None and self.backend.device.chains
+        self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
         self.kernels = [kernels[number] for number in self.plan.kept]
+        self.launches = [self._shared(run) for run in self._runs()]
         walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
         self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
         self._lowered: list[Lowered] = []
-        self._users: dict[int, list[int]] = defaultdict(list)  # the kernels that touch each movable storage
-        self._takers: dict[int, list[int]] = defaultdict(list)  # the kernels that a step takes part in
-        self._steps: dict[int, Step] = {}
+        self._takers: dict[Source, list[Lowered]] = defaultdict(list)  # the launches that depend on each
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
         self._changed_arguments: set[int] = set()
-        for position, kernel in enumerate(self.kernels):
-            for step in kernel.steps():
-                self._steps[step.number] = step
-                self._takers[step.number].append(position)
-                for storage in {slot.storage.number for slot in step.slots.values() if isinstance(slot, Slot)}:
-                    self._users[storage].append(position)
+        self._steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self._steps:
                 self._note_writes(old, own)
         self._random = [step for step in self._steps.values() if step.op is Dropout]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
-        self._stale = set(range(len(self.kernels)))
+        self._chained = any(launch.is_chain for launch in self.launches)
+        self._pointed: list[
+            tuple[Storage, Any]
+        ] = []  # storages that lie elsewhere than at the last call, and where then
+        self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
+        if self._chained:
+            slots = [slot for step in self._steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
+            self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        self._written = {slot.storage.number for step in self._steps.values() for slot in step.written()}
+        self._stale: set[Source] = set()  # what changed since the launches were bound
         self._launches: list[Any] = []
+        self._place()
 
     @property
     def arena_bytes(self) -> int:
@@ -306,8 +320,15 @@ class Program:
             if not self._lowered:
                 self.backend.trim()  # of an eager call before; the arena could use none of it
                 arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes))
-                self._lowered = self.backend.lower_all(self.kernels, self._temporary)
-                self._place(arena)
+                for storage in self._storages.values():
+                    if storage.number in self._temporary:
+                        storage.buffer = arena.buffer
+                self._arena = arena
+                self._scratch = {place: (arena.buffer, offset) for place, offset in self.plan.offsets.items()}
+                self._lowered = self._lower(self.launches)
+                for lowered in self._lowered:
+                    for source in lowered.sources():
+                        self._takers[source].append(lowered)
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
         """What ``allocate`` gives; if there is no room for it, an error that says what for."""
@@ -353,18 +374,31 @@ class Program:
             elif storage.number not in self._storages:
                 self._changed[storage.number] = storage
 
-    def _place(self, arena: Storage) -> None:
+    def _place(self) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        offsets = self.plan.offsets
-        self._arena = arena
-        self._scratch = {place: (self._arena.buffer, offset) for place, offset in offsets.items()}
         for step in self._steps.values():
             for slot in step.slots.values():
-                if isinstance(slot, Slot) and slot.storage.number in offsets:
-                    slot.offset += offsets[slot.storage.number] // slot.dtype.itemsize
-        for storage in self._storages.values():
-            if storage.number in self._temporary:
-                storage.buffer = arena.buffer
+                if isinstance(slot, Slot) and slot.storage.number in self.plan.offsets:
+                    slot.offset += self.plan.offsets[slot.storage.number] // slot.dtype.itemsize
+
+    def _lower(self, launches: Sequence[Shared]) -> list[Lowered]:
+        return self.backend.lower_all(launches, Placement(self._temporary, self.plan.offsets, self._moving))
+
+    def each_alone(self) -> list[Lowered]:
+        """A launch for each kernel, bound to what the program is bound to."""
+        alone = self._lower([beside(kernel) for kernel in self.kernels])
+        for lowered in alone:
+            lowered.bind(self._scratch)
+        return alone
+
+    def _runs(self) -> list[Sequence[fusion.Kernel]]:
+        if config.fuses():
+            return self.backend.chains(self.kernels, self._temporary)
+        return [[kernel] for kernel in self.kernels]
+
+    def _shared(self, run: Sequence[fusion.Kernel]) -> Shared:
+        sizes = {place: lifetime.nbytes for place, lifetime in self.plan.lifetimes.items()}
+        return beside(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
 
     # A call
 
@@ -376,7 +410,7 @@ class Program:
         self.prepare()
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
-            moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
+            moved = self._moved_gradients()
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
             made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
             gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
@@ -385,9 +419,14 @@ class Program:
                 self._point(number, storage.buffer)
             for leaf in moved:
                 self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
+            if moved:  # what was begun anew is added to at the next call
+                self._bound_gradients = () if absent else tuple(map(_gradient_of, self._leaf_slots))
+            if self._chained:
+                self._require_apart()
+            self._pointed.clear()
             if self._random:
                 self._draw()
-            if self._stale:
+            if self._stale or not self._launches:
                 self._bind()
             self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
@@ -405,12 +444,37 @@ class Program:
 
             return map_tensors(self._result, renewed, _Place)
 
+    def _moved_gradients(self) -> list[_Leaf]:
+        """The leaves whose gradients the launches are not bound to."""
+        try:
+            if self._bound_gradients == tuple(map(_gradient_of, self._leaf_slots)):
+                return []
+        except AttributeError:  # a leaf without a gradient
+            pass
+        return [leaf for leaf in self._leaves if not leaf.is_bound()]
+
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
         storage = self._storages[number]
         if storage.buffer is not buffer:
+            self._pointed.append((storage, storage.buffer))
             storage.buffer = buffer
-            self._stale.update(self._users[storage.number])
+            self._stale.add(("storage", storage.number))
+
+    def _require_apart(self) -> None:
+        """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
+        for storage, before in self._pointed:
+            if before is not None and self._owners.get(before) == storage.number:
+                del self._owners[before]
+        for storage, _ in self._pointed:
+            owner = self._owners.setdefault(storage.buffer, storage.number)
+            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "memory that a call changes is reached in one way only, as at its first call",
+                    "an argument or a gradient lies in the memory of another one, or of a parameter",
+                    "Pass a copy (clone), or set TINYEDGE_CHAIN=0.",
+                )
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
@@ -428,7 +492,7 @@ class Program:
                     for view in step.slots.values():
                         if isinstance(view, Slot) and view.storage is storage:
                             view.offset += shift
-                self._stale.update(self._users[storage.number])
+                self._stale.add(("storage", storage.number))
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
@@ -444,7 +508,7 @@ class Program:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
-                self._stale.update(self._takers[step.number])
+                self._stale.add(("step", step.number))
 
     def _draw(self) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
@@ -454,14 +518,17 @@ class Program:
             if id(scalars) not in drawn:
                 drawn[id(scalars)] = scalars
                 scalars.update(Dropout.draw(default_generator))
-            self._stale.update(self._takers[step.number])
+            self._stale.add(("step", step.number))
 
     def _bind(self) -> None:
-        for position in self._stale:
-            self._lowered[position].bind(self._scratch)
-        self._stale.clear()
         if not self._launches:
+            for lowered in self._lowered:
+                lowered.bind(self._scratch)
             self._launches = [lowered.launcher() for lowered in self._lowered]
+        for source in self._stale:
+            for lowered in self._takers[source]:
+                lowered.rebind(source)
+        self._stale.clear()
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -550,6 +617,7 @@ class _ModuleState:
             self.kind = _ModuleKind(self.modes, tuple(map(id, slots)), flags)
 
 
+_gradient_of = attrgetter("grad.storage.number")
 _slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
 _states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
 

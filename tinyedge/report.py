@@ -19,6 +19,7 @@ from tinyedge.op import FORWARD, Layout
 from tinyedge.tape import Slot, Step, Storage
 
 if TYPE_CHECKING:
+    from tinyedge.backends.base import Lowered
     from tinyedge.program import Program
 
 BOTH = "both"
@@ -67,14 +68,18 @@ class Block:
 
 
 class Profile:
-    """The launches of a program with their times: the median of ``repeats`` replays, in nanoseconds.
+    """The kernels of a program with their times: the median of ``repeats`` replays, in nanoseconds.
 
-    ``str()`` is a table, the longest launches first.
+    Kernels that share a launch although they depend on each other were launched each by itself; ``launched_ns`` is what
+    the program's own ``launches`` take. ``str()`` is a table, the longest kernels first.
     """
 
-    def __init__(self, name: str, device: str, repeats: int, rows: Sequence[LaunchRow]) -> None:
+    def __init__(
+        self, name: str, device: str, repeats: int, rows: Sequence[LaunchRow], launched_ns: float, launches: int
+    ) -> None:
         self.name, self.device, self.repeats = name, device, repeats
         self.rows = tuple(rows)
+        self.launched_ns, self.launches = launched_ns, launches
 
     @property
     def elapsed_ns(self) -> float:
@@ -119,6 +124,9 @@ class Profile:
                 )
             )  # fmt: skip
         title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
+        if self.launches != len(self.rows):
+            count = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
+            title += f"; together, in {count}, they take {self.launched_ns / 1e3:.2f} us"
         return title + "\n" + table(cells, left=(1, 2, 3))
 
 
@@ -131,10 +139,9 @@ def launch_rows(program: Program) -> list[LaunchRow]:
     kernels = program.kernels
     moved = [kernel.nbytes() for kernel in kernels]
     rows = []
-    for number, (kernel, lowered, flops) in enumerate(
-        zip(kernels, program._lowered, _flops(kernels, moved), strict=True)
-    ):
-        spec, touched = lowered.spec, kernel.reads() | kernel.writes()
+    specs = [spec for lowered in program._lowered for spec in lowered.specs]
+    for number, (kernel, spec, flops) in enumerate(zip(kernels, specs, _flops(kernels, moved), strict=True)):
+        touched = kernel.reads() | kernel.writes()
         rows.append(
             LaunchRow(
                 number, ops_of(kernel), _direction(kernel), spec.kernel, spec.global_size, spec.local_size,
@@ -261,21 +268,27 @@ def profile(program: Program, repeats: int) -> Profile:
     if repeats < 1:
         raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
     with program._lock:
-        if program._stale:
+        if not program._launches:
             raise CaptureError(
                 "program.profile", "a replay, with whose arguments it measures", "there was none yet",
                 "Call the function once more: its first call records.",
             )  # fmt: skip
         rows = launch_rows(program)
-        times: list[list[int]] = []
         with _unchanged(program):
             program.backend.finish()
-            for _ in range(1 + repeats):
-                waiting = [lowered.timed() for lowered in program._lowered]
-                times.append([elapsed() for elapsed in waiting])
-        medians = [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
-    found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, medians, strict=True)]
-    return Profile(program.name, program.backend.description, repeats, found)
+            launched = _times(program._lowered, repeats)
+            alone = launched if len(launched) == len(rows) else _times(program.each_alone(), repeats)
+    found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, alone, strict=True)]
+    return Profile(program.name, program.backend.description, repeats, found, sum(launched), len(launched))
+
+
+def _times(launches: Sequence[Lowered], repeats: int) -> list[float]:
+    """The median nanoseconds of each launch, in replays of all of them."""
+    times: list[list[int]] = []
+    for _ in range(1 + repeats):
+        waiting = [lowered.timed() for lowered in launches]
+        times.append([elapsed() for elapsed in waiting])
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
 
 
 @contextmanager

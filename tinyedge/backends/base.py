@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyedge.chain import Shared
 from tinyedge.dtypes import DType
 from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
@@ -41,20 +42,40 @@ class Memory:
         self.peak_bytes = self.allocated_bytes
 
 
+class Placement(NamedTuple):
+    """Where a program's memory lies.
+
+    ``temporary`` are the storages in its arena, ``offsets`` the first byte there of each place, scratch memory too;
+    ``moving`` the storages in which slots do not stay where they are from call to call.
+    """
+
+    temporary: Collection[Place]
+    offsets: Mapping[Place, int]
+    moving: Collection[Place]
+
+
+Source = tuple[str, int]
+"""On what an argument of a launch depends: the number of a "storage", or of a "step"."""
+
+
 class Lowered:
-    """A kernel of a program: bound once, launched often."""
+    """A launch of a program: bound once, launched often. ``specs`` are its kernel, or all those of a chain."""
+
+    specs: Sequence[KernelSpec]
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
+    def sources(self) -> Iterable[Source]:
+        """That on which its arguments depend."""
+        return ()
+
+    def rebind(self, source: Source) -> None:
+        """Bind again the arguments that depend on ``source``, which changed."""
+
     def launcher(self) -> Launch:
         """What carries it out, with what was bound last."""
-        raise NotImplementedError
-
-    @property
-    def spec(self) -> KernelSpec:
-        """The kernel as it is launched."""
         raise NotImplementedError
 
     def timed(self) -> Callable[[], int]:
@@ -105,13 +126,17 @@ class Backend:
         for launch in launches:
             launch()
 
-    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
-        """Each kernel of a program, not shared with any other; ``temporary`` as for fusion."""
+    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+        """The launches of a program, whose temporary slots have their places already."""
         raise NotImplementedError
 
     def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
         """Whether one launch should do all these kernels, which do not depend on each other."""
         return False
+
+    def chains(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Sequence[Kernel]]:
+        """The kernels, in order, in runs that should share a launch although some depend on others."""
+        return [[kernel] for kernel in kernels]
 
     def finish(self) -> None:
         """Wait until everything launched so far is done."""

@@ -8,10 +8,11 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,13 +21,25 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Placement
+from tinyedge.backends.base import Source as Origin
 from tinyedge.backends.binaries import Binaries
+from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
-from tinyedge.kernels.render import Part, Source, beside, is_flat, local_bytes, render
+from tinyedge.kernels.render import (
+    APART,
+    ORDERS,
+    Part,
+    Source,
+    groups_of,
+    is_flat,
+    local_bytes,
+    render,
+    render_shared,
+)  # fmt: skip
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered
@@ -47,7 +60,23 @@ __kernel void probe(__global const float* x, __global float* y) {
     y[i] = 2.0f * x[i] + 1.0f;
 }
 """
-_C_TYPES = {"int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8}
+_C_TYPES: dict[str, Any] = {
+    "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8,
+}  # fmt: skip
+_C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
+
+MOST_IN_CHAIN = 64
+"""Kernels in one launch in which they wait for each other: a longer one takes long to build."""
+
+FIRST_IN_CHAIN = 8
+"""In the first launch of a program that has several: while the device does it, the host gets the others ready."""
+
+GROUPS_OF_UNIT = 4
+"""Of a kernel in a chain: about as many groups as a compute unit has at work at a time."""
+
+CHAIN_OPTIONS = {"ptx": ("-cl-nv-maxrregcount=64",), "c11": ("-cl-std=CL3.0",)}
+"""What builds a chain, besides. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
+be so many that few groups run at a time."""
 
 
 def embedded_runtime() -> Path | None:
@@ -189,6 +218,8 @@ def devices() -> list[DeviceEntry]:
 Argument = tuple[str, "Step | None", Any]
 """What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
 
+ARENA: Argument = ("arena", None, None)
+
 
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
@@ -205,34 +236,9 @@ class _Prepared:
         self.enqueue = enqueue
         self.lock = threading.Lock()
 
-    def bind(self, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
-        """The values of the arguments; ``step`` is that of the call, for those that belong to no step of their own."""
-        values: list[Any] = []
-        for kind, owner, item in self.arguments:
-            if kind == "fixed":
-                values.append(item)
-                continue
-            if kind == "arena":
-                values.append(next(iter(scratch.values()))[0])
-                continue
-            taken = owner or step
-            assert taken is not None
-            if kind == "scratch":
-                values.append(scratch[taken.number, item][0])
-            elif kind == "scratch offset":
-                name, itemsize = item
-                values.append(scratch[taken.number, name][1] // itemsize)
-            elif kind == "value":
-                values.append(taken.slots[item].number)
-            elif kind == "scalar":
-                values.append(taken.scalars[item])
-            elif kind == "accumulates":
-                values.append(1 if item in taken.accumulate else 0)
-            elif kind == "offset":
-                values.append(taken.slots[item].offset)
-            else:
-                values.append(taken.slots[item].storage.buffer)
-        return values
+    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
+        """The values of the arguments for ``step``."""
+        return [_value(argument, step, scratch) for argument in self.arguments]
 
     def enqueue_alone(self) -> None:
         self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
@@ -244,28 +250,107 @@ class _Prepared:
             self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
 
 
-class _Draft(NamedTuple):
-    """A kernel before it is built: what it is rendered to, and its arguments with their types."""
+def _value(argument: Argument, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> Any:
+    """What a kernel is given; ``step`` is that of the call, for an argument that belongs to no step of its own."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return item
+    if kind == "arena":
+        return next(iter(scratch.values()))[0]
+    taken = owner or step
+    assert taken is not None
+    if kind == "scratch":
+        return scratch[taken.number, item][0]
+    if kind == "scratch offset":
+        name, itemsize = item
+        return scratch[taken.number, name][1] // itemsize
+    if kind == "value":
+        return taken.slots[item].number
+    if kind == "scalar":
+        return taken.scalars[item]
+    if kind == "accumulates":
+        return 1 if item in taken.accumulate else 0
+    if kind == "offset":
+        return taken.slots[item].offset
+    return taken.slots[item].storage.buffer
+
+
+def _constant(argument: Argument, placement: Placement) -> str | None:
+    """The C text of an argument that is the same at every call, or None."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return str(item) if isinstance(item, int) else None
+    if owner is None:
+        return None
+    if kind == "scratch offset":
+        name, itemsize = item
+        return str(placement.offsets[owner.number, name] // itemsize)
+    if kind == "offset" and owner.slots[item].storage.number not in placement.moving:
+        return str(owner.slots[item].offset)
+    if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:
+        return "1" if item in owner.accumulate else "0"
+    return None
+
+
+def _identity(argument: Argument) -> Any:
+    """The same for arguments that are the same at every call."""
+    kind, owner, item = argument
+    if kind == "buffer":
+        assert owner is not None
+        return kind, owner.slots[item].storage.number
+    return (kind, id(item)) if owner is None else (kind, owner.number, item)
+
+
+def _origin(argument: Argument) -> Origin | None:
+    """That on which an argument of a program's launch depends, if it may change."""
+    kind, owner, item = argument
+    if owner is None or kind.startswith("scratch"):
+        return None
+    if kind in ("buffer", "offset"):
+        return "storage", owner.slots[item].storage.number
+    return "step", owner.number
+
+
+class _Rendered(NamedTuple):
+    """A launch before it is built."""
 
     title: str  # what it does, in words
-    step: Step
     spec: KernelSpec
-    parts: list[Part]
     source: Source
+    arguments: list[Argument]
+    types: list[Any]
+    chained: Sequence[KernelSpec] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A kernel before it is rendered, by itself or as a part of a launch."""
+
+    title: str
+    part: Part
+    baked: bool
     arguments: list[Argument]
     types: list[Any]
 
     @property
+    def spec(self) -> KernelSpec:
+        return self.part.spec
+
+    @cached_property
+    def rendered(self) -> _Rendered:
+        return _Rendered(self.title, self.spec, render(self.part, self.baked), self.arguments, self.types)
+
+    @cached_property
     def is_flat(self) -> bool:
-        return is_flat(self.source.text)
+        return is_flat(self.rendered.source.text)
+
+    @cached_property
+    def local_bytes(self) -> int:
+        return local_bytes(self.part, self.baked)
 
     @property
     def argument_bytes(self) -> int:
         return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
-
-    @property
-    def local_bytes(self) -> int:
-        return local_bytes(self.source.text)
 
 
 class OpenCLBackend(Backend):
@@ -289,6 +374,8 @@ class OpenCLBackend(Backend):
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
+        # Chains are used where they were tried: elsewhere they would be a promise that OpenCL does not make.
+        chains = not entry.is_cpu and "NVIDIA" in str(entry.device.vendor).upper() and config.chains()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
@@ -296,10 +383,13 @@ class OpenCLBackend(Backend):
             compute_units=int(entry.device.max_compute_units),
             max_work_group=int(entry.device.max_work_group_size),
             local_bytes=int(entry.device.local_mem_size),
+            group_items=256 if chains else 64,
+            order="ptx" if chains else "",
             tuned=remembered(entry.identity),
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.device.max_parameter_size)
+        self._counters: Any = None
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
@@ -422,9 +512,12 @@ class OpenCLBackend(Backend):
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
         """The kernels of ``step``, and the bytes of the scratch memory that they share."""
         specs = step.kernels(self.device)
-        drafts = [self._draft(step, spec, plain_operands(step, spec)) for spec in specs]
+        drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
         self._build(drafts)
-        return [self._kernel(draft) for draft in drafts], {s.name: s.nbytes for spec in specs for s in spec.scratch}
+        kernels = [self._kernel(draft) for draft in drafts]
+        for kernel, draft in zip(kernels, drafts, strict=True):
+            kernel.kernel.set_scalar_arg_dtypes(draft.types)
+        return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
 
     def time(self, step: Step, device: Device) -> float:
         """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
@@ -453,26 +546,52 @@ class OpenCLBackend(Backend):
                 best = min(best, (perf_counter() - start) / repeats)
         return best
 
-    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
-        drafts = []
-        for kernel in kernels:
-            parts = [self._part(part, temporary) for part in (kernel, *kernel.beside)]
-            drafts.append(parts[0] if len(parts) == 1 else self._joined(parts))
-            for part in (kernel, *kernel.beside):
-                del self._drafts[part]  # its text would stay as long as the program
-        self._build(drafts)
-        return [_Lowered(self, self._kernel(draft)) for draft in drafts]
+    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+        rendered = []
+        for shared in launches:
+            parts = [self._part(kernel, placement.temporary) for kernel in shared.kernels]
+            rendered.append(parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement))
+        for shared in launches:
+            for kernel in shared.kernels:
+                self._drafts.pop(kernel, None)  # its text would stay as long as the program
+        self._build(rendered)
+        return [_Lowered(self, self._kernel(each), each) for each in rendered]
 
     def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
         # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
-        if self.device.is_cpu:
+        if self.device.is_cpu or self.device.chains:
             return False
         parts = [self._part(kernel, temporary) for kernel in kernels]
         return (
-            beside([part.spec for part in parts], [part.is_flat for part in parts]) is not None
-            and sum(part.local_bytes for part in parts) <= self.device.local_bytes
+            groups_of([part.spec for part in parts], [part.is_flat for part in parts]) is not None
+            and max(part.local_bytes for part in parts) <= self.device.local_bytes
             and sum(part.argument_bytes for part in parts) <= self.argument_bytes
         )
+
+    def chains(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Sequence[Kernel]]:
+        if not self.device.chains:
+            return super().chains(kernels, temporary)
+        runs: list[Sequence[Kernel]] = []
+        run: list[Kernel] = []
+        room = 0
+        for kernel in kernels:
+            part = self._part(kernel, temporary)
+            if not self._fits_chain(part):
+                run = []
+                runs.append([kernel])
+                continue
+            most = FIRST_IN_CHAIN if len(runs) == 1 and len(kernels) > MOST_IN_CHAIN else MOST_IN_CHAIN
+            if not run or part.argument_bytes > room or len(run) == most:
+                run, room = [], self.argument_bytes
+                runs.append(run)
+            run.append(kernel)
+            room -= part.argument_bytes
+        return runs
+
+    def _fits_chain(self, part: _Draft) -> bool:
+        same = part.is_flat or prod(part.spec.local_size) == self.device.group_items
+        fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
+        return same and fits and not part.rendered.source.has_double
 
     def _part(self, kernel: Kernel, temporary: Collection[Place]) -> _Draft:
         """A kernel without those beside it."""
@@ -482,24 +601,62 @@ class OpenCLBackend(Backend):
             draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
         return draft
 
-    def _joined(self, parts: Sequence[_Draft]) -> _Draft:
-        """One launch of several kernels."""
-        launch = beside([part.spec for part in parts], [part.is_flat for part in parts])
-        assert launch is not None
-        items, groups = launch
-        pieces = [piece for part in parts for piece in part.parts]
-        passed = [pair for part in parts for pair in zip(part.arguments, part.types, strict=True)]
-        arena = [pair for pair in passed if pair[0][0] == "arena"][:1]
-        passed = arena + [pair for pair in passed if pair[0][0] != "arena"]
-        return _Draft(
-            " | ".join(part.title for part in parts),
-            parts[0].step,
-            KernelSpec("beside", "", (), (sum(groups) * items,), (items,)),
-            pieces,
-            render(pieces, self.bakes),
-            [argument for argument, _ in passed],
-            [kind for _, kind in passed],
-        )
+    def _joined(self, parts: Sequence[_Draft], shared: Shared, placement: Placement) -> _Rendered:
+        """One launch of several kernels: what each is given that stays the same becomes a part of the source."""
+        order = ORDERS[self.device.order] if shared.is_chain else None
+        named: dict[Any, str] = {}
+        declared: list[str] = []
+        arguments: list[Argument] = [("counters", None, None)] if order else []
+        arguments += [("arena", None, None)] if any(part.arguments[:1] == [ARENA] for part in parts) else []
+        types: list[Any] = [None] * len(arguments)
+        given = []
+        for part in parts:
+            texts = []
+            for argument, kind in zip(part.arguments, part.types, strict=True):
+                if argument == ARENA:
+                    continue
+                text = _constant(argument, placement)
+                if text is None:
+                    key = _identity(argument)
+                    text = named.get(key)
+                if text is None:
+                    text = named[key] = f"a{len(named)}_"
+                    buffer = "__constant int*" if argument[0] == "fixed" else "__global char*"
+                    declared.append(f"{buffer if kind is None else f'const {_C_NAMES[kind]}'} {text}")
+                    arguments.append(argument)
+                    types.append(kind)
+                texts.append(text)
+            given.append(texts)
+        specs = [part.spec for part in parts]
+        source, groups, items = render_shared(
+            [part.part for part in parts], given, declared, self.bakes, shared.waits, order,
+            GROUPS_OF_UNIT * self.device.compute_units,
+        )  # fmt: skip
+        title = " | ".join(part.title for part in parts)
+        kernel = "chain" if order else "beside"
+        spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
+        return _Rendered(title, spec, source, arguments, types, specs if order else ())
+
+    @cached_property
+    def orders_groups(self) -> bool:
+        """Whether the device says that OpenCL C 3.0's fences and atomics reach from one work-group to another."""
+        device = self.entry.device
+        try:
+            fences, atomics = device.atomic_fence_capabilities, device.atomic_memory_capabilities
+        except (self.cl.Error, AttributeError):
+            return False
+        kinds = self.cl.device_atomic_capabilities
+        wanted = kinds.ORDER_ACQ_REL | kinds.SCOPE_DEVICE
+        return bool(fences & wanted == wanted and atomics & kinds.SCOPE_DEVICE)
+
+    @property
+    def counters(self) -> Any:
+        """Those of chains: launches come one after the other, and each leaves them at 0."""
+        if self._counters is None:
+            zeros = np.zeros(APART * (1 + MOST_IN_CHAIN), np.int32)
+            flags = self.cl.mem_flags.READ_WRITE | self.cl.mem_flags.COPY_HOST_PTR
+            self._counters = self.cl.Buffer(self.context, flags, hostbuf=zeros)
+        return self._counters
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
         """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
@@ -543,14 +700,13 @@ class OpenCLBackend(Backend):
         steps = [step] if drawn is None else drawn.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
         if any(operand.in_arena for operand in operands):
-            arguments.insert(0, ("arena", None, None))
+            arguments.insert(0, ARENA)
             types.insert(0, None)
-        return _Draft(title, step, spec, [part], render([part], baked), arguments, types)
+        return _Draft(title, part, baked, arguments, types)
 
-    def _kernel(self, draft: _Draft) -> _Prepared:
+    def _kernel(self, draft: _Rendered) -> _Prepared:
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
         kernel = self.cl.Kernel(self._kernels[draft.source], draft.source.function)
-        kernel.set_scalar_arg_dtypes(draft.types)
         return _Prepared(kernel, draft.arguments, draft.spec, self.queue, self.cl.enqueue_nd_range_kernel)
 
     def _table(self, spec: KernelSpec) -> Any:
@@ -566,26 +722,29 @@ class OpenCLBackend(Backend):
             buffer = self._tables[key] = self.cl.Buffer(self.context, flags, hostbuf=np.array(values, np.int32))
         return buffer
 
-    def _build(self, drafts: Sequence[_Draft]) -> None:
+    def _build(self, drafts: Sequence[_Rendered]) -> None:
         """Build what is not built yet: many kernels in one program, since each program has a price of its own."""
         missing = list({draft.source: draft for draft in drafts if draft.source not in self._kernels}.values())
-        for has_double in (False, True):
-            alike = [draft for draft in missing if draft.source.has_double == has_double]
+        for options in dict.fromkeys(self._options(draft.source) for draft in missing):
+            alike = [draft for draft in missing if self._options(draft.source) == options]
             for start in range(0, len(alike), PROGRAM_KERNELS):
-                self._kernels.update(self._build_together(alike[start : start + PROGRAM_KERNELS]))
+                self._kernels.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
 
-    def _build_together(self, drafts: Sequence[_Draft]) -> dict[Source, Any]:
-        """The program of each source: one for all, of which all or none use doubles."""
+    def _options(self, source: Source) -> tuple[str, ...]:
+        if source.has_double:
+            return BUILD_OPTIONS_FP64
+        return (*BUILD_OPTIONS, *CHAIN_OPTIONS[self.device.order]) if source.is_chain else BUILD_OPTIONS
+
+    def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
+        """The program of each source: one for all."""
         text = "\n".join(draft.source.text for draft in drafts)
-        options = BUILD_OPTIONS
         if drafts[0].source.has_double:
             text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
-            options = BUILD_OPTIONS_FP64
         try:
             program = self._program(text, options)
         except self.cl.Error as error:
             if len(drafts) > 1:  # each alone: then the message names the one that is refused
-                return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
+                return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
             spec, source = drafts[0].spec, drafts[0].source
             path = config.cache_folder() / f"failed-{source.function}.cl"
             path.write_text(text)
@@ -612,12 +771,32 @@ class OpenCLBackend(Backend):
 
 
 class _Lowered(Lowered):
-    def __init__(self, backend: OpenCLBackend, kernel: _Prepared) -> None:
+    def __init__(self, backend: OpenCLBackend, kernel: _Prepared, rendered: _Rendered) -> None:
         self.backend = backend
         self.kernel = kernel
+        self.specs = rendered.chained or (rendered.spec,)
+        self._types = rendered.types
+        self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
+        for index, argument in enumerate(kernel.arguments):
+            origin = _origin(argument)
+            if origin is not None:
+                self._taken.setdefault(origin, []).append(index)
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        self.kernel.kernel.set_args(*self.kernel.bind(None, scratch))
+        for index in range(len(self.kernel.arguments)):
+            self._set(index, scratch)
+
+    def sources(self) -> Iterable[Origin]:
+        return self._taken
+
+    def rebind(self, source: Origin) -> None:
+        for index in self._taken[source]:
+            self._set(index, {})
+
+    def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        argument, kind = self.kernel.arguments[index], self._types[index]
+        value = self.backend.counters if argument[0] == "counters" else _value(argument, None, scratch)
+        self.kernel.kernel.set_arg(index, value if kind is None else kind(value))
 
     def launcher(self) -> Launch:
         kernel = self.kernel
@@ -629,10 +808,6 @@ class _Lowered(Lowered):
         self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
         queue, handle = ctypes.c_void_p(kernel.queue.int_ptr), ctypes.c_void_p(kernel.kernel.int_ptr)
         return partial(bare, queue, handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None)
-
-    @property
-    def spec(self) -> KernelSpec:
-        return self.kernel.spec
 
     def timed(self) -> Callable[[], int]:
         return self.backend.timed(self.kernel.kernel, self.kernel.global_size, self.kernel.local_size)

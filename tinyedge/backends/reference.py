@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Placement
+from tinyedge.chain import Shared
 from tinyedge.errors import OutOfMemoryError
-from tinyedge.fusion import Kernel, Place
+from tinyedge.fusion import Place
 from tinyedge.kernels.spec import KernelSpec
 from tinyedge.op import FORWARD, Elementwise, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
@@ -23,16 +24,13 @@ class _Lowered(Lowered):
     def __init__(self, backend: ReferenceBackend, step: Step) -> None:
         self.backend = backend
         self.step = step
+        self.specs = [KernelSpec(f"numpy {step.op.name}.{step.direction}", "", (), (), ())]
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
     def launcher(self) -> Launch:
         return lambda: self.backend._run(self.step)
-
-    @property
-    def spec(self) -> KernelSpec:
-        return KernelSpec(f"numpy {self.step.op.name}.{self.step.direction}", "", (), (), ())
 
     def timed(self) -> Callable[[], int]:
         started = time.perf_counter_ns()
@@ -83,8 +81,8 @@ class ReferenceBackend(Backend):
     def prepare(self, step: Step) -> Sequence[Launch]:
         return (lambda: self._run(step),)
 
-    def lower_all(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Lowered]:
-        return [_Lowered(self, kernel.step) for kernel in kernels]
+    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+        return [_Lowered(self, kernel.step) for launch in launches for kernel in launch.kernels]
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
 from tinyedge.dtypes import bool_
-from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid
+from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid, power_of_two, round_up
 from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def reduce_kernels(
             {**sizes, "chunk": chunk, "parts": parts, "divisor": 1},
             named,
             tables,
-            {**constants, "lanes": lanes, "expressions": tuple(zip(between, texts))},
+            {**constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, texts))},
             partial,
             tuple(arrays),
         )
@@ -227,7 +227,8 @@ def reduce_kernels(
             outputs,
         )
         return [first, second]
-    # One item an output when outputs are many or the run is short; else a group an output.
+    # One item an output when outputs are many or the run is short; else a group, or a part of one, an output.
+    rows = 1
     if constants["width"] > 1:
         lanes = 1
     elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
@@ -246,18 +247,19 @@ def reduce_kernels(
             )
         ]
     else:
-        lanes = device.group()
+        lanes = min(device.group(), power_of_two(-(-length // 4)))
+        rows = device.group() // lanes
     return [
         KernelSpec(
             "reduce_rows",
             template,
             (*used, *outputs),
-            (lanes * count,),
-            (lanes,),
+            (lanes * round_up(count, rows),),
+            (lanes * rows,),
             {**sizes, "chunk": length, "parts": 1, "divisor": divisor},
             named,
             tables,
-            {**constants, "lanes": lanes},
+            {**constants, "lanes": lanes, "rows": rows},
             (),
             hooked,
         )

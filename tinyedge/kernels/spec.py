@@ -27,15 +27,22 @@ class Device:
     compute_units: int
     max_work_group: int
     local_bytes: int
+    group_items: int = 64  # in a group of a kernel that can choose; every kernel here is right with 64
+    order: str = ""  # how groups of one launch may wait for each other (see render.ORDERS); "": not at all
     tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
 
     @property
     def is_cpu(self) -> bool:
         return self.kind == "cpu"
 
-    def group(self, preferred: int = 64) -> int:
-        """A work-group size that this device takes, of at most 64 items: what every kernel here is right with."""
-        size = min(preferred, 64)
+    @property
+    def chains(self) -> bool:
+        """Whether kernels that depend on each other can share a launch: those whose groups are of ``group_items``."""
+        return bool(self.order)
+
+    def group(self) -> int:
+        """A work-group size that this device takes."""
+        size = self.group_items
         while size > self.max_work_group:
             size //= 2
         return max(size, 1)
@@ -82,6 +89,7 @@ class KernelSpec:
     ``runs`` gives, for some of them, a length: the kernel says HOLD_x(i) in a scope where it touches only elements of
     one aligned run of so many, that of i; what is the same for all of the run is loaded there, once.
     ``pointwise`` says that the kernel is a map over floats of one type, which can be inlined.
+    ``is_heavy`` says that its work-items take so many registers that kernels which share its launch would suffer.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
 
@@ -99,6 +107,7 @@ class KernelSpec:
     runs: Mapping[str, int] = field(default_factory=dict)
     pointwise: Pointwise | None = None
     flops: int | None = None
+    is_heavy: bool = False
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,10 @@ class Product:
 
 CUTS = (
     Tile(128, 128, 16, 8, 8), Tile(64, 128, 16, 8, 8), Tile(128, 64, 16, 8, 8), Tile(64, 64, 16, 8, 8),
-    Tile(64, 64, 16, 4, 4), Tile(32, 64, 16, 4, 8), Tile(64, 32, 16, 8, 4), Tile(32, 32, 32, 4, 4),
-    Tile(32, 32, 16, 4, 4), Tile(32, 32, 32, 2, 2), Tile(32, 32, 16, 2, 2), Tile(16, 64, 16, 4, 4),
-    Tile(64, 16, 16, 4, 4), Tile(16, 32, 32, 2, 4), Tile(32, 16, 32, 4, 2), Tile(16, 16, 32, 2, 2),
-    Tile(16, 16, 16, 2, 2),
+    Tile(128, 64, 16, 8, 4), Tile(64, 128, 16, 4, 8), Tile(64, 64, 16, 4, 4), Tile(32, 64, 16, 4, 8),
+    Tile(64, 32, 16, 8, 4), Tile(32, 32, 32, 4, 4), Tile(32, 32, 16, 4, 4), Tile(32, 32, 32, 2, 2),
+    Tile(32, 32, 16, 2, 2), Tile(16, 64, 16, 4, 4), Tile(64, 16, 16, 4, 4), Tile(16, 32, 32, 2, 4),
+    Tile(32, 16, 32, 4, 2), Tile(16, 16, 32, 2, 2), Tile(16, 16, 16, 2, 2),
 )  # fmt: skip
 
 # The model's numbers, fitted to 2600 timed tiles of 119 products on an H200 (benchmarks/tiles.py).
@@ -98,6 +98,12 @@ LOAD, LOOKED_UP, READ = 11.5, 14, 4.7
 LAUNCH, JOINED = 12000, 100
 """Cycles that a launch costs at least: a shorter kernel gains nothing. And to add up one more part."""
 
+CHAINED = 4500
+"""The same for a kernel of a chain: from the end of the one before it until this one's groups are at work."""
+
+HEAVY = 16
+"""Sums of an item beyond which a chain would not take the kernel."""
+
 SLICES = (1, 2, 4, 8, 16)
 MAX_PARTS = 64
 
@@ -119,18 +125,25 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
             continue  # an item looks up one spot
         wanted = 2 * device.compute_units // max(blocks * product.entries, 1)
         deep = product.outer * -(-product.k // cut.k)
-        for slices in SLICES if wanted else SLICES[:2]:
+        for slices in SLICES if wanted or device.chains else SLICES[:2]:
             tile = replace(cut, slices=slices)
-            if (
-                tile.lanes * slices > device.max_work_group
-                or tile.local_bytes(itemsize) > device.local_bytes
-                or (slices > 1 and 2 * slices > deep)
-            ):
+            if tile.lanes * slices > device.max_work_group or tile.local_bytes(itemsize) > device.local_bytes:
                 break
+            if slices > 1 and 2 * slices > deep and not joins_chain(device, tile):
+                continue
             found.append(tile)
             most = min(wanted, deep // (2 * slices), MAX_PARTS)
             found += [replace(tile, parts=parts) for parts in {most // 2, most} if parts > 1]
     return tuple(sorted(found, key=lambda tile: _cycles(device, tile, product)))
+
+
+def joins_chain(device: Device, tile: Tile) -> bool:
+    """Whether a kernel in such tiles can share a launch with kernels on which it depends."""
+    return device.chains and tile.lanes * tile.slices == device.group_items and not is_heavy(device, tile)
+
+
+def is_heavy(device: Device, tile: Tile) -> bool:
+    return device.chains and tile.item_m * tile.item_n > HEAVY
 
 
 def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]:
@@ -146,8 +159,10 @@ def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]
     resident = max(1, REGISTERS // (items * (sums + HELD)))
     turn = max(LATENCY + CYCLES * work, min(share, resident) * work * items / LANES)
     kernel = max(1, share / resident) * (turns * turn + START)
-    join = LAUNCH + JOINED * tile.parts if tile.parts > 1 else 0
-    return max(kernel, LAUNCH) + join, kernel
+    least = CHAINED if joins_chain(device, tile) else LAUNCH
+    join = least + JOINED * tile.parts if tile.parts > 1 else 0
+    broken = LAUNCH if device.chains and least == LAUNCH else 0  # the chain goes on in a launch of its own
+    return max(kernel, least) + join + broken, kernel
 
 
 def choose(device: Device, product: Product) -> Tile:
@@ -220,14 +235,15 @@ def tile_kernels(
     if tile.parts == 1:
         return [
             KernelSpec(
-                "gemm_tile", "tile.cl.jinja", slots, *geometry, sizes, {}, tables, constants, hooked=slots, flops=flops
+                "gemm_tile", "tile.cl.jinja", slots, *geometry, sizes, {}, tables, constants, hooked=slots, flops=flops,
+                is_heavy=is_heavy(device, tile),
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, tile.parts * entries * m * n)
     first = KernelSpec(
         "gemm_tile", "tile.cl.jinja", (a.name, b.name, partial.name), *geometry, {**sizes, "c_row": n, "c_col": 1}, {},
         {**tables, "c_batch": contiguous_batch(batch, m * n)}, {**constants, "c": partial.name, "bias": None},
-        (partial,), hooked=(a.name, b.name), flops=flops,
+        (partial,), hooked=(a.name, b.name), flops=flops, is_heavy=is_heavy(device, tile),
     )  # fmt: skip
     join = join_kernel(
         device, partial, c, m, n, tile.parts, ctype, batch, bias, bias_axis, tables["bias_batch"], (partial,)
@@ -258,11 +274,11 @@ def _streaming(device: Device, b_inner: str, m: int, n: int, depth: int) -> Stre
     if m == 1:
         # 8 columns are what memory gives at once; more of them, where there are enough to fill the device.
         cols = 1 if b_inner == "k" else 8 if n <= 32 * device.compute_units else 32
-        items = device.group() if b_inner == "k" else min(512, device.max_work_group)
+        items = device.group() if b_inner == "k" or device.chains else min(512, device.max_work_group)
         deep = 1
         while deep * cols < items and deep * 8 <= depth:
             deep *= 2
-        if b_inner == "k":
+        if b_inner == "k" or device.chains:
             cols = items // deep
         return Streaming("gemm_line", cols, deep) if depth <= MAX_LINE * deep else None
     return Streaming("gemm_outer", device.group(), rows=4) if depth <= 2 else None

@@ -320,13 +320,19 @@ class _Lowering:
         # A group's items lie in a rectangle: their windows share most of what they read.
         items = self.device.group()
         down = min(items, power_of_two(height), max(4, items // power_of_two(width)))
-        local = (items // down, down, 1)
-        size = (round_up(width, local[0]), round_up(height, local[1]), planes)
+        across = min(items // down, power_of_two(width))
+        local = (across, down, items // (across * down))
+        size = (round_up(width, local[0]), round_up(height, local[1]), round_up(planes, local[2]))
         return replace(self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local), flops=self.flops)
 
     def shared_weight_gradient(self, buffers: tuple[str, ...]) -> KernelSpec:
         """One group for each row of a filter: its items share the positions."""
-        most = max(self.device.group(), min(512, self.device.max_work_group))
+        # Where kernels share launches, groups are of one size.
+        most = (
+            self.device.group()
+            if self.device.chains
+            else max(self.device.group(), min(512, self.device.max_work_group))
+        )
         room = self.device.local_bytes // 4 // (self.kw * (8 if self.ctype == "double" else 4))
         lanes = self.device.group()
         while lanes < most and 16 * lanes < self.n * self.positions:

@@ -1,0 +1,181 @@
+"""Chains: kernels that share a launch wait for what they depend on, and for as little else as can be."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tests.guarded import GuardedOpenCL
+from tests.test_fusion import assert_replays_agree, functions
+from tinyedge import backends, nn
+from tinyedge.backends import Backend
+from tinyedge.chain import Touched, waits
+from tinyedge.errors import CaptureError
+from tinyedge.plan import Action, make_plan
+
+BYTES = 12
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> list[tuple[str, int, int]]:
+    found = []
+    for _ in range(draw(st.integers(0, 2))):
+        start = draw(st.integers(0, BYTES - 1))
+        found.append((draw(st.sampled_from("ab")), start, draw(st.integers(start + 1, BYTES))))
+    return found
+
+
+kernels = st.lists(st.tuples(spans(), spans()), min_size=1, max_size=12)
+
+
+def carry_out(touched: list[Touched], order: list[int]) -> dict[str, list[int]]:
+    """What memory holds after kernels that write a digest of what they read and of their number."""
+    memory = {name: [0] * BYTES for name in "ab"}
+    for number in order:
+        reads, writes = touched[number]
+        text = repr([memory[name][start:stop] for name, start, stop in reads])
+        for name, start, stop in writes:
+            for at in range(start, stop):
+                memory[name][at] = zlib.crc32(f"{text} {number} {at}".encode())
+    return memory
+
+
+@given(touched=kernels, data=st.data())
+def test_any_order_that_the_waits_allow_gives_the_same(touched: list[Touched], data: st.DataObject) -> None:
+    needed = waits(touched)
+    left, order = set(range(len(touched))), []
+    while left:
+        ready = [number for number in sorted(left) if not left.intersection(needed[number])]
+        order.append(data.draw(st.sampled_from(ready)))
+        left.remove(order[-1])
+    assert carry_out(touched, order) == carry_out(touched, list(range(len(touched))))
+
+
+@given(touched=kernels)
+def test_nothing_is_waited_for_without_need(touched: list[Touched]) -> None:
+    """Each wait is for a kernel that touches the same bytes, and that no other wait is for already."""
+
+    def meet(ours: list[tuple[str, int, int]], theirs: list[tuple[str, int, int]]) -> bool:
+        return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in ours for b in theirs)
+
+    needed = waits(touched)
+    over: list[set[int]] = []
+    for number, (reads, writes) in enumerate(touched):
+        for earlier in needed[number]:
+            before_reads, before_writes = touched[earlier]
+            assert earlier < number
+            assert meet([*reads, *writes], before_writes) or meet(writes, before_reads)
+            assert all(earlier not in over[other] for other in needed[number] if other != earlier)
+        over.append(set().union(*({earlier, *over[earlier]} for earlier in needed[number])))
+
+
+@given(count=st.integers(2, 20), slack=st.integers(1, 6))
+def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
+    actions = [Action(frozenset({n - 1} if n else ()), frozenset({n})) for n in range(count)]
+    plan = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64, (slack, 0))
+    tight = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64)
+    assert 5 * plan.arena_bytes <= 6 * tight.arena_bytes
+    if plan.arena_bytes != tight.arena_bytes:
+        for key, block in plan.lifetimes.items():
+            for other, another in plan.lifetimes.items():
+                if key != other and plan.offsets[key] == plan.offsets[other]:
+                    assert block.first > another.last + slack or another.first > block.last + slack
+
+
+@pytest.fixture(scope="module")
+def chaining(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
+    """The first device, taken for a GPU on which kernels may wait for each other; its groups hold 64 or 256 items."""
+    usable = backends.usable_devices()
+    if not usable:
+        pytest.skip("no usable OpenCL device")
+    backend = GuardedOpenCL(usable[0])
+    if not backend.device.chains:
+        if not backend.orders_groups:
+            pytest.skip("the device does not say that one group sees what another wrote")
+        backend.device = replace(
+            backend.device, kind="gpu", vector_width=4, compute_units=4, max_work_group=256, group_items=64, order="c11"
+        )
+        backend.bakes = True
+    return backend
+
+
+@pytest.fixture
+def chain(chaining: GuardedOpenCL) -> Iterator[Backend]:
+    with te.use_backend(chaining) as chosen:
+        yield chosen
+
+
+@settings(max_examples=15)
+@given(steps=functions())
+def test_replays_in_chains_agree(steps: list[tuple[str, int, int]], chain: Backend) -> None:
+    assert_replays_agree(steps, chain)
+
+
+def make_step() -> tuple[nn.Module, te.Tensor, te.program.Compiled]:
+    te.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 36, 10),
+    ).eval()  # fmt: skip
+
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = F.cross_entropy(model(x), te.tensor([3]))
+        loss.backward()
+        return loss
+
+    return model, te.rand(1, 3, 14, 14), te.compile(step)
+
+
+def test_a_step_is_one_launch(chain: Backend) -> None:
+    model, x, step = make_step()
+    losses = [step(x).item() for _ in range(5)]
+    assert len(set(losses)) == 1
+    assert [launch.is_chain for launch in step.program.launches] == [True]
+    many = [p.grad.numpy().copy() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None
+    step(x)
+    for total, once in zip(many, model.parameters(), strict=True):
+        np.testing.assert_allclose(total, 5 * once.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_profile_tells_the_kernels_of_a_chain_apart(chain: Backend) -> None:
+    model, x, step = make_step()
+    step(x)
+    step(x)
+    before = [p.grad.numpy().copy() for p in model.parameters()]
+    profile = step.program.profile(2)
+    assert (len(profile.rows), profile.launches) == (len(step.program.kernels), 1)
+    assert "in 1 launch" in str(profile)
+    assert all(np.array_equal(a, p.grad.numpy()) for a, p in zip(before, model.parameters(), strict=True))
+
+
+def test_memory_of_two_kinds_that_became_one_is_refused(chain: Backend) -> None:
+    """The recording could not show that the kernels which read the argument must wait for those that add to it."""
+    weight = te.ones(8, 8, requires_grad=True)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = ((x @ weight) ** 2).sum()
+        loss.backward()
+        return loss
+
+    step(te.ones(8, 8))
+    assert weight.grad is not None
+    with pytest.raises(CaptureError, match="Pass a copy"):
+        step(weight.grad)
+    step(weight.grad.clone())
+
+
+def test_chains_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_CHAIN", "0")
+    for entry in backends.usable_devices():
+        assert not backends.opencl.OpenCLBackend(entry).device.chains
