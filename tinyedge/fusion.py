@@ -13,6 +13,7 @@ from math import prod
 
 from tinyedge import shapes
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise
+from tinyedge.op import FORWARD
 from tinyedge.tape import Slot, Step
 
 Place = int | tuple[int, str]
@@ -36,7 +37,7 @@ class Map:
 
     def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
         self.step = step
-        self.ctype = step.slots[next(iter(pointwise.expressions))].dtype.ctype
+        self.ctype = pointwise.ctype
         self.pointwise = pointwise
         self.scalars = scalars
         self.numel = prod(pointwise.shape)
@@ -203,8 +204,8 @@ def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     return kernels
 
 
-def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel]:
-    """The same work in fewer kernels. ``temporary`` are the storages that nobody sees outside."""
+def fuse(kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> list[Kernel]:
+    """The same work in fewer kernels. ``temporary`` gives the bytes of the storages that nobody sees outside."""
     fusion = _Fusion(kernels, temporary)
     fusion.join_maps()
     fusion.inline_into_loads(sole_inputs=True)
@@ -244,7 +245,7 @@ def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]],
 class _Fusion:
     """The kernels that are left, and who reads and writes each place."""
 
-    def __init__(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> None:
         self.temporary = temporary
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[Place, set[Kernel]] = defaultdict(set)
@@ -426,6 +427,8 @@ class _Fusion:
                 return
             if reader.map_count() + kernel.map_count() > MOST_MAPS:
                 return
+        if step.direction == FORWARD and self._keeps_more(kernel, place, readers):
+            return
         self._leave(kernel)
         for reader in readers:
             for hooked, where in list(reader.names()):
@@ -436,6 +439,19 @@ class _Fusion:
                     block.maps[:0] = kernel.run.maps
                     reader.unstored |= {place, *kernel.unstored}
             self._changed(reader)
+
+    def _keeps_more(self, kernel: Kernel, place: Place, readers: Sequence[Kernel]) -> bool:
+        """Whether what a map of forward reads would wait for backward in the place of less that it gives."""
+        last = max((reader for reader in readers), key=lambda reader: reader.at)
+        if last.step.direction == FORWARD:
+            return False
+        reads, _ = self.touched[kernel.at]
+        waiting = [
+            read
+            for read in reads & self.temporary.keys()
+            if all(user is kernel or user.at < last.at for user in self.readers[read] | self.writers[read])
+        ]
+        return sum(self.temporary[read] for read in waiting) > self.temporary[place]
 
     def _takes(self, reader: Kernel, kernel: Kernel, slot: Slot) -> bool:
         """Whether everything that ``reader`` reads of ``slot``'s storage can be computed there by ``kernel``."""

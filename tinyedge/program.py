@@ -24,7 +24,7 @@ import numpy as np
 from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
-from tinyedge.dtypes import bool_
+from tinyedge.dtypes import DType, bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
@@ -192,16 +192,21 @@ class Program:
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
-        recorded = recording.steps
-        if config.fuses():
-
-            def temporary(like: Slot, shape: Shape) -> Slot:
-                slot = Slot(Storage.over(self.backend, None), like.dtype, Layout(shape, contiguous_strides(shape), 0))
-                inside[slot.storage.number] = slot.nbytes
-                return slot
-
-            recorded = rewrite.norm_gradients(recorded, temporary)
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+
+        def make(dtype: DType, shape: Shape) -> Slot:
+            slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
+            inside[slot.storage.number] = slot.nbytes
+            return slot
+
+        # Both rewrite what follows the first step of backward by itself, so that it stays the border.
+        first = len(recording.steps) if recording.first_backward is None else recording.first_backward
+        forward, backward = recording.steps[:first], recording.steps[first:]
+        if config.fuses():
+            backward = rewrite.norm_gradients(forward, backward, make)
+        unseen = {number: nbytes for number, nbytes in inside.items() if number not in results}
+        forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
+        recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
@@ -220,7 +225,7 @@ class Program:
             kernels = fusion.place_beside(kernels, lambda group: self.backend.shares_launch(group, self._temporary))
         self.plan = make_plan(*self._actions(kernels), ALIGNMENT)
         self.kernels = [kernels[number] for number in self.plan.kept]
-        walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
+        walked_back = steps[len(forward) :]
         self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
         self._lowered: list[Lowered] = []
         self._users: dict[int, list[int]] = defaultdict(list)  # the kernels that touch each movable storage

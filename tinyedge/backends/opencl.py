@@ -47,7 +47,14 @@ __kernel void probe(__global const float* x, __global float* y) {
     y[i] = 2.0f * x[i] + 1.0f;
 }
 """
-_C_TYPES = {"int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8}
+_C_TYPES = {
+    "int": np.int32,
+    "uint": np.uint32,
+    "float": np.float32,
+    "double": np.float64,
+    "uchar": np.uint8,
+    "char": np.int8,
+}
 
 
 def embedded_runtime() -> Path | None:
