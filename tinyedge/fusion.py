@@ -7,13 +7,13 @@ again), or joined with another map. What nobody reads any more is not stored. No
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
 
 from tinyedge import shapes
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise
-from tinyedge.op import FORWARD
+from tinyedge.op import FORWARD, Elementwise
 from tinyedge.tape import Slot, Step
 
 Place = int | tuple[int, str]
@@ -152,6 +152,9 @@ class Kernel:
                     yield name, self.step.slots[name].storage.number
 
     def reads(self) -> set[Place]:
+        return set().union(*(kernel._own_reads() for kernel in (self, *self.beside)))
+
+    def _own_reads(self) -> set[Place]:
         found: set[Place] = set()
         for name, place in self.names():
             written = name in self.step.writes
@@ -161,15 +164,56 @@ class Kernel:
             found |= {each.place(name) for each, name in block.memory_reads()}
             for each in block.maps:
                 found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
-        return found.union(*(other.reads() for other in self.beside))
+        return found
 
     def writes(self) -> set[Place]:
+        return set().union(*(kernel._own_writes() for kernel in (self, *self.beside)))
+
+    def _own_writes(self) -> set[Place]:
         found: set[Place] = {
             place for name, place in self.names() if name in self.step.writes or isinstance(place, tuple)
         }
         for block in (*self.stores.values(), *([self.run] if self.run else [])):
             found |= {each.place(name) for each in block.maps for name in each.outputs}
-        return (found - self.unstored).union(*(other.writes() for other in self.beside))
+        return found - self.unstored
+
+    def may_replace(self) -> set[tuple[Place, Place]]:
+        """Pairs of what it reads and what it writes that may have the same bytes.
+
+        Each element of the first is read only to give that of the second which lies at the same place.
+        """
+        launch = [self, *self.beside]
+        touched = Counter(place for kernel in launch for place in kernel._own_reads() | kernel._own_writes())
+        pairs = {pair for kernel in launch for pair in kernel._own_replaced()}
+        return {pair for pair in pairs if all(touched[place] == 1 for place in pair)}  # side by side is in no order
+
+    def _own_replaced(self) -> Iterator[tuple[Place, Place]]:
+        if self.spec is None:  # NumPy has all results before the first is written
+            outputs = [self.step.slots[name] for name in self.step.writes]
+            if issubclass(self.step.op, Elementwise) and len(outputs) == 1 and not self.step.accumulate:
+                yield from _laid_alike([slot for slot in self.step.read() if isinstance(slot, Slot)], outputs)
+            return
+        blocks = self.blocks()
+        own = list(self.names())
+        written = Counter(place for name, place in own if name in self.step.writes)
+        written.update(each.place(name) for block in blocks for each in block.maps for name in each.outputs)
+        loaded = {place for name, place in own if name not in self.step.writes and name not in self.loads}
+        for block in blocks:
+            if block.result is not None:
+                continue  # a load comes at any time, and again
+            elsewhere = loaded | written.keys()
+            elsewhere |= {
+                each.place(name)
+                for other in blocks
+                for each, name in other.memory_reads()
+                if other is not block or not each.is_linear(name)
+            }
+            inputs = [each.step.slots[name] for each, name in block.memory_reads()]
+            outputs = [step.slots[name] for step, name in block.known_before().values() if name not in step.accumulate]
+            yield from _laid_alike(
+                [slot for slot in inputs if slot.storage.number not in elsewhere],
+                [slot for slot in outputs if written[slot.storage.number] == 1],
+            )
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
@@ -191,6 +235,21 @@ class Kernel:
             for item in () if kernel.spec is None else kernel.spec.scratch:
                 found[kernel.step.number, item.name] = item.nbytes
         return found
+
+
+def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[Place, Place]]:
+    """Each storage of an input, and of an output, whose elements lie at the same places of both."""
+    for output in outputs:
+        for number in {slot.storage.number for slot in inputs}:
+            slots = [slot for slot in inputs if slot.storage.number == number]
+            if number != output.storage.number and all(
+                slot.contiguous
+                and output.contiguous
+                and (slot.numel, slot.offset, slot.dtype.itemsize)
+                == (output.numel, output.offset, output.dtype.itemsize)
+                for slot in slots
+            ):
+                yield number, output.storage.number
 
 
 def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:

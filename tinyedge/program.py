@@ -330,7 +330,10 @@ class Program:
 
     def _actions(self, kernels: Sequence[fusion.Kernel]) -> tuple[list[Action], dict[fusion.Place, int]]:
         """What each kernel does to memory, and the bytes of the temporary places."""
-        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
+        actions = [
+            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.may_replace()))
+            for kernel in kernels
+        ]
         return actions, {**self._temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
 
     def _needed(self, kernels: Sequence[fusion.Kernel]) -> list[fusion.Kernel]:
