@@ -256,8 +256,9 @@ def test_every_budget_is_kept_to_the_byte(name: str, backend: Backend) -> None:
                 module.checkpoint(False)
     with pytest.raises(te.ArgumentError, match=f"at least {least} bytes"):
         plan(budget=least - 1)
-    order = ["everything", "everything, with checkpoints", "the last layers", "biases and the last layer"]
-    assert [method for method in (*order, "the last layer") if method in methods] == methods
+    kinds = list(dict.fromkeys(method.removesuffix(", with checkpoints") for method in methods))
+    order = ["everything", "the last layers", "biases and the last layer", "the last layer", "biases"]
+    assert [kind for kind in order if kind in kinds] == kinds
     assert len(methods) >= 3
 
 
@@ -281,6 +282,45 @@ def test_what_a_plan_says(backend: Backend) -> None:
             te.plan_for(model, loss_of, sample, budget=budget)
     with pytest.raises(te.ArgumentError, match="all are frozen"):
         te.plan_for(model.requires_grad_(False), loss_of, sample, budget="1GB")
+
+
+class Unlike(nn.Module):
+    """Of no zoo: blocks in a list, residuals, several activations, a norm without a bias; batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inlet = nn.Conv1d(2, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.Linear(30, 90), nn.GELU(), nn.Linear(90, 30), nn.LeakyReLU()) for _ in range(4)]
+        )
+        self.head = nn.Linear(30, 3, bias=False)
+
+    def forward(self, x: te.Tensor) -> te.Tensor:
+        x = F.hardsigmoid(self.inlet(x))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(te.tanh(x).mean(1))
+
+
+def test_ways_to_train_are_combined(opencl: Backend) -> None:
+    """What is trained with blocks computed again takes less than it does without, and no way is missed between."""
+    model = Unlike()
+    plan = partial(te.plan_for, model, lambda m, x: m(x).square().mean(), ((5, 2, 30),), optimizer=1)
+    with pytest.raises(te.ArgumentError) as refused:
+        plan(budget=1)
+    least = int(str(refused.value).split()[6])
+    most = plan(budget="1GiB").total_bytes
+    fits = [plan(budget=int(limit)) for limit in np.linspace(most, least, 40)]
+    trained = [fit.trained_elements for fit in fits if fit.method.startswith(("everything", "the last layers"))]
+    assert trained == sorted(trained, reverse=True)
+    methods = {fit.method for fit in fits}
+    assert {"everything", "everything, with checkpoints", "the last layers, with checkpoints"} <= methods
+    for fit in fits:
+        assert bool(fit.checkpointed) == fit.method.endswith("with checkpoints") == (fit.extra_flops > 0)
+        assert fit.step_flops > fit.forward_flops >= fits[0].forward_flops
+    assert fits[-1].total_bytes == least
+    again = [fit for fit in fits if fit.method == "everything, with checkpoints"]
+    assert [len(fit.checkpointed) for fit in again] == sorted(len(fit.checkpointed) for fit in again)
 
 
 # Where it does not suffice
