@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -394,6 +394,67 @@ def test_out_of_memory_leaves_everything_as_it_was(call: str, had_gradients: boo
             if not failed:
                 break
         assert len(outcomes) > 1
+        for outcome in outcomes[:-1]:
+            assert_same(outcome, outcomes[-1])
+
+
+class Refusing(ReferenceBackend):
+    """Takes so many launches and no more."""
+
+    name = "refusing"
+    left = -1
+
+    def launch(self, launches: Sequence[Any]) -> None:
+        for launch in launches:
+            if self.left == 0:
+                raise te.OutOfMemoryError(self.name, "a launch", "there is no memory for it", "Give up.")
+            self.left -= 1
+            launch()
+
+
+@pytest.mark.parametrize("had_gradients", [False, True])
+def test_a_refused_launch_leaves_everything_as_it_was(had_gradients: bool) -> None:
+    """Whichever of the first replay it is: parameters, gradients, statistics, arguments, random numbers."""
+    with te.use_backend(Refusing()) as backend:
+        assert isinstance(backend, Refusing)
+        outcomes: list[Any] = []
+        for k in range(1000):
+            te.manual_seed(1)
+            model = Tiny()
+            optimizer = optim.SGD(model.parameters())
+            x = te.tensor(np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32))
+            counter = te.zeros(1)
+
+            @te.compile
+            def step(x: te.Tensor, counter: te.Tensor, model: nn.Module = model) -> te.Tensor:
+                counter.add_(1)
+                loss = model(x).square().sum()
+                loss.backward()
+                return loss
+
+            if had_gradients:
+                model(x).sum().backward()
+            step.prepare(x, counter)
+            before, allocated = state_of(model, optimizer), backend.memory.allocated_bytes
+            backend.left = k
+            said = ""
+            try:
+                step(x, counter)
+            except te.OutOfMemoryError as error:
+                said = str(error)
+            backend.left = -1
+            if said:
+                assert "Nothing was changed" in said
+                gc.collect()
+                assert backend.memory.allocated_bytes == allocated
+                assert counter.item() == 0
+                assert_same(state_of(model, optimizer), before)
+                step(x, counter)
+            assert counter.item() == 1
+            outcomes.append(state_of(model, optimizer))
+            if not said:
+                break
+        assert len(outcomes) > 10
         for outcome in outcomes[:-1]:
             assert_same(outcome, outcomes[-1])
 

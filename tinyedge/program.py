@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from types import MethodType
@@ -246,6 +247,7 @@ class Program:
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._stale = set(range(len(self.kernels)))
         self._launches: list[Any] = []
+        self._ran = False
 
     @property
     def arena_bytes(self) -> int:
@@ -319,14 +321,17 @@ class Program:
         try:
             return allocate()
         except OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"te.compile({self.name})",
-                f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
-                f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
-                f"{self.peak_bytes - self.arena_bytes} for results",
-                f"{error.call}: {error.expected}, but {error.got}",
-                f"Nothing was changed. {error.remedy}",
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: OutOfMemoryError) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"te.compile({self.name})",
+            f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
+            f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+            f"{self.peak_bytes - self.arena_bytes} for results",
+            f"{error.call}: {error.expected}, but {error.got}",
+            f"Nothing was changed. {error.remedy}",
+        )
 
     def _actions(self, kernels: Sequence[fusion.Kernel]) -> tuple[list[Action], dict[fusion.Place, int]]:
         """What each kernel does to memory, and the bytes of the temporary places."""
@@ -379,7 +384,8 @@ class Program:
     def __call__(self, arguments: list[Tensor]) -> Any:
         """Launch everything; the results as new tensors.
 
-        Errors: OutOfMemoryError, before anything is changed.
+        Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
+                launch none the less, for what a kernel needs itself, does so the first time, which is undone.
         """
         self.prepare()
         with self._lock:
@@ -391,13 +397,14 @@ class Program:
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
-            for leaf in moved:
-                self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
-            if self._random:
-                self._draw()
-            if self._stale:
-                self._bind()
-            self.backend.launch(self._launches)
+            with nullcontext() if self._ran else self._undone_if_refused(arguments, absent):
+                for leaf in moved:
+                    self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
+                if self._random:
+                    self._draw()
+                if self._stale:
+                    self._bind()
+                self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
             for leaf in self._leaves:
@@ -412,6 +419,25 @@ class Program:
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
 
             return map_tensors(self._result, renewed, _Place)
+
+    @contextmanager
+    def _undone_if_refused(self, arguments: list[Tensor], absent: list[Slot]) -> Iterator[None]:
+        """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
+        changed = self.changed_by(arguments)
+        changed += [leaf.slot.grad.storage for leaf in self._leaves if leaf.slot.grad is not None]
+        before = [(storage, _bytes(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
+        random = default_generator.get_state()
+        try:
+            yield
+            self.backend.finish()
+        except OutOfMemoryError as error:
+            for storage, values in before:
+                self.backend.write(storage, values)
+            for slot in absent:
+                slot.grad = None
+            default_generator.set_state(random)
+            raise self._refused(error) from error
+        self._ran = True
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
