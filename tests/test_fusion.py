@@ -22,6 +22,9 @@ ROWS, COLUMNS = 6, 20
 
 SAME_SHAPE: dict[str, Unary] = {
     "relu": F.relu,
+    "relu6": lambda x: F.relu6(x * 4),
+    "leaky relu in place": lambda x: F.leaky_relu(x * 1, inplace=True),
+    "hardsigmoid": lambda x: F.hardsigmoid(x * 4),
     "tanh": te.tanh,
     "scaled": lambda x: x * 0.5 + 0.25,
     "square": lambda x: x * x,
@@ -236,6 +239,54 @@ def test_a_map_writes_over_what_it_reads_for_the_last_time(
     for _ in range(3):
         np.testing.assert_array_equal(compiled(x).numpy(), function(x).numpy())
     assert (compiled.program.arena_bytes > 4 * COLUMNS * COLUMNS) == (least > 1)
+
+
+ROW_BY_ROW: dict[str, Unary] = {
+    "softmax": lambda x: F.softmax(te.exp(x), 1) + 1,
+    "softmax of columns": lambda x: F.softmax(te.exp(x), 0) + 1,
+    "softmax of scaled": lambda x: F.softmax(te.exp(x) * 0.25 + x[:1], 1) + 1,
+    "log softmax": lambda x: F.log_softmax(te.exp(x), -1) * 2,
+    "layer norm": lambda x: F.layer_norm(te.exp(x), (x.shape[1],)) * 2,
+}
+
+
+def assert_rows_are_replaced(function: Unary, columns: int) -> None:
+    random = np.random.default_rng(0)
+    x = te.tensor(random.standard_normal((ROWS, columns), dtype=np.float32), requires_grad=True)
+    y = te.tensor(random.standard_normal((ROWS, columns), dtype=np.float32))
+
+    def step(x: te.Tensor) -> te.Tensor:
+        z = function(x)
+        (z * y * y).sum().backward()
+        return z
+
+    compiled, outcomes = te.compile(step), []
+    infer = te.compile(function)
+    for run in (step, compiled, compiled):
+        x.grad = None
+        z = run(x)
+        assert x.grad is not None
+        outcomes.append([z.detach().numpy(), x.grad.numpy().copy()])
+        with te.no_grad():
+            np.testing.assert_allclose(infer(x).numpy(), outcomes[0][0], rtol=1e-5, atol=1e-6)
+    for outcome in outcomes[1:]:
+        for got, wanted in zip(outcome, outcomes[0], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert infer.program.arena_bytes < 2 * x.nbytes
+
+
+@pytest.mark.parametrize("fuses", ["0", "1"])
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+def test_rows_are_written_over_rows(name: str, fuses: str, opencl: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_FUSE", fuses)
+    assert_rows_are_replaced(ROW_BY_ROW[name], 300)
+
+
+@pytest.mark.parametrize("fuses", ["0", "1"])
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+def test_groups_write_rows_over_rows(name: str, fuses: str, gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_FUSE", fuses)
+    assert_rows_are_replaced(ROW_BY_ROW[name], 300)
 
 
 def test_a_residual_is_added_where_it_lies(opencl: Backend) -> None:

@@ -197,23 +197,40 @@ class Kernel:
         own = list(self.names())
         written = Counter(place for name, place in own if name in self.step.writes)
         written.update(each.place(name) for block in blocks for each in block.maps for name in each.outputs)
-        loaded = {place for name, place in own if name not in self.step.writes and name not in self.loads}
-        for block in blocks:
-            if block.result is not None:
-                continue  # a load comes at any time, and again
-            elsewhere = loaded | written.keys()
+        stores: dict[str, Block | None] = (
+            {"": self.run} if self.run else {**dict.fromkeys(self.spec.replaces), **self.stores}
+        )
+        for hook, block in stores.items():
+            # What is read just before an element is stored: by the kernel, where it loads, and behind the store.
+            readers = self.spec.replaces.get(hook, ())
+            names = [name for name in readers if name not in self.loads]
+            near = [self.loads[name] for name in readers if name in self.loads and not self._shift(name)]
+            near += [block] if block else []
+            elsewhere = {place for name, place in own if name not in (*names, *self.loads, *self.step.writes)}
             elsewhere |= {
                 each.place(name)
                 for other in blocks
                 for each, name in other.memory_reads()
-                if other is not block or not each.is_linear(name)
+                if other not in near or not each.is_linear(name)
             }
-            inputs = [each.step.slots[name] for each, name in block.memory_reads()]
-            outputs = [step.slots[name] for step, name in block.known_before().values() if name not in step.accumulate]
+            inputs = [self.step.slots[name] for name in names]
+            inputs += [each.step.slots[name] for other in near for each, name in other.memory_reads()]
+            outputs = list(block.known_before().values()) if block else [(self.step, hook)]
             yield from _laid_alike(
-                [slot for slot in inputs if slot.storage.number not in elsewhere],
-                [slot for slot in outputs if written[slot.storage.number] == 1],
+                [slot for slot in inputs if slot.storage.number not in elsewhere | written.keys()],
+                [
+                    step.slots[name]
+                    for step, name in outputs
+                    if name not in step.accumulate and written[step.slots[name].storage.number] == 1
+                ],
             )
+
+    def _shift(self, name: str) -> int:
+        """How far behind the element of a load that of its block begins."""
+        result = self.loads[name].result
+        assert result is not None
+        shift: int = self.step.slots[name].offset - result[0].slots[result[1]].offset
+        return shift
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""

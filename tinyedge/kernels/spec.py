@@ -83,6 +83,8 @@ class KernelSpec:
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
     ``runs`` gives, for some of them, a length: the kernel says HOLD_x(i) in a scope where it touches only elements of
     one aligned run of so many, that of i; what is the same for all of the run is loaded there, once.
+    ``replaces`` gives, for some that it writes, those of the same layout of which it reads an element for the last time
+    in the work-item that stores the one at that place, and before: the two may have the same bytes.
     ``pointwise`` says that the kernel is a map which can be inlined.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
@@ -99,6 +101,7 @@ class KernelSpec:
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
     runs: Mapping[str, int] = field(default_factory=dict)
+    replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pointwise: Pointwise | None = None
     flops: int | None = None
 
