@@ -56,6 +56,13 @@ class Map:
         return self.walk(name)[1] in ((), (1,)) and self.step.slots[name].numel == self.numel
 
     @property
+    def converts(self) -> bool:
+        """Whether it walks something of another type than it computes in, and all in the order of the linear index."""
+        names = (*self.pointwise.inputs, *self.outputs)
+        others = any(self.step.slots[name].dtype.ctype != self.ctype for name in names)
+        return others and all(map(self.is_linear, names))
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(self.pointwise.expressions)
 
@@ -119,8 +126,13 @@ class Kernel:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing was inlined: it is as the op described it."""
-        return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
+        """Whether nothing was inlined, and it is as the op described it.
+
+        A map that converts is a block even if it is alone: as the op describes it, it has no vectors.
+        """
+        if self.loads or self.stores or (self.run and len(self.run.maps) > 1):
+            return False
+        return self.run is None or not self.run.maps[0].converts
 
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]

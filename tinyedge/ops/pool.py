@@ -22,8 +22,8 @@ Array = np.ndarray[Any, Any]
 Size = int | Sequence[int]
 Pair = tuple[int, int]
 
-MOST_TAPS = 127
-"""Places of a window that a byte tells apart, beside -1 where none lies in the input."""
+TAP_ROW = 16
+"""Between the rows of a window, where its places are numbered in a byte: taken apart without a division."""
 
 
 class _Axis(NamedTuple):
@@ -63,7 +63,7 @@ def _max_forward(x: Array, rows: _Axis, columns: _Axis, numbered: bool = False) 
     shape = (*x.shape[:-2], len(rows.positions), len(columns.positions))
     y = np.full(shape, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
     indices = np.full(shape, -1, np.int32)
-    for number, (row, column, inside) in enumerate(_taps(rows, columns)):
+    for number, (row, column, inside) in zip(_tap_numbers(rows, columns), _taps(rows, columns)):
         value = x[..., row, column]
         better = inside & ((value > y) | (value != value) | (indices < 0))
         y = np.where(better, value, y)
@@ -71,10 +71,15 @@ def _max_forward(x: Array, rows: _Axis, columns: _Axis, numbered: bool = False) 
     return y, indices
 
 
+def _tap_numbers(rows: _Axis, columns: _Axis) -> list[int]:
+    """The number of each place in a window: its row and column in one byte."""
+    return [i * TAP_ROW + j for i in range(rows.positions.shape[1]) for j in range(columns.positions.shape[1])]
+
+
 def _positions(taps: Array, rows: _Axis, columns: _Axis, width: int) -> Array:
     """The flat position in the input of each window's place number ``taps``."""
     positions = np.full(taps.shape, -1, np.int32)
-    for number, (row, column, _) in enumerate(_taps(rows, columns)):
+    for number, (row, column, _) in zip(_tap_numbers(rows, columns), _taps(rows, columns)):
         positions = np.where(taps == number, row * width + column, positions)
     return positions
 
@@ -142,7 +147,7 @@ def _kernel(
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
     constants = {"real": x.dtype.ctype, "adaptive": "stride_h" not in sizes, "lowest": _lowest(x.dtype)}
-    constants["taps"] = "indices" in buffers and step.slots["indices"].dtype is int8
+    constants["tap_row"] = TAP_ROW if "indices" in buffers and step.slots["indices"].dtype is int8 else 0
     if kernel == "max_pool_backward" and device.is_cpu:
         planes = (prod(x.shape[:-2]),)
         return [
@@ -337,7 +342,8 @@ def max_pool2d(
     """
     attrs = _windows("max_pool2d", kernel_size, stride, padding)
     attrs |= {"dilation": pair("max_pool2d", "dilation", dilation, 1), "ceil_mode": bool(ceil_mode)}
-    attrs["taps"] = not return_indices and prod(attrs["kernel_size"]) <= MOST_TAPS
+    height, width = attrs["kernel_size"]
+    attrs["taps"] = not return_indices and width <= TAP_ROW and height * TAP_ROW <= 128
     y, indices = call_all(MaxPool2d, input, **attrs)
     return (y, indices) if return_indices else y
 
