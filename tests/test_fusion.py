@@ -22,6 +22,9 @@ ROWS, COLUMNS = 6, 20
 
 SAME_SHAPE: dict[str, Unary] = {
     "relu": F.relu,
+    "relu6": lambda x: F.relu6(x * 4),
+    "leaky relu in place": lambda x: F.leaky_relu(x * 1, inplace=True),
+    "hardsigmoid": lambda x: F.hardsigmoid(x * 4),
     "tanh": te.tanh,
     "scaled": lambda x: x * 0.5 + 0.25,
     "square": lambda x: x * x,
@@ -64,7 +67,7 @@ def run(steps: list[tuple[str, int, int]], x: te.Tensor, weight: te.Tensor) -> t
     return loss, values[-1]
 
 
-def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend) -> None:
+def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend, exactly: bool = False) -> None:
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(shape, dtype=np.float32) for shape in ((ROWS, COLUMNS), (COLUMNS,))]
     x, weight = (te.tensor(array, requires_grad=True) for array in arrays)
@@ -78,8 +81,20 @@ def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend) ->
         x.grad = weight.grad = None
     for outcome in outcomes[1:]:
         for got, wanted in zip(outcome, outcomes[0], strict=True):
-            scale = float(np.abs(wanted).max(initial=1e-3))
-            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * scale, err_msg=str(steps))
+            if exactly:
+                np.testing.assert_array_equal(got, wanted, err_msg=str(steps))
+            else:
+                scale = float(np.abs(wanted).max(initial=1e-3))
+                np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * scale, err_msg=str(steps))
+
+
+@settings(max_examples=20)
+@given(steps=functions())
+def test_replays_without_fusion_agree_to_the_bit(steps: list[tuple[str, int, int]], backend: Backend) -> None:
+    """Though bytes wait for backward, and maps write over what they read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYEDGE_FUSE", "0")
+        assert_replays_agree(steps, backend, exactly=True)
 
 
 @settings(max_examples=30)
@@ -197,3 +212,99 @@ def test_a_layer_that_is_used_beside_its_norm_has_both_gradients(opencl: Backend
         outcomes.append([p.grad.numpy().copy() for p in (layer.weight, norm.weight, norm.bias)])
     for got, wanted in zip(outcomes[1], outcomes[0], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+IN_PLACE: dict[str, tuple[Callable[[te.Tensor], te.Tensor], int]] = {
+    "a chain of maps": (lambda x: te.exp(te.sin(te.cos(te.exp(x)))), 1),
+    "reads it twice": (lambda x: (y := te.exp(x)) * y + 1, 1),
+    "reads another that repeats": (lambda x: te.exp(x) * x[0] * x[:, :1] + 1, 1),
+    "reads it turned as well": (lambda x: (y := te.exp(x)) + y.T + 1, 2),
+    "reads a part of it": (lambda x: (y := te.exp(x)) * y[:1] + 1, 2),
+    "gives less": (lambda x: (te.exp(x) > 1).float() + 1, 2),
+    "begins behind": (lambda x: te.exp(x)[1:] * 2 + 1, 2),
+    "is read later": (lambda x: te.sin(y := te.exp(x)) + y, 2),
+    "is a sum of itself by rows": (lambda x: (y := te.exp(x)) - y.sum(1, keepdim=True) + 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_map_writes_over_what_it_reads_for_the_last_time(
+    name: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it reads each element only for that of its result which lies there."""
+    monkeypatch.setenv("TINYEDGE_FUSE", "0")
+    function, least = IN_PLACE[name]
+    x = te.tensor(np.random.default_rng(0).standard_normal((COLUMNS, COLUMNS), dtype=np.float32))
+    compiled = te.compile(function)
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(x).numpy(), function(x).numpy())
+    assert (compiled.program.arena_bytes > 4 * COLUMNS * COLUMNS) == (least > 1)
+
+
+ROW_BY_ROW: dict[str, Unary] = {
+    "softmax": lambda x: F.softmax(te.exp(x), 1) + 1,
+    "softmax of columns": lambda x: F.softmax(te.exp(x), 0) + 1,
+    "softmax of scaled": lambda x: F.softmax(te.exp(x) * 0.25 + x[:1], 1) + 1,
+    "log softmax": lambda x: F.log_softmax(te.exp(x), -1) * 2,
+    "layer norm": lambda x: F.layer_norm(te.exp(x), (x.shape[1],)) * 2,
+}
+
+
+def assert_rows_are_replaced(function: Unary, columns: int) -> None:
+    random = np.random.default_rng(0)
+    x = te.tensor(random.standard_normal((ROWS, columns), dtype=np.float32), requires_grad=True)
+    y = te.tensor(random.standard_normal((ROWS, columns), dtype=np.float32))
+
+    def step(x: te.Tensor) -> te.Tensor:
+        z = function(x)
+        (z * y * y).sum().backward()
+        return z
+
+    compiled, outcomes = te.compile(step), []
+    infer = te.compile(function)
+    for run in (step, compiled, compiled):
+        x.grad = None
+        z = run(x)
+        assert x.grad is not None
+        outcomes.append([z.detach().numpy(), x.grad.numpy().copy()])
+        with te.no_grad():
+            np.testing.assert_allclose(infer(x).numpy(), outcomes[0][0], rtol=1e-5, atol=1e-6)
+    for outcome in outcomes[1:]:
+        for got, wanted in zip(outcome, outcomes[0], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert infer.program.arena_bytes < 2 * x.nbytes
+
+
+@pytest.mark.parametrize("fuses", ["0", "1"])
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+def test_rows_are_written_over_rows(name: str, fuses: str, opencl: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_FUSE", fuses)
+    assert_rows_are_replaced(ROW_BY_ROW[name], 300)
+
+
+@pytest.mark.parametrize("fuses", ["0", "1"])
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+def test_groups_write_rows_over_rows(name: str, fuses: str, gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_FUSE", fuses)
+    assert_rows_are_replaced(ROW_BY_ROW[name], 300)
+
+
+def test_a_residual_is_added_where_it_lies(opencl: Backend) -> None:
+    """Behind a layer's store: what is added to what the layer gives has no use of its own any more."""
+    te.manual_seed(0)
+    layers = [nn.Conv2d(4, 4, 3, padding=1) for _ in range(4)]
+
+    def infer(x: te.Tensor) -> te.Tensor:
+        first, second, third, last = layers
+        y = first(x)
+        return last(third(second(y)) + y)
+
+    compiled = te.compile(infer)
+    x = te.randn(1, 4, 16, 16)
+    with te.no_grad():
+        for _ in range(3):
+            np.testing.assert_allclose(compiled(x).numpy(), infer(x).numpy(), rtol=1e-4, atol=1e-5)
+    program = compiled.program
+    (layer,) = [kernel for kernel in program.kernels if {"conv2d", "add"} <= {step.op.name for step in kernel.steps()}]
+    ((old, new),) = layer.may_replace()
+    assert program.plan.offsets[old] == program.plan.offsets[new]

@@ -7,7 +7,7 @@ or changed, and the plan is that of the real call, since it depends on nothing b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +76,8 @@ class Fit:
     forward_flops: int
     extra_flops: int
     """Those of them that are spent on computing again."""
+    step_flops: int
+    """Of a step as a whole, forward and backward."""
     trained_elements: int
     elements: int
     model: Module = field(repr=False)
@@ -95,7 +97,8 @@ class Fit:
         return (
             f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
             f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
-            f"optimizer {self.state_bytes}, step {self.step_bytes}; computes {len(self.checkpointed)} modules again, "
+            f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
+            f"{self.extra_flops / 1e6:.4g} for computing {len(self.checkpointed)} modules again: "
             f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
         )
 
@@ -111,11 +114,13 @@ def plan_for(
     """How to train ``model`` in ``budget`` bytes of device memory, from shapes alone: the first of these that fits.
 
     1. everything that requires a gradient now;
-    2. the same, with ``te.checkpoint`` for as few blocks as needed, from the first: the modules in a Sequential or
-       ModuleList;
-    3. the last layers, as many as fit;
-    4. the biases everywhere, and the last layer;
-    5. the last layer.
+    2. the last layers, as many as fit;
+    3. the biases everywhere, and the last layer;
+    4. the last layer;
+    5. the biases alone.
+
+    Each of them as it is, or if only so it fits, with ``te.checkpoint`` for as few blocks as needed, from the first
+    that is trained: the modules in a Sequential or ModuleList. What that costs is said in FLOPs.
 
     ``loss(model, *sample)`` returns what is walked back from. ``sample`` is a tuple of tensors, shapes, or
     (shape, dtype). ``budget`` is a number of bytes, or such as "24MB" or "24MiB". ``optimizer`` says how much state a
@@ -130,12 +135,10 @@ def plan_for(
     """
     limit = _bytes_of(budget)
     search = _Search(model, loss, sample, _states(optimizer))
-    tried = []
     for fit in search.fits(limit):
-        tried.append(fit)
         if fit.total_bytes <= limit:
             return fit
-    least = min(tried, key=lambda fit: fit.total_bytes)
+    least = min(search.tried.values(), key=lambda fit: fit.total_bytes)
     raise ArgumentError(
         "plan_for",
         f"a budget of at least {least.total_bytes} bytes",
@@ -161,28 +164,66 @@ class _Search:
         owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
         self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
         self.plain_flops = 0  # of the forward pass without more checkpoints; known when that was tried
+        self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
 
     def fits(self, limit: int) -> Iterator[Fit]:
         """What was found for each way in order, whether it fits or not."""
         everything = self.fit("everything", self.trainable)
         self.plain_flops = everything.forward_flops
         yield everything
-        if self.blocks:
-            firsts = [self.blocks[:count] for count in range(1, len(self.blocks) + 1)]
-            method = "everything, with checkpoints"
-            yield _first_that_fits(limit, [partial(self.fit, method, self.trainable, part) for part in firsts])
+        yield self.again(limit, "everything", self.trainable)
         last, *before = reversed(self.layers)
         suffixes = [[name for layer in self.layers[start:] for name in layer] for start in range(1, len(before))]
         if suffixes:
-            yield _first_that_fits(limit, [partial(self.fit, "the last layers", names) for names in suffixes])
+            method = "the last layers"
+            most = _first_that_fits(
+                limit, [partial(self.plain_or_all_again, limit, method, names) for names in suffixes]
+            )
+            yield most if most.method == method else self.again(limit, method, most.trained)
         biases = [name for name in self.trainable if name.rpartition(".")[2] == "bias" or name in last]
         if len(biases) > len(last):
             yield self.fit("biases and the last layer", biases)
+            yield self.again(limit, "biases and the last layer", biases)
         yield self.fit("the last layer", last)
+        biases = [name for name in biases if name.rpartition(".")[2] == "bias"]
+        if biases:
+            yield self.fit("biases", biases)
+            yield self.again(limit, "biases", biases)
+
+    def blocks_of(self, trained: Collection[str]) -> list[str]:
+        """The blocks from the first on in which something is trained: those before save nothing."""
+        starts = [k for k, block in enumerate(self.blocks) if any(name.startswith(block + ".") for name in trained)]
+        return self.blocks[starts[0] :] if starts else []
+
+    def again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+        """With as few blocks computed again as needed; if nothing fits, with as many as take the least."""
+        blocks = self.blocks_of(trained)
+
+        def first(count: int) -> Fit:
+            return self.fit(f"{method}, with checkpoints" if count else method, trained, blocks[:count])
+
+        # What one more block frees falls with their number, until its input takes more than that.
+        low, high = 0, len(blocks)
+        while low < high:
+            middle = (low + high) // 2
+            if first(middle).total_bytes <= first(middle + 1).total_bytes:
+                high = middle
+            else:
+                low = middle + 1
+        return _first_that_fits(limit, [partial(first, count) for count in range(high + 1)])
+
+    def plain_or_all_again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+        plain = self.fit(method, trained)
+        blocks = self.blocks_of(trained)
+        if plain.total_bytes <= limit or not blocks:
+            return plain
+        return min(plain, self.fit(f"{method}, with checkpoints", trained, blocks), key=lambda fit: fit.total_bytes)
 
     def fit(self, method: str, trained: Iterable[str], checkpointed: Sequence[str] = ()) -> Fit:
         """Rehearse a step that trains so."""
         trained, chosen = tuple(trained), (*self.checkpointed, *checkpointed)
+        if (trained, chosen) in self.tried:
+            return self.tried[trained, chosen]
 
         def step(*sample: Tensor) -> Tensor:
             value = self.loss(self.model, *sample)
@@ -195,7 +236,7 @@ class _Search:
         steps = {step.number: step for kernel in program.kernels for step in kernel.steps()}.values()
         flops = sum(s.op.flops(s) for s in steps if s.direction == FORWARD)
         gradients = program.gradient_bytes
-        return Fit(
+        fit = self.tried[trained, chosen] = Fit(
             method=method,
             trained=trained,
             checkpointed=chosen,
@@ -206,11 +247,13 @@ class _Search:
             step_bytes=program.peak_bytes,
             forward_flops=flops,
             extra_flops=flops - self.plain_flops if checkpointed else 0,
+            step_flops=sum(s.op.flops(s) for s in steps),
             trained_elements=sum(self.trainable[name].numel() for name in trained),
             elements=sum(param.numel() for param in self.model.parameters()),
             model=self.model,
             program=program,
         )
+        return fit
 
 
 def _first_that_fits(limit: int, ways: Sequence[Callable[[], Fit]]) -> Fit:

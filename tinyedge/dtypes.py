@@ -2,7 +2,8 @@
 
 float32 and int32 are what every OpenCL device computes with. int64 exists at the edges, so that labels and
 indices come and go as PyTorch has them; it is stored as int32, and a value that does not fit is an error when it
-arrives. bool is one byte. float64 is for the reference backend, and for devices that have it.
+arrives. bool is one byte. float64 is for the reference backend, and for devices that have it. int8 is for what a
+program keeps for itself; no tensor has it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def _dtype(name: str, stored: str, ctype: str, rank: int) -> DType:
 
 
 bool_ = _dtype("bool", "bool", "uchar", 0)
+int8 = _dtype("int8", "int8", "char", 0)
 int32 = _dtype("int32", "int32", "int", 1)
 int64 = _dtype("int64", "int32", "int", 2)
 float32 = _dtype("float32", "float32", "float", 3)

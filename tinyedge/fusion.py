@@ -7,12 +7,13 @@ again), or joined with another map. What nobody reads any more is not stored. No
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
 
 from tinyedge import shapes
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise
+from tinyedge.op import FORWARD, Elementwise
 from tinyedge.tape import Slot, Step
 
 Place = int | tuple[int, str]
@@ -36,7 +37,7 @@ class Map:
 
     def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
         self.step = step
-        self.ctype = step.slots[next(iter(pointwise.expressions))].dtype.ctype
+        self.ctype = pointwise.ctype
         self.pointwise = pointwise
         self.scalars = scalars
         self.numel = prod(pointwise.shape)
@@ -53,6 +54,13 @@ class Map:
     def is_linear(self, name: str) -> bool:
         """Whether the operand's elements lie in the order of the linear index."""
         return self.walk(name)[1] in ((), (1,)) and self.step.slots[name].numel == self.numel
+
+    @property
+    def converts(self) -> bool:
+        """Whether it walks something of another type than it computes in, and all in the order of the linear index."""
+        names = (*self.pointwise.inputs, *self.outputs)
+        others = any(self.step.slots[name].dtype.ctype != self.ctype for name in names)
+        return others and all(map(self.is_linear, names))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -118,8 +126,13 @@ class Kernel:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing was inlined: it is as the op described it."""
-        return not self.loads and not self.stores and (self.run is None or len(self.run.maps) == 1)
+        """Whether nothing was inlined, and it is as the op described it.
+
+        A map that converts is a block even if it is alone: as the op describes it, it has no vectors.
+        """
+        if self.loads or self.stores or (self.run and len(self.run.maps) > 1):
+            return False
+        return self.run is None or not self.run.maps[0].converts
 
     def blocks(self) -> list[Block]:
         return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
@@ -151,6 +164,9 @@ class Kernel:
                     yield name, self.step.slots[name].storage.number
 
     def reads(self) -> set[Place]:
+        return set().union(*(kernel._own_reads() for kernel in (self, *self.beside)))
+
+    def _own_reads(self) -> set[Place]:
         found: set[Place] = set()
         for name, place in self.names():
             written = name in self.step.writes
@@ -160,15 +176,73 @@ class Kernel:
             found |= {each.place(name) for each, name in block.memory_reads()}
             for each in block.maps:
                 found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
-        return found.union(*(other.reads() for other in self.beside))
+        return found
 
     def writes(self) -> set[Place]:
+        return set().union(*(kernel._own_writes() for kernel in (self, *self.beside)))
+
+    def _own_writes(self) -> set[Place]:
         found: set[Place] = {
             place for name, place in self.names() if name in self.step.writes or isinstance(place, tuple)
         }
         for block in (*self.stores.values(), *([self.run] if self.run else [])):
             found |= {each.place(name) for each in block.maps for name in each.outputs}
-        return (found - self.unstored).union(*(other.writes() for other in self.beside))
+        return found - self.unstored
+
+    def may_replace(self) -> set[tuple[Place, Place]]:
+        """Pairs of what it reads and what it writes that may have the same bytes.
+
+        Each element of the first is read only to give that of the second which lies at the same place.
+        """
+        launch = [self, *self.beside]
+        touched = Counter(place for kernel in launch for place in kernel._own_reads() | kernel._own_writes())
+        pairs = {pair for kernel in launch for pair in kernel._own_replaced()}
+        return {pair for pair in pairs if all(touched[place] == 1 for place in pair)}  # side by side is in no order
+
+    def _own_replaced(self) -> Iterator[tuple[Place, Place]]:
+        if self.spec is None:  # NumPy has all results before the first is written
+            outputs = [self.step.slots[name] for name in self.step.writes]
+            if issubclass(self.step.op, Elementwise) and len(outputs) == 1 and not self.step.accumulate:
+                yield from _laid_alike([slot for slot in self.step.read() if isinstance(slot, Slot)], outputs)
+            return
+        blocks = self.blocks()
+        own = list(self.names())
+        written = Counter(place for name, place in own if name in self.step.writes)
+        written.update(each.place(name) for block in blocks for each in block.maps for name in each.outputs)
+        stores: dict[str, Block | None] = (
+            {"": self.run} if self.run else {**dict.fromkeys(self.spec.replaces), **self.stores}
+        )
+        for hook, block in stores.items():
+            # What is read just before an element is stored: by the kernel, where it loads, and behind the store.
+            readers = self.spec.replaces.get(hook, ())
+            names = [name for name in readers if name not in self.loads]
+            near = [self.loads[name] for name in readers if name in self.loads and not self._shift(name)]
+            near += [block] if block else []
+            elsewhere = {place for name, place in own if name not in (*names, *self.loads, *self.step.writes)}
+            elsewhere |= {
+                each.place(name)
+                for other in blocks
+                for each, name in other.memory_reads()
+                if other not in near or not each.is_linear(name)
+            }
+            inputs = [self.step.slots[name] for name in names]
+            inputs += [each.step.slots[name] for other in near for each, name in other.memory_reads()]
+            outputs = list(block.known_before().values()) if block else [(self.step, hook)]
+            yield from _laid_alike(
+                [slot for slot in inputs if slot.storage.number not in elsewhere | written.keys()],
+                [
+                    step.slots[name]
+                    for step, name in outputs
+                    if name not in step.accumulate and written[step.slots[name].storage.number] == 1
+                ],
+            )
+
+    def _shift(self, name: str) -> int:
+        """How far behind the element of a load that of its block begins."""
+        result = self.loads[name].result
+        assert result is not None
+        shift: int = self.step.slots[name].offset - result[0].slots[result[1]].offset
+        return shift
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
@@ -192,6 +266,21 @@ class Kernel:
         return found
 
 
+def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[Place, Place]]:
+    """Each storage of an input, and of an output, whose elements lie at the same places of both."""
+    for output in outputs:
+        for number in {slot.storage.number for slot in inputs}:
+            slots = [slot for slot in inputs if slot.storage.number == number]
+            if number != output.storage.number and all(
+                slot.contiguous
+                and output.contiguous
+                and (slot.numel, slot.offset, slot.dtype.itemsize)
+                == (output.numel, output.offset, output.dtype.itemsize)
+                for slot in slots
+            ):
+                yield number, output.storage.number
+
+
 def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
     kernels: list[Kernel] = []
@@ -203,8 +292,8 @@ def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     return kernels
 
 
-def fuse(kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Kernel]:
-    """The same work in fewer kernels. ``temporary`` are the storages that nobody sees outside."""
+def fuse(kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> list[Kernel]:
+    """The same work in fewer kernels. ``temporary`` gives the bytes of the storages that nobody sees outside."""
     fusion = _Fusion(kernels, temporary)
     fusion.join_maps()
     fusion.inline_into_loads(sole_inputs=True)
@@ -244,7 +333,7 @@ def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]],
 class _Fusion:
     """The kernels that are left, and who reads and writes each place."""
 
-    def __init__(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> None:
         self.temporary = temporary
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[Place, set[Kernel]] = defaultdict(set)
@@ -426,6 +515,8 @@ class _Fusion:
                 return
             if reader.map_count() + kernel.map_count() > MOST_MAPS:
                 return
+        if step.direction == FORWARD and self._keeps_more(kernel, place, readers):
+            return
         self._leave(kernel)
         for reader in readers:
             for hooked, where in list(reader.names()):
@@ -436,6 +527,19 @@ class _Fusion:
                     block.maps[:0] = kernel.run.maps
                     reader.unstored |= {place, *kernel.unstored}
             self._changed(reader)
+
+    def _keeps_more(self, kernel: Kernel, place: Place, readers: Sequence[Kernel]) -> bool:
+        """Whether what a map of forward reads would wait for backward in the place of less that it gives."""
+        last = max((reader for reader in readers), key=lambda reader: reader.at)
+        if last.step.direction == FORWARD:
+            return False
+        reads, _ = self.touched[kernel.at]
+        waiting = [
+            read
+            for read in reads & self.temporary.keys()
+            if all(user is kernel or user.at < last.at for user in self.readers[read] | self.writers[read])
+        ]
+        return sum(self.temporary[read] for read in waiting) > self.temporary[place]
 
     def _takes(self, reader: Kernel, kernel: Kernel, slot: Slot) -> bool:
         """Whether everything that ``reader`` reads of ``slot``'s storage can be computed there by ``kernel``."""

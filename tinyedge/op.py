@@ -93,6 +93,7 @@ class Op:
     differentiable: ClassVar[tuple[str, ...]] = ()  # the inputs that have a gradient
     hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: no gradient ever comes for them
     saves: ClassVar[tuple[str, ...]] = ()
+    stand_ins: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
     scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
     is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
@@ -130,6 +131,14 @@ class Op:
     def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
         """The part of ``saves`` that the gradients of ``needed`` are computed from; backward gets None for the rest."""
         return cls.saves
+
+    @classmethod
+    def stand_ins_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
+        """For what was saved, that from which backward gives the same gradients of ``needed``, to the bit.
+
+        An op over what was saved, by the same names, whose result takes less memory; or a number.
+        """
+        return cls.stand_ins
 
     @classmethod
     def walks(cls, strides: Shape) -> bool:

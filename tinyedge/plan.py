@@ -2,26 +2,34 @@
 
 A recording is a list of actions, each with the places that it reads and writes. Temporary places are made and dropped
 inside the recording: they share one arena, and two of them get the same bytes only if they are never needed at the same
-time.
+time; or if an action that needs one for the last time, and is the first that needs the other, may replace it by that.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tinyedge.fusion import Place
 
 REST = 120
 """What an arena may grow to for the sake of slack, in hundredths."""
+ORDERS = 16
+"""In which blocks are placed: for the models of ``tinyedge bench``, trained or not, ten came within a percent."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a kernel does to memory."""
+    """What a kernel does to memory.
+
+    ``replaces`` are pairs of what it reads and what it writes, that may have the same bytes.
+    """
 
     reads: frozenset[Place]
     writes: frozenset[Place]
+    replaces: frozenset[tuple[Place, Place]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,8 @@ class Lifetime:
     first: int
     last: int
 
-    def meets(self, other: Lifetime, slack: int = 0) -> bool:
-        """Whether one is needed while the other is, or within ``slack`` actions after."""
-        return self.first <= other.last + slack and other.first <= self.last + slack
+    def meets(self, other: Lifetime) -> bool:
+        return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Plan:
     lifetimes: Mapping[Place, Lifetime]
     offsets: Mapping[Place, int]
     arena_bytes: int
+    replaced: frozenset[Place] = frozenset()  # the blocks whose last action writes another one over them
 
     @property
     def unshared_bytes(self) -> int:
@@ -82,31 +90,98 @@ def make_plan(
                 first.setdefault(touched, number)
                 last[touched] = number
     lifetimes = {touched: Lifetime(temporary[touched], start, last[touched]) for touched, start in first.items()}
-    tried = [place(lifetimes, alignment, rest) for rest in slack]
-    sizes = [max((found[key] + block.nbytes for key, block in lifetimes.items()), default=0) for found in tried]
+    heirs = _heirs(actions, kept, lifetimes)
+    holder: dict[Place, Place] = {}  # of each block's bytes: the first
+    for old, new in heirs.items():
+        holder[new] = holder.get(old, old)
+    joined = _joined(lifetimes, holder)
+    tried = [place(_longer(joined, rest), alignment) for rest in slack]
+    sizes = [max((found[key] + block.nbytes for key, block in joined.items()), default=0) for found in tried]
     chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= REST * min(sizes))
-    return Plan(kept, lifetimes, tried[chosen], sizes[chosen])
+    offsets = {key: tried[chosen][holder.get(key, key)] for key in lifetimes}
+    return Plan(kept, lifetimes, offsets, sizes[chosen], frozenset(heirs))
+
+
+def _heirs(actions: Sequence[Action], kept: Sequence[int], lifetimes: Mapping[Place, Lifetime]) -> dict[Place, Place]:
+    """For each block that is replaced, in order: the one that gets its bytes."""
+    heirs: dict[Place, Place] = {}
+    taken: set[Place] = set()
+    for number in kept:
+        action = actions[number]
+        for old, new in sorted(action.replaces, key=lambda pair: tuple(map(_in_order, pair))):
+            before, after = lifetimes.get(old), lifetimes.get(new)
+            if before is None or after is None or old in heirs or new in taken:
+                continue
+            if old in action.writes or new in action.reads or before.nbytes != after.nbytes:
+                continue
+            if before.last == number == after.first:
+                heirs[old] = new
+                taken.add(new)
+    return heirs
+
+
+def _joined(lifetimes: Mapping[Place, Lifetime], holder: Mapping[Place, Place]) -> dict[Place, Lifetime]:
+    """One block for all that have the same bytes in turn."""
+    joined: dict[Place, Lifetime] = {}
+    for key, block in lifetimes.items():
+        name = holder.get(key, key)
+        there = joined.get(name, block)
+        joined[name] = Lifetime(block.nbytes, min(there.first, block.first), max(there.last, block.last))
+    return joined
+
+
+def _longer(lifetimes: Mapping[Place, Lifetime], rest: int) -> dict[Place, Lifetime]:
+    return {key: Lifetime(block.nbytes, block.first, block.last + rest) for key, block in lifetimes.items()}
 
 
 def _in_order(touched: Place) -> tuple[int, str]:
     return touched if isinstance(touched, tuple) else (touched, "")
 
 
-def place(lifetimes: Mapping[Place, Lifetime], alignment: int, slack: int = 0) -> dict[Place, int]:
-    """An offset for each block: the largest first, each at the lowest place where it meets no other.
+def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, int]:
+    """An offset for each block: in order, each at the lowest place where it meets no other.
+
+    The order is by size; as long as there is more than a percent to be won, and at most ``ORDERS`` times, the block
+    that came to lie highest is the first the next time.
 
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
     """
+    if not lifetimes:
+        return {}
     # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
     order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first))
+    enough = 1.01 * _most_alive(lifetimes.values())
+    found: dict[int, dict[Place, int]] = {}
+    for _ in range(ORDERS):
+        offsets = _placed(lifetimes, order, alignment)
+        highest = max(order, key=lambda key: offsets[key] + lifetimes[key].nbytes)
+        end = offsets[highest] + lifetimes[highest].nbytes
+        found.setdefault(end, offsets)
+        if end <= enough:
+            break
+        order.remove(highest)
+        order.insert(0, highest)
+    return found[min(found)]
+
+
+def _most_alive(blocks: Collection[Lifetime]) -> int:
+    """The most bytes that are needed at one time: no arena is smaller."""
+    change: dict[int, int] = defaultdict(int)
+    for block in blocks:
+        change[block.first] += block.nbytes
+        change[block.last + 1] -= block.nbytes
+    return max(accumulate(change[time] for time in sorted(change)))
+
+
+def _placed(lifetimes: Mapping[Place, Lifetime], order: Sequence[Place], alignment: int) -> dict[Place, int]:
     offsets: dict[Place, int] = {}
     for key in order:
         block = lifetimes[key]
         taken = sorted(
             (offset, offset + lifetimes[other].nbytes)
             for other, offset in offsets.items()
-            if lifetimes[other].meets(block, slack)
+            if lifetimes[other].meets(block)
         )
         position = 0
         for start, end in taken:

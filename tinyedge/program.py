@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from types import MethodType
@@ -25,7 +26,7 @@ from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered, Placement, Source
 from tinyedge.chain import Shared, beside, chain
-from tinyedge.dtypes import bool_
+from tinyedge.dtypes import DType, bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
@@ -200,16 +201,21 @@ class Program:
         self._bound_gradients: tuple[int, ...] = ()  # the storages of the gradients to which the launches are bound
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
-        recorded = recording.steps
-        if config.fuses():
-
-            def temporary(like: Slot, shape: Shape) -> Slot:
-                slot = Slot(Storage.over(self.backend, None), like.dtype, Layout(shape, contiguous_strides(shape), 0))
-                inside[slot.storage.number] = slot.nbytes
-                return slot
-
-            recorded = rewrite.norm_gradients(recorded, temporary)
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+
+        def make(dtype: DType, shape: Shape) -> Slot:
+            slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
+            inside[slot.storage.number] = slot.nbytes
+            return slot
+
+        # Both rewrite what follows the first step of backward by itself, so that it stays the border.
+        first = len(recording.steps) if recording.first_backward is None else recording.first_backward
+        forward, backward = recording.steps[:first], recording.steps[first:]
+        if config.fuses():
+            backward = rewrite.norm_gradients(forward, backward, make)
+        unseen = {number: nbytes for number, nbytes in inside.items() if number not in results}
+        forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
+        recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
@@ -231,7 +237,7 @@ class Program:
         self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
         self.kernels = [kernels[number] for number in self.plan.kept]
         self.launches = [self._shared(run) for run in self._runs()]
-        walked_back = steps[recording.first_backward :] if recording.first_backward is not None else []
+        walked_back = steps[len(forward) :]
         self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
         self._lowered: list[Lowered] = []
         self._takers: dict[Source, list[Lowered]] = defaultdict(list)  # the launches that depend on each
@@ -244,9 +250,7 @@ class Program:
         self._random = [step for step in self._steps.values() if step.op is Dropout]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._chained = any(launch.is_chain for launch in self.launches)
-        self._pointed: list[
-            tuple[Storage, Any]
-        ] = []  # storages that lie elsewhere than at the last call, and where then
+        self._pointed: list[tuple[Storage, Any]] = []  # what lies elsewhere than at the last call, and where it lay
         self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
         if self._chained:
             slots = [slot for step in self._steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
@@ -255,6 +259,7 @@ class Program:
         self._stale: set[Source] = set()  # what changed since the launches were bound
         self._launches: list[Any] = []
         self._place()
+        self._ran = False
 
     @property
     def arena_bytes(self) -> int:
@@ -335,18 +340,24 @@ class Program:
         try:
             return allocate()
         except OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"te.compile({self.name})",
-                f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
-                f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
-                f"{self.peak_bytes - self.arena_bytes} for results",
-                f"{error.call}: {error.expected}, but {error.got}",
-                f"Nothing was changed. {error.remedy}",
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: OutOfMemoryError) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"te.compile({self.name})",
+            f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
+            f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+            f"{self.peak_bytes - self.arena_bytes} for results",
+            f"{error.call}: {error.expected}, but {error.got}",
+            f"Nothing was changed. {error.remedy}",
+        )
 
     def _actions(self, kernels: Sequence[fusion.Kernel]) -> tuple[list[Action], dict[fusion.Place, int]]:
         """What each kernel does to memory, and the bytes of the temporary places."""
-        actions = [Action(frozenset(kernel.reads()), frozenset(kernel.writes())) for kernel in kernels]
+        actions = [
+            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.may_replace()))
+            for kernel in kernels
+        ]
         return actions, {**self._temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
 
     def _needed(self, kernels: Sequence[fusion.Kernel]) -> list[fusion.Kernel]:
@@ -405,7 +416,8 @@ class Program:
     def __call__(self, arguments: list[Tensor]) -> Any:
         """Launch everything; the results as new tensors.
 
-        Errors: OutOfMemoryError, before anything is changed.
+        Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
+                launch none the less, for what a kernel needs itself, does so the first time, which is undone.
         """
         self.prepare()
         with self._lock:
@@ -417,18 +429,19 @@ class Program:
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
-            for leaf in moved:
-                self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
-            if moved:  # what was begun anew is added to at the next call
-                self._bound_gradients = () if absent else tuple(map(_gradient_of, self._leaf_slots))
-            if self._chained:
-                self._require_apart()
-            self._pointed.clear()
-            if self._random:
-                self._draw()
-            if self._stale or not self._launches:
-                self._bind()
-            self.backend.launch(self._launches)
+            with nullcontext() if self._ran else self._undone_if_refused(arguments, absent):
+                for leaf in moved:
+                    self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
+                if moved:  # what was begun anew is added to at the next call
+                    self._bound_gradients = () if absent else tuple(map(_gradient_of, self._leaf_slots))
+                if self._chained:
+                    self._require_apart()
+                self._pointed.clear()
+                if self._random:
+                    self._draw()
+                if self._stale or not self._launches:
+                    self._bind()
+                self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
             for leaf in self._leaves:
@@ -452,6 +465,25 @@ class Program:
         except AttributeError:  # a leaf without a gradient
             pass
         return [leaf for leaf in self._leaves if not leaf.is_bound()]
+
+    @contextmanager
+    def _undone_if_refused(self, arguments: list[Tensor], absent: list[Slot]) -> Iterator[None]:
+        """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
+        changed = self.changed_by(arguments)
+        changed += [leaf.slot.grad.storage for leaf in self._leaves if leaf.slot.grad is not None]
+        before = [(storage, _bytes(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
+        random = default_generator.get_state()
+        try:
+            yield
+            self.backend.finish()
+        except OutOfMemoryError as error:
+            for storage, values in before:
+                self.backend.write(storage, values)
+            for slot in absent:
+                slot.grad = None
+            default_generator.set_state(random)
+            raise self._refused(error) from error
+        self._ran = True
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""

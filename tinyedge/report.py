@@ -219,7 +219,8 @@ def blocks(program: Program) -> list[Block]:
         start, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
         kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
         label = _written_as(kernels[first[place]], place)
-        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, last + 1))
+        stop = last if place in plan.replaced else last + 1
+        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, stop))
     return result
 
 

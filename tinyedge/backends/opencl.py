@@ -61,7 +61,7 @@ __kernel void probe(__global const float* x, __global float* y) {
 }
 """
 _C_TYPES: dict[str, Any] = {
-    "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8,
+    "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8, "char": np.int8,
 }  # fmt: skip
 _C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
 

@@ -18,7 +18,7 @@ class Source:
 
     Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
     stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook,
-    ``is_bool`` that it is loaded as a number.
+    ``converts`` that it is of another type than the map computes in.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Source:
     operand: str = ""
     axes: tuple[tuple[str, str, str], ...] = ()
     held: bool = False
-    is_bool: bool = False
+    converts: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _load(source: Source, kind: str, width: int, real: str) -> str:
     vector = f"{real}{width}"
     if all(stride == "0" for _, _, stride in axes):
         return f"({vector})({name}[0])"
-    convert = f"convert_{vector}" if source.is_bool else ""
+    convert = f"convert_{vector}" if source.converts else ""
     if len(axes) == 1 and axes[0][2] == "1":
         return f"{convert}(vload{width}(0, {name} + i))"
     lanes = ", ".join(f"{name}[{position(axes, f'i + {k}')}]" for k in range(width))
@@ -144,11 +144,13 @@ def _body(hook: Hook, width: int) -> list[str]:
         for target in map_text.targets:
             if target.adds:
                 lines.append(f"    if ({target.adds}) {target.variable} += {target.before or read(target.operand)};")
+    ctypes = {operand.name: operand.ctype for operand in hook.operands}
     for variable, operand in hook.stores:
         if width == 1:
             lines.append(f"    {operand}[i] = {variable};")
         else:
-            lines.append(f"    vstore{width}({variable}, 0, {operand} + i);")
+            value = variable if ctypes[operand] == real else f"convert_{ctypes[operand]}{width}({variable})"
+            lines.append(f"    vstore{width}({value}, 0, {operand} + i);")
     return lines
 
 

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
-from tinyedge.dtypes import bool_
+from tinyedge.dtypes import bool_, int8
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid, power_of_two, round_up
 from tinyedge.shapes import Shape
 
@@ -85,14 +85,15 @@ def map_kernel(
         "expressions": tuple(expressions.items()),
     }
     described: dict[str, Any] = {"hooked": tuple(operands)}
-    if floats and read <= {bool_}:
+    real = {dtype for dtype in read | written if dtype.is_floating_point}
+    if len(real) == 1 and written <= real | {int8} and read <= real | {bool_, int8}:
         by_name = dict(zip(operands, strides, strict=True))
         # Inlined, a bool is loaded as a number.
         masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"
         texts = {
             name: re.sub(rf"WHERE\(\s*({masks})\s*,", r"WHERE(\1 != 0,", text) for name, text in expressions.items()
         }
-        described["pointwise"] = Pointwise(shape, texts, tuple(arrays), values, by_name, extra)
+        described["pointwise"] = Pointwise(shape, texts, tuple(arrays), values, by_name, extra, next(iter(real)).ctype)
     buffers = (*used, *outputs)
     named = used_scalars(tuple(expressions.values()), scalars or {})
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.dtypes import DType, bool_, float32, int32, int64
+from tinyedge.dtypes import DType, bool_, float32, int8, int32, int64
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinyedge.kernels.lower import map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import Elementwise, ErrorSample, Spec, public
+from tinyedge.op import Elementwise, ErrorSample, Op, Spec, public
 from tinyedge.tape import Step, Value
 from tinyedge.tensor import Number, Tensor, as_tensor, call, full
 
@@ -72,6 +72,16 @@ def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: fl
     if not isinstance(x, Tensor):
         raise DtypeError(op.name, "a tensor", f"got {type(x).__name__}", "Convert it with te.tensor.")
     return call(op, _floating(x) if floating else x, scalars=scalars)
+
+
+class Side(Elementwise):
+    """Base of the stand-ins: on which side of its op's corners a value lies, as a small integer that lies there too.
+
+    So the backward of that op is right as it is for what stands in.
+    """
+
+    result = int8
+    operations = 0
 
 
 # Copies and conversions
@@ -341,10 +351,21 @@ def neg(input: Tensor) -> Tensor:
     return unary(Neg, input, floating=False)
 
 
+class AbsSide(Side):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"side": "WHERE(x < 0, -1, WHERE(x > 0, 1, 0))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return (x > 0).astype(np.int8) - (x < 0).astype(np.int8)
+
+
 class Abs(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
+    stand_ins = {"x": AbsSide}
     kernel_forward = {"y": "WHERE(x < 0, -x, x)"}
     kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, 0))"}
 
@@ -354,7 +375,7 @@ class Abs(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (dy * np.sign(x),)
+        return (np.where(x < 0, -dy, np.where(x > 0, dy, 0)),)
 
 
 @public
@@ -685,10 +706,21 @@ def minimum(input: Operand, other: Operand) -> Tensor:
     return call(Minimum, *prepared("minimum", (input, other)))
 
 
+class ClampSide(Side):
+    signature = "(),(),()->()"
+    domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
+    kernel_forward = {"side": "WHERE(x < low, -1, WHERE(x > high, 1, 0))"}
+
+    @staticmethod
+    def forward(x: Any, low: Any, high: Any) -> Any:
+        return np.where(x < low, -1, np.where(x > high, 1, 0)).astype(np.int8)
+
+
 class Clamp(Elementwise):
     signature = "(),(),()->()"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
     saves = ("x", "low", "high")
+    stand_ins = {"x": ClampSide, "low": 0, "high": 0}
     kernel_forward = {"y": "WHERE(x != x, x, WHERE(WHERE(x < low, low, x) > high, high, WHERE(x < low, low, x)))"}
     kernel_backward = {
         "dx": "WHERE(x < low, 0, WHERE(x > high, 0, dy))",
@@ -701,6 +733,10 @@ class Clamp(Elementwise):
         (spec,) = super().infer(*inputs, **attrs)
         assert inputs[0] is not None
         return (Spec(inputs[0].dtype, spec.shape),)
+
+    @classmethod
+    def stand_ins_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
+        return cls.stand_ins if needed == {"x"} else {}  # the gradients of the limits compare these
 
     @staticmethod
     def forward(x: Any, low: Any, high: Any) -> Any:
@@ -946,10 +982,21 @@ def sigmoid(input: Tensor) -> Tensor:
     return unary(Sigmoid, input)
 
 
+class ReluSide(Side):
+    signature = "()->()"
+    domain = {"y": (-1.0, 4.0)}
+    kernel_forward = {"side": "WHERE(y <= 0, 0, 1)"}
+
+    @staticmethod
+    def forward(y: Any) -> Any:
+        return np.logical_not(y <= 0).astype(np.int8)
+
+
 class Relu(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     saves = ("y",)
+    stand_ins = {"y": ReluSide}
     kernel_forward = {"y": "WHERE(x <= 0, 0, x)"}  # so that NaN stays NaN
     kernel_backward = {"dx": "WHERE(y <= 0, 0, dy)"}
 
@@ -959,7 +1006,7 @@ class Relu(Elementwise):
 
     @staticmethod
     def backward(dy: Any, y: Any) -> Any:
-        return (dy * (y > 0),)
+        return (np.where(y <= 0, 0, dy),)
 
 
 @public
@@ -968,10 +1015,21 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return input.relu_() if inplace else unary(Relu, input, floating=False)
 
 
+class Relu6Side(Side):
+    signature = "()->()"
+    domain = {"y": (-1.0, 7.0)}
+    kernel_forward = {"side": "WHERE(y <= 0, 0, WHERE(y >= 6, 6, 1))"}
+
+    @staticmethod
+    def forward(y: Any) -> Any:
+        return np.where(y <= 0, 0, np.where(y >= 6, 6, 1)).astype(np.int8)
+
+
 class Relu6(Elementwise):
     signature = "()->()"
     domain = {"x": (-2.0, 8.0)}
     saves = ("y",)
+    stand_ins = {"y": Relu6Side}
     kernel_forward = {"y": "WHERE(x <= 0, 0, WHERE(x >= 6, 6, x))"}
     kernel_backward = {"dx": "WHERE(y <= 0, 0, WHERE(y >= 6, 0, dy))"}
 
@@ -981,7 +1039,7 @@ class Relu6(Elementwise):
 
     @staticmethod
     def backward(dy: Any, y: Any) -> Any:
-        return (dy * ((y > 0) & (y < 6)),)
+        return (np.where((y <= 0) | (y >= 6), 0, dy),)
 
 
 @public
@@ -991,10 +1049,21 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return input._assign("relu6_", result) if inplace else result
 
 
+class LeakyReluSide(Side):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"side": "WHERE(x > 0, 1, 0)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return (x > 0).astype(np.int8)
+
+
 class LeakyRelu(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
+    stand_ins = {"x": LeakyReluSide}
     scalars = {"negative_slope": "real"}
     kernel_forward = {"y": "WHERE(x > 0, x, x * negative_slope)"}
     kernel_backward = {"dx": "WHERE(x > 0, dy, dy * negative_slope)"}
@@ -1127,10 +1196,21 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return unary(Gelu if approximate == "none" else GeluTanh, input)
 
 
+class HardsigmoidSide(Side):
+    signature = "()->()"
+    domain = {"x": (-5.0, 5.0)}
+    kernel_forward = {"side": "WHERE(x <= -3, -3, WHERE(x >= 3, 3, 0))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.where(x <= -3, -3, np.where(x >= 3, 3, 0)).astype(np.int8)
+
+
 class Hardsigmoid(Elementwise):
     signature = "()->()"
     domain = {"x": (-5.0, 5.0)}
     saves = ("x",)
+    stand_ins = {"x": HardsigmoidSide}
     kernel_forward = {"y": "WHERE(x <= -3, 0, WHERE(x >= 3, 1, x / 6 + (real)0.5))"}
     kernel_backward = {"dx": "WHERE(x <= -3, 0, WHERE(x >= 3, 0, dy / 6))"}
 
@@ -1140,7 +1220,7 @@ class Hardsigmoid(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (np.where((x > -3) & (x < 3), dy / 6, 0),)
+        return (np.where((x <= -3) | (x >= 3), 0, dy / 6),)
 
 
 @public

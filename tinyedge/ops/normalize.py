@@ -605,6 +605,7 @@ class LayerNorm(Op):
                 AFFINE,
                 constants={"real": step.slots["x"].dtype.ctype, **walk},
                 hooked=(*step.read_names(), "y", "mean", "rstd"),
+                replaces={"y": ("x",)},
             )
         ]
 
@@ -626,6 +627,7 @@ class LayerNorm(Op):
                     {"rows": rows, "length": length},
                     constants={"real": ctype, **walk},
                     hooked=("dy", "x", *weight, "mean", "rstd", "dx"),
+                    replaces={"dx": ("dy", "x")},
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
@@ -781,6 +783,7 @@ class Softmax(Op):
                 {"rows": rows, "length": length, "step": inner},
                 constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
                 hooked=buffers,
+                replaces={buffers[-1]: buffers[:-1]},
             )
         ]
 

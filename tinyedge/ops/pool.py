@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyedge.dtypes import DType, bool_, int64
+from tinyedge.dtypes import DType, bool_, int8, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, round_up
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
@@ -21,6 +21,9 @@ from tinyedge.tensor import Tensor, call, call_all
 Array = np.ndarray[Any, Any]
 Size = int | Sequence[int]
 Pair = tuple[int, int]
+
+TAP_ROW = 16
+"""Between the rows of a window, where its places are numbered in a byte: taken apart without a division."""
 
 
 class _Axis(NamedTuple):
@@ -56,16 +59,29 @@ def _taps(rows: _Axis, columns: _Axis) -> Any:
             yield rows.positions[:, i, None], columns.positions[None, :, j], inside
 
 
-def _max_forward(x: Array, rows: _Axis, columns: _Axis) -> tuple[Array, Array]:
+def _max_forward(x: Array, rows: _Axis, columns: _Axis, numbered: bool = False) -> tuple[Array, Array]:
     shape = (*x.shape[:-2], len(rows.positions), len(columns.positions))
     y = np.full(shape, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
     indices = np.full(shape, -1, np.int32)
-    for row, column, inside in _taps(rows, columns):
+    for number, (row, column, inside) in zip(_tap_numbers(rows, columns), _taps(rows, columns)):
         value = x[..., row, column]
         better = inside & ((value > y) | (value != value) | (indices < 0))
         y = np.where(better, value, y)
-        indices = np.where(better, row * x.shape[-1] + column, indices)
+        indices = np.where(better, number if numbered else row * x.shape[-1] + column, indices)
     return y, indices
+
+
+def _tap_numbers(rows: _Axis, columns: _Axis) -> list[int]:
+    """The number of each place in a window: its row and column in one byte."""
+    return [i * TAP_ROW + j for i in range(rows.positions.shape[1]) for j in range(columns.positions.shape[1])]
+
+
+def _positions(taps: Array, rows: _Axis, columns: _Axis, width: int) -> Array:
+    """The flat position in the input of each window's place number ``taps``."""
+    positions = np.full(taps.shape, -1, np.int32)
+    for number, (row, column, _) in zip(_tap_numbers(rows, columns), _taps(rows, columns)):
+        positions = np.where(taps == number, row * width + column, positions)
+    return positions
 
 
 def _max_backward(dy: Array, indices: Array, shape: Shape) -> Array:
@@ -131,6 +147,7 @@ def _kernel(
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
     constants = {"real": x.dtype.ctype, "adaptive": "stride_h" not in sizes, "lowest": _lowest(x.dtype)}
+    constants["tap_row"] = TAP_ROW if "indices" in buffers and step.slots["indices"].dtype is int8 else 0
     if kernel == "max_pool_backward" and device.is_cpu:
         planes = (prod(x.shape[:-2]),)
         return [
@@ -182,25 +199,28 @@ class MaxPool2d(Op):
         (x,) = inputs
         assert x is not None
         _ordered(cls.name, x)
+        taps = attrs.pop("taps")  # the places of the maxima in their windows, not in the input
         shape = _planes(cls.name, x) + _outputs(cls.name, x.shape, **attrs)
-        return (Spec(x.dtype, shape), Spec(int64, shape))
+        return (Spec(x.dtype, shape), Spec(int8 if taps else int64, shape))
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), _sliding_sizes(**step.attrs))
+        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), _max_sizes(**step.attrs))
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), _sliding_sizes(**step.attrs))
+        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), _max_sizes(**step.attrs))
 
     @staticmethod
-    def forward(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Any:
+    def forward(
+        x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool, taps: bool
+    ) -> Any:
         outputs = _outputs("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
         rows, columns = (
             _sliding(x.shape[k - 2], outputs[k], kernel_size[k], stride[k], padding[k], dilation[k], False)
             for k in (0, 1)
         )
-        return _max_forward(x, rows, columns)
+        return _max_forward(x, rows, columns, taps)
 
     @staticmethod
     def backward(
@@ -213,9 +233,17 @@ class MaxPool2d(Op):
         padding: Pair,
         dilation: Pair,
         ceil_mode: bool,
+        taps: bool,
         shapes: dict[str, Shape],
     ) -> tuple[Array]:
-        return (_max_backward(dy, indices, shapes["dx"]),)
+        shape = shapes["dx"]
+        if taps:
+            rows, columns = (
+                _sliding(shape[k - 2], dy.shape[k - 2], kernel_size[k], stride[k], padding[k], dilation[k], False)
+                for k in (0, 1)
+            )
+            indices = _positions(indices, rows, columns, shape[-1])
+        return (_max_backward(dy, indices, shape),)
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -223,7 +251,7 @@ class MaxPool2d(Op):
         dilation = (random.choice((1, 1, 2)), random.choice((1, 2)))
         spans = tuple((k - 1) * d + 1 for k, d in zip(attrs["kernel_size"], dilation))
         shape = (*shape[:-2], shape[-2] + spans[0], shape[-1] + spans[1])
-        return Sample((shape,), {**attrs, "dilation": dilation})
+        return Sample((shape,), {**attrs, "dilation": dilation, "taps": random.random() < 0.5})
 
 
 def _outputs(
@@ -262,6 +290,10 @@ def _sliding_sizes(
 ) -> dict[str, int]:
     named = {"kernel": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
     return {f"{name}_{axis}": values[k] for name, values in named.items() for k, axis in enumerate("hw")}
+
+
+def _max_sizes(taps: bool, **attrs: Any) -> dict[str, int]:
+    return _sliding_sizes(**attrs)
 
 
 def _sample(random: Random) -> tuple[Shape, dict[str, Any]]:
@@ -305,11 +337,13 @@ def max_pool2d(
 
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W'), and with ``return_indices`` also the flat
             position of each maximum in H * W (the first of equal ones), int64.
-    Saves:  the positions.
+    Saves:  of each maximum which place of its window it was, a byte; or with ``return_indices`` the positions.
     Errors: ArgumentError if the padding is more than half of the kernel size. ShapeError if no window fits.
     """
     attrs = _windows("max_pool2d", kernel_size, stride, padding)
     attrs |= {"dilation": pair("max_pool2d", "dilation", dilation, 1), "ceil_mode": bool(ceil_mode)}
+    height, width = attrs["kernel_size"]
+    attrs["taps"] = not return_indices and width <= TAP_ROW and height * TAP_ROW <= 128
     y, indices = call_all(MaxPool2d, input, **attrs)
     return (y, indices) if return_indices else y
 
@@ -326,17 +360,16 @@ def max_pool1d(
 ) -> Any:
     """``max_pool2d`` along the last dim of (N, C, L) or (C, L)."""
     call_name = "max_pool1d"
-    y, indices = max_pool2d(
+    result = max_pool2d(
         _row(call_name, input),
         _wide(call_name, "kernel_size", kernel_size, 1),
         None if _empty(stride) else _wide(call_name, "stride", stride, 1),
         _wide(call_name, "padding", padding, 0),
         _wide(call_name, "dilation", dilation, 1),
         ceil_mode,
-        return_indices=True,
+        return_indices,
     )
-    y, indices = y.squeeze(-2), indices.squeeze(-2)
-    return (y, indices) if return_indices else y
+    return tuple(item.squeeze(-2) for item in result) if return_indices else result.squeeze(-2)
 
 
 def _row(call_name: str, input: Tensor) -> Tensor:
