@@ -13,7 +13,7 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import MethodType
@@ -367,6 +367,21 @@ class Program:
                 storage.buffer = arena.buffer
 
     # A call
+
+    def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
+        """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
+        with self._lock:
+            for number, new in zip(sorted(self._steps), scalars, strict=True):
+                step = self._steps[number]
+                if step.scalars != new:
+                    step.scalars = new
+                    self._stale.update(self._takers[number])
+
+    def let_go(self) -> None:
+        """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
+        with self._lock:
+            for number in self._arguments:
+                self._point(number, None)
 
     def __call__(self, arguments: list[Tensor]) -> Any:
         """Launch everything; the results as new tensors.
