@@ -265,13 +265,22 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
-    def explain(self) -> str:
-        """A table of the launches in order (op, kernel, geometry, bytes, FLOPs, memory), and a line on memory."""
+    @property
+    def is_bound(self) -> bool:
+        """Whether it could be launched as it is: it was replayed, and still holds the arguments of the last call."""
+        return not self.kernels or bool(self._launches and not self._stale)
+
+    def explain(self, repeats: int = 10) -> str:
+        """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
+        as for ``profile``, the bytes that it moves, its FLOPs, its place in memory; and a line on memory.
+
+        Before the first replay, which is the function's second call, it has no times, and says so.
+        """
         self.prepare()
-        return report.explain(self)
+        return report.explain(self, repeats)
 
     def profile(self, repeats: int = 10) -> report.Profile:
-        """How long each launch takes, by the device's own clock: a table (``str``), and its rows.
+        """How long each launch takes, by the device's own clock: a table (``str``), the longest first, and its rows.
 
         The launches are replayed with the arguments of the last call; results, gradients and versions stay.
 
