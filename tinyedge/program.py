@@ -14,7 +14,6 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple, cast
@@ -25,14 +24,13 @@ from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
-from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
-from tinyedge.nn import Module
-from tinyedge.nn.module import member_changes
+from tinyedge.errors import CaptureError, OutOfMemoryError
+from tinyedge.guards import Surroundings
 from tinyedge.op import Layout
-from tinyedge.ops.random import Dropout, default_generator
+from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tape import Recorder, Slot, Step, Storage, T, new_slot, write_into
+from tinyedge.tape import Recorder, Slot, Step, Storage, T, Tape, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
@@ -79,7 +77,7 @@ class Recording(Recorder):
         self._stand_ins: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
-        self._random = default_generator.get_state()
+        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
 
     def upload(self, storage: Storage) -> None:
         self._constants.add(storage.number)
@@ -101,7 +99,9 @@ class Recording(Recorder):
         slots = step.slots.items()
         self.steps.append(step.over({name: self._stand_in(s) if self._is_inside(s) else s for name, s in slots}))
 
-    def backward(self) -> None:
+    def backward(self, steps: Tape) -> None:
+        if any(step.number < self.first_number for step in steps):
+            self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
         if self.first_backward is None:
             self.first_backward = len(self.steps)
 
@@ -109,6 +109,9 @@ class Recording(Recorder):
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
         if leaf.grad is not None:
             self._keep(leaf.grad.storage)
+
+    def draw(self, generator: Generator) -> None:
+        self._generators.setdefault(id(generator), (generator, generator.get_state()))
 
     def undo(self) -> None:
         """Leave everything as it was before the call."""
@@ -119,7 +122,8 @@ class Recording(Recorder):
         for leaf, had_gradient in self.leaves.values():
             if not had_gradient:
                 leaf.grad = None
-        default_generator.set_state(self._random)
+        for generator, state in self._generators.values():
+            generator.set_state(state)
 
     def _is_inside(self, slot: Any) -> bool:
         """Whether a replay makes it anew: it was made inside, and not from values of the host."""
@@ -153,9 +157,10 @@ class Recording(Recorder):
 class _Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
 
-    def __init__(self, slot: Slot, had_gradient: bool) -> None:
+    def __init__(self, slot: Slot, had_gradient: bool, position: int | None) -> None:
         assert slot.grad is not None
         self.slot = slot
+        self.position = position  # among the arguments: each call has its own
         self.number = slot.grad.storage.number
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
@@ -189,7 +194,9 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        given = {id(tensor._slot): position for position, tensor in reversed([*enumerate(arguments)])}
+        leaves = [(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        self._leaves = [_Leaf(slot, had, given.get(id(slot))) for slot, had in leaves]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         recorded = recording.steps
@@ -237,7 +244,7 @@ class Program:
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self._steps:
                 self._note_writes(old, own)
-        self._random = [step for step in self._steps.values() if step.op is Dropout]
+        self._random = [step for step in self._steps.values() if isinstance(step.scalars, Draw)]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._stale = set(range(len(self.kernels)))
         self._launches: list[Any] = []
@@ -299,6 +306,17 @@ class Program:
         """What a call with these arguments changes outside, but for gradients."""
         given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
         return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+
+    def take_leaves(self, arguments: list[Tensor]) -> None:
+        """Let the arguments that have gradients be the leaves."""
+        for leaf in self._leaves:
+            if leaf.position is not None:
+                leaf.slot = arguments[leaf.position]._slot
+
+    @property
+    def generators(self) -> list[Generator]:
+        """Those from which a call draws random numbers."""
+        return list({id(draw.generator): draw.generator for draw in self._draws()}.values())
 
     def gradients(self) -> list[Any]:
         """The gradients of the leaves, on the host."""
@@ -400,6 +418,7 @@ class Program:
         self.prepare()
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
+            self.take_leaves(arguments)
             moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
             made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
@@ -470,14 +489,14 @@ class Program:
                 step.accumulate = step.accumulate ^ {name}
                 self._stale.update(self._takers[step.number])
 
+    def _draws(self) -> list[Draw]:
+        return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
+
     def _draw(self) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
-        drawn: dict[int, dict[str, float]] = {}
+        for draw in self._draws():
+            draw.renew()
         for step in self._random:
-            scalars = cast("dict[str, float]", step.scalars)
-            if id(scalars) not in drawn:
-                drawn[id(scalars)] = scalars
-                scalars.update(Dropout.draw(default_generator))
             self._stale.update(self._takers[step.number])
 
     def _bind(self) -> None:
@@ -513,87 +532,6 @@ def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor)
     return value
 
 
-def _kind(value: Any) -> Any:
-    """What a program depends on in an argument: a tensor's layout and dtype, anything else by value."""
-    if isinstance(value, Tensor):
-        return (*value._slot.key, value._slot.requires_grad, value.backend.name)
-    if isinstance(value, (tuple, list)):
-        return (type(value), *(_kind(item) for item in value))
-    if isinstance(value, dict):
-        return (dict, *((key, _kind(item)) for key, item in value.items()))
-    if isinstance(value, np.ndarray):
-        raise ArgumentError(
-            "te.compile",
-            "arguments that are tensors, numbers, strings or modules",
-            "got a NumPy array, whose values would be frozen into the program",
-            "Pass te.tensor(array).",
-        )
-    if isinstance(value, Module):
-        return _module_kind(value)
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return (type(value), value)
-
-
-class _ModuleKind:
-    """What a program depends on in a module: its parts, their modes, and their tensors. Hashed once."""
-
-    __slots__ = ("_hash", "values")
-
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-        self._hash = hash(values)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ModuleKind) and self.values == other.values
-
-
-class _ModuleState:
-    """A module as it was at the last call, so that the next one need only look for changes."""
-
-    def __init__(self, module: Module) -> None:
-        self.version = member_changes()
-        parts = list(module.modules())
-        self.modes = tuple([(id(part), part.training, part.checkpointed) for part in parts])
-        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
-        self.tensors = [tensor for tensor in members if tensor is not None]
-        self.slots: tuple[Slot, ...] = ()
-        self.flags: tuple[bool, ...] = ()
-        self.kind = _ModuleKind()
-
-    def update(self) -> None:
-        slots = tuple(map(_slot_of, self.tensors))
-        flags = tuple(map(_wants_gradient, slots))
-        if slots != self.slots or flags != self.flags or not self.kind.values:
-            self.slots, self.flags = slots, flags
-            self.kind = _ModuleKind(self.modes, tuple(map(id, slots)), flags)
-
-
-_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
-_states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
-
-
-def _module_kind(module: Module) -> _ModuleKind:
-    """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
-    state = _states.get(module)
-    if state is None or state.version != member_changes():
-        state = _states[module] = _ModuleState(module)
-    state.update()
-    return state.kind
-
-
-def _outside_kind(value: Any) -> Any:
-    """What a program depends on in a variable of the function's surroundings."""
-    if isinstance(value, Module):
-        return _module_kind(value)
-    return (id(value._slot), value._slot.requires_grad)
-
-
 class Compiled:
     """A function that records its first call for each kind of arguments, and replays it after that."""
 
@@ -601,8 +539,7 @@ class Compiled:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
-        code = getattr(function, "__code__", None)
-        self._globals: tuple[str, ...] = () if code is None else code.co_names
+        self._surroundings = Surroundings(function)
         self.programs: dict[Any, Program] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -614,17 +551,6 @@ class Compiled:
         if not self.programs:
             raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
         return next(reversed(self.programs.values()))
-
-    def _surroundings(self) -> list[Module | Tensor]:
-        """The modules and tensors that the function closes over, or names as globals."""
-        known = getattr(self.function, "__globals__", {})
-        values = [known.get(name) for name in self._globals]
-        for cell in getattr(self.function, "__closure__", None) or ():
-            try:
-                values.append(cell.cell_contents)
-            except ValueError:  # a variable that is not assigned yet
-                continue
-        return [value for value in values if isinstance(value, (Module, Tensor))]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = config.compile_mode()
@@ -652,11 +578,15 @@ class Compiled:
             self._add(key, program)
         return self.programs[key]
 
-    def _key(self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _key(
+        self,
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        trail: dict[str, Any] | None = None,
+    ) -> Any:
         return (
-            _kind(args),
-            _kind(kwargs),
-            tuple([_outside_kind(value) for value in self._surroundings()]),
+            self._surroundings.key(arguments, args, kwargs, trail),
             tape.is_grad_enabled(),
             default_backend().name,
             _sharing(arguments),
@@ -671,9 +601,12 @@ class Compiled:
         self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Program, Any]:
         """The program of a call, and what the call returned, without history."""
+        before: dict[str, Any] = {}
+        key = self._key(arguments, args, kwargs, before)
         try:
             with tape.recording(recording):
                 result = self.function(*args, **kwargs)
+            self._require_same(key, before, arguments, args, kwargs)
             program = Program(recording, arguments, result)
             result = map_tensors(result, lambda tensor: tensor.detach())
             self._require_dropped(recording, program, result)
@@ -685,6 +618,20 @@ class Compiled:
         if not recording.runs:
             recording.undo()
         return program, result
+
+    def _require_same(
+        self, key: Any, before: dict[str, Any], arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Raise CaptureError if the call changed what decides which program is replayed."""
+        after: dict[str, Any] = {}
+        if self._key(arguments, args, kwargs, after) != key:
+            changed = [name for name, kind in after.items() if before.get(name) != kind]
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "whatever runs inside must be repeatable by a replay",
+                f"it changed {changed[0] if changed else 'an argument, or a mode'}, which a replay would not do",
+                "Change it outside of the compiled function, or return what is new.",
+            )
 
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
         """Raise CaptureError if something that the call made is held, but is no result."""
@@ -704,7 +651,8 @@ class Compiled:
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
                 f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
-                "arguments changes from call to call. Pass numbers that change as tensors.",
+                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
+                "tensors.",
                 stacklevel=4,
             )
 
@@ -712,9 +660,10 @@ class Compiled:
         """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
         outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
         before = [_bytes(storage) for storage in outside]
+        program.take_leaves(arguments)
         gradients = [leaf.slot.grad for leaf in program._leaves]
         saved = [None if grad is None else _bytes(grad.storage) for grad in gradients]
-        random = default_generator.get_state()
+        states = [(generator, generator.get_state()) for generator in program.generators]
         replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
         for storage, values in zip(outside, before, strict=True):
             program.backend.write(storage, values)
@@ -722,7 +671,8 @@ class Compiled:
             leaf.slot.grad = grad
             if grad is not None and values is not None:
                 program.backend.write(grad.storage, values)
-        default_generator.set_state(random)
+        for generator, state in states:
+            generator.set_state(state)
         result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
         eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
         for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
@@ -741,14 +691,17 @@ def _bytes(storage: Storage) -> Any:
     return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))
 
 
-def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int], ...]:
-    """For each argument the position of the first with the same storage, and how far behind that it begins."""
+def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
+    """For each argument the positions of the first that is the same, and of the first in the same storage; and how far
+    behind that it begins.
+    """
+    same: dict[int, int] = {}
     first: dict[int, tuple[int, int]] = {}
     result = []
     for position, argument in enumerate(arguments):
         slot = argument._slot
         where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
-        result.append((where, slot.offset - offset))
+        result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
     return tuple(result)
 
 
@@ -756,12 +709,20 @@ def compile(function: Callable[..., Any]) -> Compiled:
     """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
 
     A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, other arguments, train or eval mode, and the modules and tensors that it closes over are the same.
-    What else it reads from its surroundings stays as it was at the first call. Results are new tensors, without
-    history. Deleting the decorator changes no result beyond rounding.
+    shapes, dtypes, and all other arguments are the same, and what its code mentions: globals, variables that it closes
+    over, defaults, attributes of modules and objects, in numbers, text, containers, tensors and modules (their modes,
+    hooks and parameters); so too in the functions, methods and ``forward``s of yours that it comes to. Results are new
+    tensors, without history. Deleting the decorator changes no result beyond rounding.
+
+    Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
+    whose name is computed, what is read from outside of Python (files, the time, the environment). With
+    ``TINYEDGE_COMPILE=check`` each replay is compared with the eager call.
 
     Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
-            ``if tensor:``), an optimizer's step, random numbers from the host; and for tensors that are kept without
-            being returned.
+            ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
+            before the call; for changes of what decides the kind, such as a counter, a list or a mode; and for tensors
+            that are kept without being returned.
     """
+    if isinstance(function, (classmethod, staticmethod)):
+        return cast("Compiled", type(function)(Compiled(function.__func__)))
     return Compiled(function)
