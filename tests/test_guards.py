@@ -644,6 +644,50 @@ def appends(y: te.Tensor) -> te.Tensor:
     return y * TABLE[-1]
 
 
+@situation
+def a_gradient_that_is_a_part_of_something(compile: Compile) -> list[Any]:
+    w = te.ones(2, requires_grad=True)
+    whole = te.zeros(3, 2)
+
+    def function(y: te.Tensor) -> Any:
+        (w * y).sum().backward()
+        return w.grad
+
+    f = compile(function)
+    y = te.tensor([2.0, 3.0])
+    return after(lambda: (f(y), whole), *[functools.partial(setattr, w, "grad", whole[k]) for k in (1, 2, 0)])
+
+
+@situation
+def a_gradient_that_is_returned(compile: Compile) -> list[Any]:
+    w = te.ones(2, requires_grad=True)
+
+    def function(y: te.Tensor) -> Any:
+        (w * y).sum().backward()
+        return w.grad, w.grad[1:]
+
+    f = compile(function)
+    found = []
+    for k in range(6):
+        found.append(f(te.tensor([float(k), 1.0])))
+        if k % 2:
+            w.grad = None
+    return [seen(each) for each in found]
+
+
+@situation
+def indices_outside_their_range(compile: Compile) -> list[Any]:
+    table = te.ones(4, 2)
+    f = compile(lambda y, labels: (F.cross_entropy(y, labels.flatten()), F.embedding(labels, table)))
+    found: list[Any] = []
+    for label in (0, 3, 4, 2, -1):
+        try:
+            found.append(seen(f(te.zeros(1, 4), te.tensor([[label]]))))
+        except te.IndexRangeError as error:
+            found.append(str(error))
+    return found
+
+
 def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Scaled) -> Callable[..., Any]:
     def function() -> Callable[..., Any]:
         model = make()

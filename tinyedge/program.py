@@ -24,7 +24,7 @@ from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered
 from tinyedge.dtypes import bool_
-from tinyedge.errors import CaptureError, OutOfMemoryError
+from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
 from tinyedge.guards import Surroundings
 from tinyedge.op import Layout
 from tinyedge.ops.random import Draw, Generator
@@ -74,6 +74,7 @@ class Recording(Recorder):
         self.first_backward: int | None = None  # the number of the step with which the first walk back begins
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
         self.made: dict[int, _Made] = {}
+        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
         self._stand_ins: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
@@ -109,6 +110,9 @@ class Recording(Recorder):
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
         if leaf.grad is not None:
             self._keep(leaf.grad.storage)
+
+    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
+        self.checks.append((storage.number, check))
 
     def draw(self, generator: Generator) -> None:
         self._generators.setdefault(id(generator), (generator, generator.get_state()))
@@ -161,7 +165,7 @@ class _Leaf:
         assert slot.grad is not None
         self.slot = slot
         self.position = position  # among the arguments: each call has its own
-        self.number = slot.grad.storage.number
+        self.number, self.offset = slot.grad.storage.number, slot.grad.offset
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
         self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
@@ -212,6 +216,9 @@ class Program:
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
+        at = {number: position for position, number in enumerate(self._arguments)}
+        self._checks = [(at[number], check) for number, check in recording.checks if number in at]
         movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
         self._result = map_tensors(
@@ -416,6 +423,8 @@ class Program:
         Errors: OutOfMemoryError, before anything is changed.
         """
         self.prepare()
+        for position, check in self._checks:
+            check(arguments[position]._slot.storage)
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
             self.take_leaves(arguments)
@@ -435,13 +444,14 @@ class Program:
             self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
+            outside = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
             for leaf in self._leaves:
                 assert leaf.slot.grad is not None
                 leaf.slot.grad.storage.version += 1
-            given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
+                outside[leaf.number] = leaf.slot.grad.storage
 
             def renewed(place: _Place) -> Tensor:
-                storage = fresh.get(place.number) or given.get(place.number) or place.slot.storage
+                storage = fresh.get(place.number) or outside.get(place.number) or place.slot.storage
                 shape, strides, offset = place.slot.layout()
                 offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
@@ -455,23 +465,26 @@ class Program:
             storage.buffer = buffer
             self._stale.update(self._users[storage.number])
 
+    def _point_at(self, number: int, slot: Slot) -> None:
+        """Let the storage ``number`` be that of ``slot``, which may lie elsewhere there than the slot before."""
+        self._point(number, slot.storage.buffer)
+        shift = slot.offset - self._offsets[number]
+        if shift:  # so does every view of it
+            self._offsets[number] = slot.offset
+            storage = self._storages[number]
+            for step in self._steps.values():
+                for view in step.slots.values():
+                    if isinstance(view, Slot) and view.storage is storage:
+                        view.offset += shift
+            self._stale.update(self._users[storage.number])
+
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
         for number, argument in zip(self._arguments, arguments, strict=True):
             if number in seen:  # arguments in one storage move together: how they lie to each other is their kind
                 continue
             seen.add(number)
-            slot = argument._slot
-            self._point(number, slot.storage.buffer)
-            shift = slot.offset - self._offsets[number]
-            if shift:  # the argument lies elsewhere in its storage: so does every view of it
-                self._offsets[number] = slot.offset
-                storage = self._storages[number]
-                for step in self._steps.values():
-                    for view in step.slots.values():
-                        if isinstance(view, Slot) and view.storage is storage:
-                            view.offset += shift
-                self._stale.update(self._users[storage.number])
+            self._point_at(number, argument._slot)
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
@@ -482,7 +495,7 @@ class Program:
             if not leaf.stored_first:
                 write_into(NumberValue(0, leaf.slot.dtype), new)
         assert leaf.slot.grad is not None
-        self._point(leaf.number, leaf.slot.grad.storage.buffer)
+        self._point_at(leaf.number, leaf.slot.grad)
         if leaf.stored_first and leaf.first_write is not None:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
@@ -723,6 +736,8 @@ def compile(function: Callable[..., Any]) -> Compiled:
             before the call; for changes of what decides the kind, such as a counter, a list or a mode; and for tensors
             that are kept without being returned.
     """
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
     if isinstance(function, (classmethod, staticmethod)):
         return cast("Compiled", type(function)(Compiled(function.__func__)))
     return Compiled(function)

@@ -310,6 +310,9 @@ class Recorder:
     def backward(self, steps: Tape) -> None:
         """A walk back through ``steps`` begins."""
 
+    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
+        """``check`` was made of what is known of ``storage``."""
+
     def draw(self, generator: Any) -> None:
         """A ``Generator`` is about to be drawn from."""
 
@@ -380,6 +383,12 @@ def uploaded(storage: Storage) -> None:
     """Tell a recorder that ``storage`` was filled from the host."""
     if _mode.recorder is not None:
         _mode.recorder.upload(storage)
+
+
+def checked(storage: Storage, check: Callable[[Storage], None]) -> None:
+    """Tell a recorder that ``check`` was made of what is known of ``storage``."""
+    if _mode.recorder is not None:
+        _mode.recorder.checked(storage, check)
 
 
 def will_draw(generator: Any) -> None:
