@@ -553,6 +553,7 @@ class Compiled:
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._surroundings = Surroundings(function)
+        self._changed = False  # whether the last call changed what decides about programs
         self.programs: dict[Any, Program] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -574,6 +575,7 @@ class Compiled:
         program = self.programs.get(key)
         if program is None:
             return self._record(key, arguments, args, kwargs)
+        self._changed = False
         return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
@@ -587,6 +589,7 @@ class Compiled:
         key = self._key(arguments, args, kwargs)
         if key not in self.programs:
             program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+            assert program is not None  # of a rehearsal there always is one
             program.prepare()
             self._add(key, program)
         return self.programs[key]
@@ -607,21 +610,28 @@ class Compiled:
 
     def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
-        self._add(key, program)
+        if program is not None:
+            self._add(key, program)
         return result
 
     def recorded(
         self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Program, Any]:
-        """The program of a call, and what the call returned, without history."""
+    ) -> tuple[Program | None, Any]:
+        """The program of a call, and what the call returned, without history.
+
+        There is none if the call changed what decides which program is replayed: it set up something for the next one,
+        perhaps, and was an eager call like any other.
+        """
         before: dict[str, Any] = {}
         key = self._key(arguments, args, kwargs, before)
         try:
             with tape.recording(recording):
                 result = self.function(*args, **kwargs)
-            self._require_same(key, before, arguments, args, kwargs)
-            program = Program(recording, arguments, result)
+            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+            program = Program(recording, arguments, result) if same else None
             result = map_tensors(result, lambda tensor: tensor.detach())
+            if program is None:
+                return None, result
             self._require_dropped(recording, program, result)
             if recording.runs:
                 program.prepare()
@@ -632,19 +642,28 @@ class Compiled:
             recording.undo()
         return program, result
 
-    def _require_same(
-        self, key: Any, before: dict[str, Any], arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Raise CaptureError if the call changed what decides which program is replayed."""
+    def _is_same(
+        self,
+        key: Any,
+        before: dict[str, Any],
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ran: bool,
+    ) -> bool:
+        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
         after: dict[str, Any] = {}
-        if self._key(arguments, args, kwargs, after) != key:
+        same = bool(self._key(arguments, args, kwargs, after) == key)
+        again, self._changed = self._changed or not ran, not same
+        if not same and again:
             changed = [name for name, kind in after.items() if before.get(name) != kind]
             raise CaptureError(
                 f"te.compile({self.name})",
                 "whatever runs inside must be repeatable by a replay",
-                f"it changed {changed[0] if changed else 'an argument, or a mode'}, which a replay would not do",
+                f"it changed {changed[0] if changed else 'an argument, or a mode'}, as the call before did",
                 "Change it outside of the compiled function, or return what is new.",
             )
+        return same
 
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
         """Raise CaptureError if something that the call made is held, but is no result."""
@@ -733,8 +752,9 @@ def compile(function: Callable[..., Any]) -> Compiled:
 
     Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
             ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
-            before the call; for changes of what decides the kind, such as a counter, a list or a mode; and for tensors
-            that are kept without being returned.
+            before the call; for tensors that are kept without being returned; and if two calls in a row change what
+            decides the kind, such as a counter, a list or a mode: a single one that does sets something up, perhaps,
+            and is not replayed.
     """
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
