@@ -716,6 +716,18 @@ def test_a_rehearsal_may_not_change_anything(backend: Backend) -> None:
         te.compile(counts).prepare(x())
 
 
+@pytest.mark.parametrize("mode", ["1", "check"])
+def test_random_numbers_are_drawn_once_for_each_call(backend: Backend, mode: str, monkeypatch: Any) -> None:
+    """From the generator that the call names; a rehearsal draws none."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", mode)
+    generator = te.Generator().manual_seed(5)
+    f = te.compile(lambda y: F.dropout(y, 0.5, generator=generator))
+    f.prepare(x())
+    for count in range(4):
+        assert generator.get_state() == (5, count)
+        f(x())
+
+
 @situation
 def changes_inside_that_come_once(compile: Compile) -> list[Any]:
     """Something is set up, or a mode set, by the first call after it was otherwise."""
