@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -163,23 +165,115 @@ def test_accumulating_is_the_mean_of_the_minibatch(
 
 
 def test_an_update_is_one_kernel_and_a_schedule_builds_none(opencl: Any) -> None:
-    param, gradient = te.Parameter(np.ones(40, np.float32)), te.tensor(np.ones(40, np.float32))
+    param = te.Parameter(np.ones(40, np.float32))
+    param.grad = te.tensor(np.ones(40, np.float32))
     optimizer = optim.SGD([param], lr=0.1, momentum=0.9, accumulate=2)
     launches = []
-    prepare = opencl.prepare
-    opencl.prepare = lambda step: launches.append(step) or prepare(step)
+    launch = opencl.launch
+    opencl.launch = lambda given: launches.append(len(given)) or launch(given)
     try:
-        for number in range(6):
-            param.grad = gradient if param.grad is None else param.grad
+        for number in range(8):
             optimizer.param_groups[0]["lr"] = 0.1 / (number + 1)
             optimizer.step()
-            if number == 1:
+            if number == 3:
                 launches.clear()
                 built = len(opencl._kernels)
     finally:
-        del opencl.prepare
-    assert [step.op.name for step in launches] == ["sgd", "sgd"]
+        del opencl.launch
+    assert launches == [1, 1]
     assert len(opencl._kernels) == built
+    assert "sgd" in optimizer.program.explain()
+
+
+def updated(kind: str, o: dict[str, Any], change: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Parameters, gradients, state and versions after eight updates, with a change of circumstances after four."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", str(int(compiled)))
+    random = np.random.default_rng(0)
+    shapes = ((3, 7), (), (0, 2), (300,), (5,))
+    params = [te.Parameter(random.standard_normal(shape, np.float32)) for shape in shapes]
+    accumulates = 1 if change == "gradients move" else 2
+    optimizer = make(kind, params[:3], o, accumulate=accumulates)
+    optimizer.add_param_group({"params": params[3:], "lr": 0.02})
+    schedule = lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+    def sample() -> None:
+        for param in params:
+            g = te.tensor(random.standard_normal(param.shape, np.float32))
+            if param.requires_grad:
+                (param * g).sum().backward()
+        optimizer.step()
+
+    for number in range(8):
+        for _ in range(accumulates):
+            sample()
+        schedule.step()
+        if change == "gradients move":
+            optimizer.zero_grad()
+        elif number == 3 and change == "frozen":
+            params[0].requires_grad_(False)
+            params[0].grad = None
+        elif number == 3 and change == "added":
+            params.append(te.Parameter([1.0, 2.0]))
+            optimizer.add_param_group({"params": params[-1:]})
+        elif number == 3 and change == "loaded":
+            optimizer.load_state_dict(optimizer.state_dict())
+        elif number == 3 and change == "state replaced":
+            optimizer.state[params[3]] = {k: v * 1 for k, v in optimizer.state.get(params[3], {}).items()}
+        elif number == 3 and change == "counted anew":
+            optimizer.state.get(params[1], {})["step"] = 0
+        elif number == 3 and change == "options":
+            optimizer.param_groups[1] |= {"maximize": True, "weight_decay": 0.3}
+        elif number == 3 and change == "one gradient for two":
+            params[4].grad = te.zeros(5)
+            params.append(te.Parameter(np.ones(5, np.float32)))
+            params[-1].grad = params[4].grad
+            optimizer.add_param_group({"params": params[-1:]})
+        elif number == 3 and change == "flushed":
+            sample()
+            optimizer.flush()
+        elif number == 3 and change == "discarded":
+            sample()
+            optimizer.discard()
+        elif number == 3 and change == "a part of something":
+            whole = te.tensor(random.standard_normal((2, 300), np.float32))
+            params[3].grad = whole[1]
+        elif number == 3 and change == "copied":
+            optimizer, params = copy.deepcopy((optimizer, params))
+            schedule.optimizer = optimizer
+    assert (optimizer.program is not None) == compiled or change == "one gradient for two"
+    found = [t.detach() for t in params] + [t.grad for t in params]
+    found += [t for param in params for t in optimizer.state.get(param, {}).values()]
+    return [(t.numpy().tolist(), t._slot.storage.version) if isinstance(t, te.Tensor) else t for t in found]
+
+
+CHANGES = (
+    "none", "gradients move", "frozen", "added", "loaded", "state replaced", "counted anew", "options",
+    "one gradient for two", "flushed", "discarded", "a part of something", "copied",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replayed_update_is_the_eager_one(
+    kind: str, change: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, whatever happens between two updates."""
+    o = {"lr": 0.1} | ({"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {})
+    eager, replayed = (updated(kind, o, change, compiled, monkeypatch) for compiled in (False, True))
+    assert replayed == eager
+
+
+def test_a_replayed_update_holds_no_gradient(backend: Backend) -> None:
+    param = te.Parameter(np.ones(1000, np.float32))
+    optimizer = optim.SGD([param], lr=0.1)
+    for _ in range(3):
+        param.grad = te.ones(1000)
+        buffer = weakref.ref(param.grad._slot.storage)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert optimizer.program is not None
+    assert buffer() is None
+    assert all(storage.buffer is None for storage in optimizer.program._storages.values())
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (16,), (17,), (2, 0, 3)])

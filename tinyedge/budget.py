@@ -45,6 +45,7 @@ def _rehearse(function: Callable[..., Any], sample: Sample, backend: Backend) ->
         arguments = [_argument(item, backend) for item in sample]
     compiled = Compiled(function)
     program, _ = compiled.recorded(Recording(compiled.name, runs=False), arguments, tuple(arguments), {})
+    assert program is not None
     return program
 
 

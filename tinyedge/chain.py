@@ -22,7 +22,7 @@ Touched = tuple[Collection[Span], Collection[Span]]
 
 @dataclass(frozen=True)
 class Shared:
-    """A launch of several kernels. ``waits`` names for each the places of those that must be over before it begins."""
+    """A launch of kernels of a program. ``waits`` names for each those, by number, that must be over before it begins."""
 
     kernels: tuple[Kernel, ...]
     waits: tuple[tuple[int, ...], ...]
@@ -32,10 +32,9 @@ class Shared:
         return any(self.waits)
 
 
-def beside(kernel: Kernel) -> Shared:
-    """A kernel and those that were placed beside it."""
-    kernels = (kernel, *kernel.beside)
-    return Shared(kernels, ((),) * len(kernels))
+def alone(kernel: Kernel) -> Shared:
+    """A launch of one kernel, and of those that were placed beside it."""
+    return Shared((kernel,), ((),))
 
 
 def chain(kernels: Sequence[Kernel], sizes: Mapping[Place, int], offsets: Mapping[Place, int]) -> Shared:
@@ -79,9 +78,3 @@ def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:
             for memory, start, stop in spans:
                 history[memory].append((start, stop, number, is_write))
     return tuple(found)
-
-
-def ends(shared: Shared) -> list[int]:
-    """The places of the kernels for which no other waits."""
-    awaited = {number for numbers in shared.waits for number in numbers}
-    return [number for number in range(len(shared.kernels)) if number not in awaited]

@@ -13,7 +13,7 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
@@ -25,16 +25,15 @@ import numpy as np
 from tinyedge import config, fusion, report, rewrite, tape
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered, Placement, Source
-from tinyedge.chain import Shared, beside, chain
+from tinyedge.chain import Shared, alone, chain
 from tinyedge.dtypes import DType, bool_
 from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
-from tinyedge.nn import Module
-from tinyedge.nn.module import member_changes
+from tinyedge.guards import Surroundings
 from tinyedge.op import Layout
-from tinyedge.ops.random import Dropout, default_generator
+from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tape import Recorder, Slot, Step, Storage, T, new_slot, write_into
+from tinyedge.tape import Recorder, Slot, Step, Storage, T, Tape, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
@@ -83,10 +82,11 @@ class Recording(Recorder):
         self.first_backward: int | None = None  # the number of the step with which the first walk back begins
         self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
         self.made: dict[int, _Made] = {}
+        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
         self._stand_ins: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
-        self._random = default_generator.get_state()
+        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
 
     def upload(self, storage: Storage) -> None:
         self._constants.add(storage.number)
@@ -108,7 +108,9 @@ class Recording(Recorder):
         slots = step.slots.items()
         self.steps.append(step.over({name: self._stand_in(s) if self._is_inside(s) else s for name, s in slots}))
 
-    def backward(self) -> None:
+    def backward(self, steps: Tape) -> None:
+        if any(step.number < self.first_number for step in steps):
+            self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
         if self.first_backward is None:
             self.first_backward = len(self.steps)
 
@@ -116,6 +118,12 @@ class Recording(Recorder):
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
         if leaf.grad is not None:
             self._keep(leaf.grad.storage)
+
+    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
+        self.checks.append((storage.number, check))
+
+    def draw(self, generator: Generator) -> None:
+        self._generators.setdefault(id(generator), (generator, generator.get_state()))
 
     def undo(self) -> None:
         """Leave everything as it was before the call."""
@@ -126,7 +134,8 @@ class Recording(Recorder):
         for leaf, had_gradient in self.leaves.values():
             if not had_gradient:
                 leaf.grad = None
-        default_generator.set_state(self._random)
+        for generator, state in self._generators.values():
+            generator.set_state(state)
 
     def _is_inside(self, slot: Any) -> bool:
         """Whether a replay makes it anew: it was made inside, and not from values of the host."""
@@ -160,10 +169,11 @@ class Recording(Recorder):
 class _Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
 
-    def __init__(self, slot: Slot, had_gradient: bool) -> None:
+    def __init__(self, slot: Slot, had_gradient: bool, position: int | None) -> None:
         assert slot.grad is not None
         self.slot = slot
-        self.number = slot.grad.storage.number
+        self.position = position  # among the arguments: each call has its own
+        self.number, self.offset = slot.grad.storage.number, slot.grad.offset
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
         self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
@@ -196,9 +206,11 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        given = {id(tensor._slot): position for position, tensor in reversed([*enumerate(arguments)])}
+        leaves = [(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        self._leaves = [_Leaf(slot, had, given.get(id(slot))) for slot, had in leaves]
         self._leaf_slots = [leaf.slot for leaf in self._leaves]
-        self._bound_gradients: tuple[int, ...] = ()  # the storages of the gradients to which the launches are bound
+        self._bound_gradients: tuple[Any, ...] = ()  # where the gradients lie to which the launches are bound
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
@@ -219,9 +231,12 @@ class Program:
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
+        at = {number: position for position, number in enumerate(self._arguments)}
+        self._checks = [(at[number], check) for number, check in recording.checks if number in at]
         movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
-        self._moving = {self._storages[number].number for number in self._arguments}
+        self._moving = {self._storages[number].number for number in (*self._arguments, *owned)}
         self._result = map_tensors(
             result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
         )
@@ -247,10 +262,10 @@ class Program:
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self._steps:
                 self._note_writes(old, own)
-        self._random = [step for step in self._steps.values() if step.op is Dropout]
+        self._random = [step for step in self._steps.values() if isinstance(step.scalars, Draw)]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._chained = any(launch.is_chain for launch in self.launches)
-        self._pointed: list[tuple[Storage, Any]] = []  # what lies elsewhere than at the last call, and where it lay
+        self._pointed: list[Storage] = []  # what lies elsewhere than at the last call
         self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
         if self._chained:
             slots = [slot for step in self._steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
@@ -284,13 +299,22 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
 
-    def explain(self) -> str:
-        """A table of the launches in order (op, kernel, geometry, bytes, FLOPs, memory), and a line on memory."""
+    @property
+    def is_bound(self) -> bool:
+        """Whether it could be launched as it is: it was replayed, and still holds the arguments of the last call."""
+        return not self.kernels or bool(self._launches and not self._stale)
+
+    def explain(self, repeats: int = 10) -> str:
+        """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
+        as for ``profile``, the bytes that it moves, its FLOPs, its place in memory; and a line on memory.
+
+        Before the first replay, which is the function's second call, it has no times, and says so.
+        """
         self.prepare()
-        return report.explain(self)
+        return report.explain(self, repeats)
 
     def profile(self, repeats: int = 10) -> report.Profile:
-        """How long each launch takes, by the device's own clock: a table (``str``), and its rows.
+        """How long each launch takes, by the device's own clock: a table (``str``), the longest first, and its rows.
 
         The launches are replayed with the arguments of the last call; results, gradients and versions stay.
 
@@ -309,6 +333,19 @@ class Program:
         """What a call with these arguments changes outside, but for gradients."""
         given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
         return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+
+    def take_leaves(self, arguments: list[Tensor]) -> None:
+        """Let the arguments that have gradients be the leaves."""
+        given = [leaf for leaf in self._leaves if leaf.position is not None]
+        for leaf in given:
+            leaf.slot = arguments[cast("int", leaf.position)]._slot
+        if given:
+            self._leaf_slots = [leaf.slot for leaf in self._leaves]
+
+    @property
+    def generators(self) -> list[Generator]:
+        """Those from which a call draws random numbers."""
+        return list({id(draw.generator): draw.generator for draw in self._draws()}.values())
 
     def gradients(self) -> list[Any]:
         """The gradients of the leaves, on the host."""
@@ -397,7 +434,7 @@ class Program:
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
-        alone = self._lower([beside(kernel) for kernel in self.kernels])
+        alone = self._lower([alone(kernel) for kernel in self.kernels])
         for lowered in alone:
             lowered.bind(self._scratch)
         return alone
@@ -409,9 +446,24 @@ class Program:
 
     def _shared(self, run: Sequence[fusion.Kernel]) -> Shared:
         sizes = {place: lifetime.nbytes for place, lifetime in self.plan.lifetimes.items()}
-        return beside(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
+        return alone(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
 
     # A call
+
+    def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
+        """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
+        with self._lock:
+            for number, new in zip(sorted(self._steps), scalars, strict=True):
+                step = self._steps[number]
+                if step.scalars != new:
+                    step.scalars = new
+                    self._stale.add(("step", number))
+
+    def let_go(self) -> None:
+        """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
+        with self._lock:
+            for number in self._arguments:
+                self._point(number, None)
 
     def __call__(self, arguments: list[Tensor]) -> Any:
         """Launch everything; the results as new tensors.
@@ -420,8 +472,11 @@ class Program:
                 launch none the less, for what a kernel needs itself, does so the first time, which is undone.
         """
         self.prepare()
+        for position, check in self._checks:
+            check(arguments[position]._slot.storage)
         with self._lock:
             fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
+            self.take_leaves(arguments)
             moved = self._moved_gradients()
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
             made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
@@ -444,13 +499,14 @@ class Program:
                 self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
+            outside = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
             for leaf in self._leaves:
                 assert leaf.slot.grad is not None
                 leaf.slot.grad.storage.version += 1
-            given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
+                outside[leaf.number] = leaf.slot.grad.storage
 
             def renewed(place: _Place) -> Tensor:
-                storage = fresh.get(place.number) or given.get(place.number) or place.slot.storage
+                storage = fresh.get(place.number) or outside.get(place.number) or place.slot.storage
                 shape, strides, offset = place.slot.layout()
                 offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
@@ -472,7 +528,7 @@ class Program:
         changed = self.changed_by(arguments)
         changed += [leaf.slot.grad.storage for leaf in self._leaves if leaf.slot.grad is not None]
         before = [(storage, _bytes(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
-        random = default_generator.get_state()
+        states = [(generator, generator.get_state()) for generator in self.generators]
         try:
             yield
             self.backend.finish()
@@ -481,7 +537,8 @@ class Program:
                 self.backend.write(storage, values)
             for slot in absent:
                 slot.grad = None
-            default_generator.set_state(random)
+            for generator, state in states:
+                generator.set_state(state)
             raise self._refused(error) from error
         self._ran = True
 
@@ -489,16 +546,15 @@ class Program:
         """Let the storage ``number`` be ``buffer`` from now on."""
         storage = self._storages[number]
         if storage.buffer is not buffer:
-            self._pointed.append((storage, storage.buffer))
+            if self._chained and self._owners.get(storage.buffer) == storage.number:
+                del self._owners[storage.buffer]
+            self._pointed.append(storage)
             storage.buffer = buffer
             self._stale.add(("storage", storage.number))
 
     def _require_apart(self) -> None:
         """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
-        for storage, before in self._pointed:
-            if before is not None and self._owners.get(before) == storage.number:
-                del self._owners[before]
-        for storage, _ in self._pointed:
+        for storage in self._pointed:
             owner = self._owners.setdefault(storage.buffer, storage.number)
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
                 raise CaptureError(
@@ -508,23 +564,26 @@ class Program:
                     "Pass a copy (clone), or set TINYEDGE_CHAIN=0.",
                 )
 
+    def _point_at(self, number: int, slot: Slot) -> None:
+        """Let the storage ``number`` be that of ``slot``, which may lie elsewhere there than the slot before."""
+        self._point(number, slot.storage.buffer)
+        shift = slot.offset - self._offsets[number]
+        if shift:  # so does every view of it
+            self._offsets[number] = slot.offset
+            storage = self._storages[number]
+            for step in self._steps.values():
+                for view in step.slots.values():
+                    if isinstance(view, Slot) and view.storage is storage:
+                        view.offset += shift
+            self._stale.add(("storage", storage.number))
+
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
         for number, argument in zip(self._arguments, arguments, strict=True):
             if number in seen:  # arguments in one storage move together: how they lie to each other is their kind
                 continue
             seen.add(number)
-            slot = argument._slot
-            self._point(number, slot.storage.buffer)
-            shift = slot.offset - self._offsets[number]
-            if shift:  # the argument lies elsewhere in its storage: so does every view of it
-                self._offsets[number] = slot.offset
-                storage = self._storages[number]
-                for step in self._steps.values():
-                    for view in step.slots.values():
-                        if isinstance(view, Slot) and view.storage is storage:
-                            view.offset += shift
-                self._stale.add(("storage", storage.number))
+            self._point_at(number, argument._slot)
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
@@ -535,21 +594,21 @@ class Program:
             if not leaf.stored_first:
                 write_into(NumberValue(0, leaf.slot.dtype), new)
         assert leaf.slot.grad is not None
-        self._point(leaf.number, leaf.slot.grad.storage.buffer)
+        self._point_at(leaf.number, leaf.slot.grad)
         if leaf.stored_first and leaf.first_write is not None:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
                 self._stale.add(("step", step.number))
 
+    def _draws(self) -> list[Draw]:
+        return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
+
     def _draw(self) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
-        drawn: dict[int, dict[str, float]] = {}
+        for draw in self._draws():
+            draw.renew()
         for step in self._random:
-            scalars = cast("dict[str, float]", step.scalars)
-            if id(scalars) not in drawn:
-                drawn[id(scalars)] = scalars
-                scalars.update(Dropout.draw(default_generator))
             self._stale.add(("step", step.number))
 
     def _bind(self) -> None:
@@ -561,6 +620,9 @@ class Program:
             for lowered in self._takers[source]:
                 lowered.rebind(source)
         self._stale.clear()
+
+
+_gradient_of = attrgetter("grad.storage.number", "grad.offset")
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -588,88 +650,6 @@ def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor)
     return value
 
 
-def _kind(value: Any) -> Any:
-    """What a program depends on in an argument: a tensor's layout and dtype, anything else by value."""
-    if isinstance(value, Tensor):
-        return (*value._slot.key, value._slot.requires_grad, value.backend.name)
-    if isinstance(value, (tuple, list)):
-        return (type(value), *(_kind(item) for item in value))
-    if isinstance(value, dict):
-        return (dict, *((key, _kind(item)) for key, item in value.items()))
-    if isinstance(value, np.ndarray):
-        raise ArgumentError(
-            "te.compile",
-            "arguments that are tensors, numbers, strings or modules",
-            "got a NumPy array, whose values would be frozen into the program",
-            "Pass te.tensor(array).",
-        )
-    if isinstance(value, Module):
-        return _module_kind(value)
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return (type(value), value)
-
-
-class _ModuleKind:
-    """What a program depends on in a module: its parts, their modes, and their tensors. Hashed once."""
-
-    __slots__ = ("_hash", "values")
-
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-        self._hash = hash(values)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ModuleKind) and self.values == other.values
-
-
-class _ModuleState:
-    """A module as it was at the last call, so that the next one need only look for changes."""
-
-    def __init__(self, module: Module) -> None:
-        self.version = member_changes()
-        parts = list(module.modules())
-        self.modes = tuple([(id(part), part.training, part.checkpointed) for part in parts])
-        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
-        self.tensors = [tensor for tensor in members if tensor is not None]
-        self.slots: tuple[Slot, ...] = ()
-        self.flags: tuple[bool, ...] = ()
-        self.kind = _ModuleKind()
-
-    def update(self) -> None:
-        slots = tuple(map(_slot_of, self.tensors))
-        flags = tuple(map(_wants_gradient, slots))
-        if slots != self.slots or flags != self.flags or not self.kind.values:
-            self.slots, self.flags = slots, flags
-            self.kind = _ModuleKind(self.modes, tuple(map(id, slots)), flags)
-
-
-_gradient_of = attrgetter("grad.storage.number")
-_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
-_states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
-
-
-def _module_kind(module: Module) -> _ModuleKind:
-    """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
-    state = _states.get(module)
-    if state is None or state.version != member_changes():
-        state = _states[module] = _ModuleState(module)
-    state.update()
-    return state.kind
-
-
-def _outside_kind(value: Any) -> Any:
-    """What a program depends on in a variable of the function's surroundings."""
-    if isinstance(value, Module):
-        return _module_kind(value)
-    return (id(value._slot), value._slot.requires_grad)
-
-
 class Compiled:
     """A function that records its first call for each kind of arguments, and replays it after that."""
 
@@ -677,8 +657,8 @@ class Compiled:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
-        code = getattr(function, "__code__", None)
-        self._globals: tuple[str, ...] = () if code is None else code.co_names
+        self._surroundings = Surroundings(function)
+        self._changed = False  # whether the last call changed what decides about programs
         self.programs: dict[Any, Program] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -691,17 +671,6 @@ class Compiled:
             raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
         return next(reversed(self.programs.values()))
 
-    def _surroundings(self) -> list[Module | Tensor]:
-        """The modules and tensors that the function closes over, or names as globals."""
-        known = getattr(self.function, "__globals__", {})
-        values = [known.get(name) for name in self._globals]
-        for cell in getattr(self.function, "__closure__", None) or ():
-            try:
-                values.append(cell.cell_contents)
-            except ValueError:  # a variable that is not assigned yet
-                continue
-        return [value for value in values if isinstance(value, (Module, Tensor))]
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = config.compile_mode()
         if mode == "0" or tape.is_recording():
@@ -711,6 +680,7 @@ class Compiled:
         program = self.programs.get(key)
         if program is None:
             return self._record(key, arguments, args, kwargs)
+        self._changed = False
         return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
@@ -724,15 +694,20 @@ class Compiled:
         key = self._key(arguments, args, kwargs)
         if key not in self.programs:
             program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+            assert program is not None  # of a rehearsal there always is one
             program.prepare()
             self._add(key, program)
         return self.programs[key]
 
-    def _key(self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _key(
+        self,
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        trail: dict[str, Any] | None = None,
+    ) -> Any:
         return (
-            _kind(args),
-            _kind(kwargs),
-            tuple([_outside_kind(value) for value in self._surroundings()]),
+            self._surroundings.key(arguments, args, kwargs, trail),
             tape.is_grad_enabled(),
             default_backend().name,
             _sharing(arguments),
@@ -740,18 +715,28 @@ class Compiled:
 
     def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
-        self._add(key, program)
+        if program is not None:
+            self._add(key, program)
         return result
 
     def recorded(
         self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Program, Any]:
-        """The program of a call, and what the call returned, without history."""
+    ) -> tuple[Program | None, Any]:
+        """The program of a call, and what the call returned, without history.
+
+        There is none if the call changed what decides which program is replayed: it set up something for the next one,
+        perhaps, and was an eager call like any other.
+        """
+        before: dict[str, Any] = {}
+        key = self._key(arguments, args, kwargs, before)
         try:
             with tape.recording(recording):
                 result = self.function(*args, **kwargs)
-            program = Program(recording, arguments, result)
+            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+            program = Program(recording, arguments, result) if same else None
             result = map_tensors(result, lambda tensor: tensor.detach())
+            if program is None:
+                return None, result
             self._require_dropped(recording, program, result)
             if recording.runs:
                 program.prepare()
@@ -761,6 +746,29 @@ class Compiled:
         if not recording.runs:
             recording.undo()
         return program, result
+
+    def _is_same(
+        self,
+        key: Any,
+        before: dict[str, Any],
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ran: bool,
+    ) -> bool:
+        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
+        after: dict[str, Any] = {}
+        same = bool(self._key(arguments, args, kwargs, after) == key)
+        again, self._changed = self._changed or not ran, not same
+        if not same and again:
+            changed = [name for name, kind in after.items() if before.get(name) != kind]
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "whatever runs inside must be repeatable by a replay",
+                f"it changed {changed[0] if changed else 'an argument, or a mode'}, as the call before did",
+                "Change it outside of the compiled function, or return what is new.",
+            )
+        return same
 
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
         """Raise CaptureError if something that the call made is held, but is no result."""
@@ -780,7 +788,8 @@ class Compiled:
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
                 f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
-                "arguments changes from call to call. Pass numbers that change as tensors.",
+                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
+                "tensors.",
                 stacklevel=4,
             )
 
@@ -788,9 +797,10 @@ class Compiled:
         """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
         outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
         before = [_bytes(storage) for storage in outside]
+        program.take_leaves(arguments)
         gradients = [leaf.slot.grad for leaf in program._leaves]
         saved = [None if grad is None else _bytes(grad.storage) for grad in gradients]
-        random = default_generator.get_state()
+        states = [(generator, generator.get_state()) for generator in program.generators]
         replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
         for storage, values in zip(outside, before, strict=True):
             program.backend.write(storage, values)
@@ -798,7 +808,8 @@ class Compiled:
             leaf.slot.grad = grad
             if grad is not None and values is not None:
                 program.backend.write(grad.storage, values)
-        default_generator.set_state(random)
+        for generator, state in states:
+            generator.set_state(state)
         result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
         eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
         for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
@@ -817,14 +828,17 @@ def _bytes(storage: Storage) -> Any:
     return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))
 
 
-def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int], ...]:
-    """For each argument the position of the first with the same storage, and how far behind that it begins."""
+def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
+    """For each argument the positions of the first that is the same, and of the first in the same storage; and how far
+    behind that it begins.
+    """
+    same: dict[int, int] = {}
     first: dict[int, tuple[int, int]] = {}
     result = []
     for position, argument in enumerate(arguments):
         slot = argument._slot
         where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
-        result.append((where, slot.offset - offset))
+        result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
     return tuple(result)
 
 
@@ -832,12 +846,23 @@ def compile(function: Callable[..., Any]) -> Compiled:
     """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
 
     A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, other arguments, train or eval mode, and the modules and tensors that it closes over are the same.
-    What else it reads from its surroundings stays as it was at the first call. Results are new tensors, without
-    history. Deleting the decorator changes no result beyond rounding.
+    shapes, dtypes, and all other arguments are the same, and what its code mentions: globals, variables that it closes
+    over, defaults, attributes of modules and objects, in numbers, text, containers, tensors and modules (their modes,
+    hooks and parameters); so too in the functions, methods and ``forward``s of yours that it comes to. Results are new
+    tensors, without history. Deleting the decorator changes no result beyond rounding.
+
+    Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
+    whose name is computed, what is read from outside of Python (files, the time, the environment). With
+    ``TINYEDGE_COMPILE=check`` each replay is compared with the eager call.
 
     Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
-            ``if tensor:``), an optimizer's step, random numbers from the host; and for tensors that are kept without
-            being returned.
+            ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
+            before the call; for tensors that are kept without being returned; and if two calls in a row change what
+            decides the kind, such as a counter, a list or a mode: a single one that does sets something up, perhaps,
+            and is not replayed.
     """
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
+    if isinstance(function, (classmethod, staticmethod)):
+        return cast("Compiled", type(function)(Compiled(function.__func__)))
     return Compiled(function)

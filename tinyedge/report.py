@@ -237,21 +237,29 @@ def _written_as(kernel: Kernel, place: Place) -> str:
     return names[-1]
 
 
-def explain(program: Program) -> str:
-    """A table of the launches in order, and a line on memory."""
-    cells = [("launch", "op", "direction", "kernel", "items / group", "bytes", "MFLOP", "scratch", "arena offset")]
-    for row in launch_rows(program):
+def explain(program: Program, repeats: int) -> str:
+    """A table of the launches in order, a line on memory, and one on times."""
+    measured = profile(program, repeats) if program.is_bound else None
+    heads = ("launch", "op", "direction", "kernel", "items / group", "us", "bytes", "MFLOP", "scratch", "arena offset")
+    cells = [heads]
+    for row in launch_rows(program) if measured is None else measured.rows:
         geometry = "x".join(map(str, row.global_size))
         if row.local_size:
             geometry += " / " + "x".join(map(str, row.local_size))
         cells.append(
             (
-                str(row.number), row.label, row.direction, row.kernel, geometry, memory_text(row.bytes_moved),
-                _count(row.flops), memory_text(row.scratch_bytes) if row.scratch_bytes else "",
+                str(row.number), row.label, row.direction, row.kernel, geometry,
+                "" if row.elapsed_ns is None else f"{row.elapsed_ns / 1e3:.2f}",
+                memory_text(row.bytes_moved), _count(row.flops),
+                memory_text(row.scratch_bytes) if row.scratch_bytes else "",
                 "" if row.arena_offset is None else str(row.arena_offset),
             )
         )  # fmt: skip
-    return table(cells, left=(1, 2, 3, 4)) + "\n" + memory_line(program)
+    times = "not measured: there was no replay yet, with whose arguments to do it"
+    if measured is not None:
+        total = f"{measured.elapsed_ns / 1e3:.2f} us"
+        times = f"medians of {repeats} replays by the clock of {measured.device}; all together {total}"
+    return "\n".join((table(cells, left=(1, 2, 3, 4)), memory_line(program), f"times: {times}"))
 
 
 def memory_line(program: Program) -> str:
@@ -269,10 +277,10 @@ def profile(program: Program, repeats: int) -> Profile:
     if repeats < 1:
         raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
     with program._lock:
-        if not program._launches:
+        if not program.is_bound:
             raise CaptureError(
-                "program.profile", "a replay, with whose arguments it measures", "there was none yet",
-                "Call the function once more: its first call records.",
+                "program.profile", "a replay, with whose arguments it measures",
+                "there was none yet, or they were let go", "Call the function once more: its first call records.",
             )  # fmt: skip
         rows = launch_rows(program)
         with _unchanged(program):

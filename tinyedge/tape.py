@@ -307,8 +307,14 @@ class Recorder:
     def upload(self, storage: Storage) -> None:
         """``storage`` was filled from the host."""
 
-    def backward(self) -> None:
-        """A walk back begins."""
+    def backward(self, steps: Tape) -> None:
+        """A walk back through ``steps`` begins."""
+
+    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
+        """``check`` was made of what is known of ``storage``."""
+
+    def draw(self, generator: Any) -> None:
+        """A ``Generator`` is about to be drawn from."""
 
     def leaf_gradient(self, leaf: Slot) -> None:
         """``leaf.grad`` has got memory, or is about to be added to."""
@@ -377,6 +383,18 @@ def uploaded(storage: Storage) -> None:
     """Tell a recorder that ``storage`` was filled from the host."""
     if _mode.recorder is not None:
         _mode.recorder.upload(storage)
+
+
+def checked(storage: Storage, check: Callable[[Storage], None]) -> None:
+    """Tell a recorder that ``check`` was made of what is known of ``storage``."""
+    if _mode.recorder is not None:
+        _mode.recorder.checked(storage, check)
+
+
+def will_draw(generator: Any) -> None:
+    """Tell a recorder that a ``Generator`` is about to be drawn from."""
+    if _mode.recorder is not None:
+        _mode.recorder.draw(generator)
 
 
 def forbid_in_recording(call: str, reason: str) -> None:
@@ -646,8 +664,9 @@ class _Walk:
 
 def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
     """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones."""
+    steps = Tape() if root.step is None else Tape.leading_to(root)
     if _mode.recorder is not None:
-        _mode.recorder.backward()
+        _mode.recorder.backward(steps)
     if gradient is None:
         gradient = new_slot(root.storage.backend, root.dtype, root.shape)
         write_into(Value(1.0, root.dtype), gradient)
@@ -657,7 +676,7 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
         return
     walk = _Walk()
     walk.pending[(root.step.number, root.index)] = _Gradient(gradient, owned=False)
-    for step in reversed(Tape.leading_to(root)):
+    for step in reversed(steps):
         gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
         if all(item is None for item in gradients):
             continue

@@ -17,7 +17,7 @@ from tinyedge.backends import Backend, get_backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.op import Op, functions
-from tinyedge.tape import Slot, Value, new_slot, write_into
+from tinyedge.tape import Slot, Storage, Value, new_slot, write_into
 
 Number = bool | int | float
 INT32 = np.iinfo(np.int32)
@@ -809,13 +809,17 @@ def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = N
 
     The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
     """
-    storage = indices._slot.storage
-    if storage.bounds is None or storage.version:
-        return
-    for bound in storage.bounds:
-        if not 0 <= bound < size and bound != ignored:
-            also = "" if ignored is None else f", or {ignored}, which is ignored"
-            raise IndexRangeError(call, f"indices must be in [0, {size}){also}", f"one is {bound}")
+
+    def check(storage: Storage) -> None:
+        if storage.bounds is None or storage.version:
+            return
+        for bound in storage.bounds:
+            if not 0 <= bound < size and bound != ignored:
+                also = "" if ignored is None else f", or {ignored}, which is ignored"
+                raise IndexRangeError(call, f"indices must be in [0, {size}){also}", f"one is {bound}")
+
+    check(indices._slot.storage)
+    tape.checked(indices._slot.storage, check)
 
 
 def _backend(device: str | Backend | None) -> Backend:

@@ -549,11 +549,13 @@ class OpenCLBackend(Backend):
     def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
         rendered = []
         for shared in launches:
-            parts = [self._part(kernel, placement.temporary) for kernel in shared.kernels]
+            kernels = [part for kernel in shared.kernels for part in (kernel, *kernel.beside)]
+            parts = [self._part(kernel, placement.temporary) for kernel in kernels]
             rendered.append(parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement))
         for shared in launches:
             for kernel in shared.kernels:
-                self._drafts.pop(kernel, None)  # its text would stay as long as the program
+                for part in (kernel, *kernel.beside):
+                    self._drafts.pop(part, None)  # its text would stay as long as the program
         self._build(rendered)
         return [_Lowered(self, self._kernel(each), each) for each in rendered]
 
@@ -635,7 +637,7 @@ class OpenCLBackend(Backend):
         title = " | ".join(part.title for part in parts)
         kernel = "chain" if order else "beside"
         spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
-        return _Rendered(title, spec, source, arguments, types, specs if order else ())
+        return _Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
 
     @cached_property
     def orders_groups(self) -> bool:

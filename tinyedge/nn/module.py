@@ -61,14 +61,14 @@ def _count_change() -> None:
     _changes += 1
 
 
-class _Members(dict[str, Any]):
-    """Parameters, buffers or modules by name."""
+class _Members(dict[Any, Any]):
+    """Parameters, buffers or modules by name, or hooks by number."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: Any, value: Any) -> None:
         _count_change()
         super().__setitem__(name, value)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: Any) -> None:
         _count_change()
         super().__delitem__(name)
 
@@ -115,8 +115,8 @@ class Module:
             _buffers=_Members(),
             _modules=_Members(),
             _transient=set(),
-            _pre_hooks={},
-            _hooks={},
+            _pre_hooks=_Members(),
+            _hooks=_Members(),
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -188,6 +188,7 @@ class Module:
                 del registry[name]
                 self._transient.discard(name)
                 return
+        _count_change()
         object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:

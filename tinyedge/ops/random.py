@@ -27,7 +27,7 @@ from tinyedge.kernels.spec import Device, KernelSpec, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step, forbid_in_recording, once
+from tinyedge.tape import Step, forbid_in_recording, once, will_draw
 from tinyedge.tensor import Tensor, call, no_grad, tensor
 
 Array = np.ndarray[Any, Any]
@@ -155,6 +155,25 @@ def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> lis
     ]
 
 
+class Draw(dict[str, float]):
+    """The scalars of one call of dropout, forward and backward: a replay draws those anew that say which numbers."""
+
+    def __init__(self, generator: Generator, **fixed: float) -> None:
+        super().__init__(fixed)
+        self.generator = generator
+        will_draw(generator)
+        self.renew()
+
+    def renew(self) -> None:
+        seed, offset = self.generator.draw()
+        self.update(
+            seed_low=seed & 0xFFFFFFFF,
+            seed_high=seed >> 32,
+            offset_low=offset & 0xFFFFFFFF,
+            offset_high=offset >> 32,
+        )
+
+
 class Dropout(Op):
     signature = "(...)->(...)"
     domain = {"x": (-4.0, 4.0)}
@@ -177,17 +196,6 @@ class Dropout(Op):
         (x,) = inputs
         assert x is not None
         return (x,)
-
-    @staticmethod
-    def draw(generator: Generator) -> dict[str, float]:
-        """The scalars that are new in every call: a replay draws them again, in place, for forward and backward."""
-        seed, offset = generator.draw()
-        return {
-            "seed_low": seed & 0xFFFFFFFF,
-            "seed_high": seed >> 32,
-            "offset_low": offset & 0xFFFFFFFF,
-            "offset_high": offset >> 32,
-        }
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -236,8 +244,8 @@ def dropout(
         result = input * 0
     else:
         # An exact integer comparison: no rounding can make two backends disagree about an element.
-        scalars = once(lambda: Dropout.draw(generator or default_generator))
-        scalars |= {"threshold": int(p * 2**32), "scale": 1.0 / (1.0 - p)}
+        fixed = {"threshold": int(p * 2**32), "scale": 1.0 / (1.0 - p)}
+        scalars = once(lambda: Draw(generator or default_generator, **fixed))
         result = call(Dropout, input, scalars=scalars)
     return input._assign("dropout_", result) if inplace else result
 

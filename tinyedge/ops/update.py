@@ -1,8 +1,8 @@
 """Updates: ops that turn a parameter, its gradient and an optimizer's state into their new values.
 
-They have no gradient. ``update`` runs one in place: one kernel for the parameter, its state and the cleared gradient,
-in which each work-item loads all that it reads before it stores, at the same index. Every number that may change
-between two calls is a scalar of the launch, so that no schedule costs a kernel build.
+They have no gradient. ``update`` runs one, in place as a rule: one kernel for the parameter, its state and the cleared
+gradient, in which each work-item loads all that it reads before it stores, at the same index. Every number that may
+change between two calls is a scalar of the launch, so that no schedule costs a kernel build.
 
 In all of them ``scale`` is what a summed gradient is multiplied by: 1/N for the mean of N, negative to maximize.
 """
@@ -62,19 +62,24 @@ class Update(Op):
         return Sample((shape,) * len(cls.inputs), attrs)
 
 
-def update(
+def update_step(
     op: type[Update],
     inputs: Mapping[str, Slot],
     targets: Mapping[str, Slot],
     scalars: Mapping[str, float],
     attrs: Mapping[str, Any],
-) -> None:
-    """Run ``op`` on ``inputs``, and put the new value of each name in ``targets`` there: its own slot, or another."""
+) -> Step:
+    """``op`` on ``inputs``, the new value of each name in ``targets`` to be put there: its own slot, or another."""
     slots: dict[str, Any] = {name: inputs.get(name) for name in op.inputs}
     slots.update({"new_" + name: slot for name, slot in targets.items()})
     writes = tuple("new_" + name for name in op.inputs if name in targets)
-    launch_step(Step(op, FORWARD, attrs, scalars, slots, op.inputs, writes))
-    for slot in targets.values():
+    return Step(op, FORWARD, attrs, scalars, slots, op.inputs, writes)
+
+
+def update(step: Step) -> None:
+    """Run an update's step."""
+    launch_step(step)
+    for slot in step.written():
         slot.storage.version += 1
 
 

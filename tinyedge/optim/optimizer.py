@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ContextDecorator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tinyedge import config
 from tinyedge.errors import AnomalyError, ArgumentError, StateDictError
-from tinyedge.ops.update import Update, update
-from tinyedge.tape import Slot, forbid_in_recording, new_slot
+from tinyedge.ops.update import Update, update, update_step
+from tinyedge.program import Program, Recording
+from tinyedge.tape import Slot, Step, forbid_in_recording, new_slot
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -30,10 +32,20 @@ class _Job(NamedTuple):
     """One parameter's update, ready to run."""
 
     param: Tensor
-    label: str
+    gradient: Slot
+    slots: dict[str, Slot]  # the others: of the parameter, and of its state
     rule: Rule
     state: State
-    slots: dict[str, Slot]
+    step: int
+
+    def kind(self) -> tuple[Any, ...]:
+        """What a program of the update depends on: the memory that stays, and how the gradient lies."""
+        return self.rule.op, self.rule.attrs, self.slots, self.gradient.key
+
+    def into(self, targets: dict[str, Slot]) -> Step:
+        """The step that puts new values into ``targets``."""
+        inputs = {**self.slots, "grad": self.gradient}
+        return update_step(self.rule.op, inputs, targets, self.rule.scalars, self.rule.attrs)
 
 
 class _Checks(threading.local):
@@ -84,6 +96,8 @@ class Optimizer:
         self.pending = 0  # samples counted since the last update
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}
+        self._kind: list[Any] = []
+        self._program: Program | None = None
         if isinstance(params, (Tensor, dict)):
             raise ArgumentError(
                 self._call, "params must be an iterable of tensors or of dicts", f"got one {type(params).__name__}",
@@ -100,8 +114,22 @@ class Optimizer:
         raise NotImplementedError
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
-        """How to make update number ``step`` of a parameter in ``group``; ``first`` if its state is new."""
+        """How to make update number ``step`` of a parameter in ``group``; ``first`` if its state is new.
+
+        It is asked once for all parameters of the group for which the three are the same.
+        """
         raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kind": [], "_program": None}  # a copy has memory of its own
+
+    @property
+    def program(self) -> Program | None:
+        """The update as it is replayed; None before it came twice with the same parameters and state.
+
+        So it is known what it costs: ``optimizer.program.explain()``.
+        """
+        return self._program
 
     @property
     def _call(self) -> str:
@@ -186,6 +214,8 @@ class Optimizer:
                 param.grad = None
             elif param.grad is not None:
                 param.grad.zero_()
+        if self._program is not None:
+            self._program.let_go()
 
     def _params(self) -> Iterator[tuple[dict[str, Any], Tensor, str]]:
         """Each group, parameter, and what to call that in an error."""
@@ -199,46 +229,83 @@ class Optimizer:
     def _update(self, count: int) -> None:
         """Update every parameter that has a gradient, by the mean of ``count`` samples."""
         with no_grad():
-            jobs = [
-                self._job(group, param, label, count)
-                for group, param, label in self._params()
-                if param.grad is not None
-            ]
+            jobs = self._jobs(count)
             if _checks.anomaly:
+                labels = {id(param): label for _, param, label in self._params()}
                 for job in jobs:
-                    self._check(job)
+                    self._check(job, labels[id(job.param)])
+            self._run([job for job in jobs if job.gradient.numel])
             for job in jobs:
-                targets = job.slots if self.accumulate > 1 else {k: v for k, v in job.slots.items() if k != "grad"}
-                update(job.rule.op, job.slots, targets, job.rule.scalars, job.rule.attrs)
                 if job.state:
                     self.state[job.param] = job.state
+                if "step" in job.state:
+                    job.state["step"] = job.step
         self.pending = 0
 
-    def _job(self, group: dict[str, Any], param: Tensor, label: str, count: int) -> _Job:
-        assert param.grad is not None
-        there = self.state.get(param, {})
-        names = self.state_names(group)
-        first = any(name not in there for name in names)
-        step = int(there.get("step", 0)) + 1
-        state = {**there}
-        for name in names:
-            if name == "step":
-                state[name] = step
-            elif name not in state:
-                state[name] = full(param.shape, 0.0, dtype=param.dtype, device=param.backend)
-        rule = self.rule(group, step, first)
-        rule.scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
-        slots = {"param": param._slot, "grad": param.grad._slot}
-        slots |= {name: state[name]._slot for name in names if name != "step"}
-        return _Job(param, label, rule, state, slots)
+    def _jobs(self, count: int) -> list[_Job]:
+        jobs = []
+        for group in self.param_groups:
+            names = self.state_names(group)
+            rules: dict[tuple[int, bool], Rule] = {}  # most parameters of a group share one
+            for param in group["params"]:
+                slot = param._slot
+                if slot.grad is None:
+                    continue
+                state = self.state.get(param, {})
+                missing = [name for name in names if name not in state]
+                if missing:
+                    state = {**state}
+                for name in missing:
+                    state[name] = 0 if name == "step" else full(slot.shape, 0.0, dtype=slot.dtype, device=param.backend)
+                step = int(state.get("step", 0)) + 1
+                key = step, bool(missing)
+                if key not in rules:
+                    rules[key] = self.rule(group, *key)
+                    rules[key].scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
+                slots = {"param": slot}
+                for name in names:
+                    if name != "step":
+                        slots[name] = state[name]._slot
+                jobs.append(_Job(param, slot.grad, slots, rules[key], state, step))
+        return jobs
 
-    def _check(self, job: _Job) -> None:
+    def _run(self, jobs: Sequence[_Job]) -> None:
+        """Update by each job; by one program for all if only gradients moved since the last time.
+
+        Making a program takes longer than a few updates of one parameter after the other.
+        """
+        kind = [self.accumulate > 1, *[job.kind() for job in jobs]]
+        again = kind == self._kind
+        if not again:
+            self._kind, self._program = kind, None
+        # Gradients are the program's arguments, and those share no memory with what does not move.
+        storages = [slot.storage for job in jobs for slot in (job.gradient, *job.slots.values())]
+        apart = len(set(storages)) == len(storages) and len({storage.backend for storage in storages}) == 1
+        if not (again and apart and config.compile_mode() == "1"):
+            for job in jobs:
+                update(self._step(job))
+            return
+        gradients = [Tensor._wrap(job.gradient) for job in jobs]
+        if self._program is None:
+            recording = Recording(f"{self._call}.step", runs=False)
+            for job in jobs:
+                recording.step(self._step(job))
+            self._program = Program(recording, gradients, None)
+        self._program.set_scalars([job.rule.scalars for job in jobs])
+        self._program(gradients)
+        if self.accumulate == 1:  # the gradients are dropped next, as a rule, and their memory is wanted
+            self._program.let_go()
+
+    def _step(self, job: _Job) -> Step:
+        return job.into({**job.slots, "grad": job.gradient} if self.accumulate > 1 else job.slots)
+
+    def _check(self, job: _Job, label: str) -> None:
         param, grad = job.param, job.param.grad
         assert grad is not None
-        self._require_finite("the gradient", grad, job.label)
+        self._require_finite("the gradient", grad, label)
         trial = new_slot(param.backend, param.dtype, param.shape)
-        update(job.rule.op, job.slots, {"param": trial}, job.rule.scalars, job.rule.attrs)
-        self._require_finite("the updated value", Tensor._wrap(trial), job.label)
+        update(job.into({"param": trial}))
+        self._require_finite("the updated value", Tensor._wrap(trial), label)
 
     def _require_finite(self, what: str, values: Tensor, label: str) -> None:
         array = values.detach().numpy()
@@ -287,6 +354,7 @@ class Optimizer:
             if key in state_dict["state"]:
                 loaded[param] = self._loaded(param, label, state_dict["state"][key])
         self.state = loaded
+        self._kind, self._program = [], None  # they hold what was there before
         self.param_groups = [
             {**group, **saved, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)

@@ -1,0 +1,803 @@
+"""What a user may change between two calls of a compiled function: it is noticed, and the outcome is the eager one."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tinyedge import nn
+from tinyedge.backends import Backend
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Situation = Callable[[Compile], list[Any]]
+SITUATIONS: list[Situation] = []
+
+
+def situation(function: Situation) -> Situation:
+    """A list of results, given what stands for ``te.compile``."""
+    SITUATIONS.append(function)
+    return function
+
+
+def seen(value: Any) -> Any:
+    if isinstance(value, te.Tensor):
+        return value.detach().numpy().tolist()
+    if isinstance(value, (tuple, list)):
+        return [seen(item) for item in value]
+    if isinstance(value, dict):
+        return {key: seen(item) for key, item in value.items()}
+    return value
+
+
+def x() -> te.Tensor:
+    return te.tensor([[1.0, -2.0, 3.0]])
+
+
+class Scaled(nn.Module):
+    bias = 1.0
+
+    def __init__(self, scale: Any = 2.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.options = {"power": 2}
+        self.linear = nn.Linear(3, 3)
+        nn.init.constant_(self.linear.weight, 0.5)
+        nn.init.constant_(self.linear.bias, 0.25)
+
+    def helper(self, y: te.Tensor) -> te.Tensor:
+        return y + OFFSET
+
+    def forward(self, y: te.Tensor) -> te.Tensor:
+        if self.training:
+            y = y + 100
+        result: te.Tensor = self.helper(self.linear(y) * self.scale) ** self.options["power"]
+        return result
+
+
+OFFSET: Any = 0.0
+TABLE: Any = [1.0, 2.0]
+WEIGHT: Any = None
+MODEL: Any = None
+NESTED: Any = None
+CONFIG = types.SimpleNamespace(scale=1.0, inner=types.SimpleNamespace(shift=0.0))
+
+
+@pytest.fixture(autouse=True)
+def _at_first() -> None:
+    at_first()
+
+
+def at_first() -> None:
+    put(OFFSET=0.0, TABLE=[1.0, 2.0], WEIGHT=None, MODEL=None, NESTED=None)()
+    CONFIG.scale, CONFIG.inner.shift = 1.0, 0.0
+
+
+def after(call: Callable[[], Any], *changes: Callable[[], Any]) -> list[Any]:
+    """What ``call`` gives at first, and after each change; always twice, so that the second is a replay."""
+    results = [call(), call()]
+    for change in changes:
+        change()
+        results += [call(), call()]
+    return [seen(result) for result in results]
+
+
+def put(**values: Any) -> Callable[[], None]:
+    """Set globals of this file."""
+    return lambda: globals().update(values)
+
+
+@situation
+def a_global_number(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y + OFFSET)
+    return after(lambda: f(x()), put(OFFSET=1.0), put(OFFSET=2), put(OFFSET=-0.0))
+
+
+@situation
+def a_global_list_in_place(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * TABLE[0] + TABLE[1])
+    return after(lambda: f(x()), lambda: TABLE.__setitem__(0, 5.0), put(TABLE=(3.0, 4.0)))
+
+
+@situation
+def a_global_list_of_tensors_and_modules(compile: Compile) -> list[Any]:
+    put(NESTED={"w": [te.tensor([2.0])], "m": Scaled()})()
+    f = compile(lambda y: NESTED["m"](y) * NESTED["w"][0])
+    return after(
+        lambda: f(x()),
+        lambda: NESTED["w"].__setitem__(0, te.tensor([3.0])),
+        lambda: NESTED["m"].eval(),
+    )
+
+
+@situation
+def a_closure_over_a_number(compile: Compile) -> list[Any]:
+    factor: Any = 1.0
+    f = compile(lambda y: y * factor)
+
+    def change() -> None:
+        nonlocal factor
+        factor = 4.0
+
+    return after(lambda: f(x()), change)
+
+
+@situation
+def a_global_tensor_at_the_same_address(compile: Compile) -> list[Any]:
+    put(WEIGHT=te.tensor([1.0]))()
+    f = compile(lambda y: y * WEIGHT)
+
+    def another(value: float) -> Callable[[], None]:
+        def change() -> None:
+            put(WEIGHT=None)()
+            gc.collect()
+            put(WEIGHT=te.tensor([value]))()
+
+        return change
+
+    return after(lambda: f(x()), *[another(float(k)) for k in range(2, 6)])
+
+
+@situation
+def a_module_at_the_same_address(compile: Compile) -> list[Any]:
+    put(MODEL=nn.Sequential(nn.ReLU()))()
+    f = compile(lambda y: MODEL(y))
+
+    def another(make: Callable[[], nn.Module]) -> Callable[[], None]:
+        def change() -> None:
+            put(MODEL=None)()
+            gc.collect()
+            put(MODEL=nn.Sequential(make()))()
+
+        return change
+
+    return after(lambda: f(x()), *[another(make) for make in (nn.Tanh, nn.ReLU, nn.SiLU, nn.Tanh)])
+
+
+@situation
+def an_attribute_of_a_module(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(lambda y: model(y))
+    return after(
+        lambda: f(x()),
+        lambda: setattr(model, "scale", 3.0),
+        lambda: setattr(model, "scale", te.tensor([4.0])),
+        lambda: setattr(model, "scale", te.tensor([5.0])),
+        lambda: setattr(model, "options", {"power": 3}),
+        model.eval,
+    )
+
+
+@situation
+def an_attribute_of_a_layer(compile: Compile) -> list[Any]:
+    model = nn.Sequential(nn.LeakyReLU(0.1), nn.Flatten(0))
+    f = compile(lambda y: model(y))
+    return after(
+        lambda: f(x()),
+        lambda: setattr(model[0], "negative_slope", 0.5),
+        lambda: setattr(model[1], "start_dim", 1),
+    )
+
+
+@situation
+def an_attribute_that_the_function_reads(compile: Compile) -> list[Any]:
+    model = Scaled()
+    model.extra = 1.0
+    f = compile(lambda y: y * model.extra)
+    return after(lambda: f(x()), lambda: setattr(model, "extra", 2.0))
+
+
+@situation
+def a_method_that_is_replaced(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(lambda y: model(y))
+    return after(lambda: f(x()), lambda: setattr(model, "forward", lambda y: y * 7))
+
+
+@situation
+def hooks(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(lambda y: model(y))
+    handles: list[Any] = []
+    return after(
+        lambda: f(x()),
+        lambda: handles.append(model.linear.register_forward_hook(lambda m, a, y: y * 2)),
+        lambda: handles.append(model.register_forward_pre_hook(lambda m, a: (a[0] + 1,))),
+        lambda: handles[0].remove(),
+    )
+
+
+@situation
+def a_global_that_forward_reads(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(lambda y: model(y))
+    return after(lambda: f(x()), put(OFFSET=5.0))
+
+
+def helper(y: te.Tensor) -> te.Tensor:
+    return y * 2 + OFFSET
+
+
+def recursive(y: te.Tensor, depth: int) -> te.Tensor:
+    return y + OFFSET if depth == 0 else recursive(y * 2, depth - 1)
+
+
+@situation
+def a_global_that_a_function_reads_which_is_called(compile: Compile) -> list[Any]:
+    f = compile(lambda y: helper(y))
+    return after(lambda: f(x()), put(OFFSET=5.0))
+
+
+@situation
+def recursion(compile: Compile) -> list[Any]:
+    f = compile(lambda y, n: recursive(y, n))
+    return after(lambda: f(x(), 3), put(OFFSET=5.0)) + after(lambda: f(x(), 1))
+
+
+@situation
+def a_compiled_function_in_another(compile: Compile) -> list[Any]:
+    put(WEIGHT=te.tensor([1.0]))()
+    inner = compile(lambda y: y * WEIGHT + OFFSET)
+    outer = compile(lambda y: inner(y) * 2)
+    return after(lambda: outer(x()), put(WEIGHT=te.tensor([3.0])), put(OFFSET=5.0), lambda: inner(x()))
+
+
+@situation
+def a_compiled_function_in_itself(compile: Compile) -> list[Any]:
+    def count(y: te.Tensor, n: int) -> te.Tensor:
+        result: te.Tensor = y if n == 0 else compiled(y + 1, n - 1)
+        return result
+
+    compiled = compile(count)
+    return after(lambda: compiled(x(), 3)) + after(lambda: compiled(x(), 2))
+
+
+@situation
+def an_object_of_the_user(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * CONFIG.scale + CONFIG.inner.shift)
+    return after(lambda: f(x()), lambda: setattr(CONFIG, "scale", 2.0), lambda: setattr(CONFIG.inner, "shift", 3.0))
+
+
+@situation
+def an_object_as_an_argument(compile: Compile) -> list[Any]:
+    f = compile(lambda y, config: y * config.scale + config.inner.shift)
+    return after(
+        lambda: f(x(), CONFIG), lambda: setattr(CONFIG, "scale", 2.0), lambda: setattr(CONFIG.inner, "shift", 3.0)
+    )
+
+
+@situation
+def unhashable_arguments(compile: Compile) -> list[Any]:
+    f = compile(lambda y, which, chosen: y[:, which] * sum(chosen))
+    return (
+        after(lambda: f(x(), slice(0, 2), {1.0, 2.0}))
+        + after(lambda: f(x(), slice(1, 2), {1.0, 2.0}))
+        + after(lambda: f(x(), slice(1, 2), {1.0}))
+    )
+
+
+@situation
+def a_method_of_a_class_of_the_user(compile: Compile) -> list[Any]:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model, self.scale, self.calls = Scaled(), 1.0, 0
+            self.weight = te.tensor([2.0])
+
+        def step(self, y: te.Tensor) -> Any:
+            return self.model(y) * self.scale * self.weight
+
+    Trainer.step = compile(Trainer.step)  # type: ignore[method-assign]
+    trainer = Trainer()
+    return after(
+        lambda: trainer.step(x()),
+        lambda: trainer.model.eval(),
+        lambda: setattr(trainer, "scale", 2.0),
+        lambda: setattr(trainer, "weight", te.tensor([5.0])),
+        lambda: setattr(trainer, "model", Scaled(9.0)),
+        lambda: setattr(trainer.model, "scale", 8.0),
+    )
+
+
+@situation
+def a_bound_method(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(model.forward)
+    return after(lambda: f(x()), model.eval, lambda: setattr(model, "scale", 3.0))
+
+
+@situation
+def a_module_itself(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(model)
+    return after(
+        lambda: f(x()),
+        model.eval,
+        lambda: setattr(model.linear, "weight", nn.Parameter(te.ones(3, 3))),
+        lambda: setattr(model, "scale", 3.0),
+    )
+
+
+@situation
+def a_partial(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(functools.partial(lambda m, y, *, k: m(y) * k + OFFSET, model, k=2.0))
+    return after(lambda: f(x()), model.eval, put(OFFSET=3.0))
+
+
+@situation
+def defaults(compile: Compile) -> list[Any]:
+    model, weight, table = Scaled(), te.tensor([2.0]), [1.0]
+
+    def function(y: te.Tensor, m: Any = model, *, w: Any = weight, t: Any = table) -> Any:
+        return m(y) * w * t[0]
+
+    f = compile(function)
+    return after(lambda: f(x()), model.eval, lambda: table.__setitem__(0, 2.0), lambda: weight.fill_(7.0))
+
+
+@situation
+def kinds_of_methods(compile: Compile) -> list[Any]:
+    class Holder(nn.Module):
+        factor = 2.0
+
+        def whole(cls, y: te.Tensor) -> Any:
+            return y * cls.factor
+
+        def alone(y: te.Tensor) -> Any:
+            return y + 1
+
+        outer_class = classmethod(compile(whole))
+        outer_static = staticmethod(compile(alone))
+        inner_class = compile(classmethod(whole))  # type: ignore[arg-type]
+        inner_static = compile(staticmethod(alone))
+
+    holder = Holder()
+    calls = (
+        holder.outer_class, holder.outer_static, holder.inner_class, holder.inner_static,
+        Holder.outer_class, Holder.outer_static, Holder.inner_class, Holder.inner_static,
+    )  # fmt: skip
+    return [result for call in calls for result in after(lambda call=call: call(x()))]  # type: ignore[misc]
+
+
+@situation
+def signatures(compile: Compile) -> list[Any]:
+    f = compile(lambda *ys, scale=1.0, **named: sum(ys) * scale + sum(named.values()))
+    calls = [
+        lambda: f(x(), x()), lambda: f(x(), scale=2.0), lambda: f(x(), a=x()), lambda: f(x(), b=x(), a=x() * 3),
+        lambda: f(x(), a=x() * 3, b=x()), lambda: f(x(), x() * 2, scale=te.tensor(3.0)),
+    ]  # fmt: skip
+    return [result for call in calls for result in after(call)]
+
+
+@situation
+def results_of_many_kinds(compile: Compile) -> list[Any]:
+    given = x()
+    functions = [
+        lambda y: (y * 2, [y + 1, {"a": (y, None)}], 3, "text"),
+        lambda y: None,
+        lambda y: y,
+        lambda y: (y[0, 1:], y.t()),
+        lambda y: (z := y * 2, z, z[0]),
+        lambda y: types.SimpleNamespace(a=1).a,
+        lambda y: te.zeros(0, 3) + y[:0],
+    ]
+    return [result for function in functions for result in after(functools.partial(compile(function), given))]
+
+
+@situation
+def results_that_are_the_argument(compile: Compile) -> list[Any]:
+    """A view of the argument shares its memory; and one tensor that is returned twice is one."""
+    f = compile(lambda y: (y, y[0], z := y * 2, z[0]))
+    found = []
+    for _ in range(3):
+        given = x()
+        same, row, double, part = f(given)
+        given.add_(1.0)
+        double.mul_(2.0)
+        found.append(seen((same, row, double, part)))
+    return found
+
+
+@situation
+def arguments_that_overlap(compile: Compile) -> list[Any]:
+    def both(a: te.Tensor, b: te.Tensor) -> None:
+        a.add_(1.0)
+        b.mul_(2.0)
+
+    f = compile(both)
+    found = []
+    for start in (0, 1, 2, 0):
+        whole = te.tensor(np.arange(5, dtype=np.float32))
+        for _ in range(2):
+            f(whole[:3], whole[start : start + 3])
+        found.append(seen(whole))
+        single = te.ones(3)
+        for _ in range(2):
+            f(single, single)
+        found.append(seen(single))
+    return found
+
+
+@situation
+def an_argument_of_no_elements(compile: Compile) -> list[Any]:
+    f = compile(lambda y: (y * 2, y.sum()))
+    return after(lambda: f(te.zeros(0, 3))) + after(lambda: f(te.zeros(2, 3)))
+
+
+@situation
+def gradients_on_and_off(compile: Compile) -> list[Any]:
+    w = te.ones(3, requires_grad=True)
+
+    def function(y: te.Tensor) -> te.Tensor:
+        loss = (w * y).square().sum()
+        if loss.requires_grad:
+            loss.backward()
+        return loss
+
+    f = compile(function)
+
+    def call() -> Any:
+        loss = f(x())
+        return loss, w.grad, loss.requires_grad and False
+
+    def under_no_grad() -> Any:
+        with te.no_grad():
+            return call()
+
+    return after(
+        call, lambda: w.requires_grad_(False), lambda: w.requires_grad_(True), lambda: setattr(w, "grad", None)
+    ) + after(under_no_grad)
+
+
+@situation
+def walks_back_twice(compile: Compile) -> list[Any]:
+    w = te.ones(3, requires_grad=True)
+
+    def function(y: te.Tensor) -> te.Tensor:
+        z = w * y
+        loss = z.square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+        (w * 2).sum().backward()
+        return loss
+
+    f = compile(function)
+    return after(lambda: (f(x()), w.grad))
+
+
+@situation
+def gradients_of_an_argument(compile: Compile) -> list[Any]:
+    def function(y: te.Tensor) -> te.Tensor:
+        loss = (y * y).sum()
+        loss.backward()
+        return loss
+
+    f = compile(function)
+    found = []
+    for k in range(4):
+        y = te.tensor([float(k), 1.0], requires_grad=True)
+        if k == 2:
+            y.grad = te.tensor([10.0, 10.0])
+        found.append(seen((f(y), y.grad)))
+        found.append(seen((f(y), y.grad)))
+    return found
+
+
+@situation
+def an_argument_that_is_a_parameter_of_the_closure(compile: Compile) -> list[Any]:
+    w = te.tensor([1.0, 2.0], requires_grad=True)
+    other = te.tensor([3.0, 4.0], requires_grad=True)
+
+    def function(y: te.Tensor) -> te.Tensor:
+        loss = (w * y).sum()
+        loss.backward()
+        return loss
+
+    f = compile(function)
+    found = []
+    for y in (other, w, other, w, w):
+        found.append(seen((f(y), w.grad, other.grad)))
+    return found
+
+
+@situation
+def a_change_in_place_of_what_is_outside(compile: Compile) -> list[Any]:
+    counter = te.zeros(1)
+
+    def function(y: te.Tensor) -> te.Tensor:
+        counter.add_(1.0)
+        return y * counter
+
+    f = compile(function)
+    return after(lambda: (f(x()), counter), lambda: counter.fill_(10.0), lambda: setattr(counter, "data", te.ones(1)))
+
+
+@situation
+def parameters_that_move(compile: Compile) -> list[Any]:
+    model = Scaled()
+    f = compile(lambda y: model(y))
+
+    def another_layer() -> None:
+        model.linear = nn.Linear(3, 2)
+        nn.init.constant_(model.linear.weight, 2.0)
+        nn.init.constant_(model.linear.bias, 1.0)
+
+    return after(
+        lambda: f(x()),
+        lambda: model.load_state_dict({name: value * 2 for name, value in model.state_dict().items()}),
+        lambda: setattr(model.linear, "bias", None),
+        another_layer,
+    )
+
+
+@situation
+def a_generator_for_dropout(compile: Compile) -> list[Any]:
+    generator = te.Generator().manual_seed(5)
+    te.manual_seed(0)
+    f = compile(lambda y: (F.dropout(y, 0.5, generator=generator), F.dropout(y, 0.5)))
+    return [*after(lambda: f(te.ones(16))), generator.get_state(), te.initial_seed()]
+
+
+@situation
+def two_functions_take_turns_at_random_numbers(compile: Compile) -> list[Any]:
+    te.manual_seed(7)
+    f, g = compile(lambda y: F.dropout(y, 0.5)), compile(lambda y: F.dropout(F.dropout(y, 0.3), 0.3))
+    found = []
+    for k in range(6):
+        found.append(seen((f if k % 3 else g)(te.ones(16))))
+        if k == 3:
+            te.rand(3)
+        if k == 4:
+            te.manual_seed(8)
+    return found
+
+
+@situation
+def an_exception_in_the_middle(compile: Compile) -> list[Any]:
+    w = te.ones(3, requires_grad=True)
+    fails = [True]
+
+    def function(y: te.Tensor) -> te.Tensor:
+        loss = (w * y).sum()
+        if fails[0]:
+            raise RuntimeError("in the middle")
+        loss.backward()
+        return loss
+
+    f = compile(function)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        f(x())
+    fails[0] = False
+    found = after(lambda: (f(x()), w.grad))
+    fails[0] = True
+    with pytest.raises(RuntimeError, match="in the middle"):
+        f(x())
+    return [*found, seen(w.grad)]
+
+
+@situation
+def threads(compile: Compile) -> list[Any]:
+    model = Scaled().eval()
+    f = compile(lambda y, k: model(y) * k)
+    found: dict[int, Any] = {}
+
+    def work(k: int) -> None:
+        with te.no_grad():
+            found[k] = [seen(f(x() * k, float(k % 2))) for _ in range(20)][-1]
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [found[k] for k in sorted(found)]
+
+
+@situation
+def modes_inside_that_are_undone(compile: Compile) -> list[Any]:
+    model = Scaled()
+
+    def function(y: te.Tensor) -> te.Tensor:
+        model.eval()
+        result: te.Tensor = model(y)
+        model.train()
+        return result
+
+    f = compile(function)
+    return [*after(lambda: f(x())), model.training]
+
+
+class Counting(Scaled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, y: te.Tensor) -> te.Tensor:
+        self.calls += 1
+        return super().forward(y)
+
+
+def counts(y: te.Tensor) -> te.Tensor:
+    global OFFSET
+    OFFSET += 1.0
+    return y * OFFSET
+
+
+def appends(y: te.Tensor) -> te.Tensor:
+    TABLE.append(len(TABLE))
+    return y * TABLE[-1]
+
+
+@situation
+def a_gradient_that_is_a_part_of_something(compile: Compile) -> list[Any]:
+    w = te.ones(2, requires_grad=True)
+    whole = te.zeros(3, 2)
+
+    def function(y: te.Tensor) -> Any:
+        (w * y).sum().backward()
+        return w.grad
+
+    f = compile(function)
+    y = te.tensor([2.0, 3.0])
+    return after(lambda: (f(y), whole), *[functools.partial(setattr, w, "grad", whole[k]) for k in (1, 2, 0)])
+
+
+@situation
+def a_gradient_that_is_returned(compile: Compile) -> list[Any]:
+    w = te.ones(2, requires_grad=True)
+
+    def function(y: te.Tensor) -> Any:
+        (w * y).sum().backward()
+        return w.grad, w.grad[1:]
+
+    f = compile(function)
+    found = []
+    for k in range(6):
+        found.append(f(te.tensor([float(k), 1.0])))
+        if k % 2:
+            w.grad = None
+    return [seen(each) for each in found]
+
+
+@situation
+def indices_outside_their_range(compile: Compile) -> list[Any]:
+    table = te.ones(4, 2)
+    f = compile(lambda y, labels: (F.cross_entropy(y, labels.flatten()), F.embedding(labels, table)))
+    found: list[Any] = []
+    for label in (0, 3, 4, 2, -1):
+        try:
+            found.append(seen(f(te.zeros(1, 4), te.tensor([[label]]))))
+        except te.IndexRangeError as error:
+            found.append(str(error))
+    return found
+
+
+def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Scaled) -> Callable[..., Any]:
+    def function() -> Callable[..., Any]:
+        model = make()
+        return lambda y: (change(model), model(y))[1]
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: counts, "it changed 'OFFSET', a variable of counts"),
+        (lambda: appends, "it changed 'TABLE', a variable of appends"),
+        (of_a_model(lambda model: model.train(not model.training)), "it changed 'model', a variable of .*lambda"),
+        (of_a_model(lambda model: setattr(model, "scale", model.scale + 1.0)), "it changed 'model'"),
+        (of_a_model(lambda model: model.append(nn.ReLU()), nn.Sequential), "it changed 'model'"),
+        (of_a_model(lambda model: None, Counting), "it changed 'model'"),
+    ],
+    ids=("global", "list", "mode", "attribute", "append", "counter"),
+)
+def test_a_change_inside_at_each_call_is_refused(
+    backend: Backend, make: Callable[[], Callable[..., Any]], text: str
+) -> None:
+    """A replay would not make it again. The first call may have set something up."""
+    function = te.compile(make())
+    function(x())
+    with pytest.raises(te.CaptureError, match=text):
+        function(x())
+    assert not function.programs
+
+
+def test_a_rehearsal_may_not_change_anything(backend: Backend) -> None:
+    with pytest.raises(te.CaptureError, match="it changed 'OFFSET'"):
+        te.compile(counts).prepare(x())
+
+
+@pytest.mark.parametrize("mode", ["1", "check"])
+def test_random_numbers_are_drawn_once_for_each_call(backend: Backend, mode: str, monkeypatch: Any) -> None:
+    """From the generator that the call names; a rehearsal draws none."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", mode)
+    generator = te.Generator().manual_seed(5)
+    f = te.compile(lambda y: F.dropout(y, 0.5, generator=generator))
+    f.prepare(x())
+    for count in range(4):
+        assert generator.get_state() == (5, count)
+        f(x())
+
+
+@situation
+def changes_inside_that_come_once(compile: Compile) -> list[Any]:
+    """Something is set up, or a mode set, by the first call after it was otherwise."""
+    model, cache = Scaled(), {}
+
+    def function(y: te.Tensor) -> te.Tensor:
+        model.eval()
+        if "table" not in cache:
+            cache["table"] = te.tensor([2.0]) * 2
+        result: te.Tensor = model(y) * cache["table"]
+        return result
+
+    f = compile(function)
+    return after(lambda: (f(x()), model.training), model.train, lambda: cache.clear())
+
+
+@situation
+def an_argument_that_gets_a_history(compile: Compile) -> list[Any]:
+    w = te.ones(3, requires_grad=True)
+    f = compile(lambda y: y.add_(w))
+    found = []
+    for _ in range(1):
+        y = x()
+        f(y)
+        y.sum().backward()
+        found.append(seen((y, w.grad)))
+    return found
+
+
+def test_walking_back_through_what_was_before_is_refused(backend: Backend) -> None:
+    """Its values would not come again: the gradient of the first sample would be added at each replay."""
+    w = te.ones(3, requires_grad=True)
+
+    @te.compile
+    def step(hidden: te.Tensor) -> te.Tensor:
+        loss = hidden.square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(te.CaptureError, match=r"backward\(\) at .*test_guards\.py.*steps from before the call"):
+        step(w * x())
+    assert w.grad is None
+
+
+def test_bookkeeping_makes_no_programs(backend: Backend) -> None:
+    """What the function does not mention may change at every call."""
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.model, self.count, self.losses = Scaled(), 0, []
+
+        @te.compile
+        def step(self, y: te.Tensor) -> te.Tensor:
+            return self.model(y).sum()
+
+        def fit(self) -> None:
+            for _ in range(4):
+                self.count += 1
+                self.losses.append(self.step(x()).item())
+                self.model.epoch = self.count
+
+    trainer = Trainer()
+    trainer.fit()
+    assert len(Trainer.step.programs) == 1
+    assert len(set(trainer.losses)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Overwriting existing generated code")  # pyopencl's, of two threads
+@pytest.mark.parametrize("function", SITUATIONS, ids=lambda function: function.__name__)
+def test_a_change_between_two_calls_is_noticed(function: Situation, backend: Backend) -> None:
+    eager = function(lambda f: f)
+    at_first()
+    assert function(te.compile) == eager

@@ -1,0 +1,307 @@
+"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program.
+
+The function's code says which globals, closure variables and attributes it mentions. From there the walk goes on into
+the functions and methods that it mentions, and into modules and objects, as far as they are the user's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import dis
+import functools
+import sys
+import sysconfig
+import weakref
+from collections.abc import Container, Hashable, Iterator
+from operator import attrgetter
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinyedge.errors import ArgumentError
+from tinyedge.nn import Module
+from tinyedge.nn.module import member_changes
+from tinyedge.tape import Slot
+from tinyedge.tensor import Tensor
+
+PLAIN = frozenset({int, bool, str, bytes, complex, type(None), type(...)})
+LIBRARIES = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+ALWAYS = frozenset({"forward", "__call__"})
+"""What is called without being mentioned."""
+
+_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+
+
+@functools.cache
+def _is_users(module: str | None) -> bool:
+    """Whether the code of a Python module is the user's own: the globals of a library stay as they are."""
+    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
+        return module == "__main__"
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is None or not file.startswith(LIBRARIES)
+
+
+@functools.cache
+def _mentioned(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The globals and the attributes that a function's code mentions, those of functions inside it too."""
+    variables: dict[str, None] = {}
+    attributes: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        name = instruction.argval
+        if instruction.opname.endswith(("_GLOBAL", "_NAME")):
+            variables[name] = None
+        elif "ATTR" in instruction.opname or instruction.opname == "LOAD_METHOD":
+            attributes.add(name)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner, more = _mentioned(constant)
+            variables.update(dict.fromkeys(inner))
+            attributes |= more
+        elif isinstance(constant, str) and constant.isidentifier():  # for getattr
+            attributes.add(constant)
+    return tuple(variables), frozenset(attributes)
+
+
+def _by_identity(value: Any) -> Hashable:
+    """Equal for the same object only, also after that is gone and another one has its address."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        pass
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), id(value)
+    return type(value), value
+
+
+class _ModuleKind:
+    """What a program depends on in a module: its parts, their modes and attributes, and their tensors. Hashed once."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+        self._hash = hash(values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ModuleKind) and self.values == other.values
+
+
+class _ModuleState:
+    """A module as it was at the last call, so that the next one need only look for changes.
+
+    ``names`` are the attributes that matter where a class is the user's own.
+    """
+
+    def __init__(self, module: Module, names: set[str]) -> None:
+        self.version = member_changes()
+        self.names = len(names)
+        parts = list(module.modules())
+        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
+        self.tensors = [tensor for tensor in members if tensor is not None]
+        self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if _is_users(cls.__module__)]
+        self.live: list[Any] = []  # attributes and hooks that may change without being set
+        self.parts = tuple([self._part(part, names) for part in parts])
+        self.slots: tuple[Slot, ...] = ()
+        self.flags: tuple[bool, ...] = ()
+        self.numbers: frozenset[int] = frozenset()
+        self.kind = _ModuleKind()
+
+    def _part(self, part: Module, names: set[str]) -> Hashable:
+        users = _is_users(type(part).__module__)
+        static: list[Any] = []
+        for name, value in vars(part).items():
+            if name in ALWAYS or (name in names if users else not name.startswith("_")):
+                if _is_constant(value):
+                    static += (name, type(value), value)
+                else:
+                    static.append(name)
+                    self.live.append(value)
+        self.live += [hook for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
+        hooks = (*part._pre_hooks, *part._hooks)
+        return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
+
+    def update(self) -> None:
+        slots = tuple(map(_slot_of, self.tensors))
+        flags = tuple(map(_wants_gradient, slots))
+        if slots != self.slots or flags != self.flags or not self.kind.values:
+            self.slots, self.flags = slots, flags
+            self.numbers = frozenset([slot.storage.number for slot in slots])
+            self.kind = _ModuleKind(self.parts, tuple(map(weakref.ref, slots)), flags)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether it can only be replaced, and is told from others by its type and its value."""
+    return type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(map(_is_constant, value)))
+
+
+class Surroundings:
+    """What a function depends on beside its arguments, and how: its ``key`` for a call."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.names: set[str] = set()  # the attributes that are mentioned anywhere
+        self.states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
+
+    def key(
+        self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
+    ) -> Hashable:
+        """The key of a call. ``trail``, if given, gets the part of it that each variable is, by what to call that.
+
+        Errors: ArgumentError for an array among the arguments.
+        """
+        while True:
+            known = len(self.names)
+            walk = _Walk(self, trail)
+            around = walk.root(self.function)
+            given = walk.kind(args, True), walk.kind(kwargs, True)
+            if len(self.names) == known:  # else an object before may have attributes that only code after it mentions
+                break
+        # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
+        pinned = [weakref.ref(a._slot) for a in arguments if any(a._slot.storage.number in n for n in walk.numbers)]
+        return around, given, tuple(pinned)
+
+
+class _Walk:
+    """One walk through what a function depends on."""
+
+    def __init__(self, around: Surroundings, trail: dict[str, Hashable] | None) -> None:
+        self.around = around
+        self.trail = trail
+        self.numbers: list[Container[int]] = []  # the storages of tensors that are no arguments
+        self.met: dict[int, tuple[int, Any]] = {}  # what can contain itself
+
+    def root(self, function: Any) -> Hashable:
+        if isinstance(function, FunctionType):  # one of the library's own, too
+            self.met[id(function)] = 0, function
+            return self.function(function)
+        return self.kind(function)
+
+    def kind(self, value: Any, given: bool = False) -> Hashable:
+        """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
+        made = type(value)
+        if made in PLAIN:
+            return made, value
+        if made is float:
+            return float, value.hex()  # two zeros are two numbers
+        if isinstance(value, Tensor):
+            slot = value._slot
+            if given:
+                return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+            self.numbers.append((slot.storage.number,))
+            return weakref.ref(slot), slot.requires_grad
+        if isinstance(value, Module):
+            return self.module(value)
+        if isinstance(value, tuple):
+            return (made, *[self.kind(item, given) for item in value])
+        if isinstance(value, ModuleType) and not _is_users(value.__name__):
+            return None
+        count = len(self.met)
+        position, _ = self.met.setdefault(id(value), (count, value))
+        if position < count:
+            return "again", position
+        if isinstance(value, list):
+            return (made, *[self.kind(item, given) for item in value])
+        if isinstance(value, dict):
+            return (made, *[(key, self.kind(item, given)) for key, item in value.items()])
+        if isinstance(value, (set, frozenset)):
+            return made, frozenset(value)
+        if isinstance(value, slice):
+            return slice, self.kind(value.start), self.kind(value.stop), self.kind(value.step)
+        if given and isinstance(value, np.ndarray):
+            raise ArgumentError(
+                "te.compile",
+                "arguments that are tensors, numbers, strings or modules",
+                "got a NumPy array, whose values would be frozen into the program",
+                "Pass te.tensor(array).",
+            )
+        return self.thing(value)
+
+    def thing(self, value: Any) -> Hashable:
+        """The kind of what is no number, container, tensor or module."""
+        if isinstance(value, FunctionType):
+            return self.function(value) if _is_users(value.__module__) else weakref.ref(value)
+        if isinstance(value, MethodType):
+            return self.kind(value.__func__), self.kind(value.__self__)
+        if isinstance(value, functools.partial):
+            return self.kind(value.func), self.kind(value.args), self.kind(value.keywords)
+        if isinstance(value, (staticmethod, classmethod)):
+            return type(value), self.kind(value.__func__)
+        if isinstance(value, property):
+            return property, self.kind(value.fget)
+        if isinstance(value, type):
+            return value, *(self.members(value) if _is_users(value.__module__) else ())
+        attributes = getattr(value, "__dict__", {})
+        if "__wrapped__" in attributes:
+            return self.kind(attributes["__wrapped__"])
+        if isinstance(value, ModuleType):
+            return weakref.ref(value), *self.attributes(attributes)
+        made = type(value)
+        if dataclasses.is_dataclass(value):
+            fields = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+            return self.kind(made), *[self.kind(item) for item in fields]
+        if getattr(made, "__hash__", None) not in (None, object.__hash__):
+            return made, value
+        return _by_identity(value), self.kind(made), *self.attributes(attributes)
+
+    def function(self, function: FunctionType) -> Hashable:
+        """A function is its code, and what that mentions."""
+        variables, attributes = _mentioned(function.__code__)
+        self.around.names |= attributes
+        parts: list[Hashable] = [function.__code__]
+        for name, value in self._variables(function, variables):
+            parts.append(self.kind(value))
+            if self.trail is not None:
+                self.trail[f"{name!r}, a variable of {function.__qualname__}"] = parts[-1]
+        return tuple(parts)
+
+    @staticmethod
+    def _variables(function: FunctionType, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        known = function.__globals__
+        for name in names:
+            yield name, known.get(name)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                yield name, cell.cell_contents
+            except ValueError:  # a variable that is not assigned yet
+                yield name, None
+        if function.__defaults__:
+            yield "defaults", function.__defaults__
+        if function.__kwdefaults__:
+            yield "defaults of keywords", function.__kwdefaults__
+
+    def module(self, module: Module) -> Hashable:
+        """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+        states, names = self.around.states, self.around.names
+        state = states.get(module)
+        if state is None or state.version != member_changes() or state.names != len(names):
+            state = states[module] = _ModuleState(module, names)
+        state.update()
+        self.numbers.append(state.numbers)
+        if not state.live and not state.classes:
+            return state.kind
+        return state.kind, *[self.kind(value) for value in state.live], *[self.kind(cls) for cls in state.classes]
+
+    def members(self, cls: type) -> Iterator[Hashable]:
+        """The methods and class attributes that are mentioned."""
+        for base in cls.__mro__:
+            if _is_users(base.__module__):
+                for name, value in vars(base).items():
+                    if name in self.around.names or name in ALWAYS:
+                        yield name
+                        yield self.kind(value)
+
+    def attributes(self, attributes: dict[str, Any]) -> Iterator[Hashable]:
+        for name, value in attributes.items():
+            if name in self.around.names or name in ALWAYS:
+                yield name
+                yield self.kind(value)
+
+
+__all__ = ["Surroundings"]
