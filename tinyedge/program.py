@@ -434,10 +434,10 @@ class Program:
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
-        alone = self._lower([alone(kernel) for kernel in self.kernels])
-        for lowered in alone:
+        launches = self._lower([alone(kernel) for kernel in self.kernels])
+        for lowered in launches:
             lowered.bind(self._scratch)
-        return alone
+        return launches
 
     def _runs(self) -> list[Sequence[fusion.Kernel]]:
         if config.fuses():
