@@ -161,10 +161,9 @@ class Recording(Recorder):
 class _Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
 
-    def __init__(self, slot: Slot, had_gradient: bool, position: int | None) -> None:
+    def __init__(self, slot: Slot, had_gradient: bool) -> None:
         assert slot.grad is not None
         self.slot = slot
-        self.position = position  # among the arguments: each call has its own
         self.number, self.offset = slot.grad.storage.number, slot.grad.offset
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
@@ -198,9 +197,10 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        given = {id(tensor._slot): position for position, tensor in reversed([*enumerate(arguments)])}
-        leaves = [(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
-        self._leaves = [_Leaf(slot, had, given.get(id(slot))) for slot, had in leaves]
+        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
+        # Each call has its own arguments.
+        self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         recorded = recording.steps
@@ -213,6 +213,7 @@ class Program:
 
             recorded = rewrite.norm_gradients(recorded, temporary)
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        self._returned = [leaf for leaf in self._leaves if leaf.number in results]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
@@ -316,9 +317,8 @@ class Program:
 
     def take_leaves(self, arguments: list[Tensor]) -> None:
         """Let the arguments that have gradients be the leaves."""
-        for leaf in self._leaves:
-            if leaf.position is not None:
-                leaf.slot = arguments[leaf.position]._slot
+        for leaf, position in self._given:
+            leaf.slot = arguments[position]._slot
 
     @property
     def generators(self) -> list[Generator]:
@@ -448,7 +448,7 @@ class Program:
             for leaf in self._leaves:
                 assert leaf.slot.grad is not None
                 leaf.slot.grad.storage.version += 1
-                outside[leaf.number] = leaf.slot.grad.storage
+            outside |= {leaf.number: leaf.slot.grad.storage for leaf in self._returned if leaf.slot.grad is not None}
 
             def renewed(place: _Place) -> Tensor:
                 storage = fresh.get(place.number) or outside.get(place.number) or place.slot.storage
