@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
 import threading
@@ -116,6 +117,23 @@ def a_global_list_of_tensors_and_modules(compile: Compile) -> list[Any]:
         lambda: NESTED["w"].__setitem__(0, te.tensor([3.0])),
         lambda: NESTED["m"].eval(),
     )
+
+
+@situation
+def other_things(compile: Compile) -> list[Any]:
+    """Arrays, queues and such are told apart, though not what they hold."""
+    array, queue = np.ones(3, np.float32), collections.deque([1.0])
+    f = compile(lambda y: y * te.tensor(array) + queue[0])
+
+    def change() -> None:
+        nonlocal array
+        array = np.full(3, 2.0, np.float32)
+
+    def and_then() -> None:
+        nonlocal queue
+        queue = collections.deque([5.0])
+
+    return after(lambda: f(x()), change, and_then)
 
 
 @situation

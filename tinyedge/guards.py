@@ -12,7 +12,7 @@ import functools
 import sys
 import sysconfig
 import weakref
-from collections.abc import Container, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -64,17 +64,26 @@ def _mentioned(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
     return tuple(variables), frozenset(attributes)
 
 
-def _by_identity(value: Any) -> Hashable:
+class _Same:
     """Equal for the same object only, also after that is gone and another one has its address."""
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        pass
-    try:
-        hash(value)
-    except TypeError:
-        return type(value), id(value)
-    return type(value), value
+
+    __slots__ = ("number", "refer")
+
+    def __init__(self, value: Any) -> None:
+        self.number = id(value)
+        try:
+            self.refer: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self.refer = lambda: value
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or self.number != other.number:
+            return False
+        mine = self.refer()
+        return mine is not None and mine is other.refer()
 
 
 class _ModuleKind:
@@ -248,7 +257,7 @@ class _Walk:
             return self.kind(made), *[self.kind(item) for item in fields]
         if getattr(made, "__hash__", None) not in (None, object.__hash__):
             return made, value
-        return _by_identity(value), self.kind(made), *self.attributes(attributes)
+        return _Same(value), self.kind(made), *self.attributes(attributes)
 
     def function(self, function: FunctionType) -> Hashable:
         """A function is its code, and what that mentions."""

@@ -169,10 +169,9 @@ class Recording(Recorder):
 class _Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
 
-    def __init__(self, slot: Slot, had_gradient: bool, position: int | None) -> None:
+    def __init__(self, slot: Slot, had_gradient: bool) -> None:
         assert slot.grad is not None
         self.slot = slot
-        self.position = position  # among the arguments: each call has its own
         self.number, self.offset = slot.grad.storage.number, slot.grad.offset
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
@@ -206,14 +205,16 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        given = {id(tensor._slot): position for position, tensor in reversed([*enumerate(arguments)])}
-        leaves = [(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
-        self._leaves = [_Leaf(slot, had, given.get(id(slot))) for slot, had in leaves]
+        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
         self._leaf_slots = [leaf.slot for leaf in self._leaves]
         self._bound_gradients: tuple[Any, ...] = ()  # where the gradients lie to which the launches are bound
+        given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
+        # Each call has its own arguments.
+        self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        self._returned = [leaf for leaf in self._leaves if leaf.number in results]
 
         def make(dtype: DType, shape: Shape) -> Slot:
             slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
@@ -336,10 +337,9 @@ class Program:
 
     def take_leaves(self, arguments: list[Tensor]) -> None:
         """Let the arguments that have gradients be the leaves."""
-        given = [leaf for leaf in self._leaves if leaf.position is not None]
-        for leaf in given:
-            leaf.slot = arguments[cast("int", leaf.position)]._slot
-        if given:
+        for leaf, position in self._given:
+            leaf.slot = arguments[position]._slot
+        if self._given:
             self._leaf_slots = [leaf.slot for leaf in self._leaves]
 
     @property
@@ -503,7 +503,7 @@ class Program:
             for leaf in self._leaves:
                 assert leaf.slot.grad is not None
                 leaf.slot.grad.storage.version += 1
-                outside[leaf.number] = leaf.slot.grad.storage
+            outside |= {leaf.number: leaf.slot.grad.storage for leaf in self._returned if leaf.slot.grad is not None}
 
             def renewed(place: _Place) -> Tensor:
                 storage = fresh.get(place.number) or outside.get(place.number) or place.slot.storage
