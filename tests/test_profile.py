@@ -97,7 +97,8 @@ def test_kernels_share_the_flops(name: str, device: Device, reference: Backend) 
         steps = Steps()
         with recording(steps):
             run = Run(call_of(op, op.sample(Random(seed)), seed), reference, op.differentiable)
-            run.walk_back([None if n in op.hidden else np.ones_like(y) for n, y in zip(op.outputs, run.values())])
+            given = [n not in op.hidden and y.dtype.kind == "f" for n, y in zip(op.outputs, run.values())]
+            run.walk_back([np.ones_like(y) if wanted else None for y, wanted in zip(run.values(), given)])
         for step in steps.found:
             if step.op is op and all(slot.numel for slot in step.written()):
                 kernels = op.kernels_forward if step.direction == FORWARD else op.kernels_backward
