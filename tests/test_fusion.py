@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
@@ -79,13 +79,14 @@ def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend, ex
             [t.detach().numpy() for t in results] + [t.grad.numpy().copy() for t in (x, weight) if t.grad is not None]
         )
         x.grad = weight.grad = None
+    summed = float(np.abs(outcomes[0][1]).sum())  # sums of normalized rows, and their gradients, are near zero
     for outcome in outcomes[1:]:
         for got, wanted in zip(outcome, outcomes[0], strict=True):
             if exactly:
                 np.testing.assert_array_equal(got, wanted, err_msg=str(steps))
             else:
-                scale = float(np.abs(wanted).max(initial=1e-3))
-                np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * scale, err_msg=str(steps))
+                atol = max(1e-4 * float(np.abs(wanted).max(initial=1e-3)), 1e-6 * summed)
+                np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=atol, err_msg=str(steps))
 
 
 @settings(max_examples=20)
@@ -122,6 +123,7 @@ def gpu(many_launches: GuardedOpenCL) -> Iterator[Backend]:
 
 
 @settings(max_examples=15)
+@example(steps=[("hardsigmoid", 0, 0), ("relu", 0, 0), ("layer norm", 1, 0)])
 @given(steps=functions())
 def test_replays_side_by_side_agree(steps: list[tuple[str, int, int]], gpu: Backend) -> None:
     assert_replays_agree(steps, gpu)
