@@ -231,12 +231,28 @@ def reduce_kernels(
     if constants["width"] > 1:
         lanes = 1
     elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
+        # A CPU's work-item does a vector of places, if what it reads lies side by side or is one number for all of them.
+        inner = kept_shape[-1] if kept_shape else 1
+        across = {name: strides[-1] if strides else 0 for name, strides in zip(arrays, kept_strides, strict=True)}
+        items, group = count, device.group()
+        if (
+            device.is_cpu
+            and kind == "sum"
+            and together
+            and set(across.values()) <= {0, 1}
+            and inner >= device.native_width
+        ):
+            width = device.native_width
+            constants |= {"width": width, "steps": tuple(across.items())}
+            sizes["inner"] = inner
+            items = count // inner * -(-inner // width)
+            group = max(1, min(group, items // (8 * device.compute_units)))
         return [
             KernelSpec(
                 "reduce_columns",
                 template,
                 (*used, *outputs),
-                *grid(count, device.group()),
+                *grid(items, group),
                 {**sizes, "divisor": divisor},
                 named,
                 tables,
