@@ -18,9 +18,9 @@ from tinyedge.kernels.tile import tile_kernels
 from tinyedge.shapes import Shape
 
 LOCAL_BYTES = 98304
-"""Local memory that a CPU's work-item takes where there is so much: two thirds for a block of B, which it copies there and
-multiplies with all its rows of A, and a third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the last was
-best for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first."""
+"""Local memory that a CPU's work-item takes where there is so much: two thirds for a block of B, which it copies there
+and multiplies with all its rows of A, and a third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the last
+was best for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first."""
 
 FAST_BYTES = 1 << 19
 """What a core's own cache holds of A."""

@@ -231,7 +231,7 @@ def reduce_kernels(
     if constants["width"] > 1:
         lanes = 1
     elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
-        # A CPU's work-item does a vector of places, if what it reads lies side by side or is one number for all of them.
+        # A CPU's work-item does a vector of places, if what it reads for them lies side by side or is one number.
         inner = kept_shape[-1] if kept_shape else 1
         across = {name: strides[-1] if strides else 0 for name, strides in zip(arrays, kept_strides, strict=True)}
         items, group = count, device.group()
