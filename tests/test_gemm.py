@@ -7,6 +7,9 @@ import pytest
 
 import tinyedge as te
 from tinyedge.backends import Backend
+from tinyedge.kernels.gemm import gemm_kernels
+from tinyedge.kernels.matrix import Matrix
+from tinyedge.kernels.spec import Device
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,21 @@ def test_product_agrees_with_numpy(opencl: Backend, batch: tuple[int, ...], m: i
         for x, way in zip((a, b), ways, strict=True)
     )
     np.testing.assert_allclose((left @ right).numpy(), a @ b, rtol=1e-4, atol=1e-5 * k**0.5)
+
+
+@pytest.mark.parametrize("width", [4, 8, 16])
+@pytest.mark.parametrize("local_bytes", [16 << 10, 48 << 10, 1 << 20])
+@pytest.mark.parametrize(("m", "n", "k"), [(512, 196, 512), (1024, 1024, 3), (5, 40, 4200), (64, 12544, 32)], ids=str)
+@pytest.mark.parametrize("ctype", ["float", "double"])
+def test_product_takes_no_more_local_memory_than_there_is(
+    width: int, local_bytes: int, m: int, n: int, k: int, ctype: str
+) -> None:
+    device = Device("cpu", 16, width, 2, 64, local_bytes)
+    a, b, c = Matrix("a", k, 1), Matrix("b", n, 1), Matrix("c", n, 1)
+    for spec in gemm_kernels(device, a, b, c, m, n, k, ctype):
+        if spec.kernel == "gemm_panels":
+            taken = spec.constants
+            items = taken["block"] * (taken["depth"] + taken["max_rows"])
+            assert items * (8 if ctype == "double" else 4) <= local_bytes
+            assert taken["depth"] > 0
+            assert taken["max_rows"] >= taken["tile_m"]

@@ -22,7 +22,7 @@ Touched = tuple[Collection[Span], Collection[Span]]
 
 @dataclass(frozen=True)
 class Shared:
-    """A launch of kernels of a program. ``waits`` names for each those, by number, that must be over before it begins."""
+    """A launch of kernels of a program. ``waits`` names for each those, by number, that must be over before."""
 
     kernels: tuple[Kernel, ...]
     waits: tuple[tuple[int, ...], ...]

@@ -17,11 +17,10 @@ from tinyedge.kernels.spec import Device, KernelSpec, Scratch, round_up
 from tinyedge.kernels.tile import tile_kernels
 from tinyedge.shapes import Shape
 
-PANEL_BYTES = 8192
-"""A block of B that a CPU's work-item copies to local memory, and multiplies with all its rows of A."""
-
-SUMS_BYTES = 6144
-"""The sums of those products."""
+LOCAL_BYTES = 98304
+"""Local memory that a CPU's work-item takes where there is so much: two thirds for a block of B, which it copies there
+and multiplies with all its rows of A, and a third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the last
+was best for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first."""
 
 FAST_BYTES = 1 << 19
 """What a core's own cache holds of A."""
@@ -67,12 +66,14 @@ def gemm_kernels(
     block = tile_n
     if variant == "gemm_panels":
         itemsize = 8 if ctype == "double" else 4
+        sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
+        panel_bytes = 2 * sums_bytes
         # Where k is short, the block is wide: rows of C are then stored in longer pieces.
-        most = min(n, SUMS_BYTES // (tile_m * itemsize), PANEL_BYTES // (max(k, 1) * itemsize)) if outer == 1 else 0
+        most = min(n, sums_bytes // (tile_m * itemsize), panel_bytes // (max(k, 1) * itemsize)) if outer == 1 else 0
         while 2 * block <= most:
             block *= 2
-        max_rows = SUMS_BYTES // (block * itemsize) // tile_m * tile_m
-        depth = PANEL_BYTES // (block * itemsize)
+        max_rows = sums_bytes // (block * itemsize) // tile_m * tile_m
+        depth = panel_bytes // (block * itemsize)
         constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
         across = -(-n // block)
         wanted = 8 * device.compute_units

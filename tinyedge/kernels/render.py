@@ -102,6 +102,9 @@ ARENA = "arena"
 
 BEGIN, END = "{begin}", "{end}"
 
+ALONE = "reqd_work_group_size(1, 1, 1)"
+"""An attribute of kernels whose work-items share nothing."""
+
 
 @dataclass
 class _Piece:
@@ -138,8 +141,13 @@ def _piece(
     width = context.get("width", 1)
 
     def begin(attributes: str = "") -> str:
-        piece.attributes = attributes
-        _fill(piece, FUNCTION, operands, blocks, sizes, scalars, tables, width, context.get("real", ""))
+        real = context.get("real", "")
+        if width > 1 or ALONE in attributes:
+            # A CPU's compiler would make a second kernel that does several work-items in the lanes of a vector, and
+            # never run it. That was nine tenths of a build.
+            piece.attributes = f"__attribute__((vec_type_hint({real or 'float'}{max(width, 4)}))) "
+        piece.attributes += attributes
+        _fill(piece, FUNCTION, operands, blocks, sizes, scalars, tables, width, real)
         return BEGIN
 
     context.update(
