@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
+import tinyedge.nn.functional as F
 from tests import properties
 from tests.guarded import GuardedOpenCL
 from tests.strategies import calls
@@ -54,3 +56,37 @@ def test_forward(op: type[Op], otherwise: Backend, reference: Backend, data: st.
 @given(data=st.data())
 def test_backward(op: type[Op], otherwise: Backend, reference: Backend, data: st.DataObject) -> None:
     properties.assert_backward_agrees(data.draw(calls(op)), otherwise, reference)
+
+
+sizes = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2))
+
+
+@settings(max_examples=25)
+@given(down=sizes, across=sizes, channels=st.integers(2, 4), multiplier=st.integers(1, 2), data=st.data())
+def test_depthwise_convolutions(
+    down: tuple[int, int, int, int],
+    across: tuple[int, int, int, int],
+    channels: int,
+    multiplier: int,
+    data: st.DataObject,
+    prepared_otherwise: GuardedOpenCL,
+    reference: Backend,
+) -> None:
+    """For each axis: taps, stride, dilation, padding. Items that do several rows, and phases of the gradient."""
+    taps, stride, dilation, padding = zip(down, across, strict=True)
+    least = [1 + (t - 1) * d - 2 * p for t, _, d, p in (down, across)]
+    extent = [data.draw(st.integers(max(size, 1), max(size, 1) + 9)) for size in least]
+    random = np.random.default_rng(0)
+    image = random.standard_normal((2, channels, *extent), np.float32)
+    filters = random.standard_normal((channels * multiplier, 1, *taps), np.float32)
+    outcomes = []
+    for backend in (prepared_otherwise, reference):
+        with te.use_backend(backend):
+            x, weight = (te.tensor(array, requires_grad=True) for array in (image, filters))
+            y = F.conv2d(x, weight, None, stride, padding, dilation, groups=channels)
+            (y * y).sum().backward()
+            assert x.grad is not None
+            assert weight.grad is not None
+            outcomes.append([y.detach().numpy(), x.grad.numpy(), weight.grad.numpy()])
+    for got, wanted in zip(*outcomes, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * float(np.abs(wanted).max(initial=1e-3)))

@@ -177,6 +177,20 @@ class DeviceEntry:
         # Machines that share a home folder may call different processors by one name.
         return (*map(str, names), str(device.extensions), _processor() if self.is_cpu else "")
 
+    @property
+    def takes_chains(self) -> bool:
+        """Whether kernels may wait for each other in one launch.
+
+        OpenCL does not promise that a work-group which runs goes on while others wait for it. NVIDIA's GPUs do, since
+        Volta, and PTX has the fences; elsewhere it was not tried.
+        """
+        if self.is_cpu or "NVIDIA" not in str(self.device.vendor).upper():
+            return False
+        try:
+            return int(self.device.compute_capability_major_nv) >= 7
+        except Exception:  # whatever a driver without the extension makes of the question
+            return False
+
     def describe(self) -> str:
         return f"{self.title} ({self.kind}, {self.platform})"
 
@@ -374,8 +388,7 @@ class OpenCLBackend(Backend):
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
-        # Chains are used where they were tried: elsewhere they would be a promise that OpenCL does not make.
-        chains = not entry.is_cpu and "NVIDIA" in str(entry.device.vendor).upper() and config.chains()
+        chains = entry.takes_chains and config.chains()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,

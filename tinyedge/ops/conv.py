@@ -32,6 +32,12 @@ Pair = tuple[int, int]
 POOL_BYTES = 14336
 """Local memory that a CPU's kernels work in: every device has it, and a core's first cache holds it."""
 
+ITEM_ROWS = 4
+"""Pixels of a depthwise kernel below each other that one work-item of a GPU does."""
+
+MOST_FACTORS = 25
+"""Of a filter, that an item keeps in registers for several pixels."""
+
 MAX_TAPS = 128
 """Positions of a depthwise kernel, and two to spare, up to which it is done in whole planes."""
 
@@ -317,13 +323,32 @@ class _Lowering:
         found = self.planes_kernel(f"planes_{direction}", buffers, planes, *tiled)
         if found is not None:
             return replace(found, flops=self.flops)
+        rows, lines = self.lines(direction)
         # A group's items lie in a rectangle: their windows share most of what they read.
-        items = self.device.group()
-        down = min(items, power_of_two(height), max(4, items // power_of_two(width)))
+        items, blocks = self.device.group(), -(-height // rows)
+        down = min(items, power_of_two(blocks), max(4, items // power_of_two(width)))
         across = min(items // down, power_of_two(width))
         local = (across, down, items // (across * down))
-        size = (round_up(width, local[0]), round_up(height, local[1]), round_up(planes, local[2]))
-        return replace(self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local), flops=self.flops)
+        size = (round_up(width, local[0]), round_up(blocks, local[1]), round_up(planes, local[2]))
+        spec = self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local, rows=rows, lines=lines)
+        return replace(spec, flops=self.flops)
+
+    def lines(self, direction: str) -> tuple[int, tuple[tuple[int, tuple[tuple[int, int], ...]], ...]]:
+        """How many pixels an item of a GPU does, below each other; and the lines that it reads for them, counted from
+        the first pixel's, each with the pixels and the rows of the filter that meet there.
+        """
+        stride, dilation, pad = self.stride[0], self.dilation[0], self.padding[0]
+        rows = ITEM_ROWS if self.kh * self.kw <= MOST_FACTORS else 1
+        if direction != "forward":  # the rows of a block fall into phases in the same way everywhere
+            rows = round_up(rows, stride)
+        found: dict[int, list[tuple[int, int]]] = {}
+        for row in range(rows):
+            for tap in range(self.kh):
+                if direction == "forward":
+                    found.setdefault(row * stride + tap * dilation, []).append((row, tap))
+                elif (row + pad - tap * dilation) % stride == 0:
+                    found.setdefault((row + pad - tap * dilation) // stride, []).append((row, tap))
+        return rows, tuple((line, tuple(users)) for line, users in sorted(found.items()))
 
     def shared_weight_gradient(self, buffers: tuple[str, ...]) -> KernelSpec:
         """One group for each row of a filter: its items share the positions."""
