@@ -97,8 +97,8 @@ def test_kernels_share_the_flops(name: str, device: Device, reference: Backend) 
         steps = Steps()
         with recording(steps):
             run = Run(call_of(op, op.sample(Random(seed)), seed), reference, op.differentiable)
-            given = [n not in op.hidden and y.dtype.kind == "f" for n, y in zip(op.outputs, run.values())]
-            run.walk_back([np.ones_like(y) if wanted else None for y, wanted in zip(run.values(), given)])
+            seen = [y.dtype.kind == "f" and name not in op.hidden for name, y in zip(op.outputs, run.values())]
+            run.walk_back([np.ones_like(y) if is_seen else None for y, is_seen in zip(run.values(), seen)])
         for step in steps.found:
             if step.op is op and all(slot.numel for slot in step.written()):
                 kernels = op.kernels_forward if step.direction == FORWARD else op.kernels_backward
@@ -197,13 +197,30 @@ def test_explain(backend: Backend) -> None:
     _, train_sample, sample = compiled_step()
     train_sample(*sample)
     program = train_sample.program
-    *lines, memory = program.explain().splitlines()
+    *lines, memory, times = program.explain().splitlines()
     assert len(lines) == 1 + len(report.launch_rows(program))
     assert lines[0].split()[:4] == ["launch", "op", "direction", "kernel"]
+    assert times.startswith("times: not measured: there was no replay yet")
     saved = sum(block.nbytes for block in report.blocks(program) if block.kind == report.SAVED)
     assert saved >= 4 * 2 * 4 * 36  # what relu keeps
     assert f"arena {report.memory_text(program.arena_bytes)}" in memory
     assert f"saved for backward {report.memory_text(saved)}" in memory
+
+
+def test_explain_after_a_replay_has_times(backend: Backend) -> None:
+    """Those of ``profile``, for each launch; and measuring them changes nothing."""
+    model, train_sample, sample = compiled_step()
+    for _ in range(2):
+        train_sample(*sample)
+    before = [param.grad.numpy().tolist() for param in model.parameters()]
+    heads, *lines, _, times = train_sample.program.explain(repeats=3).splitlines()
+    assert before == [param.grad.numpy().tolist() for param in model.parameters()]
+    end = heads.index(" us ") + len(" us")
+    found = [float(line[:end].split()[-1]) for line in lines]
+    assert min(found) > 0
+    total = float(times.split()[-2])
+    assert sum(found) == pytest.approx(total, abs=0.01 * (len(found) + 1))
+    assert times.startswith("times: medians of 3 replays by the clock of ")
 
 
 def test_blocks_lie_in_the_arena_and_apart(backend: Backend) -> None:
