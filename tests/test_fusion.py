@@ -92,10 +92,13 @@ def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend, ex
 @settings(max_examples=20)
 @given(steps=functions())
 def test_replays_without_fusion_agree_to_the_bit(steps: list[tuple[str, int, int]], backend: Backend) -> None:
-    """Though bytes wait for backward, and maps write over what they read."""
+    """Though bytes wait for backward, and maps write over what they read.
+
+    Where sizes are constants of a program, its kernels are others than an eager call's, which round otherwise.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYEDGE_FUSE", "0")
-        assert_replays_agree(steps, backend, exactly=True)
+        assert_replays_agree(steps, backend, exactly=not getattr(backend, "bakes", False))
 
 
 @settings(max_examples=30)
@@ -155,7 +158,7 @@ def test_launches_are_shared_where_they_are_dear(gpu: Backend, monkeypatch: pyte
         te.manual_seed(0)
         step = train(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10), nn.ReLU(), nn.Linear(10, 4)))
         step(te.ones(3, 20))
-        counts.append(len(step.program.kernels))
+        counts.append(len(step.program.launches))
     assert counts[1] <= counts[0] // 2
 
 

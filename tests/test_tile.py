@@ -17,6 +17,7 @@ from tests.strategies import calls
 from tinyedge import backends, tuning
 from tinyedge.backends import Backend
 from tinyedge.errors import BackendError
+from tinyedge.kernels.gemm import cuts
 from tinyedge.kernels.spec import Device
 from tinyedge.kernels.tile import Product, Tile, choose, tiles
 from tinyedge.kernels.tune import remember, remembered
@@ -54,10 +55,11 @@ def test_tiles_fit_the_device(product: Product, device: Device) -> None:
 def test_what_was_measured_comes_before_the_model() -> None:
     product = Product(512, 512, 512)
     model, *others = tiles(LARGE, product)
-    assert choose(LARGE, product) == model
-    assert choose(replace(LARGE, tuned={product: others[-1]}), product) == others[-1]
+    found = tiles(LARGE, product)
+    assert choose(LARGE, product, found) == model
+    assert choose(replace(LARGE, tuned={product: others[-1]}), product, found) == others[-1]
     alien = Tile(7, 7, 7, 7, 7)
-    assert choose(replace(LARGE, tuned={product: alien}), product) == model
+    assert choose(replace(LARGE, tuned={product: alien}), product, found) == model
 
 
 class Drawn(dict[Product, Tile]):
@@ -68,7 +70,7 @@ class Drawn(dict[Product, Tile]):
         self.device, self.data = device, data
 
     def get(self, product: Product, default: Any = None) -> Tile:
-        return self.data.draw(st.sampled_from(tiles(self.device, product)))
+        return self.data.draw(st.sampled_from(cuts(self.device, product)))
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +86,43 @@ def gpu(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     return backend
 
 
+@pytest.fixture(scope="module")
+def own(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
+    """The best device, as what it is."""
+    usable = backends.usable_devices()
+    if not usable:
+        pytest.skip("no usable OpenCL device")
+    return GuardedOpenCL(usable[0])
+
+
+@pytest.mark.parametrize("device", ["gpu", "own"])
 @pytest.mark.parametrize("name", ["matmul", "conv2d"])
 @settings(max_examples=6)
 @given(data=st.data())
-def test_every_tile_is_right(name: str, gpu: GuardedOpenCL, reference: Backend, data: st.DataObject) -> None:
-    gpu.use_tuned(Drawn(gpu.device, data))
+def test_every_tile_is_right(
+    name: str, device: str, gpu: GuardedOpenCL, own: GuardedOpenCL, reference: Backend, data: st.DataObject
+) -> None:
+    backend = {"gpu": gpu, "own": own}[device]
+    backend.use_tuned(Drawn(backend.device, data))
     try:
-        properties.assert_backward_agrees(data.draw(calls(registry[name])), gpu, reference)
+        properties.assert_backward_agrees(data.draw(calls(registry[name])), backend, reference)
     finally:
-        gpu.use_tuned({})
+        backend.use_tuned({})
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("local_bytes", [16384, 1 << 18])
+@given(m=st.integers(5, 3000), n=st.integers(1, 3000), k=st.integers(1, 3000), outer=st.integers(1, 3))
+def test_a_cpus_cuts_fit(lanes: int, local_bytes: int, m: int, n: int, k: int, outer: int) -> None:
+    device = Device("cpu", 16, lanes, 4, 4096, local_bytes)
+    for ctype, itemsize in (("float", 4), ("double", 8)):
+        found = cuts(device, Product(m, n, k, ctype, outer=outer))
+        assert found
+        assert len(set(found)) == len(found)
+        for cut in found:
+            assert cut.m % cut.item_m == cut.n % cut.item_n == 0
+            assert 0 < cut.m * cut.n * itemsize <= local_bytes // 3
+            assert 0 < cut.k * cut.n * itemsize <= 2 * local_bytes // 3
 
 
 @pytest.fixture
@@ -123,25 +153,29 @@ def test_a_choice_that_must_be_there_is_missed(cache: Path, monkeypatch: pytest.
     remember(IDENTITY, {product: tiles(LARGE, product)[1]})
     monkeypatch.setenv("TINYEDGE_TUNE", "must")
     device = replace(LARGE, tuned=remembered(IDENTITY))
-    assert choose(device, product) == tiles(LARGE, product)[1]
+    assert choose(device, product, tiles(LARGE, product)) == tiles(LARGE, product)[1]
     with pytest.raises(BackendError, match=r"te\.tune"):
-        choose(device, Product(1, 1, 1))
+        choose(device, Product(1, 1, 1), tiles(LARGE, Product(1, 1, 1)))
 
 
-def test_tune_measures_what_a_function_needs(cache: Path, gpu: GuardedOpenCL, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["gpu", "own"])
+def test_tune_measures_what_a_function_needs(
+    device: str, cache: Path, gpu: GuardedOpenCL, own: GuardedOpenCL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tuning, "TRIED", 2)
-    with te.use_backend(gpu):
+    backend = {"gpu": gpu, "own": own}[device]
+    with te.use_backend(backend):
         x = te.ones(64, 40, requires_grad=True)
         b = te.ones(40, 48)
         choices = te.tune(lambda: (x @ b).sum().backward())
         assert {(product.m, product.n, product.k) for product in choices} == {(64, 48, 40), (64, 40, 48)}
-        assert remembered(gpu.entry.identity) == choices
+        assert remembered(backend.entry.identity) == choices
         assert x.grad is not None
         assert (x.grad.numpy() == 48).all(), "measuring touches what it measures"
         assert ((x @ b).detach().numpy() == 40).all()
-    gpu.use_tuned({})
+    backend.use_tuned({})
 
 
-def test_tune_needs_a_gpu(reference: Backend) -> None:
-    with pytest.raises(BackendError, match="must be an OpenCL GPU"):
+def test_tune_needs_a_device(reference: Backend) -> None:
+    with pytest.raises(BackendError, match="must be an OpenCL device"):
         te.tune(lambda: None)

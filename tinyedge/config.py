@@ -6,7 +6,7 @@ TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default)
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
 TINYEDGE_CHAIN     0: kernels that depend on each other never share a launch
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
-TINYEDGE_TUNE      ``must``: an error where a GPU's product was not tuned; unset: what was tuned is used
+TINYEDGE_TUNE      ``must``: an error where a product was not tuned; unset: what was tuned is used
 TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """

@@ -1,4 +1,4 @@
-"""te.tune: measure the tiles that the products of a function may have, and remember the best."""
+"""te.tune: measure the ways to cut up the products of a function, and remember the best."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from tinyedge.backends import default_backend
 from tinyedge.backends.opencl import OpenCLBackend
 from tinyedge.errors import BackendError
+from tinyedge.kernels.gemm import cuts
 from tinyedge.kernels.spec import Device
-from tinyedge.kernels.tile import Product, Tile, tiles
+from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remember
 from tinyedge.tape import Recorder, Step, recording
 
 TRIED = 12
-"""Tiles that are measured for a product: those that the model finds best."""
+"""Tiles that are measured for a product: those that are expected to be best."""
 
 WORTH = 0.97
 """Of the time of the model's choice, at most, that another takes to replace it: less is noise."""
@@ -68,11 +69,11 @@ def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Produc
     Later lowerings, in this run and in others on the same device and driver, use what was measured. TINYEDGE_TUNE=must
     makes a product that was not measured an error.
 
-    Errors: BackendError if the default backend is no OpenCL GPU: only there are products cut into tiles.
+    Errors: BackendError if the default backend is no OpenCL device.
     """
     backend = default_backend()
-    if not isinstance(backend, OpenCLBackend) or backend.device.is_cpu:
-        raise BackendError("tune", "the default backend must be an OpenCL GPU", f"it is {backend.description}")
+    if not isinstance(backend, OpenCLBackend):
+        raise BackendError("tune", "the default backend must be an OpenCL device", f"it is {backend.description}")
     before = backend.device.tuned
     backend.use_tuned({})
     choices: dict[Product, Tile] = {}
@@ -88,7 +89,7 @@ def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Produc
 
 
 def _fastest(backend: OpenCLBackend, step: Step, product: Product) -> Tile:
-    model, *others = tiles(backend.device, product)[:TRIED]
+    model, *others = cuts(backend.device, product)[:TRIED]
 
     def seconds(tile: Tile) -> float:
         return backend.time(step, replace(backend.device, tuned={product: tile}))

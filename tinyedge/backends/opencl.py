@@ -615,7 +615,7 @@ class OpenCLBackend(Backend):
         return runs
 
     def _fits_chain(self, part: _Draft) -> bool:
-        same = part.is_flat or prod(part.spec.local_size) == self.device.group_items
+        same = part.is_flat or prod(part.spec.local_size) == self.device.group()
         fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
         return same and fits and not part.rendered.source.has_double
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, round_up
-from tinyedge.kernels.tile import tile_kernels
+from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
 
 LOCAL_BYTES = 98304
@@ -66,14 +66,10 @@ def gemm_kernels(
     block = tile_n
     if variant == "gemm_panels":
         itemsize = 8 if ctype == "double" else 4
-        sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
-        panel_bytes = 2 * sums_bytes
-        # Where k is short, the block is wide: rows of C are then stored in longer pieces.
-        most = min(n, sums_bytes // (tile_m * itemsize), panel_bytes // (max(k, 1) * itemsize)) if outer == 1 else 0
-        while 2 * block <= most:
-            block *= 2
-        max_rows = sums_bytes // (block * itemsize) // tile_m * tile_m
-        depth = panel_bytes // (block * itemsize)
+        a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
+        product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
+        cut = choose(device, product, panels_of(device, product))
+        tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
         constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
         across = -(-n // block)
         wanted = 8 * device.compute_units
@@ -142,13 +138,13 @@ def gemm_kernels(
     declared = (*scratch, partial)
     spread = {**sizes, "c_row": n, "c_col": 1}
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
-    product = KernelSpec(
+    split = KernelSpec(
         variant, "gemm.cl.jinja", (constants["a"], b.name, partial.name), groups, local, spread, {}, packed,
         {**constants, "c": partial.name}, declared, loaded, runs, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
-    return [*first, product, join]
+    return [*first, split, join]
 
 
 def _tiles_kernel(
@@ -178,16 +174,43 @@ def _holds_rows(matrix: Matrix, length: int) -> bool:
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
     """Kernel, rows and columns of a work-item's block, and lanes: as many accumulators as the registers hold."""
     lanes = device.native_width
-    wide = lanes >= 16
     if m > 4:
         if ctype == "double":
             lanes //= 2
-        # Four rows keep the multipliers less busy than more rows do.
-        rows = min((8, 6, 4) if wide else (6, 4), key=lambda rows: round_up(m, rows) * (1.12 if rows == 4 else 1))
-        return "gemm_panels", rows, lanes if n <= lanes else 2 * lanes, lanes
+        return "gemm_panels", 0, lanes if n <= lanes else 2 * lanes, lanes
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
-    return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if wide else 3, 4, lanes)
+    return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if lanes >= 16 else 3, 4, lanes)
 
 
-__all__ = ["Matrix", "gemm_kernels"]
+def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
+    """The ways in which a CPU's gemm_panels cuts a product, the one that is best as a rule first.
+
+    A tile is the sums that an item keeps and how deep its block of B is; in it the block that it has in registers.
+    """
+    itemsize = 8 if product.ctype == "double" else 4
+    lanes = device.native_width * 4 // itemsize
+    tile_n = lanes if product.n <= lanes else 2 * lanes
+    sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
+    panel_bytes = 2 * sums_bytes
+    heights = (8, 6, 4) if device.native_width >= 16 else (6, 4)
+    found = []
+    # Four rows keep the multipliers less busy than more rows do.
+    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.12 if rows == 4 else 1)):
+        # Where k is short, the block is wide: rows of C are then stored in longer pieces.
+        block, most = tile_n, sums_bytes // (height * itemsize)
+        while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
+            block *= 2
+        for width in (block, 2 * block, block // 2):
+            if tile_n <= width <= most:
+                rows = sums_bytes // (width * itemsize) // height * height
+                found.append(Tile(rows, width, panel_bytes // (width * itemsize), height, tile_n))
+    return tuple(found)
+
+
+def cuts(device: Device, product: Product) -> tuple[Tile, ...]:
+    """The ways to cut a product that the device has, the one that is taken without tuning first."""
+    return panels_of(device, product) if device.is_cpu else tiles(device, product)
+
+
+__all__ = ["Matrix", "cuts", "gemm_kernels"]

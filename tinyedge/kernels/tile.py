@@ -7,7 +7,7 @@ that a simple model expects of each; a tuner may measure them instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -139,7 +139,7 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
 
 def joins_chain(device: Device, tile: Tile) -> bool:
     """Whether a kernel in such tiles can share a launch with kernels on which it depends."""
-    return device.chains and tile.lanes * tile.slices == device.group_items and not is_heavy(device, tile)
+    return device.chains and tile.lanes * tile.slices == device.group() and not is_heavy(device, tile)
 
 
 def is_heavy(device: Device, tile: Tile) -> bool:
@@ -165,11 +165,10 @@ def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]
     return max(kernel, least) + join + broken, kernel
 
 
-def choose(device: Device, product: Product) -> Tile:
-    """The tile that was measured to be best, or else the model's."""
-    found = tiles(device, product)
+def choose(device: Device, product: Product, found: Sequence[Tile]) -> Tile:
+    """Of the ways to cut a product that the device has, the one that was measured to be best, or else the first."""
     tuned = device.tuned.get(product)
-    return tuned if tuned in found else found[0]
+    return tuned if tuned is not None and tuned in found else found[0]
 
 
 def tile_kernels(
@@ -222,7 +221,7 @@ def tile_kernels(
         if kind == "input_gradient":
             phases, widest, depth = _phases(b.sizes, k)
     product = Product(m, widest, depth, ctype, entries * phases, outer, a_inner, b_inner, kind)
-    tile = choose(device, product)
+    tile = choose(device, product, tiles(device, product))
     across, down = -(-widest // tile.n), -(-m // tile.m)
     sizes |= {"across": across, "down": down, "parts": tile.parts}
     constants |= {

@@ -35,6 +35,9 @@ POOL_BYTES = 14336
 ITEM_ROWS = 4
 """Pixels of a depthwise kernel below each other that one work-item of a GPU does."""
 
+MOST_PLANES = 64
+"""Of a group: some devices take no more items along the third axis."""
+
 MOST_FACTORS = 25
 """Of a filter, that an item keeps in registers for several pixels."""
 
@@ -328,7 +331,7 @@ class _Lowering:
         items, blocks = self.device.group(), -(-height // rows)
         down = min(items, power_of_two(blocks), max(4, items // power_of_two(width)))
         across = min(items // down, power_of_two(width))
-        local = (across, down, items // (across * down))
+        local = (across, down, min(items // (across * down), MOST_PLANES))
         size = (round_up(width, local[0]), round_up(blocks, local[1]), round_up(planes, local[2]))
         spec = self.depthwise_on_gpu(f"depthwise_{direction}", buffers, size, local, rows=rows, lines=lines)
         return replace(spec, flops=self.flops)
