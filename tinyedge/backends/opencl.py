@@ -233,6 +233,7 @@ Argument = tuple[str, "Step | None", Any]
 """What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
 
 ARENA: Argument = ("arena", None, None)
+COUNTERS: Argument = ("counters", None, None)
 
 
 class _Prepared:
@@ -402,7 +403,6 @@ class OpenCLBackend(Backend):
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.device.max_parameter_size)
-        self._counters: Any = None
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
         self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
@@ -632,7 +632,7 @@ class OpenCLBackend(Backend):
         order = ORDERS[self.device.order] if shared.is_chain else None
         named: dict[Any, str] = {}
         declared: list[str] = []
-        arguments: list[Argument] = [("counters", None, None)] if order else []
+        arguments: list[Argument] = [COUNTERS] if order else []
         arguments += [("arena", None, None)] if any(part.arguments[:1] == [ARENA] for part in parts) else []
         types: list[Any] = [None] * len(arguments)
         given = []
@@ -674,15 +674,6 @@ class OpenCLBackend(Backend):
         kinds = self.cl.device_atomic_capabilities
         wanted = kinds.ORDER_ACQ_REL | kinds.SCOPE_DEVICE
         return bool(fences & wanted == wanted and atomics & kinds.SCOPE_DEVICE)
-
-    @property
-    def counters(self) -> Any:
-        """Those of chains: launches come one after the other, and each leaves them at 0."""
-        if self._counters is None:
-            zeros = np.zeros(APART * (1 + MOST_IN_CHAIN), np.int32)
-            flags = self.cl.mem_flags.READ_WRITE | self.cl.mem_flags.COPY_HOST_PTR
-            self._counters = self.cl.Buffer(self.context, flags, hostbuf=zeros)
-        return self._counters
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
         """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
@@ -734,6 +725,11 @@ class OpenCLBackend(Backend):
         # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
         kernel = self.cl.Kernel(self._kernels[draft.source], draft.source.function)
         return _Prepared(kernel, draft.arguments, draft.spec, self.queue, self.cl.enqueue_nd_range_kernel)
+
+    def zeros(self, count: int) -> Any:
+        """A buffer of so many ints, all of them 0."""
+        flags = self.cl.mem_flags.READ_WRITE | self.cl.mem_flags.COPY_HOST_PTR
+        return self.cl.Buffer(self.context, flags, hostbuf=np.zeros(count, np.int32))
 
     def _table(self, spec: KernelSpec) -> Any:
         values: list[int] = []
@@ -802,6 +798,8 @@ class _Lowered(Lowered):
         self.kernel = kernel
         self.specs = rendered.chained or (rendered.spec,)
         self._handle = ctypes.c_void_p(kernel.kernel.int_ptr)
+        # Of a chain; its own, since a profile launches on another queue. Each launch leaves them at 0.
+        self._counters: Any = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in kernel.arguments else None
         self._types = rendered.types
         self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
         for index, argument in enumerate(kernel.arguments):
@@ -822,7 +820,7 @@ class _Lowered(Lowered):
 
     def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         argument, kind = self.kernel.arguments[index], self._types[index]
-        value = self.backend.counters if argument[0] == "counters" else _value(argument, None, scratch)
+        value = self._counters if argument == COUNTERS else _value(argument, None, scratch)
         bare = self.backend.bare_set_argument
         if bare is None:
             self.kernel.kernel.set_arg(index, value if kind is None else kind(value))

@@ -306,19 +306,7 @@ def render_shared(
     each = [-(-count // most) if order else 1 for count in groups]  # groups of a kernel that one of the launch does
     tickets = [-(-count // share) for count, share in zip(groups, each, strict=True)]
     firsts = [sum(tickets[:number]) for number in range(len(tickets) + 1)]
-    leaves = []
-    for number, call in enumerate(calls):
-        share, count = each[number], groups[number]
-        own = f"group_ - {firsts[number]}"
-        if share == 1:
-            leaves.append(f"const int own_ = {own}; {call}")
-            continue
-        # Who is early must not overwrite local memory in which others still read.
-        between = " barrier(CLK_LOCAL_MEM_FENCE);" if "pool_" in call else ""
-        leaves.append(
-            f"const int from_ = ({own}) * {share}; "
-            f"for (int own_ = from_; own_ < min(from_ + {share}, {count}); ++own_) {{ {call}{between} }}"
-        )
+    leaves = [_work(*of_one) for of_one in zip(calls, firsts, each, groups)]
     arena = [f"__global char* {ARENA}"] if any(piece.in_arena for piece in pieces) else []
     counters = [f"COUNTER* {COUNTERS}"] if order else []
     signature = ",\n    ".join([*counters, *arena, *arguments])
@@ -340,6 +328,18 @@ def render_shared(
         ),
     )
     return source, firsts[-1] + (1 if order else 0), items
+
+
+def _work(call: str, first: int, each: int, groups: int) -> str:
+    """What a group of the launch does that belongs to a kernel: ``each`` of its groups, from number ``first`` on."""
+    if each == 1:
+        return f"const int own_ = group_ - {first}; {call}"
+    # Who is early must not overwrite local memory in which others still read.
+    between = " barrier(CLK_LOCAL_MEM_FENCE);" if "pool_" in call else ""
+    return (
+        f"const int from_ = (group_ - {first}) * {each}; "
+        f"for (int own_ = from_; own_ < min(from_ + {each}, {groups}); ++own_) {{ {call}{between} }}"
+    )
 
 
 def _function(piece: _Piece, spec: KernelSpec, flat: bool, items: int, inline: str) -> tuple[str, int]:
