@@ -100,6 +100,10 @@ def chaining(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     if not backend.device.chains:
         if not backend.orders_groups:
             pytest.skip("the device does not say that one group sees what another wrote")
+        if "Portable Computing Language" in backend.entry.platform:
+            pytest.skip(
+                "PoCL 3.1 builds a kernel with barriers wrongly where it is called in a branch, in a chain or beside"
+            )
         backend.device = replace(
             backend.device, kind="gpu", vector_width=4, compute_units=4, max_work_group=256, group_items=64, order="c11"
         )

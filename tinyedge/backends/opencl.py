@@ -74,8 +74,11 @@ FIRST_IN_CHAIN = 8
 GROUPS_OF_UNIT = 4
 """Of a kernel in a chain: about as many groups as a compute unit has at work at a time."""
 
-CHAIN_OPTIONS = {"ptx": ("-cl-nv-maxrregcount=64",), "c11": ("-cl-std=CL3.0",)}
-"""What builds a chain, besides. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
+CHAIN_OPTIONS = {
+    "ptx": (*BUILD_OPTIONS, "-cl-nv-maxrregcount=64"),
+    "c11": ("-cl-std=CL3.0", "-cl-single-precision-constant"),
+}
+"""What builds a chain. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
 be so many that few groups run at a time."""
 
 
@@ -755,7 +758,7 @@ class OpenCLBackend(Backend):
     def _options(self, source: Source) -> tuple[str, ...]:
         if source.has_double:
             return BUILD_OPTIONS_FP64
-        return (*BUILD_OPTIONS, *CHAIN_OPTIONS[self.device.order]) if source.is_chain else BUILD_OPTIONS
+        return CHAIN_OPTIONS[self.device.order] if source.is_chain else BUILD_OPTIONS
 
     def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
         """The program of each source: one for all."""
