@@ -123,7 +123,7 @@ def test_replays_in_chains_agree(steps: list[tuple[str, int, int]], chain: Backe
     assert_replays_agree(steps, chain)
 
 
-def make_step() -> tuple[nn.Module, te.Tensor, te.program.Compiled]:
+def make_step() -> tuple[nn.Module, te.Tensor, te.compiled.Compiled]:
     te.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8),
@@ -159,6 +159,7 @@ def test_a_profile_tells_the_kernels_of_a_chain_apart(chain: Backend) -> None:
     profile = step.program.profile(2)
     assert (len(profile.rows), profile.launches) == (len(step.program.kernels), 1)
     assert "in 1 launch" in str(profile)
+    assert f"launches: 1, of {len(step.program.kernels)} kernels" in step.program.explain()
     assert all(np.array_equal(a, p.grad.numpy()) for a, p in zip(before, model.parameters(), strict=True))
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("plan",),
     ("tensor", "recompute"),
     ("ops",),
-    ("nn", "report", "rewrite", "guards", "program", "optim", "budget", "tuning"),
+    ("nn", "report", "rewrite", "guards", "recording", "program", "compiled", "optim", "budget", "tuning"),
     ("models", "data", "convert", "federated"),
     ("__init__",),
     ("bench",),

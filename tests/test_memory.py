@@ -29,7 +29,7 @@ def loss_of(model: nn.Module, x: te.Tensor, y: te.Tensor) -> te.Tensor:
     return F.cross_entropy(model(x).flatten(0, -2), y)
 
 
-def step_of(model: nn.Module) -> te.program.Compiled:
+def step_of(model: nn.Module) -> te.compiled.Compiled:
     @te.compile
     def step(x: te.Tensor, y: te.Tensor) -> te.Tensor:
         loss = loss_of(model, x, y)

@@ -36,7 +36,7 @@ CORNERS: dict[str, Callable[[te.Tensor], te.Tensor]] = {
 VALUES = [-np.inf, -5.5, -3.0, -2.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.5, 2.7, 3.0, 5.9999995, 6.0, 7.0, np.inf, np.nan]
 
 
-def outcomes(function: Callable[..., Any], compiled: te.program.Compiled, *arguments: te.Tensor) -> list[list[Any]]:
+def outcomes(function: Callable[..., Any], compiled: te.compiled.Compiled, *arguments: te.Tensor) -> list[list[Any]]:
     """What both give, and the gradients of the arguments that have one."""
     found = []
     for each in (function, compiled, compiled):

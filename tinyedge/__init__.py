@@ -3,12 +3,13 @@
 from tinyedge import convert, data, errors, models, nn, ops, optim
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
 from tinyedge.budget import Fit, plan_for, rehearse
+from tinyedge.compiled import compile
 from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
-from tinyedge.program import Program, compile
+from tinyedge.program import Program
 from tinyedge.recompute import checkpoint, checkpoint_sequential
 from tinyedge.tensor import (
     Parameter,

@@ -15,11 +15,13 @@ from typing import Any
 
 from tinyedge import dtypes, tape
 from tinyedge.backends import Backend, default_backend
+from tinyedge.compiled import Compiled
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import Module, ModuleList, Sequential
 from tinyedge.op import FORWARD
 from tinyedge.optim import Optimizer
-from tinyedge.program import Compiled, Program, Recording
+from tinyedge.program import Program
+from tinyedge.recording import Recording
 from tinyedge.tape import new_slot
 from tinyedge.tensor import Tensor
 

@@ -1,39 +1,32 @@
-"""``te.compile``: record a function's steps once, plan their memory, and replay them.
+"""A Program: recorded steps as launches with their arguments bound, which a call enqueues.
 
-The first call for a kind of arguments is an ordinary eager call, with real values, while its steps are recorded. The
-plan gives every temporary a place in one arena. The program holds the launches with their arguments bound; a later call
-enqueues them, with no Python for each op.
+The plan gives every temporary a place in one arena. A call points the launches at its arguments, its results and the
+gradients that there are, and enqueues them, with no Python for each op.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import threading
-import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
-from types import MethodType
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
-from tinyedge import config, fusion, report, rewrite, tape
+from tinyedge import config, fusion, report, rewrite
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import Lowered, Placement, Source
 from tinyedge.chain import Shared, alone, chain
-from tinyedge.dtypes import DType, bool_
-from tinyedge.errors import ArgumentError, CaptureError, OutOfMemoryError
-from tinyedge.guards import Surroundings
+from tinyedge.dtypes import DType
+from tinyedge.errors import CaptureError, OutOfMemoryError
 from tinyedge.op import Layout
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
+from tinyedge.recording import Recording, bytes_of
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tape import Recorder, Slot, Step, Storage, T, Tape, new_slot, write_into
+from tinyedge.tape import Slot, Step, Storage, T, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
@@ -44,126 +37,6 @@ SLACK = (6, 4, 2, 0)
 """Kernels of a chain between two uses of the same bytes: those that share none can run at the same time. With 6 no
 kernel of any model in ``te.models`` waits for another for the sake of memory alone.
 """
-
-PACKAGE = str(Path(__file__).parent)
-MANY_PROGRAMS = 8
-"""So many programs for one function are a sign that an argument changes at every call."""
-
-
-def _caller() -> str:
-    """The line outside this package from which the current call came."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-    return "an unknown line" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-class _Made(NamedTuple):
-    """A storage that a recorded call made and wrote."""
-
-    storage: weakref.ref[Storage]
-    nbytes: int
-    op: str
-    shape: Shape
-
-
-class Recording(Recorder):
-    """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
-
-    Steps are kept over stand-ins for the storages made inside, so that these are let go as in any call. Unless it
-    ``runs``, the call is rehearsed: it allocates, launches and changes nothing.
-    """
-
-    def __init__(self, name: str, runs: bool = True) -> None:
-        self.name = name
-        self.runs = runs
-        self.first_number = tape.next_number()  # storages made inside have later ones
-        self.steps: list[Step] = []
-        self.first_backward: int | None = None  # the number of the step with which the first walk back begins
-        self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
-        self.made: dict[int, _Made] = {}
-        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
-        self._stand_ins: dict[int, Storage] = {}
-        self._constants: set[int] = set()  # storages that the call filled from the host
-        self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
-        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
-
-    def upload(self, storage: Storage) -> None:
-        self._constants.add(storage.number)
-
-    def before(self, step: Step) -> None:
-        for slot in step.written():
-            if slot.storage.number in self._constants:
-                self.forbid("a change in place", "the tensor's values came from the host, and would not come again")
-            self._keep(slot.storage)
-
-    def step(self, step: Step) -> None:
-        for slot in step.read():
-            if self._is_inside(slot) and slot.storage.number not in self.made:
-                self._constants.add(slot.storage.number)  # no step filled it
-        for slot in step.written():
-            if self._is_inside(slot):
-                made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape)
-                self.made.setdefault(slot.storage.number, made)
-        slots = step.slots.items()
-        self.steps.append(step.over({name: self._stand_in(s) if self._is_inside(s) else s for name, s in slots}))
-
-    def backward(self, steps: Tape) -> None:
-        if any(step.number < self.first_number for step in steps):
-            self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
-        if self.first_backward is None:
-            self.first_backward = len(self.steps)
-
-    def leaf_gradient(self, leaf: Slot) -> None:
-        self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
-        if leaf.grad is not None:
-            self._keep(leaf.grad.storage)
-
-    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
-        self.checks.append((storage.number, check))
-
-    def draw(self, generator: Generator) -> None:
-        self._generators.setdefault(id(generator), (generator, generator.get_state()))
-
-    def undo(self) -> None:
-        """Leave everything as it was before the call."""
-        for storage, version, values in self._before.values():
-            if self.runs:
-                storage.backend.write(storage, values)
-            storage.version = version
-        for leaf, had_gradient in self.leaves.values():
-            if not had_gradient:
-                leaf.grad = None
-        for generator, state in self._generators.values():
-            generator.set_state(state)
-
-    def _is_inside(self, slot: Any) -> bool:
-        """Whether a replay makes it anew: it was made inside, and not from values of the host."""
-        return (
-            isinstance(slot, Slot)
-            and slot.storage.number > self.first_number
-            and slot.storage.number not in self._constants
-        )
-
-    def _stand_in(self, slot: Slot) -> Slot:
-        number = slot.storage.number
-        if number not in self._stand_ins:
-            self._stand_ins[number] = Storage.over(slot.storage.backend, None)
-            self._stand_ins[number].number = number
-        return Slot(self._stand_ins[number], slot.dtype, slot.layout())
-
-    def _keep(self, storage: Storage) -> None:
-        """Copy to the host what is about to be changed outside, once: on the device there may be no room."""
-        if storage.number < self.first_number and storage.number not in self._before:
-            self._before[storage.number] = storage, storage.version, _bytes(storage) if self.runs else None
-
-    def forbid(self, call: str, reason: str) -> None:
-        raise CaptureError(
-            f"te.compile({self.name})",
-            "whatever runs inside must be repeatable by a replay",
-            f"{call} at {_caller()} is not: {reason}",
-            "Move it out of the compiled function, or pass its result as an argument.",
-        )
 
 
 class _Leaf:
@@ -298,7 +171,8 @@ class Program:
         return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
 
     def __repr__(self) -> str:
-        return f"<Program {self.name}: {len(self.kernels)} launches, {self.peak_bytes} bytes>"
+        counts = f"{len(self.kernels)} kernels in {len(self.launches)} launches"
+        return f"<Program {self.name}: {counts}, {self.peak_bytes} bytes>"
 
     @property
     def is_bound(self) -> bool:
@@ -527,7 +401,7 @@ class Program:
         """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
         changed = self.changed_by(arguments)
         changed += [leaf.slot.grad.storage for leaf in self._leaves if leaf.slot.grad is not None]
-        before = [(storage, _bytes(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
+        before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         states = [(generator, generator.get_state()) for generator in self.generators]
         try:
             yield
@@ -648,221 +522,3 @@ def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor)
     if isinstance(value, dict):
         return {key: map_tensors(item, function, leaf) for key, item in value.items()}
     return value
-
-
-class Compiled:
-    """A function that records its first call for each kind of arguments, and replays it after that."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, function)
-        self.function = function
-        self.name: str = getattr(function, "__name__", type(function).__name__)
-        self._surroundings = Surroundings(function)
-        self._changed = False  # whether the last call changed what decides about programs
-        self.programs: dict[Any, Program] = {}
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
-
-    @property
-    def program(self) -> Program:
-        """The program that was made last. Errors: CaptureError before the first call."""
-        if not self.programs:
-            raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
-        return next(reversed(self.programs.values()))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mode = config.compile_mode()
-        if mode == "0" or tape.is_recording():
-            return self.function(*args, **kwargs)
-        arguments = list(tensors_in((args, kwargs)))
-        key = self._key(arguments, args, kwargs)
-        program = self.programs.get(key)
-        if program is None:
-            return self._record(key, arguments, args, kwargs)
-        self._changed = False
-        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
-
-    def prepare(self, *args: Any, **kwargs: Any) -> Program:
-        """Make the program for such arguments without running anything: the first call is a replay too.
-
-        So not even that call takes more than ``program.peak_bytes``.
-
-        Errors: CaptureError as for a call; OutOfMemoryError.
-        """
-        arguments = list(tensors_in((args, kwargs)))
-        key = self._key(arguments, args, kwargs)
-        if key not in self.programs:
-            program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
-            assert program is not None  # of a rehearsal there always is one
-            program.prepare()
-            self._add(key, program)
-        return self.programs[key]
-
-    def _key(
-        self,
-        arguments: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        trail: dict[str, Any] | None = None,
-    ) -> Any:
-        return (
-            self._surroundings.key(arguments, args, kwargs, trail),
-            tape.is_grad_enabled(),
-            default_backend().name,
-            _sharing(arguments),
-        )
-
-    def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
-        if program is not None:
-            self._add(key, program)
-        return result
-
-    def recorded(
-        self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Program | None, Any]:
-        """The program of a call, and what the call returned, without history.
-
-        There is none if the call changed what decides which program is replayed: it set up something for the next one,
-        perhaps, and was an eager call like any other.
-        """
-        before: dict[str, Any] = {}
-        key = self._key(arguments, args, kwargs, before)
-        try:
-            with tape.recording(recording):
-                result = self.function(*args, **kwargs)
-            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
-            program = Program(recording, arguments, result) if same else None
-            result = map_tensors(result, lambda tensor: tensor.detach())
-            if program is None:
-                return None, result
-            self._require_dropped(recording, program, result)
-            if recording.runs:
-                program.prepare()
-        except BaseException:
-            recording.undo()
-            raise
-        if not recording.runs:
-            recording.undo()
-        return program, result
-
-    def _is_same(
-        self,
-        key: Any,
-        before: dict[str, Any],
-        arguments: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        ran: bool,
-    ) -> bool:
-        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
-        after: dict[str, Any] = {}
-        same = bool(self._key(arguments, args, kwargs, after) == key)
-        again, self._changed = self._changed or not ran, not same
-        if not same and again:
-            changed = [name for name, kind in after.items() if before.get(name) != kind]
-            raise CaptureError(
-                f"te.compile({self.name})",
-                "whatever runs inside must be repeatable by a replay",
-                f"it changed {changed[0] if changed else 'an argument, or a mode'}, as the call before did",
-                "Change it outside of the compiled function, or return what is new.",
-            )
-        return same
-
-    def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
-        """Raise CaptureError if something that the call made is held, but is no result."""
-        kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
-        kept |= {leaf.number for leaf in program._leaves}
-        for number, made in recording.made.items():
-            if number not in kept and made.storage() is not None:
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "tensors made inside must be returned, or be dropped before it returns",
-                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not renew it",
-                    "Return it, or keep a copy of what the function returned.",
-                )
-
-    def _add(self, key: Any, program: Program) -> None:
-        self.programs[key] = program
-        if len(self.programs) == MANY_PROGRAMS:
-            warnings.warn(
-                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
-                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
-                "tensors.",
-                stacklevel=4,
-            )
-
-    def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
-        outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
-        before = [_bytes(storage) for storage in outside]
-        program.take_leaves(arguments)
-        gradients = [leaf.slot.grad for leaf in program._leaves]
-        saved = [None if grad is None else _bytes(grad.storage) for grad in gradients]
-        states = [(generator, generator.get_state()) for generator in program.generators]
-        replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
-        for storage, values in zip(outside, before, strict=True):
-            program.backend.write(storage, values)
-        for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
-            leaf.slot.grad = grad
-            if grad is not None and values is not None:
-                program.backend.write(grad.storage, values)
-        for generator, state in states:
-            generator.set_state(state)
-        result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
-        eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
-        for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
-            scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
-            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "a replay must equal the eager call",
-                    f"result or gradient {number} of shape {b.shape} differs by {np.abs(a - b).max():.3g}",
-                    "The function depends on something that is no argument, or changes something outside.",
-                )
-        return result
-
-
-def _bytes(storage: Storage) -> Any:
-    return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))
-
-
-def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
-    """For each argument the positions of the first that is the same, and of the first in the same storage; and how far
-    behind that it begins.
-    """
-    same: dict[int, int] = {}
-    first: dict[int, tuple[int, int]] = {}
-    result = []
-    for position, argument in enumerate(arguments):
-        slot = argument._slot
-        where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
-        result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
-    return tuple(result)
-
-
-def compile(function: Callable[..., Any]) -> Compiled:
-    """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
-
-    A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, and all other arguments are the same, and what its code mentions: globals, variables that it closes
-    over, defaults, attributes of modules and objects, in numbers, text, containers, tensors and modules (their modes,
-    hooks and parameters); so too in the functions, methods and ``forward``s of yours that it comes to. Results are new
-    tensors, without history. Deleting the decorator changes no result beyond rounding.
-
-    Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
-    whose name is computed, what is read from outside of Python (files, the time, the environment). With
-    ``TINYEDGE_COMPILE=check`` each replay is compared with the eager call.
-
-    Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
-            ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
-            before the call; for tensors that are kept without being returned; and if two calls in a row change what
-            decides the kind, such as a counter, a list or a mode: a single one that does sets something up, perhaps,
-            and is not replayed.
-    """
-    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
-    if isinstance(function, (classmethod, staticmethod)):
-        return cast("Compiled", type(function)(Compiled(function.__func__)))
-    return Compiled(function)

@@ -100,6 +100,13 @@ class Profile:
     def __str__(self) -> str:
         return self._table("launch", [(str(row.number), [row]) for row in self.rows])
 
+    def together(self) -> str:
+        """What the launches take, if kernels share them that were launched each by itself; else nothing."""
+        if self.launches == len(self.rows):
+            return ""
+        count = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
+        return f"; together, in {count}, they take {self.launched_ns / 1e3:.2f} us"
+
     def by_kernel(self) -> str:
         """The same table, with the launches of one kernel for one op and direction in one line."""
         groups: dict[tuple[str, str, str], list[LaunchRow]] = {}
@@ -124,9 +131,7 @@ class Profile:
                 )
             )  # fmt: skip
         title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
-        if self.launches != len(self.rows):
-            count = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
-            title += f"; together, in {count}, they take {self.launched_ns / 1e3:.2f} us"
+        title += self.together()
         return title + "\n" + table(cells, left=(1, 2, 3))
 
 
@@ -259,7 +264,12 @@ def explain(program: Program, repeats: int) -> str:
     if measured is not None:
         total = f"{measured.elapsed_ns / 1e3:.2f} us"
         times = f"medians of {repeats} replays by the clock of {measured.device}; all together {total}"
-    return "\n".join((table(cells, left=(1, 2, 3, 4)), memory_line(program), f"times: {times}"))
+        times += measured.together()
+    lines = [table(cells, left=(1, 2, 3, 4)), memory_line(program), f"times: {times}"]
+    if len(program.launches) < len(program.kernels):
+        counts = ", ".join(str(len(launch.kernels)) for launch in program.launches)
+        lines.append(f"launches: {len(program.launches)}, of {counts} kernels in order")
+    return "\n".join(lines)
 
 
 def memory_line(program: Program) -> str:

@@ -29,17 +29,8 @@ from tinyedge.drawn import Drawn, plain_operands
 from tinyedge.dtypes import DType, float64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
-from tinyedge.kernels.render import (
-    APART,
-    ORDERS,
-    Part,
-    Source,
-    groups_of,
-    is_flat,
-    local_bytes,
-    render,
-    render_shared,
-)  # fmt: skip
+from tinyedge.kernels.render import Part, Source, render
+from tinyedge.kernels.shared import APART, ORDERS, groups_of, is_flat, local_bytes, render_shared
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered

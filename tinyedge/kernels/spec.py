@@ -28,7 +28,7 @@ class Device:
     max_work_group: int
     local_bytes: int
     group_items: int = 64  # in a group of a kernel that can choose; every kernel here is right with 64
-    order: str = ""  # how groups of one launch may wait for each other (see render.ORDERS); "": not at all
+    order: str = ""  # how groups of one launch may wait for each other (see shared.ORDERS); "": not at all
     tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
 
     @property

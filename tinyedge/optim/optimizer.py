@@ -12,7 +12,8 @@ import numpy as np
 from tinyedge import config
 from tinyedge.errors import AnomalyError, ArgumentError, StateDictError
 from tinyedge.ops.update import Update, update, update_step
-from tinyedge.program import Program, Recording
+from tinyedge.program import Program
+from tinyedge.recording import Recording
 from tinyedge.tape import Slot, Step, forbid_in_recording, new_slot
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 

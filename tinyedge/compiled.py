@@ -1,0 +1,240 @@
+"""``te.compile``: record a function's steps once, and replay them as a Program.
+
+The first call for a kind of arguments is an ordinary eager call, with real values, while its steps are recorded.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, cast
+
+import numpy as np
+
+from tinyedge import config, tape
+from tinyedge.backends import default_backend
+from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.guards import Surroundings
+from tinyedge.program import Program, map_tensors, tensors_in
+from tinyedge.recording import Recording, bytes_of
+from tinyedge.tensor import Tensor
+
+MANY_PROGRAMS = 8
+"""So many programs for one function are a sign that an argument changes at every call."""
+
+
+class Compiled:
+    """A function that records its first call for each kind of arguments, and replays it after that."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self._surroundings = Surroundings(function)
+        self._changed = False  # whether the last call changed what decides about programs
+        self.programs: dict[Any, Program] = {}
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    @property
+    def program(self) -> Program:
+        """The program that was made last. Errors: CaptureError before the first call."""
+        if not self.programs:
+            raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
+        return next(reversed(self.programs.values()))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = config.compile_mode()
+        if mode == "0" or tape.is_recording():
+            return self.function(*args, **kwargs)
+        arguments = list(tensors_in((args, kwargs)))
+        key = self._key(arguments, args, kwargs)
+        program = self.programs.get(key)
+        if program is None:
+            return self._record(key, arguments, args, kwargs)
+        self._changed = False
+        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
+
+    def prepare(self, *args: Any, **kwargs: Any) -> Program:
+        """Make the program for such arguments without running anything: the first call is a replay too.
+
+        So not even that call takes more than ``program.peak_bytes``.
+
+        Errors: CaptureError as for a call; OutOfMemoryError.
+        """
+        arguments = list(tensors_in((args, kwargs)))
+        key = self._key(arguments, args, kwargs)
+        if key not in self.programs:
+            program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+            assert program is not None  # of a rehearsal there always is one
+            program.prepare()
+            self._add(key, program)
+        return self.programs[key]
+
+    def _key(
+        self,
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        trail: dict[str, Any] | None = None,
+    ) -> Any:
+        return (
+            self._surroundings.key(arguments, args, kwargs, trail),
+            tape.is_grad_enabled(),
+            default_backend().name,
+            _sharing(arguments),
+        )
+
+    def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
+        if program is not None:
+            self._add(key, program)
+        return result
+
+    def recorded(
+        self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Program | None, Any]:
+        """The program of a call, and what the call returned, without history.
+
+        There is none if the call changed what decides which program is replayed: it set up something for the next one,
+        perhaps, and was an eager call like any other.
+        """
+        before: dict[str, Any] = {}
+        key = self._key(arguments, args, kwargs, before)
+        try:
+            with tape.recording(recording):
+                result = self.function(*args, **kwargs)
+            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+            program = Program(recording, arguments, result) if same else None
+            result = map_tensors(result, lambda tensor: tensor.detach())
+            if program is None:
+                return None, result
+            self._require_dropped(recording, program, result)
+            if recording.runs:
+                program.prepare()
+        except BaseException:
+            recording.undo()
+            raise
+        if not recording.runs:
+            recording.undo()
+        return program, result
+
+    def _is_same(
+        self,
+        key: Any,
+        before: dict[str, Any],
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ran: bool,
+    ) -> bool:
+        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
+        after: dict[str, Any] = {}
+        same = bool(self._key(arguments, args, kwargs, after) == key)
+        again, self._changed = self._changed or not ran, not same
+        if not same and again:
+            changed = [name for name, kind in after.items() if before.get(name) != kind]
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "whatever runs inside must be repeatable by a replay",
+                f"it changed {changed[0] if changed else 'an argument, or a mode'}, as the call before did",
+                "Change it outside of the compiled function, or return what is new.",
+            )
+        return same
+
+    def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
+        """Raise CaptureError if something that the call made is held, but is no result."""
+        kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        kept |= {leaf.number for leaf in program._leaves}
+        for number, made in recording.made.items():
+            if number not in kept and made.storage() is not None:
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "tensors made inside must be returned, or be dropped before it returns",
+                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not renew it",
+                    "Return it, or keep a copy of what the function returned.",
+                )
+
+    def _add(self, key: Any, program: Program) -> None:
+        self.programs[key] = program
+        if len(self.programs) == MANY_PROGRAMS:
+            warnings.warn(
+                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
+                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
+                "tensors.",
+                stacklevel=4,
+            )
+
+    def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
+        outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
+        before = [bytes_of(storage) for storage in outside]
+        program.take_leaves(arguments)
+        gradients = [leaf.slot.grad for leaf in program._leaves]
+        saved = [None if grad is None else bytes_of(grad.storage) for grad in gradients]
+        states = [(generator, generator.get_state()) for generator in program.generators]
+        replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
+        for storage, values in zip(outside, before, strict=True):
+            program.backend.write(storage, values)
+        for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
+            leaf.slot.grad = grad
+            if grad is not None and values is not None:
+                program.backend.write(grad.storage, values)
+        for generator, state in states:
+            generator.set_state(state)
+        result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
+        eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
+        for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
+            scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
+            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "a replay must equal the eager call",
+                    f"result or gradient {number} of shape {b.shape} differs by {np.abs(a - b).max():.3g}",
+                    "The function depends on something that is no argument, or changes something outside.",
+                )
+        return result
+
+
+def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
+    """For each argument the positions of the first that is the same, and of the first in the same storage; and how far
+    behind that it begins.
+    """
+    same: dict[int, int] = {}
+    first: dict[int, tuple[int, int]] = {}
+    result = []
+    for position, argument in enumerate(arguments):
+        slot = argument._slot
+        where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
+        result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
+    return tuple(result)
+
+
+def compile(function: Callable[..., Any]) -> Compiled:
+    """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
+
+    A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
+    shapes, dtypes, and all other arguments are the same, and what its code mentions: globals, variables that it closes
+    over, defaults, attributes of modules and objects, in numbers, text, containers, tensors and modules (their modes,
+    hooks and parameters); so too in the functions, methods and ``forward``s of yours that it comes to. Results are new
+    tensors, without history. Deleting the decorator changes no result beyond rounding.
+
+    Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
+    whose name is computed, what is read from outside of Python (files, the time, the environment). With
+    ``TINYEDGE_COMPILE=check`` each replay is compared with the eager call.
+
+    Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
+            ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
+            before the call; for tensors that are kept without being returned; and if two calls in a row change what
+            decides the kind, such as a counter, a list or a mode: a single one that does sets something up, perhaps,
+            and is not replayed.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
+    if isinstance(function, (classmethod, staticmethod)):
+        return cast("Compiled", type(function)(Compiled(function.__func__)))
+    return Compiled(function)
