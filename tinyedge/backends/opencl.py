@@ -768,7 +768,8 @@ class OpenCLBackend(Backend):
                 drafts[0].title,
                 f"kernel {spec.kernel} must build on {self.description}",
                 f"the compiler said:\n{error}\n(source kept in {path})",
-                "Please report this with the source and the device's name.",
+                "Please report this with the source and the device's name."
+                + (" TINYEDGE_CHAIN=0 does without such kernels." if source.is_chain else ""),
             ) from error
         return {draft.source: program for draft in drafts}
 
