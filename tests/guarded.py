@@ -13,7 +13,9 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import pytest
 
+from tinyedge import backends
 from tinyedge.backends.base import Launch
 from tinyedge.backends.opencl import DeviceEntry, OpenCLBackend
 from tinyedge.backends.reference import ReferenceBackend
@@ -87,6 +89,14 @@ class GuardedOpenCL(OpenCLBackend):
                 f"{culprit} wrote {changed.size} bytes {side} a buffer of {nbytes} bytes, "
                 f"from byte {start + int(changed[0]) - self.before} of it"
             )
+
+
+def first_device() -> GuardedOpenCL:
+    """The best usable device, for a fixture that takes it for another kind: changes to it are no other test's."""
+    usable = backends.usable_devices()
+    if not usable:
+        pytest.skip("no usable OpenCL device")
+    return GuardedOpenCL(usable[0])
 
 
 class PoisonedReference(ReferenceBackend):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tests.guarded import GuardedOpenCL
+from tests.guarded import GuardedOpenCL, first_device
 from tests.test_fusion import assert_replays_agree, functions
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
@@ -93,10 +93,7 @@ def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
 @pytest.fixture(scope="module")
 def chaining(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     """The first device, taken for a GPU on which kernels may wait for each other; its groups hold 64 or 256 items."""
-    usable = backends.usable_devices()
-    if not usable:
-        pytest.skip("no usable OpenCL device")
-    backend = GuardedOpenCL(usable[0])
+    backend = first_device()
     if not backend.device.chains:
         if not backend.orders_groups:
             pytest.skip("the device does not say that one group sees what another wrote")
@@ -178,6 +175,29 @@ def test_memory_of_two_kinds_that_became_one_is_refused(chain: Backend) -> None:
     with pytest.raises(CaptureError, match="Pass a copy"):
         step(weight.grad)
     step(weight.grad.clone())
+
+
+def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) -> None:
+    first, second = te.ones(8, 8, requires_grad=True), te.ones(8, 8, requires_grad=True)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = ((x @ first @ second) ** 2).sum()
+        loss.backward()
+        return loss
+
+    step(te.ones(8, 8))
+    step(te.ones(8, 8))
+    second.grad = None
+    assert first.grad is not None
+    with pytest.raises(CaptureError, match="Pass a copy"):
+        step(first.grad)
+    assert second.grad is None
+    step(te.ones(8, 8))
+    wanted = second.grad.numpy().copy()
+    second.grad = None
+    step(te.ones(8, 8))
+    assert np.array_equal(second.grad.numpy(), wanted)
 
 
 def test_chains_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

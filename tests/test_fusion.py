@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tests.guarded import GuardedOpenCL
-from tinyedge import backends, nn
+from tests.guarded import GuardedOpenCL, first_device
+from tinyedge import nn
 from tinyedge.backends import Backend
 
 Unary = Callable[[te.Tensor], te.Tensor]
@@ -110,10 +110,7 @@ def test_replays_agree(steps: list[tuple[str, int, int]], opencl: Backend) -> No
 @pytest.fixture(scope="module")
 def many_launches(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     """The first device, taken for one on which a launch is dear and sizes are worth constants."""
-    usable = backends.usable_devices()
-    if not usable:
-        pytest.skip("no usable OpenCL device")
-    backend = GuardedOpenCL(usable[0])
+    backend = first_device()
     backend.device = replace(backend.device, kind="gpu", vector_width=4, compute_units=8, max_work_group=64)
     backend.bakes = True
     return backend

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 import tinyedge as te
 import tinyedge.nn.functional as F
 from tests import properties
-from tests.guarded import GuardedOpenCL
+from tests.guarded import GuardedOpenCL, first_device
 from tests.strategies import calls
 from tests.test_ops import every_differentiable_op, every_op
-from tinyedge import backends
 from tinyedge.backends import Backend
 from tinyedge.op import Op
 
@@ -29,10 +28,7 @@ few = settings(max_examples=8)
 
 @pytest.fixture(scope="module")
 def prepared_otherwise(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
-    usable = backends.usable_devices()
-    if not usable:
-        pytest.skip("no usable OpenCL device")
-    backend = GuardedOpenCL(usable[0])
+    backend = first_device()
     kind, width = ("gpu", 4) if backend.device.is_cpu else ("cpu", 16)
     backend.device = replace(backend.device, kind=kind, vector_width=width, compute_units=8, max_work_group=64)
     return backend

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import tinyedge as te
 from tests import properties
-from tests.guarded import GuardedOpenCL
+from tests.guarded import GuardedOpenCL, first_device
 from tests.strategies import calls
-from tinyedge import backends, tuning
+from tinyedge import tuning
 from tinyedge.backends import Backend
 from tinyedge.errors import BackendError
 from tinyedge.kernels.gemm import cuts
@@ -76,10 +76,7 @@ class Drawn(dict[Product, Tile]):
 @pytest.fixture(scope="module")
 def gpu(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     """The best device, taken for a GPU with large work-groups where it allows them."""
-    usable = backends.usable_devices()
-    if not usable:
-        pytest.skip("no usable OpenCL device")
-    backend = GuardedOpenCL(usable[0])
+    backend = first_device()
     if backend.device.is_cpu:
         group = min(1024, backend.device.max_work_group)
         backend.device = replace(LARGE, compute_units=8, max_work_group=group, local_bytes=backend.device.local_bytes)
@@ -89,10 +86,7 @@ def gpu(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
 @pytest.fixture(scope="module")
 def own(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     """The best device, as what it is."""
-    usable = backends.usable_devices()
-    if not usable:
-        pytest.skip("no usable OpenCL device")
-    return GuardedOpenCL(usable[0])
+    return first_device()
 
 
 @pytest.mark.parametrize("device", ["gpu", "own"])

@@ -16,6 +16,7 @@ from tinyedge.fusion import Place
 
 REST = 120
 """What an arena may grow to for the sake of slack, in hundredths."""
+
 ORDERS = 16
 """In which blocks are placed: for the models of ``tinyedge bench``, trained or not, ten came within a percent."""
 

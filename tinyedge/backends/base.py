@@ -54,7 +54,7 @@ class Placement(NamedTuple):
     moving: Collection[Place]
 
 
-Source = tuple[str, int]
+Origin = tuple[str, int]
 """On what an argument of a launch depends: the number of a "storage", or of a "step"."""
 
 
@@ -67,12 +67,12 @@ class Lowered:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
-    def sources(self) -> Iterable[Source]:
+    def origins(self) -> Iterable[Origin]:
         """That on which its arguments depend."""
         return ()
 
-    def rebind(self, source: Source) -> None:
-        """Bind again the arguments that depend on ``source``, which changed."""
+    def rebind(self, origin: Origin) -> None:
+        """Bind again the arguments that depend on ``origin``, which changed."""
 
     def launcher(self) -> Launch:
         """What carries it out, with what was bound last."""

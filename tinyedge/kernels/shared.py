@@ -82,8 +82,8 @@ PLAIN_ATOMICS = """
 """
 
 ORDERS = {
-    # PTX's memory model, since the driver says nothing of OpenCL's at the scope of a device. Functions of their own:
-    # one of a hundred kernels takes minutes to build.
+    # PTX's memory model, since the driver says nothing of OpenCL's at the scope of a device. Functions stay functions:
+    # a kernel that comes several times with other arguments is built once.
     "ptx": Order(
         PLAIN_ATOMICS + '#define ORDER() asm volatile("fence.acq_rel.gpu;" ::: "memory")\n',
         "__attribute__((noinline)) ",

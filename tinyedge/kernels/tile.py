@@ -99,10 +99,10 @@ LAUNCH, JOINED = 12000, 100
 """Cycles that a launch costs at least: a shorter kernel gains nothing. And to add up one more part."""
 
 CHAINED = 4500
-"""The same for a kernel of a chain: from the end of the one before it until this one's groups are at work."""
+"""The same for a kernel of a chain. Not fitted: on an H200 the least took 0.7 to 4 us there, and 0.5 us between two."""
 
 HEAVY = 16
-"""Sums of an item beyond which a chain would not take the kernel."""
+"""Sums of an item beyond which a chain would not take the kernel: with them it needs more than its 64 registers."""
 
 SLICES = (1, 2, 4, 8, 16)
 MAX_PARTS = 64

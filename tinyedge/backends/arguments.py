@@ -1,0 +1,77 @@
+"""What a kernel takes: which slot, number or memory each argument is, what it is now, and on what that depends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyedge.backends.base import Origin, Placement
+from tinyedge.fusion import Place
+from tinyedge.tape import Step
+
+Argument = tuple[str, Step | None, Any]
+"""What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
+
+ARENA: Argument = ("arena", None, None)
+COUNTERS: Argument = ("counters", None, None)
+
+
+def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> Any:
+    """What a kernel is given; ``step`` is that of the call, for an argument that belongs to no step of its own."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return item
+    if kind == "arena":
+        return next(iter(scratch.values()))[0]
+    taken = owner or step
+    assert taken is not None
+    if kind == "scratch":
+        return scratch[taken.number, item][0]
+    if kind == "scratch offset":
+        name, itemsize = item
+        return scratch[taken.number, name][1] // itemsize
+    if kind == "value":
+        return taken.slots[item].number
+    if kind == "scalar":
+        return taken.scalars[item]
+    if kind == "accumulates":
+        return 1 if item in taken.accumulate else 0
+    if kind == "offset":
+        return taken.slots[item].offset
+    return taken.slots[item].storage.buffer
+
+
+def constant_text(argument: Argument, placement: Placement) -> str | None:
+    """The C text of an argument that is the same at every call, or None."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return str(item) if isinstance(item, int) else None
+    if owner is None:
+        return None
+    if kind == "scratch offset":
+        name, itemsize = item
+        return str(placement.offsets[owner.number, name] // itemsize)
+    if kind == "offset" and owner.slots[item].storage.number not in placement.moving:
+        return str(owner.slots[item].offset)
+    if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:
+        return "1" if item in owner.accumulate else "0"
+    return None
+
+
+def identity(argument: Argument) -> Any:
+    """The same for arguments that are the same at every call."""
+    kind, owner, item = argument
+    if kind == "buffer":
+        assert owner is not None
+        return kind, owner.slots[item].storage.number
+    return (kind, id(item)) if owner is None else (kind, owner.number, item)
+
+
+def origin_of(argument: Argument) -> Origin | None:
+    """That on which an argument of a program's launch depends, if it may change."""
+    kind, owner, item = argument
+    if owner is None or kind.startswith("scratch"):
+        return None
+    if kind in ("buffer", "offset"):
+        return "storage", owner.slots[item].storage.number
+    return "step", owner.number
