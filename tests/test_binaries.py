@@ -219,7 +219,11 @@ class Net(nn.Module):
 def test_many_kernels_in_few_programs(fresh: Any, monkeypatch: pytest.MonkeyPatch, bakes: bool, kind: str) -> None:
     """Whatever a program's kernels define, they do not meet; and baked sizes change no result."""
     monkeypatch.setattr(fresh, "bakes", bakes)
-    monkeypatch.setattr(fresh, "device", replace(fresh.device, kind=kind, vector_width=16 if kind == "cpu" else 4))
+    monkeypatch.setattr(
+        fresh,
+        "device",
+        replace(fresh.device, kind=kind, vector_width=16 if kind == "cpu" else 4, group_items=64, order=""),
+    )
     te.manual_seed(0)
     net = Net()
     x = te.tensor(np.random.default_rng(0).random((2, 3, 21, 19), np.float32))

@@ -200,6 +200,23 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) 
     assert np.array_equal(second.grad.numpy(), wanted)
 
 
+def test_work_items_may_return_early(chain: Backend) -> None:
+    """Some of a warp sum rows by fours, one does what is left over, and returns elsewhere."""
+    weight = te.tensor(np.random.default_rng(0).random((1, 35), np.float32), requires_grad=True)
+    index, weights = te.tensor([0] * 7), te.arange(7 * 35, dtype=te.float32).reshape(7, 35)
+
+    @te.compile
+    def step() -> te.Tensor:
+        loss = (te.embedding(index, weight) * weights).sum()
+        loss.backward()
+        return loss
+
+    for count in range(1, 4):
+        step()
+        assert weight.grad is not None
+        np.testing.assert_allclose(weight.grad.numpy()[0], count * weights.numpy().sum(0), rtol=1e-6)
+
+
 def test_chains_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYEDGE_CHAIN", "0")
     for entry in backends.usable_devices():

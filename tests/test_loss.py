@@ -167,7 +167,7 @@ def test_cross_entropy(
     x = uniform(*shape)
     target = RNG.integers(0, shape[1], (shape[0], *shape[2:]))
     if target.size > 1:
-        target.flat[-1] = 1  # and that one is ignored
+        target.flat[[0, -1]] = 0, 1  # and the last is ignored
     weight = uniform(shape[1], low=0.5) if weighted else None
     tx = te.tensor(x, requires_grad=True)
     ignore_index = 1 if target.size > 1 else -100

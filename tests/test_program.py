@@ -340,9 +340,22 @@ def test_modes(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         step(x)
     assert count == 5
     assert w.grad.tolist() == [10.0, 20.0]  # each call counts once
-    step.programs[next(iter(step.programs))]._launches.pop(0)  # a replay that leaves something out
+    step.programs[next(iter(step.programs))]._launches[0] = lambda: 0  # a replay that leaves something out
     with pytest.raises(te.CaptureError, match="must equal the eager call"):
         step(te.tensor([3.0, 4.0]))
+
+
+def test_check_says_by_how_much(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a replay leaves no numbers (memory that nobody wrote is NaN here), and where they are bools."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", "check")
+    x = te.tensor([1.0, 2.0])
+    for function in (lambda x: x * 2.0, lambda x: x > 1.0):
+        step = te.compile(function)
+        step(x)
+        step(x)
+        step.program._launches[0] = lambda: 0
+        with pytest.raises(te.CaptureError, match=r"differs by (nan|\d+)"):
+            step(x)
 
 
 def test_memory_is_known_and_flat(backend: Backend) -> None:

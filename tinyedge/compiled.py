@@ -191,10 +191,12 @@ class Compiled:
         for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
             scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
             if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
+                with np.errstate(invalid="ignore"):
+                    most = np.abs(a.astype(np.float64) - b).max()
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "a replay must equal the eager call",
-                    f"result or gradient {number} of shape {b.shape} differs by {np.abs(a - b).max():.3g}",
+                    f"result or gradient {number} of shape {b.shape} differs by {most:.3g}",
                     "The function depends on something that is no argument, or changes something outside.",
                 )
         return result

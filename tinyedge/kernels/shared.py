@@ -132,7 +132,7 @@ def render_shared(
     calls = []
     taken = 0
     for piece, spec, any_size, own in zip(pieces, specs, flat, given, strict=True):
-        text, nbytes = _function(piece, spec, any_size, items, order.inline if order else "")
+        text, nbytes = _function(piece, spec, any_size, items, order)
         source = named(spec.kernel, text)
         texts[source.function] = source.text
         taken = max(taken, nbytes)
@@ -171,18 +171,17 @@ def _work(call: str, first: int, each: int, groups: int) -> str:
     """What a group of the launch does that belongs to a kernel: ``each`` of its groups, from number ``first`` on."""
     if each == 1:
         return f"const int own_ = group_ - {first}; {call}"
-    # Who is early must not overwrite local memory in which others still read.
-    between = " barrier(CLK_LOCAL_MEM_FENCE);" if "pool_" in call else ""
     return (
         f"const int from_ = (group_ - {first}) * {each}; "
-        f"for (int own_ = from_; own_ < min(from_ + {each}, {groups}); ++own_) {{ {call}{between} }}"
+        f"for (int own_ = from_; own_ < min(from_ + {each}, {groups}); ++own_) {{ {call} }}"
     )
 
 
-def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, inline: str) -> tuple[str, int]:
+def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, order: Order | None) -> tuple[str, int]:
     """A function that does what one group of a kernel does; and the bytes of local memory that it takes.
 
-    It sees its own numbers from get_global_id and its kin.
+    It sees its own numbers from get_global_id and its kin. In a chain, which has an ``order``, all of the group's
+    work-items are through when it returns.
     """
     flat = flat and prod(spec.local_size) != items
     macros = {**piece.macros, **_geometry(spec, flat)}
@@ -191,7 +190,19 @@ def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, inline: st
         macros[name] = f"(*(__local {ctype} (*){extents})(pool_ + {taken // LOCAL_ALIGNMENT}))"
         taken += round_up(nbytes, LOCAL_ALIGNMENT)
     pool = ["__local float4* pool_"] if taken else []
-    parameters = ", ".join(["const int own_", "const int item_", *pool, *piece.parameters()])
+    parameters = ["const int own_", "const int item_", *pool, *piece.parameters()]
+    name = f"{FUNCTION}_items" if order else FUNCTION
+    met = []
+    if order:
+        # Work-items that return at different places must meet before the function does: NVIDIA's compiler (13.0) lets
+        # those that are through overwrite uniform registers, which a warp has once, and which others read later.
+        passed = ", ".join(re.split(r"[ *]", parameter)[-1] for parameter in parameters)
+        met = [
+            f"static {order.inline}void {FUNCTION}({', '.join(parameters)}) {{",
+            f"    {name}({passed});",
+            "    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);",
+            "}",
+        ]
     text = "\n".join(
         [
             f"#ifndef {FUNCTION}_",
@@ -199,12 +210,13 @@ def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, inline: st
             piece.before,
             *piece.functions,
             *defined(macros),
-            f"static {inline}void {FUNCTION}({parameters}) {{",
+            f"static void {name}({', '.join(parameters)}) {{",
             f"    const int all_ = own_ * {items} + item_;",
             *([f"    if (all_ >= {prod(spec.global_size)}) return;"] if flat else []),
             *piece.variables,
             _LOCAL_ARRAY.sub("", piece.body),
             "}",
+            *met,
             *undefined(macros),
             piece.after,
             "#endif",
@@ -262,7 +274,6 @@ def _chain(works: Sequence[str], waits: Sequence[Sequence[int]], firsts: Sequenc
         "        return;",
         "    }",
         *_dispatch(leaves, firsts),
-        "    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);",
         f"    if (item_ == 0) {{ ORDER(); TICK({COUNTERS} + {APART} * (1 + kernel_)); }}",
     ]
 
