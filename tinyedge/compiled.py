@@ -181,7 +181,7 @@ class Compiled:
         for storage, values in zip(outside, before, strict=True):
             program.backend.write(storage, values)
         for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
-            leaf.slot.grad = grad
+            leaf.slot.keep_gradient(grad)
             if grad is not None and values is not None:
                 program.backend.write(grad.storage, values)
         for generator, state in states:

@@ -23,7 +23,7 @@ import numpy as np
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
-from tinyedge.tape import Slot
+from tinyedge.tape import Slot, leaf_changes
 from tinyedge.tensor import Tensor
 
 PLAIN = frozenset({int, bool, str, bytes, complex, type(None), type(...)})
@@ -117,6 +117,7 @@ class _ModuleState:
         self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if _is_users(cls.__module__)]
         self.live: list[Any] = []  # attributes and hooks that may change without being set
         self.parts = tuple([self._part(part, names) for part in parts])
+        self.seen = -1  # of the changes of leaves
         self.slots: tuple[Slot, ...] = ()
         self.flags: tuple[bool, ...] = ()
         self.numbers: frozenset[int] = frozenset()
@@ -137,6 +138,10 @@ class _ModuleState:
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
     def update(self) -> None:
+        changes = leaf_changes()
+        if self.seen == changes:
+            return
+        self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
         flags = tuple(map(_wants_gradient, slots))
         if slots != self.slots or flags != self.flags or not self.kind.values:

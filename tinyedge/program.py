@@ -11,7 +11,6 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +25,7 @@ from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tape import Slot, Step, Storage, T, new_slot, write_into
+from tinyedge.tape import Slot, Step, Storage, T, leaf_changes, new_slot, write_into
 from tinyedge.tape import Value as NumberValue
 from tinyedge.tensor import Tensor
 
@@ -80,15 +79,14 @@ class Program:
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
-        self._leaf_slots = [leaf.slot for leaf in self._leaves]
-        self._bound_gradients: tuple[Any, ...] = ()  # where the gradients lie to which the launches are bound
+        self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
+        self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
         # Each call has its own arguments.
         self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
-        self._returned = [leaf for leaf in self._leaves if leaf.number in results]
 
         def make(dtype: DType, shape: Shape) -> Slot:
             slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
@@ -214,8 +212,6 @@ class Program:
         """Let the arguments that have gradients be the leaves."""
         for leaf, position in self._given:
             leaf.slot = arguments[position]._slot
-        if self._given:
-            self._leaf_slots = [leaf.slot for leaf in self._leaves]
 
     @property
     def generators(self) -> list[Generator]:
@@ -354,17 +350,20 @@ class Program:
             self.take_leaves(arguments)
             moved = self._moved_gradients()
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
-            made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
-            gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
+            gradients: dict[int, Slot] = {}
+            if absent:
+                made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
+                gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
             with nullcontext() if self._ran else self._undone_if_refused(arguments, absent):
                 for leaf in moved:
                     self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
-                if moved:  # what was begun anew is added to at the next call
-                    self._bound_gradients = () if absent else tuple(map(_gradient_of, self._leaf_slots))
-                if self._chained:
+                if moved:
+                    found = [leaf.slot.grad for leaf in self._leaves if leaf.slot.grad is not None]
+                    self._gradients = [weakref.ref(gradient.storage) for gradient in found]
+                if self._chained and self._pointed:
                     self._require_apart(absent)
                 self._pointed.clear()
                 if self._random:
@@ -374,28 +373,37 @@ class Program:
                 self.backend.launch(self._launches)
             for storage in self.changed_by(arguments):
                 storage.version += 1
-            outside = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
-            for leaf in self._leaves:
-                assert leaf.slot.grad is not None
-                leaf.slot.grad.storage.version += 1
-            outside |= {leaf.number: leaf.slot.grad.storage for leaf in self._returned if leaf.slot.grad is not None}
+            for refer in self._gradients:
+                if (gradient := refer()) is not None:
+                    gradient.version += 1
 
             def renewed(place: _Place) -> Tensor:
-                storage = fresh.get(place.number) or outside.get(place.number) or place.slot.storage
+                storage = fresh.get(place.number) or self._outside(place, arguments)
                 shape, strides, offset = place.slot.layout()
                 offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
 
             return map_tensors(self._result, renewed, _Place)
 
+    def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
+        """The memory of a result that is no new one."""
+        for number, argument in zip(self._arguments, arguments, strict=True):
+            if number == place.number:
+                return argument._slot.storage
+        for leaf in self._leaves:
+            if leaf.number == place.number and leaf.slot.grad is not None:
+                return leaf.slot.grad.storage
+        return place.slot.storage
+
     def _moved_gradients(self) -> list[_Leaf]:
         """The leaves whose gradients the launches are not bound to."""
-        try:
-            if self._bound_gradients == tuple(map(_gradient_of, self._leaf_slots)):
-                return []
-        except AttributeError:  # a leaf without a gradient
-            pass
-        return [leaf for leaf in self._leaves if not leaf.is_bound()]
+        changes = leaf_changes()
+        if changes == self._seen and not self._given:
+            return []
+        moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
+        # Gradients of some other model may have moved. What is begun anew now is added to at the next call.
+        self._seen = -1 if moved else changes
+        return moved
 
     @contextmanager
     def _undone_if_refused(self, arguments: list[Tensor], absent: list[Slot]) -> Iterator[None]:
@@ -411,7 +419,7 @@ class Program:
             for storage, values in before:
                 self.backend.write(storage, values)
             for slot in absent:
-                slot.grad = None
+                slot.keep_gradient(None)
             for generator, state in states:
                 generator.set_state(state)
             raise self._refused(error) from error
@@ -436,7 +444,7 @@ class Program:
             owner = self._owners.setdefault(storage.buffer, storage.number)
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
                 for slot in absent:
-                    slot.grad = None
+                    slot.keep_gradient(None)
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "memory that a call changes is reached in one way only, as at its first call",
@@ -455,7 +463,7 @@ class Program:
                 for view in step.slots.values():
                     if isinstance(view, Slot) and view.storage is storage:
                         view.offset += shift
-            self._stale.add(("storage", storage.number))
+            self._stale.add(("offset", storage.number))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()
@@ -470,7 +478,7 @@ class Program:
         adds = new is None
         leaf.adds_to = None if leaf.slot.grad is None else weakref.ref(leaf.slot.grad)
         if new is not None:
-            leaf.slot.grad = new
+            leaf.slot.keep_gradient(new)
             if not leaf.stored_first:
                 write_into(NumberValue(0, leaf.slot.dtype), new)
         assert leaf.slot.grad is not None
@@ -502,19 +510,21 @@ class Program:
         self._stale.clear()
 
 
-_gradient_of = attrgetter("grad.storage.number", "grad.offset")
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists and dicts, in order."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    found: list[Tensor] = []
+    for item in value:
+        if isinstance(item, Tensor):
+            found.append(item)
+        else:
+            found += tensors_in(item)
+    return found
 
 
 def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:

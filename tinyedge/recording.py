@@ -102,7 +102,7 @@ class Recording(Recorder):
             storage.version = version
         for leaf, had_gradient in self.leaves.values():
             if not had_gradient:
-                leaf.grad = None
+                leaf.keep_gradient(None)
         for generator, state in self._generators.values():
             generator.set_state(state)
 

@@ -72,6 +72,23 @@ class Storage:
             self.backend.release(self.buffer, self.nbytes)
 
 
+_leaf_changes = 0
+
+
+def leaf_changes() -> int:
+    """Another number after a tensor got another slot, flag or gradient: what was learnt of leaves is true until then.
+
+    New values in the same place are no such change.
+    """
+    return _leaf_changes
+
+
+def note_leaf_change() -> None:
+    """To be called after each such change, of a tensor that others may know already."""
+    global _leaf_changes
+    _leaf_changes = next(_serial)
+
+
 class Slot:
     """A value's place on a tape: a typed, strided view of a Storage."""
 
@@ -104,6 +121,11 @@ class Slot:
         self.grad: Slot | None = None  # of a leaf: where its gradient is summed
         self.step: Step | None = None  # that wrote it; None for a leaf
         self.index = 0  # which of the step's outputs it is
+
+    def keep_gradient(self, gradient: Slot | None) -> None:
+        """Let this leaf's gradient be summed there from now on."""
+        self.grad = gradient
+        note_leaf_change()
 
     @property
     def nbytes(self) -> int:
@@ -628,8 +650,9 @@ class _Walk:
             if leaf.grad is not None:
                 leaf.grad.storage.version += 1
                 return leaf.grad, True
-            leaf.grad = new_slot(backend, spec.dtype, spec.shape)
-            return leaf.grad, False
+            new = new_slot(backend, spec.dtype, spec.shape)
+            leaf.keep_gradient(new)
+            return new, False
         assert step is not None
         key = (step.number, index)
         there = self.pending.get(key)
@@ -656,7 +679,7 @@ class _Walk:
             and slot.nbytes == slot.storage.nbytes
             and _mode.recorder is None  # a replay may find a gradient there, to which a kernel must add
         ):
-            leaf.grad = slot
+            leaf.keep_gradient(slot)
             return
         target, accumulate = self.target(edge, spec, slot.storage.backend)
         write_into(slot, target, accumulate)

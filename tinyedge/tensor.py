@@ -172,6 +172,7 @@ class Tensor:
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
             )
         self._slot.requires_grad = requires_grad
+        tape.note_leaf_change()
         return self
 
     @property
@@ -187,7 +188,8 @@ class Tensor:
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is None:
-            self._slot.grad = self._grad = None
+            self._grad = None
+            self._slot.keep_gradient(None)
             return
         if value.shape != self.shape or value.dtype is not self.dtype or value.backend is not self.backend:
             raise ShapeError(
@@ -195,8 +197,8 @@ class Tensor:
                 f"a gradient like its tensor: {self.shape} {self.dtype.name} on {self.device}",
                 f"got {value.shape} {value.dtype.name} on {value.device}",
             )
-        self._slot.grad = (value if value.is_contiguous() else value.contiguous()).detach()._slot
         self._grad = None
+        self._slot.keep_gradient((value if value.is_contiguous() else value.contiguous()).detach()._slot)
 
     @property
     def grad_fn(self) -> Any:
@@ -245,8 +247,8 @@ class Tensor:
         return Tensor._wrap(self._slot.alias())
 
     def detach_(self) -> Tensor:
-        slot = self._slot.alias()
-        self._slot = slot
+        self._slot = self._slot.alias()
+        tape.note_leaf_change()
         return self
 
     # To the host
@@ -397,6 +399,7 @@ class Tensor:
             fresh.requires_grad = result.requires_grad
             fresh.step, fresh.index = result._slot.step, result._slot.index
             self._slot = fresh
+            tape.note_leaf_change()
         return self
 
     def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:

@@ -73,5 +73,5 @@ def origin_of(argument: Argument) -> Origin | None:
     if owner is None or kind.startswith("scratch"):
         return None
     if kind in ("buffer", "offset"):
-        return "storage", owner.slots[item].storage.number
+        return "storage" if kind == "buffer" else kind, owner.slots[item].storage.number
     return "step", owner.number

@@ -55,7 +55,7 @@ class Placement(NamedTuple):
 
 
 Origin = tuple[str, int]
-"""On what an argument of a launch depends: the number of a "storage", or of a "step"."""
+"""On what an argument of a launch depends: a "storage", the "offset" in one, or a "step", and its number."""
 
 
 class Lowered:

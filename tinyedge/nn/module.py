@@ -15,6 +15,7 @@ from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.recompute import checkpoint
+from tinyedge.tape import note_leaf_change
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, no_grad
 
 M = TypeVar("M", bound="Module")
@@ -513,6 +514,7 @@ class Module:
                 requires_grad = param.requires_grad
                 param._slot = moved.detach()._slot
                 param._slot.requires_grad = requires_grad
+                note_leaf_change()
                 param.grad = None if gradient is None else _moved(gradient, wanted, backend)
         for module in self.modules():
             for name, buffer in module._buffers.items():
