@@ -19,6 +19,7 @@ from tinyedge import backends
 from tinyedge.backends.base import Launch
 from tinyedge.backends.opencl import DeviceEntry, OpenCLBackend
 from tinyedge.backends.reference import ReferenceBackend
+from tinyedge.backends.regions import Region
 from tinyedge.kernels.spec import round_up
 from tinyedge.tape import Slot, Step
 
@@ -36,7 +37,9 @@ def poison(word: np.uint32, nbytes: int, phase: int = 0) -> np.ndarray[Any, Any]
 
 
 class GuardedOpenCL(OpenCLBackend):
-    """An OpenCL device whose every buffer is a sub-buffer in the middle of a poisoned one."""
+    """An OpenCL device whose every region lies in the middle of a poisoned buffer: those of values at an offset, as a
+    part of a buffer that others share would; the others as sub-buffers.
+    """
 
     def __init__(self, entry: DeviceEntry) -> None:
         super().__init__(entry)
@@ -45,19 +48,29 @@ class GuardedOpenCL(OpenCLBackend):
         self.serials = count()
         self.fresh: list[Any] = []
 
-    def allocate(self, nbytes: int) -> Any:
+    def allocate(self, nbytes: int) -> Region:
+        parent, word = self._poisoned(nbytes)
+        return self._kept(Region(parent.get_sub_region(self.before, max(nbytes, 4))), parent, nbytes, word)
+
+    def reserve(self, nbytes: int) -> Region:
+        parent, word = self._poisoned(nbytes)
+        return self._kept(Region(parent, self.before), parent, nbytes, word)
+
+    def _poisoned(self, nbytes: int) -> tuple[Any, np.uint32]:
         size = round_up(self.before + max(nbytes, 4) + GUARD_BYTES, 4)
         parent = self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, size)
         word = poison_word(next(self.serials))
         self.cl.enqueue_fill_buffer(self.queue, parent, word, 0, size)
-        buffer = parent.get_sub_region(self.before, max(nbytes, 4))
-        if nbytes:  # nobody releases a buffer of no bytes
-            self.parents[buffer.int_ptr] = (parent, nbytes, word)
-        self.fresh.append(buffer)
-        return buffer
+        return parent, word
 
-    def release(self, buffer: Any, nbytes: int) -> None:
-        self.parents.pop(buffer.int_ptr, None)
+    def _kept(self, region: Region, parent: Any, nbytes: int, word: np.uint32) -> Region:
+        if nbytes:  # nobody releases a region of no bytes
+            self.parents[id(region)] = (parent, nbytes, word)
+        self.fresh.append(region)
+        return region
+
+    def release(self, buffer: Region, nbytes: int) -> None:
+        self.parents.pop(id(buffer), None)
 
     def prepare(self, step: Step) -> Sequence[Launch]:
         self.fresh = []
@@ -75,11 +88,11 @@ class GuardedOpenCL(OpenCLBackend):
 
         return [*launches, check]
 
-    def check(self, buffer: Any, culprit: str) -> None:
+    def check(self, buffer: Region, culprit: str) -> None:
         """Raise AssertionError if a guard around ``buffer`` changed."""
-        if buffer.int_ptr not in self.parents:
+        if id(buffer) not in self.parents:
             return
-        parent, nbytes, word = self.parents[buffer.int_ptr]
+        parent, nbytes, word = self.parents[id(buffer)]
         after = self.before + nbytes
         for side, start, stop in (("before", 0, self.before), ("after", after, parent.size)):
             found = np.empty(stop - start, np.uint8)

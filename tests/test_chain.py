@@ -18,10 +18,11 @@ from tests.guarded import GuardedOpenCL, first_device
 from tests.test_fusion import assert_replays_agree, functions
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import FIRST_IN_CHAIN
+from tinyedge.backends.opencl import FIRST_IN_CHAIN, OpenCLBackend
 from tinyedge.chain import Touched, waits
 from tinyedge.errors import CaptureError
 from tinyedge.plan import Action, make_plan
+from tinyedge.tape import Slot
 
 BYTES = 12
 
@@ -92,10 +93,13 @@ def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
                     assert block.first > another.last + slack or another.first > block.last + slack
 
 
-@pytest.fixture(scope="module")
-def chaining(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
-    """The first device, taken for a GPU on which kernels may wait for each other; its groups hold 64 or 256 items."""
-    backend = first_device()
+@pytest.fixture(scope="module", params=[GuardedOpenCL, OpenCLBackend])
+def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureRequest) -> OpenCLBackend:
+    """The first device, taken for a GPU on which kernels may wait for each other; its groups hold 64 or 256 items.
+
+    With guards around all memory; and without, since then values share buffers.
+    """
+    backend: OpenCLBackend = request.param(first_device().entry)
     if not backend.device.chains:
         if not backend.orders_groups:
             pytest.skip("the device does not say that one group sees what another wrote")
@@ -111,7 +115,7 @@ def chaining(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
 
 
 @pytest.fixture
-def chain(chaining: GuardedOpenCL) -> Iterator[Backend]:
+def chain(chaining: OpenCLBackend) -> Iterator[Backend]:
     with te.use_backend(chaining) as chosen:
         yield chosen
 
@@ -204,6 +208,23 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) 
     second.grad = None
     step(te.ones(8, 8))
     assert np.array_equal(second.grad.numpy(), wanted)
+
+
+def test_parameters_share_buffers(chain: Backend) -> None:
+    """So that a launch has few; unless each has guards of its own."""
+    _, x, step = make_step()
+    step(x)
+    step(x)
+    program = step.program
+    storages = {
+        slot.storage
+        for each in program._steps.values()
+        for slot in each.slots.values()
+        if isinstance(slot, Slot) and slot.storage.number not in program._temporary
+    }
+    handles = {storage.buffer.handle for storage in storages}
+    assert len(storages) >= 16
+    assert len(handles) == (len(storages) if isinstance(chain, GuardedOpenCL) else 1)
 
 
 def test_work_items_may_return_early(chain: Backend) -> None:

@@ -109,7 +109,7 @@ class Program:
         self._checks = [(at[number], check) for number, check in recording.checks if number in at]
         movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
-        self._moving = {self._storages[number].number for number in (*self._arguments, *owned)}
+        self._moving = {self._storages[number].number for number in (*self._arguments, *owned, *self._outputs)}
         self._result = map_tensors(
             result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
         )
@@ -232,7 +232,7 @@ class Program:
         with self._lock:
             if not self._lowered:
                 self.backend.trim()  # of an eager call before; the arena could use none of it
-                arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes))
+                arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes, alone=True))
                 for storage in self._storages.values():
                     if storage.number in self._temporary:
                         storage.buffer = arena.buffer
@@ -463,7 +463,7 @@ class Program:
                 for view in step.slots.values():
                     if isinstance(view, Slot) and view.storage is storage:
                         view.offset += shift
-            self._stale.add(("offset", storage.number))
+            self._stale.add(("storage", storage.number))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         seen: set[int] = set()

@@ -45,12 +45,12 @@ class Storage:
 
     __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "number", "version")
 
-    def __init__(self, backend: Backend, nbytes: int) -> None:
+    def __init__(self, backend: Backend, nbytes: int, alone: bool = False) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
         if not is_rehearsal():
-            self.buffer = backend.allocate(nbytes)
+            self.buffer = backend.allocate(nbytes) if alone else backend.reserve(nbytes)
             backend.memory.add(nbytes)
         self.nbytes = nbytes
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made

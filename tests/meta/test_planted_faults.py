@@ -167,7 +167,7 @@ def test_write_past_the_end_of_scratch(opencl: Backend, reference: Backend) -> N
 def test_write_before_the_start(opencl: GuardedOpenCL) -> None:
     slot = place(np.zeros(5, np.float32), opencl)
     opencl.check(slot.storage.buffer, "nobody")
-    parent, *_ = opencl.parents[slot.storage.buffer.int_ptr]
+    parent, *_ = opencl.parents[id(slot.storage.buffer)]
     opencl.cl.enqueue_copy(opencl.queue, parent, np.zeros(1, np.uint8), dst_offset=opencl.before - 1, is_blocking=True)
     with pytest.raises(AssertionError, match="culprit wrote 1 bytes before a buffer of 20 bytes, from byte -1"):
         opencl.check(slot.storage.buffer, "culprit")

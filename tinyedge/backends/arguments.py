@@ -22,11 +22,11 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tupl
     if kind == "fixed":
         return item
     if kind == "arena":
-        return next(iter(scratch.values()))[0]
+        return next(iter(scratch.values()))[0].handle
     taken = owner or step
     assert taken is not None
     if kind == "scratch":
-        return scratch[taken.number, item][0]
+        return scratch[taken.number, item][0].handle
     if kind == "scratch offset":
         name, itemsize = item
         return scratch[taken.number, name][1] // itemsize
@@ -36,9 +36,10 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tupl
         return taken.scalars[item]
     if kind == "accumulates":
         return 1 if item in taken.accumulate else 0
+    slot = taken.slots[item]
     if kind == "offset":
-        return taken.slots[item].offset
-    return taken.slots[item].storage.buffer
+        return slot.offset + slot.storage.buffer.offset // slot.dtype.itemsize
+    return slot.storage.buffer.handle
 
 
 def constant_text(argument: Argument, placement: Placement) -> str | None:
@@ -51,19 +52,22 @@ def constant_text(argument: Argument, placement: Placement) -> str | None:
     if kind == "scratch offset":
         name, itemsize = item
         return str(placement.offsets[owner.number, name] // itemsize)
-    if kind == "offset" and owner.slots[item].storage.number not in placement.moving:
+    if kind == "offset" and owner.slots[item].storage.number in placement.temporary:
         return str(owner.slots[item].offset)
     if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:
         return "1" if item in owner.accumulate else "0"
     return None
 
 
-def identity(argument: Argument) -> Any:
+def identity(argument: Argument, placement: Placement) -> Any:
     """The same for arguments that are the same at every call."""
     kind, owner, item = argument
-    if kind == "buffer":
-        assert owner is not None
-        return kind, owner.slots[item].storage.number
+    if owner is not None and kind in ("buffer", "offset"):
+        slot = owner.slots[item]
+        number = slot.storage.number
+        if kind == "buffer":  # what stays may share one with others
+            return kind, number if number in placement.moving else ("handle", id(slot.storage.buffer.handle))
+        return kind, number, slot.offset, slot.dtype.itemsize
     return (kind, id(item)) if owner is None else (kind, owner.number, item)
 
 
@@ -73,5 +77,5 @@ def origin_of(argument: Argument) -> Origin | None:
     if owner is None or kind.startswith("scratch"):
         return None
     if kind in ("buffer", "offset"):
-        return "storage" if kind == "buffer" else kind, owner.slots[item].storage.number
+        return "storage", owner.slots[item].storage.number
     return "step", owner.number

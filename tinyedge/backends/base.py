@@ -55,7 +55,7 @@ class Placement(NamedTuple):
 
 
 Origin = tuple[str, int]
-"""On what an argument of a launch depends: a "storage", the "offset" in one, or a "step", and its number."""
+"""On what an argument of a launch depends: the number of a "storage", or of a "step"."""
 
 
 class Lowered:
@@ -102,6 +102,10 @@ class Backend:
     def allocate(self, nbytes: int) -> Any:
         """A buffer of at least ``nbytes`` bytes, its contents undefined."""
         raise NotImplementedError
+
+    def reserve(self, nbytes: int) -> Any:
+        """The same for a value, which may be a part of a buffer that it shares with others."""
+        return self.allocate(nbytes)
 
     def release(self, buffer: Any, nbytes: int) -> None:
         """Called once when the last view of ``buffer`` is gone."""

@@ -24,6 +24,7 @@ from tinyedge import config
 from tinyedge.backends.arguments import ARENA, COUNTERS, Argument, constant_text, identity, origin_of, value_of
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Origin, Placement
 from tinyedge.backends.binaries import Binaries
+from tinyedge.backends.regions import LARGEST, Region, Slabs
 from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
 from tinyedge.dtypes import DType, float64
@@ -319,6 +320,7 @@ class OpenCLBackend(Backend):
         self.context = cl.Context([entry.device])
         self.queue = cl.CommandQueue(self.context)
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+        self.slabs = Slabs(self._buffer)
         self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
         chains = entry.takes_chains and config.chains()
         self.device = Device(
@@ -355,13 +357,20 @@ class OpenCLBackend(Backend):
                 "Use dtype=te.float32, or the numpy backend.",
             )
 
-    def allocate(self, nbytes: int) -> Any:
+    def allocate(self, nbytes: int) -> Region:
+        return Region(self._buffer(nbytes))
+
+    def reserve(self, nbytes: int) -> Region:
+        return self.slabs.take(nbytes) if self.device.chains and nbytes <= LARGEST else self.allocate(nbytes)
+
+    def _buffer(self, nbytes: int) -> Any:
         try:
             return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
         except (self.cl.Error, MemoryError) as error:
             raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 
     def trim(self) -> None:
+        self.slabs.trim()
         self.pool.free_held()
 
     def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
@@ -388,14 +397,17 @@ class OpenCLBackend(Backend):
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         if array.nbytes:
             with self._memory_in_use():
-                self.cl.enqueue_copy(self.queue, storage.buffer, np.ascontiguousarray(array), is_blocking=True)
+                region = storage.buffer
+                values = np.ascontiguousarray(array)
+                self.cl.enqueue_copy(self.queue, region.handle, values, dst_offset=region.offset, is_blocking=True)
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
-            offset = slot.offset * slot.dtype.itemsize
+            region = slot.storage.buffer
+            offset = region.offset + slot.offset * slot.dtype.itemsize
             with self._memory_in_use():
-                self.cl.enqueue_copy(self.queue, result, slot.storage.buffer, src_offset=offset, is_blocking=True)
+                self.cl.enqueue_copy(self.queue, result, region.handle, src_offset=offset, is_blocking=True)
         return result
 
     def finish(self) -> None:
@@ -577,7 +589,7 @@ class OpenCLBackend(Backend):
                     continue
                 text = constant_text(argument, placement)
                 if text is None:
-                    key = identity(argument)
+                    key = identity(argument, placement)
                     text = named.get(key)
                 if text is None:
                     text = named[key] = f"a{len(named)}_"

@@ -90,7 +90,7 @@ def _kernels(backend: OpenCLBackend, name: str, multiply_add: str = "mad") -> It
 
 def _copies(backend: OpenCLBackend) -> Iterator[float]:
     nbytes = min(COPY_BYTES, int(backend.entry.device.max_mem_alloc_size) // 4) // 4096 * 4096
-    x, y = backend.allocate(nbytes), backend.allocate(nbytes)
+    x, y = backend.allocate(nbytes).handle, backend.allocate(nbytes).handle
     fill = np.zeros(nbytes // 4, np.float32)
     backend.cl.enqueue_copy(backend.queue, x, fill, is_blocking=True)
     for kernel, width in _kernels(backend, "copy"):
@@ -101,7 +101,7 @@ def _copies(backend: OpenCLBackend) -> Iterator[float]:
 
 def _multiply_adds(backend: OpenCLBackend) -> Iterator[float]:
     items = backend.device.compute_units * (64 if backend.device.is_cpu else 2048)
-    y = backend.allocate(items * 64)
+    y = backend.allocate(items * 64).handle
     for multiply_add in ("mad", "fma"):  # the one may not be fused, the other may be done in software
         for kernel, width in _kernels(backend, "multiply_add", multiply_add):
 
