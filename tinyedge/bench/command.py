@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +82,8 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
     times = {}
     for item in chosen:
         times[item.name] = turns.measure(item, kind, options.against, options.rounds, options.threads)
+        medians = ", ".join(f"{name} {ms:.3f} ms" for name, ms in times[item.name].items())
+        print(f"{item.name}: {medians}", file=sys.stderr, flush=True)  # the tables come when all is measured
     steps = {item.name: _ready(item, kind) for item in chosen}
     profiles = {name: step.program.profile(PROFILE_REPEATS) for name, step in steps.items()}
     programs = {name: _about(step, profiles[name]) for name, step in steps.items()}
