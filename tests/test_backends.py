@@ -53,6 +53,11 @@ def test_import_alone_touches_no_device() -> None:
     assert (ran.stdout, ran.stderr) == ("False\n", "")
 
 
+def test_pyopencl_may_be_imported_before(opencl: Backend) -> None:
+    ran = run("import pyopencl; " + DEVICE)
+    assert ran.stdout.startswith("opencl:")
+
+
 @pytest.mark.parametrize("name", ["opencl:99", "cuda", "", "opencl:x"])
 def test_unknown_name(name: str, backend: Backend) -> None:
     with pytest.raises(BackendError):

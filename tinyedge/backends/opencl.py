@@ -93,11 +93,11 @@ def embedded_runtime() -> Path | None:
 def register_embedded_runtime() -> None:
     """Let the OpenCL loader see the embedded runtime beside the system's drivers.
 
-    pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, once: so a folder of our own
-    lists both. A value that the user set is left alone.
+    pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, when it is first asked for
+    platforms, and then no more: so a folder of our own lists both. A value that the user set is left alone.
     """
     runtime = embedded_runtime()
-    if runtime is None or config.opencl_vendors() or "pyopencl" in sys.modules:
+    if runtime is None or config.opencl_vendors():
         return
     listed = {f"tinyedge-{hashlib.sha256(bytes(runtime)).hexdigest()[:12]}.icd": f"{runtime}\n"}
     if SYSTEM_VENDORS.is_dir():

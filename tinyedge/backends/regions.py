@@ -33,8 +33,7 @@ class _Shared(Region):
     __slots__ = ("free",)
 
     def __init__(self, handle: Any, offset: int, free: list[tuple[Any, int]]) -> None:
-        super().__init__(handle, offset)
-        self.free = free
+        self.handle, self.offset, self.free = handle, offset, free  # in the way of every eager step
 
     def __del__(self) -> None:
         self.free.append((self.handle, self.offset))
