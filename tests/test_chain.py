@@ -19,6 +19,7 @@ from tests.test_fusion import assert_replays_agree, functions
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl import FIRST_IN_CHAIN, OpenCLBackend
+from tinyedge.backends.regions import Slabs
 from tinyedge.chain import Touched, waits
 from tinyedge.errors import CaptureError
 from tinyedge.plan import Action, make_plan
@@ -225,6 +226,25 @@ def test_parameters_share_buffers(chain: Backend) -> None:
     handles = {storage.buffer.handle for storage in storages}
     assert len(storages) >= 16
     assert len(handles) == (len(storages) if isinstance(chain, GuardedOpenCL) else 1)
+
+
+def test_a_step_may_be_prepared_before_anything_runs(chain: Backend) -> None:
+    _, x, step = make_step()
+    program = step.prepare(x)
+    prepared = step(x).item()
+    assert step.program is program
+    _, x, eager = make_step()
+    np.testing.assert_allclose(prepared, eager(x).item(), rtol=1e-5)
+
+
+def test_memory_for_small_values_is_found_where_there_is_none_for_a_shared_buffer(
+    chaining: OpenCLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(nbytes: int) -> object:
+        raise te.OutOfMemoryError("device", f"room for {nbytes} bytes", "there is none", "Use less.")
+
+    monkeypatch.setattr(chaining, "slabs", Slabs(refuse))
+    assert OpenCLBackend.reserve(chaining, 1000).handle is not None
 
 
 def test_work_items_may_return_early(chain: Backend) -> None:

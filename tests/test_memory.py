@@ -103,6 +103,17 @@ def test_values_are_not_there_in_a_rehearsal(backend: Backend) -> None:
             te.rehearse(lambda x, look=look: look(x.sum()), ((2,),))
 
 
+def test_what_comes_from_the_host_is_there_after_a_rehearsal(backend: Backend) -> None:
+    weight = te.ones(3, requires_grad=True)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        return (x * weight * te.tensor([1.0, 2.0, 3.0])).sum()
+
+    step.prepare(te.ones(3))
+    assert [step(te.ones(3)).item() for _ in range(2)] == [6.0, 6.0]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_prepared_step_takes_what_was_planned(name: str, backend: Backend) -> None:
     """From the first call on, which is a replay already; and gives what an eager one gives."""

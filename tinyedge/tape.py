@@ -45,11 +45,11 @@ class Storage:
 
     __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "number", "version")
 
-    def __init__(self, backend: Backend, nbytes: int, alone: bool = False) -> None:
+    def __init__(self, backend: Backend, nbytes: int, alone: bool = False, holds: bool = False) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
-        if not is_rehearsal():
+        if holds or not is_rehearsal():
             self.buffer = backend.allocate(nbytes) if alone else backend.reserve(nbytes)
             backend.memory.add(nbytes)
         self.nbytes = nbytes
@@ -462,13 +462,16 @@ def set_grad_enabled(enabled: bool) -> None:
     _mode.grad_enabled = enabled
 
 
-def new_slot(backend: Backend, dtype: DType, shape: Shape) -> Slot:
-    """A contiguous slot with storage of its own, not yet written."""
+def new_slot(backend: Backend, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
+    """A contiguous slot with storage of its own, not yet written; in a rehearsal it has no memory unless it ``holds``
+    what comes from the host.
+    """
     numel = prod(shape)
     if numel > MAX_ELEMENTS:
         raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
     backend.check_dtype(dtype)
-    return Slot(Storage(backend, numel * dtype.itemsize), dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
+    storage = Storage(backend, numel * dtype.itemsize, holds=holds)
+    return Slot(storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
 
 
 _inferred: dict[Any, tuple[Spec, ...]] = {}

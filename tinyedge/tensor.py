@@ -799,9 +799,8 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
                 f"got {bounds[1] if bounds[1] > INT32.max else bounds[0]}",
                 "Keep such values in NumPy.",
             )
-    slot = new_slot(backend, dtype, values.shape)
-    if not tape.is_rehearsal():
-        backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    slot = new_slot(backend, dtype, values.shape, holds=True)
+    backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
     tape.uploaded(slot.storage)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
@@ -361,11 +361,18 @@ class OpenCLBackend(Backend):
         return Region(self._buffer(nbytes))
 
     def reserve(self, nbytes: int) -> Region:
-        return self.slabs.take(nbytes) if self.device.chains and nbytes <= LARGEST else self.allocate(nbytes)
+        if self.device.chains and nbytes <= LARGEST:
+            with suppress(OutOfMemoryError):  # there may be room for so little
+                return self.slabs.take(nbytes)
+        return self.allocate(nbytes)
 
     def _buffer(self, nbytes: int) -> Any:
+        size = max(nbytes, 4)  # a buffer of no bytes is an error in OpenCL
         try:
-            return self.pool.allocate(max(nbytes, 4))  # a buffer of no bytes is an error in OpenCL
+            with suppress(self.cl.Error, MemoryError):
+                return self.pool.allocate(size)
+            self.trim()
+            return self.pool.allocate(size)
         except (self.cl.Error, MemoryError) as error:
             raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
 

@@ -7,7 +7,7 @@ of small kernels cost the host; an offset, which is a number, costs a tenth of i
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +32,7 @@ class _Shared(Region):
 
     __slots__ = ("free",)
 
-    def __init__(self, handle: Any, offset: int, free: list[tuple[Any, int]]) -> None:
+    def __init__(self, handle: Any, offset: int, free: deque[tuple[Any, int]]) -> None:
         self.handle, self.offset, self.free = handle, offset, free  # in the way of every eager step
 
     def __del__(self) -> None:
@@ -52,9 +52,10 @@ class Slabs:
 
     def __init__(self, allocate: Callable[[int], Any]) -> None:
         self._allocate = allocate
-        self._free: dict[int, list[tuple[Any, int]]] = defaultdict(list)  # by size: handles and offsets
+        # By size: handles and offsets. A region may end at any time, and adds its part at once, without the lock.
+        self._free: dict[int, deque[tuple[Any, int]]] = defaultdict(deque)
         self._slabs: list[tuple[Any, int]] = []  # each with the bytes that were cut from it; the last is in use
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Region:
         """A region of at least ``nbytes`` bytes, of at most LARGEST."""
@@ -65,7 +66,8 @@ class Slabs:
         except IndexError:
             with self._lock:
                 if not self._slabs or self._slabs[-1][1] + size > SLAB_BYTES:
-                    self._slabs.append((self._allocate(SLAB_BYTES), 0))
+                    new = self._allocate(SLAB_BYTES)
+                    self._slabs.append((new, 0))
                 handle, offset = self._slabs[-1]
                 self._slabs[-1] = handle, offset + size
         return _Shared(handle, offset, free)
@@ -79,5 +81,8 @@ class Slabs:
                     free[id(handle)] += size
             gone = {id(handle) for handle, cut in self._slabs if free[id(handle)] == cut}
             self._slabs = [slab for slab in self._slabs if id(slab[0]) not in gone]
-            for parts in self._free.values():
-                parts[:] = [part for part in parts if id(part[0]) not in gone]
+            for parts in [*self._free.values()]:
+                for _ in range(len(parts)):
+                    part = parts.popleft()
+                    if id(part[0]) not in gone:
+                        parts.append(part)

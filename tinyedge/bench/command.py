@@ -82,8 +82,8 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
     times = {}
     for item in chosen:
         times[item.name] = turns.measure(item, kind, options.against, options.rounds, options.threads)
-        medians = ", ".join(f"{name} {ms:.3f} ms" for name, ms in times[item.name].items())
-        print(f"{item.name}: {medians}", file=sys.stderr, flush=True)  # the tables come when all is measured
+        said = ", ".join(f"{name} {ms:.3f} ms" for name, ms in times[item.name].items())
+        print(f"{item.name}: {said}", file=sys.stderr, flush=True)  # the tables come when all is measured
     steps = {item.name: _ready(item, kind) for item in chosen}
     profiles = {name: step.program.profile(PROFILE_REPEATS) for name, step in steps.items()}
     programs = {name: _about(step, profiles[name]) for name, step in steps.items()}
