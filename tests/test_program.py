@@ -358,6 +358,31 @@ def test_check_says_by_how_much(backend: Backend, monkeypatch: pytest.MonkeyPatc
             step(x)
 
 
+def test_gradients_may_be_parts_of_one_tensor(backend: Backend) -> None:
+    """As where they are sent somewhere; and may become parts of another one, or none, at any call."""
+    a, b = te.ones(4, requires_grad=True), te.ones(4, requires_grad=True)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = (x * a * 2 + x * b * 3).sum()
+        loss.backward()
+        return loss
+
+    x = te.ones(4)
+    for first, second in ((0, 4), (4, 0), (0, 4)):
+        flat = te.zeros(8)
+        a.grad, b.grad = flat[first : first + 4], flat[second : second + 4]
+        for count in (1, 2, 3):
+            step(x)
+            assert (a.grad.tolist(), b.grad.tolist()) == ([2.0 * count] * 4, [3.0 * count] * 4)
+        parts = {first: [6.0] * 4, second: [9.0] * 4}
+        assert flat.tolist() == parts[0] + parts[4]
+    a.grad = b.grad = None
+    for count in (1, 2, 3):
+        step(x)
+        assert (a.grad.tolist(), b.grad.tolist()) == ([2.0 * count] * 4, [3.0 * count] * 4)
+
+
 def test_memory_is_known_and_flat(backend: Backend) -> None:
     te.manual_seed(0)
     model = models.lenet5()

@@ -54,7 +54,7 @@ class Compiled:
         arguments = list(tensors_in((args, kwargs)))
         key = self._key(arguments, args, kwargs)
         program = self.programs.get(key)
-        if program is None:
+        if program is None or not program.fits():
             return self._record(key, arguments, args, kwargs)
         self._changed = False
         return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)

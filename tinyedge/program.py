@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -81,6 +81,8 @@ class Program:
         self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
         self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
         self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
+        lying = Counter(leaf.number for leaf in self._leaves)
+        self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
         # Each call has its own arguments.
         self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
@@ -207,6 +209,14 @@ class Program:
         """What a call with these arguments changes outside, but for gradients."""
         given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
         return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+
+    def fits(self) -> bool:
+        """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one."""
+        return all(
+            (gradient := leaf.slot.grad) is not None
+            and (gradient.storage.number, gradient.offset) == (leaf.number, leaf.offset)
+            for leaf in self._together
+        )
 
     def take_leaves(self, arguments: list[Tensor]) -> None:
         """Let the arguments that have gradients be the leaves."""
