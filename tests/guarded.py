@@ -17,7 +17,8 @@ import pytest
 
 from tinyedge import backends
 from tinyedge.backends.base import Launch
-from tinyedge.backends.opencl import DeviceEntry, OpenCLBackend
+from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.platforms import DeviceEntry
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.backends.regions import Region
 from tinyedge.kernels.spec import round_up

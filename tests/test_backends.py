@@ -13,7 +13,7 @@ import pytest
 import tinyedge as te
 from tinyedge import backends, tape
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import embedded_runtime
+from tinyedge.backends.platforms import embedded_runtime
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, ShapeError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
-from tinyedge.backends.opencl import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
+from tinyedge.backends.platforms import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
 from tinyedge.bench import command
 from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
 from tinyedge.errors import ArgumentError, BackendError, TinyedgeError

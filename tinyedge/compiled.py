@@ -51,7 +51,7 @@ class Compiled:
         mode = config.compile_mode()
         if mode == "0" or tape.is_recording():
             return self.function(*args, **kwargs)
-        arguments = list(tensors_in((args, kwargs)))
+        arguments = tensors_in((args, kwargs))
         key = self._key(arguments, args, kwargs)
         program = self.programs.get(key)
         if program is None or not program.fits():
@@ -66,7 +66,7 @@ class Compiled:
 
         Errors: CaptureError as for a call; OutOfMemoryError.
         """
-        arguments = list(tensors_in((args, kwargs)))
+        arguments = tensors_in((args, kwargs))
         key = self._key(arguments, args, kwargs)
         if key not in self.programs:
             program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)

@@ -397,12 +397,12 @@ class Program:
 
     def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
         """The memory of a result that is no new one."""
-        for number, argument in zip(self._arguments, arguments, strict=True):
-            if number == place.number:
-                return argument._slot.storage
         for leaf in self._leaves:
             if leaf.number == place.number and leaf.slot.grad is not None:
                 return leaf.slot.grad.storage
+        for number, argument in zip(self._arguments, arguments, strict=True):
+            if number == place.number:
+                return argument._slot.storage
         return place.slot.storage
 
     def _moved_gradients(self) -> list[_Leaf]:

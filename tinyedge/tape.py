@@ -41,7 +41,11 @@ def next_number() -> int:
 
 
 class Storage:
-    """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place."""
+    """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place.
+
+    ``alone``: they are no part of a larger buffer. ``holds``: what comes from the host, and so they are real in a
+    rehearsal too.
+    """
 
     __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "number", "version")
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from tinyedge import config
 from tinyedge.backends.base import Backend
-from tinyedge.backends.opencl import DeviceEntry, OpenCLBackend, devices
+from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.platforms import DeviceEntry, devices
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.errors import BackendError
 

@@ -1,19 +1,15 @@
-"""The OpenCL backend: platforms, context, building, and one prepared kernel for each signature of a step."""
+"""The OpenCL backend: context, building, and one prepared kernel for each signature of a step."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import platform
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,6 +20,7 @@ from tinyedge import config
 from tinyedge.backends.arguments import ARENA, COUNTERS, Argument, constant_text, identity, origin_of, value_of
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Origin, Placement
 from tinyedge.backends.binaries import Binaries
+from tinyedge.backends.platforms import BUILD_OPTIONS, DeviceEntry, pyopencl_module
 from tinyedge.backends.regions import LARGEST, Region, Slabs
 from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
@@ -38,20 +35,12 @@ from tinyedge.kernels.tune import remembered
 from tinyedge.shapes import Shape
 from tinyedge.tape import Slot, Step, Storage
 
-SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-BUILD_OPTIONS: tuple[str, ...] = ("-cl-std=CL1.2", "-cl-single-precision-constant")
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
 TIMED_LAUNCHES = 20
 """In a row: as in a program, where a launch is prepared while the one before it runs."""
 
 PROGRAM_KERNELS = 24
 """At most so many in one program: few enough to find the one that is refused, by building each alone."""
-PROBE_SOURCE = """
-__kernel void probe(__global const float* x, __global float* y) {
-    const int i = get_global_id(0);
-    y[i] = 2.0f * x[i] + 1.0f;
-}
-"""
 _C_TYPES: dict[str, Any] = {
     "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8, "char": np.int8,
 }  # fmt: skip
@@ -77,156 +66,6 @@ CHAIN_OPTIONS = {
 }
 """What builds a chain. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
 be so many that few groups run at a time."""
-
-
-def embedded_runtime() -> Path | None:
-    """The OpenCL CPU runtime that the ``cpu`` extra installed beside this Python, or None."""
-    for folder, name in (
-        (Path(sys.prefix) / "lib", "libintelocl.so"),
-        (Path(sys.prefix) / "Library/bin", "intelocl64.dll"),
-    ):
-        if (folder / name).exists():
-            return folder / name
-    return None
-
-
-def register_embedded_runtime() -> None:
-    """Let the OpenCL loader see the embedded runtime beside the system's drivers.
-
-    pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, when it is first asked for
-    platforms, and then no more: so a folder of our own lists both. A value that the user set is left alone.
-    """
-    runtime = embedded_runtime()
-    if runtime is None or config.opencl_vendors():
-        return
-    listed = {f"tinyedge-{hashlib.sha256(bytes(runtime)).hexdigest()[:12]}.icd": f"{runtime}\n"}
-    if SYSTEM_VENDORS.is_dir():
-        listed |= {entry.name: entry.read_text() for entry in sorted(SYSTEM_VENDORS.glob("*.icd"))}
-    # One folder for each set of drivers: several environments of one user do not disturb each other.
-    key = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()[:16]
-    folder = config.cache_folder() / "icd" / key
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, text in listed.items():
-        if not (folder / name).exists():
-            (folder / name).write_text(text)
-    config.set_opencl_vendors(folder)
-
-
-def _pyopencl() -> Any:
-    config.disable_pyopencl_cache()
-    register_embedded_runtime()
-    try:
-        import pyopencl
-    except (ImportError, OSError) as error:
-        raise BackendError(
-            "opencl", "pyopencl must be importable", f"it failed: {error}", 'Try: pip install "tinyedge[cpu]".'
-        ) from error
-    warnings.filterwarnings("ignore", category=pyopencl.CompilerWarning)
-    return pyopencl
-
-
-class DeviceEntry:
-    """One OpenCL device as ``tinyedge devices`` lists it."""
-
-    def __init__(self, number: int, device: Any) -> None:
-        self.number = number
-        self.device = device
-        self.name = f"opencl:{number}"
-        self.platform = str(device.platform.name).strip()
-        self.title = " ".join(str(device.name).split())
-        self.driver = str(device.driver_version).strip()
-        self.is_cpu = bool(device.type & 2)  # CL_DEVICE_TYPE_CPU
-        self.kind = "CPU" if self.is_cpu else "GPU" if device.type & 4 else "accelerator"
-        self._problem: str | None = None
-        self._probed = False
-
-    @property
-    def problem(self) -> str | None:
-        """Why the device cannot be used, or None: a device that is listed may still build no kernel."""
-        if not self._probed:
-            self._problem = self._probe()
-            self._probed = True
-        return self._problem
-
-    def _probe(self) -> str | None:
-        cl = _pyopencl()
-        try:
-            context = cl.Context([self.device])
-            queue = cl.CommandQueue(context)
-            program = cl.Program(context, PROBE_SOURCE).build(list(BUILD_OPTIONS), cache_dir=False)
-            x = np.arange(8, dtype=np.float32)
-            flags = cl.mem_flags
-            source = cl.Buffer(context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=x)
-            target = cl.Buffer(context, flags.READ_WRITE, x.nbytes)
-            cl.Kernel(program, "probe")(queue, (8,), None, source, target)
-            y = np.zeros_like(x)
-            cl.enqueue_copy(queue, y, target)
-        except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            wanted = [line for line in lines if "error" in line.lower()] or lines or [type(error).__name__]
-            return f"a test kernel does not build or run: {wanted[0][:160]}"
-        if not np.array_equal(y, 2 * x + 1):
-            return f"a test kernel gave wrong results: {y.tolist()}"
-        return None
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """What a binary for this device depends on."""
-        device = self.device
-        names = (device.platform.version, device.vendor, device.name, device.version, device.driver_version)
-        # Machines that share a home folder may call different processors by one name.
-        return (*map(str, names), str(device.extensions), _processor() if self.is_cpu else "")
-
-    @property
-    def takes_chains(self) -> bool:
-        """Whether kernels may wait for each other in one launch.
-
-        OpenCL does not promise that a work-group which runs goes on while others wait for it. NVIDIA's GPUs do, since
-        Volta, and PTX has the fences; elsewhere it was not tried.
-        """
-        if self.is_cpu or "NVIDIA" not in str(self.device.vendor).upper():
-            return False
-        try:
-            return int(self.device.compute_capability_major_nv) >= 7
-        except Exception:  # whatever a driver without the extension makes of the question
-            return False
-
-    def describe(self) -> str:
-        return f"{self.title} ({self.kind}, {self.platform})"
-
-
-def _processor() -> str:
-    """The processor's instruction sets, where the system lists them; else its family and model."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    listed = [line for line in lines if line.lower().startswith(("flags", "features"))]
-    return listed[0] if listed else f"{platform.machine()} {platform.processor()}"
-
-
-_entries: list[DeviceEntry] | None = None
-_lock = threading.Lock()
-
-
-def devices() -> list[DeviceEntry]:
-    """Every OpenCL device of every platform, in the order that gives N in ``opencl:N``."""
-    global _entries
-    with _lock:
-        if _entries is None:
-            cl = _pyopencl()
-            try:
-                platforms = cl.get_platforms()
-            except cl.Error:
-                platforms = []  # the loader found no driver
-            found = []
-            for vendor in platforms:
-                try:
-                    found += vendor.get_devices()
-                except cl.Error:
-                    continue  # a driver without a device
-            _entries = [DeviceEntry(number, device) for number, device in enumerate(found)]
-        return _entries
 
 
 class _Prepared:
@@ -305,7 +144,7 @@ class OpenCLBackend(Backend):
 
     def __init__(self, entry: DeviceEntry) -> None:
         super().__init__()
-        cl = _pyopencl()
+        cl = pyopencl_module()
         if entry.problem:
             raise BackendError(
                 entry.name,
@@ -358,6 +197,7 @@ class OpenCLBackend(Backend):
             )
 
     def allocate(self, nbytes: int) -> Region:
+        # It begins with its buffer: places in scratch memory and in an arena are told by their offsets there alone.
         return Region(self._buffer(nbytes))
 
     def reserve(self, nbytes: int) -> Region:

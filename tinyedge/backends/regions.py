@@ -40,8 +40,8 @@ class _Shared(Region):
 
 
 def rounded(nbytes: int) -> int:
-    """The bytes that a part of a slab for ``nbytes`` has: few sizes, so that others can use it again, and none of them
-    an eighth too large.
+    """The bytes that a part of a slab for ``nbytes`` has: few sizes, so that others can use it again, each too large by
+    less than an eighth, or less than ALIGNMENT.
     """
     step = max(ALIGNMENT, 1 << max(nbytes - 1, 0).bit_length() >> 4)
     return max(-(-nbytes // step), 1) * step

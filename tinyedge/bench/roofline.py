@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import BUILD_OPTIONS, OpenCLBackend
+from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.platforms import BUILD_OPTIONS
 from tinyedge.bench.ops import Rate
 from tinyedge.op import FORWARD
 from tinyedge.report import new_figure
