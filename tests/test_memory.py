@@ -15,6 +15,7 @@ import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.regions import SLAB_BYTES
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.plan import Action, make_plan
 
@@ -188,13 +189,14 @@ def test_results_of_the_recording_are_let_go(backend: Backend) -> None:
 
 
 def test_a_program_does_not_lie_beside_what_its_recording_left(opencl: OpenCLBackend) -> None:
-    """On the device itself, where released memory is kept for reuse."""
+    """On the device itself, where released memory is kept for reuse, and a small result may lie in a slab."""
     with te.use_backend(OpenCLBackend(opencl.entry)) as backend:
         assert isinstance(backend, OpenCLBackend)
-        x = te.ones(1 << 20)
+        x = te.ones(2 * SLAB_BYTES // 4)
         step = te.compile(lambda x: te.exp(te.exp(te.exp(x))).sum())
         step(x)
-        assert backend.pool.managed_bytes <= (x.nbytes + step.program.peak_bytes) * 17 / 16  # it rounds sizes up
+        needed = x.nbytes + step.program.peak_bytes + SLAB_BYTES
+        assert backend.pool.managed_bytes <= needed * 17 / 16  # it rounds sizes up
 
 
 def test_a_plan_does_not_depend_on_numbers() -> None:

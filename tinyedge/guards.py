@@ -43,7 +43,6 @@ def _is_users(module: str | None) -> bool:
     return file is None or not file.startswith(LIBRARIES)
 
 
-@functools.cache
 def _mentioned(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
     """The globals and the attributes that a function's code mentions, those of functions inside it too."""
     variables: dict[str, None] = {}
@@ -62,6 +61,14 @@ def _mentioned(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
         elif isinstance(constant, str) and constant.isidentifier():  # for getattr
             attributes.add(constant)
     return tuple(variables), frozenset(attributes)
+
+
+_known_codes: dict[int, tuple[CodeType, tuple[str, ...], frozenset[str]]] = {}
+"""What each code mentions, by its id: code hashes all that it consists of. It is held, so that the id stays its own."""
+
+
+def _known(code: CodeType) -> tuple[CodeType, tuple[str, ...], frozenset[str]]:
+    return _known_codes.setdefault(id(code), (code, *_mentioned(code)))
 
 
 class _Same:
@@ -266,9 +273,10 @@ class _Walk:
 
     def function(self, function: FunctionType) -> Hashable:
         """A function is its code, and what that mentions."""
-        variables, attributes = _mentioned(function.__code__)
+        code = function.__code__
+        _, variables, attributes = _known_codes.get(id(code)) or _known(code)
         self.around.names |= attributes
-        parts: list[Hashable] = [function.__code__]
+        parts: list[Hashable] = [id(code)]
         for name, value in self._variables(function, variables):
             parts.append(self.kind(value))
             if self.trail is not None:

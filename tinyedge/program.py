@@ -104,6 +104,7 @@ class Program:
         forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
+        self._returned: dict[int, weakref.ref[Storage]] = {}  # of each, what the last call returned
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
@@ -356,7 +357,7 @@ class Program:
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
         with self._lock:
-            fresh = self._allocated(lambda: {n: Storage(self.backend, nbytes) for n, nbytes in self._outputs.items()})
+            fresh = self._allocated(self._new_results)
             self.take_leaves(arguments)
             moved = self._moved_gradients()
             absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
@@ -367,6 +368,7 @@ class Program:
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
+                self._returned[number] = weakref.ref(storage)
             with nullcontext() if self._ran else self._undone_if_refused(arguments, absent):
                 for leaf in moved:
                     self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
@@ -394,6 +396,18 @@ class Program:
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
 
             return map_tensors(self._result, renewed, _Place)
+
+    def _new_results(self) -> dict[int, Storage]:
+        """Storages for what is returned: in the memory of the call before, where nobody holds its result any more.
+
+        That is still bound, so that the launches need not be told.
+        """
+        return {
+            number: Storage(self.backend, nbytes)
+            if (before := self._returned.get(number)) is None or before() is not None
+            else Storage.again(self.backend, self._storages[number].buffer, nbytes)
+            for number, nbytes in self._outputs.items()
+        }
 
     def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
         """The memory of a result that is no new one."""

@@ -70,6 +70,14 @@ class Storage:
         self.number, self.version, self.history, self.bounds = next(_serial), 0, 0, None
         return self
 
+    @classmethod
+    def again(cls, backend: Backend, buffer: Any, nbytes: int) -> Storage:
+        """A storage in the memory of one that is gone, which somebody kept."""
+        self = cls.over(backend, buffer)
+        self.nbytes = nbytes
+        backend.memory.add(nbytes)
+        return self
+
     def __del__(self) -> None:
         if self.nbytes and self.buffer is not None:
             self.backend.memory.remove(self.nbytes)

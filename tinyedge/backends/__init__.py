@@ -72,6 +72,8 @@ def _nothing_usable() -> BackendError:
 def default_backend() -> Backend:
     """The backend for tensors made without ``device=``. If nobody chose it, the choice is said once on stderr."""
     global _default
+    if (chosen := _default) is not None:  # without the lock, since every call of a compiled function asks
+        return chosen
     with _lock:
         if _default is None:
             named = config.backend_name()

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
+from struct import Struct
 from time import perf_counter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -44,6 +45,11 @@ PROGRAM_KERNELS = 24
 _C_TYPES: dict[str, Any] = {
     "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8, "char": np.int8,
 }  # fmt: skip
+_PACKED: dict[Any, Callable[[Any], bytes]] = {
+    None: lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder),
+    np.int32: Struct("=i").pack,
+    np.uint32: Struct("=I").pack,
+}  # a tenth of what NumPy's numbers take
 _C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
 
 MOST_IN_CHAIN = 64
@@ -66,6 +72,11 @@ CHAIN_OPTIONS = {
 }
 """What builds a chain. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
 be so many that few groups run at a time."""
+
+
+def _packed(kind: Any, value: Any) -> bytes:
+    """The bytes of an argument."""
+    return bytes(kind(value).tobytes())
 
 
 class _Prepared:
@@ -598,6 +609,8 @@ class _Lowered(Lowered):
         # Of a chain; its own, since a profile launches on another queue. Each launch leaves them at 0.
         self._counters: Any = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in kernel.arguments else None
         self._types = rendered.types
+        self._packed = [_PACKED.get(kind) or partial(_packed, kind) for kind in rendered.types]
+        self._bound: list[Any] = [None] * len(rendered.types)  # the buffers that are arguments
         self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
         for index, argument in enumerate(kernel.arguments):
             origin = origin_of(argument)
@@ -618,11 +631,15 @@ class _Lowered(Lowered):
     def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         argument, kind = self.kernel.arguments[index], self._types[index]
         value = self._counters if argument == COUNTERS else value_of(argument, None, scratch)
+        if kind is None:
+            if value is self._bound[index]:  # the same place in the driver's eyes too, since it never ended
+                return
+            self._bound[index] = value
         bare = self.backend.bare_set_argument
         if bare is None:
             self.kernel.kernel.set_arg(index, value if kind is None else kind(value))
             return
-        given = value.int_ptr.to_bytes(8, sys.byteorder) if kind is None else kind(value).tobytes()
+        given = self._packed[index](value)
         if status := bare(self._handle, index, len(given), given):
             raise BackendError(self.backend.name, "a kernel must take its arguments", f"OpenCL error {status}")
 
