@@ -15,7 +15,7 @@ import pytest
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tinyedge import nn
+from tinyedge import guards, nn
 from tinyedge.backends import Backend
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -578,6 +578,88 @@ def two_functions_take_turns_at_random_numbers(compile: Compile) -> list[Any]:
     return found
 
 
+class Twice:
+    factor = 2.0
+
+    def apply(self, y: te.Tensor) -> te.Tensor:
+        return y * self.factor
+
+
+class Thrice(Twice):
+    factor = 3.0
+
+
+@situation
+def what_stands_under_another_name(compile: Compile) -> list[Any]:
+    """The same values, in the same order even, but not where they were."""
+    thing, table = Twice(), {"a": 1.0, "b": 2.0}
+    maker = types.SimpleNamespace(first=plain_add, second=plain_multiply)
+    f = compile(lambda y: maker.first(thing.apply(y), table.get("a", 7.0)))
+
+    def swapped() -> None:
+        maker.first, maker.second = maker.second, maker.first
+
+    def renamed() -> None:
+        values = [*table.values()]
+        table.clear()
+        table.update(zip(("b", "a"), values, strict=True))
+
+    def of_another_class() -> None:
+        thing.__class__ = Thrice
+
+    return after(lambda: f(x()), swapped, renamed, of_another_class, lambda: table.pop("a"))
+
+
+def plain_add(y: te.Tensor, k: float) -> te.Tensor:
+    return y + k
+
+
+def plain_multiply(y: te.Tensor, k: float) -> te.Tensor:
+    return y * k
+
+
+@situation
+def a_method_of_a_base_class_that_is_replaced(compile: Compile) -> list[Any]:
+    thing = Thrice()
+    f = compile(lambda y: thing.apply(y))
+    before = Twice.apply
+
+    def replace() -> None:
+        Twice.apply = lambda self, y: y - self.factor  # type: ignore[method-assign]
+
+    def restore() -> None:
+        Twice.apply = before  # type: ignore[method-assign]
+
+    def override() -> None:
+        Thrice.apply = lambda self, y: y + 1  # type: ignore[method-assign]
+
+    try:
+        return after(lambda: f(x()), replace, restore, override)
+    finally:
+        restore()
+        if "apply" in vars(Thrice):
+            del Thrice.apply
+
+
+@situation
+def a_variable_that_comes_and_goes(compile: Compile) -> list[Any]:
+    """A variable of a closure without a value is another kind than one with any."""
+    shift: float
+
+    def function(y: te.Tensor) -> te.Tensor:
+        try:
+            return y + shift
+        except NameError:
+            return y * 100
+
+    f = compile(function)
+    results = [seen(f(x())), seen(f(x()))]
+    shift = 1.0
+    results += [seen(f(x())), seen(f(x()))]
+    del shift
+    return [*results, seen(f(x())), seen(f(x()))]
+
+
 @situation
 def an_exception_in_the_middle(compile: Compile) -> list[Any]:
     w = te.ones(3, requires_grad=True)
@@ -819,3 +901,32 @@ def test_a_change_between_two_calls_is_noticed(function: Situation, backend: Bac
     eager = function(lambda f: f)
     at_first()
     assert function(te.compile) == eager
+
+
+def test_what_a_function_depends_on_is_watched_after_one_walk(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what most functions consist of, a call only looks whether anything changed."""
+    model, shifts, settings = Scaled(), [1.0, 2.0], {"scale": 3.0}
+    put(WEIGHT=te.tensor([1.0, 2.0, 3.0], requires_grad=True))()
+
+    def helper(y: te.Tensor, k: float = 2.0, *, more: float = 1.0) -> te.Tensor:
+        return y * k + more + OFFSET
+
+    step = te.compile(lambda y: helper(model(y) * WEIGHT + shifts[0] * settings["scale"] + CONFIG.inner.shift).sum())
+    step(x())
+    walks: list[Any] = []
+    root = guards._Walk.root
+
+    def noted(self: Any, function: Any) -> Any:
+        walks.append(function)
+        return root(self, function)
+
+    monkeypatch.setattr(guards._Walk, "root", noted)
+    for _ in range(3):
+        step(x())
+    assert not walks
+    shifts[1] = 5.0
+    step(x())
+    assert len(walks) > 0
+    assert len(step.programs) == 2

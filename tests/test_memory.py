@@ -15,8 +15,8 @@ import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.regions import SLAB_BYTES
 from tinyedge.backends.reference import ReferenceBackend
+from tinyedge.backends.regions import SLAB_BYTES
 from tinyedge.plan import Action, make_plan
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], te.DType]] = {

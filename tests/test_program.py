@@ -275,8 +275,7 @@ def test_many_programs_are_warned_of(backend: Backend) -> None:
         warnings.simplefilter("always")
         for k in range(10):
             scale(te.ones(1), float(k))
-    assert len(caught) == 1
-    assert "has made 8 programs" in str(caught[0].message)
+    assert sum("has made 8 programs" in str(warning.message) for warning in caught) == 1  # a compiler may warn too
 
 
 kept: SimpleQueue[te.Tensor] = SimpleQueue()

@@ -12,8 +12,9 @@ import functools
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable, Container, Hashable, Iterator
-from operator import attrgetter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter, is_
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -144,10 +145,13 @@ class _ModuleState:
         hooks = (*part._pre_hooks, *part._hooks)
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
-    def update(self) -> None:
+    def now(self) -> _ModuleKind | None:
+        """Its kind, the same object until it changes; None if members or modes of any module have changed."""
+        if self.version != member_changes():
+            return None
         changes = leaf_changes()
         if self.seen == changes:
-            return
+            return self.kind
         self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
         flags = tuple(map(_wants_gradient, slots))
@@ -155,11 +159,52 @@ class _ModuleState:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])
             self.kind = _ModuleKind(self.parts, tuple(map(weakref.ref, slots)), flags)
+        return self.kind
 
 
 def _is_constant(value: Any) -> bool:
     """Whether it can only be replaced, and is told from others by its type and its value."""
     return type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(map(_is_constant, value)))
+
+
+class _Around:
+    """What a walk from a function comes to, and on what that rests: while nothing of it changed, so would another one.
+
+    ``reads`` gave ``values`` then. A walk that comes to what cannot be watched so is not ``settled``.
+    """
+
+    def __init__(self, names: int) -> None:
+        self.names = names  # the attributes that were known to be mentioned
+        self.kind: Hashable = None
+        self.numbers: set[int] = set()  # the storages of tensors that are no arguments
+        self.met: dict[int, tuple[int, Any]] = {}  # what can contain itself
+        self.settled = True
+        self.reads: list[Callable[[], Any]] = []
+        self.values: list[Any] = []
+
+    def watch(self, read: Callable[[], Any], value: Any) -> None:
+        self.reads.append(read)
+        self.values.append(value)
+
+    def watch_items(self, mapping: Mapping[Any, Any]) -> None:
+        self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
+
+    def holds(self, names: int) -> bool:
+        if not self.settled or names != self.names:
+            return False
+        try:
+            return all(map(is_, [read() for read in self.reads], self.values))
+        except ValueError:  # a variable of a closure that was deleted
+            return False
+
+
+def _has_items(mapping: Mapping[Any, Any], keys: list[Any], values: list[Any]) -> bool:
+    """Whether these are its keys and values still, the very same, in order."""
+    return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
+
+
+def _is_list_of(value: list[Any], items: list[Any]) -> bool:
+    return len(value) == len(items) and all(map(is_, value, items))
 
 
 class Surroundings:
@@ -169,6 +214,7 @@ class Surroundings:
         self.function = function
         self.names: set[str] = set()  # the attributes that are mentioned anywhere
         self.states: weakref.WeakKeyDictionary[Module, _ModuleState] = weakref.WeakKeyDictionary()
+        self._around: _Around | None = None  # of the last walk
 
     def key(
         self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
@@ -178,31 +224,36 @@ class Surroundings:
         Errors: ArgumentError for an array among the arguments.
         """
         while True:
-            known = len(self.names)
-            walk = _Walk(self, trail)
-            around = walk.root(self.function)
-            given = walk.kind(args, True), walk.kind(kwargs, True)
-            if len(self.names) == known:  # else an object before may have attributes that only code after it mentions
+            around = self._around
+            if trail is not None or around is None or not around.holds(len(self.names)):
+                around = self._around = _Walk(self, _Around(len(self.names)), trail).root(self.function)
+            walk = _Walk(self, _Around(around.names), None)
+            walk.around.met |= around.met
+            given = walk.kind(args, True), walk.kind(kwargs, True) if kwargs else None
+            if len(self.names) == around.names:  # else what was met before may have attributes that only now matter
                 break
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
-        pinned = [weakref.ref(a._slot) for a in arguments if any(a._slot.storage.number in n for n in walk.numbers)]
-        return around, given, tuple(pinned)
+        known, more = around.numbers, walk.around.numbers
+        slots = [argument._slot for argument in arguments]
+        pinned = [weakref.ref(slot) for slot in slots if (n := slot.storage.number) in known or n in more]
+        return around.kind, given, tuple(pinned)
 
 
 class _Walk:
-    """One walk through what a function depends on."""
+    """One walk through what a function, or a call's arguments, depend on."""
 
-    def __init__(self, around: Surroundings, trail: dict[str, Hashable] | None) -> None:
+    def __init__(self, surroundings: Surroundings, around: _Around, trail: dict[str, Hashable] | None) -> None:
+        self.surroundings = surroundings
         self.around = around
         self.trail = trail
-        self.numbers: list[Container[int]] = []  # the storages of tensors that are no arguments
-        self.met: dict[int, tuple[int, Any]] = {}  # what can contain itself
 
-    def root(self, function: Any) -> Hashable:
+    def root(self, function: Any) -> _Around:
         if isinstance(function, FunctionType):  # one of the library's own, too
-            self.met[id(function)] = 0, function
-            return self.function(function)
-        return self.kind(function)
+            self.around.met[id(function)] = 0, function
+            self.around.kind = self.function(function)
+        else:
+            self.around.kind = self.kind(function)
+        return self.around
 
     def kind(self, value: Any, given: bool = False) -> Hashable:
         """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
@@ -215,7 +266,9 @@ class _Walk:
             slot = value._slot
             if given:
                 return (*slot.key, slot.requires_grad, slot.storage.backend.name)
-            self.numbers.append((slot.storage.number,))
+            self.around.numbers.add(slot.storage.number)
+            self.around.watch(partial(_slot_of, value), slot)
+            self.around.watch(partial(_wants_gradient, slot), slot.requires_grad)
             return weakref.ref(slot), slot.requires_grad
         if isinstance(value, Module):
             return self.module(value)
@@ -223,15 +276,19 @@ class _Walk:
             return (made, *[self.kind(item, given) for item in value])
         if isinstance(value, ModuleType) and not _is_users(value.__name__):
             return None
-        count = len(self.met)
-        position, _ = self.met.setdefault(id(value), (count, value))
+        around = self.around
+        count = len(around.met)
+        position, _ = around.met.setdefault(id(value), (count, value))
         if position < count:
             return "again", position
         if isinstance(value, list):
+            around.watch(partial(_is_list_of, value, [*value]), True)
             return (made, *[self.kind(item, given) for item in value])
         if isinstance(value, dict):
+            around.watch_items(value)
             return (made, *[(key, self.kind(item, given)) for key, item in value.items()])
         if isinstance(value, (set, frozenset)):
+            around.settled = False
             return made, frozenset(value)
         if isinstance(value, slice):
             return slice, self.kind(value.start), self.kind(value.stop), self.kind(value.step)
@@ -260,68 +317,78 @@ class _Walk:
             return value, *(self.members(value) if _is_users(value.__module__) else ())
         attributes = getattr(value, "__dict__", {})
         if "__wrapped__" in attributes:
+            self.around.watch(partial(attributes.get, "__wrapped__"), attributes["__wrapped__"])
             return self.kind(attributes["__wrapped__"])
         if isinstance(value, ModuleType):
             return weakref.ref(value), *self.attributes(attributes)
         made = type(value)
         if dataclasses.is_dataclass(value):
+            self.around.settled = False
             fields = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
             return self.kind(made), *[self.kind(item) for item in fields]
         if getattr(made, "__hash__", None) not in (None, object.__hash__):
+            self.around.settled = False
             return made, value
+        self.around.watch(partial(type, value), made)
         return _Same(value), self.kind(made), *self.attributes(attributes)
 
     def function(self, function: FunctionType) -> Hashable:
         """A function is its code, and what that mentions."""
         code = function.__code__
+        self.around.watch(partial(getattr, function, "__code__"), code)
         _, variables, attributes = _known_codes.get(id(code)) or _known(code)
-        self.around.names |= attributes
+        self.surroundings.names |= attributes
         parts: list[Hashable] = [id(code)]
-        for name, value in self._variables(function, variables):
+        for name, read, value in self._variables(function, variables):
+            self.around.watch(read, value)
             parts.append(self.kind(value))
             if self.trail is not None:
                 self.trail[f"{name!r}, a variable of {function.__qualname__}"] = parts[-1]
         return tuple(parts)
 
-    @staticmethod
-    def _variables(function: FunctionType, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    def _variables(
+        self, function: FunctionType, names: tuple[str, ...]
+    ) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+        """What the function's names are now, and how to read that again."""
         known = function.__globals__
         for name in names:
-            yield name, known.get(name)
+            yield name, partial(known.get, name), known.get(name)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
-                yield name, cell.cell_contents
+                yield name, partial(getattr, cell, "cell_contents"), cell.cell_contents
             except ValueError:  # a variable that is not assigned yet
-                yield name, None
-        if function.__defaults__:
-            yield "defaults", function.__defaults__
-        if function.__kwdefaults__:
-            yield "defaults of keywords", function.__kwdefaults__
+                self.around.settled = False
+                yield name, lambda: None, None
+        for title, name in (("defaults", "__defaults__"), ("defaults of keywords", "__kwdefaults__")):
+            yield title, partial(getattr, function, name), getattr(function, name)
 
     def module(self, module: Module) -> Hashable:
         """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
-        states, names = self.around.states, self.around.names
+        states, names = self.surroundings.states, self.surroundings.names
         state = states.get(module)
         if state is None or state.version != member_changes() or state.names != len(names):
             state = states[module] = _ModuleState(module, names)
-        state.update()
-        self.numbers.append(state.numbers)
+        kind = state.now()
+        self.around.watch(state.now, kind)
+        self.around.numbers |= state.numbers
         if not state.live and not state.classes:
-            return state.kind
-        return state.kind, *[self.kind(value) for value in state.live], *[self.kind(cls) for cls in state.classes]
+            return kind
+        return kind, *[self.kind(value) for value in state.live], *[self.kind(cls) for cls in state.classes]
 
     def members(self, cls: type) -> Iterator[Hashable]:
         """The methods and class attributes that are mentioned."""
         for base in cls.__mro__:
             if _is_users(base.__module__):
+                self.around.watch_items(vars(base))
                 for name, value in vars(base).items():
-                    if name in self.around.names or name in ALWAYS:
+                    if name in self.surroundings.names or name in ALWAYS:
                         yield name
                         yield self.kind(value)
 
     def attributes(self, attributes: dict[str, Any]) -> Iterator[Hashable]:
+        self.around.watch_items(attributes)
         for name, value in attributes.items():
-            if name in self.around.names or name in ALWAYS:
+            if name in self.surroundings.names or name in ALWAYS:
                 yield name
                 yield self.kind(value)
 

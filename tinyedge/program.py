@@ -353,7 +353,8 @@ class Program:
         Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
                 launch none the less, for what a kernel needs itself, does so the first time, which is undone.
         """
-        self.prepare()
+        if not self._lowered:
+            self.prepare()
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
         with self._lock:
