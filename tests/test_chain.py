@@ -211,6 +211,28 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) 
     assert np.array_equal(second.grad.numpy(), wanted)
 
 
+def test_gradients_may_become_parts_of_one_tensor(chain: Backend) -> None:
+    """As a copy of them in one piece is made: the kernels that add to them now wait for each other."""
+    first, second = te.ones(8, 8, requires_grad=True), te.ones(8, 8, requires_grad=True)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = ((x @ first @ second) ** 2).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        step(te.ones(8, 8))
+    assert first.grad is not None
+    wanted = first.grad.numpy() / 3
+    whole = te.zeros(2, 8, 8)
+    first.grad, second.grad = whole[0], whole[1]
+    for k in range(1, 4):
+        step(te.ones(8, 8))
+        assert np.array_equal(whole.numpy()[0], wanted * k)
+        assert np.array_equal(whole.numpy()[1], wanted * k)
+
+
 def test_parameters_share_buffers(chain: Backend) -> None:
     """So that a launch has few; unless each has guards of its own."""
     _, x, step = make_step()

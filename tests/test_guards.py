@@ -751,6 +751,29 @@ def a_gradient_that_is_a_part_of_something(compile: Compile) -> list[Any]:
 
 
 @situation
+def gradients_that_become_parts_of_one_tensor(compile: Compile) -> list[Any]:
+    v, w = te.ones(2, requires_grad=True), te.ones(2, requires_grad=True)
+    whole = te.zeros(2, 2)
+
+    def function(y: te.Tensor) -> Any:
+        ((v * y) @ (w * y)).backward()
+
+    f = compile(function)
+
+    def flat() -> None:
+        v.grad, w.grad = whole[0], whole[1]
+
+    def apart() -> None:
+        v.grad, w.grad = None, None
+
+    def half() -> None:
+        w.grad = whole[1]
+
+    y = te.tensor([2.0, 3.0])
+    return after(lambda: (f(y), whole, v.grad, w.grad), flat, apart, half, flat)
+
+
+@situation
 def a_gradient_that_is_returned(compile: Compile) -> list[Any]:
     w = te.ones(2, requires_grad=True)
 

@@ -212,7 +212,13 @@ class Program:
         return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
 
     def fits(self) -> bool:
-        """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one."""
+        """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one, and kernels of
+        a chain do not wait for each other where gradients have become such parts since.
+        """
+        if self._chained and leaf_changes() != self._seen:
+            lying = {leaf.slot.grad.storage.number: leaf.number for leaf in self._leaves if leaf.slot.grad is not None}
+            if any(lying[leaf.slot.grad.storage.number] != leaf.number for leaf in self._leaves if leaf.slot.grad):
+                return False
         return all(
             (gradient := leaf.slot.grad) is not None
             and (gradient.storage.number, gradient.offset) == (leaf.number, leaf.offset)
