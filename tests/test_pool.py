@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tinyedge as te
+import tinyedge.nn.functional as F
 from tinyedge.backends import Backend
 
 Array = np.ndarray[Any, Any]
@@ -135,3 +138,62 @@ def test_pooling_of_lines(backend: Backend) -> None:
     assert x.grad.tolist() == [[[1, 1, 0, 1, 0]]]
     assert te.avg_pool1d(x, 2).tolist() == [[[3, 3]]]
     assert te.avg_pool1d(x.detach()[0], 3, 2, 1, count_include_pad=False).tolist() == [[3, pytest.approx(11 / 3), 3.5]]
+
+
+@settings(max_examples=40)
+@given(
+    columns=st.integers(3, 70),
+    rows=st.integers(1, 6),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    dilation=st.integers(1, 2),
+    padded=st.booleans(),
+    ceil_mode=st.booleans(),
+    data=st.data(),
+)
+def test_rows_of_any_length(
+    opencl: Backend,
+    columns: int,
+    rows: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: int,
+    padded: bool,
+    ceil_mode: bool,
+    data: st.DataObject,
+) -> None:
+    """A CPU makes many results of a row at a time, and the last ones, or those at the border, otherwise."""
+    height, width = rows + 2 * kernel[0], columns + 2 * kernel[1]
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    values = random.integers(-4, 5, (2, 3, height, width)).astype(np.float32)
+    values[random.random(values.shape) < 0.05] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf, 0.0]))
+    pads = [int(random.integers(0, k // 2 + 1)) for k in kernel]
+    for dtype in (te.float32, te.int32):
+        given_values = np.nan_to_num(values, posinf=9, neginf=-9).astype(np.int32) if dtype is te.int32 else values
+        found = []
+        for backend in ("numpy", opencl):
+            x = te.tensor(given_values, device=backend)
+            y, indices = te.max_pool2d(x, kernel, stride, pads, dilation, ceil_mode, return_indices=True)
+            found.append([y, indices, te.max_pool2d(x, kernel, stride, pads, dilation, ceil_mode)])
+            if dtype is te.float32:
+                found[-1].append(te.avg_pool2d(x, kernel, stride, pads, ceil_mode, padded))
+        for ours, reference in zip(found[1], found[0], strict=True):
+            np.testing.assert_allclose(ours.numpy(), reference.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [5, 15, 16, 17, 40, 56])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_fused_with_pooling_meets_every_result_once(opencl: Backend, width: int, stride: int) -> None:
+    """Before it and behind it, also where it is written over what it reads."""
+
+    def function(x: te.Tensor, z: te.Tensor) -> te.Tensor:
+        shifted = z * 2
+        return te.relu(F.max_pool2d(te.sin(x), 3, stride, 1)) + shifted + F.avg_pool2d(x * 2, 3, stride, 1) * shifted
+
+    step = te.compile(function)
+    x = te.randn(2, 3, 7, width * stride)
+    z = te.randn(*F.max_pool2d(x, 3, stride, 1).shape)
+    with te.no_grad():
+        eager = function(x, z).numpy()
+        step(x, z)
+        np.testing.assert_allclose(step(x, z).numpy(), eager, rtol=1e-5, atol=1e-6)

@@ -22,6 +22,9 @@ Array = np.ndarray[Any, Any]
 Size = int | Sequence[int]
 Pair = tuple[int, int]
 
+LINES_OF_GROUP = 8
+"""Rows of results that a CPU's work-group makes: as many groups as there are rows would cost more than the rows."""
+
 TAP_ROW = 16
 """Between the rows of a window, where its places are numbered in a byte: taken apart without a division."""
 
@@ -139,15 +142,24 @@ def _lowest(dtype: DType) -> str:
     return "-INFINITY" if dtype.is_floating_point else "INT_MIN"
 
 
+def _lanes(device: Device, dtype: DType, columns: int) -> int:
+    """How many results of a row a work-item makes at a time; 1: one, and it does no more."""
+    if not device.is_cpu or dtype.itemsize != 4:
+        return 1
+    return next((lanes for lanes in (16, 8, 4) if columns > lanes // 2), 1)
+
+
 def _kernel(
-    step: Step, device: Device, kernel: str, buffers: tuple[str, ...], sizes: dict[str, int]
+    step: Step, device: Device, kernel: str, buffers: tuple[str, ...], window: dict[str, int]
 ) -> list[KernelSpec]:
-    """One work-item an element of what is written: of y, or of dx."""
+    """One work-item an element of what is written: of y, or of dx. Without a ``window`` they are adaptive."""
     forward = step.wants("y")
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
-    constants = {"real": x.dtype.ctype, "adaptive": "stride_h" not in sizes, "lowest": _lowest(x.dtype)}
+    constants = {"real": x.dtype.ctype, "lowest": _lowest(x.dtype)}
+    constants["window"] = ", ".join(f"{name} = {value}" for name, value in window.items())
     constants["tap_row"] = TAP_ROW if "indices" in buffers and step.slots["indices"].dtype is int8 else 0
+    constants["width"] = 1
     if kernel == "max_pool_backward" and device.is_cpu:
         planes = (prod(x.shape[:-2]),)
         return [
@@ -157,12 +169,26 @@ def _kernel(
                 buffers,
                 planes,
                 (1,),
-                {**ends, **sizes},
+                ends,
                 constants=constants,
                 hooked=("dy",),
             )
         ]
     columns, lines = (y if forward else x).shape[-1], prod((y if forward else x).shape[:-1])
+    if forward and window.get("stride_w") in (1, 2) and (lanes := _lanes(device, x.dtype, columns)) > 1:
+        constants |= {"width": lanes, "stride": window["stride_w"]}
+        return [
+            KernelSpec(
+                kernel,
+                "pool.cl.jinja",
+                buffers,
+                (round_up(lines, LINES_OF_GROUP),),
+                (LINES_OF_GROUP,),
+                {"lines": lines, **ends},
+                constants=constants,
+                hooked=buffers,
+            )
+        ]
     # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
     group = device.group()
     local_size = (min(group, columns), min(max(group // columns, 1), lines))
@@ -174,7 +200,7 @@ def _kernel(
             buffers,
             global_size,
             local_size,
-            {"lines": lines, **ends, **sizes},
+            {"lines": lines, **ends},
             constants=constants,
             hooked=buffers,
         )
@@ -205,11 +231,11 @@ class MaxPool2d(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), _max_sizes(**step.attrs))
+        return _kernel(step, device, "max_pool_forward", ("x", "y", "indices"), _max_window(**step.attrs))
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), _max_sizes(**step.attrs))
+        return _kernel(step, device, "max_pool_backward", ("dy", "indices", "dx"), _max_window(**step.attrs))
 
     @staticmethod
     def forward(
@@ -285,15 +311,15 @@ def _outputs(
     return result
 
 
-def _sliding_sizes(
+def _window(
     kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1), ceil_mode: bool = False
 ) -> dict[str, int]:
     named = {"kernel": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
     return {f"{name}_{axis}": values[k] for name, values in named.items() for k, axis in enumerate("hw")}
 
 
-def _max_sizes(taps: bool, **attrs: Any) -> dict[str, int]:
-    return _sliding_sizes(**attrs)
+def _max_window(taps: bool, **attrs: Any) -> dict[str, int]:
+    return _window(**attrs)
 
 
 def _sample(random: Random) -> tuple[Shape, dict[str, Any]]:
@@ -408,27 +434,18 @@ class AvgPool2d(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "avg_pool_forward", ("x", "y"), cls.sizes(step.slots["x"].shape, **step.attrs))
+        return _kernel(step, device, "avg_pool_forward", ("x", "y"), cls.window(**step.attrs))
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), cls.sizes(step.slots["dx"].shape, **step.attrs))
+        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), cls.window(**step.attrs))
 
     @staticmethod
-    def sizes(
-        shape: Shape,
-        kernel_size: Pair,
-        stride: Pair,
-        padding: Pair,
-        ceil_mode: bool,
-        count_include_pad: bool,
-        divisor: int,
+    def window(
+        kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool, divisor: int
     ) -> dict[str, int]:
-        result = {**_sliding_sizes(kernel_size, stride, padding), "divisor": divisor}
-        for k, axis in enumerate("hw"):
-            margin = padding[k] if count_include_pad else 0
-            result["low_" + axis], result["high_" + axis] = -margin, shape[k - 2] + margin
-        return result
+        rows, columns = padding if count_include_pad else (0, 0)
+        return {**_window(kernel_size, stride, padding), "margin_h": rows, "margin_w": columns, "divisor": divisor}
 
     @staticmethod
     def forward(
@@ -558,11 +575,11 @@ class AdaptiveAvgPool2d(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "avg_pool_forward", ("x", "y"), {"divisor": 0})
+        return _kernel(step, device, "avg_pool_forward", ("x", "y"), {})
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), {"divisor": 0})
+        return _kernel(step, device, "avg_pool_backward", ("dy", "dx"), {})
 
     @staticmethod
     def forward(x: Array, *, output_size: Pair) -> Array:
