@@ -25,6 +25,9 @@ Pair = tuple[int, int]
 LINES_OF_GROUP = 8
 """Rows of results that a CPU's work-group makes: as many groups as there are rows would cost more than the rows."""
 
+SPAN = 128
+"""Elements of a row whose gradients a CPU's work-item sums before it adds them to what is there."""
+
 TAP_ROW = 16
 """Between the rows of a window, where its places are numbered in a byte: taken apart without a division."""
 
@@ -162,6 +165,7 @@ def _kernel(
     constants["width"] = 1
     if kernel == "max_pool_backward" and device.is_cpu:
         planes = (prod(x.shape[:-2]),)
+        constants["span"] = SPAN
         return [
             KernelSpec(
                 "max_pool_planes",
