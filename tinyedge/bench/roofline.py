@@ -141,13 +141,13 @@ def draw(rates: Sequence[Rate], ceilings: Ceilings, device: str, path: str | Pat
     axes.fill_between(
         [left, ridge, right], [ceilings.gbytes * left, *[ceilings.gflops] * 2], bottom, color="#f2f4f7", zorder=0
     )
-    axes.annotate(
+    flat = axes.annotate(
         f"multiply-adds in registers: {ceilings.gflops:,.0f} GFLOP/s", (right, ceilings.gflops), xytext=(-6, 5),
         textcoords="offset points", ha="right", color="#333333",
     )  # fmt: skip
     figure.draw_without_rendering()  # now the angle of the slope is known
     start, end = axes.transData.transform([(left, ceilings.gbytes * left), (ridge, ceilings.gflops)])
-    axes.annotate(
+    slope = axes.annotate(
         f"copy: {ceilings.gbytes:,.1f} GB/s", (ridge / 1.3, ceilings.gflops / 1.3),
         xytext=(-6, 5), textcoords="offset points", ha="right", va="bottom", color="#333333",
         rotation=float(np.degrees(np.arctan2(*(end - start)[::-1]))), rotation_mode="anchor",
@@ -161,7 +161,8 @@ def draw(rates: Sequence[Rate], ceilings: Ceilings, device: str, path: str | Pat
         for rate, x in zip(shown, intensity, strict=True):
             if rate.direction == direction:
                 axes.plot(x, rate.gflops, marker, color=colour[rate.op], markersize=6, markeredgecolor="white")
-    _label(axes, [(x, rate.gflops, rate.label, colour[rate.op]) for x, rate in zip(intensity, shown, strict=True)])
+    points = [(x, rate.gflops, rate.label, colour[rate.op]) for x, rate in zip(intensity, shown, strict=True)]
+    _label(axes, points, [text.get_window_extent() for text in (flat, slope)])
     axes.set_xlabel("operations for each byte moved (FLOP/byte)")
     axes.set_ylabel("operations a second (GFLOP/s)")
     axes.set_title(f"What ops reach on {device}", loc="left")
@@ -172,14 +173,17 @@ def draw(rates: Sequence[Rate], ceilings: Ceilings, device: str, path: str | Pat
     figure.savefig(path, dpi=130)
 
 
-def _label(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Each point's name beside it, where it covers no other name and no point; far away with a line to the point."""
+def _label(axes: Any, points: Sequence[tuple[float, float, str, str]], texts: Sequence[Any]) -> None:
+    """Each point's name beside it, where it covers no other name, no point and none of the ``texts``, which are boxes;
+    far away with a line to the point.
+    """
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2, foreground="white")]
     scale = axes.figure.dpi / 72
     places = axes.transData.transform([(x, y) for x, y, _, _ in points])
     taken = [(px - 4 * scale, py - 4 * scale, px + 4 * scale, py + 4 * scale) for px, py in places]
+    taken += [(box.x0, box.y0, box.x1, box.y1) for box in texts]
     inside = axes.get_window_extent()
     for (x, y, text, colour), (px, py) in sorted(zip(points, places, strict=True), key=lambda item: -item[1][1]):
         wide, high = 3.7 * scale * len(text), 8 * scale
