@@ -159,55 +159,27 @@ def _kernel(
     forward = step.wants("y")
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
-    constants = {"real": x.dtype.ctype, "lowest": _lowest(x.dtype)}
+    constants: dict[str, Any] = {"real": x.dtype.ctype, "lowest": _lowest(x.dtype), "width": 1}
     constants["window"] = ", ".join(f"{name} = {value}" for name, value in window.items())
     constants["tap_row"] = TAP_ROW if "indices" in buffers and step.slots["indices"].dtype is int8 else 0
-    constants["width"] = 1
-    if kernel == "max_pool_backward" and device.is_cpu:
-        planes = (prod(x.shape[:-2]),)
-        constants["span"] = SPAN
-        return [
-            KernelSpec(
-                "max_pool_planes",
-                "pool.cl.jinja",
-                buffers,
-                planes,
-                (1,),
-                ends,
-                constants=constants,
-                hooked=("dy",),
-            )
-        ]
     columns, lines = (y if forward else x).shape[-1], prod((y if forward else x).shape[:-1])
-    if forward and window.get("stride_w") in (1, 2) and (lanes := _lanes(device, x.dtype, columns)) > 1:
+    sizes, hooked = {"lines": lines, **ends}, buffers
+    global_size: Shape
+    local_size: Shape
+    if kernel == "max_pool_backward" and device.is_cpu:
+        kernel, sizes, hooked = "max_pool_planes", ends, ("dy",)
+        constants["span"] = SPAN
+        global_size, local_size = (prod(x.shape[:-2]),), (1,)
+    elif forward and window.get("stride_w") in (1, 2) and (lanes := _lanes(device, x.dtype, columns)) > 1:
         constants |= {"width": lanes, "stride": window["stride_w"]}
-        return [
-            KernelSpec(
-                kernel,
-                "pool.cl.jinja",
-                buffers,
-                (round_up(lines, LINES_OF_GROUP),),
-                (LINES_OF_GROUP,),
-                {"lines": lines, **ends},
-                constants=constants,
-                hooked=buffers,
-            )
-        ]
-    # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
-    group = device.group()
-    local_size = (min(group, columns), min(max(group // columns, 1), lines))
-    global_size = (round_up(columns, local_size[0]), round_up(lines, local_size[1]))
+        global_size, local_size = (round_up(lines, LINES_OF_GROUP),), (LINES_OF_GROUP,)
+    else:
+        # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
+        group = device.group()
+        local_size = (min(group, columns), min(max(group // columns, 1), lines))
+        global_size = (round_up(columns, local_size[0]), round_up(lines, local_size[1]))
     return [
-        KernelSpec(
-            kernel,
-            "pool.cl.jinja",
-            buffers,
-            global_size,
-            local_size,
-            {"lines": lines, **ends},
-            constants=constants,
-            hooked=buffers,
-        )
+        KernelSpec(kernel, "pool.cl.jinja", buffers, global_size, local_size, sizes, constants=constants, hooked=hooked)
     ]
 
 
