@@ -33,6 +33,7 @@ class Compiled:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
+        self._mode = config.compile_mode()  # read once: it takes longer than any other look before a launch
         self._surroundings = Surroundings(function)
         self._changed = False  # whether the last call changed what decides about programs
         self.programs: dict[Any, Program] = {}
@@ -48,16 +49,15 @@ class Compiled:
         return next(reversed(self.programs.values()))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mode = config.compile_mode()
-        if mode == "0" or tape.is_recording():
+        if self._mode == "0" or tape.is_recording():
             return self.function(*args, **kwargs)
-        arguments = tensors_in((args, kwargs))
+        arguments = _tensors_of(args, kwargs)
         key = self._key(arguments, args, kwargs)
         program = self.programs.get(key)
         if program is None or not program.fits():
             return self._record(key, arguments, args, kwargs)
         self._changed = False
-        return program(arguments) if mode != "check" else self._check(program, arguments, args, kwargs)
+        return program(arguments) if self._mode != "check" else self._check(program, arguments, args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
         """Make the program for such arguments without running anything: the first call is a replay too.
@@ -66,7 +66,7 @@ class Compiled:
 
         Errors: CaptureError as for a call; OutOfMemoryError.
         """
-        arguments = tensors_in((args, kwargs))
+        arguments = _tensors_of(args, kwargs)
         key = self._key(arguments, args, kwargs)
         if key not in self.programs:
             program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
@@ -202,15 +202,21 @@ class Compiled:
         return result
 
 
+def _tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    return tensors_in(args) + tensors_in(kwargs) if kwargs else tensors_in(args)
+
+
 def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
-    """For each argument the positions of the first that is the same, and of the first in the same storage; and how far
-    behind that it begins.
+    """Nothing if each argument has a storage of its own; else for each the positions of the first that is the same, and
+    of the first in the same storage, and how far behind that it begins.
     """
+    slots = [argument._slot for argument in arguments]
+    if len({slot.storage.number for slot in slots}) == len(slots):
+        return ()
     same: dict[int, int] = {}
     first: dict[int, tuple[int, int]] = {}
     result = []
-    for position, argument in enumerate(arguments):
-        slot = argument._slot
+    for position, slot in enumerate(slots):
         where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
         result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
     return tuple(result)
@@ -227,7 +233,7 @@ def compile(function: Callable[..., Any]) -> Compiled:
 
     Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
     whose name is computed, what is read from outside of Python (files, the time, the environment). With
-    ``TINYEDGE_COMPILE=check`` each replay is compared with the eager call.
+    ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
 
     Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
             ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed

@@ -1,8 +1,8 @@
 """What the environment asks for: the only reader of ``os.environ``.
 
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
-TINYEDGE_COMPILE   what ``te.compile`` does: 1 records and replays (the default), 0 nothing, ``check`` compares; with 1
-                   updates are replayed too
+TINYEDGE_COMPILE   what ``te.compile`` does, read when it is called: 1 records and replays (the default), 0 nothing,
+                   ``check`` compares; with 1 updates are replayed too
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
 TINYEDGE_CHAIN     0: kernels that depend on each other never share a launch, nor values a buffer
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder

@@ -203,6 +203,11 @@ def _has_items(mapping: Mapping[Any, Any], keys: list[Any], values: list[Any]) -
     return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
 
 
+def _kind_of_given(argument: Tensor) -> Hashable:
+    slot = argument._slot
+    return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+
+
 def _is_list_of(value: list[Any], items: list[Any]) -> bool:
     return len(value) == len(items) and all(map(is_, value, items))
 
@@ -227,15 +232,18 @@ class Surroundings:
             around = self._around
             if trail is not None or around is None or not around.holds(len(self.names)):
                 around = self._around = _Walk(self, _Around(len(self.names)), trail).root(self.function)
-            walk = _Walk(self, _Around(around.names), None)
-            walk.around.met |= around.met
-            given = walk.kind(args, True), walk.kind(kwargs, True) if kwargs else None
+            known = around.numbers
+            if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):  # nothing but tensors
+                given: Hashable = tuple([_kind_of_given(tensor) for tensor in arguments])
+            else:
+                walk = _Walk(self, _Around(around.names), None)
+                walk.around.met |= around.met
+                given = walk.kind(args, True), walk.kind(kwargs, True)
+                known = known | walk.around.numbers
             if len(self.names) == around.names:  # else what was met before may have attributes that only now matter
                 break
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
-        known, more = around.numbers, walk.around.numbers
-        slots = [argument._slot for argument in arguments]
-        pinned = [weakref.ref(slot) for slot in slots if (n := slot.storage.number) in known or n in more]
+        pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
 
 
@@ -263,9 +271,9 @@ class _Walk:
         if made is float:
             return float, value.hex()  # two zeros are two numbers
         if isinstance(value, Tensor):
-            slot = value._slot
             if given:
-                return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+                return _kind_of_given(value)
+            slot = value._slot
             self.around.numbers.add(slot.storage.number)
             self.around.watch(partial(_slot_of, value), slot)
             self.around.watch(partial(_wants_gradient, slot), slot.requires_grad)

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -108,8 +108,12 @@ class Program:
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
-        at = {number: position for position, number in enumerate(self._arguments)}
-        self._checks = [(at[number], check) for number, check in recording.checks if number in at]
+        self._first_in: dict[
+            int, int
+        ] = {}  # those in one storage move together: how they lie to each other is their kind
+        for position, number in enumerate(self._arguments):
+            self._first_in.setdefault(number, position)
+        self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         movable = {*inside, *owned, *self._arguments}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
         self._moving = {self._storages[number].number for number in (*self._arguments, *owned, *self._outputs)}
@@ -376,20 +380,11 @@ class Program:
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
-            with nullcontext() if self._ran else self._undone_if_refused(arguments, absent):
-                for leaf in moved:
-                    self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
-                if moved:
-                    found = [leaf.slot.grad for leaf in self._leaves if leaf.slot.grad is not None]
-                    self._gradients = [weakref.ref(gradient.storage) for gradient in found]
-                if self._chained and self._pointed:
-                    self._require_apart(absent)
-                self._pointed.clear()
-                if self._random:
-                    self._draw()
-                if self._stale or not self._launches:
-                    self._bind()
-                self.backend.launch(self._launches)
+            if self._ran:
+                self._launch(moved, gradients, absent)
+            else:
+                with self._undone_if_refused(arguments, absent):
+                    self._launch(moved, gradients, absent)
             for storage in self.changed_by(arguments):
                 storage.version += 1
             for refer in self._gradients:
@@ -403,6 +398,22 @@ class Program:
                 return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
 
             return map_tensors(self._result, renewed, _Place)
+
+    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot], absent: list[Slot]) -> None:
+        """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
+        if moved:
+            for leaf in moved:
+                self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
+            found = [leaf.slot.grad for leaf in self._leaves if leaf.slot.grad is not None]
+            self._gradients = [weakref.ref(gradient.storage) for gradient in found]
+        if self._chained and self._pointed:
+            self._require_apart(absent)
+        self._pointed.clear()
+        if self._random:
+            self._draw()
+        if self._stale or not self._launches:
+            self._bind()
+        self.backend.launch(self._launches)
 
     def _new_results(self) -> dict[int, Storage]:
         """Storages for what is returned: in the memory of the call before, where nobody holds its result any more.
@@ -497,12 +508,10 @@ class Program:
             self._stale.add(("storage", storage.number))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
-        seen: set[int] = set()
-        for number, argument in zip(self._arguments, arguments, strict=True):
-            if number in seen:  # arguments in one storage move together: how they lie to each other is their kind
-                continue
-            seen.add(number)
-            self._point_at(number, argument._slot)
+        for number, position in self._first_in.items():
+            slot = arguments[position]._slot
+            if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
+                self._point_at(number, slot)
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
