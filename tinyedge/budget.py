@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,9 @@ from tinyedge.recording import Recording
 from tinyedge.tape import new_slot
 from tinyedge.tensor import Tensor
 
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+UNITS = {
+    "": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30,
+}  # fmt: skip
 
 Sample = Sequence[Any]
 """For each argument a tensor, a shape (float32), or a shape and a dtype: ``((1, 3, 224, 224), ((1,), te.int64))``."""
@@ -330,10 +333,10 @@ def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) ->
 def _bytes_of(budget: int | str) -> int:
     if isinstance(budget, int):
         return budget
-    match = re.fullmatch(r"([0-9.]+) ?([kMG]?i?)B", budget.strip())
-    if match is None or match[2] not in UNITS or match[1].count(".") > 1:
+    match = re.fullmatch(r"(\d+\.?\d*) ?([kKMG]?i?)B", budget.strip())
+    if match is None or match[2] not in UNITS:
         raise ArgumentError("plan_for", 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
-    return int(float(match[1]) * UNITS[match[2]])
+    return int(Decimal(match[1]) * UNITS[match[2]])
 
 
 __all__ = ["Fit", "plan_for", "rehearse"]
