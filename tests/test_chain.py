@@ -188,15 +188,20 @@ def test_memory_of_two_kinds_that_became_one_is_refused(chain: Backend) -> None:
     step(weight.grad.clone())
 
 
-def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) -> None:
+def make_product() -> tuple[te.Tensor, te.Tensor, te.compiled.Compiled]:
+    """Two weights, and a step that adds to the gradients of both."""
     first, second = te.ones(8, 8, requires_grad=True), te.ones(8, 8, requires_grad=True)
 
-    @te.compile
     def step(x: te.Tensor) -> te.Tensor:
         loss = ((x @ first @ second) ** 2).sum()
         loss.backward()
         return loss
 
+    return first, second, te.compile(step)
+
+
+def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) -> None:
+    first, second, step = make_product()
     step(te.ones(8, 8))
     step(te.ones(8, 8))
     second.grad = None
@@ -213,14 +218,7 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) 
 
 def test_gradients_may_become_parts_of_one_tensor(chain: Backend) -> None:
     """As a copy of them in one piece is made: the kernels that add to them now wait for each other."""
-    first, second = te.ones(8, 8, requires_grad=True), te.ones(8, 8, requires_grad=True)
-
-    @te.compile
-    def step(x: te.Tensor) -> te.Tensor:
-        loss = ((x @ first @ second) ** 2).sum()
-        loss.backward()
-        return loss
-
+    first, second, step = make_product()
     for _ in range(3):
         step(te.ones(8, 8))
     assert first.grad is not None

@@ -589,6 +589,11 @@ class Thrice(Twice):
     factor = 3.0
 
 
+class Added:
+    def apply(self, y: te.Tensor) -> te.Tensor:
+        return y + 7
+
+
 @situation
 def what_stands_under_another_name(compile: Compile) -> list[Any]:
     """The same values, in the same order even, but not where they were."""
@@ -630,13 +635,17 @@ def a_method_of_a_base_class_that_is_replaced(compile: Compile) -> list[Any]:
     def restore() -> None:
         Twice.apply = before  # type: ignore[method-assign]
 
+    def derive_from_another() -> None:
+        Thrice.__bases__ = (Added,)
+
     def override() -> None:
         Thrice.apply = lambda self, y: y + 1  # type: ignore[method-assign]
 
     try:
-        return after(lambda: f(x()), replace, restore, override)
+        return after(lambda: f(x()), replace, restore, derive_from_another, override)
     finally:
         restore()
+        Thrice.__bases__ = (Twice,)
         if "apply" in vars(Thrice):
             del Thrice.apply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -14,6 +15,7 @@ import tinyedge as te
 import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
 from tinyedge.backends import Backend
+from tinyedge.backends.opencl import OpenCLBackend
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet5": (models.lenet5, (1, 1, 28, 28)),
@@ -499,3 +501,17 @@ def test_a_refused_call_leaves_results_alone(opencl: Backend, monkeypatch: pytes
             step(other)
     again = step(te.tensor([4.0]))
     assert [t.item() for t in held + again] == [2.0, 3.0, 8.0, 12.0]
+
+
+def test_arguments_that_are_let_go_are_free(opencl: OpenCLBackend) -> None:
+    """On the device itself: nothing else of the program holds them."""
+    with te.use_backend(OpenCLBackend(opencl.entry)) as backend:
+        assert isinstance(backend, OpenCLBackend)
+        step = te.compile(lambda x: x.sum())
+        for _ in range(2):
+            step(te.ones(1 << 20))
+        gc.collect()
+        held = backend.pool.active_bytes
+        step.program.let_go()
+        assert backend.pool.active_bytes <= held - (4 << 20)
+        assert step(te.ones(1 << 20)).item() == 1 << 20

@@ -333,7 +333,7 @@ def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) ->
 def _bytes_of(budget: int | str) -> int:
     if isinstance(budget, int):
         return budget
-    match = re.fullmatch(r"(\d+\.?\d*) ?([kKMG]?i?)B", budget.strip())
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([kKMG]?i?)B", budget.strip())
     if match is None or match[2] not in UNITS:
         raise ArgumentError("plan_for", 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
     return int(Decimal(match[1]) * UNITS[match[2]])

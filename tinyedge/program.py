@@ -108,9 +108,8 @@ class Program:
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
-        self._first_in: dict[
-            int, int
-        ] = {}  # those in one storage move together: how they lie to each other is their kind
+        # The first argument in each storage. The others move with it: how they lie to each other is their kind.
+        self._first_in: dict[int, int] = {}
         for position, number in enumerate(self._arguments):
             self._first_in.setdefault(number, position)
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
@@ -220,8 +219,9 @@ class Program:
         a chain do not wait for each other where gradients have become such parts since.
         """
         if self._chained and leaf_changes() != self._seen:
-            lying = {leaf.slot.grad.storage.number: leaf.number for leaf in self._leaves if leaf.slot.grad is not None}
-            if any(lying[leaf.slot.grad.storage.number] != leaf.number for leaf in self._leaves if leaf.slot.grad):
+            found = [(leaf.number, leaf.slot.grad) for leaf in self._leaves]
+            lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
+            if len({now for _, now in lying}) < len(lying):
                 return False
         return all(
             (gradient := leaf.slot.grad) is not None

@@ -108,7 +108,7 @@ class Backend:
         return self.allocate(nbytes)
 
     def release(self, buffer: Any, nbytes: int) -> None:
-        """Called once when the last view of ``buffer`` is gone."""
+        """Called when the last view of ``buffer`` is gone; a program may use it again for its next result."""
 
     def trim(self) -> None:
         """Give back to the device what was released and is kept for reuse."""
