@@ -8,7 +8,7 @@ arithmetic, so that adding to a guard is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -47,7 +47,6 @@ class GuardedOpenCL(OpenCLBackend):
         self.before = round_up(GUARD_BYTES, int(entry.device.mem_base_addr_align) // 8 or 1)
         self.parents: dict[int, tuple[Any, int, np.uint32]] = {}
         self.serials = count()
-        self.fresh: list[Any] = []
 
     def allocate(self, nbytes: int) -> Region:
         parent, word = self._poisoned(nbytes)
@@ -67,24 +66,28 @@ class GuardedOpenCL(OpenCLBackend):
     def _kept(self, region: Region, parent: Any, nbytes: int, word: np.uint32) -> Region:
         if nbytes:  # nobody releases a region of no bytes
             self.parents[id(region)] = (parent, nbytes, word)
-        self.fresh.append(region)
         return region
 
     def release(self, buffer: Region, nbytes: int) -> None:
         self.parents.pop(id(buffer), None)
 
-    def prepare(self, step: Step) -> Sequence[Launch]:
-        self.fresh = []
-        launches = list(super().prepare(step))
-        scratch, self.fresh = self.fresh, []
+    def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
+        scratch: list[Any] = []
+
+        def taken(nbytes: int) -> Any:
+            scratch.append((allocate or self.allocate)(nbytes))
+            return scratch[-1]
+
+        launches = list(super().prepare(step, taken))
         buffers = [slot.storage.buffer for slot in step.slots.values() if isinstance(slot, Slot)]
+        culprit = f"{step.op.name} ({step.direction})"
 
         def check() -> None:
             try:
                 for buffer in (*buffers, *scratch):
-                    self.check(buffer, f"{step.op.name} ({step.direction})")
+                    self.check(buffer, culprit)
             finally:
-                for buffer in scratch:
+                for buffer in scratch if allocate is None else ():  # else others may use it again
                     self.release(buffer, 0)
 
         return [*launches, check]

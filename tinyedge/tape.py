@@ -9,7 +9,7 @@ leads to a value is gathered from those edges.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -47,16 +47,32 @@ class Storage:
     rehearsal too.
     """
 
-    __slots__ = ("__weakref__", "backend", "bounds", "buffer", "history", "nbytes", "number", "version")
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "bounds",
+        "buffer",
+        "deferred",
+        "history",
+        "nbytes",
+        "number",
+        "torn",
+        "version",
+    )
 
     def __init__(self, backend: Backend, nbytes: int, alone: bool = False, holds: bool = False) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
+        deferred = self.deferred = _mode.deferred
         if holds or not is_rehearsal():
-            self.buffer = backend.allocate(nbytes) if alone else backend.reserve(nbytes)
+            if deferred is not None and not alone and not holds:
+                self.buffer = deferred.take(backend, nbytes)
+            else:
+                self.buffer = backend.allocate(nbytes) if alone else backend.reserve(nbytes)
             backend.memory.add(nbytes)
         self.nbytes = nbytes
+        self.torn = False  # a gradient to which only a part of a backward pass was added
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
@@ -66,7 +82,7 @@ class Storage:
     def over(cls, backend: Backend, buffer: Any) -> Storage:
         """A storage over memory that belongs to somebody else."""
         self = object.__new__(cls)
-        self.backend, self.buffer, self.nbytes = backend, buffer, 0
+        self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
         self.number, self.version, self.history, self.bounds = next(_serial), 0, 0, None
         return self
 
@@ -81,7 +97,8 @@ class Storage:
     def __del__(self) -> None:
         if self.nbytes and self.buffer is not None:
             self.backend.memory.remove(self.nbytes)
-            self.backend.release(self.buffer, self.nbytes)
+            if self.deferred is None or not self.deferred.give(self.backend, self.buffer, self.nbytes):
+                self.backend.release(self.buffer, self.nbytes)
 
 
 _leaf_changes = 0
@@ -285,14 +302,25 @@ class Step:
 
     def run(self) -> None:
         """Prepare and launch; then tell whoever records."""
-        recorder = _mode.recorder
+        recorder, deferred = _mode.recorder, _mode.deferred
         if recorder is not None:
             recorder.before(self)
         if recorder is None or recorder.runs:
-            backend = self.backend
-            backend.launch(backend.prepare(self))
+            if deferred is None:
+                backend = self.backend
+                backend.launch(backend.prepare(self))
+            else:
+                deferred.add_step(self)
         if recorder is not None:
             recorder.step(self)
+
+    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        """Turn the gradients of the outputs into those of the inputs, and pass these on."""
+        _backward_step(walk, self, gradients)
+
+    def forget(self) -> None:
+        """Let go of what was saved for backward: the graph was walked."""
+        self.saved = None
 
 
 class Tape:
@@ -302,13 +330,13 @@ class Tape:
         self.steps = list(steps)
 
     @classmethod
-    def leading_to(cls, slot: Slot) -> Tape:
-        """The differentiable steps from which ``slot`` was computed."""
+    def leading_to(cls, slots: Sequence[Slot], since: int = 0) -> Tape:
+        """The differentiable steps from which ``slots`` were computed, but for those with numbers below ``since``."""
         found: dict[int, Step] = {}
-        pending = [slot.step] if slot.step is not None else []
+        pending = [slot.step for slot in slots if slot.step is not None]
         while pending:
             step = pending.pop()
-            if step.number in found:
+            if step.number in found or step.number < since:
                 continue
             found[step.number] = step
             pending += [edge[0] for edge in step.edges if edge is not None and edge[0] is not None]
@@ -383,9 +411,75 @@ class Region:
         return True
 
 
+class Deferred:
+    """Launches that are held back until all of them are prepared: memory is there, and kernels are built.
+
+    What its steps made and dropped is used again by later steps, which run later. Until the launches are out, nobody
+    else may have that memory.
+    """
+
+    LARGER = 1.5
+    """How much larger than asked for memory may be that is used again."""
+
+    def __init__(self) -> None:
+        self.launches: list[Callable[[], Any]] = []
+        self.gone = 0  # so many of them are out
+        self._free: list[tuple[Backend, bool, int, Any]] = []  # whether each is a buffer by itself, and its bytes
+        self._kept: list[Any] = []  # what launches read, and nobody else may hold
+        self._closed = False
+
+    def take(self, backend: Backend, nbytes: int, alone: bool = False) -> Any:
+        """Memory for a value that a step makes; ``alone`` if it must not be a part of a larger buffer."""
+        best = -1
+        for position, (owner, by_itself, size, _) in enumerate(self._free):
+            fits = owner is backend and by_itself is alone and nbytes <= size <= self.LARGER * nbytes
+            if fits and (best < 0 or size < self._free[best][2]):
+                best = position
+        if best >= 0:
+            return self._free.pop(best)[3]
+        return backend.allocate(nbytes) if alone else backend.reserve(nbytes)
+
+    def give(self, backend: Backend, buffer: Any, nbytes: int, alone: bool = False) -> bool:
+        """Take back what ``take`` gave; False if the launches are out, and it can go to whoever asks."""
+        if self._closed:
+            return False
+        self._free.append((backend, alone, nbytes, buffer))
+        return True
+
+    def keep(self, value: Any) -> None:
+        """Hold ``value`` until the launches are out."""
+        self._kept.append(value)
+
+    def add_step(self, step: Step) -> None:
+        backend = step.backend
+        scratch: list[tuple[Any, int]] = []
+
+        def allocate(nbytes: int) -> Any:
+            scratch.append((self.take(backend, nbytes, alone=True), nbytes))
+            return scratch[-1][0]
+
+        launches = backend.prepare(step, allocate)
+        self.launches.append(partial(backend.launch, launches))
+        for buffer, nbytes in scratch:
+            self.give(backend, buffer, nbytes, alone=True)
+
+    def launch(self) -> None:
+        """Launch what was added since the last time."""
+        while self.gone < len(self.launches):
+            self.launches[self.gone]()
+            self.gone += 1
+
+    def close(self) -> None:
+        self._closed = True
+        self._free.clear()
+        self._kept.clear()
+        self.launches.clear()
+
+
 class _Mode(threading.local):
     grad_enabled = True
     recorder: Recorder | None = None
+    deferred: Deferred | None = None
     regions: tuple[Region, ...] = ()  # the innermost last
 
 
@@ -413,8 +507,28 @@ def is_rehearsal() -> bool:
     return _mode.recorder is not None and not _mode.recorder.runs
 
 
+@contextmanager
+def deferring() -> Iterator[Deferred]:
+    """Hold back what this thread launches inside the ``with`` block, at the end of which it must have been launched."""
+    before, deferred = _mode.deferred, Deferred()
+    _mode.deferred = deferred
+    try:
+        yield deferred
+    finally:
+        _mode.deferred = before
+        deferred.close()
+
+
+def launch_deferred() -> None:
+    """Launch what is held back, since a value is about to be read."""
+    if _mode.deferred is not None:
+        _mode.deferred.launch()
+
+
 def uploaded(storage: Storage) -> None:
     """Tell a recorder that ``storage`` was filled from the host."""
+    if _mode.deferred is not None:
+        _mode.deferred.keep(storage)
     if _mode.recorder is not None:
         _mode.recorder.upload(storage)
 
@@ -640,7 +754,7 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
     target.storage.version += 1
 
 
-class _Gradient:
+class Gradient:
     """A gradient on its way: ``owned`` if its storage is nobody else's, so that more may be added in place."""
 
     __slots__ = ("owned", "slot")
@@ -650,80 +764,127 @@ class _Gradient:
         self.owned = owned
 
 
-class _Walk:
-    """The reverse walk: gradients on their way to the steps before, and to the leaves."""
+class Walk:
+    """The reverse walk: gradients on their way to the steps before, and to the leaves.
 
-    def __init__(self) -> None:
-        self.pending: dict[tuple[int, int], _Gradient] = {}
+    ``boundary`` are leaves, by id, whose gradients stay with the walk, as do those of steps that are not walked.
+    """
+
+    def __init__(self, boundary: Collection[int] = ()) -> None:
+        self.boundary = boundary
+        self.pending: dict[tuple[int, int], Gradient] = {}
+        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each, and where its gradient will be when the walk is over
+
+    @staticmethod
+    def key(edge: Edge) -> tuple[int, int]:
+        """The step and output that an edge comes from, by number; or the leaf."""
+        step, index, leaf = edge
+        return (-1, id(leaf)) if step is None else (step.number, index)
+
+    def _is_pending(self, edge: Edge) -> bool:
+        return edge[2] is None or id(edge[2]) in self.boundary
 
     def target(self, edge: Edge, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
         """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
-        step, index, leaf = edge
-        if leaf is not None:
-            if _mode.recorder is not None:
-                _mode.recorder.leaf_gradient(leaf)
-            if leaf.grad is not None:
-                leaf.grad.storage.version += 1
-                return leaf.grad, True
-            new = new_slot(backend, spec.dtype, spec.shape)
-            leaf.keep_gradient(new)
-            return new, False
-        assert step is not None
-        key = (step.number, index)
+        leaf = edge[2]
+        if leaf is not None and not self._is_pending(edge):
+            return self._leaf_target(leaf, spec, backend)
+        key = self.key(edge)
         there = self.pending.get(key)
         if there is None:
-            there = self.pending[key] = _Gradient(new_slot(backend, spec.dtype, spec.shape), True)
+            there = self.pending[key] = Gradient(new_slot(backend, spec.dtype, spec.shape), True)
             return there.slot, False
         if not there.owned:
-            self.pending[key] = there = _Gradient(contiguous_copy(there.slot), True)
+            self.pending[key] = there = Gradient(contiguous_copy(there.slot), True)
         return there.slot, True
+
+    def _leaf_target(self, leaf: Slot, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
+        known = self.leaves.get(id(leaf))
+        if known is not None:
+            return known[1], True
+        if _mode.recorder is not None:
+            _mode.recorder.leaf_gradient(leaf)
+        adds = leaf.grad is not None
+        target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype, spec.shape)
+        self.leaves[id(leaf)] = leaf, target
+        return target, adds
 
     def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
         """Pass on a gradient that is already computed: as it is if it is the first, else added."""
-        step, index, leaf = edge
-        if leaf is None:
-            assert step is not None
-            key = (step.number, index)
+        leaf = edge[2]
+        if leaf is None or self._is_pending(edge):
+            key = self.key(edge)
             if key not in self.pending:
-                self.pending[key] = _Gradient(slot, owned and slot.contiguous)
+                self.pending[key] = Gradient(slot, owned and slot.contiguous)
                 return
         elif (
             leaf.grad is None
+            and id(leaf) not in self.leaves
             and owned
             and slot.contiguous
             and slot.nbytes == slot.storage.nbytes
             and _mode.recorder is None  # a replay may find a gradient there, to which a kernel must add
         ):
-            leaf.keep_gradient(slot)
+            self.leaves[id(leaf)] = leaf, slot
             return
         target, accumulate = self.target(edge, spec, slot.storage.backend)
         write_into(slot, target, accumulate)
 
+    def finish(self, deferred: Deferred) -> None:
+        """Launch what the walk consists of, and let the leaves have their gradients."""
+        there = [gradient for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
+        with _finishing:  # what two threads add to one leaf is added in turn
+            try:
+                deferred.launch()
+            except BaseException as error:
+                began = deferred.gone > 0 or not isinstance(error, Exception)
+                for gradient in there:
+                    gradient.storage.torn = gradient.storage.torn or began
+                raise
+            for gradient in there:
+                gradient.storage.version += 1
+            for leaf, gradient in self.leaves.values():
+                if leaf.grad is None:
+                    leaf.keep_gradient(gradient)
+                elif leaf.grad is not gradient:  # another thread was faster
+                    write_into(gradient, leaf.grad, accumulate=True)
+            deferred.launch()
+
+
+_finishing = threading.RLock()
+
 
 def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
-    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones."""
-    steps = Tape() if root.step is None else Tape.leading_to(root)
+    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones.
+
+    Everything is checked, allocated and built before the first launch: what fails until then changes nothing. If the
+    device refuses a launch in the middle, the gradients that were added to are marked as ``torn``.
+    """
+    steps = Tape.leading_to([root])
     if _mode.recorder is not None:
         _mode.recorder.backward(steps)
-    if gradient is None:
-        gradient = new_slot(root.storage.backend, root.dtype, root.shape)
-        write_into(Value(1.0, root.dtype), gradient)
-    if root.step is None:
-        root_edge: Edge = (None, 0, root)
-        _Walk().deliver(root_edge, gradient, root.spec, owned=False)
-        return
-    walk = _Walk()
-    walk.pending[(root.step.number, root.index)] = _Gradient(gradient, owned=False)
+    with deferring() as deferred:
+        if gradient is None:
+            gradient = new_slot(root.storage.backend, root.dtype, root.shape)
+            write_into(Value(1.0, root.dtype), gradient)
+        walk = Walk()
+        walk.deliver((root.step, root.index, None if root.step else root), gradient, root.spec, owned=False)
+        walk_back(walk, steps)
+        walk.finish(deferred)
+    if not retain_graph:
+        for step in steps:
+            step.forget()
+
+
+def walk_back(walk: Walk, steps: Tape) -> None:
+    """Turn the gradients with which ``walk`` begins into those that ``steps`` were computed from."""
     for step in reversed(steps):
         gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
-        if all(item is None for item in gradients):
-            continue
-        _backward_step(walk, step, gradients)
-        if not retain_graph:
-            step.saved = None
+        if any(item is not None for item in gradients):
+            step.walk_back(walk, gradients)
 
 
-def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None]) -> None:
+def _backward_step(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
     op = step.op
     if step.saved is None:
         raise AutogradError(
@@ -753,7 +914,7 @@ def _backward_step(walk: _Walk, step: Step, gradients: Sequence[_Gradient | None
 
 
 def _run_backward(
-    walk: _Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: Backend
+    walk: Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: Backend
 ) -> None:
     """Run the op's backward, its gradients stored or added where they belong."""
     op = step.op
@@ -791,7 +952,7 @@ def _run_backward(
         walk.deliver(edge, target, spec, owned=True)
 
 
-def _scatter(walk: _Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
+def _scatter(walk: Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
     """The gradient of a view: ``dy`` in the same view of it, and zeros where that does not reach."""
     target, accumulate = walk.target(edge, spec, dy.storage.backend)
     covers = dy.numel == target.numel

@@ -264,6 +264,7 @@ class Tensor:
         slot = self._slot
         if tape.is_rehearsal():
             tape.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
+        tape.launch_deferred()
         if not slot.contiguous:
             slot = tape.contiguous_copy(slot)
         values = slot.storage.backend.read(slot)

@@ -121,8 +121,8 @@ class Backend:
         """The values of a contiguous slot, after all that was launched before."""
         raise NotImplementedError
 
-    def prepare(self, step: Step) -> Sequence[Launch]:
-        """The launches that carry out ``step``."""
+    def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
+        """The launches that carry out ``step``; ``allocate`` gives scratch memory, instead of the backend itself."""
         raise NotImplementedError
 
     def launch(self, launches: Sequence[Launch]) -> None:

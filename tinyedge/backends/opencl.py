@@ -319,7 +319,7 @@ class OpenCLBackend(Backend):
 
         return elapsed_ns
 
-    def prepare(self, step: Step) -> Sequence[Launch]:
+    def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
         key = step.signature()
         found = self._prepared.get(key)
         if found is None:
@@ -331,7 +331,7 @@ class OpenCLBackend(Backend):
         # later.
         scratch: dict[Place, tuple[Any, int]] = {}
         for name, nbytes in needed.items():
-            scratch[step.number, name] = self.allocate(nbytes), 0
+            scratch[step.number, name] = (allocate or self.allocate)(nbytes), 0
         return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
 
     def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:

@@ -30,11 +30,11 @@ class _Lowered(Lowered):
         pass  # the step's slots are looked up when it runs
 
     def launcher(self) -> Launch:
-        return lambda: self.backend._run(self.step)
+        return lambda: self.backend._bound(self.step)()
 
     def timed(self) -> Callable[[], int]:
         started = time.perf_counter_ns()
-        self.backend._run(self.step)
+        self.backend._bound(self.step)()
         elapsed_ns = time.perf_counter_ns() - started
         return lambda: elapsed_ns
 
@@ -78,8 +78,8 @@ class ReferenceBackend(Backend):
         )
         return view
 
-    def prepare(self, step: Step) -> Sequence[Launch]:
-        return (lambda: self._run(step),)
+    def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
+        return (self._bound(step),)
 
     def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
         return [_Lowered(self, kernel.step) for launch in launches for kernel in launch.kernels]
@@ -91,33 +91,40 @@ class ReferenceBackend(Backend):
             return read.dtype.stored.type(read.number)
         return self.view(read)
 
-    def _run(self, step: Step) -> None:
-        op = step.op
+    def _bound(self, step: Step) -> Launch:
+        """What carries out ``step`` on the memory and the numbers that it has now."""
+        op, keywords = step.op, {**step.attrs, **step.scalars}
         reads = [self._value(step.slots[name]) for name in step.reads]
         if issubclass(op, Elementwise):
             # A gradient that is not wanted may be computed from nothing; it is dropped below.
             reads = [np.nan if read is None else read for read in reads]
-        keywords = {**step.attrs, **step.scalars}
-        # Infinities and NaN are results here, as they are on a device; ``detect_anomaly`` is there to look for them.
-        with np.errstate(all="ignore"):
-            if step.direction == FORWARD:
-                results = op.forward(*reads, **keywords)
-                results = results if isinstance(results, tuple) else (results,)
-                gradients = dict(zip(op.outputs, results, strict=True))
-            else:
-                if op.wants_needs:
-                    keywords["needs"] = tuple(step.wants("d" + name) for name in op.differentiable)
-                if op.wants_shapes:
-                    keywords["shapes"] = {name: step.slots[name].shape for name in step.writes}
-                results = op.backward(*reads, **keywords)
-                gradients = dict(zip(("d" + name for name in op.differentiable), results, strict=True))
-            for name in step.writes:
-                target, result = self.view(step.slots[name]), gradients[name]
-                if not target.size:
-                    continue
-                if issubclass(op, Elementwise) and np.broadcast_shapes(np.shape(result), target.shape) != target.shape:
-                    result = unbroadcast(np.asarray(result), target.shape)
-                if name in step.accumulate:
-                    np.add(target, result, out=target, casting="unsafe")
-                else:
-                    np.copyto(target, result, casting="unsafe")
+        targets = {name: self.view(step.slots[name]) for name in step.writes}
+        if step.direction == FORWARD:
+            names: Sequence[str] = op.outputs
+        else:
+            names = ["d" + name for name in op.differentiable]
+            if op.wants_needs:
+                keywords["needs"] = tuple(step.wants(name) for name in names)
+            if op.wants_shapes:
+                keywords["shapes"] = {name: step.slots[name].shape for name in step.writes}
+        call = op.forward if step.direction == FORWARD else op.backward
+
+        elementwise, accumulate = issubclass(op, Elementwise), step.accumulate
+
+        def run() -> None:  # it holds memory, but not the step: who waits for its launch lets go of its values
+            # Infinities and NaN are results here, as on a device; ``detect_anomaly`` is there to look for them.
+            with np.errstate(all="ignore"):
+                results = call(*reads, **keywords)
+                found = dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))
+                for name, target in targets.items():
+                    result = found[name]
+                    if not target.size:
+                        continue
+                    if elementwise and np.broadcast_shapes(np.shape(result), target.shape) != target.shape:
+                        result = unbroadcast(np.asarray(result), target.shape)
+                    if name in accumulate:
+                        np.add(target, result, out=target, casting="unsafe")
+                    else:
+                        np.copyto(target, result, casting="unsafe")
+
+        return run
