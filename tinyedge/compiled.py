@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, cast
@@ -25,6 +26,12 @@ from tinyedge.tensor import Tensor
 MANY_PROGRAMS = 8
 """So many programs for one function are a sign that an argument changes at every call."""
 
+MOST_PROGRAMS = 32
+"""What was not replayed for the longest time is dropped."""
+
+MOST_VARIANTS = 4
+"""Of the programs for one key, which differ in the leaves that have gradients."""
+
 
 class Compiled:
     """A function that records its first call for each kind of arguments, and replays it after that."""
@@ -36,7 +43,9 @@ class Compiled:
         self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
         self._surroundings = Surroundings(function)
         self._changed = False  # whether the last call changed what decides about programs
-        self.programs: dict[Any, Program] = {}
+        # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
+        self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
+        self._latest: Program | None = None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -44,17 +53,17 @@ class Compiled:
     @property
     def program(self) -> Program:
         """The program that was made last. Errors: CaptureError before the first call."""
-        if not self.programs:
+        if self._latest is None:
             raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
-        return next(reversed(self.programs.values()))
+        return self._latest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._mode == "0" or tape.is_recording():
             return self.function(*args, **kwargs)
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
-        program = self.programs.get(key)
-        if program is None or not program.fits():
+        program = self._find(key)
+        if program is None:
             return self._record(key, arguments, args, kwargs)
         self._changed = False
         return program(arguments) if self._mode != "check" else self._check(program, arguments, args, kwargs)
@@ -68,12 +77,13 @@ class Compiled:
         """
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
-        if key not in self.programs:
+        program = self._find(key)
+        if program is None:
             program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
             assert program is not None  # of a rehearsal there always is one
             program.prepare()
             self._add(key, program)
-        return self.programs[key]
+        return program
 
     def _key(
         self,
@@ -150,6 +160,7 @@ class Compiled:
         """Raise CaptureError if something that the call made is held, but is no result."""
         kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
         kept |= {leaf.number for leaf in program._leaves}
+        kept |= {end.number for _, end in program._ends if end is not None}
         for number, made in recording.made.items():
             if number not in kept and made.storage() is not None:
                 raise CaptureError(
@@ -159,8 +170,23 @@ class Compiled:
                     "Return it, or keep a copy of what the function returned.",
                 )
 
+    def _find(self, key: Any) -> Program | None:
+        """The program that can be replayed now."""
+        for number in range(MOST_VARIANTS):
+            program = self.programs.get((key, number))
+            if program is not None and program.fits():
+                if program is not self._latest:
+                    self._latest = program
+                    self.programs.move_to_end((key, number))
+                return program
+        return None
+
     def _add(self, key: Any, program: Program) -> None:
-        self.programs[key] = program
+        number = next((n for n in range(MOST_VARIANTS) if (key, n) not in self.programs), 0)
+        self.programs[key, number] = self._latest = program
+        self.programs.move_to_end((key, number))
+        if len(self.programs) > MOST_PROGRAMS:
+            self.programs.popitem(last=False)
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
                 f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
@@ -174,14 +200,15 @@ class Compiled:
         outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
         before = [bytes_of(storage) for storage in outside]
         program.take_leaves(arguments)
-        gradients = [leaf.slot.grad for leaf in program._leaves]
+        leaves = program.leaves()
+        gradients = [leaf.grad for leaf in leaves]
         saved = [None if grad is None else bytes_of(grad.storage) for grad in gradients]
         states = [(generator, generator.get_state()) for generator in program.generators]
         replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
         for storage, values in zip(outside, before, strict=True):
             program.backend.write(storage, values)
-        for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
-            leaf.slot.keep_gradient(grad)
+        for leaf, grad, values in zip(leaves, gradients, saved, strict=True):
+            leaf.keep_gradient(grad)
             if grad is not None and values is not None:
                 program.backend.write(grad.storage, values)
         for generator, state in states:

@@ -42,17 +42,32 @@ nearly.
 class _Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
 
-    def __init__(self, slot: Slot, had_gradient: bool) -> None:
-        assert slot.grad is not None
+    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
         self.slot = slot
-        self.number, self.offset = slot.grad.storage.number, slot.grad.offset
+        self.number, self.offset = gradient.storage.number, gradient.offset
         self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
         self.first_write: tuple[Step, str] | None = None
         self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
 
+    @property
+    def slot(self) -> Slot:
+        """The leaf, which a program does not keep alive."""
+        slot = self._slot()
+        assert slot is not None, "programs are dropped with what they were recorded for"
+        return slot
+
+    @slot.setter
+    def slot(self, slot: Slot) -> None:
+        self._slot = weakref.ref(slot)
+
+    @property
+    def grad(self) -> Slot | None:
+        slot = self._slot()
+        return None if slot is None else slot.grad
+
     def is_bound(self) -> bool:
         """Whether the launches add to the gradient that it has now."""
-        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.slot.grad is gradient
+        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
 
 
 class _Place(NamedTuple):
@@ -78,17 +93,31 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self._lock = threading.Lock()
-        self._leaves = [_Leaf(slot, had) for slot, had in recording.leaves.values() if slot.grad is not None]
+        self._leaves: list[_Leaf] = []  # whose gradients are added to, or read
+        needs, ends = [], []
+        for use in recording.leaves.values():
+            gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
+            if gradient is not None and (use.summed or use.observed):
+                self._leaves.append(_Leaf(use.leaf, gradient, use.before is not None))
+            if use.observed:
+                needs.append((weakref.ref(use.leaf), use.before is not None))
+            if use.replaced:
+                ends.append((weakref.ref(use.leaf), use.leaf.grad))
+        self._needs = needs  # the leaves of which some must have gradients, and some must have none
         self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
         self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
+        self._gradient_bytes = sum(leaf.slot.nbytes for leaf in self._leaves)
         lying = Counter(leaf.number for leaf in self._leaves)
         self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
         # Each call has its own arguments.
         self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
+        if any(id(refer()) in given for refer, _ in (*needs, *ends)):
+            recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
         owned = {leaf.number for leaf in self._leaves}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        results |= {end.storage.number for _, end in ends if end is not None and end.storage.number not in owned}
 
         def make(dtype: DType, shape: Shape) -> Slot:
             slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
@@ -119,6 +148,10 @@ class Program:
         self._result = map_tensors(
             result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
         )
+        # What the leaves have in place of the gradients that they had: nothing, or what lies there.
+        self._ends = [
+            (refer, None if end is None else _Place(end.storage.number, self._moved(end))) for refer, end in ends
+        ]
         self._temporary: dict[fusion.Place, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
         }
@@ -167,7 +200,7 @@ class Program:
     @property
     def gradient_bytes(self) -> int:
         """The gradients that a call adds to, which live outside."""
-        return sum(leaf.slot.nbytes for leaf in self._leaves)
+        return self._gradient_bytes
 
     @property
     def saved_bytes(self) -> int:
@@ -219,12 +252,16 @@ class Program:
         a chain do not wait for each other where gradients have become such parts since.
         """
         if self._chained and leaf_changes() != self._seen:
-            found = [(leaf.number, leaf.slot.grad) for leaf in self._leaves]
+            found = [(leaf.number, leaf.grad) for leaf in self._leaves]
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
+        for refer, needed in self._needs:
+            slot = refer()
+            if slot is None or (slot.grad is not None) != needed:
+                return False
         return all(
-            (gradient := leaf.slot.grad) is not None
+            (gradient := leaf.grad) is not None
             and (gradient.storage.number, gradient.offset) == (leaf.number, leaf.offset)
             for leaf in self._together
         )
@@ -241,7 +278,12 @@ class Program:
 
     def gradients(self) -> list[Any]:
         """The gradients of the leaves, on the host."""
-        return [self.backend.read(leaf.slot.grad) for leaf in self._leaves if leaf.slot.grad is not None]
+        return [self.backend.read(leaf.grad) for leaf in self.leaves() if leaf.grad is not None]
+
+    def leaves(self) -> list[Slot]:
+        """The leaves whose gradients it reads or changes."""
+        found = dict.fromkeys([leaf.slot for leaf in self._leaves])
+        return [*found, *[leaf for refer, _ in self._ends if (leaf := refer()) is not None and leaf not in found]]
 
     # Making it
 
@@ -371,7 +413,7 @@ class Program:
             fresh = self._allocated(self._new_results)
             self.take_leaves(arguments)
             moved = self._moved_gradients()
-            absent = [leaf.slot for leaf in moved if leaf.slot.grad is None]
+            absent = [leaf.slot for leaf in moved if leaf.grad is None]
             gradients: dict[int, Slot] = {}
             if absent:
                 made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
@@ -381,33 +423,40 @@ class Program:
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._ran:
-                self._launch(moved, gradients, absent)
+                with self._torn_if_refused(moved):
+                    self._launch(moved, gradients)
             else:
-                with self._undone_if_refused(arguments, absent):
-                    self._launch(moved, gradients, absent)
+                with self._undone_if_refused(arguments):
+                    self._launch(moved, gradients)
+            for leaf in moved:
+                if (new := gradients.get(id(leaf.slot))) is not None:
+                    leaf.slot.keep_gradient(new)
+            if moved:
+                self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
             for storage in self.changed_by(arguments):
                 storage.version += 1
             for refer in self._gradients:
                 if (gradient := refer()) is not None:
                     gradient.version += 1
 
-            def renewed(place: _Place) -> Tensor:
+            def renewed(place: _Place) -> Slot:
                 storage = fresh.get(place.number) or self._outside(place, arguments)
                 shape, strides, offset = place.slot.layout()
                 offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
-                return Tensor._wrap(Slot(storage, place.slot.dtype, Layout(shape, strides, offset)))
+                return Slot(storage, place.slot.dtype, Layout(shape, strides, offset))
 
-            return map_tensors(self._result, renewed, _Place)
+            result = map_tensors(self._result, lambda place: Tensor._wrap(renewed(place)), _Place)
+            for refer, end in self._ends:
+                if (slot := refer()) is not None and (end is not None or slot.grad is not None):
+                    slot.keep_gradient(None if end is None else renewed(end))
+            return result
 
-    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot], absent: list[Slot]) -> None:
+    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
         """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
-        if moved:
-            for leaf in moved:
-                self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
-            found = [leaf.slot.grad for leaf in self._leaves if leaf.slot.grad is not None]
-            self._gradients = [weakref.ref(gradient.storage) for gradient in found]
+        for leaf in moved:
+            self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
         if self._chained and self._pointed:
-            self._require_apart(absent)
+            self._require_apart()
         self._pointed.clear()
         if self._random:
             self._draw()
@@ -430,8 +479,8 @@ class Program:
     def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
         """The memory of a result that is no new one."""
         for leaf in self._leaves:
-            if leaf.number == place.number and leaf.slot.grad is not None:
-                return leaf.slot.grad.storage
+            if leaf.number == place.number and (gradient := leaf.grad) is not None:
+                return gradient.storage
         for number, argument in zip(self._arguments, arguments, strict=True):
             if number == place.number:
                 return argument._slot.storage
@@ -448,24 +497,35 @@ class Program:
         return moved
 
     @contextmanager
-    def _undone_if_refused(self, arguments: list[Tensor], absent: list[Slot]) -> Iterator[None]:
+    def _undone_if_refused(self, arguments: list[Tensor]) -> Iterator[None]:
         """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
         changed = self.changed_by(arguments)
-        changed += [leaf.slot.grad.storage for leaf in self._leaves if leaf.slot.grad is not None]
+        changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         states = [(generator, generator.get_state()) for generator in self.generators]
         try:
             yield
             self.backend.finish()
-        except OutOfMemoryError as error:
+        except BaseException as error:
             for storage, values in before:
                 self.backend.write(storage, values)
-            for slot in absent:
-                slot.keep_gradient(None)
             for generator, state in states:
                 generator.set_state(state)
-            raise self._refused(error) from error
+            if isinstance(error, OutOfMemoryError):
+                raise self._refused(error) from error
+            raise
         self._ran = True
+
+    @contextmanager
+    def _torn_if_refused(self, moved: list[_Leaf]) -> Iterator[None]:
+        """Mark the gradients that are added to, if the launches are not all carried out."""
+        try:
+            yield
+        except BaseException:
+            for leaf in self._leaves:
+                if (gradient := leaf.grad) is not None:
+                    gradient.storage.torn = True
+            raise
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
@@ -477,16 +537,11 @@ class Program:
             storage.buffer = buffer
             self._stale.add(("storage", storage.number))
 
-    def _require_apart(self, absent: list[Slot]) -> None:
-        """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory.
-
-        ``absent`` are the leaves that had no gradient before the call, and have none if it is refused.
-        """
+    def _require_apart(self) -> None:
+        """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
         for storage in self._pointed:
             owner = self._owners.setdefault(storage.buffer, storage.number)
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
-                for slot in absent:
-                    slot.keep_gradient(None)
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "memory that a call changes is reached in one way only, as at its first call",
@@ -515,17 +570,15 @@ class Program:
 
     def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
         """Compute into the leaf's gradient, or into ``new`` if it has none."""
-        adds = new is None
-        leaf.adds_to = None if leaf.slot.grad is None else weakref.ref(leaf.slot.grad)
-        if new is not None:
-            leaf.slot.keep_gradient(new)
-            if not leaf.stored_first:
-                write_into(NumberValue(0, leaf.slot.dtype), new)
-        assert leaf.slot.grad is not None
-        self._point_at(leaf.number, leaf.slot.grad)
+        gradient = new or leaf.grad
+        assert gradient is not None
+        leaf.adds_to = weakref.ref(gradient) if new is None else None
+        if new is not None and not leaf.stored_first:
+            write_into(NumberValue(0, new.dtype), new)
+        self._point_at(leaf.number, gradient)
         if leaf.stored_first and leaf.first_write is not None:
             step, name = leaf.first_write
-            if adds != (name in step.accumulate):
+            if (new is None) != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
                 self._stale.add(("step", step.number))
 

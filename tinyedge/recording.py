@@ -36,6 +36,17 @@ class _Made(NamedTuple):
     shape: Shape
 
 
+class LeafUse:
+    """What a call does with the gradient of a leaf that was there before."""
+
+    def __init__(self, leaf: Slot) -> None:
+        self.leaf = leaf
+        self.before = leaf.grad
+        self.observed = False  # what the call does depends on whether there was one
+        self.summed = False  # it is added to, or begun
+        self.replaced = False  # it is dropped, or another one takes its place
+
+
 class Recording(Recorder):
     """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
 
@@ -49,7 +60,7 @@ class Recording(Recorder):
         self.first_number = tape.next_number()  # storages made inside have later ones
         self.steps: list[Step] = []
         self.first_backward: int | None = None  # the number of the step with which the first walk back begins
-        self.leaves: dict[int, tuple[Slot, bool]] = {}  # whether each had a gradient before
+        self.leaves: dict[int, LeafUse] = {}
         self.made: dict[int, _Made] = {}
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
         self._stand_ins: dict[int, Storage] = {}
@@ -74,8 +85,7 @@ class Recording(Recorder):
             if self._is_inside(slot):
                 made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape)
                 self.made.setdefault(slot.storage.number, made)
-        slots = step.slots.items()
-        self.steps.append(step.over({name: self._stand_in(s) if self._is_inside(s) else s for name, s in slots}))
+        self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
 
     def backward(self, steps: Tape) -> None:
         if any(step.number < self.first_number for step in steps):
@@ -84,9 +94,28 @@ class Recording(Recorder):
             self.first_backward = len(self.steps)
 
     def leaf_gradient(self, leaf: Slot) -> None:
-        self.leaves.setdefault(id(leaf), (leaf, leaf.grad is not None))
-        if leaf.grad is not None:
-            self._keep(leaf.grad.storage)
+        if (use := self._use(leaf)) is not None:
+            use.summed = True
+            if leaf.grad is not None:
+                self._keep(leaf.grad.storage)
+
+    def gradient_seen(self, leaf: Slot) -> None:
+        if (use := self._use(leaf)) is not None and not use.replaced and not use.summed:
+            use.observed = True
+
+    def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
+        if gradient is not None and gradient.storage.number in self._constants:
+            self.forbid("a gradient from the host", "what is added to it later would change what a replay begins with")
+        if (use := self._use(leaf)) is not None:
+            # What began in the call goes on elsewhere: where that is depends on whether there was one before.
+            use.observed = use.observed or (use.summed and not use.replaced)
+            use.replaced = True
+
+    def _use(self, leaf: Slot) -> LeafUse | None:
+        """What is known of a leaf; None for one that the call made, whose gradient is a value like others."""
+        if leaf.number > self.first_number:
+            return None
+        return self.leaves.setdefault(id(leaf), LeafUse(leaf))
 
     def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
         self.checks.append((storage.number, check))
@@ -100,9 +129,9 @@ class Recording(Recorder):
             if self.runs:
                 storage.backend.write(storage, values)
             storage.version = version
-        for leaf, had_gradient in self.leaves.values():
-            if not had_gradient:
-                leaf.keep_gradient(None)
+        for use in self.leaves.values():
+            if use.leaf.grad is not use.before:
+                use.leaf.keep_gradient(use.before)
         for generator, state in self._generators.values():
             generator.set_state(state)
 
@@ -113,6 +142,12 @@ class Recording(Recorder):
             and slot.storage.number > self.first_number
             and slot.storage.number not in self._constants
         )
+
+    def _bare(self, slot: Any) -> Any:
+        """The same place without history, which would keep others; over a stand-in if a replay makes it anew."""
+        if not isinstance(slot, Slot):
+            return slot
+        return self._stand_in(slot) if self._is_inside(slot) else slot.alias()
 
     def _stand_in(self, slot: Slot) -> Slot:
         number = slot.storage.number

@@ -129,6 +129,7 @@ class Slot:
         "history",
         "index",
         "key",
+        "number",
         "numel",
         "offset",
         "requires_grad",
@@ -142,6 +143,7 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.shape, self.strides, self.offset = layout
+        self.number = next(_serial)
         self.numel = prod(self.shape)
         self.contiguous = shapes.is_contiguous(self.shape, self.strides)
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
@@ -379,7 +381,13 @@ class Recorder:
         """A ``Generator`` is about to be drawn from."""
 
     def leaf_gradient(self, leaf: Slot) -> None:
-        """``leaf.grad`` has got memory, or is about to be added to."""
+        """The gradient of ``leaf`` is about to be added to, or to begin."""
+
+    def gradient_seen(self, leaf: Slot) -> None:
+        """Somebody looks whether ``leaf`` has a gradient."""
+
+    def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
+        """``gradient`` is about to take the place of that of ``leaf``."""
 
     def forbid(self, call: str, reason: str) -> None:
         """Something is about to happen that a replay would not do again."""
@@ -517,6 +525,20 @@ def deferring() -> Iterator[Deferred]:
     finally:
         _mode.deferred = before
         deferred.close()
+
+
+def seen_gradient(leaf: Slot) -> Slot | None:
+    """The gradient of ``leaf``; a recorder is told that somebody looks at it."""
+    if _mode.recorder is not None:
+        _mode.recorder.gradient_seen(leaf)
+    return leaf.grad
+
+
+def set_gradient(leaf: Slot, gradient: Slot | None) -> None:
+    """Let ``gradient`` take the place of that of ``leaf``; a recorder is told."""
+    if _mode.recorder is not None:
+        _mode.recorder.gradient_set(leaf, gradient)
+    leaf.keep_gradient(gradient)
 
 
 def launch_deferred() -> None:

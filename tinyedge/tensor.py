@@ -178,7 +178,7 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that ``backward`` summed up for this leaf, or None."""
-        slot = self._slot.grad
+        slot = tape.seen_gradient(self._slot)
         if slot is None:
             self._grad = None
         elif self._grad is None or self._grad._slot is not slot:
@@ -189,7 +189,7 @@ class Tensor:
     def grad(self, value: Tensor | None) -> None:
         if value is None:
             self._grad = None
-            self._slot.keep_gradient(None)
+            tape.set_gradient(self._slot, None)
             return
         if value.shape != self.shape or value.dtype is not self.dtype or value.backend is not self.backend:
             raise ShapeError(
@@ -198,7 +198,7 @@ class Tensor:
                 f"got {value.shape} {value.dtype.name} on {value.device}",
             )
         self._grad = None
-        self._slot.keep_gradient((value if value.is_contiguous() else value.contiguous()).detach()._slot)
+        tape.set_gradient(self._slot, (value if value.is_contiguous() else value.contiguous()).detach()._slot)
 
     @property
     def grad_fn(self) -> Any:
