@@ -105,6 +105,7 @@ class Program:
                 ends.append((weakref.ref(use.leaf), use.leaf.grad))
         self._needs = needs  # the leaves of which some must have gradients, and some must have none
         self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
+        self._repointed = False  # since these were collected, launches were bound to others
         self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
         self._gradient_bytes = sum(leaf.slot.nbytes for leaf in self._leaves)
         lying = Counter(leaf.number for leaf in self._leaves)
@@ -431,7 +432,8 @@ class Program:
             for leaf in moved:
                 if (new := gradients.get(id(leaf.slot))) is not None:
                     leaf.slot.keep_gradient(new)
-            if moved:
+            if self._repointed:
+                self._repointed = False
                 self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
             for storage in self.changed_by(arguments):
                 storage.version += 1
@@ -573,6 +575,7 @@ class Program:
         gradient = new or leaf.grad
         assert gradient is not None
         leaf.adds_to = weakref.ref(gradient) if new is None else None
+        self._repointed = True
         if new is not None and not leaf.stored_first:
             write_into(NumberValue(0, new.dtype), new)
         self._point_at(leaf.number, gradient)
