@@ -51,9 +51,11 @@ class Run:
             else place(dy, self.backend)
             for dy in gradients
         ]
-        tape._backward_step(
-            tape._Walk(), step, [None if slot is None else tape._Gradient(slot, owned=False) for slot in slots]
-        )
+        given = [None if slot is None else tape.Gradient(slot, owned=False) for slot in slots]
+        walk = tape.Walk()
+        with tape.deferring() as deferred:
+            step.walk_back(walk, given)
+            walk.finish(deferred)
 
     def gradients(self) -> dict[str, Array]:
         return {

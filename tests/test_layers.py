@@ -18,7 +18,7 @@ LAYERS = (
     ("tape",),
     ("fusion", "drawn", "chain"),
     ("backends",),
-    ("plan",),
+    ("plan", "arenas"),
     ("tensor", "recompute"),
     ("ops",),
     ("nn", "report", "rewrite", "guards", "recording", "program", "compiled", "optim", "budget", "tuning"),

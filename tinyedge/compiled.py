@@ -16,12 +16,13 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import config, tape
+from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.guards import Surroundings
-from tinyedge.program import Program, map_tensors, tensors_in
+from tinyedge.program import Program
 from tinyedge.recording import Recording, bytes_of
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 MANY_PROGRAMS = 8
 """So many programs for one function are a sign that an argument changes at every call."""
@@ -46,6 +47,7 @@ class Compiled:
         # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
         self._latest: Program | None = None
+        self._arenas = Arenas()
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -58,7 +60,7 @@ class Compiled:
         return self._latest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._mode == "0" or tape.is_recording():
+        if self._mode == "0" or tape.is_recording() or tape.regions():
             return self.function(*args, **kwargs)
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
@@ -119,10 +121,11 @@ class Compiled:
             with tape.recording(recording):
                 result = self.function(*args, **kwargs)
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
-            program = Program(recording, arguments, result) if same else None
-            result = map_tensors(result, lambda tensor: tensor.detach())
-            if program is None:
+            if not same:
                 return None, result
+            trace = recording.trace(arguments, tensors_in(result), None)
+            program = Program(recording, arguments, result, trace, self._arenas)
+            del trace
             self._require_dropped(recording, program, result)
             if recording.runs:
                 program.prepare()
@@ -159,6 +162,7 @@ class Compiled:
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
         """Raise CaptureError if something that the call made is held, but is no result."""
         kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
         kept |= {leaf.number for leaf in program._leaves}
         kept |= {end.number for _, end in program._ends if end is not None}
         for number, made in recording.made.items():

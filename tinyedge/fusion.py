@@ -292,9 +292,12 @@ def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
     return kernels
 
 
-def fuse(kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> list[Kernel]:
-    """The same work in fewer kernels. ``temporary`` gives the bytes of the storages that nobody sees outside."""
-    fusion = _Fusion(kernels, temporary)
+def fuse(kernels: Sequence[Kernel], temporary: Mapping[Place, int], border: int | None = None) -> list[Kernel]:
+    """The same work in fewer kernels. ``temporary`` gives the bytes of the storages that nobody sees outside.
+
+    The steps from number ``border`` on run later: what they do is not done before.
+    """
+    fusion = _Fusion(kernels, temporary, border)
     fusion.join_maps()
     fusion.inline_into_loads(sole_inputs=True)
     fusion.inline_behind_stores()
@@ -304,7 +307,9 @@ def fuse(kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> list[Kern
     return fusion.kernels()
 
 
-def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool]) -> list[Kernel]:
+def place_beside(
+    kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], border: int | None = None
+) -> list[Kernel]:
     """The same work in fewer launches: kernels that do not depend on each other share one, where ``shares`` says so.
 
     In order, each kernel goes into the first launch that it may, after all that it needs; a weight's gradient so runs
@@ -313,11 +318,14 @@ def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]],
     launches: list[Kernel] = []
     read: dict[Place, int] = {}  # the last launch that does
     written: dict[Place, int] = {}
+    later = 0
     for kernel in kernels:
         reads, writes = kernel.reads(), kernel.writes()
+        if border is not None and kernel.step.number >= border and not later:
+            later = len(launches)  # from here on launches are of the second part
         earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
-        for number in range(earliest, len(launches)):
+        for number in range(max(earliest, later), len(launches)):
             launch = launches[number]
             if len(launch.beside) + 1 < MOST_BESIDE and shares([launch, *launch.beside, kernel]):
                 launch.beside.append(kernel)
@@ -333,8 +341,9 @@ def place_beside(kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]],
 class _Fusion:
     """The kernels that are left, and who reads and writes each place."""
 
-    def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[Place, int]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[Place, int], border: int | None) -> None:
         self.temporary = temporary
+        self.border = border
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[Place, set[Kernel]] = defaultdict(set)
         self.writers: dict[Place, set[Kernel]] = defaultdict(set)
@@ -373,6 +382,8 @@ class _Fusion:
     def _may_rise(self, kernel: Kernel, target: Kernel, block: Block) -> bool:
         """Whether ``kernel`` may run at the end of ``block`` in the earlier ``target``."""
         assert kernel.run is not None
+        if self.border is not None and target.step.number < self.border <= kernel.step.number:
+            return False
         reads, writes = self.touched[kernel.at]
         target_reads, target_writes = self.touched[target.at]
         known = block.known_before()

@@ -11,23 +11,40 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tinyedge import config, fusion, report, rewrite
+from tinyedge.arenas import Arenas, Lease
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import Lowered, Origin, Placement
+from tinyedge.backends.base import Launch, Lowered, Origin, Placement
 from tinyedge.chain import Shared, alone, chain
-from tinyedge.dtypes import DType
-from tinyedge.errors import CaptureError, OutOfMemoryError
-from tinyedge.op import Layout
+from tinyedge.dtypes import DType, bool_, float32
+from tinyedge.errors import AutogradError, CaptureError, OutOfMemoryError
+from tinyedge.op import FORWARD, Layout, Op
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
-from tinyedge.recording import Recording, bytes_of
+from tinyedge.recording import Recording, Trace, bytes_of
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tape import Slot, Step, Storage, T, leaf_changes, new_slot, write_into
+from tinyedge.tape import (
+    Edge,
+    Gradient,
+    Slot,
+    Step,
+    Storage,
+    T,
+    Walk,
+    contiguous_copy,
+    deferred_launches,
+    edge_to,
+    leaf_changes,
+    new_slot,
+    require_saved,
+    write_into,
+)
 from tinyedge.tape import Value as NumberValue
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 ALIGNMENT = 256
 """Of the blocks in an arena, in bytes: what vector loads like on every device."""
@@ -75,6 +92,66 @@ class _Place(NamedTuple):
 
     number: int
     slot: Slot
+    same: int | Slot | None = None  # it is that argument, or that tensor from outside, with its history
+    root: int | None = None  # it is differentiable, as this output of the call's node
+    history: Step | None = None  # it has one that was walked already
+
+
+class _Part:
+    """Launches that are enqueued together: all of a call, or if its results are differentiable forward and backward."""
+
+    def __init__(self, lowered: list[Lowered]) -> None:
+        self.lowered = lowered
+        self.launches: list[Launch] = []
+        self.is_bound = False
+        self.stale: set[Origin] = set()  # what changed since the launches were bound
+        self.has_run = False
+        self.takers: dict[Origin, list[Lowered]] = defaultdict(list)  # the launches that depend on each
+        for each in lowered:
+            for origin in each.origins():
+                self.takers[origin].append(each)
+
+    def bind(self, scratch: Mapping[fusion.Place, tuple[Any, int]]) -> None:
+        if not self.is_bound:
+            for lowered in self.lowered:
+                lowered.bind(scratch)
+            self.launches = self.launches or [lowered.launcher() for lowered in self.lowered]
+            self.is_bound = True
+        else:
+            for origin in self.stale:
+                for lowered in self.takers[origin]:
+                    lowered.rebind(origin)
+        self.stale.clear()
+
+
+class _Replay(Op):
+    """What a node stands for that replays a program."""
+
+    name = "a compiled function"
+
+
+class Node(Step):
+    """A call of a compiled function in the graph: its backward replays the second part of the program."""
+
+    __slots__ = ("draws", "held", "lease", "program", "versions")
+
+    def __init__(self, program: Program, lease: Lease) -> None:
+        super().__init__(_Replay, FORWARD, {}, {}, {}, (), ())
+        self.program = program
+        self.lease = lease
+        self.saved = {}
+        self.held: list[tuple[int, Slot]] = []  # what backward reads, by number
+        self.versions: list[tuple[Storage, int]] = []
+        self.draws: list[tuple[Draw, dict[str, float]]] = []
+
+    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        require_saved(self)
+        self.program.walk_back(self, walk, gradients)
+
+    def forget(self) -> None:
+        super().forget()
+        self.lease.end()
+        self.held, self.versions, self.draws = [], [], []
 
 
 class Program:
@@ -85,8 +162,20 @@ class Program:
     the arena and builds the kernels.
     """
 
-    def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        arguments: list[Tensor],
+        result: Any,
+        trace: Trace | None = None,
+        arenas: Arenas | None = None,
+    ) -> None:
         self.name = recording.name
+        self._arenas = arenas or Arenas()
+        self._arenas.enter(self)
+        self._arena_of: weakref.ref[Storage] | None = None  # to which the temporaries are bound
+        self._parts: list[_Part] = []
+        self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
         if len(backends) > 1:
             names = " and ".join(sorted(backend.name for backend in backends))
@@ -107,7 +196,9 @@ class Program:
         self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
         self._repointed = False  # since these were collected, launches were bound to others
         self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
-        self._gradient_bytes = sum(leaf.slot.nbytes for leaf in self._leaves)
+        # Of those of the second part, where the recording had them.
+        self._later = [_Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
+        self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
         lying = Counter(leaf.number for leaf in self._leaves)
         self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
@@ -115,10 +206,14 @@ class Program:
         self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
         if any(id(refer()) in given for refer, _ in (*needs, *ends)):
             recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
-        owned = {leaf.number for leaf in self._leaves}
+        owned = {leaf.number for leaf in [*self._leaves, *self._later]}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
-        results |= {end.storage.number for _, end in ends if end is not None and end.storage.number not in owned}
+        results |= {end.storage.number for _, end in ends if end is not None}
+        results -= {leaf.number for leaf in self._leaves}
+        seeds = [] if trace is None else trace.seeds
+        passed = {gradient.storage.number for _, gradient in trace.inputs} if trace is not None else set()
+        passed -= {seed.storage.number for seed in seeds}
 
         def make(dtype: DType, shape: Shape) -> Slot:
             slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
@@ -127,54 +222,75 @@ class Program:
 
         # Both rewrite what follows the first step of backward by itself, so that it stays the border.
         first = len(recording.steps) if recording.first_backward is None else recording.first_backward
+        kept = results | passed
         forward, backward = recording.steps[:first], recording.steps[first:]
         if config.fuses():
             backward = rewrite.norm_gradients(forward, backward, make)
-        unseen = {number: nbytes for number, nbytes in inside.items() if number not in results}
+        unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
         forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
+        self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
         self._returned: dict[int, weakref.ref[Storage]] = {}  # of each, what the last call returned
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
-        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in self._leaves}
+        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
+        self._recorded_offsets |= {seed.storage.number: seed.offset for seed in seeds}
+        self._seeds = [seed.storage.number for seed in seeds]
         # The first argument in each storage. The others move with it: how they lie to each other is their kind.
         self._first_in: dict[int, int] = {}
         for position, number in enumerate(self._arguments):
             self._first_in.setdefault(number, position)
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
-        movable = {*inside, *owned, *self._arguments}
+        movable = {*inside, *owned, *self._arguments, *self._seeds}
         self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
-        self._moving = {self._storages[number].number for number in (*self._arguments, *owned, *self._outputs)}
-        self._result = map_tensors(
-            result, lambda tensor: _Place(tensor._slot.storage.number, self._moved(tensor._slot))
+        self._moving = {
+            self._storages[number].number
+            for number in (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
+        }
+        self._roots = [] if trace is None else [root.spec for root in trace.roots]
+        roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
+        self._result = map_tensors(result, lambda tensor: self._result_place(recording, tensor._slot, given, roots))
+        self._inputs = (
+            [(source, _Place(gradient.storage.number, self._moved(gradient))) for source, gradient in trace.inputs]
+            if trace is not None
+            else []
         )
         # What the leaves have in place of the gradients that they had: nothing, or what lies there.
         self._ends = [
             (refer, None if end is None else _Place(end.storage.number, self._moved(end))) for refer, end in ends
         ]
         self._temporary: dict[fusion.Place, int] = {
-            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in results
+            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
+        self._twins: dict[int, Draw] = {}
         steps = [self._own(step) for step in recorded]
+        del self._twins
+        walked_back = steps[len(forward) :]
+        border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
-            kernels = self._needed(fusion.fuse(self._needed(kernels), self._temporary))
-            kernels = fusion.place_beside(kernels, lambda group: self.backend.shares_launch(group, self._temporary))
+            split = None if trace is None else border
+            kernels = self._needed(fusion.fuse(self._needed(kernels), self._temporary, split))
+            kernels = fusion.place_beside(
+                kernels, lambda group: self.backend.shares_launch(group, self._temporary), split
+            )
         chains = config.fuses() and self.backend.device is not None and self.backend.device.chains
         self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
         self.kernels = [kernels[number] for number in self.plan.kept]
-        self.launches = [self._shared(run) for run in self._runs()]
-        walked_back = steps[len(forward) :]
-        self._forward = [not walked_back or kernel.step.number < walked_back[0].number for kernel in kernels]
+        self._forward = [kernel.step.number < border for kernel in kernels]
+        first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
+        runs = self._runs(first_part)
+        self._cut, self._cut_kernels = len(runs), len(first_part)  # of so many does the first part consist
+        runs += self._runs(self.kernels[len(first_part) :])
+        self.launches = [self._shared(run) for run in runs]
         self._lowered: list[Lowered] = []
-        self._takers: dict[Origin, list[Lowered]] = defaultdict(list)  # the launches that depend on each
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
         self._changed_arguments: set[int] = set()
         self._steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self._steps:
-                self._note_writes(old, own)
+                self._note_writes(old, own, own.number >= border and trace is not None)
         self._random = [step for step in self._steps.values() if isinstance(step.scalars, Draw)]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._chained = any(launch.is_chain for launch in self.launches)
@@ -184,10 +300,13 @@ class Program:
             slots = [slot for step in self._steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
         self._written = {slot.storage.number for step in self._steps.values() for slot in step.written()}
-        self._stale: set[Origin] = set()  # what changed since the launches were bound
-        self._launches: list[Any] = []
         self._place()
-        self._ran = False
+        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
+        self._fixed_later = [
+            slot.storage
+            for slot in dict.fromkeys(s for step in self._steps.values() if step.number >= border for s in step.read())
+            if isinstance(slot, Slot) and slot.storage.buffer is not None and slot.storage.number in self._read_later
+        ]
 
     @property
     def arena_bytes(self) -> int:
@@ -216,7 +335,16 @@ class Program:
     @property
     def is_bound(self) -> bool:
         """Whether it could be launched as it is: it was replayed, and still holds the arguments of the last call."""
-        return not self.kernels or bool(self._launches and not self._stale)
+        return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
+
+    @property
+    def bound_kernels(self) -> int:
+        """How many of its kernels could be launched as they are: those of backward only after that was replayed."""
+        return len(self.kernels) if self._parts[1].is_bound and not self._parts[1].stale else self._cut_kernels
+
+    def bound(self) -> list[Lowered]:
+        """The launches of those."""
+        return self._lowered if self.bound_kernels == len(self.kernels) else self._lowered[: self._cut]
 
     def explain(self, repeats: int = 10) -> str:
         """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
@@ -296,16 +424,41 @@ class Program:
         with self._lock:
             if not self._lowered:
                 self.backend.trim()  # of an eager call before; the arena could use none of it
-                arena = self._allocated(lambda: Storage(self.backend, self.plan.arena_bytes, alone=True))
-                for storage in self._storages.values():
-                    if storage.number in self._temporary:
-                        storage.buffer = arena.buffer
-                self._arena = arena
-                self._scratch = {place: (arena.buffer, offset) for place, offset in self.plan.offsets.items()}
+                self._move_in(self._lease().arena)
                 self._lowered = self._lower(self.launches)
-                for lowered in self._lowered:
-                    for origin in lowered.origins():
-                        self._takers[origin].append(lowered)
+                self._parts = [_Part(self._lowered[: self._cut]), _Part(self._lowered[self._cut :])]
+
+    def _lease(self) -> Lease:
+        """An arena that nobody else uses; that of the last call, if it is free."""
+
+        def allocate(nbytes: int) -> Storage:
+            return self._allocated(lambda: Storage(self.backend, nbytes, alone=True))
+
+        return self._arenas.take(self.plan.arena_bytes, allocate, self._arena)
+
+    @property
+    def _arena(self) -> Storage | None:
+        return None if self._arena_of is None else self._arena_of()
+
+    def _move_in(self, arena: Storage) -> None:
+        """Let every temporary lie in ``arena``."""
+        if self._arena is arena:
+            return
+        self._arena_of = weakref.ref(arena)
+        self._let_temporaries_be(arena.buffer)
+
+    def leave(self, arena: Storage) -> None:
+        if self._arena is arena:
+            self._arena_of = None
+            self._let_temporaries_be(None)
+
+    def _let_temporaries_be(self, buffer: Any) -> None:
+        for storage in self._storages.values():
+            if storage.number in self._temporary:
+                storage.buffer = buffer
+        self._scratch = {} if buffer is None else {place: (buffer, n) for place, n in self.plan.offsets.items()}
+        for part in self._parts:
+            part.is_bound = False
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
         """What ``allocate`` gives; if there is no room for it, an error that says what for."""
@@ -340,21 +493,24 @@ class Program:
         slots = {}
         for name, slot in step.slots.items():
             slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
-        return step.over(slots)
+        own = step.over(slots)
+        if isinstance(own.scalars, Draw):  # the graph of the recorded call keeps its own
+            own.scalars = self._twins.setdefault(id(own.scalars), own.scalars.twin())
+        return own
 
     def _moved(self, slot: Slot) -> Slot:
         """The same place, without history, on a storage of the program if it is movable."""
         return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
 
-    def _note_writes(self, old: Step, own: Step) -> None:
+    def _note_writes(self, old: Step, own: Step, later: bool) -> None:
         for name in own.writes:
             storage = old.slots[name].storage
-            for leaf in self._leaves:
+            for leaf in self._later if later else self._leaves:
                 if leaf.number == storage.number and leaf.first_write is None:
                     leaf.first_write = (own, name)
             if storage.number in self._arguments:
                 self._changed_arguments.add(storage.number)
-            elif storage.number not in self._storages:
+            elif storage.number not in self._storages and not later:
                 self._changed[storage.number] = storage
 
     def _place(self) -> None:
@@ -369,21 +525,41 @@ class Program:
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
-        launches = self._lower([alone(kernel) for kernel in self.kernels])
+        launches = self._lower([alone(kernel) for kernel in self.kernels[: self.bound_kernels]])
         for lowered in launches:
             lowered.bind(self._scratch)
         return launches
 
-    def _runs(self) -> list[Sequence[fusion.Kernel]]:
+    def _runs(self, kernels: Sequence[fusion.Kernel]) -> list[Sequence[fusion.Kernel]]:
         if config.fuses():
-            return self.backend.chains(self.kernels, self._temporary)
-        return [[kernel] for kernel in self.kernels]
+            return self.backend.chains(kernels, self._temporary)
+        return [[kernel] for kernel in kernels]
+
+    def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
+        number = slot.storage.number
+        if slot.requires_grad and slot.number < recording.first_number:
+            return _Place(number, self._moved(slot), same=given.get(id(slot), slot))
+        if id(slot) in roots:
+            return _Place(number, self._moved(slot), root=roots[id(slot)])
+        history = None
+        if recording.made_history(slot):
+            assert slot.step is not None
+            history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
+            history.output_specs = slot.step.output_specs
+        elif slot.requires_grad and slot.is_leaf:
+            recording.forbid("a leaf that is returned", "a replay would not make its gradient; return its clone()")
+        return _Place(number, self._moved(slot), history=history)
 
     def _shared(self, run: Sequence[fusion.Kernel]) -> Shared:
         sizes = {place: lifetime.nbytes for place, lifetime in self.plan.lifetimes.items()}
         return alone(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
 
     # A call
+
+    def _note(self, origin: Origin) -> None:
+        """Something changed on which arguments of launches depend."""
+        for part in self._parts:
+            part.stale.add(origin)
 
     def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
         """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
@@ -392,7 +568,7 @@ class Program:
                 step = self._steps[number]
                 if step.scalars != new:
                     step.scalars = new
-                    self._stale.add(("step", number))
+                    self._note(("step", number))
 
     def let_go(self) -> None:
         """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
@@ -411,6 +587,8 @@ class Program:
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
         with self._lock:
+            lease = self._lease()
+            self._move_in(lease.arena)
             fresh = self._allocated(self._new_results)
             self.take_leaves(arguments)
             moved = self._moved_gradients()
@@ -423,7 +601,7 @@ class Program:
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
-            if self._ran:
+            if self._parts[0].has_run:
                 with self._torn_if_refused(moved):
                     self._launch(moved, gradients)
             else:
@@ -447,24 +625,153 @@ class Program:
                 offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
                 return Slot(storage, place.slot.dtype, Layout(shape, strides, offset))
 
-            result = map_tensors(self._result, lambda place: Tensor._wrap(renewed(place)), _Place)
-            for refer, end in self._ends:
-                if (slot := refer()) is not None and (end is not None or slot.grad is not None):
+            node = Node(self, lease) if self._roots else None
+            if node is None:
+                lease.end()
+
+            def tensor_at(place: _Place) -> Tensor:
+                if place.same is not None:
+                    same = arguments[place.same]._slot if isinstance(place.same, int) else place.same
+                    return Tensor._wrap(same)
+                slot = renewed(place)
+                if place.root is not None:
+                    slot.step, slot.index, slot.requires_grad = node, place.root, True
+                elif place.history is not None:
+                    slot.step, slot.requires_grad = place.history, True
+                return Tensor._wrap(slot)
+
+            result = map_tensors(self._result, tensor_at, _Place)
+            if node is not None:
+                self._link(node, arguments, fresh)
+            for refer_leaf, end in self._ends:
+                if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
                     slot.keep_gradient(None if end is None else renewed(end))
             return result
 
     def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
         """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
         for leaf in moved:
-            self._point_at_gradient(leaf, gradients.get(id(leaf.slot)))
+            new = gradients.get(id(leaf.slot))
+            gradient = new or leaf.grad
+            assert gradient is not None
+            self._point_at_gradient(leaf, gradient, new is None)
+            leaf.adds_to = weakref.ref(gradient) if new is None else None
+            self._repointed = True
         if self._chained and self._pointed:
             self._require_apart()
         self._pointed.clear()
         if self._random:
             self._draw()
-        if self._stale or not self._launches:
-            self._bind()
-        self.backend.launch(self._launches)
+        self._enqueue(self._parts[0])
+
+    def _enqueue(self, part: _Part) -> None:
+        if part.stale or not part.is_bound:
+            part.bind(self._scratch)
+        self.backend.launch(part.launches)
+
+    # Its backward
+
+    def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
+        """Let ``node`` hold what its backward needs of this call."""
+        node.output_specs = tuple(self._roots)
+        edges = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
+        leaves: list[Edge] = [(None, 0, leaf.slot) for leaf in self._later]
+        node.edges = (*edges, *leaves)
+        node.input_specs = (
+            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
+        )  # fmt: skip
+        for number, position in self._first_in.items():
+            if self._storages[number].number in self._read_later:
+                slot = arguments[position]._slot
+                node.held.append((number, slot.alias()))
+        for number, storage in fresh.items():
+            if self._storages[number].number in self._read_later:
+                node.held.append((number, Slot(storage, bool_, Layout((), (), 0))))
+        for leaf in self._leaves:
+            if self._storages[leaf.number].number in self._read_later and (gradient := leaf.grad) is not None:
+                node.held.append((leaf.number, gradient.alias()))
+        storages = dict.fromkeys([*self._fixed_later, *[slot.storage for _, slot in node.held]])
+        node.versions = [(storage, storage.version) for storage in storages]
+        node.draws = [(draw, dict(draw)) for draw in self._draws()]
+
+    def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        """Plan the backward of a call: replay the second part, with the gradients of its results."""
+        given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
+        if given != self.wanted:
+            raise AutogradError(
+                "backward",
+                f"gradients of the results of te.compile({self.name}) as when it was recorded: {list(self.wanted)}",
+                f"they came for {list(given)}, counted among those that require a gradient",
+                "Return the others with detach().",
+            )
+        for storage, version in node.versions:
+            if storage.version != version:
+                raise AutogradError(
+                    "backward",
+                    f"what te.compile({self.name}) saved for its gradient must not change",
+                    f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
+                    f"{version})",
+                    "Use the out-of-place form, or change a clone().",
+                )
+        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
+        targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
+        fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
+        lease = self._copied(node.lease.arena) if walk.retain_graph else node.lease
+        deferred = deferred_launches()
+        deferred.add(partial(self._launch_back, node, lease, seeds, targets, fresh))
+        counts = Counter(place.number for _, place in self._inputs)
+        for edge, (_, place) in zip(node.edges, self._inputs, strict=False):
+            assert edge is not None
+            shape, strides, offset = place.slot.layout()
+            if place.number in fresh:
+                slot = Slot(fresh[place.number], place.slot.dtype, place.slot.layout())
+            else:  # a view of what came
+                seed = seeds[self._seeds.index(place.number)]
+                slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
+            walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
+
+    def _launch_back(
+        self,
+        node: Node,
+        lease: Lease,
+        seeds: Sequence[Slot],
+        targets: Sequence[tuple[Slot, bool]],
+        fresh: Mapping[int, Storage],
+    ) -> None:
+        with self._lock:
+            self._move_in(lease.arena)
+            for number, slot in node.held:
+                if number in self._offsets:
+                    self._point_at(number, slot)
+                else:
+                    self._point(number, slot.storage.buffer)
+            for number, seed in zip(self._seeds, seeds, strict=True):
+                self._point_at(number, seed)
+            for number, storage in fresh.items():
+                self._point(number, storage.buffer)
+            for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
+                self._point_at_gradient(leaf, gradient, adds)
+            for draw, numbers in node.draws:
+                if draw != numbers:
+                    draw.update(numbers)
+                    for step in self._random:
+                        self._note(("step", step.number))
+            if self._chained and self._pointed:
+                self._require_apart()
+            self._pointed.clear()
+            self._enqueue(self._parts[1])
+            if lease is not node.lease:
+                lease.end()
+
+    def _copied(self, arena: Storage) -> Lease:
+        """Another arena with the same in it: backward writes over what was saved."""
+        copy = self._arenas.take(arena.nbytes, lambda nbytes: Storage(self.backend, nbytes, alone=True), None)
+        layout = Layout((self.plan.arena_bytes // 4,), (1,), 0)
+        if self.plan.arena_bytes:
+            write_into(Slot(arena, float32, layout), Slot(copy.arena, float32, layout))
+        return copy
+
+    # What changes from call to call
 
     def _new_results(self) -> dict[int, Storage]:
         """Storages for what is returned: in the memory of the call before, where nobody holds its result any more.
@@ -516,7 +823,7 @@ class Program:
             if isinstance(error, OutOfMemoryError):
                 raise self._refused(error) from error
             raise
-        self._ran = True
+        self._parts[0].has_run = True
 
     @contextmanager
     def _torn_if_refused(self, moved: list[_Leaf]) -> Iterator[None]:
@@ -537,7 +844,7 @@ class Program:
                 del self._owners[storage.buffer]
             self._pointed.append(storage)
             storage.buffer = buffer
-            self._stale.add(("storage", storage.number))
+            self._note(("storage", storage.number))
 
     def _require_apart(self) -> None:
         """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
@@ -562,7 +869,7 @@ class Program:
                 for view in step.slots.values():
                     if isinstance(view, Slot) and view.storage is storage:
                         view.offset += shift
-            self._stale.add(("storage", storage.number))
+            self._note(("storage", storage.number))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         for number, position in self._first_in.items():
@@ -570,20 +877,16 @@ class Program:
             if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
                 self._point_at(number, slot)
 
-    def _point_at_gradient(self, leaf: _Leaf, new: Slot | None) -> None:
-        """Compute into the leaf's gradient, or into ``new`` if it has none."""
-        gradient = new or leaf.grad
-        assert gradient is not None
-        leaf.adds_to = weakref.ref(gradient) if new is None else None
-        self._repointed = True
-        if new is not None and not leaf.stored_first:
-            write_into(NumberValue(0, new.dtype), new)
+    def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
+        """Compute the gradient of ``leaf`` there; it ``adds`` to what is there, or begins it."""
+        if not adds and not leaf.stored_first:
+            write_into(NumberValue(0, gradient.dtype), gradient)
         self._point_at(leaf.number, gradient)
         if leaf.stored_first and leaf.first_write is not None:
             step, name = leaf.first_write
-            if (new is None) != (name in step.accumulate):
+            if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
-                self._stale.add(("step", step.number))
+                self._note(("step", step.number))
 
     def _draws(self) -> list[Draw]:
         return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
@@ -593,44 +896,4 @@ class Program:
         for draw in self._draws():
             draw.renew()
         for step in self._random:
-            self._stale.add(("step", step.number))
-
-    def _bind(self) -> None:
-        if not self._launches:
-            for lowered in self._lowered:
-                lowered.bind(self._scratch)
-            self._launches = [lowered.launcher() for lowered in self._lowered]
-        for origin in self._stale:
-            for lowered in self._takers[origin]:
-                lowered.rebind(origin)
-        self._stale.clear()
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (tuple, list)):
-        return []
-    found: list[Tensor] = []
-    for item in value:
-        if isinstance(item, Tensor):
-            found.append(item)
-        else:
-            found += tensors_in(item)
-    return found
-
-
-def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
-    """``value`` with each tensor replaced."""
-    if isinstance(value, leaf):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, function, leaf) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, function, leaf) for item in value)
-    if isinstance(value, dict):
-        return {key: map_tensors(item, function, leaf) for key, item in value.items()}
-    return value
+            self._note(("step", step.number))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tinyedge import tape
 from tinyedge.errors import ArgumentError, AutogradError
 from tinyedge.tape import Postponed, Region, Saved, Slot, Step, Storage, T
-from tinyedge.tensor import enable_grad
+from tinyedge.tensor import enable_grad, tensors_in
 
 R = TypeVar("R")
 
@@ -31,6 +31,15 @@ class _Later(Postponed):
     def values(self) -> Saved:
         made = self.segment.take(self.index)
         return {**(made.values() if isinstance(made, Postponed) else made), **self.kept}
+
+    def held(self) -> list[Slot]:
+        given = self.segment.function
+        passed = [*given.args, *given.keywords.values()] if isinstance(given, partial) else []
+        kept = [item for item, _ in self.kept.values() if isinstance(item, Slot)]
+        return kept + [tensor._slot for tensor in tensors_in(passed)]
+
+    def forget(self) -> None:
+        self.segment.made.clear()
 
 
 def _older(saved: Saved, number: int) -> Saved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from tinyedge.errors import CaptureError
 from tinyedge.op import Layout
 from tinyedge.ops.random import Generator
 from tinyedge.shapes import Shape
-from tinyedge.tape import Recorder, Slot, Step, Storage, Tape
+from tinyedge.tape import Edge, Postponed, Recorder, Slot, Step, Storage, Tape, Walk, edge_to, walk_back
+from tinyedge.tensor import Tensor
 
 PACKAGE = str(Path(__file__).parent)
 
@@ -47,6 +48,22 @@ class LeafUse:
         self.replaced = False  # it is dropped, or another one takes its place
 
 
+class Trace(NamedTuple):
+    """How the results of a call are differentiated: the steps of backward, recorded after those of the call.
+
+    ``roots`` are the results that have a history of their own. Of those in ``wanted``, by position, gradients are given
+    (``seeds``), and turned into those of ``leaves``, and of ``inputs``: each the position of an argument, or an edge
+    to what was computed before the call.
+    """
+
+    roots: list[Slot]
+    wanted: tuple[int, ...]
+    seeds: list[Slot]
+    border: int  # so many steps belong to the call itself
+    leaves: list[tuple[Slot, Slot]]
+    inputs: list[tuple[int | Edge, Slot]]
+
+
 class Recording(Recorder):
     """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
 
@@ -63,6 +80,8 @@ class Recording(Recorder):
         self.leaves: dict[int, LeafUse] = {}
         self.made: dict[int, _Made] = {}
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
+        self._tracing = False  # nothing happens, and what is recorded is no part of the call
+        self._seeds: set[int] = set()  # storages that are given
         self._stand_ins: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
@@ -87,6 +106,62 @@ class Recording(Recorder):
                 self.made.setdefault(slot.storage.number, made)
         self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
 
+    def trace(
+        self, arguments: Sequence[Tensor], results: Sequence[Tensor], wanted: Sequence[int] | None
+    ) -> Trace | None:
+        """Record how ``results`` are differentiated, without doing it; None if none of them can be.
+
+        ``wanted`` are the positions of those for which gradients will come, among those that can; by default the
+        scalars, if there are some: the others, as a rule, are looked at and no more.
+        """
+        roots = list({id(r._slot): r._slot for r in results if self.is_differentiable(r._slot)}.values())
+        if not roots:
+            return None
+        if wanted is None:
+            wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
+        steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
+        edges = [edge for step in steps for edge in step.edges if edge is not None]
+        versions = [(leaf.grad.storage, leaf.grad.storage.version) for *_, leaf in edges if leaf and leaf.grad]
+        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
+        border, runs = len(self.steps), self.runs
+        self._tracing, self.runs, self.first_backward = True, False, border
+        try:
+            with tape.recording(self):
+                seeds = [tape.new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
+                self._seeds = {seed.storage.number for seed in seeds}
+                for k, seed in zip(wanted, seeds, strict=True):
+                    walk.deliver((roots[k].step, roots[k].index, None), seed, roots[k].spec, owned=False)
+                walk_back(walk, steps)
+        finally:
+            self._tracing, self.runs = False, runs
+            for storage, version in versions:
+                storage.version = version
+            for step in steps:
+                if isinstance(step.saved, Postponed):
+                    step.saved.forget()
+        sources: dict[tuple[int, int], int | Edge] = {Walk.key(edge): edge for edge in edges}
+        for position, argument in enumerate(arguments):
+            sources[Walk.key(edge_to(argument._slot))] = position
+        inputs = [(sources[key], gradient.slot) for key, gradient in walk.pending.items()]
+        return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
+
+    def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
+        """What the history of ``results`` keeps of the call."""
+        saved = [step.saved for step in Tape.leading_to([result._slot for result in results], self.first_number)]
+        held = [slot for each in saved if isinstance(each, dict) for slot, _ in each.values() if isinstance(slot, Slot)]
+        held += [slot for each in saved if isinstance(each, Postponed) for slot in each.held()]
+        return {slot.storage for slot in held}
+
+    def is_differentiable(self, slot: Slot) -> bool:
+        """Whether the call gave it a history that was not walked yet."""
+        if not self.made_history(slot):
+            return False
+        return all(step.saved is not None for step in Tape.leading_to([slot], self.first_number))
+
+    def made_history(self, slot: Slot) -> bool:
+        """Whether it was computed in the call from what requires a gradient."""
+        return slot.requires_grad and slot.step is not None and slot.step.number > self.first_number
+
     def backward(self, steps: Tape) -> None:
         if any(step.number < self.first_number for step in steps):
             self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
@@ -94,7 +169,7 @@ class Recording(Recorder):
             self.first_backward = len(self.steps)
 
     def leaf_gradient(self, leaf: Slot) -> None:
-        if (use := self._use(leaf)) is not None:
+        if not self._tracing and (use := self._use(leaf)) is not None:
             use.summed = True
             if leaf.grad is not None:
                 self._keep(leaf.grad.storage)
@@ -141,6 +216,7 @@ class Recording(Recorder):
             isinstance(slot, Slot)
             and slot.storage.number > self.first_number
             and slot.storage.number not in self._constants
+            and slot.storage.number not in self._seeds
         )
 
     def _bare(self, slot: Any) -> Any:
@@ -158,7 +234,7 @@ class Recording(Recorder):
 
     def _keep(self, storage: Storage) -> None:
         """Copy to the host what is about to be changed outside, once: on the device there may be no room."""
-        if storage.number < self.first_number and storage.number not in self._before:
+        if not self._tracing and storage.number < self.first_number and storage.number not in self._before:
             self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.runs else None
 
     def forbid(self, call: str, reason: str) -> None:

@@ -295,7 +295,9 @@ def profile(program: Program, repeats: int) -> Profile:
         rows = launch_rows(program)
         with _unchanged(program):
             program.backend.finish()
-            launched = _times(program._lowered, repeats)
+            lowered = program.bound()
+            rows = rows[: program.bound_kernels]
+            launched = _times(lowered, repeats)
             alone = launched if len(launched) == len(rows) else _times(program.each_alone(), repeats)
     found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, alone, strict=True)]
     return Profile(program.name, program.backend.description, repeats, found, sum(launched), len(launched))
@@ -316,7 +318,7 @@ def _unchanged(program: Program) -> Iterator[None]:
     ends: dict[Storage, int] = {}
     for step in program._steps.values():
         for slot in step.written():
-            if slot.numel and slot.storage.buffer is not program._arena.buffer:
+            if slot.numel and slot.storage.number not in program._temporary:
                 last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))
                 ends[slot.storage] = max(ends.get(slot.storage, 0), (last + 1) * slot.dtype.itemsize)
     backend = program.backend

@@ -400,6 +400,13 @@ class Postponed:
         """What the step would have saved."""
         raise NotImplementedError
 
+    def held(self) -> list[Slot]:
+        """What it needs of the call for that."""
+        return []
+
+    def forget(self) -> None:
+        """Let go of what was made for ``values`` and not taken."""
+
 
 class Region:
     """A part of a forward pass that has a say in what happens inside, while it is set by ``within``."""
@@ -453,6 +460,9 @@ class Deferred:
             return False
         self._free.append((backend, alone, nbytes, buffer))
         return True
+
+    def add(self, launch: Callable[[], Any]) -> None:
+        self.launches.append(launch)
 
     def keep(self, value: Any) -> None:
         """Hold ``value`` until the launches are out."""
@@ -539,6 +549,12 @@ def set_gradient(leaf: Slot, gradient: Slot | None) -> None:
     if _mode.recorder is not None:
         _mode.recorder.gradient_set(leaf, gradient)
     leaf.keep_gradient(gradient)
+
+
+def deferred_launches() -> Deferred:
+    """Where launches of this thread are held back."""
+    assert _mode.deferred is not None
+    return _mode.deferred
 
 
 def launch_deferred() -> None:
@@ -740,12 +756,7 @@ def keep_saved(step: Step, storage: Storage) -> None:
 
 
 def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
-    step.edges = tuple(
-        (read.step, read.index, read if read.step is None else None)
-        if isinstance(read, Slot) and read.requires_grad
-        else None
-        for read in reads
-    )
+    step.edges = tuple(edge_to(read) if isinstance(read, Slot) and read.requires_grad else None for read in reads)
     step.input_specs = tuple(None if read is None else read.spec for read in reads)
     step.output_specs = tuple(out.spec for out in outs)
     for index, out in enumerate(outs):
@@ -792,8 +803,9 @@ class Walk:
     ``boundary`` are leaves, by id, whose gradients stay with the walk, as do those of steps that are not walked.
     """
 
-    def __init__(self, boundary: Collection[int] = ()) -> None:
+    def __init__(self, boundary: Collection[int] = (), retain_graph: bool = False) -> None:
         self.boundary = boundary
+        self.retain_graph = retain_graph
         self.pending: dict[tuple[int, int], Gradient] = {}
         self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each, and where its gradient will be when the walk is over
 
@@ -810,7 +822,7 @@ class Walk:
         """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
         leaf = edge[2]
         if leaf is not None and not self._is_pending(edge):
-            return self._leaf_target(leaf, spec, backend)
+            return self.leaf_target(leaf, spec, backend)
         key = self.key(edge)
         there = self.pending.get(key)
         if there is None:
@@ -820,7 +832,7 @@ class Walk:
             self.pending[key] = there = Gradient(contiguous_copy(there.slot), True)
         return there.slot, True
 
-    def _leaf_target(self, leaf: Slot, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
+    def leaf_target(self, leaf: Slot, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
         known = self.leaves.get(id(leaf))
         if known is not None:
             return known[1], True
@@ -876,6 +888,11 @@ class Walk:
 _finishing = threading.RLock()
 
 
+def edge_to(slot: Slot) -> Edge:
+    """What a step that reads ``slot`` keeps of it for backward."""
+    return slot.step, slot.index, slot if slot.step is None else None
+
+
 def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
     """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones.
 
@@ -889,8 +906,8 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
         if gradient is None:
             gradient = new_slot(root.storage.backend, root.dtype, root.shape)
             write_into(Value(1.0, root.dtype), gradient)
-        walk = Walk()
-        walk.deliver((root.step, root.index, None if root.step else root), gradient, root.spec, owned=False)
+        walk = Walk(retain_graph=retain_graph)
+        walk.deliver(edge_to(root), gradient, root.spec, owned=False)
         walk_back(walk, steps)
         walk.finish(deferred)
     if not retain_graph:
@@ -906,15 +923,19 @@ def walk_back(walk: Walk, steps: Tape) -> None:
             step.walk_back(walk, gradients)
 
 
-def _backward_step(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
-    op = step.op
+def require_saved(step: Step) -> None:
     if step.saved is None:
         raise AutogradError(
             "backward",
             "each recorded graph can be walked once",
-            f"what {op.name} saved was already freed",
+            f"what {step.op.name} saved was already freed",
             "Call backward(retain_graph=True) the first time, or compute the loss again.",
         )
+
+
+def _backward_step(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
+    op = step.op
+    require_saved(step)
     slots: dict[str, Any] = {"d" + name: None if g is None else g.slot for name, g in zip(op.outputs, gradients)}
     dy = next(gradient for gradient in gradients if gradient is not None)
     kernels: list[tuple[str, Edge, Spec]] = []

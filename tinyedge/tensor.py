@@ -807,6 +807,36 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     return Tensor._wrap(slot)
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    found: list[Tensor] = []
+    for item in value:
+        if isinstance(item, Tensor):
+            found.append(item)
+        else:
+            found += tensors_in(item)
+    return found
+
+
+def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
+    """``value`` with each tensor replaced."""
+    if isinstance(value, leaf):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, function, leaf) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(item, function, leaf) for item in value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, function, leaf) for key, item in value.items()}
+    return value
+
+
 def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None) -> None:
     """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
 

@@ -164,6 +164,13 @@ class Draw(dict[str, float]):
         will_draw(generator)
         self.renew()
 
+    def twin(self) -> Draw:
+        """The same numbers, which can be renewed by themselves."""
+        twin = Draw.__new__(Draw)
+        twin.update(self)
+        twin.generator = self.generator
+        return twin
+
     def renew(self) -> None:
         seed, offset = self.generator.draw()
         self.update(

@@ -1,0 +1,69 @@
+"""The memory of programs' temporaries: those of one function take turns in it."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from tinyedge.tape import Storage
+
+
+class Tenant(Protocol):
+    """What has places in an arena."""
+
+    def leave(self, arena: Storage) -> None:
+        """Refer to ``arena`` no longer: it is about to be let go."""
+
+
+class Lease:
+    """An arena in use; it is free again when the lease ends, or is dropped."""
+
+    __slots__ = ("_arenas", "arena")
+
+    def __init__(self, arenas: Arenas, arena: Storage) -> None:
+        self._arenas: Arenas | None = arenas
+        self.arena = arena
+
+    def end(self) -> None:
+        arenas, self._arenas = self._arenas, None
+        if arenas is not None:
+            arenas.give(self.arena)
+
+    def __del__(self) -> None:
+        self.end()
+
+
+class Arenas:
+    """One arena for all programs of a function; more only while values that wait for backward lie in the others."""
+
+    def __init__(self) -> None:
+        self._free: list[Storage] = []
+        self._lock = threading.RLock()  # a lease may end at any time
+        self._tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
+
+    def enter(self, tenant: Tenant) -> None:
+        self._tenants.add(tenant)
+
+    def take(self, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None) -> Lease:
+        """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
+        with self._lock:
+            fitting = [arena for arena in self._free if arena.nbytes >= nbytes]
+            arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
+            if arena is None:
+                while self._free:
+                    self._let_go(self._free.pop())
+                arena = allocate(nbytes)
+            self._free = [other for other in self._free if other is not arena]
+            return Lease(self, arena)
+
+    def give(self, arena: Storage) -> None:
+        with self._lock:
+            self._free.append(arena)
+            while len(self._free) > 1:
+                self._let_go(self._free.pop(0))
+
+    def _let_go(self, arena: Storage) -> None:
+        for tenant in [*self._tenants]:
+            tenant.leave(arena)
