@@ -457,15 +457,26 @@ class Program:
         try:
             yield
             self.backend.finish()
-        except OutOfMemoryError as error:
+        except BaseException as error:
             for storage, values in before:
                 self.backend.write(storage, values)
             for slot in absent:
                 slot.keep_gradient(None)
             for generator, state in states:
                 generator.set_state(state)
-            raise self._refused(error) from error
+            if isinstance(error, OutOfMemoryError):
+                raise self._refused(error) from error
+            raise
         self._ran = True
+
+    def steps_done(self, error: BaseException) -> list[int]:
+        """Those of the recorded steps, by position, that a call which raised ``error`` carried out none the less.
+
+        After the first call, which is undone, a device may still refuse a launch that follows others.
+        """
+        launched: int = getattr(error, "launched", 0) if self._ran else 0
+        waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
+        return [position for position, number in enumerate(sorted(self._steps)) if number not in waiting]
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
