@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinyedge as te
-from tinyedge import optim
+from tinyedge import nn, optim
 from tinyedge.backends import Backend
 from tinyedge.optim import lr_scheduler
 from tinyedge.optim.optimizer import Optimizer
@@ -130,7 +132,7 @@ def test_trajectory_is_the_formulas(kind: str, backend: Backend, data: st.DataOb
     for g in gradients:
         param.grad = te.tensor(g)
         optimizer.step()
-        np.testing.assert_array_equal(param.grad.numpy(), g)  # with accumulate=1 nothing is cleared
+        np.testing.assert_array_equal(param.grad.numpy(), g)  # without accumulate nothing is cleared
     expected = FORMULAS[kind](start.astype(np.float64), [g.astype(np.float64) for g in gradients], o)
     np.testing.assert_allclose(param.detach().numpy(), expected, rtol=2e-5, atol=2e-5)
 
@@ -155,8 +157,7 @@ def test_accumulating_is_the_mean_of_the_minibatch(
     after = one.detach().numpy()
     accumulating.flush()
     np.testing.assert_array_equal(one.detach().numpy(), after)
-    assert one.grad is not None
-    assert not one.grad.numpy().any()
+    assert one.grad is None
     for at in range(0, len(gradients), count):
         batch = np.stack(gradients[at : at + count]).astype(np.float64)
         whole.grad = te.tensor(batch.mean(axis=0).astype(np.float32))
@@ -170,16 +171,17 @@ def test_an_update_is_one_kernel_and_a_schedule_builds_none(opencl: Any) -> None
     optimizer = optim.SGD([param], lr=0.1, momentum=0.9, accumulate=2)
     launches = []
     launch = opencl.launch
-    opencl.launch = lambda given: launches.append(len(given)) or launch(given)
-    try:
-        for number in range(8):
-            optimizer.param_groups[0]["lr"] = 0.1 / (number + 1)
+    for number in range(8):
+        (param * 2).sum().backward()
+        optimizer.param_groups[0]["lr"] = 0.1 / (number + 1)
+        opencl.launch = lambda given: launches.append(len(given)) or launch(given)
+        try:
             optimizer.step()
-            if number == 3:
-                launches.clear()
-                built = len(opencl._kernels)
-    finally:
-        del opencl.launch
+        finally:
+            del opencl.launch
+        if number == 3:
+            launches.clear()
+            built = len(opencl._kernels)
     assert launches == [1, 1]
     assert len(opencl._kernels) == built
     assert "sgd" in optimizer.program.explain()
@@ -191,7 +193,7 @@ def updated(kind: str, o: dict[str, Any], change: str, compiled: bool, monkeypat
     random = np.random.default_rng(0)
     shapes = ((3, 7), (), (0, 2), (300,), (5,))
     params = [te.Parameter(random.standard_normal(shape, np.float32)) for shape in shapes]
-    accumulates = 1 if change == "gradients move" else 2
+    accumulates = None if change == "gradients move" else 2
     optimizer = make(kind, params[:3], o, accumulate=accumulates)
     optimizer.add_param_group({"params": params[3:], "lr": 0.02})
     schedule = lr_scheduler.StepLR(optimizer, 3, 0.5)
@@ -204,7 +206,7 @@ def updated(kind: str, o: dict[str, Any], change: str, compiled: bool, monkeypat
         optimizer.step()
 
     for number in range(8):
-        for _ in range(accumulates):
+        for _ in range(accumulates or 1):
             sample()
         schedule.step()
         if change == "gradients move":
@@ -241,7 +243,7 @@ def updated(kind: str, o: dict[str, Any], change: str, compiled: bool, monkeypat
             optimizer, params = copy.deepcopy((optimizer, params))
             schedule.optimizer = optimizer
     assert (optimizer.program is not None) == compiled or change == "one gradient for two"
-    found = [t.detach() for t in params] + [t.grad for t in params]
+    found: list[Any] = [t.detach() for t in params] + [t.grad for t in params]
     found += [t for param in params for t in optimizer.state.get(param, {}).values()]
     return [(t.numpy().tolist(), t._slot.storage.version) if isinstance(t, te.Tensor) else t for t in found]
 
@@ -335,6 +337,390 @@ def test_zero_grad(backend: Backend) -> None:
     assert param.grad.tolist() == [0.0, 0.0]
     optimizer.zero_grad()
     assert param.grad is None
+
+
+# Gradients after an update, and frozen parameters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("freeze", ["freeze", "unused"])
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_what_was_frozen_or_not_used_since_stays(
+    kind: str, freeze: str, compiled: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither momentum, averages nor weight decay move it; and what it waits with is not applied later."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", compiled)
+    te.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    o = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if kind in ("SGD", "RMSprop") else {})
+    optimizer = make(kind, model.named_parameters(), o, accumulate=2)
+    x = te.ones(1, 3)
+
+    def sample() -> None:
+        used = model(x) if not frozen or freeze == "freeze" else model[1](x)
+        used.sum().backward()
+        optimizer.step()
+
+    frozen = False
+    for _ in range(6):
+        sample()
+    state = {k: v if isinstance(v, int) else v.numpy() for k, v in optimizer.state[model[0].weight].items()}
+    frozen = True
+    if freeze == "freeze":
+        model(x).sum().backward()  # half a minibatch, which waits in what is frozen now
+        optimizer.step()
+        model.freeze(except_="1")
+    before = [param.detach().numpy() for param in model.parameters()]
+    for _ in range(4):
+        sample()
+    after = [param.detach().numpy() for param in model.parameters()]
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], before[1])
+    assert (after[2] != before[2]).any()
+    for name, value in optimizer.state[model[0].weight].items():
+        np.testing.assert_array_equal(value if isinstance(value, int) else value.numpy(), state[name])
+    model.requires_grad_()
+    assert model[0].weight.grad is None
+    optimizer.flush()
+    np.testing.assert_array_equal(model[0].weight.detach().numpy(), before[0])
+
+
+def test_after_an_update_there_is_no_gradient_and_its_memory_stays(backend: Backend) -> None:
+    param = te.Parameter([1.0, 2.0])
+    optimizer = optim.SGD([param], lr=0.1, accumulate=2)
+
+    @te.compile
+    def sample(x: te.Tensor) -> te.Tensor:
+        loss = (param * x).sum()
+        loss.backward()
+        return loss
+
+    slot = None
+    for number in range(8):
+        assert (param.grad is None) == (number % 2 == 0)
+        sample(te.tensor([1.0, float(number)]))
+        assert param.grad is not None
+        if number % 2 == 0:
+            assert param.grad.tolist() == [1.0, float(number)]
+        slot = slot or param._slot.grad
+        assert param._slot.grad is slot
+        optimizer.step()
+    assert len(sample.programs) == 1
+    held = param.grad
+    assert held is None
+    assert te.Tensor._wrap(slot).tolist() == [0.0, 0.0]
+    copied = copy.deepcopy(param)
+    assert copied.grad is None
+
+
+def test_a_gradient_is_there_when_something_was_put_into_it(backend: Backend) -> None:
+    param = te.Parameter([1.0, 2.0])
+    optimizer = optim.SGD([param], lr=1.0, accumulate=1)
+    param.grad = te.tensor([1.0, 1.0])
+    held = param.grad
+    optimizer.step()
+    assert param.grad is None
+    assert held.tolist() == [0.0, 0.0]
+    optimizer.step()
+    assert param.tolist() == [0.0, 1.0]
+    held.add_(0.5)
+    assert param.grad is not None
+    optimizer.step()
+    assert param.tolist() == [-0.5, 0.5]
+    param.grad = te.zeros(2)
+    assert param.grad is not None  # whoever sets zeros wants them
+    optimizer.zero_grad(set_to_none=False)
+    assert param.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_a_gradient_that_shares_its_memory_is_dropped(
+    compiled: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two parameters with one gradient gets the whole of it; a part of something is not written."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", compiled)
+    a, b, c = (te.Parameter([1.0, 1.0]) for _ in range(3))
+    optimizer = optim.SGD([a, b, c], lr=1.0, accumulate=1)
+    for _ in range(3):
+        whole = te.ones(2, 2)
+        a.grad = te.tensor([1.0, 2.0])
+        b.grad, c.grad = a.grad, whole[1]
+        before = [param.detach().numpy() for param in (a, b, c)]
+        optimizer.step()
+        for param, old, step in zip((a, b, c), before, ([1, 2], [1, 2], [1, 1]), strict=True):
+            np.testing.assert_array_equal(param.detach().numpy(), old - np.array(step))
+            assert param.grad is None
+        assert whole.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_minibatches_of_one_sample_are_as_those_of_more(backend: Backend) -> None:
+    """A sweep over N begins at 1, and clears there too."""
+    for count in (1, 2):
+        param = te.Parameter([0.0])
+        optimizer = optim.SGD([param], lr=1.0, accumulate=count)
+        for _ in range(4 * count):
+            (param * 1).sum().backward()
+            optimizer.step()
+        assert param.item() == -4.0
+        assert param.grad is None
+
+
+def test_adding_to_an_applied_gradient_is_said_once(backend: Backend) -> None:
+    def trained(after: Callable[[te.Parameter, Optimizer], Any], accumulate: int | None = None) -> Optimizer:
+        param = te.Parameter([1.0, 2.0])
+        optimizer = optim.SGD([param], lr=0.1, accumulate=accumulate)
+        for _ in range(4):
+            (param * 2).sum().backward()
+            optimizer.step()
+            after(param, optimizer)
+        return optimizer
+
+    def zeroed(param: te.Parameter) -> te.Tensor:
+        assert param.grad is not None
+        return param.grad.zero_()
+
+    def copied_into(param: te.Parameter) -> te.Tensor:
+        assert param.grad is not None
+        return param.grad.data.copy_(te.ones(2))
+
+    right: list[Callable[[te.Parameter, Optimizer], Any]] = [
+        lambda param, optimizer: optimizer.zero_grad(),
+        lambda param, optimizer: optimizer.zero_grad(set_to_none=False),
+        lambda param, optimizer: zeroed(param),
+        lambda param, optimizer: copied_into(param),
+        lambda param, optimizer: setattr(param, "grad", None),
+        lambda param, optimizer: setattr(param, "grad", te.zeros(2)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for after in right:
+            trained(after)
+        trained(lambda param, optimizer: None, accumulate=1)
+        param = te.Parameter([1.0])
+        twice = optim.SGD([param])
+        param.grad = te.ones(1)
+        for _ in range(3):
+            twice.step()  # nothing is added
+    with pytest.warns(UserWarning, match=r"SGD.step: the gradient that the last step\(\) applied") as said:
+        trained(lambda param, optimizer: None)
+    assert [entry.filename for entry in said] == [__file__]
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_no_way_to_zero_gradients_loses_samples(backend: Backend, set_to_none: bool) -> None:
+    model = nn.Linear(2, 1)
+    other = te.Parameter([1.0])
+    other.grad = te.ones(1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, accumulate=2)
+    for count in (1, 2, 3):
+        model(te.ones(1, 2)).sum().backward()
+        model.register_parameter("other", other)
+        if count == 1:
+            model.zero_grad(set_to_none)  # nothing was counted yet
+            model(te.ones(1, 2)).sum().backward()
+        optimizer.step()
+        if count == 2:
+            model.zero_grad(set_to_none)
+            continue
+        other.grad = te.ones(1)
+        with pytest.raises(te.ArgumentError, match=r"Module.zero_grad.*1 of 2 were accumulated.*discard\(\)"):
+            model.zero_grad(set_to_none)
+        with pytest.raises(te.ArgumentError, match="grad = None.*1 of 2 were accumulated"):
+            model.weight.grad = None
+        assert model.weight.grad is not None
+        assert other.grad.tolist() == [1.0]
+    copied = copy.deepcopy(optimizer)
+    optimizer.discard(set_to_none)
+    model.zero_grad(set_to_none)
+    with pytest.raises(te.ArgumentError, match="1 of 2"):
+        copied.param_groups[0]["params"][0].grad = None
+    del copied
+
+
+def test_a_gradient_with_half_a_sample_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torn(te.tape.Storage):
+        __slots__ = ("torn",)
+
+    param = te.Parameter([1.0])
+    optimizer = optim.SGD([("w", param)], lr=1.0, accumulate=2)
+    for _ in range(3):
+        (param * 2).sum().backward()
+        optimizer.step()
+    monkeypatch.setattr(te.tape, "Storage", Torn)
+    param.grad = te.ones(1)
+    assert param._slot.grad is not None
+    param._slot.grad.storage.torn = True  # type: ignore[attr-defined]
+    for refuse in (optimizer.step, optimizer.step, optimizer.flush):
+        with pytest.raises(te.AutogradError, match="parameter w .*part of one"):
+            refuse()
+    assert (param.item(), optimizer.pending) == (-1.0, 1)
+    optimizer.discard(set_to_none=False)
+    optimizer.step()
+    optimizer.step()
+    assert param.item() == -1.0
+
+
+# An update that fails
+
+
+class Refuses:
+    """A backend whose device refuses a launch, the one after so many, or the wait for all."""
+
+    def __init__(self, backend: Backend, monkeypatch: pytest.MonkeyPatch, after: int, finish: bool = False) -> None:
+        self.left = after
+        launch, wait = backend.launch, backend.finish
+
+        def counted(one: Callable[[], Any]) -> Callable[[], Any]:
+            if getattr(one, "__qualname__", "").startswith("GuardedOpenCL"):
+                return one  # which looks at what the launch before it did
+
+            def call() -> Any:
+                if self.left == 0:
+                    self.left = -1
+                    raise te.errors.OutOfMemoryError("device", "room", "there is none")
+                self.left -= 1
+                return one()
+
+            return call
+
+        def finished() -> None:
+            if self.left == 0:
+                self.left = -1
+                raise RuntimeError("clFinish failed: OUT_OF_RESOURCES")
+            wait()
+
+        if finish:
+            monkeypatch.setattr(backend, "finish", finished)
+        else:
+            monkeypatch.setattr(backend, "launch", lambda launches: launch([counted(one) for one in launches]))
+
+
+def training(kind: str, accumulate: int | None, updates: int) -> tuple[list[te.Parameter], Optimizer]:
+    """Five parameters after some updates; gradients are there for the next."""
+    random = np.random.default_rng(7)
+    params = [te.Parameter(random.standard_normal(shape, np.float32)) for shape in ((3,), (40,), (), (0, 2), (7, 2))]
+    o = {"lr": 0.1} | ({"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {})
+    optimizer = make(kind, [(f"p{n}", param) for n, param in enumerate(params)], o, accumulate=accumulate)
+    for number in range(updates + 1):
+        for sample in range(accumulate or 1):
+            if accumulate is None:
+                optimizer.zero_grad()
+            for param in params:
+                (param * te.tensor(random.standard_normal(param.shape, np.float32))).sum().backward()
+            if number < updates or sample + 1 < (accumulate or 1):
+                optimizer.step()
+    return params, optimizer
+
+
+def everything(params: list[te.Parameter], optimizer: Optimizer) -> list[Any]:
+    found: list[Any] = [optimizer.pending]
+    for param in params:
+        found += [param.detach().numpy().tolist(), param._version, None if param.grad is None else param.grad.tolist()]
+        found += [v if isinstance(v, int) else v.tolist() for v in optimizer.state.get(param, {}).values()]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("accumulate", [None, 1, 2])
+@pytest.mark.parametrize("updates", [0, 1, 2, 3])
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_a_refused_update_is_repeated_once(
+    kind: str,
+    accumulate: int | None,
+    updates: int,
+    compiled: str,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever launch is refused, of the first updates or of later ones: step() again, and all is as if none was."""
+    monkeypatch.setenv("TINYEDGE_COMPILE", compiled)
+    params, optimizer = training(kind, accumulate, updates)
+    optimizer.step()
+    right = everything(params, optimizer)
+    for finish, after in [(False, 0), (False, 1), (False, 3), (True, 0)]:
+        params, optimizer = training(kind, accumulate, updates)
+        before = everything(params, optimizer)
+        with monkeypatch.context() as context:
+            if updates > 1 and compiled == "1" and optimizer.program is not None and optimizer.program._parts[0].has_run:
+                one_each(optimizer)
+            refusal = Refuses(backend, context, after, finish)
+            try:
+                optimizer.step()
+                assert finish or after >= 4
+                refused = False
+            except (te.errors.OutOfMemoryError, RuntimeError) as error:
+                refused, text = True, str(error)
+            assert refused == (refusal.left < 0)
+        halfway = refused and "stopped" in optimizer.counted()
+        assert halfway == (0 < after and updates > int(compiled))
+        if refused and not halfway:
+            assert everything(params, optimizer) == before
+        elif halfway:
+            assert "The others are new" in text
+            with pytest.raises(te.ArgumentError, match="wait for the rest of an update"):
+                optimizer.zero_grad()
+            with pytest.raises(te.AutogradError, match="a whole update before it is copied"):
+                copy.deepcopy(optimizer)
+        if refused:
+            optimizer.step()
+        assert everything(params, optimizer) == right
+        if accumulate is None:
+            optimizer.zero_grad()
+
+
+def one_each(optimizer: Optimizer) -> None:
+    """Let the program of the update have one launch for each parameter, as where they do not share any."""
+    program = optimizer.program
+    assert program is not None
+    kernels = []
+    for kernel in program.kernels:
+        kernels += [kernel, *kernel.beside]
+        kernel.beside = []
+    program.kernels = kernels
+    program.launches = [te.chain.alone(kernel) for kernel in kernels]
+    program._lowered, program._launches, program._takers = [], [], type(program._takers)(list)
+    program.prepare()
+
+
+def test_the_rest_of_an_update_is_of_the_same_samples(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, optimizer = training("SGD", 2, 1)
+    monkeypatch.setenv("TINYEDGE_COMPILE", "0")
+    with monkeypatch.context() as context:
+        Refuses(backend, context, 1)
+        with pytest.raises(te.errors.OutOfMemoryError, match="1 were refused|3 were refused"):
+            optimizer.step()
+    (params[-1] * 2).sum().backward()
+    for call in (optimizer.step, optimizer.flush):
+        with pytest.raises(te.AutogradError, match="changed since"):
+            call()
+    optimizer.discard()
+    before = everything(params, optimizer)
+    optimizer.flush()
+    assert everything(params, optimizer) == before
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("updates", [0, 1, 3])
+def test_an_interrupt_waits_for_the_end_of_an_update(
+    updates: int, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, optimizer = training("Adam", 2, updates)
+    optimizer.step()
+    right = everything(params, optimizer)
+    params, optimizer = training("Adam", 2, updates)
+    before, launch = everything(params, optimizer), backend.launch
+
+    def interrupted(launches: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        launch(launches)
+
+    with monkeypatch.context() as context:
+        context.setattr(backend, "launch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step()
+    if updates == 0 and everything(params, optimizer) == before:  # it came when state was allocated
+        optimizer.step()
+    assert everything(params, optimizer) == right
 
 
 def test_zero_grad_does_not_lose_samples(reference: Backend) -> None:

@@ -189,7 +189,7 @@ class Program:
             if gradient is not None and (use.summed or use.observed):
                 self._leaves.append(_Leaf(use.leaf, gradient, use.before is not None))
             if use.observed:
-                needs.append((weakref.ref(use.leaf), use.before is not None))
+                needs.append((weakref.ref(use.leaf), use.existed))
             if use.replaced:
                 ends.append((weakref.ref(use.leaf), use.leaf.grad))
         self._needs = needs  # the leaves of which some must have gradients, and some must have none
@@ -387,7 +387,7 @@ class Program:
                 return False
         for refer, needed in self._needs:
             slot = refer()
-            if slot is None or (slot.grad is not None) != needed:
+            if slot is None or (slot.gradient() is not None) != needed:
                 return False
         return all(
             (gradient := leaf.grad) is not None
@@ -835,6 +835,15 @@ class Program:
                 if (gradient := leaf.grad) is not None:
                     gradient.storage.torn = True
             raise
+
+    def steps_done(self, error: BaseException) -> list[int]:
+        """Those of the recorded steps, by position, that a call which raised ``error`` carried out none the less.
+
+        After the first call, which is undone, a device may still refuse a launch that follows others.
+        """
+        launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
+        waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
+        return [position for position, number in enumerate(sorted(self._steps)) if number not in waiting]
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""

@@ -42,7 +42,8 @@ class LeafUse:
 
     def __init__(self, leaf: Slot) -> None:
         self.leaf = leaf
-        self.before = leaf.grad
+        self.before = leaf.grad  # the memory for it
+        self.existed = leaf.gradient() is not None
         self.observed = False  # what the call does depends on whether there was one
         self.summed = False  # it is added to, or begun
         self.replaced = False  # it is dropped, or another one takes its place

@@ -9,7 +9,8 @@ leads to a value is gathered from those edges.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyedge import shapes
 from tinyedge.dtypes import DType
-from tinyedge.errors import AutogradError, BackendError, ShapeError
+from tinyedge.errors import ArgumentError, AutogradError, BackendError, ShapeError
 from tinyedge.op import BACKWARD, FORWARD, Layout, Op, Spec, registry
 from tinyedge.shapes import Shape
 
@@ -56,6 +57,7 @@ class Storage:
         "history",
         "nbytes",
         "number",
+        "renewed",
         "torn",
         "version",
     )
@@ -77,13 +79,14 @@ class Storage:
         self.version = 0
         self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
+        self.renewed = 0  # the version at which all of it was last filled with other values: zeroed, or copied into
 
     @classmethod
     def over(cls, backend: Backend, buffer: Any) -> Storage:
         """A storage over memory that belongs to somebody else."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
-        self.number, self.version, self.history, self.bounds = next(_serial), 0, 0, None
+        self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
         return self
 
     @classmethod
@@ -118,11 +121,46 @@ def note_leaf_change() -> None:
     _leaf_changes = next(_serial)
 
 
+class Minibatch:
+    """Samples that were counted, and wait in the gradients of ``leaves()`` for the update by their mean."""
+
+    def leaves(self) -> Iterable[Slot]:
+        raise NotImplementedError
+
+    def counted(self) -> str:
+        """How many they are, as an error says it."""
+        raise NotImplementedError
+
+
+_minibatches: weakref.WeakSet[Minibatch] = weakref.WeakSet()
+
+
+def note_minibatch(minibatch: Minibatch, waits: bool) -> None:
+    """To be called when samples wait from now on, and when none do any more."""
+    (_minibatches.add if waits else _minibatches.discard)(minibatch)
+
+
+def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
+    """Refuse to drop gradients in which counted samples wait: the mean would be taken of those that are left."""
+    if not _minibatches:
+        return
+    dropped = {id(leaf) for leaf in leaves if leaf.requires_grad and leaf.gradient() is not None}
+    for minibatch in _minibatches:
+        if any(id(leaf) in dropped for leaf in minibatch.leaves()):
+            raise ArgumentError(
+                call,
+                "it must not drop samples that wait for their update",
+                minibatch.counted(),
+                "Leave it out (each update clears the gradients), or call the optimizer's flush() or discard() first.",
+            )
+
+
 class Slot:
     """A value's place on a tape: a typed, strided view of a Storage."""
 
     __slots__ = (
         "__weakref__",
+        "cleared",
         "contiguous",
         "dtype",
         "grad",
@@ -149,7 +187,8 @@ class Slot:
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
         self.history = storage.history
         self.requires_grad = False
-        self.grad: Slot | None = None  # of a leaf: where its gradient is summed
+        self.grad: Slot | None = None  # of a leaf: where its gradient is summed; ``gradient()`` if there is one
+        self.cleared = -1  # of a gradient: the version at which an update left it empty
         self.step: Step | None = None  # that wrote it; None for a leaf
         self.index = 0  # which of the step's outputs it is
 
@@ -157,6 +196,18 @@ class Slot:
         """Let this leaf's gradient be summed there from now on."""
         self.grad = gradient
         note_leaf_change()
+
+    def gradient(self) -> Slot | None:
+        """This leaf's gradient; None also where an update cleared its memory, and nothing was added since.
+
+        That memory is filled with zeros and stays, so that what adds to it, in programs too, finds it where it was.
+        """
+        found = self.grad
+        return None if found is None or found.cleared == found.storage.version else found
+
+    def clear(self) -> None:
+        """Say of a gradient, whose memory is filled with zeros, that it is empty: none, until something is added."""
+        self.cleared = self.storage.version
 
     @property
     def nbytes(self) -> int:
@@ -541,7 +592,7 @@ def seen_gradient(leaf: Slot) -> Slot | None:
     """The gradient of ``leaf``; a recorder is told that somebody looks at it."""
     if _mode.recorder is not None:
         _mode.recorder.gradient_seen(leaf)
-    return leaf.grad
+    return leaf.gradient()
 
 
 def set_gradient(leaf: Slot, gradient: Slot | None) -> None:

@@ -177,7 +177,13 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that ``backward`` summed up for this leaf, or None."""
+        """The gradient that ``backward`` summed up for this leaf, or None.
+
+        After the update of an optimizer with ``accumulate`` it is None, as after ``zero_grad``. Its memory is kept, and
+        cleared: a tensor that was got here before holds zeros then. It may be changed in place, or replaced.
+
+        Errors: ArgumentError on setting it to None while counted samples wait in it for their update.
+        """
         slot = tape.seen_gradient(self._slot)
         if slot is None:
             self._grad = None
@@ -188,6 +194,7 @@ class Tensor:
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is None:
+            tape.require_no_minibatch("grad = None", (self._slot,))
             self._grad = None
             tape.set_gradient(self._slot, None)
             return
@@ -428,12 +435,18 @@ class Tensor:
             source = source.detach().to(self.backend)
         if dtypes.category(source.dtype) > dtypes.category(self.dtype):
             source = source.to(self.dtype)
-        return self._assign("copy_", source)
+        return self._assign("copy_", source)._renewed()
 
     def fill_(self, value: Number | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return self.copy_(value)
-        return self._assign("fill_", full(self.shape, value, dtype=self.dtype, device=self.backend))
+        return self._assign("fill_", full(self.shape, value, dtype=self.dtype, device=self.backend))._renewed()
+
+    def _renewed(self) -> Tensor:
+        storage = self._slot.storage
+        if self._slot.nbytes == storage.nbytes:
+            storage.renewed = storage.version
+        return self
 
     def zero_(self) -> Tensor:
         return self.fill_(0)

@@ -23,6 +23,11 @@ Launch = Callable[[], Any]
 """A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error."""
 
 
+def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch) -> None:
+    """Let ``error.launched`` say how many launches came before the one that was refused."""
+    error.__dict__["launched"] = next(at for at, launch in enumerate(launches) if launch is refused)
+
+
 class Memory:
     """Bytes of tensors alive on a backend, and the most there ever were since the last reset."""
 
@@ -126,9 +131,17 @@ class Backend:
         raise NotImplementedError
 
     def launch(self, launches: Sequence[Launch]) -> None:
-        """Carry them out in order. Errors: OutOfMemoryError from a device that allocates when memory is first used."""
-        for launch in launches:
-            launch()
+        """Carry them out in order.
+
+        Errors: OutOfMemoryError from a device that allocates when memory is first used. What is raised says in its
+                attribute ``launched`` how many were carried out, or enqueued, before.
+        """
+        try:
+            for launch in launches:
+                launch()
+        except Exception as error:
+            note_launched(error, launches, launch)
+            raise
 
     def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
         """The launches of a program, whose temporary slots have their places already."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyedge import config
 from tinyedge.backends.arguments import ARENA, COUNTERS, Argument, constant_text, identity, origin_of, value_of
-from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Origin, Placement
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Origin, Placement, note_launched
 from tinyedge.backends.binaries import Binaries
 from tinyedge.backends.platforms import BUILD_OPTIONS, DeviceEntry, pyopencl_module
 from tinyedge.backends.regions import LARGEST, Region, Slabs
@@ -277,8 +277,10 @@ class OpenCLBackend(Backend):
             for launch in launches:
                 if status := launch():
                     raise self._refused_launch(status)
-        except self.cl.MemoryError as error:
-            raise self._refused_use(error) from error
+        except Exception as error:
+            refusal = self._refused_use(error) if isinstance(error, self.cl.MemoryError) else error
+            note_launched(refusal, launches, launch)
+            raise refusal from error.__cause__ if refusal is error else error
 
     def _refused_launch(self, status: int) -> Exception:
         if status in (-4, -5, -6):  # memory objects, resources, the host's memory

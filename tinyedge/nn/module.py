@@ -15,7 +15,7 @@ from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.recompute import checkpoint
-from tinyedge.tape import note_leaf_change
+from tinyedge.tape import note_leaf_change, require_no_minibatch
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, no_grad
 
 M = TypeVar("M", bound="Module")
@@ -427,7 +427,11 @@ class Module:
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget every parameter's gradient; without ``set_to_none``, keep its memory and fill it with zeros."""
+        """Forget every parameter's gradient; without ``set_to_none``, keep its memory and fill it with zeros.
+
+        Errors: ArgumentError in the middle of a minibatch that an optimizer accumulates: it would lose samples.
+        """
+        require_no_minibatch("Module.zero_grad", [param._slot for param in self.parameters()])
         for param in self.parameters():
             if set_to_none:
                 param.grad = None

@@ -79,6 +79,11 @@ def update_step(
 def update(step: Step) -> None:
     """Run an update's step."""
     launch_step(step)
+    note_written(step)
+
+
+def note_written(step: Step) -> None:
+    """Count the change of what ``step`` wrote."""
     for slot in step.written():
         slot.storage.version += 1
 

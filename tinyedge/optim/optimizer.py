@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ContextDecorator
 from typing import Any, Literal, NamedTuple
@@ -10,11 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tinyedge import config
-from tinyedge.errors import AnomalyError, ArgumentError, StateDictError
-from tinyedge.ops.update import Update, update, update_step
+from tinyedge.errors import AnomalyError, ArgumentError, AutogradError, BackendError, OutOfMemoryError, StateDictError
+from tinyedge.interrupts import held_back
+from tinyedge.ops.update import Update, note_written, update, update_step
 from tinyedge.program import Program
-from tinyedge.recording import Recording
-from tinyedge.tape import Slot, Step, forbid_in_recording, new_slot
+from tinyedge.recording import Recording, bytes_of
+from tinyedge.tape import Minibatch, Slot, Step, forbid_in_recording, leaf_changes, new_slot, note_minibatch
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -36,17 +39,27 @@ class _Job(NamedTuple):
     gradient: Slot
     slots: dict[str, Slot]  # the others: of the parameter, and of its state
     rule: Rule
-    state: State
+    state: State  # as it will be: not the parameter's yet if it is new
     step: int
+    clears: bool  # whether the kernel fills the gradient with zeros
 
     def kind(self) -> tuple[Any, ...]:
         """What a program of the update depends on: the memory that stays, and how the gradient lies."""
-        return self.rule.op, self.rule.attrs, self.slots, self.gradient.key
+        return self.rule.op, self.rule.attrs, self.slots, self.gradient.key, self.clears
+
+    def update(self) -> Step:
+        """The step that updates in place."""
+        return self.into({**self.slots, "grad": self.gradient} if self.clears else self.slots)
 
     def into(self, targets: dict[str, Slot]) -> Step:
         """The step that puts new values into ``targets``."""
         inputs = {**self.slots, "grad": self.gradient}
         return update_step(self.rule.op, inputs, targets, self.rule.scalars, self.rule.attrs)
+
+
+def _is_torn(leaf: Slot) -> bool:
+    """Whether a part of a sample was added to the gradient of ``leaf``, and the rest was not."""
+    return leaf.grad is not None and getattr(leaf.grad.storage, "torn", False)
 
 
 class _Checks(threading.local):
@@ -78,27 +91,40 @@ class detect_anomaly(ContextDecorator):
         return False
 
 
-class Optimizer:
+class Optimizer(Minibatch):
     """Base of the optimizers. A new one writes ``state_names`` and ``rule``.
 
     ``params`` are tensors, ``named_parameters()``, or groups: dicts with ``params`` and options of their own, as in
-    PyTorch. With ``accumulate=N``, ``step()`` counts samples: backward adds each one's gradient to those before, and
-    every N-th call updates by their mean and clears them, on the device. ``flush()`` ends a minibatch that stayed
-    shorter. With ``accumulate=1`` each ``step()`` updates and clears nothing, as in PyTorch.
+    PyTorch. Each ``step()`` updates and clears nothing, as in PyTorch: call ``zero_grad()`` before the next backward.
+
+    With ``accumulate=N``, ``step()`` counts samples: backward adds each one's gradient to those before, and every N-th
+    call updates by their mean and clears them, on the device: then ``param.grad`` is None until something is added.
+    ``flush()`` ends a minibatch that stayed shorter. ``accumulate=1`` is the same for minibatches of one sample.
+
+    A parameter without a gradient is left alone, and so is its state; and, unlike in PyTorch, one that does not require
+    gradients any more, even if it has one.
+
+    A call that fails changes nothing: memory and kernels are there before the first launch, the first update of a kind
+    is undone if the device refuses it, and an interrupt waits for the end. If a later one is refused halfway, the error
+    says so, and the next ``step()`` or ``flush()`` does the rest of it and nothing else.
 
     Errors: ArgumentError if there is no parameter, one appears twice, or an option is out of its range.
     """
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any], accumulate: int = 1) -> None:
-        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-            raise ArgumentError(self._call, "accumulate must be an int of at least 1", f"got {accumulate!r}")
+    def __init__(self, params: Parameters, defaults: dict[str, Any], accumulate: int | None = None) -> None:
+        if accumulate is not None and (
+            isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1
+        ):
+            raise ArgumentError(self._call, "accumulate must be an int of at least 1, or None", f"got {accumulate!r}")
         self.defaults = defaults
         self.accumulate = accumulate
-        self.pending = 0  # samples counted since the last update
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}
-        self._kind: list[Any] = []
-        self._program: Program | None = None
+        self._pending = 0
+        self._rest: list[tuple[_Job, int]] = []  # of an update that stopped halfway; and the version of each gradient
+        self._seen = -1  # of the changes of leaves, when gradients were last looked at
+        self._warned = False
+        self._forget()
         if isinstance(params, (Tensor, dict)):
             raise ArgumentError(
                 self._call, "params must be an iterable of tensors or of dicts", f"got one {type(params).__name__}",
@@ -109,6 +135,14 @@ class Optimizer:
             raise ArgumentError(self._call, "at least one parameter", "got an empty list", "Pass model.parameters().")
         for group in listed if isinstance(listed[0], dict) else [{"params": listed}]:
             self.add_param_group(group)
+
+    def _forget(self) -> None:
+        """Know nothing of updates that were made."""
+        self._kind: list[Any] = []
+        self._program: Program | None = None
+        self._proven: set[Any] = set()  # the signatures of updates that the device carried out
+        self._applied: dict[int, int] = {}  # the versions of gradients that were applied and not cleared, by storage
+        self._waits = False  # whether it is known as a minibatch
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The state of one parameter: tensors like it, zero at first; ``step``, if named, counts its updates."""
@@ -122,7 +156,20 @@ class Optimizer:
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kind": [], "_program": None}  # a copy has memory of its own
+        if self._rest:
+            raise AutogradError(self._call, "a whole update before it is copied", self.counted(), "Call step() first.")
+        memory = ("_kind", "_program", "_proven", "_applied", "_waits")  # a copy has memory of its own
+        return {name: value for name, value in self.__dict__.items() if name not in memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+        self._count(self._pending)
+
+    @property
+    def pending(self) -> int:
+        """The samples counted since the last update."""
+        return self._pending
 
     @property
     def program(self) -> Program | None:
@@ -176,47 +223,81 @@ class Optimizer:
         self.param_groups.append({**group, **{k: v for k, v in self.defaults.items() if k not in group}})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Count one sample; update if it completes the minibatch. Returns what ``closure``, if given, returned."""
+        """Count one sample; update if it completes the minibatch. Returns what ``closure``, if given, returned.
+
+        If the update before stopped halfway, this does the rest of it: no sample is counted, no ``closure`` called.
+
+        Errors: AutogradError, until ``discard()``, if a gradient holds a part of a sample, whose backward failed.
+        """
         forbid_in_recording("optimizer.step()", "it counts samples, and its numbers change from step to step")
+        if self._rest:
+            self._do_rest()
+            return None
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        if self.pending + 1 < self.accumulate:
-            self.pending += 1
+        count = self._pending + 1
+        if self.accumulate is None or count >= self.accumulate:
+            self._update(count)
         else:
-            self._update(self.pending + 1)
+            if self._seen != leaf_changes():
+                for _, param, label in self._params():
+                    self._require_whole(param._slot, label)
+                self._seen = leaf_changes()
+            self._count(count)
         return loss
 
     def flush(self) -> None:
         """Update by the mean of the samples counted since the last update; nothing if there are none."""
-        if self.pending:
-            self._update(self.pending)
+        if self._rest:
+            self._do_rest()
+        elif self._pending:
+            self._update(self._pending)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or set them to zero.
 
         Errors: ArgumentError in the middle of a minibatch of accumulated samples: it would lose them.
         """
-        if self.pending:
+        if self._pending or self._rest:
             raise ArgumentError(
                 "zero_grad",
                 "it must not drop samples that wait for their update",
-                f"{self.pending} of {self.accumulate} were accumulated",
+                self.counted(),
                 "Leave it out (each update clears the gradients), or call flush() or discard() first.",
             )
         self.discard(set_to_none)
 
     def discard(self, set_to_none: bool = True) -> None:
         """Drop the gradients and the count of the samples since the last update."""
-        self.pending = 0
+        self._rest = []
+        self._count(0)
         for _, param, _ in self._params():
             if set_to_none:
                 param.grad = None
             elif param.grad is not None:
                 param.grad.zero_()
+                if _is_torn(param._slot):
+                    param._slot.grad.storage.torn = False  # type: ignore[union-attr]
         if self._program is not None:
             self._program.let_go()
+
+    def leaves(self) -> Iterator[Slot]:
+        return (param._slot for group in self.param_groups for param in group["params"])
+
+    def counted(self) -> str:
+        if self._rest:
+            return f"{len(self._rest)} parameters wait for the rest of an update that stopped halfway"
+        return f"{self._pending} of {self.accumulate} were accumulated"
+
+    def _count(self, pending: int) -> None:
+        """Let so many samples wait for their update."""
+        self._pending = pending
+        waits = bool(pending or self._rest)
+        if waits is not self._waits:
+            self._waits = waits
+            note_minibatch(self, waits)
 
     def _params(self) -> Iterator[tuple[dict[str, Any], Tensor, str]]:
         """Each group, parameter, and what to call that in an error."""
@@ -230,75 +311,229 @@ class Optimizer:
     def _update(self, count: int) -> None:
         """Update every parameter that has a gradient, by the mean of ``count`` samples."""
         with no_grad():
-            jobs = self._jobs(count)
+            jobs = self._plan_update(count)
             if _checks.anomaly:
                 labels = {id(param): label for _, param, label in self._params()}
                 for job in jobs:
                     self._check(job, labels[id(job.param)])
-            self._run([job for job in jobs if job.gradient.numel])
-            for job in jobs:
-                if job.state:
-                    self.state[job.param] = job.state
-                if "step" in job.state:
-                    job.state["step"] = job.step
-        self.pending = 0
+            self._notice_what_was_added_to(jobs)
+            self._carry_out(jobs)
+            if self.accumulate is not None:
+                for leaf in self.leaves():  # what waits in a frozen one must not be applied when it is thawed
+                    if leaf.grad is not None and not leaf.requires_grad:
+                        leaf.keep_gradient(None)
 
-    def _jobs(self, count: int) -> list[_Job]:
+    def _plan_update(self, count: int) -> list[_Job]:
+        """What an update by the mean of ``count`` samples is; new state is allocated, and nothing changed."""
         jobs = []
+        taken = Counter(leaf.grad.storage.number for leaf in self.leaves() if leaf.grad is not None)
         for group in self.param_groups:
             names = self.state_names(group)
             rules: dict[tuple[int, bool], Rule] = {}  # most parameters of a group share one
             for param in group["params"]:
                 slot = param._slot
-                if slot.grad is None:
+                gradient = slot.gradient()
+                if gradient is None or not slot.requires_grad:
                     continue
+                if _is_torn(slot):
+                    self._refuse_torn(param)
                 state = self.state.get(param, {})
-                missing = [name for name in names if name not in state]
-                if missing:
-                    state = {**state}
-                for name in missing:
-                    state[name] = 0 if name == "step" else full(slot.shape, 0.0, dtype=slot.dtype, device=param.backend)
+                slots, missing = {"param": slot}, False
+                for name in names:
+                    there: Any = state.get(name)
+                    if there is None:
+                        if not missing:
+                            state, missing = {**state}, True
+                        there = 0 if name == "step" else full(slot.shape, 0.0, dtype=slot.dtype, device=param.backend)
+                        state[name] = there
+                    if name == "step":
+                        continue
+                    lies = there._slot
+                    if lies.dtype is not slot.dtype or lies.storage.backend is not slot.storage.backend:
+                        state = {**state, name: there.to(slot.dtype, device=slot.storage.backend)}
+                        lies = state[name]._slot
+                    if lies.shape != slot.shape:
+                        raise StateDictError(
+                            f"{self._call}.step", f"{name} of shape {slot.shape}", f"it has {lies.shape}"
+                        )
+                    slots[name] = lies
                 step = int(state.get("step", 0)) + 1
-                key = step, bool(missing)
+                key = step, missing
                 if key not in rules:
                     rules[key] = self.rule(group, *key)
                     rules[key].scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
-                slots = {"param": slot}
-                for name in names:
-                    if name != "step":
-                        slots[name] = state[name]._slot
-                jobs.append(_Job(param, slot.grad, slots, rules[key], state, step))
+                storage = gradient.storage
+                # Only what has its memory to itself is cleared there: others, perhaps, want what is left of it.
+                clears = (
+                    self.accumulate is not None and taken[storage.number] == 1 and gradient.nbytes == storage.nbytes
+                )
+                jobs.append(_Job(param, gradient, slots, rules[key], state, step, clears))
         return jobs
 
-    def _run(self, jobs: Sequence[_Job]) -> None:
-        """Update by each job; by one program for all if only gradients moved since the last time.
+    def _carry_out(self, jobs: Sequence[_Job]) -> None:
+        """Launch and commit all jobs; or none; or, if the device refuses one halfway, those before it."""
+        launched = [job for job in jobs if job.gradient.numel]
+        launch = self._prepared(launched)
+        with held_back():
+            refused, error = launch()
+            halfway = 0 < len(refused) < len(launched)
+            if halfway or error is None:
+                waiting = {id(job) for job in refused}
+                self._commit([job for job in jobs if id(job) not in waiting])
+                self._rest = [(job, job.gradient.storage.version) for job in refused]
+                self._count(self._pending if halfway else 0)
+        if error is None:
+            return
+        if not halfway or not isinstance(error, Exception):
+            raise error
+        kind = OutOfMemoryError if isinstance(error, MemoryError) else BackendError
+        raise kind(
+            f"{self._call}.step",
+            f"all of {len(jobs)} parameters must be updated",
+            f"{len(refused)} were refused: {error}",
+            "The others are new. Call step() or flush() again, which updates the rest by the same samples and does "
+            "nothing else; or discard() to leave it at that.",
+        ) from error
 
-        Making a program takes longer than a few updates of one parameter after the other.
+    def _commit(self, jobs: Iterable[_Job]) -> None:
+        """Let what the host keeps be as after these jobs, which were launched."""
+        for job in jobs:
+            if job.state:
+                self.state[job.param] = job.state
+                if "step" in job.state:
+                    job.state["step"] = job.step
+            if job.clears:
+                job.gradient.clear()
+            elif self.accumulate is not None:
+                job.param._slot.keep_gradient(None)
+            elif not self._warned:
+                self._applied[job.gradient.storage.number] = job.gradient.storage.version
+
+    def _do_rest(self) -> None:
+        """Finish an update that stopped halfway."""
+        for job, version in self._rest:
+            slot = job.param._slot
+            if (
+                slot is not job.slots["param"]
+                or slot.grad is not job.gradient
+                or job.gradient.storage.version != version
+            ):
+                raise AutogradError(
+                    f"{self._call}.step",
+                    "nothing between an update that stopped halfway and the call that does the rest of it",
+                    f"the gradient of a parameter of shape {slot.shape} changed since, or was dropped",
+                    "Call discard(), and step() at once the next time.",
+                )
+        with no_grad():
+            self._carry_out([job for job, _ in self._rest])
+
+    def _notice_what_was_added_to(self, jobs: Iterable[_Job]) -> None:
+        """Warn, once, of a backward after an update that left its gradients, as PyTorch's do."""
+        if self.accumulate is not None or self._warned:
+            return
+        for job in jobs:
+            storage = job.gradient.storage
+            applied = self._applied.get(storage.number)
+            if applied is not None and storage.version > applied and storage.renewed <= applied:
+                self._warned = True
+                break
+        self._applied.clear()
+        if self._warned:
+            warnings.warn(
+                f"{self._call}.step: the gradient that the last step() applied is being added to. Call zero_grad() "
+                "after each step(), or pass accumulate=1, with which it clears the gradients.",
+                stacklevel=4,
+            )
+
+    def _prepared(self, jobs: Sequence[_Job]) -> Callable[[], tuple[Sequence[_Job], BaseException | None]]:
+        """All that can be done before the first launch; then what launches, and returns the jobs that were refused.
+
+        It is one program for all if only gradients moved since the last time. To make one takes longer than a few
+        updates of one parameter after the other.
         """
-        kind = [self.accumulate > 1, *[job.kind() for job in jobs]]
+        kind = [job.kind() for job in jobs]
         again = kind == self._kind
         if not again:
-            self._kind, self._program = kind, None
+            self._program = None
         # Gradients are the program's arguments, and those share no memory with what does not move.
         storages = [slot.storage for job in jobs for slot in (job.gradient, *job.slots.values())]
         apart = len(set(storages)) == len(storages) and len({storage.backend for storage in storages}) == 1
-        if not (again and apart and config.compile_mode() == "1"):
-            for job in jobs:
-                update(self._step(job))
-            return
+        if again and apart and config.compile_mode() == "1":
+            return self._replay(jobs)
+        steps = [job.update() for job in jobs]
+        launches = [step.backend.prepare(step) for step in steps]
+        signatures = set() if again else {step.signature() for step in steps}
+
+        def launch() -> tuple[Sequence[_Job], BaseException | None]:
+            kept = [] if signatures <= self._proven else self._kept(jobs)
+            done = 0
+            try:
+                for step, prepared in zip(steps, launches, strict=True):
+                    step.backend.launch(prepared)
+                    note_written(step)
+                    done += 1
+                if kept:
+                    for backend in {step.backend for step in steps}:
+                        backend.finish()
+            except BaseException as error:
+                for storage, version, values in kept:
+                    storage.backend.write(storage, values)
+                    storage.version = version
+                return (jobs if kept else jobs[done:]), error
+            self._proven |= signatures
+            self._kind = kind
+            return (), None
+
+        return launch
+
+    def _replay(self, jobs: Sequence[_Job]) -> Callable[[], tuple[Sequence[_Job], BaseException | None]]:
         gradients = [Tensor._wrap(job.gradient) for job in jobs]
         if self._program is None:
             recording = Recording(f"{self._call}.step", runs=False)
             for job in jobs:
-                recording.step(self._step(job))
+                recording.step(job.update())
             self._program = Program(recording, gradients, None)
-        self._program.set_scalars([job.rule.scalars for job in jobs])
-        self._program(gradients)
-        if self.accumulate == 1:  # the gradients are dropped next, as a rule, and their memory is wanted
-            self._program.let_go()
+        program = self._program
+        program.prepare()
+        program.set_scalars([job.rule.scalars for job in jobs])
 
-    def _step(self, job: _Job) -> Step:
-        return job.into({**job.slots, "grad": job.gradient} if self.accumulate > 1 else job.slots)
+        def launch() -> tuple[Sequence[_Job], BaseException | None]:
+            try:
+                program(gradients)
+            except BaseException as error:
+                done = program.steps_done(error)
+                for number in done:
+                    note_written(jobs[number].update())
+                return [job for number, job in enumerate(jobs) if number not in done], error
+            if self.accumulate is None:  # the gradients are dropped next, as a rule, and their memory is wanted
+                program.let_go()
+            return (), None
+
+        return launch
+
+    def _kept(self, jobs: Iterable[_Job]) -> list[tuple[Any, int, Any]]:
+        """What the jobs change, on the host: each storage, its version, and its bytes."""
+        changed = []
+        for job in jobs:
+            changed += [job.slots["param"], job.gradient]
+            if job.state is self.state.get(job.param):  # not of what is new, and dropped if it comes to nothing
+                changed += job.slots.values()
+        storages = dict.fromkeys(slot.storage for slot in changed)
+        return [(storage, storage.version, bytes_of(storage)) for storage in storages]
+
+    def _require_whole(self, leaf: Slot, label: str) -> None:
+        if leaf.requires_grad and _is_torn(leaf):
+            raise AutogradError(
+                f"{self._call}.step",
+                "gradients of whole samples",
+                f"that of {label} holds a part of one, whose backward failed or was interrupted",
+                "Nothing was updated; discard() drops the gradients.",
+            )
+
+    def _refuse_torn(self, torn: Tensor) -> None:
+        for _, param, label in self._params():
+            if param is torn:
+                self._require_whole(param._slot, label)
 
     def _check(self, job: _Job, label: str) -> None:
         param, grad = job.param, job.param.grad
@@ -355,7 +590,8 @@ class Optimizer:
             if key in state_dict["state"]:
                 loaded[param] = self._loaded(param, label, state_dict["state"][key])
         self.state = loaded
-        self._kind, self._program = [], None  # they hold what was there before
+        self._kind, self._program, self._rest = [], None, []  # they hold what was there before
+        self._count(self._pending)
         self.param_groups = [
             {**group, **saved, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)

@@ -25,7 +25,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
-        accumulate: int = 1,
+        accumulate: int | None = None,
     ) -> None:
         self.require_at_least_zero(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         defaults = {

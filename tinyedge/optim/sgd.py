@@ -25,7 +25,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
-        accumulate: int = 1,
+        accumulate: int | None = None,
     ) -> None:
         self.require_at_least_zero(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum == 0 or dampening != 0):
