@@ -532,3 +532,79 @@ def test_graphs_that_nobody_walks_let_go_of_their_memory(backend: Backend) -> No
     del results
     gc.collect()
     assert backend.memory.allocated_bytes <= before
+
+
+# The whole step
+
+
+def whole_step(
+    make_optimizer: Callable[[nn.Module], te.optim.Optimizer], zero: bool = False, schedule: str = ""
+) -> Callable[[Wrap], Any]:
+    def make(wrap: Wrap) -> Any:
+        model = network()
+        optimizer = make_optimizer(model)
+        scheduler = te.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            if zero:
+                optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            if schedule == "before":
+                scheduler.step()
+            optimizer.step()
+            if schedule == "after":
+                scheduler.step()
+            return loss
+
+        call = wrap(step)
+
+        def outer(x: te.Tensor) -> te.Tensor:
+            loss = call(x)
+            if schedule == "outside":
+                scheduler.step()
+            return loss
+
+        def seen() -> Any:
+            states = [[state[name] for name in sorted(state)] for state in optimizer.state.values()]
+            return [*model.parameters(), *grads(model)(), *states, optimizer.pending, *scheduler.get_last_lr()]
+
+        return outer, seen
+
+    return make
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module], te.optim.Optimizer]] = {
+    "sgd": lambda m: te.optim.SGD(m.parameters(), lr=0.01),
+    "momentum": lambda m: te.optim.SGD(m.parameters(), lr=0.01, momentum=0.9),
+    "adam": lambda m: te.optim.Adam(m.parameters(), lr=0.01),
+    "accumulate 1": lambda m: te.optim.AdamW(m.parameters(), lr=0.01, accumulate=1),
+    "accumulate 3": lambda m: te.optim.AdamW(m.parameters(), lr=0.01, accumulate=3),
+    "rmsprop": lambda m: te.optim.RMSprop(m[2].parameters(), lr=0.01, momentum=0.5, accumulate=2),
+}
+
+
+@pytest.mark.parametrize("schedule", ["", "before", "after", "outside"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_whole_step_is_compiled(backend: Backend, kind: str, schedule: str) -> None:
+    zero = "accumulate" not in kind and kind != "rmsprop"
+    assert_as_eager(whole_step(OPTIMIZERS[kind], zero, schedule), 11)
+
+
+def test_the_update_is_launched_with_the_last_sample(backend: Backend) -> None:
+    model = network()
+    optimizer = te.optim.Adam(model.parameters(), accumulate=3)
+
+    @te.compile
+    def step(x: te.Tensor) -> None:
+        model(x).square().sum().backward()
+        optimizer.step()
+
+    for x in samples(12):
+        step(x)
+    counting, updating = step.programs.values()
+    assert "adam" not in counting.explain()
+    assert "adam" in updating.explain()
+    assert optimizer.pending == 0
+    with pytest.raises(CaptureError, match="flush"):
+        te.compile(lambda: optimizer.flush())()

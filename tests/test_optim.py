@@ -641,7 +641,12 @@ def test_a_refused_update_is_repeated_once(
         params, optimizer = training(kind, accumulate, updates)
         before = everything(params, optimizer)
         with monkeypatch.context() as context:
-            if updates > 1 and compiled == "1" and optimizer.program is not None and optimizer.program._parts[0].has_run:
+            if (
+                updates > 1
+                and compiled == "1"
+                and optimizer.program is not None
+                and optimizer.program._parts[0].has_run
+            ):
                 one_each(optimizer)
             refusal = Refuses(backend, context, after, finish)
             try:

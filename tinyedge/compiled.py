@@ -121,7 +121,7 @@ class Compiled:
             with tape.recording(recording):
                 result = self.function(*args, **kwargs)
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
-            if not same:
+            if not same or not recording.repeats:
                 return None, result
             trace = recording.trace(arguments, tensors_in(result), None)
             program = Program(recording, arguments, result, trace, self._arenas)

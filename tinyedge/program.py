@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,6 +22,7 @@ from tinyedge.backends.base import Launch, Lowered, Origin, Placement
 from tinyedge.chain import Shared, alone, chain
 from tinyedge.dtypes import DType, bool_, float32
 from tinyedge.errors import AutogradError, CaptureError, OutOfMemoryError
+from tinyedge.interrupts import held_back
 from tinyedge.op import FORWARD, Layout, Op
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.plan import Action, make_plan, needed_actions
@@ -29,6 +30,7 @@ from tinyedge.recording import Recording, Trace, bytes_of
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tape import (
     Edge,
+    Effect,
     Gradient,
     Slot,
     Step,
@@ -266,6 +268,9 @@ class Program:
         self._twins: dict[int, Draw] = {}
         steps = [self._own(step) for step in recorded]
         del self._twins
+        mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
+        # What is done on the host, and the steps whose numbers each gives.
+        self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
         border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
         kernels = fusion.kernels_of(steps, self.backend.device)
@@ -385,6 +390,8 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
+        if not all(effect.fits() for effect, _ in self._effects):
+            return False
         for refer, needed in self._needs:
             slot = refer()
             if slot is None or (slot.gradient() is not None) != needed:
@@ -601,12 +608,9 @@ class Program:
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
-            if self._parts[0].has_run:
-                with self._torn_if_refused(moved):
-                    self._launch(moved, gradients)
-            else:
-                with self._undone_if_refused(arguments):
-                    self._launch(moved, gradients)
+            guard = self._torn_if_refused() if self._parts[0].has_run else self._undone_if_refused(arguments)
+            with self._effects_undone() if self._effects else nullcontext(), guard:
+                self._launch(moved, gradients)
             for leaf in moved:
                 if (new := gradients.get(id(leaf.slot))) is not None:
                     leaf.slot.keep_gradient(new)
@@ -646,6 +650,8 @@ class Program:
             for refer_leaf, end in self._ends:
                 if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
                     slot.keep_gradient(None if end is None else renewed(end))
+            for effect, _ in self._effects:
+                effect.after()
             return result
 
     def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
@@ -826,7 +832,25 @@ class Program:
         self._parts[0].has_run = True
 
     @contextmanager
-    def _torn_if_refused(self, moved: list[_Leaf]) -> Iterator[None]:
+    def _effects_undone(self) -> Iterator[None]:
+        """Do what is done on the host first; take it back if the launches are refused. Ctrl-C waits."""
+        done: list[Effect] = []
+        with held_back():
+            try:
+                for effect, steps in self._effects:
+                    done.append(effect)
+                    for number, new in zip(steps, effect.before(), strict=True):
+                        if self._steps[number].scalars != new:
+                            self._steps[number].scalars = new
+                            self._note(("step", number))
+                yield
+            except BaseException:
+                for effect in reversed(done):
+                    effect.undo()
+                raise
+
+    @contextmanager
+    def _torn_if_refused(self) -> Iterator[None]:
         """Mark the gradients that are added to, if the launches are not all carried out."""
         try:
             yield

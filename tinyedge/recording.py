@@ -14,7 +14,7 @@ from tinyedge.errors import CaptureError
 from tinyedge.op import Layout
 from tinyedge.ops.random import Generator
 from tinyedge.shapes import Shape
-from tinyedge.tape import Edge, Postponed, Recorder, Slot, Step, Storage, Tape, Walk, edge_to, walk_back
+from tinyedge.tape import Edge, Effect, Postponed, Recorder, Slot, Step, Storage, Tape, Walk, edge_to, walk_back
 from tinyedge.tensor import Tensor
 
 PACKAGE = str(Path(__file__).parent)
@@ -81,6 +81,9 @@ class Recording(Recorder):
         self.leaves: dict[int, LeafUse] = {}
         self.made: dict[int, _Made] = {}
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
+        self.effects: list[Effect] = []
+        self._undos: list[Callable[[], None]] = []
+        self.repeats = True  # other calls of its kind do the same
         self._tracing = False  # nothing happens, and what is recorded is no part of the call
         self._seeds: set[int] = set()  # storages that are given
         self._stand_ins: dict[int, Storage] = {}
@@ -163,6 +166,18 @@ class Recording(Recorder):
         """Whether it was computed in the call from what requires a gradient."""
         return slot.requires_grad and slot.step is not None and slot.step.number > self.first_number
 
+    def effect(self, effect: Effect, run: Callable[[], None], undo: Callable[[], None]) -> None:
+        if not self.runs:
+            self.forbid("an optimizer's or a schedule's step", "it changes what only a call may change")
+        self._undos.append(undo)
+        first = len(self.steps)
+        run()
+        effect.steps = range(first, len(self.steps))
+        self.effects.append(effect)
+
+    def once(self) -> None:
+        self.repeats = False
+
     def backward(self, steps: Tape) -> None:
         if any(step.number < self.first_number for step in steps):
             self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
@@ -210,6 +225,8 @@ class Recording(Recorder):
                 use.leaf.keep_gradient(use.before)
         for generator, state in self._generators.values():
             generator.set_state(state)
+        for undo in reversed(self._undos):
+            undo()
 
     def _is_inside(self, slot: Any) -> bool:
         """Whether a replay makes it anew: it was made inside, and not from values of the host."""

@@ -405,6 +405,26 @@ class Tape:
         return reversed(self.steps)
 
 
+class Effect:
+    """Something that a recorded call did on the host beside launching steps, and that a replay does again."""
+
+    steps: range = range(0)  # the recorded steps whose numbers it gives
+
+    def fits(self) -> bool:
+        """Whether it would launch the same steps now as when it was recorded."""
+        return True
+
+    def before(self) -> Sequence[Mapping[str, float]]:
+        """Called, in order, before anything is launched: the numbers of ``steps``."""
+        return ()
+
+    def after(self) -> None:
+        """Called, in order, when everything is launched."""
+
+    def undo(self) -> None:
+        """Called, in reverse order, if something was refused after ``before``."""
+
+
 class Recorder:
     """Who is told what runs in this thread, while it is set by ``recording``.
 
@@ -439,6 +459,13 @@ class Recorder:
 
     def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
         """``gradient`` is about to take the place of that of ``leaf``."""
+
+    def effect(self, effect: Effect, run: Callable[[], None], undo: Callable[[], None]) -> None:
+        """``run`` an effect, which ``undo`` takes back; a replay does ``effect`` instead."""
+        run()
+
+    def once(self) -> None:
+        """What happens now sets something up, and will not happen in another call."""
 
     def forbid(self, call: str, reason: str) -> None:
         """Something is about to happen that a replay would not do again."""
@@ -564,6 +591,11 @@ def recording(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         _mode.recorder = before
+
+
+def recorder() -> Recorder | None:
+    """Who is told what runs in this thread."""
+    return _mode.recorder
 
 
 def is_recording() -> bool:

@@ -8,6 +8,22 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError
 from tinyedge.optim.optimizer import Optimizer
+from tinyedge.tape import Effect, recorder
+
+
+class _Stepped(Effect):
+    """``step()`` in a compiled function."""
+
+    def __init__(self, scheduler: LRScheduler) -> None:
+        self.scheduler = scheduler
+
+    def before(self) -> Sequence[Mapping[str, float]]:
+        self.restore = self.scheduler._restorer()
+        self.scheduler._step()
+        return ()
+
+    def undo(self) -> None:
+        self.restore()
 
 
 class LRScheduler:
@@ -48,6 +64,23 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go to the next epoch."""
+        if (told := recorder()) is not None and not self.is_first:
+            told.effect(_Stepped(self), self._step, self._restorer())
+        else:
+            self._step()
+
+    def _restorer(self) -> Callable[[], None]:
+        """What puts all back to where it is now."""
+        state, lrs = {**self.__dict__}, self.lrs
+
+        def restore() -> None:
+            self.__dict__.update(state)
+            for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr
+
+        return restore
+
+    def _step(self) -> None:
         self.last_epoch += 1
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr

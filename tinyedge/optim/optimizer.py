@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ContextDecorator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +19,20 @@ from tinyedge.interrupts import held_back
 from tinyedge.ops.update import Update, note_written, update, update_step
 from tinyedge.program import Program
 from tinyedge.recording import Recording, bytes_of
-from tinyedge.tape import Minibatch, Slot, Step, forbid_in_recording, leaf_changes, new_slot, note_minibatch
+from tinyedge.tape import (
+    Effect,
+    Minibatch,
+    Recorder,
+    Slot,
+    Step,
+    forbid_in_recording,
+    leaf_changes,
+    new_slot,
+    note_minibatch,
+    recorder,
+    seen_gradient,
+    set_gradient,
+)
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -60,6 +75,85 @@ class _Job(NamedTuple):
 def _is_torn(leaf: Slot) -> bool:
     """Whether a part of a sample was added to the gradient of ``leaf``, and the rest was not."""
     return leaf.grad is not None and getattr(leaf.grad.storage, "torn", False)
+
+
+class _Counted(Effect):
+    """``step()`` in a compiled function, which counts a sample: call number ``before`` of the optimizer's there."""
+
+    updates = False
+
+    def __init__(self, optimizer: Optimizer, earlier: int) -> None:
+        self.optimizer = optimizer
+        self.earlier = earlier
+
+    def fits(self) -> bool:
+        optimizer = self.optimizer
+        return not optimizer._rest and optimizer.ends(self.earlier + 1) is self.updates
+
+    def after(self) -> None:
+        self.optimizer._count(self.optimizer._pending + 1)
+
+
+class _Updated(_Counted):
+    """``step()`` in a compiled function, which completes a minibatch and updates."""
+
+    updates = True
+
+    def __init__(self, optimizer: Optimizer, earlier: int, jobs: Sequence[_Job], launched: Sequence[_Job]) -> None:
+        super().__init__(optimizer, earlier)
+        self.count = optimizer._pending + 1
+        groups = {id(param): group for group in optimizer.param_groups for param in group["params"]}
+        self.jobs = [(job, groups[id(job.param)]) for job in jobs]
+        self.launched = {id(job) for job in launched}
+        self.steps_of: list[int] = []  # of each job, the number of the update
+
+    def fits(self) -> bool:
+        """Whether the same parameters, with the same state and options, but for numbers, would be updated."""
+        if not super().fits():
+            return False
+        optimizer = self.optimizer
+        earlier = sum(optimizer.ends(k + 1) for k in range(self.earlier))
+        self.steps_of = []
+        for job, group in self.jobs:
+            state = optimizer.state.get(job.param, {})
+            slot = job.param._slot
+            if slot is not job.slots["param"] or not slot.requires_grad or _is_torn(slot):
+                return False
+            names = optimizer.state_names(group)
+            slots = {name: state[name]._slot for name in names if name != "step" and name in state}
+            if slots != {name: slot for name, slot in job.slots.items() if name != "param"}:
+                return False
+            self.steps_of.append(int(state.get("step", 0)) + 1 + earlier)
+        return all(
+            rule.op is job.rule.op and rule.attrs == job.rule.attrs
+            for rule, (job, _) in zip(self._rules(), self.jobs, strict=True)
+        )
+
+    def _rules(self) -> list[Rule]:
+        rules: dict[tuple[int, int], Rule] = {}  # most parameters share one
+        found = []
+        for (_, group), step in zip(self.jobs, self.steps_of, strict=True):
+            key = id(group), step
+            if key not in rules:
+                rules[key] = self.optimizer.rule(group, step, False)
+                rules[key].scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / self.count
+            found.append(rules[key])
+        return found
+
+    def before(self) -> Sequence[Mapping[str, float]]:
+        # Asked again: a schedule may have changed the rates earlier in this very call.
+        rules = self._rules()
+        return [rule.scalars for rule, (job, _) in zip(rules, self.jobs, strict=True) if id(job) in self.launched]
+
+    def after(self) -> None:
+        optimizer = self.optimizer
+        for (job, _), step in zip(self.jobs, self.steps_of, strict=True):
+            if "step" in job.state:
+                optimizer.state[job.param]["step"] = step
+            leaf = job.param._slot
+            if job.clears and leaf.grad is not None:
+                leaf.grad.clear()
+        optimizer._count(0)
 
 
 class _Checks(threading.local):
@@ -141,6 +235,7 @@ class Optimizer(Minibatch):
         self._kind: list[Any] = []
         self._program: Program | None = None
         self._proven: set[Any] = set()  # the signatures of updates that the device carried out
+        self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # calls of step() in each
         self._applied: dict[int, int] = {}  # the versions of gradients that were applied and not cleared, by storage
         self._waits = False  # whether it is known as a minibatch
 
@@ -158,7 +253,7 @@ class Optimizer(Minibatch):
     def __getstate__(self) -> dict[str, Any]:
         if self._rest:
             raise AutogradError(self._call, "a whole update before it is copied", self.counted(), "Call step() first.")
-        memory = ("_kind", "_program", "_proven", "_applied", "_waits")  # a copy has memory of its own
+        memory = ("_kind", "_program", "_proven", "_applied", "_waits", "_told")  # a copy has memory of its own
         return {name: value for name, value in self.__dict__.items() if name not in memory}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -229,8 +324,8 @@ class Optimizer(Minibatch):
 
         Errors: AutogradError, until ``discard()``, if a gradient holds a part of a sample, whose backward failed.
         """
-        forbid_in_recording("optimizer.step()", "it counts samples, and its numbers change from step to step")
         if self._rest:
+            forbid_in_recording("optimizer.step()", "it does the rest of an update that stopped halfway")
             self._do_rest()
             return None
         loss = None
@@ -238,7 +333,9 @@ class Optimizer(Minibatch):
             with enable_grad():
                 loss = closure()
         count = self._pending + 1
-        if self.accumulate is None or count >= self.accumulate:
+        if (told := recorder()) is not None:
+            self._recorded(told, count)
+        elif self.accumulate is None or count >= self.accumulate:
             self._update(count)
         else:
             if self._seen != leaf_changes():
@@ -250,6 +347,7 @@ class Optimizer(Minibatch):
 
     def flush(self) -> None:
         """Update by the mean of the samples counted since the last update; nothing if there are none."""
+        forbid_in_recording("optimizer.flush()", "how many samples it finds changes from call to call")
         if self._rest:
             self._do_rest()
         elif self._pending:
@@ -271,6 +369,8 @@ class Optimizer(Minibatch):
 
     def discard(self, set_to_none: bool = True) -> None:
         """Drop the gradients and the count of the samples since the last update."""
+        if self._pending or self._rest:
+            forbid_in_recording("optimizer.discard()", "how many samples it finds changes from call to call")
         self._rest = []
         self._count(0)
         for _, param, _ in self._params():
@@ -319,9 +419,48 @@ class Optimizer(Minibatch):
             self._notice_what_was_added_to(jobs)
             self._carry_out(jobs)
             if self.accumulate is not None:
-                for leaf in self.leaves():  # what waits in a frozen one must not be applied when it is thawed
-                    if leaf.grad is not None and not leaf.requires_grad:
-                        leaf.keep_gradient(None)
+                self._drop_frozen()
+
+    def _drop_frozen(self) -> None:
+        """Drop what waits in frozen parameters: it must not be applied when they are thawed."""
+        for leaf in self.leaves():
+            if leaf.grad is not None and not leaf.requires_grad:
+                set_gradient(leaf, None)
+
+    def ends(self, count: int) -> bool:
+        """Whether ``count`` more samples complete a minibatch."""
+        return self.accumulate is None or (self._pending + count) % self.accumulate == 0
+
+    def _recorded(self, told: Recorder, count: int) -> None:
+        """``step()`` inside a function that is compiled: the update becomes a part of its program."""
+        pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
+        if _checks.anomaly:
+            forbid_in_recording("detect_anomaly()", "it looks at values")
+        steps = self._told.get(told, 0)
+        self._told[told] = steps + 1
+
+        def undo() -> None:
+            self.state = state
+            self._count(pending)
+
+        if not self.ends(1):
+            told.effect(_Counted(self, steps), partial(self._count, count), undo)
+            return
+        with no_grad():
+            jobs = self._plan_update(count)
+            if any(set(job.state) - set(state.get(job.param, {})) for job in jobs):
+                told.once()  # it makes the state, with which the next updates begin
+            launched = [job for job in jobs if job.gradient.numel]
+
+            def run() -> None:
+                for job in launched:
+                    update(job.update())
+                self._commit(jobs)
+                if self.accumulate is not None:
+                    self._drop_frozen()
+                self._count(0)
+
+            told.effect(_Updated(self, steps, jobs, launched), run, undo)
 
     def _plan_update(self, count: int) -> list[_Job]:
         """What an update by the mean of ``count`` samples is; new state is allocated, and nothing changed."""
@@ -332,8 +471,8 @@ class Optimizer(Minibatch):
             rules: dict[tuple[int, bool], Rule] = {}  # most parameters of a group share one
             for param in group["params"]:
                 slot = param._slot
-                gradient = slot.gradient()
-                if gradient is None or not slot.requires_grad:
+                gradient = seen_gradient(slot) if slot.requires_grad else None
+                if gradient is None:
                     continue
                 if _is_torn(slot):
                     self._refuse_torn(param)
@@ -405,7 +544,7 @@ class Optimizer(Minibatch):
             if job.clears:
                 job.gradient.clear()
             elif self.accumulate is not None:
-                job.param._slot.keep_gradient(None)
+                set_gradient(job.param._slot, None)
             elif not self._warned:
                 self._applied[job.gradient.storage.number] = job.gradient.storage.version
 
