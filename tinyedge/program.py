@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from tinyedge import config, fusion, report, rewrite
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import Lowered, Origin, Placement
+from tinyedge.backends.base import GroupsLimited, Lowered, Origin, Placement
 from tinyedge.chain import Shared, alone, chain
 from tinyedge.dtypes import DType
 from tinyedge.errors import CaptureError, OutOfMemoryError
@@ -71,6 +71,7 @@ class Program:
     """
 
     def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
+        self._made_of: Any = (recording, arguments, result)  # until it is prepared
         self.name = recording.name
         backends = {step.backend for step in recording.steps}
         if len(backends) > 1:
@@ -259,7 +260,12 @@ class Program:
                         storage.buffer = arena.buffer
                 self._arena = arena
                 self._scratch = {place: (arena.buffer, offset) for place, offset in self.plan.offsets.items()}
-                self._lowered = self._lower(self.launches)
+                try:
+                    self._lowered = self._lower(self.launches)
+                except GroupsLimited:  # now known: the kernels are chosen again, for smaller groups
+                    self.__init__(*self._made_of)  # type: ignore[misc]
+                    return self.prepare()
+                self._made_of = None
                 for lowered in self._lowered:
                     for origin in lowered.origins():
                         self._takers[origin].append(lowered)
