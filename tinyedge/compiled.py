@@ -18,7 +18,7 @@ from tinyedge import config, tape
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.guards import Surroundings
-from tinyedge.program import Program, map_tensors, tensors_in
+from tinyedge.program import Program, map_tensors, prepared, tensors_in
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tensor import Tensor
 
@@ -69,10 +69,13 @@ class Compiled:
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
         if key not in self.programs:
-            program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
-            assert program is not None  # of a rehearsal there always is one
-            program.prepare()
-            self._add(key, program)
+
+            def rehearsed() -> Program:
+                program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+                assert program is not None  # of a rehearsal there always is one
+                return program
+
+            self._add(key, prepared(rehearsed(), rehearsed))
         return self.programs[key]
 
     def _key(
@@ -115,7 +118,7 @@ class Compiled:
                 return None, result
             self._require_dropped(recording, program, result)
             if recording.runs:
-                program.prepare()
+                program = prepared(program, lambda: Program(recording, arguments, result))
         except BaseException:
             recording.undo()
             raise

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -37,6 +37,10 @@ SLACK = (6, 4, 2, 0)
 longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory; with 2
 nearly.
 """
+
+
+MOST_TRIES = 16
+"""To prepare a program: each finds smaller groups, half as large as a rule."""
 
 
 class _Leaf:
@@ -71,7 +75,6 @@ class Program:
     """
 
     def __init__(self, recording: Recording, arguments: list[Tensor], result: Any) -> None:
-        self._made_of: Any = (recording, arguments, result)  # until it is prepared
         self.name = recording.name
         backends = {step.backend for step in recording.steps}
         if len(backends) > 1:
@@ -260,12 +263,7 @@ class Program:
                         storage.buffer = arena.buffer
                 self._arena = arena
                 self._scratch = {place: (arena.buffer, offset) for place, offset in self.plan.offsets.items()}
-                try:
-                    self._lowered = self._lower(self.launches)
-                except GroupsLimited:  # now known: the kernels are chosen again, for smaller groups
-                    self.__init__(*self._made_of)  # type: ignore[misc]
-                    return self.prepare()
-                self._made_of = None
+                self._lowered = self._lower(self.launches)
                 for lowered in self._lowered:
                     for origin in lowered.origins():
                         self._takers[origin].append(lowered)
@@ -554,6 +552,19 @@ class Program:
             for lowered in self._takers[origin]:
                 lowered.rebind(origin)
         self._stale.clear()
+
+
+def prepared(program: Program, again: Callable[[], Program]) -> Program:
+    """``program``, prepared; or where the device runs its kernels in smaller groups only, which building them showed,
+    what ``again`` makes of the same, prepared.
+    """
+    for _ in range(MOST_TRIES):
+        with suppress(GroupsLimited):
+            program.prepare()
+            return program
+        program = again()
+    program.prepare()
+    return program
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -21,15 +21,15 @@ SMALLER = (
 """What to do where memory does not suffice."""
 
 Launch = Callable[[], Any]
-"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error; ``title``, if it has one,
-says what it does."""
+"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error; ``title``, if it has
+one, says what it does."""
 
 
 class Memory:
     """Bytes on a device, and the most there ever were since the last reset.
 
-    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver holds
-    for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
+    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
+    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
     """
 
     def __init__(self) -> None:

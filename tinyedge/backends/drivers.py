@@ -111,7 +111,7 @@ def listed_in(path: Path) -> list[Driver]:
 
 
 def listed() -> list[Driver]:
-    """The drivers that the loader would load, and the embedded runtime unless the user says where drivers are listed."""
+    """The drivers that the loader would load; and the embedded runtime, unless the user says where drivers lie."""
     vendors = config.opencl_vendors()
     if vendors is not None:
         return listed_in(Path(vendors))

@@ -45,6 +45,9 @@ BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
 TIMED_LAUNCHES = 20
 """In a row: as in a program, where a launch is prepared while the one before it runs."""
 
+MOST_LOWERINGS = 16
+"""Of a step, for ever smaller groups: each halves them at least."""
+
 PROGRAM_KERNELS = 24
 """At most so many in one program: few enough to find the one that is refused, by building each alone."""
 _C_TYPES: dict[str, Any] = {
@@ -401,43 +404,47 @@ class OpenCLBackend(Backend):
         kernels, needed = found
         # Scratch goes back to the pool when the launches are gone: the queue is in order, so whoever gets it next runs
         # later.
-        scratch = {(step.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()}
+        scratch: dict[Place, tuple[Any, int]] = {
+            (step.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
+        }
         return [_Launch(kernel, step, scratch) for kernel in kernels]
 
     def _lower(self, step: Step, device: Device) -> tuple[list[_Prepared], dict[str, int]]:
         """The kernels of ``step``, and the bytes of the scratch memory that they share."""
-        while True:
+        for _ in range(MOST_LOWERINGS):
             specs = step.kernels(device)
             drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
             built = self._build(drafts)
-            if not self._limits(step, [(draft.spec, built[draft.source]) for draft in drafts]):
+            over = self._too_large([(step, draft.spec, built[draft.source].limit) for draft in drafts])
+            if over is None:
                 break  # else again, for smaller groups
+        else:
+            raise over
         enqueue = self.cl.enqueue_nd_range_kernel
         prepared = _Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else _SetOneByOne
         kernels = [prepared(built[draft.source], draft, self.queue, enqueue) for draft in drafts]
         return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
 
-    def _limits(self, step: Step, built: Iterable[tuple[KernelSpec, _Built]]) -> bool:
-        """Whether a kernel of ``step`` has larger groups than the device runs it with. Then that is known from now on.
+    def _too_large(self, built: Iterable[tuple[Step, KernelSpec, int]]) -> GroupsLimited | None:
+        """Of kernels with the work-items in a group that the device runs each with: an error if one has more, which is
+        known from now on where its step is lowered.
 
         A device's own limit is that of a kernel which needs few registers. Others may have a lower one, known when they
         are built.
         """
-        over = [(spec, each.limit) for spec, each in built if prod(spec.local_size) > each.limit]
+        over = [(step, spec, limit) for step, spec, limit in built if prod(spec.local_size) > limit]
+        for step, _, limit in over:
+            key = step.op.name, step.direction
+            self.device.limits[key] = min(limit, self.device.limits.get(key, limit))
         if not over:
-            return False
-        limit = min(limit for _, limit in over)
-        known = self.device.limits.get((step.op.name, step.direction), self.device.max_work_group)
-        if limit >= known:  # it was lowered for that already
-            spec = max((spec for spec, _ in over), key=lambda spec: prod(spec.local_size))
-            raise BackendError(
-                f"{self.name}, {step.op.name} ({step.direction})",
-                f"the device must run kernel {spec.kernel} in groups of {prod(spec.local_size)}",
-                f"it takes at most {limit} work-items",
-                "Please report this with the device's name.",
-            )
-        self.device.limits[step.op.name, step.direction] = limit
-        return True
+            return None
+        step, spec, limit = over[0]
+        return GroupsLimited(
+            f"{self.name}, {step.op.name} ({step.direction})",
+            f"the device must run kernel {spec.kernel} in groups of {prod(spec.local_size)}",
+            f"it takes at most {limit} work-items",
+            "Please report this with the device's name.",
+        )
 
     def time(self, step: Step, device: Device) -> float:
         """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
@@ -485,20 +492,15 @@ class OpenCLBackend(Backend):
             part for parts, is_apart in zip(drafts, apart, strict=True) if is_apart or len(parts) == 1 for part in parts
         ]
         built |= self._build([part.rendered for part in alone])
-        limited = [part.step for part in alone if self._limits(part.step, [(part.spec, built[part.rendered.source])])]
-        if limited:
-            raise GroupsLimited(
-                f"{self.name}, {limited[0].op.name} ({limited[0].direction})",
-                "the device must run a kernel in groups as it was lowered for",
-                "it runs it in smaller ones, which is now known",
-                "Lower it again.",
-            )
+        over = self._too_large([(part.step, part.spec, built[part.rendered.source].limit) for part in alone])
+        if over is not None:
+            raise over
 
         def lowered(each: _Rendered) -> _Lowered:
             return _Lowered(self, built[each.source], each)
 
         return [
-            _Several([lowered(part.rendered) for part in parts]) if is_apart else lowered(each)
+            _Several([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
             for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
         ]
 
@@ -663,7 +665,7 @@ class OpenCLBackend(Backend):
         return found
 
     def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
-        """The kernel of each source. What is not built yet is built: many kernels in one program, since each program has a price of its own.
+        """The kernel of each source. Those that are not built yet come in programs of many, since each has a price.
 
         Chains are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so, and 31 s if
         they are built one after the other.
@@ -701,11 +703,12 @@ class OpenCLBackend(Backend):
 
     def _limit_of(self, kernel: Any) -> int:
         """The most work-items in a group with which the device runs ``kernel``."""
-        asked = self.cl.kernel_work_group_info.WORK_GROUP_SIZE
+        most = self.device.max_work_group
         try:
-            return int(kernel.get_work_group_info(asked, self.entry.device)) or self.device.max_work_group
+            said = kernel.get_work_group_info(self.cl.kernel_work_group_info.WORK_GROUP_SIZE, self.entry.device)
         except self.cl.Error:  # then it says no more than the device does
-            return self.device.max_work_group
+            return most
+        return min(int(said) or most, most)
 
     def _options(self, source: Source) -> tuple[str, ...]:
         if source.has_double:
@@ -842,10 +845,10 @@ def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
 class _Several(Lowered):
     """Kernels that would share a launch, one after the other."""
 
-    def __init__(self, each: Sequence[_Lowered]) -> None:
+    def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
         self.each = each
-        self.title = " | ".join(lowered.title for lowered in each)
-        self.specs = [spec for lowered in each for spec in lowered.specs]
+        self.title = joined.title
+        self.specs = joined.chained or (joined.spec,)
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
         for lowered in self.each:

@@ -81,7 +81,7 @@ def was_forked() -> bool:
 
 
 def _folder_of(drivers: Iterable[Driver]) -> Path:
-    """A folder that lists these drivers: one for each set, so that environments of one user do not disturb each other."""
+    """A folder that lists these drivers: one for each set, so that environments do not disturb each other."""
     files = {driver.icd: f"{driver.library}\n" for driver in drivers}
     key = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
     folder = config.cache_path() / "icd" / key

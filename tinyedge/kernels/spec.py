@@ -48,7 +48,7 @@ class Device:
     def limited(self, step: Step) -> Device:
         """The device as the kernels of ``step`` find it."""
         limit = self.limits.get((step.op.name, step.direction))
-        return self if limit is None or limit >= self.max_work_group else replace(self, max_work_group=limit)
+        return self if limit is None or limit >= self.max_work_group else replace(self, max_work_group=max(limit, 1))
 
     def group(self) -> int:
         """A work-group size that this device takes."""

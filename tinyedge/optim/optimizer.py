@@ -12,7 +12,7 @@ import numpy as np
 from tinyedge import config
 from tinyedge.errors import AnomalyError, ArgumentError, StateDictError
 from tinyedge.ops.update import Update, update, update_step
-from tinyedge.program import Program
+from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording
 from tinyedge.tape import Slot, Step, forbid_in_recording, new_slot
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
@@ -291,7 +291,7 @@ class Optimizer:
             recording = Recording(f"{self._call}.step", runs=False)
             for job in jobs:
                 recording.step(self._step(job))
-            self._program = Program(recording, gradients, None)
+            self._program = prepared(Program(recording, gradients, None), lambda: Program(recording, gradients, None))
         self._program.set_scalars([job.rule.scalars for job in jobs])
         self._program(gradients)
         if self.accumulate == 1:  # the gradients are dropped next, as a rule, and their memory is wanted
