@@ -45,6 +45,13 @@ def sample_for(name: str) -> tuple[te.Tensor, te.Tensor]:
     return te.zeros(*shape, dtype=dtype), te.zeros(shape[-1] if dtype is te.int64 else shape[0], dtype=te.int64)
 
 
+def failure(cl: Any, code: int) -> Exception:
+    """What pyopencl raises for a status of the driver's."""
+    kinds = {-4: cl.MemoryError, -61: cl.LogicError}
+    error: Exception = kinds.get(code, cl.RuntimeError)(cl._cl._ErrorRecord(msg="", code=code, routine="clSomething"))
+    return error
+
+
 def state_of(model: nn.Module, optimizer: optim.Optimizer) -> list[Any]:
     """All that a step may change: values, gradients, versions, states, counts, random numbers."""
     result: list[Any] = [te.ops.random.default_generator.get_state(), optimizer.pending]
@@ -196,7 +203,7 @@ def test_a_program_does_not_lie_beside_what_its_recording_left(opencl: OpenCLBac
         step = te.compile(lambda x: te.exp(te.exp(te.exp(x))).sum())
         step(x)
         needed = x.nbytes + step.program.peak_bytes + SLAB_BYTES
-        assert backend.pool.managed_bytes <= needed * 17 / 16  # it rounds sizes up
+        assert backend.memory.reserved_bytes <= needed + 4096  # tables of strides
 
 
 def test_a_plan_does_not_depend_on_numbers() -> None:
@@ -492,21 +499,17 @@ def test_what_the_error_says() -> None:
 def test_a_device_that_allocates_late(opencl: OpenCLBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its refusal at the first use is the same error, eagerly, in a replay, and in copies."""
 
-    class Refusal(Exception):
-        pass
-
     def refuse(*args: Any, **kwargs: Any) -> None:
-        raise Refusal("MEM_OBJECT_ALLOCATION_FAILURE")
+        raise failure(opencl.cl, -4)
 
     x = te.ones(3)
     double = te.compile(lambda x: x * 2)
     program = double.prepare(x)
-    monkeypatch.setattr(opencl.cl, "MemoryError", Refusal)
     monkeypatch.setattr(type(opencl), "prepare", lambda self, step: [refuse])
     with pytest.raises(te.OutOfMemoryError, match=r"te\.plan_for"):
         x + 1
     monkeypatch.setattr(program._lowered[0], "launcher", lambda: refuse)
-    with pytest.raises(te.OutOfMemoryError, match="first time"):
+    with pytest.raises(te.OutOfMemoryError, match="MEM_OBJECT_ALLOCATION_FAILURE"):
         double(x)
     monkeypatch.setattr(opencl.cl, "enqueue_copy", refuse)
     with pytest.raises(te.OutOfMemoryError, match="it says that it has"):

@@ -37,7 +37,7 @@ def test_rounded(nbytes: int) -> None:
 
 @given(actions=st.lists(st.tuples(sizes, st.booleans()), max_size=60), random=st.randoms(use_true_random=False))
 def test_regions_in_use_do_not_overlap(actions: list[tuple[int, bool]], random: Any) -> None:
-    slabs = Slabs(Buffer)
+    slabs = Slabs(lambda nbytes: Region(Buffer(nbytes)))
     held: list[tuple[Region, int]] = []
     for nbytes, drops in actions:
         if drops and held:
@@ -55,7 +55,7 @@ def test_regions_in_use_do_not_overlap(actions: list[tuple[int, bool]], random: 
 def test_what_is_free_is_used_again_and_trimmed() -> None:
     gc.collect()
     before = Buffer.made
-    slabs = Slabs(Buffer)
+    slabs = Slabs(lambda nbytes: Region(Buffer(nbytes)))
     for _ in range(3 * SLAB_BYTES // LARGEST):  # one at a time
         slabs.take(LARGEST - 5)
     assert Buffer.made - before == 1

@@ -10,7 +10,15 @@ from pathlib import Path
 import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
-from tinyedge.backends.platforms import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
+from tinyedge.backends.drivers import listed_in
+from tinyedge.backends.platforms import (
+    SYSTEM_VENDORS,
+    DeviceEntry,
+    devices,
+    drivers_left_out,
+    embedded_runtime,
+    try_again,
+)
 from tinyedge.bench import command
 from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
 from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
@@ -82,6 +90,7 @@ def list_devices(options: argparse.Namespace) -> int:
     failure = None
     found: list[DeviceEntry] = []
     try:
+        try_again()
         found = devices()
     except BackendError as error:
         failure = str(error)
@@ -101,6 +110,8 @@ def list_devices(options: argparse.Namespace) -> int:
     for entry in found:
         if entry.problem is not None:
             print(f"\n{entry.name} is not used: {entry.problem}")
+    for library, problem in drivers_left_out().items():
+        print(f"\n{library} is left out: {problem}")
     if failure is not None:
         print(f"\n{failure}")
     elif not found:
@@ -143,8 +154,7 @@ def _drivers(vendors: str | None) -> list[tuple[str, ...]]:
 def _listed(path: Path, origin: str) -> list[tuple[str, ...]]:
     if not path.is_dir():
         return [(f"  {path}", origin if path.exists() else f"{origin}: there is no such file")]
-    files = sorted(path.glob("*.icd"))
-    return [(f"  {file.read_text(errors='replace').strip()}", f"{origin} ({file})") for file in files]
+    return [(f"  {driver.library}", f"{origin} ({path / driver.icd})") for driver in listed_in(path)]
 
 
 if __name__ == "__main__":

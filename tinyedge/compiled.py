@@ -20,7 +20,7 @@ from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.guards import Surroundings
-from tinyedge.program import Program
+from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
@@ -81,9 +81,13 @@ class Compiled:
         key = self._key(arguments, args, kwargs)
         program = self._find(key)
         if program is None:
-            program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
-            assert program is not None  # of a rehearsal there always is one
-            program.prepare()
+
+            def rehearsed() -> Program:
+                program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+                assert program is not None  # of a rehearsal there always is one
+                return program
+
+            program = prepared(rehearsed(), rehearsed)
             self._add(key, program)
         return program
 
@@ -124,11 +128,13 @@ class Compiled:
             if not same or not recording.repeats:
                 return None, result
             trace = recording.trace(arguments, tensors_in(result), None)
-            program = Program(recording, arguments, result, trace, self._arenas)
-            del trace
+            def make() -> Program:
+                return Program(recording, arguments, result, trace, self._arenas)
+
+            program = make()
             self._require_dropped(recording, program, result)
             if recording.runs:
-                program.prepare()
+                program = prepared(program, make)
         except BaseException:
             recording.undo()
             raise

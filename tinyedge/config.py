@@ -8,12 +8,17 @@ TINYEDGE_CHAIN     0: kernels that depend on each other never share a launch, no
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
 TINYEDGE_TUNE      ``must``: an error where a product was not tuned; unset: what was tuned is used
 TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
+TINYEDGE_PROBE     seconds that an OpenCL driver which was never tried may take for that, in a process of its own (60);
+                   0: it is tried in this process, which it may take down
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import stat
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -34,6 +39,53 @@ def cache_folder() -> Path:
     folder = cache_path()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def distrust(status: os.stat_result) -> str | None:
+    """Why a file or folder may not be relied on, or None. Windows keeps a user's cache folder from others itself."""
+    if os.name != "posix":
+        return None
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others may write to it"
+    return None
+
+
+def read_remembered(path: Path, most_bytes: int) -> bytes:
+    """What an earlier run left in a file.
+
+    Errors: OSError (FileNotFoundError if there is none) for what is no regular file, so that a pipe does not hang;
+            belongs to somebody else; or is longer than ``most_bytes``.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except NotADirectoryError as error:  # the folder is a file
+        raise FileNotFoundError(str(error)) from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        problem = distrust(status)
+        if problem is None and status.st_size > most_bytes:
+            problem = f"it is longer than {most_bytes} bytes"
+        if problem is not None:
+            raise OSError(problem)
+        return file.read(most_bytes)
+
+
+def remember(path: Path, content: bytes) -> None:
+    """Leave ``content`` for later runs: whole, under its name, in the place of whatever is there. Errors: OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix="new-", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 def keeps_binaries() -> bool:
@@ -69,6 +121,21 @@ def opencl_vendors() -> str | None:
 def set_opencl_vendors(folder: Path) -> None:
     """Point the OpenCL loader at a folder of .icd files; it reads this once, when it is first used."""
     os.environ["OCL_ICD_VENDORS"] = str(folder)
+
+
+def library_folders() -> list[Path]:
+    """Where the environment says that shared libraries lie."""
+    return [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+
+
+def probe_seconds() -> float:
+    """How long a driver may take to be tried in a process of its own; 0: it is not tried in one."""
+    text = os.environ.get("TINYEDGE_PROBE", "").strip()
+    try:
+        seconds = float(text or 60)
+    except ValueError:
+        return 60.0
+    return seconds if math.isfinite(seconds) and seconds >= 0 else 60.0
 
 
 def disable_pyopencl_cache() -> None:

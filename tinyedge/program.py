@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from tinyedge import config, fusion, report, rewrite
 from tinyedge.arenas import Arenas, Lease
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import Launch, Lowered, Origin, Placement
+from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.chain import Shared, alone, chain
 from tinyedge.dtypes import DType, bool_, float32
 from tinyedge.errors import AutogradError, CaptureError, OutOfMemoryError
@@ -56,6 +56,10 @@ SLACK = (6, 4, 2, 0)
 longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory; with 2
 nearly.
 """
+
+
+MOST_TRIES = 16
+"""To prepare a program: each finds smaller groups, half as large as a rule."""
 
 
 class _Leaf:
@@ -930,3 +934,16 @@ class Program:
             draw.renew()
         for step in self._random:
             self._note(("step", step.number))
+
+
+def prepared(program: Program, again: Callable[[], Program]) -> Program:
+    """``program``, prepared; or where the device runs its kernels in smaller groups only, which building them showed,
+    what ``again`` makes of the same, prepared.
+    """
+    for _ in range(MOST_TRIES):
+        with suppress(GroupsLimited):
+            program.prepare()
+            return program
+        program = again()
+    program.prepare()
+    return program

@@ -321,6 +321,7 @@ class Step:
 
     def kernels(self, device: Device) -> list[KernelSpec]:
         """The kernels that carry it out on ``device``."""
+        device = device.limited(self)
         return (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
 
     def read_names(self) -> list[str]:
@@ -728,7 +729,7 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tup
     key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
     specs = _inferred.get(key)
     if specs is None:
-        if len(_inferred) > 65536:
+        if len(_inferred) > 4096:
             _inferred.clear()
         specs = _inferred[key] = op.infer(*(None if r is None else r.spec for r in reads), **attrs)
     return specs

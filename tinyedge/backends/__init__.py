@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -11,13 +12,22 @@ from contextlib import contextmanager
 from tinyedge import config
 from tinyedge.backends.base import Backend
 from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.platforms import DeviceEntry, devices
+from tinyedge.backends.platforms import DeviceEntry, asked, devices, drivers_left_out
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.errors import BackendError
 
 _backends: dict[str, Backend] = {}
 _default: Backend | None = None
 _lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 REMEDIES = (
     'Install a driver for the device, or the embedded CPU runtime with `pip install "tinyedge[cpu]"`; '
@@ -28,7 +38,9 @@ REMEDIES = (
 def usable_devices() -> list[DeviceEntry]:
     """The OpenCL devices that work, best first: GPUs before CPUs, then those with more compute units."""
     entries = [entry for entry in devices() if entry.problem is None]
-    return sorted(entries, key=lambda entry: (entry.is_cpu, -int(entry.device.max_compute_units), entry.number))
+    return sorted(
+        entries, key=lambda entry: (entry.is_cpu, -int(asked(entry.device, "max_compute_units", 0)), entry.number)
+    )
 
 
 def get_backend(name: str | None = None) -> Backend:
@@ -65,8 +77,11 @@ def _make(name: str) -> Backend:
 
 
 def _nothing_usable() -> BackendError:
-    reasons = "; ".join(f"{entry.name} {entry.describe()}: {entry.problem}" for entry in devices())
-    return BackendError("opencl", "a usable OpenCL device", reasons or "no OpenCL platform was found", REMEDIES)
+    reasons = [f"{entry.name} {entry.describe()}: {entry.problem}" for entry in devices()]
+    reasons += [f"driver {library}: {problem}" for library, problem in drivers_left_out().items()]
+    return BackendError(
+        "opencl", "a usable OpenCL device", "; ".join(reasons) or "no OpenCL platform was found", REMEDIES
+    )
 
 
 def default_backend() -> Backend:
@@ -84,7 +99,8 @@ def default_backend() -> Backend:
                 if not usable:
                     raise _nothing_usable()
                 _default = get_backend(usable[0].name)
-                print(f"tinyedge: using {_default.name}, {_default.description}", file=sys.stderr)
+                left = "".join(f"; left out: {lib}, {problem}" for lib, problem in drivers_left_out().items())
+                print(f"tinyedge: using {_default.name}, {_default.description}{left}", file=sys.stderr)
         return _default
 
 
@@ -112,6 +128,7 @@ __all__ = [
     "Backend",
     "default_backend",
     "devices",
+    "drivers_left_out",
     "get_backend",
     "set_default_backend",
     "usable_devices",

@@ -21,6 +21,8 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tupl
     kind, owner, item = argument
     if kind == "fixed":
         return item
+    if kind == "table":
+        return item.handle
     if kind == "arena":
         return next(iter(scratch.values()))[0].handle
     taken = owner or step

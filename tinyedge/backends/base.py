@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyedge.chain import Shared
 from tinyedge.dtypes import DType
+from tinyedge.errors import BackendError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
 from tinyedge.tape import Slot, Step, Storage
@@ -20,7 +21,8 @@ SMALLER = (
 """What to do where memory does not suffice."""
 
 Launch = Callable[[], Any]
-"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error."""
+"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error; ``title``, if it has
+one, says what it does."""
 
 
 def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch) -> None:
@@ -29,11 +31,17 @@ def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch)
 
 
 class Memory:
-    """Bytes of tensors alive on a backend, and the most there ever were since the last reset."""
+    """Bytes on a device, and the most there ever were since the last reset.
+
+    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
+    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
+    """
 
     def __init__(self) -> None:
         self.allocated_bytes = 0
         self.peak_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_reserved_bytes = 0
 
     def add(self, nbytes: int) -> None:
         self.allocated_bytes += nbytes
@@ -43,8 +51,25 @@ class Memory:
     def remove(self, nbytes: int) -> None:
         self.allocated_bytes -= nbytes
 
+    def reserve(self, nbytes: int) -> None:
+        """The driver gave so many bytes more."""
+        self.reserved_bytes += nbytes
+        if self.reserved_bytes > self.peak_reserved_bytes:
+            self.peak_reserved_bytes = self.reserved_bytes
+
+    def unreserve(self, nbytes: int) -> None:
+        """So many bytes went back to the driver."""
+        self.reserved_bytes -= nbytes
+
     def reset_peak(self) -> None:
         self.peak_bytes = self.allocated_bytes
+        self.peak_reserved_bytes = self.reserved_bytes
+
+
+class GroupsLimited(BackendError):
+    """A kernel of a program has larger work-groups than the device runs it with, which only building it showed. What
+    the backend's ``device`` lowers from now on has groups that fit, so a program that is made anew will do.
+    """
 
 
 class Placement(NamedTuple):

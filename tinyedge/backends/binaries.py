@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 import warnings
 from pathlib import Path
+
+from tinyedge import config
 
 MAGIC = b"tinyedge binary 1\n"
 DIGEST_BYTES = 32
@@ -36,7 +37,7 @@ class Binaries:
         """Why the folder cannot be used, or None."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return _distrust(self.folder.stat())
+            return config.distrust(self.folder.stat())
         except OSError as error:
             return str(error)
 
@@ -49,16 +50,16 @@ class Binaries:
         if not self.enabled:
             return None
         path = self.folder / key
+        problem = None
         try:
-            with path.open("rb") as file:
-                problem = _distrust(os.fstat(file.fileno()))
-                head, digest, binary = file.read(len(MAGIC)), file.read(DIGEST_BYTES), file.read()
+            content = config.read_remembered(path, self.limit_bytes)
         except FileNotFoundError:
             return None
         except OSError as error:
             problem = str(error)
         else:
-            if not problem and (head != MAGIC or digest != _digest(key, binary)):
+            digest, binary = content[len(MAGIC) : len(MAGIC) + DIGEST_BYTES], content[len(MAGIC) + DIGEST_BYTES :]
+            if not content.startswith(MAGIC) or digest != _digest(key, binary):
                 problem = "the file is damaged"
         if problem:
             self.reject(key, problem)
@@ -72,14 +73,7 @@ class Binaries:
         if not self.enabled:
             return
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="new-", delete=False) as file:
-                try:
-                    file.write(MAGIC + _digest(key, binary) + binary)
-                    file.close()
-                    os.replace(file.name, self.folder / key)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
+            config.remember(self.folder / key, MAGIC + _digest(key, binary) + binary)
             self._trim()
         except OSError as error:
             self.enabled = False
@@ -93,7 +87,9 @@ class Binaries:
         files = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process trims too
-                files.append((path.stat(), path))
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    files.append((status, path))
         total = sum(status.st_size for status, _ in files)
         for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
             if total <= self.limit_bytes:
@@ -107,12 +103,11 @@ def _digest(key: str, binary: bytes) -> bytes:
     return hashlib.sha256(key.encode() + binary).digest()
 
 
-def _distrust(status: os.stat_result) -> str | None:
-    """Why a file or folder may not be relied on, or None. Windows keeps a user's cache folder from others itself."""
-    if os.name != "posix":
-        return None
-    if status.st_uid != os.geteuid():
-        return "it belongs to another user"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others may write to it"
-    return None
+def kept_source(function: str, text: str) -> str:
+    """Keep the source of a kernel that did not build; where it is, or why it is not, in words."""
+    path = config.cache_path() / f"failed-{function}.cl"
+    try:
+        config.remember(path, text.encode())
+    except OSError as error:
+        return f"source not kept: {error}"
+    return f"source kept in {path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,9 +21,12 @@ import numpy as np
 
 from tinyedge import config
 from tinyedge.backends.arguments import ARENA, COUNTERS, Argument, constant_text, identity, origin_of, value_of
-from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Origin, Placement, note_launched
-from tinyedge.backends.binaries import Binaries
-from tinyedge.backends.platforms import BUILD_OPTIONS, DeviceEntry, pyopencl_module
+from tinyedge.backends.base import Backend, GroupsLimited, Launch, Lowered, Origin, Placement, note_launched
+from tinyedge.backends.binaries import Binaries, kept_source
+from tinyedge.backends.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
+from tinyedge.backends.platforms import BUILD_OPTIONS, DeviceEntry, pyopencl_module, was_forked
+from tinyedge.backends.pool import Pool
+from tinyedge.backends.recent import Recent
 from tinyedge.backends.regions import LARGEST, Region, Slabs
 from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
@@ -40,6 +44,9 @@ from tinyedge.tape import Slot, Step, Storage
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
 TIMED_LAUNCHES = 20
 """In a row: as in a program, where a launch is prepared while the one before it runs."""
+
+MOST_LOWERINGS = 16
+"""Of a step, for ever smaller groups: each halves them at least."""
 
 PROGRAM_KERNELS = 24
 """At most so many in one program: few enough to find the one that is refused, by building each alone."""
@@ -70,6 +77,18 @@ CHAIN_OPTIONS = {
 be so many that few groups run at a time."""
 
 
+UPLOADED_BYTES = 32 << 20
+"""Of uploads on their way: so much of the host's memory they may take beside what was uploaded from."""
+
+PACKED = frozenset("bBhHiIlLfd")
+"""Kinds of numbers, as NumPy calls them, of which pyopencl makes bytes."""
+
+PREPARED = 1024
+BUILT = 1024
+TABLES = 1024
+"""Signatures, sources, and tables of strides that are kept: those that were used last, and as many before them."""
+
+
 def _packer(kind: Any) -> Callable[[Any], bytes]:
     """What makes the bytes that the driver takes of an argument: of a number, or if ``kind`` is None of a buffer."""
     if kind is None:
@@ -79,33 +98,66 @@ def _packer(kind: Any) -> Callable[[Any], bytes]:
     return lambda value: bytes(kind(value).tobytes())
 
 
+class _Built:
+    """A kernel that was built, for all steps of its source."""
+
+    __slots__ = ("kernel", "limit", "lock", "program")
+
+    def __init__(self, program: Any, kernel: Any, limit: int) -> None:
+        self.program = program
+        self.kernel = kernel
+        self.limit = limit  # the most work-items in a group with which the device runs it
+        self.lock = threading.Lock()
+
+
 class _Prepared:
     """One kernel of a signature: everything but the buffers and the numbers of a call."""
 
-    __slots__ = ("arguments", "enqueue", "global_size", "kernel", "local_size", "lock", "queue", "spec")
+    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "queue", "title")
 
-    def __init__(self, kernel: Any, arguments: list[Argument], spec: KernelSpec, queue: Any, enqueue: Any) -> None:
-        self.kernel = kernel
-        self.arguments = arguments
-        self.spec = spec
-        self.global_size = spec.global_size
-        self.local_size = spec.local_size
-        self.queue = queue
-        self.enqueue = enqueue
-        self.lock = threading.Lock()
+    def __init__(self, built: _Built, rendered: _Rendered, queue: Any, enqueue: Any) -> None:
+        self.built = built
+        self.title = rendered.title
+        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
+        self.queue, self.enqueue = queue, enqueue
+        self.buffers: list[tuple[int, Argument, Any]] = []  # with the type of a number that is passed as bytes
+        self.numbers: list[tuple[int, bytes, Argument]] = []
+        self.fixed: list[Any] = []  # of those numbers that are the same in every call
+        for index, (argument, kind) in enumerate(zip(rendered.arguments, rendered.types, strict=True)):
+            char = "" if kind is None else np.dtype(kind).char
+            if char not in PACKED:
+                self.buffers.append((index, argument, kind))
+            elif argument[0] == "fixed":
+                self.fixed += (index, char.encode(), argument[2])
+            else:
+                self.numbers.append((index, char.encode(), argument))
 
-    def bind(self, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> list[Any]:
-        """The values of the arguments for ``step``."""
-        return [value_of(argument, step, scratch) for argument in self.arguments]
-
-    def enqueue_alone(self) -> None:
-        self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
-
-    def launch(self, values: list[Any]) -> None:
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
         # clSetKernelArg on one kernel object is not thread-safe; the enqueue copies the arguments.
-        with self.lock:
-            self.kernel.set_args(*values)
-            self.enqueue(self.queue, self.kernel, self.global_size, self.local_size)
+        with built.lock:
+            # What pyopencl's own set_args comes to, which needs a Python module for each kernel.
+            if buffers:
+                built.kernel._set_arg_multi(buffers)
+            if numbers:
+                built.kernel._set_arg_buf_pack_multi(numbers)
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+
+
+class _SetOneByOne(_Prepared):
+    """The same where pyopencl has no such methods."""
+
+    __slots__ = ()
+
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
+        with built.lock:
+            for place in range(0, len(buffers), 2):
+                built.kernel.set_arg(buffers[place], buffers[place + 1])
+            for place in range(0, len(numbers), 3):
+                kind = np.dtype(numbers[place + 1].decode()).type
+                built.kernel.set_arg(numbers[place], kind(numbers[place + 2]))
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
 class _Rendered(NamedTuple):
@@ -123,6 +175,7 @@ class _Rendered(NamedTuple):
 class _Draft:
     """A kernel before it is rendered, by itself or as a part of a launch."""
 
+    step: Step
     title: str
     part: Part
     baked: bool
@@ -156,6 +209,8 @@ class OpenCLBackend(Backend):
     def __init__(self, entry: DeviceEntry) -> None:
         super().__init__()
         cl = pyopencl_module()
+        if was_forked():
+            raise forked(entry.name)
         if entry.problem:
             raise BackendError(
                 entry.name,
@@ -167,31 +222,38 @@ class OpenCLBackend(Backend):
         self.name = entry.name
         self.description = entry.describe()
         self.entry = entry
-        self.context = cl.Context([entry.device])
-        self.queue = cl.CommandQueue(self.context)
-        self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+        with self._asked("opening it"):
+            self.context = cl.Context([entry.device])
+            self.queue = cl.CommandQueue(self.context)
+        self.pool = Pool(cl, self.context, self.queue, self.memory)
         self.slabs = Slabs(self._buffer)
-        self.has_fp64 = "cl_khr_fp64" in str(entry.device.extensions).split()
+        self.has_fp64 = "cl_khr_fp64" in str(entry.asked("extensions", "")).split()
         chains = entry.takes_chains and config.chains()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
-            native_width=min(16, max(4, int(entry.device.native_vector_width_float))),
-            compute_units=int(entry.device.max_compute_units),
-            max_work_group=int(entry.device.max_work_group_size),
-            local_bytes=int(entry.device.local_mem_size),
+            native_width=min(16, max(4, int(entry.asked("native_vector_width_float", 4)))),
+            compute_units=max(1, int(entry.asked("max_compute_units", 1))),
+            max_work_group=max(1, int(entry.asked("max_work_group_size", 1))),
+            local_bytes=int(entry.asked("local_mem_size", 16384)),
             group_items=256 if chains else 64,
             order="ptx" if chains else "",
             tuned=remembered(entry.identity),
+            limits={},
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
-        self.argument_bytes = int(entry.device.max_parameter_size)
+        self.argument_bytes = int(entry.asked("max_parameter_size", 1024))
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
-        self._prepared: dict[Any, tuple[list[_Prepared], dict[str, int]]] = {}
-        self._kernels: dict[Source, Any] = {}  # the built program that holds each
-        self._tables: dict[tuple[int, ...], Any] = {}
+        self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
+        self._kernels: Recent[Source, _Built] = Recent(BUILT)
+        self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
         self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
+        self._nothing: Any = None  # a buffer for what has no bytes
+        self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
+        self._uploading_bytes = 0
+        self._upload_lock = threading.RLock()
+        forsake_in_child(self)
 
     def use_tuned(self, choices: Mapping[Product, Tile]) -> None:
         """Lower products with these tiles from now on."""
@@ -207,85 +269,97 @@ class OpenCLBackend(Backend):
                 "Use dtype=te.float32, or the numpy backend.",
             )
 
+    @contextmanager
+    def _asked(self, call: str) -> Iterator[None]:
+        """Raise what the driver refuses inside as an error of ours. ``call`` says what was asked."""
+        try:
+            yield
+        except (self.cl.Error, MemoryError) as error:
+            raise self._refusal(call, error) from error
+
+    def _refusal(self, call: str, error: Exception | int) -> BackendError:
+        return refusal(self, call, error)
+
     def allocate(self, nbytes: int) -> Region:
         # It begins with its buffer: places in scratch memory and in an arena are told by their offsets there alone.
-        return Region(self._buffer(nbytes))
+        return self._buffer(nbytes)
 
     def reserve(self, nbytes: int) -> Region:
         if self.device.chains and nbytes <= LARGEST:
             with suppress(OutOfMemoryError):  # there may be room for so little
                 return self.slabs.take(nbytes)
-        return self.allocate(nbytes)
+        return self._buffer(nbytes)
 
-    def _buffer(self, nbytes: int) -> Any:
-        size = max(nbytes, 4)  # a buffer of no bytes is an error in OpenCL
-        try:
-            with suppress(self.cl.Error, MemoryError):
-                return self.pool.allocate(size)
+    def _buffer(self, nbytes: int) -> Region:
+        if not nbytes:
+            if self._nothing is None:
+                self._nothing = self._taken(0)
+            return Region(self._nothing.handle)
+        try:  # no context manager: this is in the way of every eager step
+            return self.pool.take(nbytes)
+        except (self.cl.Error, MemoryError):
             self.trim()
-            return self.pool.allocate(size)
-        except (self.cl.Error, MemoryError) as error:
-            raise self._out_of_memory(f"an allocation of {nbytes} bytes", error) from error
+        return self._taken(nbytes)
+
+    def _taken(self, nbytes: int) -> Region:
+        with self._asked(f"an allocation of {nbytes} bytes"):
+            return self.pool.take(nbytes)
 
     def trim(self) -> None:
         self.slabs.trim()
-        self.pool.free_held()
-
-    def _out_of_memory(self, what: str, error: Exception) -> OutOfMemoryError:
-        device = self.entry.device
-        return OutOfMemoryError(
-            self.name,
-            f"{what} must fit beside {self.memory.allocated_bytes} bytes in use",
-            f"the device refused it ({error}); it says that it has {device.global_mem_size} bytes, "
-            f"at most {device.max_mem_alloc_size} for one allocation",
-            SMALLER,
-        )
-
-    def _refused_use(self, error: Exception) -> OutOfMemoryError:
-        return self._out_of_memory("memory that is used for the first time", error)
-
-    @contextmanager
-    def _memory_in_use(self) -> Iterator[None]:
-        """Some devices allocate a buffer when it is first used, and fail only then."""
-        try:
-            yield
-        except self.cl.MemoryError as error:
-            raise self._refused_use(error) from error
+        self.pool.trim()
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
-        if array.nbytes:
-            with self._memory_in_use():
-                region = storage.buffer
-                values = np.ascontiguousarray(array)
-                self.cl.enqueue_copy(self.queue, region.handle, values, dst_offset=region.offset, is_blocking=True)
+        # It does not wait for what was launched before: so the next sample is on its way while a step runs.
+        if not array.nbytes:
+            return
+        region = storage.buffer
+        with self._asked("an upload"), self._upload_lock:
+            self._sweep()
+            waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
+            values = np.ascontiguousarray(array) if waits else np.array(array, order="C")  # the caller's may change
+            event = self.cl.enqueue_copy(
+                self.queue, region.handle, values, dst_offset=region.offset, is_blocking=waits
+            )  # fmt: skip
+            if not waits:
+                self._uploads.append((event, values.nbytes))
+                self._uploading_bytes += values.nbytes
+
+    def _sweep(self) -> None:
+        """Let go of what was uploaded. To let go of an event before would be to wait for it."""
+        with self._upload_lock:
+            while self._uploads and (status := self._uploads[0][0].command_execution_status) <= 0:
+                self._uploading_bytes -= self._uploads.popleft()[1]
+                if status < 0:
+                    raise self._refusal("an upload", int(status))
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
             region = slot.storage.buffer
             offset = region.offset + slot.offset * slot.dtype.itemsize
-            with self._memory_in_use():
+            with self._asked("reading a result"):
                 self.cl.enqueue_copy(self.queue, result, region.handle, src_offset=offset, is_blocking=True)
+                self._sweep()
         return result
 
     def finish(self) -> None:
-        with self._memory_in_use():
+        with self._asked("what was launched"):
             self.queue.finish()
+            self._sweep()
 
     def launch(self, launches: Sequence[Launch]) -> None:
         try:  # no context manager: this is in the way of every eager step
             for launch in launches:
                 if status := launch():
-                    raise self._refused_launch(status)
+                    raise self._refused_launch(launch, status)
         except Exception as error:
-            refusal = self._refused_use(error) if isinstance(error, self.cl.MemoryError) else error
-            note_launched(refusal, launches, launch)
-            raise refusal from error.__cause__ if refusal is error else error
+            refused = self._refused_launch(launch, error) if isinstance(error, self.cl.Error) else error
+            note_launched(refused, launches, launch)
+            raise refused from error.__cause__ if refused is error else error
 
-    def _refused_launch(self, status: int) -> Exception:
-        if status in (-4, -5, -6):  # memory objects, resources, the host's memory
-            return self._refused_use(RuntimeError(f"OpenCL error {status}"))
-        return BackendError(self.name, "the device must take a launch", f"it refused one with OpenCL error {status}")
+    def _refused_launch(self, launch: Launch, error: Exception | int) -> BackendError:
+        return self._refusal(f"launching {getattr(launch, 'title', 'a kernel')}", error)
 
     @cached_property
     def bare_enqueue(self) -> Any:
@@ -309,15 +383,18 @@ class OpenCLBackend(Backend):
     @cached_property
     def timing_queue(self) -> Any:
         """A queue beside the one for work: keeping times makes launches slower."""
-        return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+        with self._asked("a queue that keeps times"):
+            return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
 
     def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
         """Launch a bound kernel on the timing queue; a call that waits for it and gives the nanoseconds it took."""
-        event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
+        with self._asked("a launch that is timed"):
+            event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
 
         def elapsed_ns() -> int:
-            event.wait()
-            return int(event.profile.end - event.profile.start)
+            with self._asked("the time that a launch took"):
+                event.wait()
+                return int(event.profile.end - event.profile.start)
 
         return elapsed_ns
 
@@ -325,26 +402,52 @@ class OpenCLBackend(Backend):
         key = step.signature()
         found = self._prepared.get(key)
         if found is None:
-            if len(self._prepared) > 65536:
-                self._prepared.clear()
-            found = self._prepared[key] = self._lower(step)
+            found = self._prepared[key] = self._lower(step, self.device)
         kernels, needed = found
-        # Scratch goes back to the pool when the step is over: the queue is in order, so whoever gets it next runs
+        # Scratch goes back to the pool when the launches are gone: the queue is in order, so whoever gets it next runs
         # later.
-        scratch: dict[Place, tuple[Any, int]] = {}
-        for name, nbytes in needed.items():
-            scratch[step.number, name] = (allocate or self.allocate)(nbytes), 0
-        return [_Launch(kernel, kernel.bind(step, scratch)) for kernel in kernels]
+        scratch: dict[Place, tuple[Any, int]] = {
+            (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
+        }
+        return [_Launch(kernel, step, scratch) for kernel in kernels]
 
-    def _lower(self, step: Step) -> tuple[list[_Prepared], dict[str, int]]:
+    def _lower(self, step: Step, device: Device) -> tuple[list[_Prepared], dict[str, int]]:
         """The kernels of ``step``, and the bytes of the scratch memory that they share."""
-        specs = step.kernels(self.device)
-        drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
-        self._build(drafts)
-        kernels = [self._kernel(draft) for draft in drafts]
-        for kernel, draft in zip(kernels, drafts, strict=True):
-            kernel.kernel.set_scalar_arg_dtypes(draft.types)
+        for _ in range(MOST_LOWERINGS):
+            specs = step.kernels(device)
+            drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
+            built = self._build(drafts)
+            over = self._too_large([(step, draft.spec, built[draft.source].limit) for draft in drafts])
+            if over is None:
+                break  # else again, for smaller groups
+        else:
+            assert over is not None
+            raise over
+        enqueue = self.cl.enqueue_nd_range_kernel
+        prepared = _Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else _SetOneByOne
+        kernels = [prepared(built[draft.source], draft, self.queue, enqueue) for draft in drafts]
         return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
+
+    def _too_large(self, built: Iterable[tuple[Step, KernelSpec, int]]) -> GroupsLimited | None:
+        """Of kernels with the work-items in a group that the device runs each with: an error if one has more, which is
+        known from now on where its step is lowered.
+
+        A device's own limit is that of a kernel which needs few registers. Others may have a lower one, known when they
+        are built.
+        """
+        over = [(step, spec, limit) for step, spec, limit in built if prod(spec.local_size) > limit]
+        for step, _, limit in over:
+            key = step.op.name, step.direction
+            self.device.limits[key] = min(limit, self.device.limits.get(key, limit))
+        if not over:
+            return None
+        step, spec, limit = over[0]
+        return GroupsLimited(
+            f"{self.name}, {step.op.name} ({step.direction})",
+            f"the device must run kernel {spec.kernel} in groups of {prod(spec.local_size)}",
+            f"it takes at most {limit} work-items",
+            "Please report this with the device's name.",
+        )
 
     def time(self, step: Step, device: Device) -> float:
         """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
@@ -353,15 +456,11 @@ class OpenCLBackend(Backend):
             for name, slot in step.slots.items()
         }
         copy = step.over(slots)
-        before, self.device = self.device, device
-        try:
-            kernels, needed = self._lower(copy)
-        finally:
-            self.device = before
+        kernels, needed = self._lower(copy, device)
         scratch: dict[Place, tuple[Any, int]] = {
             (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
         }
-        launches = [_Launch(kernel, kernel.bind(copy, scratch)) for kernel in kernels]
+        launches = [_Launch(kernel, copy, scratch) for kernel in kernels]
         best = float("inf")
         for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first few warm up
             self.finish()
@@ -374,17 +473,39 @@ class OpenCLBackend(Backend):
         return best
 
     def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
-        rendered = []
-        for shared in launches:
-            kernels = [part for kernel in shared.kernels for part in (kernel, *kernel.beside)]
-            parts = [self._part(kernel, placement.temporary) for kernel in kernels]
-            rendered.append(parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement))
+        drafts = [
+            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.beside)]
+            for shared in launches
+        ]
         for shared in launches:
             for kernel in shared.kernels:
                 for part in (kernel, *kernel.beside):
                     self._drafts.pop(part, None)  # its text would stay as long as the program
-        self._build(rendered)
-        return [_Lowered(self, self._kernel(each), each) for each in rendered]
+        rendered = [
+            parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
+            for parts, shared in zip(drafts, launches, strict=True)
+        ]
+        built = self._build(rendered)
+        # Where a device runs a shared launch in smaller groups only, its kernels are launched one by one.
+        apart = [
+            len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit
+            for parts, each in zip(drafts, rendered, strict=True)
+        ]
+        alone = [
+            part for parts, is_apart in zip(drafts, apart, strict=True) if is_apart or len(parts) == 1 for part in parts
+        ]
+        built |= self._build([part.rendered for part in alone])
+        over = self._too_large([(part.step, part.spec, built[part.rendered.source].limit) for part in alone])
+        if over is not None:
+            raise over
+
+        def lowered(each: _Rendered) -> _Lowered:
+            return _Lowered(self, built[each.source], each)
+
+        return [
+            _Several([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
+        ]
 
     def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
         # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
@@ -429,7 +550,7 @@ class OpenCLBackend(Backend):
         """A kernel without those beside it."""
         draft = self._drafts.get(kernel)
         if draft is None:
-            drawn = Drawn(kernel, temporary, self.device, self.bakes)
+            drawn = Drawn(kernel, temporary, self.device.limited(kernel.step), self.bakes)
             draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
         return draft
 
@@ -453,7 +574,7 @@ class OpenCLBackend(Backend):
                     text = named.get(key)
                 if text is None:
                     text = named[key] = f"a{len(named)}_"
-                    buffer = "__constant int*" if argument[0] == "fixed" else "__global char*"
+                    buffer = "__constant int*" if argument[0] == "table" else "__global char*"
                     declared.append(f"{buffer if kind is None else f'const {_C_NAMES[kind]}'} {text}")
                     arguments.append(argument)
                     types.append(kind)
@@ -520,7 +641,7 @@ class OpenCLBackend(Backend):
             arguments.append(("scalar", owner, name))
             types.append(_C_TYPES[spec.constants["real"] if kind == "real" else kind])
         if spec.tables and not baked:
-            arguments.append(("fixed", None, self._table(spec)))
+            arguments.append(("table", None, self._table(spec)))
             types.append(None)
         part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
         steps = [step] if drawn is None else drawn.steps
@@ -528,17 +649,11 @@ class OpenCLBackend(Backend):
         if any(operand.in_arena for operand in operands):
             arguments.insert(0, ARENA)
             types.insert(0, None)
-        return _Draft(title, part, baked, arguments, types)
+        return _Draft(step, title, part, baked, arguments, types)
 
-    def _kernel(self, draft: _Rendered) -> _Prepared:
-        # A kernel object of its own for each signature: retrieving it once is what makes a launch cheap.
-        kernel = self.cl.Kernel(self._kernels[draft.source], draft.source.function)
-        return _Prepared(kernel, draft.arguments, draft.spec, self.queue, self.cl.enqueue_nd_range_kernel)
-
-    def zeros(self, count: int) -> Any:
+    def zeros(self, count: int) -> _Table:
         """A buffer of so many ints, all of them 0."""
-        flags = self.cl.mem_flags.READ_WRITE | self.cl.mem_flags.COPY_HOST_PTR
-        return self.cl.Buffer(self.context, flags, hostbuf=np.zeros(count, np.int32))
+        return _Table(self, "counters of a launch", np.zeros(count, np.int32))
 
     def _table(self, spec: KernelSpec) -> Any:
         values: list[int] = []
@@ -547,29 +662,56 @@ class OpenCLBackend(Backend):
                 raise BackendError(spec.kernel, f"at most {MAX_RANK} axes that do not merge", f"{name} is {table}")
             values += [*table, *([0] * (MAX_RANK - len(table)))]
         key = tuple(values)
-        buffer = self._tables.get(key)
-        if buffer is None:
-            flags = self.cl.mem_flags.READ_ONLY | self.cl.mem_flags.COPY_HOST_PTR
-            buffer = self._tables[key] = self.cl.Buffer(self.context, flags, hostbuf=np.array(values, np.int32))
-        return buffer
+        found = self._tables.get(key)
+        if found is None:
+            found = self._tables[key] = _Table(self, f"the strides of {spec.kernel}", np.array(values, np.int32))
+        return found
 
-    def _build(self, drafts: Sequence[_Rendered]) -> None:
-        """Build what is not built yet: many kernels in one program, since each program has a price of its own.
+    def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
+        """The kernel of each source. Those that are not built yet come in programs of many, since each has a price.
 
         Chains are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so, and 31 s if
         they are built one after the other.
         """
-        missing = list({draft.source: draft for draft in drafts if draft.source not in self._kernels}.values())
-        chains = [draft for draft in missing if draft.source.is_chain]
+        result: dict[Source, _Built] = {}
+        missing: dict[Source, _Rendered] = {}
+        for draft in drafts:
+            found = self._kernels.get(draft.source)
+            if found is None:
+                missing[draft.source] = draft
+            else:
+                result[draft.source] = found
+        if not missing:
+            return result
+        programs: dict[Source, Any] = {}
+        chains = [draft for draft in missing.values() if draft.source.is_chain]
         if chains:
             with ThreadPoolExecutor() as pool:
                 for built in pool.map(lambda draft: self._build_together([draft], self._options(draft.source)), chains):
-                    self._kernels.update(built)
-        others = [draft for draft in missing if not draft.source.is_chain]
+                    programs.update(built)
+        others = [draft for draft in missing.values() if not draft.source.is_chain]
         for options in dict.fromkeys(self._options(draft.source) for draft in others):
             alike = [draft for draft in others if self._options(draft.source) == options]
             for start in range(0, len(alike), PROGRAM_KERNELS):
-                self._kernels.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
+                programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
+        for source, program in programs.items():
+            kernel = self.kernel_of(program, source, missing[source].title)
+            result[source] = self._kernels[source] = _Built(program, kernel, self._limit_of(kernel))
+        return result
+
+    def kernel_of(self, program: Any, source: Source, title: str) -> Any:
+        """A kernel object, which keeps the arguments that it was given last."""
+        with self._asked(f"the kernel of {title}"):
+            return self.cl.Kernel(program, source.function)
+
+    def _limit_of(self, kernel: Any) -> int:
+        """The most work-items in a group with which the device runs ``kernel``."""
+        most: int = self.device.max_work_group
+        try:
+            said = kernel.get_work_group_info(self.cl.kernel_work_group_info.WORK_GROUP_SIZE, self.entry.device)
+        except self.cl.Error:  # then it says no more than the device does
+            return most
+        return min(int(said) or most, most)
 
     def _options(self, source: Source) -> tuple[str, ...]:
         if source.has_double:
@@ -583,16 +725,16 @@ class OpenCLBackend(Backend):
             text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
         try:
             program = self._program(text, options)
-        except self.cl.Error as error:
+        except (self.cl.Error, MemoryError) as error:
             if len(drafts) > 1:  # each alone: then the message names the one that is refused
                 return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
+            if code_of(error) in OUT_OF_MEMORY or isinstance(error, MemoryError):
+                raise self._refusal(f"building {drafts[0].title}", error) from error
             spec, source = drafts[0].spec, drafts[0].source
-            path = config.cache_folder() / f"failed-{source.function}.cl"
-            path.write_text(text)
             raise KernelBuildError(
                 drafts[0].title,
                 f"kernel {spec.kernel} must build on {self.description}",
-                f"the compiler said:\n{error}\n(source kept in {path})",
+                f"the compiler said:\n{error}\n({kept_source(source.function, text)})",
                 "Please report this with the source and the device's name."
                 + (" TINYEDGE_CHAIN=0 does without such kernels." if source.is_chain else ""),
             ) from error
@@ -608,71 +750,158 @@ class OpenCLBackend(Backend):
             except self.cl.Error as error:
                 self.binaries.reject(key, str(error))
         program = self.cl.Program(self.context, text).build(list(options), cache_dir=False)
-        self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
+        with suppress(self.cl.Error):  # then later runs build it anew
+            self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
         return program
 
 
+class _Table:
+    """A small buffer of ints, made whole."""
+
+    def __init__(self, backend: OpenCLBackend, what: str, values: np.ndarray[Any, Any]) -> None:
+        cl = backend.cl
+        self._memory, self.nbytes = backend.memory, 0
+        with backend._asked(what):
+            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+            self.handle = cl.Buffer(backend.context, flags, hostbuf=values)
+        self.nbytes = values.nbytes
+        self._memory.reserve(self.nbytes)
+
+    def __del__(self) -> None:
+        self._memory.unreserve(self.nbytes)
+
+
 class _Lowered(Lowered):
-    def __init__(self, backend: OpenCLBackend, kernel: _Prepared, rendered: _Rendered) -> None:
+    def __init__(self, backend: OpenCLBackend, built: _Built, rendered: _Rendered) -> None:
         self.backend = backend
-        self.kernel = kernel
+        self.title = rendered.title
         self.specs = rendered.chained or (rendered.spec,)
-        self._handle = ctypes.c_void_p(kernel.kernel.int_ptr)
+        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
+        # A kernel object of its own, which keeps its arguments from one call to the next.
+        self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
+        self._handle = ctypes.c_void_p(self.kernel.int_ptr)
+        self._arguments, self._types = rendered.arguments, rendered.types
         # Of a chain; its own, since a profile launches on another queue. Each launch leaves them at 0.
-        self._counters: Any = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in kernel.arguments else None
-        self._types = rendered.types
+        self._counters = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in self._arguments else None
         self._packers = [_packer(kind) for kind in rendered.types]
         self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
-        for index, argument in enumerate(kernel.arguments):
+        for index, argument in enumerate(self._arguments):
             origin = origin_of(argument)
             if origin is not None:
                 self._taken.setdefault(origin, []).append(index)
+        forsake_in_child(self)
 
     def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        for index in range(len(self.kernel.arguments)):
+        for index in range(len(self._arguments)):
             self._set(index, scratch)
 
     def origins(self) -> Iterable[Origin]:
         return self._taken
 
     def rebind(self, origin: Origin) -> None:
-        for index in self._taken[origin]:
+        for index in self._taken.get(origin, ()):
             self._set(index, {})
 
     def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
-        argument, kind = self.kernel.arguments[index], self._types[index]
-        value = self._counters if argument == COUNTERS else value_of(argument, None, scratch)
+        argument, kind = self._arguments[index], self._types[index]
+        if argument == COUNTERS:
+            assert self._counters is not None
+            value = self._counters.handle
+        else:
+            value = value_of(argument, None, scratch)
         bare = self.backend.bare_set_argument
         if bare is None:
-            self.kernel.kernel.set_arg(index, value if kind is None else kind(value))
+            with self.backend._asked(f"an argument of {self.title}"):
+                self.kernel.set_arg(index, value if kind is None else kind(value))
             return
         given = self._packers[index](value)
         if status := bare(self._handle, index, len(given), given):
-            raise BackendError(self.backend.name, "a kernel must take its arguments", f"OpenCL error {status}")
+            raise self.backend._refusal(f"an argument of {self.title}", status)
 
     def launcher(self) -> Launch:
-        kernel = self.kernel
-        sizes = [(ctypes.c_size_t * 3)(*size) for size in (kernel.global_size, kernel.local_size)]
-        bare = self.backend.bare_enqueue
+        backend, kernel = self.backend, self.kernel
+        bare = backend.bare_enqueue
+        launch: Any
         if bare is None:
-            return kernel.enqueue_alone
-        rank = ctypes.c_uint(len(kernel.global_size))
-        self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
-        queue, handle = ctypes.c_void_p(kernel.queue.int_ptr), ctypes.c_void_p(kernel.kernel.int_ptr)
-        return partial(bare, queue, handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None)
+            enqueue = backend.cl.enqueue_nd_range_kernel
+            launch = partial(_enqueued, enqueue, backend.queue, kernel, self.global_size, self.local_size)
+        else:
+            sizes = [(ctypes.c_size_t * 3)(*size) for size in (self.global_size, self.local_size)]
+            rank = ctypes.c_uint(len(self.global_size))
+            self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
+            queue = ctypes.c_void_p(backend.queue.int_ptr)
+            launch = partial(
+                bare, queue, self._handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None
+            )
+        launch.title = self.title
+        return launch  # type: ignore[no-any-return]
 
     def timed(self) -> Callable[[], int]:
-        return self.backend.timed(self.kernel.kernel, self.kernel.global_size, self.kernel.local_size)
+        return self.backend.timed(self.kernel, self.global_size, self.local_size)
+
+
+def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
+    """Without the event, which is no status."""
+    enqueue(*arguments)
+
+
+class _Several(Lowered):
+    """Kernels that would share a launch, one after the other."""
+
+    def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
+        self.each = each
+        self.title = joined.title
+        self.specs = joined.chained or (joined.spec,)
+
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        for lowered in self.each:
+            lowered.bind(scratch)
+
+    def origins(self) -> Iterable[Origin]:
+        return {origin for lowered in self.each for origin in lowered.origins()}
+
+    def rebind(self, origin: Origin) -> None:
+        for lowered in self.each:
+            lowered.rebind(origin)
+
+    def launcher(self) -> Launch:
+        launches = [lowered.launcher() for lowered in self.each]
+
+        def launch() -> Any:
+            for each in launches:
+                if status := each():
+                    return status
+            return None
+
+        launch.title = self.title  # type: ignore[attr-defined]
+        return launch
+
+    def timed(self) -> Callable[[], int]:
+        times = [lowered.timed() for lowered in self.each]
+        return lambda: sum(elapsed_ns() for elapsed_ns in times)
 
 
 class _Launch:
     """A prepared kernel with its arguments bound."""
 
-    __slots__ = ("kernel", "values")
+    __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
 
-    def __init__(self, kernel: _Prepared, values: list[Any]) -> None:
-        self.kernel = kernel
-        self.values = values
+    def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        self._kernel = kernel
+        self._scratch = scratch  # held until it is launched
+        buffers: list[Any] = []
+        for index, argument, kind in kernel.buffers:
+            value = value_of(argument, step, scratch)
+            buffers += (index, value if kind is None else kind(value))
+        self._buffers = tuple(buffers)
+        numbers = kernel.fixed.copy()
+        for index, char, argument in kernel.numbers:
+            numbers += (index, char, value_of(argument, step, scratch))
+        self._numbers = tuple(numbers)
+
+    @property
+    def title(self) -> str:
+        return self._kernel.title
 
     def __call__(self) -> None:
-        self.kernel.launch(self.values)
+        self._kernel.launch(self._buffers, self._numbers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 SLAB_BYTES = 32 << 20
@@ -28,15 +29,16 @@ class Region:
 
 
 class _Shared(Region):
-    """A part of a slab, which goes back to it when nobody refers to it."""
+    """A part of a slab, which goes back to it when nobody refers to it. It keeps the slab."""
 
-    __slots__ = ("free",)
+    __slots__ = ("free", "slab")
 
-    def __init__(self, handle: Any, offset: int, free: deque[tuple[Any, int]]) -> None:
-        self.handle, self.offset, self.free = handle, offset, free  # in the way of every eager step
+    def __init__(self, slab: Region, offset: int, free: deque[tuple[Region, int]]) -> None:
+        self.handle, self.offset = slab.handle, offset  # in the way of every eager step
+        self.slab, self.free = slab, free
 
     def __del__(self) -> None:
-        self.free.append((self.handle, self.offset))
+        self.free.append((self.slab, self.offset))
 
 
 def rounded(nbytes: int) -> int:
@@ -48,13 +50,13 @@ def rounded(nbytes: int) -> int:
 
 
 class Slabs:
-    """Small regions as parts of a few large buffers that ``allocate`` gives. What is free is kept until ``trim``."""
+    """Small regions as parts of a few large ones that ``allocate`` gives. What is free is kept until ``trim``."""
 
-    def __init__(self, allocate: Callable[[int], Any]) -> None:
+    def __init__(self, allocate: Callable[[int], Region]) -> None:
         self._allocate = allocate
-        # By size: handles and offsets. A region may end at any time, and adds its part at once, without the lock.
-        self._free: dict[int, deque[tuple[Any, int]]] = defaultdict(deque)
-        self._slabs: list[tuple[Any, int]] = []  # each with the bytes that were cut from it; the last is in use
+        # By size: slabs and offsets. A region may end at any time, and adds its part at once, without the lock.
+        self._free: dict[int, deque[tuple[Region, int]]] = defaultdict(deque)
+        self._slabs: list[tuple[Region, int]] = []  # each with the bytes that were cut from it; the last is in use
         self._lock = threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Region:
@@ -62,27 +64,29 @@ class Slabs:
         size = rounded(nbytes)
         free = self._free[size]
         try:
-            handle, offset = free.pop()
+            slab, offset = free.pop()
         except IndexError:
             with self._lock:
                 if not self._slabs or self._slabs[-1][1] + size > SLAB_BYTES:
                     new = self._allocate(SLAB_BYTES)
                     self._slabs.append((new, 0))
-                handle, offset = self._slabs[-1]
-                self._slabs[-1] = handle, offset + size
-        return _Shared(handle, offset, free)
+                slab, offset = self._slabs[-1]
+                self._slabs[-1] = slab, offset + size
+        return _Shared(slab, offset, free)
 
     def trim(self) -> None:
         """Let go of the slabs of which no part is in use."""
         with self._lock:
-            free: dict[int, int] = defaultdict(int)  # bytes of each slab
+            free: dict[Region, int] = defaultdict(int)  # bytes of each slab
             for size, parts in [*self._free.items()]:
-                for handle, _ in [*parts]:
-                    free[id(handle)] += size
-            gone = {id(handle) for handle, cut in self._slabs if free[id(handle)] == cut}
-            self._slabs = [slab for slab in self._slabs if id(slab[0]) not in gone]
+                for slab, _ in [*parts]:
+                    free[slab] += size
+            gone = {slab for slab, cut in self._slabs if free[slab] == cut}
+            self._slabs = [(slab, cut) for slab, cut in self._slabs if slab not in gone]
+            left = {slab for slab, _ in self._slabs}
             for parts in [*self._free.values()]:
                 for _ in range(len(parts)):
-                    part = parts.popleft()
-                    if id(part[0]) not in gone:
-                        parts.append(part)
+                    with suppress(IndexError):  # taken meanwhile: the part keeps its slab
+                        part = parts.popleft()
+                        if part[0] in left:
+                            parts.append(part)

@@ -8,10 +8,13 @@ constants choose the source, so each set of them is built once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from tinyedge.shapes import Shape
+
+if TYPE_CHECKING:
+    from tinyedge.tape import Step
 
 MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
@@ -30,6 +33,8 @@ class Device:
     group_items: int = 64  # in a group of a kernel that can choose; every kernel here is right with 64
     order: str = ""  # how groups of one launch may wait for each other (see shared.ORDERS); "": not at all
     tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
+    limits: dict[tuple[str, str], int] = field(default_factory=dict, compare=False)
+    """By op and direction: the most work-items in a group with which it runs the kernels, if those are fewer."""
 
     @property
     def is_cpu(self) -> bool:
@@ -39,6 +44,11 @@ class Device:
     def chains(self) -> bool:
         """Whether kernels that depend on each other can share a launch: those whose groups are of ``group_items``."""
         return bool(self.order)
+
+    def limited(self, step: Step) -> Device:
+        """The device as the kernels of ``step`` find it."""
+        limit = self.limits.get((step.op.name, step.direction))
+        return self if limit is None or limit >= self.max_work_group else replace(self, max_work_group=max(limit, 1))
 
     def group(self) -> int:
         """A work-group size that this device takes."""

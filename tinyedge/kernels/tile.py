@@ -76,6 +76,9 @@ CUTS = (
     Tile(32, 16, 32, 4, 2), Tile(16, 16, 32, 2, 2), Tile(16, 16, 16, 2, 2),
 )  # fmt: skip
 
+SMALL_CUTS = tuple(Tile(8, lanes, lanes, 8, 1) for lanes in (32, 16, 8, 4, 2, 1))
+"""For groups of fewer work-items than any of CUTS takes."""
+
 # The model's numbers, fitted to 2600 timed tiles of 119 products on an H200 (benchmarks/tiles.py).
 LATENCY = 1300
 """Cycles from asking for a tile to having it."""
@@ -117,9 +120,11 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
     m, n, patches = product.m, product.n, product.patches
     itemsize = 8 if product.ctype == "double" else 4
     found = []
-    for cut in CUTS:
+    least = min(cut.lanes for cut in CUTS)
+    small = next((cut for cut in SMALL_CUTS if cut.lanes <= device.max_work_group), SMALL_CUTS[-1])
+    for cut in CUTS if device.max_work_group >= least else (small,):
         blocks = -(-m // cut.m) * -(-n // cut.n)
-        if blocks * cut.m * cut.n > 2 * m * n and cut != CUTS[-1]:
+        if blocks * cut.m * cut.n > 2 * m * n and cut not in (CUTS[-1], small):
             continue  # most of its work would lie outside
         if patches and cut.lanes % (cut.k if patches == "weight_gradient" else cut.n):
             continue  # an item looks up one spot
@@ -273,9 +278,10 @@ def _streaming(device: Device, b_inner: str, m: int, n: int, depth: int) -> Stre
     if m == 1:
         # 8 columns are what memory gives at once; more of them, where there are enough to fill the device.
         cols = 1 if b_inner == "k" else 8 if n <= 32 * device.compute_units else 32
+        cols = min(cols, device.max_work_group)
         items = device.group() if b_inner == "k" or device.chains else min(512, device.max_work_group)
         deep = 1
-        while deep * cols < items and deep * 8 <= depth:
+        while 2 * deep * cols <= items and deep * 8 <= depth:
             deep *= 2
         if b_inner == "k" or device.chains:
             cols = items // deep

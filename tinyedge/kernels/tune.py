@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -16,6 +15,7 @@ from tinyedge.errors import BackendError
 from tinyedge.kernels.tile import Product, Tile
 
 VERSION = 1
+LIMIT_BYTES = 16 << 20
 
 
 class Required(dict[Product, Tile]):
@@ -33,24 +33,24 @@ class Required(dict[Product, Tile]):
 def remembered(device: tuple[str, ...]) -> dict[Product, Tile]:
     """What was measured before on a device of this identity. A damaged file, or one of other kernels, is not used."""
     path = _path(device)
-    choices = _read(path) if path.exists() else {}
+    choices = _read(path)
     return Required(choices) if config.tune_mode() == "must" else choices
 
 
 def remember(device: tuple[str, ...], choices: Mapping[Product, Tile]) -> Path:
     """Keep ``choices`` for later runs, beside what is remembered already; the file."""
     path = _path(device)
-    merged = {**(_read(path) if path.exists() else {}), **choices}
+    merged = {**_read(path), **choices}
     data = {
         "version": VERSION,
         "kernels": _kernels(),
         "device": device,
         "choices": [[astuple(product), astuple(tile)] for product, tile in merged.items()],
     }
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(data))
-    draft.replace(path)  # whole or absent, also for who reads it now
+    try:
+        config.remember(path, json.dumps(data).encode())
+    except OSError as error:
+        warnings.warn(f"what was measured is not kept for later runs: {path}: {error}", stacklevel=3)
     return path
 
 
@@ -66,13 +66,15 @@ def _kernels() -> str:
 
 def _read(path: Path) -> dict[Product, Tile]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(config.read_remembered(path, LIMIT_BYTES))
         if (data["version"], data["kernels"]) != (VERSION, _kernels()):
             warnings.warn(f"{path} was measured with other kernels and is not used; tune again", stacklevel=2)
             return {}
         # A tile is used only where it is among those that its product may have, so its numbers need no check here.
         return {Product(*product): Tile(*tile) for product, tile in data["choices"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         warnings.warn(f"{path} is damaged and is not used ({error!r}); tune again", stacklevel=2)
         return {}
 

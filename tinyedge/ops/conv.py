@@ -363,7 +363,7 @@ class _Lowering:
         )
         room = self.device.local_bytes // 4 // (self.kw * (8 if self.ctype == "double" else 4))
         lanes = self.device.group()
-        while lanes < most and 16 * lanes < self.n * self.positions:
+        while 2 * lanes <= most and 16 * lanes < self.n * self.positions:
             lanes *= 2
         while lanes > 1 and lanes > room:
             lanes //= 2

@@ -642,7 +642,7 @@ class LayerNorm(Op):
         targets = outputs if parts == 1 else tuple(name + "_parts" for name in outputs)
         scratch = () if parts == 1 else tuple(Scratch(name, ctype, parts * length) for name in targets)
         names = dict(zip(outputs, targets, strict=True))
-        (global_0,), (local_0,) = grid(items, 4 if width > 1 else device.group())
+        (global_0,), (local_0,) = grid(items, min(4, device.group()) if width > 1 else device.group())
         source = ("x", "mean", "rstd") if "dweight" in outputs else ()
         kernels.append(
             KernelSpec(

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyedge.dtypes import DType, bool_, int8, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.kernels.spec import Device, KernelSpec, round_up
+from tinyedge.kernels.spec import Device, KernelSpec, grid, round_up
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.reduce import mean
 from tinyedge.shapes import Shape, pair, window_outputs
@@ -172,7 +172,7 @@ def _kernel(
         global_size, local_size = (prod(x.shape[:-2]),), (1,)
     elif forward and window.get("stride_w") in (1, 2) and (lanes := _lanes(device, x.dtype, columns)) > 1:
         constants |= {"width": lanes, "stride": window["stride_w"]}
-        global_size, local_size = (round_up(lines, LINES_OF_GROUP),), (LINES_OF_GROUP,)
+        global_size, local_size = grid(lines, min(LINES_OF_GROUP, device.group()))
     else:
         # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
         group = device.group()

@@ -17,7 +17,7 @@ from tinyedge import config
 from tinyedge.errors import AnomalyError, ArgumentError, AutogradError, BackendError, OutOfMemoryError, StateDictError
 from tinyedge.interrupts import held_back
 from tinyedge.ops.update import Update, note_written, update, update_step
-from tinyedge.program import Program
+from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import (
     Effect,
@@ -631,7 +631,11 @@ class Optimizer(Minibatch):
             recording = Recording(f"{self._call}.step", runs=False)
             for job in jobs:
                 recording.step(job.update())
-            self._program = Program(recording, gradients, None)
+
+            def make() -> Program:
+                return Program(recording, gradients, None)
+
+            self._program = prepared(make(), make)
         program = self._program
         program.prepare()
         program.set_scalars([job.rule.scalars for job in jobs])

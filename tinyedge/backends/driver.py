@@ -1,0 +1,116 @@
+"""The edge to an OpenCL driver: its errors as ours, and what a forked child may not touch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from typing import Any, NoReturn
+
+from tinyedge.backends.base import SMALLER, Backend
+from tinyedge.errors import BackendError, OutOfMemoryError
+
+OUT_OF_MEMORY = frozenset((-4, -5, -6, -61))
+"""Memory objects, resources, the host's memory; and a buffer larger than the device has any."""
+
+REMEDY = (
+    "If the device was reset or unplugged, start the program again; `tinyedge devices` says whether it works. If it "
+    "does, please report this."
+)
+
+
+def code_of(error: Exception) -> int | None:
+    """The driver's status in an exception of pyopencl's, or None."""
+    try:
+        return int(error.code)  # type: ignore[attr-defined]
+    except (AttributeError, IndexError, TypeError, ValueError):  # raised by pyopencl itself, with a text alone
+        return None
+
+
+def status_name(cl: Any, code: int) -> str:
+    try:
+        return f"CL_{cl.status_code.to_string(code)} ({code})"
+    except Exception:  # no status of its version
+        return f"OpenCL error {code}"
+
+
+def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
+    """What to raise when the driver refused ``call``, the title of a kernel or what was asked of the device.
+
+    ``error`` is what pyopencl raised, or the status that a bare call returned.
+    """
+    code = error if isinstance(error, int) else code_of(error)
+    said = "" if code is None else status_name(backend.cl, code)
+    if isinstance(error, Exception):
+        text = " ".join(str(error).split())
+        said = f"{said}: {text}" if said and text not in said else said or text or type(error).__name__
+    if code in OUT_OF_MEMORY or isinstance(error, MemoryError):
+        memory, entry = backend.memory, backend.entry
+        return OutOfMemoryError(
+            f"{backend.name}, {call}",
+            f"there must be memory beside {memory.allocated_bytes} bytes in use "
+            f"({memory.reserved_bytes} that the driver holds)",
+            f"the device refused it, {said}; it says that it has {entry.asked('global_mem_size', 'unknown')} bytes, "
+            f"at most {entry.asked('max_mem_alloc_size', 'unknown')} for one allocation",
+            SMALLER,
+        )
+    return BackendError(f"{backend.name}, {call}", f"{backend.description} must do it", f"it refused, {said}", REMEDY)
+
+
+# Forks
+
+FORKED = (
+    'Start such processes with multiprocessing.set_start_method("spawn"), or use OpenCL in the child alone. The numpy '
+    "backend works in both."
+)
+
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what owns objects of a driver
+
+
+def forked(name: str) -> BackendError:
+    """What to raise in the child of a process that used the device."""
+    return BackendError(
+        name,
+        "a device must be used in the process that opened it",
+        "this process was forked from one that had opened it, and drivers do not survive that",
+        FORKED,
+    )
+
+
+class Forked(Backend):
+    """What a backend becomes in a forked child. Only its name is left."""
+
+    def __init__(self) -> None:
+        raise forked(self.name)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise forked(self.name)
+
+    check_dtype = allocate = reserve = trim = write = read = prepare = launch = lower_all = _refuse
+    shares_launch = chains = finish = _refuse
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise forked(self.name)
+
+
+def forsake_in_child(owner: Any) -> None:
+    """In a forked child, let nothing of ``owner`` reach the driver: not even a destructor."""
+    _alive.add(owner)
+
+
+def _forsake() -> None:
+    """Keep what belongs to the parent's driver for ever: to release it is a call into a driver that may be locked."""
+    for owner in [*_alive]:
+        if isinstance(owner, Backend):
+            kept = owner.__dict__
+            owner.__dict__ = {name: kept[name] for name in ("name", "description", "memory", "device") if name in kept}
+            owner.__class__ = Forked
+        else:
+            kept = owner
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forsake)
