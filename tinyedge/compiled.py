@@ -128,6 +128,7 @@ class Compiled:
             if not same or not recording.repeats:
                 return None, result
             trace = recording.trace(arguments, tensors_in(result), None)
+
             def make() -> Program:
                 return Program(recording, arguments, result, trace, self._arenas)
 
@@ -172,7 +173,7 @@ class Compiled:
         kept |= {leaf.number for leaf in program._leaves}
         kept |= {end.number for _, end in program._ends if end is not None}
         for number, made in recording.made.items():
-            if number not in kept and made.storage() is not None:
+            if number not in kept and not made.traced and made.storage() is not None:
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "tensors made inside must be returned, or be dropped before it returns",

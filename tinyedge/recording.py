@@ -35,6 +35,7 @@ class _Made(NamedTuple):
     nbytes: int
     op: str
     shape: Shape
+    traced: bool  # by a step of backward that was recorded, and not run
 
 
 class LeafUse:
@@ -106,7 +107,7 @@ class Recording(Recorder):
                 self._constants.add(slot.storage.number)  # no step filled it
         for slot in step.written():
             if self._is_inside(slot):
-                made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape)
+                made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape, self._tracing)
                 self.made.setdefault(slot.storage.number, made)
         self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
 
