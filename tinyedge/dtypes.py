@@ -119,23 +119,16 @@ def fitting(call: str, number: Any, dtype: DType) -> Any:
     limits = dtype.limits
     try:
         if limits is None:
-            return float(number) if type(number) is int and dtype.category == FLOATING else number
+            return bool(number) if dtype.category == BOOL else float(number) if type(number) is int else number
         whole = int(number)  # of infinity an OverflowError, of NaN a ValueError
         if limits[0] <= whole <= limits[1]:
             return whole
     except (OverflowError, ValueError):
         pass
     held = "a float" if limits is None else f"an integer in [{limits[0]}, {limits[1]}]"
-    raise NumberRangeError(
-        call, f"{dtype.name} holds {held}", f"got {_shown(number)}", "Convert the tensor to a wider dtype with .to()."
-    ) from None
-
-
-def _shown(number: Any) -> str:
-    try:
-        return str(number)
-    except ValueError:  # Python writes no int of more than a few thousand digits
-        return f"an integer of {number.bit_length()} bits"
+    shown = f"an integer of {number.bit_length()} bits" if isinstance(number, int) and abs(number) >> 128 else number
+    remedy = "Use a wider dtype, or a smaller number." if dtype.itemsize < 8 else "Keep such numbers in Python."
+    raise NumberRangeError(call, f"a number for {dtype.name} must be {held}", f"got {shown}", remedy) from None
 
 
 def convert(values: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:

@@ -436,6 +436,8 @@ class Tensor:
 
     def copy_(self, source: Any) -> Tensor:
         """Copy ``source`` here, broadcast and converted. Returns self."""
+        if isinstance(source, (bool, int, float)):
+            source = filled("copy_", (), source, self.dtype, self.backend)
         source = as_tensor(source, device=self.backend)
         if source.backend is not self.backend:
             source = source.detach().to(self.backend)
@@ -878,7 +880,7 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
 def _numbers(values: npt.NDArray[Any], data: Any, wanted: DType | None) -> npt.NDArray[Any]:
     """What NumPy made of Python's numbers ``data``, if tensors of the dtype that they get hold them."""
     kind = values.dtype.kind
-    if kind == "b" or not values.size:
+    if kind not in "iufO" or not values.size:
         return values
     leaves = values
     if kind == "O" or (kind == "f" and wanted is None and bool((np.abs(values) >= 2**63).any())):

@@ -187,7 +187,7 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
 
 class Add(Elementwise):
     signature = "(),()->()"
-    kinds = "bif"
+    kinds = "if"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     kernel_forward = {"y": "a + b"}
     kernel_integer = {"y": "(word)a + (word)b"}
@@ -202,7 +202,7 @@ class Add(Elementwise):
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
-        return np.logical_or(a, b) if a.dtype == np.bool_ else a + b
+        return a + b
 
     @staticmethod
     def backward(dy: Any) -> Any:
@@ -995,9 +995,9 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
 
 @public
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
-    """``input`` with ``value`` where ``mask`` is true."""
-    if isinstance(value, Tensor):
-        value = value.to(input.dtype)
+    """``input`` with ``value``, converted to its dtype, where ``mask`` is true."""
+    value = _operand("masked_fill", value)
+    value = value.to(input.dtype) if isinstance(value, Tensor) else fitting("masked_fill", value, input.dtype)
     return _where("masked_fill", mask, value, input)
 
 
@@ -1086,7 +1086,7 @@ def ge(input: Operand, other: Operand) -> Tensor:
 
 class LogicalOr(Comparison):
     signature = "(),()->()"
-    domain = {"a": (0, 1), "b": (0, 1)}
+    domain = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
     kernel_forward = {"y": "(a != 0) || (b != 0)"}
 
     @staticmethod
@@ -1102,7 +1102,7 @@ def logical_or(input: Operand, other: Operand) -> Tensor:
 
 class LogicalAnd(Comparison):
     signature = "(),()->()"
-    domain = {"a": (0, 1), "b": (0, 1)}
+    domain = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
     kernel_forward = {"y": "(a != 0) && (b != 0)"}
 
     @staticmethod
@@ -1118,7 +1118,7 @@ def logical_and(input: Operand, other: Operand) -> Tensor:
 
 class LogicalNot(Comparison):
     signature = "()->()"
-    domain = {"x": (0, 1)}
+    domain = {"x": (-1.0, 1.0)}
     kernel_forward = {"y": "x == 0"}
 
     @staticmethod

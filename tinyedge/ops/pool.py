@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyedge.dtypes import DType, bool_, int8, int64
-from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, round_up
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.reduce import mean
-from tinyedge.shapes import Shape, pair, window_outputs
+from tinyedge.shapes import INT_MAX, Shape, pair, window_outputs
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -483,6 +483,8 @@ def avg_pool2d(
     """
     if divisor_override is not None and divisor_override == 0:
         raise ArgumentError("avg_pool2d", "divisor_override must not be 0", "got 0", "Leave it out for the mean.")
+    if abs(divisor_override or 0) > INT_MAX:
+        raise NumberRangeError("avg_pool2d", f"divisor_override of at most {INT_MAX}", f"got {divisor_override}")
     return call(
         AvgPool2d,
         input,

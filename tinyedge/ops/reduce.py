@@ -252,9 +252,9 @@ def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = 
     >>> te.sum(te.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
     [4.0, 6.0]
     """
-    if dtype is not None:
-        input = input.to(dtype)
-    return _reduce(Sum, input, dim, keepdim)
+    if dtype is None:
+        return _reduce(Sum, input, dim, keepdim)
+    return _reduce(Sum, input.to(dtype), dim, keepdim).to(dtype)
 
 
 @public
