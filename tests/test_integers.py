@@ -21,6 +21,7 @@ from tinyedge.errors import (
     IndexRangeError,
     NumberRangeError,
     ShapeError,
+    StateDictError,
     ZeroDivisorError,
 )
 from tinyedge.kernels.spec import KernelSpec
@@ -357,6 +358,16 @@ def test_floats_become_the_nearest_integer_that_there_is(dtype: DType, backend: 
     assert x.to(dtype).tolist() == expected
     assert te.tensor(np.array(floats, np.float32), dtype=dtype).tolist() == expected
     assert te.compile(lambda x: x.to(dtype))(x).tolist() == expected
+
+
+def test_a_state_dict_of_integers_that_do_not_fit(backend: Backend) -> None:
+    net = te.nn.Module()
+    net.register_buffer("count", te.zeros(2, dtype=te.int32))
+    for value in (np.array([1, 2**31]), te.tensor([1, 2**31])):
+        with pytest.raises(StateDictError, match="count must fit into int32, and has 1 to 2147483648"):
+            net.load_state_dict({"count": value})
+    net.load_state_dict({"count": np.array([1, 2**31 - 1])})
+    assert net.count.tolist() == [1, 2**31 - 1]
 
 
 def test_names_of_types(backend: Backend) -> None:

@@ -305,11 +305,12 @@ def randint(
     if not isinstance(high, int) or low >= high:
         raise ArgumentError("randint", "low must be below high", f"got low={low}, high={high}")
     wanted = dtypes.resolve(dtype or int64, "randint")
-    low, high = dtypes.fitting("randint", low, wanted), dtypes.fitting("randint", high - 1, wanted) + 1
+    dtypes.fitting("randint", low, wanted)
+    span = dtypes.fitting("randint", high - 1, wanted) + 1 - low
     shape = sizes("randint", (size,))
     words = (generator or default_generator).long_words(prod(shape))
-    if high - low < 2**64:
-        words %= np.uint64(high - low)
+    if span < 2**64:
+        words %= np.uint64(span)
     values = (words + np.uint64(low % 2**64)).astype(np.int64)  # both wrap around, and meet again
     return tensor(values.reshape(shape), dtype=wanted, device=device, requires_grad=requires_grad)
 
