@@ -56,25 +56,65 @@ class Call:
         return replace(self, inputs=inputs, attrs=attrs)
 
 
+INTEGERS = (dtypes.int64, dtypes.int32, dtypes.int16, dtypes.int8, dtypes.uint8)
+
+
+def dtypes_of(op: type[Op]) -> list[DType]:
+    """Of what an op takes, all but float32."""
+    return [*(INTEGERS if "i" in op.kinds else ()), *((dtypes.bool_,) if "b" in op.kinds else ())]
+
+
+def whole_numbers(dtype: DType, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """Integers of ``dtype``: the ends and their neighbours, what float32 and int32 do not hold, small ones, and any."""
+    if dtype is dtypes.bool_:
+        return np.asarray(random.integers(0, 2, shape), bool)
+    assert dtype.limits is not None
+    low, high = dtype.limits
+    corners = [low, low + 1, high - 1, high, 0, 1, -1, 2**24 + 1, -(2**24) - 1, 2**31, 2**32 + 1, -(2**31) - 1]
+    corners = [corner for corner in corners if low <= corner <= high]
+    kind = random.integers(0, 3, shape)
+    chosen = np.array(corners, dtype.numpy)[random.integers(0, len(corners), shape)]
+    small = random.integers(max(low, -9), 10, shape).astype(dtype.numpy)
+    anything = random.integers(low, high, shape, dtype.numpy, endpoint=True)
+    return np.asarray(np.where(kind == 0, chosen, np.where(kind == 1, small, anything)), dtype.numpy)
+
+
 def values(
-    op: type[Op], name: str, shape: tuple[int, ...], sample: Sample, random: np.random.Generator, grid: bool
+    op: type[Op],
+    name: str,
+    shape: tuple[int, ...],
+    sample: Sample,
+    random: np.random.Generator,
+    grid: bool,
+    dtype: DType = dtypes.float32,
 ) -> Array:
-    """Values for one input: indices below their bound, bools for a domain of the ints 0 and 1, else float32."""
+    """Values for one input: indices below their bound, bools for a domain of the ints 0 and 1, else of ``dtype``."""
     if name in sample.integers:
         return np.asarray(random.integers(0, max(sample.integers[name], 1), shape))
     low, high = op.domain.get(name, (-2.0, 2.0))
     if isinstance(low, int) and isinstance(high, int) and (low, high) == (0, 1):
         return np.asarray(random.integers(0, 2, shape), bool)
+    if dtype is not dtypes.float32:
+        return whole_numbers(dtype, shape, random)
     drawn = np.asarray(random.uniform(low, high, shape))
     if grid:
         drawn = np.clip(np.round(drawn / GRID) * GRID, low, high)
     return np.asarray(drawn, np.float32)
 
 
-def call_of(op: type[Op], sample: Sample, seed: int, grid: bool = False, strided: bool = False) -> Call:
+def call_of(
+    op: type[Op],
+    sample: Sample,
+    seed: int,
+    grid: bool = False,
+    strided: bool = False,
+    dtype: DType = dtypes.float32,
+) -> Call:
+    if "f" not in op.kinds and dtype is dtypes.float32:
+        dtype = INTEGERS[seed % len(INTEGERS)]
     random = np.random.default_rng(seed)
     inputs = {
-        name: None if shape is None else values(op, name, shape, sample, random, grid)
+        name: None if shape is None else values(op, name, shape, sample, random, grid, dtype)
         for name, shape in zip(op.inputs, sample.shapes, strict=True)
     }
     attrs = {name: value for name, value in sample.attrs.items() if name not in op.scalars}

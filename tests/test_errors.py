@@ -41,6 +41,8 @@ def test_every_error_is_listed_and_public() -> None:
         ("DtypeError", TypeError),
         ("AxisError", IndexError),
         ("IndexRangeError", IndexError),
+        ("NumberRangeError", OverflowError),
+        ("ZeroDivisorError", ZeroDivisionError),
         ("AutogradError", RuntimeError),
         ("CaptureError", RuntimeError),
         ("AnomalyError", FloatingPointError),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import properties
-from tests.strategies import Call, call_of, calls
+from tests.strategies import Call, call_of, calls, dtypes_of
 from tinyedge.backends import Backend
 from tinyedge.op import Elementwise, Op, Sample, registry
 
@@ -68,6 +68,24 @@ def test_accumulating_twice_doubles(op: type[Op], backend: Backend, data: st.Dat
 @given(data=some_call)
 def test_two_runs_give_the_same_bits(op: type[Op], opencl: Backend, data: st.DataObject) -> None:
     properties.assert_repeats(data.draw(calls(op)), opencl)
+
+
+TAKES_INTEGERS = [op for op in OPS if dtypes_of(op)]
+integer_op = pytest.mark.parametrize("op", TAKES_INTEGERS, ids=[op.name for op in TAKES_INTEGERS])
+
+
+@integer_op
+def test_integers_on_opencl_are_numpys(op: type[Op], opencl: Backend, reference: Backend) -> None:
+    for dtype in dtypes_of(op):
+        for seed in range(6):
+            call = call_of(op, op.sample(Random(seed)), seed, strided=seed % 3 == 2, dtype=dtype)
+            properties.assert_forward_agrees(call, opencl, reference)
+
+
+@integer_op
+def test_compiled_integers_are_eager(op: type[Op], opencl: Backend) -> None:
+    for seed, dtype in enumerate(dtypes_of(op)):
+        properties.assert_compiled_is_eager(call_of(op, op.sample(Random(seed)), seed, dtype=dtype), opencl)
 
 
 # Elementwise ops say nothing of shapes themselves: the corners of broadcasting, and sizes about every vector width.

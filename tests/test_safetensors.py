@@ -21,7 +21,7 @@ from tinyedge.backends import Backend
 from tinyedge.convert import read_metadata
 from tinyedge.errors import ArgumentError, CheckpointError, DtypeError
 
-DTYPES = ("float32", "float64", "int32", "int64", "bool")
+DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 def raw(header: Any, body: bytes = b"") -> bytes:
@@ -37,8 +37,7 @@ def entry(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
 def values(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     """Arrays of every dtype and many shapes, some of them views that do not lie in C order."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
-    elements = st.integers(-(2**31), 2**31 - 1) if dtype.kind == "i" else None
-    array = draw(arrays.arrays(dtype, arrays.array_shapes(min_dims=0, min_side=0, max_side=4), elements=elements))
+    array = draw(arrays.arrays(dtype, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)))
     if draw(st.booleans()):
         array = array.T
     if array.ndim and draw(st.booleans()):
@@ -188,7 +187,6 @@ BAD = {
     "huge_and_empty": raw({"x": entry("F32", [2**63, 2**63, 0], 0, 0)}),
     "many_dims": raw({"x": entry("F32", [1] * 100, 0, 4)}, bytes(4)),
     "metadata": raw({"__metadata__": {"a": 1}, "x": entry("F32", [1], 0, 4)}, bytes(4)),
-    "int64_too_large": raw({"x": entry("I64", [1], 0, 8)}, struct.pack("<q", 2**40)),
 }
 
 

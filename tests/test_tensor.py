@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import tinyedge as te
 from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError, TinyedgeError
+from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError, TinyedgeError
 
 # Making
 
@@ -48,7 +47,7 @@ def test_dtype_asked_for(backend: Backend) -> None:
     assert te.tensor([1.0], dtype=np.float32).dtype is te.float32
 
 
-@pytest.mark.parametrize("data", [np.float16(1), np.zeros(2, np.complex64), np.zeros(2, np.uint8), "text", [object()]])
+@pytest.mark.parametrize("data", [np.float16(1), np.zeros(2, np.complex64), np.zeros(2, np.uint16), "text", [object()]])
 def test_data_that_no_tensor_holds(data: Any, backend: Backend) -> None:
     with pytest.raises(DtypeError):
         te.tensor(data)
@@ -73,14 +72,6 @@ def test_arrays_in_any_layout(backend: Backend) -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     for view in (array.T, array[:, ::2], array[::-1], np.broadcast_to(array[:1], (5, 3, 4)), array.astype(">f4")):
         np.testing.assert_array_equal(te.tensor(np.asarray(view, "f4")).numpy(), view)
-
-
-def test_int64_is_held_to_int32(backend: Backend) -> None:
-    limits = [-(2**31), 2**31 - 1]
-    assert te.tensor(limits).tolist() == limits
-    for bad in (2**31, -(2**31) - 1):
-        with pytest.raises(IndexRangeError, match=str(bad)):
-            te.tensor([0, bad])
 
 
 def test_from_numpy_wants_an_array(backend: Backend) -> None:
@@ -164,11 +155,14 @@ def test_strides(backend: Backend) -> None:
 
 # Types of results
 
-TYPES = (te.bool_, te.int32, te.int64, te.float32)
+TYPES = (te.bool_, te.uint8, te.int8, te.int16, te.int32, te.int64, te.float32)
+CATEGORIES = {te.bool_: 0, te.float32: 2}
 
 
 def expected_type(a: DType, b: DType) -> DType:
-    return a if a.rank >= b.rank else b
+    if {a, b} == {te.uint8, te.int8}:
+        return te.int16
+    return max(a, b, key=TYPES.index)
 
 
 @pytest.mark.parametrize(("a", "b"), list(itertools.product(TYPES, TYPES)))
@@ -179,7 +173,7 @@ def test_promotion_of_two_tensors(a: DType, b: DType, backend: Backend) -> None:
     assert (x / y).dtype is te.float32
     assert (x < y).dtype is te.bool_
     # A 0-d tensor counts only if its category is higher.
-    higher = (b.rank > 0) - (a.rank > 0) + (b.rank > 2) - (a.rank > 2) > 0
+    higher = CATEGORIES.get(b, 1) > CATEGORIES.get(a, 1)
     assert (x + te.tensor(1, dtype=b)).dtype is (b if higher else a)
 
 
@@ -193,6 +187,9 @@ def test_promotion_of_two_tensors(a: DType, b: DType, backend: Backend) -> None:
         (te.int32, 1, te.int32),
         (te.int32, 1.0, te.float32),
         (te.int64, 1.0, te.float32),
+        (te.uint8, 1, te.uint8),
+        (te.int8, True, te.int8),
+        (te.int16, 1.0, te.float32),
         (te.float32, 1, te.float32),
         (te.float32, True, te.float32),
     ],
@@ -209,37 +206,6 @@ def test_float64_with_numbers(reference: Backend) -> None:
     assert (x * 0.1).item() == (np.array([1 / 3]) * 0.1).item()
     assert (x + te.tensor([1.0])).dtype is te.float64
     assert (x + te.tensor(1.0)).dtype is te.float64
-
-
-INTEGER_FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "neg": lambda a, b: -a,
-    "abs": lambda a, b: abs(a),
-    "maximum": lambda a, b: te.maximum(a, b) if isinstance(a, te.Tensor) else np.maximum(a, b),
-    "minimum": lambda a, b: te.minimum(a, b) if isinstance(a, te.Tensor) else np.minimum(a, b),
-    "eq": operator.eq,
-    "lt": operator.lt,
-    "ge": operator.ge,
-    "square": lambda a, b: a**2,
-}
-
-
-@pytest.mark.parametrize("name", INTEGER_FUNCTIONS)
-def test_integers(name: str, backend: Backend) -> None:
-    random = np.random.default_rng(0)
-    a, b = random.integers(-9, 9, (2, 37), dtype=np.int32)
-    got = INTEGER_FUNCTIONS[name](te.tensor(a), te.tensor(b))
-    expected = INTEGER_FUNCTIONS[name](a, b)
-    np.testing.assert_array_equal(got.numpy(), expected)
-    assert got.numpy().dtype == expected.dtype
-
-
-def test_large_integers_stay_exact(backend: Backend) -> None:
-    x = te.tensor([2**24 + 1, -(2**31)])
-    assert (x + 0).tolist() == [2**24 + 1, -(2**31)]
-    assert (x == te.tensor([2**24, -(2**31)])).tolist() == [False, True]
 
 
 def test_casts(backend: Backend) -> None:

@@ -5,7 +5,7 @@ from tinyedge.backends import Backend, get_backend, set_default_backend, use_bac
 from tinyedge.budget import Fit, plan_for, rehearse
 from tinyedge.compiled import compile
 from tinyedge.convert import load, load_safetensors, save
-from tinyedge.dtypes import DType, bool_, float32, float64, int32, int64
+from tinyedge.dtypes import DType, bool_, float32, float64, int8, int16, int32, int64, uint8
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
@@ -28,7 +28,7 @@ from tinyedge.tuning import tune
 __version__ = "0.1.0"
 
 # PyTorch's second names; not in __all__, since three of them are builtins.
-bool, int, long, float, double = bool_, int32, int64, float32, float64
+bool, short, int, long, float, double = bool_, int16, int32, int64, float32, float64
 
 __all__ = [
     "Backend",
@@ -53,6 +53,8 @@ __all__ = [
     "from_numpy",
     "full",
     "get_backend",
+    "int8",
+    "int16",
     "int32",
     "int64",
     "load",
@@ -69,6 +71,7 @@ __all__ = [
     "set_grad_enabled",
     "tensor",
     "tune",
+    "uint8",
     "use_backend",
 ]
 __all__ += errors.__all__

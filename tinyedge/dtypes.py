@@ -1,9 +1,8 @@
-"""Element types: what the user sees, and how each is stored on a device.
+"""Element types: what the user sees, what a device stores, and the C type that kernels compute with.
 
-float32 and int32 are what every OpenCL device computes with. int64 exists at the edges, so that labels and
-indices come and go as PyTorch has them; it is stored as int32, and a value that does not fit is an error when it
-arrives. bool is one byte. float64 is for the reference backend, and for devices that have it. int8 is for what a
-program keeps for itself; no tensor has it.
+Integers keep their width: int64 is 64 bits on the device too, so labels, indices and sums are PyTorch's. Arithmetic
+wraps around within a type, as PyTorch's does; a Python number that does not fit is an error. bool is one byte. float64
+is for the reference backend, and for devices that have it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.errors import DtypeError
+from tinyedge.errors import DtypeError, NumberRangeError
+
+BOOL, INTEGER, FLOATING = 0, 1, 2
+"""The categories of PyTorch's promotion, in order."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,7 +26,8 @@ class DType:
     numpy: np.dtype[Any]
     stored: np.dtype[Any]
     ctype: str
-    rank: int  # promotion order: bool < int32 < int64 < float32 < float64
+    category: int
+    limits: tuple[int, int] | None  # the least and the largest value, of integers
 
     @property
     def itemsize(self) -> int:
@@ -33,7 +36,7 @@ class DType:
 
     @property
     def is_floating_point(self) -> bool:
-        return self.rank >= 3
+        return self.category == FLOATING
 
     def __repr__(self) -> str:
         return f"tinyedge.{self.name}"
@@ -42,18 +45,28 @@ class DType:
         return self.name
 
 
-def _dtype(name: str, stored: str, ctype: str, rank: int) -> DType:
-    return DType(name, np.dtype(name), np.dtype(stored), ctype, rank)
+def _dtype(name: str, ctype: str) -> DType:
+    numpy = np.dtype(name)
+    limits = None
+    if numpy.kind in "iu":
+        limits = int(np.iinfo(numpy).min), int(np.iinfo(numpy).max)
+    category = {"b": BOOL, "i": INTEGER, "u": INTEGER, "f": FLOATING}[numpy.kind]
+    return DType(name, numpy, numpy, ctype, category, limits)
 
 
-bool_ = _dtype("bool", "bool", "uchar", 0)
-int8 = _dtype("int8", "int8", "char", 0)
-int32 = _dtype("int32", "int32", "int", 1)
-int64 = _dtype("int64", "int32", "int", 2)
-float32 = _dtype("float32", "float32", "float", 3)
-float64 = _dtype("float64", "float64", "double", 4)
+bool_ = _dtype("bool", "uchar")
+uint8 = _dtype("uint8", "uchar")
+int8 = _dtype("int8", "char")
+int16 = _dtype("int16", "short")
+int32 = _dtype("int32", "int")
+int64 = _dtype("int64", "long")
+float32 = _dtype("float32", "float")
+float64 = _dtype("float64", "double")
 
-ALL = (bool_, int32, int64, float32, float64)
+ALL = (bool_, uint8, int8, int16, int32, int64, float32, float64)
+SMALL = (bool_, uint8, int8, int16)
+"""Those of which float32 holds every value."""
+
 _BY_NUMPY = {dtype.numpy: dtype for dtype in ALL}
 
 
@@ -87,10 +100,46 @@ def of_number(value: bool | int | float) -> DType:
 
 
 def promote(a: DType, b: DType) -> DType:
-    """The smallest dtype that holds both."""
-    return a if a.rank >= b.rank else b
+    """The smallest dtype that holds both; of an integer and a float it is the float."""
+    if a is b or a.category > b.category:
+        return a
+    return b if a.category < b.category else _BY_NUMPY[np.promote_types(a.numpy, b.numpy)]
 
 
 def category(dtype: DType) -> int:
     """0 for bool, 1 for integers, 2 for floating point: what a Python number can raise a tensor to."""
-    return 0 if dtype.rank == 0 else 1 if dtype.rank < 3 else 2
+    return dtype.category
+
+
+def fitting(call: str, number: Any, dtype: DType) -> Any:
+    """``number`` as an element of ``dtype`` can hold it; a float loses its fraction on the way to an integer.
+
+    Errors: NumberRangeError if an integer type does not hold it, or no float can.
+    """
+    limits = dtype.limits
+    try:
+        if limits is None:
+            return bool(number) if dtype.category == BOOL else float(number) if type(number) is int else number
+        whole = int(number)  # of infinity an OverflowError, of NaN a ValueError
+        if limits[0] <= whole <= limits[1]:
+            return whole
+    except (OverflowError, ValueError):
+        pass
+    held = "a float" if limits is None else f"an integer in [{limits[0]}, {limits[1]}]"
+    shown = f"an integer of {number.bit_length()} bits" if isinstance(number, int) and abs(number) >> 128 else number
+    remedy = "Use a wider dtype, or a smaller number." if dtype.itemsize < 8 else "Keep such numbers in Python."
+    raise NumberRangeError(call, f"a number for {dtype.name} must be {held}", f"got {shown}", remedy) from None
+
+
+def convert(values: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+    """``values`` as a device converts them: integers wrap around; floats lose their fraction on the way to integers,
+    those beyond the ends become the nearest end, and NaN 0.
+    """
+    if dtype.limits is None or values.dtype.kind != "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(values).astype(dtype.stored, copy=False)
+    low, high = dtype.limits
+    whole = np.trunc(np.where(np.isnan(values), 0, values))
+    above, below = whole >= float(high), whole <= float(low)  # float(high) may be one more, which no int is
+    inside = np.where(above | below, 0, whole).astype(dtype.stored)
+    return np.where(above, dtype.stored.type(high), np.where(below, dtype.stored.type(low), inside))

@@ -6,6 +6,8 @@
     ├── DtypeError(TypeError)              an element type that the call or the device does not take
     ├── AxisError(IndexError)              a dim that the tensor does not have
     ├── IndexRangeError(IndexError)        an index or a class label outside its range
+    ├── NumberRangeError(OverflowError)    a number that the element type, or a kernel's argument, cannot hold
+    ├── ZeroDivisorError(ZeroDivisionError)  an integer divided by the number 0
     ├── AutogradError(RuntimeError)        backward that cannot be, or would be wrong
     ├── CaptureError(RuntimeError)         a function that cannot be recorded for replay
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
@@ -63,6 +65,14 @@ class IndexRangeError(TinyedgeError, IndexError):
     """An index, or a class label, outside its range."""
 
 
+class NumberRangeError(TinyedgeError, OverflowError):
+    """A number that an element type, or an argument of a kernel, cannot hold."""
+
+
+class ZeroDivisorError(TinyedgeError, ZeroDivisionError):
+    """Integers divided by the Python number 0."""
+
+
 class AutogradError(TinyedgeError, RuntimeError):
     """A backward pass that cannot be, or that would give a wrong gradient."""
 
@@ -111,8 +121,10 @@ __all__ = [
     "IndexRangeError",
     "KernelBuildError",
     "MissingPackageError",
+    "NumberRangeError",
     "OutOfMemoryError",
     "ShapeError",
     "StateDictError",
     "TinyedgeError",
+    "ZeroDivisorError",
 ]

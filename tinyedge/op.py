@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.dtypes import DType
+from tinyedge.dtypes import INTEGER, DType
 from tinyedge.errors import TinyedgeError
 from tinyedge.kernels.lower import gradient_kernels, map_kernel, mentions
 from tinyedge.kernels.spec import Device, KernelSpec
@@ -98,6 +98,7 @@ class Op:
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
     is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
     scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
+    kinds: ClassVar[str] = "f"  # of elements that it takes beside indices and masks, by NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
     operations: ClassVar[int] = 1  # for each element of the largest slot, and each gradient; 0: data is moved
@@ -192,11 +193,14 @@ class Elementwise(Op):
 
     ``kernel_forward`` and ``kernel_backward`` are OpenCL C expressions over the inputs, ``dy``, what is saved, and
     the scalars. They are compiled for scalars and for vectors, so a choice is written ``WHERE(condition, a, b)``, and
-    a constant that is no short binary fraction ``(real)0.1``.
+    a constant that is no short binary fraction ``(real)0.1``. ``kernel_integer`` is in the place of ``kernel_forward``
+    where the output is an integer: C leaves it undefined what a signed sum or product is that does not fit, so those
+    that shall wrap around are made of ``(word)a``, which is unsigned.
     """
 
     kernel_forward: ClassVar[Mapping[str, str]] = {}
     kernel_backward: ClassVar[Mapping[str, str]] = {}
+    kernel_integer: ClassVar[Mapping[str, str]] = {}
     result: ClassVar[DType | None] = None  # the output's dtype where it is not the inputs'
     strided = True
 
@@ -226,7 +230,8 @@ class Elementwise(Op):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [map_kernel(step, device, cls.kernel_forward, cls.scalars)]
+        whole = cls.kernel_integer and step.slots[cls.outputs[0]].dtype.category == INTEGER
+        return [map_kernel(step, device, cls.kernel_integer if whole else cls.kernel_forward, cls.scalars)]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import prod
 
-from tinyedge.errors import ArgumentError, AxisError, ShapeError
+from tinyedge.errors import ArgumentError, AxisError, NumberRangeError, ShapeError
 
 Shape = tuple[int, ...]
+
+INT_MAX = 2**31 - 1
+"""The largest size, stride or offset: kernels index with 32-bit ints, since small devices are slow with longer ones."""
 
 
 @lru_cache(maxsize=8192)
@@ -155,6 +158,8 @@ def pair(call: str, name: str, value: int | Sequence[int], minimum: int = 0) -> 
         values = values * 2
     if len(values) != 2 or not all(isinstance(item, int) and item >= minimum for item in values):
         raise ArgumentError(call, f"{name} must be an int, or two, of at least {minimum}", f"got {value!r}")
+    if max(values) > INT_MAX:
+        raise NumberRangeError(call, f"{name} of at most {INT_MAX}: kernels count with 32-bit ints", f"got {value!r}")
     return values[0], values[1]
 
 

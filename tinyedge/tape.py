@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_ELEMENTS = 2**31 - 1
+MAX_ELEMENTS = shapes.INT_MAX
 """Kernels index with 32-bit ints: small devices are slow with longer ones."""
 
 

@@ -15,12 +15,17 @@ import numpy.typing as npt
 from tinyedge import dtypes, shapes, tape
 from tinyedge.backends import Backend, get_backend
 from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.errors import (
+    ArgumentError,
+    AutogradError,
+    DtypeError,
+    IndexRangeError,
+    ShapeError,
+)
 from tinyedge.op import Op, functions
 from tinyedge.tape import Slot, Storage, Value, new_slot, write_into
 
 Number = bool | int | float
-INT32 = np.iinfo(np.int32)
 
 
 def call(
@@ -363,6 +368,15 @@ class Tensor:
     def long(self) -> Tensor:
         return self.to(dtypes.int64)
 
+    def short(self) -> Tensor:
+        return self.to(dtypes.int16)
+
+    def char(self) -> Tensor:
+        return self.to(dtypes.int8)
+
+    def byte(self) -> Tensor:
+        return self.to(dtypes.uint8)
+
     def bool(self) -> Tensor:
         return self.to(dtypes.bool_)
 
@@ -430,6 +444,8 @@ class Tensor:
 
     def copy_(self, source: Any) -> Tensor:
         """Copy ``source`` here, broadcast and converted. Returns self."""
+        if isinstance(source, (bool, int, float)):
+            source = filled("copy_", (), source, self.dtype, self.backend)
         source = as_tensor(source, device=self.backend)
         if source.backend is not self.backend:
             source = source.detach().to(self.backend)
@@ -440,7 +456,7 @@ class Tensor:
     def fill_(self, value: Number | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return self.copy_(value)
-        return self._assign("fill_", full(self.shape, value, dtype=self.dtype, device=self.backend))._renewed()
+        return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
 
     def _renewed(self) -> Tensor:
         storage = self._slot.storage
@@ -804,15 +820,8 @@ def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:
 def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     backend.check_dtype(dtype)
     bounds = None
-    if dtypes.category(dtype) == 1 and values.size:
+    if dtype.category == dtypes.INTEGER and values.size:
         bounds = int(values.min()), int(values.max())
-        if bounds[0] < INT32.min or bounds[1] > INT32.max:
-            raise IndexRangeError(
-                "tensor",
-                f"int64 values must fit into int32, as they are stored on a device: [{INT32.min}, {INT32.max}]",
-                f"got {bounds[1] if bounds[1] > INT32.max else bounds[0]}",
-                "Keep such values in NumPy.",
-            )
     slot = new_slot(backend, dtype, values.shape, holds=True)
     backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
     tape.uploaded(slot.storage)
@@ -875,10 +884,11 @@ def _backend(device: str | Backend | None) -> Backend:
 def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of ``data``: numbers, nested lists, an array, or a tensor.
 
-    As in PyTorch, Python floats give float32, Python ints int64, and arrays keep their dtype.
+    As in PyTorch, Python floats give float32, Python ints int64, and arrays keep their dtype. With ``dtype``, arrays
+    and tensors are converted as by ``to``.
 
     Errors: DtypeError for a dtype that tinyedge does not have (convert first), or that the device does not have.
-            IndexRangeError for an integer outside int32: devices compute with that.
+            NumberRangeError for a Python number that an integer dtype does not hold.
 
     >>> te.tensor([[1.0, 2.0]]).shape
     (1, 2)
@@ -895,6 +905,8 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
             values = np.asarray(data)
         except ValueError as error:
             raise ShapeError("tensor", "nested sequences of equal lengths", str(error)) from None
+        if not is_array:
+            values = _numbers(values, data, wanted)
         if values.dtype.kind not in "biuf":
             raise DtypeError("tensor", "numbers, nested lists of numbers, or an array", f"got {type(data).__name__}")
         if is_array:
@@ -904,10 +916,26 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
         else:
             found = dtypes.int64 if np.issubdtype(values.dtype, np.integer) and values.size else dtypes.float32
     final = wanted or found
-    with np.errstate(invalid="ignore", over="ignore"):
-        values = np.asarray(values).astype(final.numpy, copy=False)
+    values = dtypes.convert(values, final) if final is not dtypes.bool_ else values.astype(bool)
     result = _upload(values, final, _backend(device))
     return result.requires_grad_() if requires_grad else result
+
+
+def _numbers(values: npt.NDArray[Any], data: Any, wanted: DType | None) -> npt.NDArray[Any]:
+    """What NumPy made of Python's numbers ``data``, if tensors of the dtype that they get hold them."""
+    kind = values.dtype.kind
+    if kind not in "iufO" or not values.size:
+        return values
+    leaves = values
+    if kind == "O" or (kind == "f" and wanted is None and bool((np.abs(values) >= 2**63).any())):
+        leaves = np.array(data, object)  # of ints beyond int64 NumPy makes objects, or floats
+        if not all(isinstance(leaf, int) for leaf in leaves.flat):
+            return values
+    final = wanted or (dtypes.float32 if leaves.dtype.kind == "f" else dtypes.int64)
+    if final.limits is not None or leaves is not values:
+        for number in (leaves.min(), leaves.max()):
+            dtypes.fitting("tensor", number if isinstance(number, int) else number.item(), final)
+    return values if leaves is values else leaves.astype(final.numpy)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
@@ -939,13 +967,19 @@ def full(
 ) -> Tensor:
     """A tensor of ``size`` with every element ``fill_value``, written on the device."""
     wanted = dtypes.of_number(fill_value) if dtype is None else dtypes.resolve(dtype, "full")
+    result = filled("full", size, fill_value, wanted, _backend(device))
+    return result.requires_grad_() if requires_grad else result
+
+
+def filled(call: str, size: Sequence[SupportsIndex], value: Number, dtype: DType, backend: Backend) -> Tensor:
+    """``full``, in the name of ``call``."""
+    number = dtypes.fitting(call, value, dtype)
     shape = tuple(int(length) for length in size)
     if any(length < 0 for length in shape):
-        raise ShapeError("full", "sizes of at least 0", f"got {shape}")
-    slot = new_slot(_backend(device), wanted, shape)
-    write_into(Value(fill_value, wanted), slot)
-    result = Tensor._wrap(slot)
-    return result.requires_grad_() if requires_grad else result
+        raise ShapeError(call, "sizes of at least 0", f"got {shape}")
+    slot = new_slot(backend, dtype, shape)
+    write_into(Value(number, dtype), slot)
+    return Tensor._wrap(slot)
 
 
 class _GradMode(ContextDecorator):

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyedge.backends.base import Origin, Placement
+from tinyedge.errors import ShapeError
 from tinyedge.fusion import Place
+from tinyedge.kernels.spec import KernelSpec
+from tinyedge.shapes import INT_MAX
 from tinyedge.tape import Step
 
 Argument = tuple[str, Step | None, Any]
@@ -14,6 +17,27 @@ Argument = tuple[str, Step | None, Any]
 
 ARENA: Argument = ("arena", None, None)
 COUNTERS: Argument = ("counters", None, None)
+
+
+def indexable(kernel: str, name: str, value: int) -> int:
+    """``value``, a size or an offset, if a kernel can count so far. Errors: ShapeError if it cannot."""
+    if not -INT_MAX - 1 <= value <= INT_MAX:
+        raise ShapeError(
+            kernel,
+            f"sizes, strides and offsets of at most {INT_MAX}: kernels index with 32-bit ints",
+            f"{name} is {value}",
+            "Use smaller tensors: split them, or what was computed into one step.",
+        )
+    return value
+
+
+def check_sizes(spec: KernelSpec) -> None:
+    """Raise ShapeError unless the kernel can count as far as its sizes and tables say."""
+    for name, size in spec.sizes.items():
+        indexable(spec.kernel, name, size)
+    for name, table in spec.tables.items():
+        for size in table:
+            indexable(spec.kernel, name, size)
 
 
 def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> Any:
@@ -31,7 +55,7 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tupl
         return scratch[taken.number, item][0].handle
     if kind == "scratch offset":
         name, itemsize = item
-        return scratch[taken.number, name][1] // itemsize
+        return indexable("scratch memory", name, scratch[taken.number, name][1] // itemsize)
     if kind == "value":
         return taken.slots[item].number
     if kind == "scalar":
@@ -40,7 +64,8 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tupl
         return 1 if item in taken.accumulate else 0
     slot = taken.slots[item]
     if kind == "offset":
-        return slot.offset + slot.storage.buffer.offset // slot.dtype.itemsize
+        offset = slot.offset + slot.storage.buffer.offset // slot.dtype.itemsize
+        return offset if offset <= INT_MAX else indexable(taken.op.name, f"the offset of {item}", offset)
     return slot.storage.buffer.handle
 
 
@@ -53,7 +78,7 @@ def constant_text(argument: Argument, placement: Placement) -> str | None:
         return None
     if kind == "scratch offset":
         name, itemsize = item
-        return str(placement.offsets[owner.number, name] // itemsize)
+        return str(indexable("scratch memory", name, placement.offsets[owner.number, name] // itemsize))
     if kind == "offset" and owner.slots[item].storage.number in placement.temporary:
         return str(owner.slots[item].offset)
     if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:

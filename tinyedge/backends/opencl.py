@@ -20,7 +20,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.arguments import ARENA, COUNTERS, Argument, constant_text, identity, origin_of, value_of
+from tinyedge.backends.arguments import (
+    ARENA,
+    COUNTERS,
+    Argument,
+    check_sizes,
+    constant_text,
+    identity,
+    origin_of,
+    value_of,
+)
 from tinyedge.backends.base import Backend, GroupsLimited, Launch, Lowered, Origin, Placement, note_launched
 from tinyedge.backends.binaries import Binaries, kept_source
 from tinyedge.backends.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
@@ -30,7 +39,7 @@ from tinyedge.backends.recent import Recent
 from tinyedge.backends.regions import LARGEST, Region, Slabs
 from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
-from tinyedge.dtypes import DType, float64
+from tinyedge.dtypes import DType, float64, int64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.render import Part, Source, render
@@ -51,7 +60,8 @@ MOST_LOWERINGS = 16
 PROGRAM_KERNELS = 24
 """At most so many in one program: few enough to find the one that is refused, by building each alone."""
 _C_TYPES: dict[str, Any] = {
-    "int": np.int32, "uint": np.uint32, "float": np.float32, "double": np.float64, "uchar": np.uint8, "char": np.int8,
+    "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
+    "float": np.float32, "double": np.float64,
 }  # fmt: skip
 _C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
 
@@ -227,7 +237,9 @@ class OpenCLBackend(Backend):
             self.queue = cl.CommandQueue(self.context)
         self.pool = Pool(cl, self.context, self.queue, self.memory)
         self.slabs = Slabs(self._buffer)
-        self.has_fp64 = "cl_khr_fp64" in str(entry.asked("extensions", "")).split()
+        extensions = str(entry.asked("extensions", "")).split()
+        self.has_fp64 = "cl_khr_fp64" in extensions
+        self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
         chains = entry.takes_chains and config.chains()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
@@ -261,12 +273,13 @@ class OpenCLBackend(Backend):
         self._prepared.clear()
 
     def check_dtype(self, dtype: DType) -> None:
-        if dtype is float64 and not self.has_fp64:
+        if (dtype is float64 and not self.has_fp64) or (dtype is int64 and not self.has_int64):
+            smaller = "float32" if dtype is float64 else "int32"
             raise DtypeError(
                 self.name,
-                "expected float32, int32, int64 or bool on this device",
-                "got float64, which it does not have",
-                "Use dtype=te.float32, or the numpy backend.",
+                f"expected {smaller} or another dtype that this device has",
+                f"got {dtype.name}, which it does not have",
+                f"Use dtype=te.{smaller}, or the numpy backend.",
             )
 
     @contextmanager
@@ -607,6 +620,7 @@ class OpenCLBackend(Backend):
 
     def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
         """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
+        check_sizes(spec)
         owner = None if drawn is None else step
         elsewhere = {} if drawn is None else drawn.arguments
         baked = drawn is not None and self.bakes

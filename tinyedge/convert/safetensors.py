@@ -21,11 +21,11 @@ from safetensors.numpy import save as to_bytes
 
 from tinyedge import dtypes
 from tinyedge.backends import Backend
-from tinyedge.errors import ArgumentError, CheckpointError, IndexRangeError
+from tinyedge.errors import ArgumentError, CheckpointError
 from tinyedge.tensor import Tensor, tensor
 
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize  # it comes without types
-_ELEMENTS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4"}
+_ELEMENTS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1"}
 """The file's element types that tinyedge has as they lie there."""
 
 
@@ -94,7 +94,7 @@ def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | No
     """The tensors of a safetensors file by name, on ``device``; float16 and bfloat16 come as float32.
 
     Errors: CheckpointError, naming the file, if it is not a whole and well-formed safetensors file, or holds element
-            types or numbers that tinyedge does not have. FileNotFoundError if it is not there.
+            types that tinyedge does not have. FileNotFoundError if it is not there.
     """
     content = _read(path)
     try:
@@ -150,7 +150,7 @@ def _tensor(path: str | os.PathLike[str], name: str, entry: Mapping[str, Any], d
             known = ", ".join([*_ELEMENTS, "F16", "BF16", "BOOL"])
             raise _refused(path, f"{name!r} has the element type {kind}, which is none of {known}")
         return tensor(values.reshape(entry["shape"]), device=device)
-    except (ValueError, OverflowError, IndexRangeError) as error:
+    except (ValueError, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise _refused(path, f"{name!r} of shape {tuple(entry['shape'])} cannot be taken: {error}") from None

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
-from tinyedge.dtypes import bool_, int8
+from tinyedge.dtypes import SMALL, bool_, int8
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise, Scratch, grid, power_of_two, round_up
 from tinyedge.shapes import Shape
 
@@ -91,7 +91,7 @@ def map_kernel(
     }
     described: dict[str, Any] = {"hooked": tuple(operands)}
     real = {dtype for dtype in read | written if dtype.is_floating_point}
-    if len(real) == 1 and written <= real | {int8} and read <= real | {bool_, int8}:
+    if len(real) == 1 and written <= real | {int8} and read <= real | set(SMALL):
         by_name = dict(zip(operands, strides, strict=True))
         # Inlined, a bool is loaded as a number.
         masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"

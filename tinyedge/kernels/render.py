@@ -91,6 +91,16 @@ def piece_of(part: Part, baked: bool) -> Piece:
     )
 
 
+LIMITS = {
+    "uchar": ("0", "UCHAR_MAX"),
+    "char": ("CHAR_MIN", "CHAR_MAX"),
+    "short": ("SHRT_MIN", "SHRT_MAX"),
+    "int": ("INT_MIN", "INT_MAX"),
+    "long": ("LONG_MIN", "LONG_MAX"),
+}
+"""The least and the largest value of the integer types that templates call ``lowest`` and ``highest``; of floats they
+are the infinities."""
+
 FUNCTION = "{function}"
 """Stands for a kernel's name in its text, of which the name is the digest."""
 
@@ -135,10 +145,9 @@ def _piece(
 ) -> Piece:
     piece = Piece()
     context = dict(constants)
-    width = context.get("width", 1)
+    width, real = context.get("width", 1), context.get("real", "")
 
     def begin(attributes: str = "") -> str:
-        real = context.get("real", "")
         if width > 1 or ALONE in attributes:
             # A CPU's compiler would make a second kernel that does several work-items in the lanes of a vector, and
             # never run it. That was nine tenths of a build.
@@ -151,6 +160,8 @@ def _piece(
         kernel=kernel,
         ctype={operand.name: operand.ctype for operand in operands},
         has={operand.name for operand in operands},
+        lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
+        highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],
         begin=begin,
         end=lambda: END,
     )

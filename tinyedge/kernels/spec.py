@@ -20,6 +20,10 @@ MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
 
 
+C_BYTES = {"char": 1, "uchar": 1, "short": 2, "int": 4, "uint": 4, "long": 8, "float": 4, "double": 8}
+"""OpenCL C's types, and the bytes of one."""
+
+
 @dataclass(frozen=True)
 class Device:
     """What a lowering may know of the device that it writes for."""
@@ -68,7 +72,7 @@ class Scratch:
 
     @property
     def nbytes(self) -> int:
-        return self.numel * {"double": 8, "uchar": 1}.get(self.ctype, 4)
+        return self.numel * C_BYTES[self.ctype]
 
 
 @dataclass(frozen=True)

@@ -606,6 +606,11 @@ def _misfit(name: str, target: Tensor, value: Any) -> str:
         return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
     if kind > dtypes.category(target.dtype):
         return f"wrong dtype: {name} must fit into {target.dtype.name}"
+    limits = target.dtype.limits
+    if kind == 1 and limits is not None and getattr(value, "dtype", None) not in (target.dtype, target.dtype.numpy):
+        whole = np.asarray(value)
+        if whole.size and not limits[0] <= int(whole.min()) <= int(whole.max()) <= limits[1]:
+            return f"wrong dtype: {name} must fit into {target.dtype.name}, and has {whole.min()} to {whole.max()}"
     return ""
 
 

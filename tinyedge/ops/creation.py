@@ -15,8 +15,8 @@ from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step, new_slot
-from tinyedge.tensor import Number, Tensor, call, full, tensor
+from tinyedge.tape import MAX_ELEMENTS, Step, new_slot
+from tinyedge.tensor import Number, Tensor, call, filled, full, tensor
 
 Array = np.ndarray[Any, Any]
 Target = str | Backend | None
@@ -74,7 +74,10 @@ def full_like(
 ) -> Tensor:
     """``full`` with the shape, dtype and device of ``input``."""
     dtype, device = dtype or input.dtype, device or input.backend
-    return full(input.shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
+    wanted = dtypes.resolve(dtype, "full_like")
+    backend = device if isinstance(device, Backend) else get_backend(device)
+    result = filled("full_like", input.shape, fill_value, wanted, backend)
+    return result.requires_grad_() if requires_grad else result
 
 
 @public
@@ -103,9 +106,16 @@ def arange(
     if step == 0 or (end - start) * math.copysign(1, step) < 0:
         raise ArgumentError("arange", "a step that leads from start to end", f"got {start}, {end}, step {step}")
     whole = all(isinstance(item, (int, np.integer)) for item in (start, end, step))
-    count = -(-(end - start) // step) if whole else math.ceil((end - start) / step)
-    values = start + step * np.arange(int(count))
-    return tensor(values, dtype=dtype or (int64 if whole else float32), device=device, requires_grad=requires_grad)
+    wanted = dtypes.resolve(dtype or (int64 if whole else float32), "arange")
+    count = int(-(-(end - start) // step) if whole else math.ceil((end - start) / step))
+    if count > MAX_ELEMENTS:
+        raise ShapeError("arange", f"at most {MAX_ELEMENTS} elements", f"there are {count}")
+    for item in (start, start + step * (count - 1)) if count else ():
+        dtypes.fitting("arange", item, wanted)
+    if wanted.is_floating_point:
+        start, step = float(start), float(step)
+    values = start + step * np.arange(count)
+    return tensor(values, dtype=wanted, device=device, requires_grad=requires_grad)
 
 
 @public
@@ -133,6 +143,7 @@ class Triangle(Op):
 
     lower: ClassVar[bool] = True
     domain = {"x": (-4.0, 4.0)}
+    kinds = "bif"
     differentiable = ("x",)
 
     @classmethod

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from tinyedge import dtypes
-from tinyedge.dtypes import DType, bool_, float32, int8, int32, int64
-from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from tinyedge import dtypes, shapes
+from tinyedge.dtypes import INTEGER, DType, bool_, fitting, float32, int8, int16, int32, int64, uint8
+from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError, ZeroDivisorError
 from tinyedge.kernels.lower import map_kernel
-from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import Elementwise, ErrorSample, Op, Spec, public
+from tinyedge.kernels.spec import Device, KernelSpec, grid
+from tinyedge.op import Elementwise, ErrorSample, Op, Sample, Spec, public
 from tinyedge.tape import Step, Value
 from tinyedge.tensor import Number, Tensor, as_tensor, call, full
 
@@ -51,7 +52,29 @@ def prepared(call_name: str, operands: Sequence[Any], dtype: DType | None = None
     wanted = dtype or result_dtype(call_name, items)
     if not any(isinstance(item, Tensor) for item in items):
         items[0] = full((), items[0], dtype=wanted)
-    return [item.to(wanted) if isinstance(item, Tensor) else Value(item, wanted) for item in items]
+    return [
+        item.to(wanted) if isinstance(item, Tensor) else Value(fitting(call_name, item, wanted), wanted)
+        for item in items
+    ]
+
+
+def compared(call_name: str, a: Any, b: Any) -> list[Tensor | Value]:
+    """Operands of a comparison, which is right for any int64: where a number does not fit, it is made in int64."""
+    items = [_operand(call_name, a), _operand(call_name, b)]
+    dtype = result_dtype(call_name, items)
+    if dtype.limits is not None:
+        low, high = dtype.limits
+        if not all(isinstance(item, Tensor) or low <= item <= high for item in items):
+            dtype = int64
+    return prepared(call_name, items, dtype)
+
+
+def numbers(call_name: str, *operands: Any) -> DType:
+    """The dtype in which operands meet, for calls that bools have no meaning in."""
+    dtype = result_dtype(call_name, [_operand(call_name, operand) for operand in operands])
+    if dtype is bool_:
+        raise DtypeError(call_name, "numbers", "got bool", "Convert it first, e.g. with .to(te.int64).")
+    return dtype
 
 
 def _operand(call_name: str, operand: Any) -> Any:
@@ -71,6 +94,8 @@ def _floating(x: Tensor) -> Tensor:
 def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: float) -> Tensor:
     if not isinstance(x, Tensor):
         raise DtypeError(op.name, "a tensor", f"got {type(x).__name__}", "Convert it with te.tensor.")
+    if x.dtype is bool_ and not floating and "b" not in op.kinds:
+        raise DtypeError(op.name, "numbers", "got bool", "Convert it first, e.g. with .to(te.int64).")
     return call(op, _floating(x) if floating else x, scalars=scalars)
 
 
@@ -89,6 +114,7 @@ class Side(Elementwise):
 
 class Clone(Elementwise):
     signature = "()->()"
+    kinds = "bif"
     operations = 0
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "x"}
@@ -111,6 +137,7 @@ def clone(input: Tensor) -> Tensor:
 
 class Cast(Elementwise):
     signature = "()->()"
+    kinds = "bif"
     operations = 0
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "x"}
@@ -123,12 +150,17 @@ class Cast(Elementwise):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        text = "x != 0" if step.attrs["dtype"] is bool_ else "x"
-        return [map_kernel(step, device, {"y": text}, {})]
+        dtype = step.attrs["dtype"]
+        if dtype is bool_:
+            return [map_kernel(step, device, {"y": "x != 0"})]
+        if dtype.category == INTEGER and step.slots["x"].dtype.is_floating_point:
+            # No map in floats, as which it could be inlined: C leaves undefined what does not fit.
+            return [replace(map_kernel(step, device, {"y": f"convert_{dtype.ctype}_sat(x)"}), pointwise=None)]
+        return [map_kernel(step, device, {"y": "x"})]
 
     @staticmethod
     def forward(x: Any, *, dtype: DType) -> Any:
-        return x != 0 if dtype is bool_ else x.astype(dtype.stored)
+        return x != 0 if dtype is bool_ else dtypes.convert(x, dtype)
 
     @staticmethod
     def backward(dy: Any, *, dtype: DType) -> Any:
@@ -136,12 +168,16 @@ class Cast(Elementwise):
 
     @classmethod
     def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"dtype": random.choice((float32, int32, int64, bool_))}
+        return {"dtype": random.choice((float32, int32, int64, int16, int8, uint8, bool_))}
 
 
 @public
 def cast(input: Tensor, dtype: Any) -> Tensor:
-    """``input`` converted to ``dtype``; floats are truncated towards zero on the way to integers."""
+    """``input`` converted to ``dtype``.
+
+    On the way to integers floats are truncated towards zero; those beyond the ends become the nearest end, and NaN 0.
+    Integers wrap around; on the way to floats they are rounded to the nearest.
+    """
     wanted = dtypes.resolve(dtype, "cast")
     return input if wanted is input.dtype else call(Cast, input, dtype=wanted)
 
@@ -151,8 +187,10 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
 
 class Add(Elementwise):
     signature = "(),()->()"
+    kinds = "if"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     kernel_forward = {"y": "a + b"}
+    kernel_integer = {"y": "(word)a + (word)b"}
     kernel_backward = {"da": "dy", "db": "dy"}
     errors = (
         ErrorSample(lambda te: te.zeros(2, 3) + te.zeros(2, 4), ShapeError, "broadcast"),
@@ -164,7 +202,7 @@ class Add(Elementwise):
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
-        return np.logical_or(a, b) if a.dtype == np.bool_ else a + b
+        return a + b
 
     @staticmethod
     def backward(dy: Any) -> Any:
@@ -184,8 +222,10 @@ def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 
 class Sub(Elementwise):
     signature = "(),()->()"
+    kinds = "if"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     kernel_forward = {"y": "a - b"}
+    kernel_integer = {"y": "(word)a - (word)b"}
     kernel_backward = {"da": "dy", "db": "-dy"}
 
     @staticmethod
@@ -210,9 +250,11 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 
 class Mul(Elementwise):
     signature = "(),()->()"
+    kinds = "bif"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "a * b"}
+    kernel_integer = {"y": "(word)a * (word)b"}
     kernel_backward = {"da": "dy * b", "db": "dy * a"}
 
     @staticmethod
@@ -248,42 +290,99 @@ class Div(Elementwise):
 
 @public
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+    """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc".
+
+    With a rounding mode integers stay integers, and are divided as such; by an element that is 0 they give 0.
+
+    Errors: ZeroDivisorError if integers are divided by the number 0 with a rounding mode.
+    """
     items = [_operand("div", item) for item in (input, other)]
+    if rounding_mode is not None:
+        return _rounded_quotient("div", items, rounding_mode)
     dtype = result_dtype("div", items)
-    floating = dtype if dtype.is_floating_point else float32
-    quotient = call(Div, *prepared("div", items, floating))
-    if rounding_mode is None:
-        return quotient
+    return call(Div, *prepared("div", items, dtype if dtype.is_floating_point else float32))
+
+
+def _rounded_quotient(call_name: str, items: list[Any], rounding_mode: str) -> Tensor:
     if rounding_mode not in ("floor", "trunc"):
-        raise ArgumentError("div", 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
-    rounded = call(Floor if rounding_mode == "floor" else Trunc, quotient)
-    return rounded.to(dtype)
+        raise ArgumentError(call_name, 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
+    dtype = numbers(call_name, *items)
+    if dtype.is_floating_point:
+        return call(Floor if rounding_mode == "floor" else Trunc, call(Div, *prepared(call_name, items, dtype)))
+    _nonzero(call_name, items[1])
+    return call(FloorDivide if rounding_mode == "floor" else TruncDivide, *prepared(call_name, items, dtype))
+
+
+def _nonzero(call_name: str, divisor: Any) -> None:
+    """Refuse the number 0 as the divisor of integers. Elements that are 0 nobody sees before the device divides."""
+    if not isinstance(divisor, Tensor) and divisor == 0:
+        raise ZeroDivisorError(
+            call_name, "a divisor of integers that is not 0", "got 0", "Divide floats, which gives infinity or NaN."
+        )
 
 
 @public
 def floor_divide(input: Operand, other: Operand) -> Tensor:
-    """``floor(input / other)``, broadcast; integers stay integers. Without a gradient."""
-    return div(input, other, rounding_mode="floor")
+    """``floor(input / other)``, broadcast; integers stay integers. Without a gradient.
+
+    Errors: as ``div``.
+    """
+    return _rounded_quotient("floor_divide", [_operand("floor_divide", item) for item in (input, other)], "floor")
+
+
+SAFE = "(b == 0 || b == -1 ? 1 : b)"
+"""A divisor with which no device traps: integers by 0, and the least one by -1, are C's undefined behaviour."""
+
+
+class IntegerDivision(Elementwise):
+    """Base of the quotients of integers. By 0 they are 0, and the least integer by -1 wraps around to itself."""
+
+    kinds = "i"
+    domain = {"a": (-9, 9), "b": (-9, 9)}
+
+
+def _whole(a: Any, b: Any, quotient: Any) -> Any:
+    """``quotient`` of integers where NumPy does not warn, 0 where the divisor is 0."""
+    zero = b == 0
+    return np.where(zero, 0, quotient(a, np.where(zero, 1, b).astype(b.dtype))).astype(np.result_type(a, b))
+
+
+class FloorDivide(IntegerDivision):
+    signature = "(),()->()"
+    kernel_forward = {
+        "y": f"b == 0 ? 0 : b == -1 ? 0 - (word)a"
+        f" : a / {SAFE} - (a % {SAFE} != 0 && (a % {SAFE} < 0) != (b < 0) ? 1 : 0)"
+    }
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return _whole(a, b, np.floor_divide)
+
+
+class TruncDivide(IntegerDivision):
+    signature = "(),()->()"
+    kernel_forward = {"y": f"b == 0 ? 0 : b == -1 ? 0 - (word)a : a / {SAFE}"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        floor = _whole(a, b, np.floor_divide)
+        return floor + ((_whole(a, b, np.fmod) != 0) & ((a < 0) != (b < 0)))
 
 
 class Remainder(Elementwise):
     signature = "(),()->()"
+    kinds = "if"
     domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "a - b * floor(a / b)"}
     kernel_backward = {"da": "dy", "db": "-dy * floor(a / b)"}
 
-    @classmethod
-    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        if step.slots["y"].dtype.is_floating_point:
-            return super().kernels_forward(step, device)
-        # C's remainder has the sign of the dividend; by zero it is undefined, and here 0.
-        return [map_kernel(step, device, {"y": "b == 0 ? 0 : b == -1 ? 0 : (a % b + b) % b"})]
+    # C's remainder has the sign of the dividend.
+    kernel_integer = {"y": f"a % {SAFE} + (a % {SAFE} != 0 && (a % {SAFE} < 0) != (b < 0) ? b : 0)"}
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
-        return np.mod(a, b)
+        return np.mod(a, b) if a.dtype.kind == "f" else _whole(a, b, np.mod)
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
@@ -292,8 +391,46 @@ class Remainder(Elementwise):
 
 @public
 def remainder(input: Operand, other: Operand) -> Tensor:
-    """``input - other * floor(input / other)``, as Python's ``%``; of integers by zero it is 0."""
-    return call(Remainder, *prepared("remainder", (input, other)))
+    """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0.
+
+    Errors: ZeroDivisorError if integers are divided by the number 0.
+    """
+    return _remainder(Remainder, "remainder", input, other)
+
+
+def _remainder(op: type[Elementwise], call_name: str, input: Operand, other: Operand) -> Tensor:
+    dtype = numbers(call_name, input, other)
+    a, b = _operand(call_name, input), _operand(call_name, other)
+    if not dtype.is_floating_point:
+        _nonzero(call_name, b)
+    return call(op, *prepared(call_name, (a, b), dtype))
+
+
+class Fmod(Elementwise):
+    signature = "(),()->()"
+    kinds = "if"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    saves = ("a", "b")
+    kernel_forward = {"y": "fmod(a, b)"}
+    kernel_backward = {"da": "dy", "db": "-dy * trunc(a / b)"}
+    kernel_integer = {"y": f"b == 0 ? 0 : a % {SAFE}"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.fmod(a, b) if a.dtype.kind == "f" else _whole(a, b, np.fmod)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any) -> Any:
+        return (dy, -dy * np.trunc(a / b))
+
+
+@public
+def fmod(input: Operand, other: Operand) -> Tensor:
+    """``input - other * trunc(input / other)``, with the sign of ``input``; as C's ``fmod``.
+
+    Errors: as ``remainder``.
+    """
+    return _remainder(Fmod, "fmod", input, other)
 
 
 class Floor(Elementwise):
@@ -330,8 +467,10 @@ def trunc(input: Tensor) -> Tensor:
 
 class Neg(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "-x"}
+    kernel_integer = {"y": "0 - (word)x"}
     kernel_backward = {"dx": "-dy"}
 
     @staticmethod
@@ -363,10 +502,12 @@ class AbsSide(Side):
 
 class Abs(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     stand_ins = {"x": AbsSide}
     kernel_forward = {"y": "WHERE(x < 0, -x, x)"}
+    kernel_integer = {"y": "abs(x)"}
     kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, 0))"}
 
     @staticmethod
@@ -386,6 +527,7 @@ def abs(input: Tensor) -> Tensor:
 
 class Sign(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "WHERE(x > 0, 1, WHERE(x < 0, -1, 0))"}
     kernel_backward = {"dx": "dy * 0"}
@@ -402,7 +544,7 @@ class Sign(Elementwise):
 @public
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1; without a gradient (it is 0 everywhere)."""
-    return unary(Sign, input, floating=False)
+    return clone(input) if input.dtype is bool_ else unary(Sign, input, floating=False)
 
 
 class Pow(Elementwise):
@@ -429,34 +571,79 @@ class Pow(Elementwise):
 
 @public
 def pow(input: Operand, exponent: Operand) -> Tensor:
-    """``input ** exponent``, broadcast, in floating point.
+    """``input ** exponent``, broadcast. Of integers it is exact, and wraps around.
 
-    Errors: DtypeError if both are integers: convert one with .float().
+    An integer to an element that is negative is 1 / y without its fraction: 0 unless ``input`` is 1 or -1.
+
+    Errors: ArgumentError if the exponent of integers is a negative number.
     """
     items = [_operand("pow", item) for item in (input, exponent)]
+    dtype = numbers("pow", *items)
     if isinstance(items[0], Tensor) and not isinstance(items[1], Tensor):
-        x, power = items[0], items[1]
+        x, power = items[0].to(dtype), items[1]
         if power == 2:
             return square(x)
         if power == 1:
             return clone(x)
-        if x.dtype.is_floating_point and power == 0.5:
+        if dtype.is_floating_point and power == 0.5:
             return sqrt(x)
-        if x.dtype.is_floating_point and power == -1:
+        if dtype.is_floating_point and power == -1:
             return reciprocal(x)
-    dtype = result_dtype("pow", items)
-    if not dtype.is_floating_point:
-        raise DtypeError(
-            "pow", "at least one floating-point operand", f"got {dtype.name}", "Convert one with .float()."
+    if dtype.is_floating_point:
+        return call(Pow, *prepared("pow", items, dtype))
+    return _integer_pow(items, dtype)
+
+
+class IntegerPow(Op):
+    """Integers by squaring: inputs of one shape, or a number."""
+
+    signature = "(...),(...)->(...)"
+    kinds = "i"
+    domain = {"a": (-9, 9), "b": (-9, 9)}
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        a, b = inputs
+        assert a is not None
+        assert b is not None
+        return (a if a.shape else b,)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        count = step.slots["y"].numel
+        template = "integer_pow.cl.jinja"
+        return [KernelSpec(cls.name, template, ("a", "b", "y"), *grid(count, device.group()), sizes={"count": count})]
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        sign = np.where(a == -1, 1 - 2 * (b & 1), np.where(a == 1, 1, 0))
+        return np.where(b < 0, sign, np.power(a, np.where(b < 0, 0, b).astype(b.dtype))).astype(a.dtype)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((0, 1, 2, 3, 17)) for _ in range(random.randint(0, 3)))
+        return Sample((shape, shape))
+
+
+def _integer_pow(items: list[Any], dtype: DType) -> Tensor:
+    base, exponent = items
+    if not isinstance(exponent, Tensor) and exponent < 0:
+        raise ArgumentError(
+            "pow", "an exponent of integers that is not negative", f"got {exponent}", "Convert with .float() first."
         )
-    return call(Pow, *prepared("pow", items, dtype))
+    if isinstance(base, Tensor) and isinstance(exponent, Tensor) and base.shape != exponent.shape:
+        shape = shapes.broadcast("pow", base.shape, exponent.shape)
+        items = [base.expand(shape), exponent.expand(shape)]
+    return call(IntegerPow, *prepared("pow", items, dtype))
 
 
 class Square(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     kernel_forward = {"y": "x * x"}
+    kernel_integer = {"y": "(word)x * (word)x"}
     kernel_backward = {"dx": "2 * dy * x"}
 
     @staticmethod
@@ -471,7 +658,7 @@ class Square(Elementwise):
 @public
 def square(input: Tensor) -> Tensor:
     """``input * input``."""
-    return unary(Square, input, floating=False)
+    return unary(Square, input.to(int64) if input.dtype is bool_ else input, floating=False)
 
 
 class Reciprocal(Elementwise):
@@ -656,6 +843,7 @@ def erf(input: Tensor) -> Tensor:
 
 class Maximum(Elementwise):
     signature = "(),()->()"
+    kinds = "bif"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a != a, a, WHERE(a > b, a, b))"}
@@ -682,6 +870,7 @@ def maximum(input: Operand, other: Operand) -> Tensor:
 
 class Minimum(Elementwise):
     signature = "(),()->()"
+    kinds = "bif"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a != a, a, WHERE(a < b, a, b))"}
@@ -718,6 +907,7 @@ class ClampSide(Side):
 
 class Clamp(Elementwise):
     signature = "(),(),()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
     saves = ("x", "low", "high")
     stand_ins = {"x": ClampSide, "low": 0, "high": 0}
@@ -758,9 +948,8 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     if min is None and max is None:
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
-    dtype = result_dtype("clamp", [_operand("clamp", item) for item in given])
-    lowest: Number = -math.inf if dtype.is_floating_point else -(2**31)
-    highest: Number = math.inf if dtype.is_floating_point else 2**31 - 1
+    dtype = numbers("clamp", *given)
+    lowest, highest = dtype.limits or (-math.inf, math.inf)
     limits = (input, lowest if min is None else min, highest if max is None else max)
     return call(Clamp, *prepared("clamp", limits, dtype))
 
@@ -770,6 +959,7 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 
 class Where(Elementwise):
     signature = "(),(),()->()"
+    kinds = "bif"
     operations = 0
     domain = {"condition": (0, 1), "a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("condition",)
@@ -788,26 +978,33 @@ class Where(Elementwise):
 @public
 def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast."""
+    return _where("where", condition, input, other)
+
+
+def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) -> Tensor:
     condition = as_tensor(condition)
     if condition.dtype is not bool_:
-        raise DtypeError("where", "a bool condition", f"got {condition.dtype.name}", "Compare first, e.g. x > 0.")
-    items = [_operand("where", item) for item in (input, other)]
-    dtype = result_dtype("where", items)
-    a, b = (item.to(dtype) if isinstance(item, Tensor) else Value(item, dtype) for item in items)
+        raise DtypeError(call_name, "a bool condition", f"got {condition.dtype.name}", "Compare first, e.g. x > 0.")
+    items = [_operand(call_name, item) for item in (input, other)]
+    dtype = result_dtype(call_name, items)
+    a, b = (
+        item.to(dtype) if isinstance(item, Tensor) else Value(fitting(call_name, item, dtype), dtype) for item in items
+    )
     return call(Where, condition, a, b)
 
 
 @public
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
-    """``input`` with ``value`` where ``mask`` is true."""
-    if isinstance(value, Tensor):
-        value = value.to(input.dtype)
-    return where(mask, value, input)
+    """``input`` with ``value``, converted to its dtype, where ``mask`` is true."""
+    value = _operand("masked_fill", value)
+    value = value.to(input.dtype) if isinstance(value, Tensor) else fitting("masked_fill", value, input.dtype)
+    return _where("masked_fill", mask, value, input)
 
 
 class Comparison(Elementwise):
     """Base of the comparisons: bool results, no gradient."""
 
+    kinds = "bif"
     result = bool_
 
 
@@ -824,7 +1021,7 @@ class Eq(Comparison):
 @public
 def eq(input: Operand, other: Operand) -> Tensor:
     """``input == other``, element by element."""
-    return call(Eq, *prepared("eq", (input, other)))
+    return call(Eq, *compared("eq", input, other))
 
 
 class Ne(Comparison):
@@ -840,7 +1037,7 @@ class Ne(Comparison):
 @public
 def ne(input: Operand, other: Operand) -> Tensor:
     """``input != other``, element by element."""
-    return call(Ne, *prepared("ne", (input, other)))
+    return call(Ne, *compared("ne", input, other))
 
 
 class Lt(Comparison):
@@ -856,7 +1053,7 @@ class Lt(Comparison):
 @public
 def lt(input: Operand, other: Operand) -> Tensor:
     """``input < other``, element by element."""
-    return call(Lt, *prepared("lt", (input, other)))
+    return call(Lt, *compared("lt", input, other))
 
 
 class Le(Comparison):
@@ -872,7 +1069,7 @@ class Le(Comparison):
 @public
 def le(input: Operand, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
-    return call(Le, *prepared("le", (input, other)))
+    return call(Le, *compared("le", input, other))
 
 
 @public
@@ -889,7 +1086,7 @@ def ge(input: Operand, other: Operand) -> Tensor:
 
 class LogicalOr(Comparison):
     signature = "(),()->()"
-    domain = {"a": (0, 1), "b": (0, 1)}
+    domain = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
     kernel_forward = {"y": "(a != 0) || (b != 0)"}
 
     @staticmethod
@@ -905,7 +1102,7 @@ def logical_or(input: Operand, other: Operand) -> Tensor:
 
 class LogicalAnd(Comparison):
     signature = "(),()->()"
-    domain = {"a": (0, 1), "b": (0, 1)}
+    domain = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
     kernel_forward = {"y": "(a != 0) && (b != 0)"}
 
     @staticmethod
@@ -921,7 +1118,7 @@ def logical_and(input: Operand, other: Operand) -> Tensor:
 
 class LogicalNot(Comparison):
     signature = "()->()"
-    domain = {"x": (0, 1)}
+    domain = {"x": (-1.0, 1.0)}
     kernel_forward = {"y": "x == 0"}
 
     @staticmethod
@@ -994,6 +1191,7 @@ class ReluSide(Side):
 
 class Relu(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     saves = ("y",)
     stand_ins = {"y": ReluSide}
@@ -1027,6 +1225,7 @@ class Relu6Side(Side):
 
 class Relu6(Elementwise):
     signature = "()->()"
+    kinds = "if"
     domain = {"x": (-2.0, 8.0)}
     saves = ("y",)
     stand_ins = {"y": Relu6Side}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.dtypes import bool_, int64
+from tinyedge.dtypes import int32, int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
@@ -26,7 +26,7 @@ TEMPLATE = "indexing.cl.jinja"
 
 
 def _check_index(call_name: str, index: Spec) -> None:
-    if index.dtype is bool_ or index.dtype.is_floating_point:
+    if index.dtype not in (int32, int64):
         raise DtypeError(call_name, "an int64 or int32 index", f"got {index.dtype.name}", "Convert it with .long().")
 
 
@@ -202,6 +202,7 @@ def embedding(
 
 class IndexSelect(Op):
     signature = "(...),(p)->(...)"
+    kinds = "bif"
     operations = 0
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)
@@ -270,6 +271,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 class Gather(Op):
     signature = "(...),(...)->(...)"
+    kinds = "bif"
     operations = 0
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyedge import shapes
-from tinyedge.dtypes import int32
-from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
+from tinyedge import dtypes, shapes
+from tinyedge.dtypes import bool_, int32
+from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRangeError, ShapeError
 from tinyedge.kernels.lower import gradient_kernels, map_kernel, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch
 from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public, unbroadcast
 from tinyedge.ops.normalize import floating, log_softmax, row_launch
-from tinyedge.shapes import Shape
+from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tape import Step
-from tinyedge.tensor import INT32, Tensor, call, check_indices
+from tinyedge.tensor import Tensor, call, check_indices
 
 
 def _reduction(name: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
@@ -100,7 +100,7 @@ def _pair(
     """Call ``op``; a weight needs the losses one by one."""
     a, b = floating(op.name, input), floating(op.name, target)
     if a.dtype is not b.dtype:
-        wider = a.dtype if a.dtype.rank > b.dtype.rank else b.dtype
+        wider = dtypes.promote(a.dtype, b.dtype)
         a, b = a.to(wider), b.to(wider)
     count = prod(shapes.broadcast(op.name, a.shape, b.shape))
     if weight is not None:
@@ -654,8 +654,8 @@ def _class_shapes(name: str, input: Tensor, target: Tensor, weight: Tensor | Non
             "Targets are class indices, one for each place; the classes are dim 1 of the input.",
         )
     _class_weight(name, input, weight, classes)
-    if not INT32.min <= ignore_index <= INT32.max:
-        raise ArgumentError(name, f"ignore_index must be in [{INT32.min}, {INT32.max}]", f"got {ignore_index}")
+    if not -INT_MAX - 1 <= ignore_index <= INT_MAX:
+        raise NumberRangeError(name, f"ignore_index must be in [{-INT_MAX - 1}, {INT_MAX}]", f"got {ignore_index}")
 
 
 def _class_weight(name: str, input: Tensor, weight: Tensor | None, classes: int) -> None:
@@ -713,7 +713,7 @@ def cross_entropy(
 
 
 def _indices(name: str, target: Tensor) -> Tensor:
-    if target.dtype.rank == 0:
+    if target.dtype is bool_:
         raise DtypeError(name, "target of integers (class indices)", "got bool", f"Convert it with .to({int32}).")
     if target.dtype.is_floating_point:
         raise DtypeError(name, "target of integers (class indices)", f"got {target.dtype.name}", "Use .long().")

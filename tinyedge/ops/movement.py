@@ -528,9 +528,10 @@ def setitem(input: Tensor, index: Any, value: Number | Tensor) -> None:
     if isinstance(index, (np.ndarray, Tensor)) and as_tensor(index).dtype is bool_:
         mask = as_tensor(index, device=input.backend)
         if mask.shape == input.shape and not (isinstance(value, Tensor) and value.ndim):
-            input._assign("setitem", functions["where"](mask, value, input).to(input.dtype))
+            input._assign("setitem", functions["masked_fill"](input, mask, value))
             return
-    getitem(input, index, for_assignment=True).copy_(value)
+    target = getitem(input, index, for_assignment=True)
+    target.fill_(value) if isinstance(value, (bool, int, float)) else target.copy_(value)
 
 
 Reshape.errors = (

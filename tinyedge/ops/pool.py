@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyedge.dtypes import DType, bool_, int8, int64
-from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.kernels.spec import Device, KernelSpec, grid, round_up
 from tinyedge.op import ErrorSample, Op, Sample, Spec, public
 from tinyedge.ops.reduce import mean
-from tinyedge.shapes import Shape, pair, window_outputs
+from tinyedge.shapes import INT_MAX, Shape, pair, window_outputs
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -141,10 +141,6 @@ def _ordered(call_name: str, x: Spec) -> None:
         raise DtypeError(call_name, "an input of numbers", "got bool", "Convert it with .float().")
 
 
-def _lowest(dtype: DType) -> str:
-    return "-INFINITY" if dtype.is_floating_point else "INT_MIN"
-
-
 def _lanes(device: Device, dtype: DType, columns: int) -> int:
     """How many results of a row a work-item makes at a time; 1: one, and it does no more."""
     if not device.is_cpu or dtype.itemsize != 4:
@@ -159,7 +155,7 @@ def _kernel(
     forward = step.wants("y")
     x, y = (step.slots["x"], step.slots["y"]) if forward else (step.slots["dx"], step.slots["dy"])
     ends = {"in_h": x.shape[-2], "in_w": x.shape[-1], "out_h": y.shape[-2], "out_w": y.shape[-1]}
-    constants: dict[str, Any] = {"real": x.dtype.ctype, "lowest": _lowest(x.dtype), "width": 1}
+    constants: dict[str, Any] = {"real": x.dtype.ctype, "width": 1}
     constants["window"] = ", ".join(f"{name} = {value}" for name, value in window.items())
     constants["tap_row"] = TAP_ROW if "indices" in buffers and step.slots["indices"].dtype is int8 else 0
     columns, lines = (y if forward else x).shape[-1], prod((y if forward else x).shape[:-1])
@@ -185,6 +181,7 @@ def _kernel(
 
 class MaxPool2d(Op):
     signature = "(n,c,h,w)->(n,c,p,q),(n,c,p,q)"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     outputs = ("y", "indices")
     differentiable = ("x",)
@@ -486,6 +483,8 @@ def avg_pool2d(
     """
     if divisor_override is not None and divisor_override == 0:
         raise ArgumentError("avg_pool2d", "divisor_override must not be 0", "got 0", "Leave it out for the mean.")
+    if abs(divisor_override or 0) > INT_MAX:
+        raise NumberRangeError("avg_pool2d", f"divisor_override of at most {INT_MAX}", f"got {divisor_override}")
     return call(
         AvgPool2d,
         input,
@@ -589,6 +588,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] |
 
 class AdaptiveMaxPool2d(Op):
     signature = "(n,c,h,w)->(n,c,p,q),(n,c,p,q)"
+    kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     outputs = ("y", "indices")
     differentiable = ("x",)

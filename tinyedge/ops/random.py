@@ -301,17 +301,25 @@ def randint(
     device: Target = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform integers in [low, high), int64; ``randint(high, size)`` starts from 0."""
+    """Uniform integers in [low, high), int64; ``randint(high, size)`` starts from 0.
+
+    Errors: NumberRangeError if the dtype does not hold all of them.
+    """
     if size is None:
         if isinstance(high, int):
             raise ArgumentError("randint", "a size", f"got randint({low}, {high})", "Call randint(low, high, size).")
         low, high, size = 0, low, high  # type: ignore[assignment]
     if not isinstance(high, int) or low >= high:
         raise ArgumentError("randint", "low must be below high", f"got low={low}, high={high}")
+    wanted = dtypes.resolve(dtype or int64, "randint")
+    dtypes.fitting("randint", low, wanted)
+    span = dtypes.fitting("randint", high - 1, wanted) + 1 - low
     shape = sizes("randint", (size,))
     words = (generator or default_generator).long_words(prod(shape))
-    values = (words % np.uint64(high - low)).astype(np.int64) + low
-    return tensor(values.reshape(shape), dtype=dtype or int64, device=device, requires_grad=requires_grad)
+    if span < 2**64:
+        words %= np.uint64(span)
+    values = (words + np.uint64(low % 2**64)).astype(np.int64)  # both wrap around, and meet again
+    return tensor(values.reshape(shape), dtype=wanted, device=device, requires_grad=requires_grad)
 
 
 @public
@@ -319,6 +327,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     """The integers [0, n) in random order, int64."""
     if n < 0:
         raise ArgumentError("randperm", "n must be at least 0", f"got {n}")
+    dtypes.fitting("randperm", max(n - 1, 0), dtypes.resolve(dtype or int64, "randperm"))
     order = np.argsort((generator or default_generator).long_words(n), kind="stable")
     return tensor(order.astype(np.int64), dtype=dtype or int64, device=device)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.dtypes import DType, bool_, int32, int64
+from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.kernels.lower import map_kernel, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec, grid
@@ -30,6 +30,7 @@ class Reduction(Op):
     """Base of the ops that reduce over the attribute ``axes``."""
 
     domain = {"x": (-4.0, 4.0)}
+    kinds = "if"
     differentiable = ("x",)
     strided = True
     kind: ClassVar[str] = "sum"
@@ -64,6 +65,7 @@ class Reduction(Op):
 
 class Sum(Reduction):
     signature = "(...)->(...)"
+    kinds = "bif"
 
     @classmethod
     def result_dtype(cls, dtype: DType) -> DType:
@@ -75,11 +77,12 @@ class Sum(Reduction):
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
-        return x.sum(axis=axes, keepdims=True, dtype=x.dtype if x.dtype.kind == "f" else np.int32)
+        return x.sum(axis=axes, keepdims=True, dtype=x.dtype if x.dtype.kind == "f" else np.int64)
 
 
 class Mean(Reduction):
     signature = "(...)->(...)"
+    kinds = "f"
 
     @classmethod
     def divisor(cls, step: Step) -> int:
@@ -152,6 +155,7 @@ class ExtremeWithIndex(Op):
     """The extreme along the attribute ``axis``, and the index of its first occurrence, to which the gradient goes."""
 
     domain = {"x": (-4.0, 4.0)}
+    kinds = "if"
     outputs = ("y", "index")
     differentiable = ("x",)
     saves = ("index",)
@@ -248,9 +252,9 @@ def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = 
     >>> te.sum(te.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
     [4.0, 6.0]
     """
-    if dtype is not None:
-        input = input.to(dtype)
-    return _reduce(Sum, input, dim, keepdim)
+    if dtype is None:
+        return _reduce(Sum, input, dim, keepdim)
+    return _reduce(Sum, input.to(dtype), dim, keepdim).to(dtype)
 
 
 @public
@@ -309,7 +313,7 @@ def _extreme(op: type[Op], input: Tensor, dim: Axes, keepdim: bool) -> Tensor:
     axes = shapes.normalize_axes(op.name, dim, input.ndim)
     _nonempty(op.name, input, axes)
     if input.dtype is bool_:
-        return _reduce(op, input.to(int32), dim, keepdim).to(bool_)
+        return _reduce(op, input.to(uint8), dim, keepdim).to(bool_)
     return _reduce(op, input, dim, keepdim)
 
 
@@ -323,7 +327,7 @@ class ValuesIndices(NamedTuple):
 def _with_index(op: type[Op], name: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
     axis = shapes.normalize_axis(name, dim, input.ndim)
     _nonempty(name, input, (axis,))
-    source = input.to(int32) if input.dtype is bool_ else input
+    source = input.to(uint8) if input.dtype is bool_ else input
     values, indices = call_all(op, source, axis=axis)
     axes = (axis,)
     values, indices = (_without(t, input.shape, axes, keepdim) for t in (values, indices))
