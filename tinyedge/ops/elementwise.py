@@ -235,7 +235,7 @@ class Div(Elementwise):
     domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "a / b"}
-    kernel_backward = {"da": "dy / b", "db": "-dy * a / (b * b)"}
+    kernel_backward = {"da": "dy / b", "db": "-dy * (a / b / b)"}  # b * b may overflow where this does not
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -243,7 +243,7 @@ class Div(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        return (dy / b, -dy * a / (b * b))
+        return (dy / b, -dy * (a / b / b))
 
 
 @public
@@ -252,27 +252,72 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     items = [_operand("div", item) for item in (input, other)]
     dtype = result_dtype("div", items)
     floating = dtype if dtype.is_floating_point else float32
-    quotient = call(Div, *prepared("div", items, floating))
     if rounding_mode is None:
-        return quotient
+        return call(Div, *prepared("div", items, floating))
     if rounding_mode not in ("floor", "trunc"):
         raise ArgumentError("div", 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
+    if dtype.is_floating_point:
+        op = FloorQuotient if rounding_mode == "floor" else TruncQuotient
+        return call(op, *prepared("div", items, dtype))
+    quotient = call(Div, *prepared("div", items, floating))
     rounded = call(Floor if rounding_mode == "floor" else Trunc, quotient)
     return rounded.to(dtype)
 
 
 @public
 def floor_divide(input: Operand, other: Operand) -> Tensor:
-    """``floor(input / other)``, broadcast; integers stay integers. Without a gradient."""
+    """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
     return div(input, other, rounding_mode="floor")
+
+
+# Floats are divided as Python and PyTorch do it: fmod is exact, and all else follows from it, so that quotient and
+# remainder fit each other. The rounding of a / b alone may be more than a whole b.
+_DIFFER = "fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)"
+_REMAINDER = f"WHERE({_DIFFER}, fmod(a, b) + b, fmod(a, b))"
+_QUOTIENT = f"((a - fmod(a, b)) / b - WHERE({_DIFFER}, (real)1, (real)0))"  # whole, but for rounding
+_FLOOR_QUOTIENT = f"WHERE(b == 0, a / b, floor({_QUOTIENT}) + WHERE({_QUOTIENT} - floor({_QUOTIENT}) > (real)0.5, (real)1, (real)0))"
+
+
+class FloorQuotient(Elementwise):
+    """The quotient of floats, rounded down."""
+
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    kernel_forward = {"y": _FLOOR_QUOTIENT}
+    kernel_backward = {"da": "(real)0", "db": "(real)0"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.floor_divide(a, b)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy), np.zeros_like(dy))
+
+
+class TruncQuotient(Elementwise):
+    """The quotient of floats without its fraction."""
+
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    kernel_forward = {"y": "trunc(a / b)"}
+    kernel_backward = {"da": "(real)0", "db": "(real)0"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.trunc(a / b)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy), np.zeros_like(dy))
 
 
 class Remainder(Elementwise):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
     saves = ("a", "b")
-    kernel_forward = {"y": "a - b * floor(a / b)"}
-    kernel_backward = {"da": "dy", "db": "-dy * floor(a / b)"}
+    kernel_forward = {"y": _REMAINDER}
+    kernel_backward = {"da": "dy", "db": f"-dy * {_FLOOR_QUOTIENT}"}
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -287,7 +332,7 @@ class Remainder(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        return (dy, -dy * np.floor(a / b))
+        return (dy, -dy * np.floor_divide(a, b))
 
 
 @public
@@ -300,15 +345,20 @@ class Floor(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "floor(x)"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
         return np.floor(x)
 
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
 
 @public
 def floor(input: Tensor) -> Tensor:
-    """The largest integer not above each element."""
+    """The largest integer not above each element. Its gradient is zeros."""
     return unary(Floor, input)
 
 
@@ -316,15 +366,20 @@ class Trunc(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "trunc(x)"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
         return np.trunc(x)
 
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
 
 @public
 def trunc(input: Tensor) -> Tensor:
-    """Each element without its fraction."""
+    """Each element without its fraction. Its gradient is zeros."""
     return unary(Trunc, input)
 
 
@@ -388,7 +443,7 @@ class Sign(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "WHERE(x > 0, 1, WHERE(x < 0, -1, 0))"}
-    kernel_backward = {"dx": "dy * 0"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -396,12 +451,12 @@ class Sign(Elementwise):
 
     @staticmethod
     def backward(dy: Any) -> Any:
-        return (dy * 0,)
+        return (np.zeros_like(dy),)
 
 
 @public
 def sign(input: Tensor) -> Tensor:
-    """-1, 0 or 1; without a gradient (it is 0 everywhere)."""
+    """-1, 0 or 1. Its gradient is zeros."""
     return unary(Sign, input, floating=False)
 
 
@@ -1235,7 +1290,7 @@ class Hardswish(Elementwise):
     domain = {"x": (-5.0, 5.0)}
     saves = ("x",)
     kernel_forward = {"y": "WHERE(x <= -3, 0, WHERE(x >= 3, x, x * (x + 3) / 6))"}
-    kernel_backward = {"dx": "WHERE(x < -3, 0, WHERE(x <= 3, dy * (x / 3 + (real)0.5), dy))"}
+    kernel_backward = {"dx": "WHERE(x <= -3, 0, WHERE(x < 3, dy * (x / 3 + (real)0.5), dy))"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -1243,7 +1298,7 @@ class Hardswish(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (np.where(x < -3, 0, np.where(x <= 3, dy * (x / 3 + 0.5), dy)),)
+        return (np.where(x <= -3, 0, np.where(x < 3, dy * (x / 3 + 0.5), dy)),)
 
 
 @public
