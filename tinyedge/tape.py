@@ -59,7 +59,8 @@ class Storage:
         self.nbytes = nbytes
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
-        self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
+        # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
+        self.bounds: tuple[int, int, int, int] | None = None
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
 
     @classmethod
@@ -250,8 +251,11 @@ class Step:
         return backend
 
     def kernels(self, device: Device) -> list[KernelSpec]:
-        """The kernels that carry it out on ``device``."""
-        return (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
+        """The kernels that carry it out on ``device``; none for what has no elements."""
+        if not any(slot.numel for slot in self.written()):
+            return []
+        specs = (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
+        return [spec for spec in specs if 0 not in spec.global_size]
 
     def read_names(self) -> list[str]:
         """The names of the reads that are present."""

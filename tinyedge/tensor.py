@@ -791,12 +791,12 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     backend.check_dtype(dtype)
     bounds = None
     if dtypes.category(dtype) == 1 and values.size:
-        bounds = int(values.min()), int(values.max())
-        if bounds[0] < INT32.min or bounds[1] > INT32.max:
+        bounds = _extremes(values)
+        if bounds[0] < INT32.min or bounds[-1] > INT32.max:
             raise IndexRangeError(
                 "tensor",
                 f"int64 values must fit into int32, as they are stored on a device: [{INT32.min}, {INT32.max}]",
-                f"got {bounds[1] if bounds[1] > INT32.max else bounds[0]}",
+                f"got {bounds[-1] if bounds[-1] > INT32.max else bounds[0]}",
                 "Keep such values in NumPy.",
             )
     slot = new_slot(backend, dtype, values.shape, holds=True)
@@ -806,11 +806,22 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     return Tensor._wrap(slot)
 
 
+def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:
+    """The least, the least other, the largest other, and the largest: enough to check a range but for one number."""
+    least, largest = int(values.min()), int(values.max())
+    if values.size < 3 or least == largest:
+        return least, largest, least, largest
+    others = values[(values != least) & (values != largest)]
+    return (least, int(others.min()), int(others.max()), largest) if others.size else (least, largest, least, largest)
+
+
 def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None) -> None:
     """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
 
     The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
     """
+    if size == 0 and indices.numel():
+        raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
 
     def check(storage: Storage) -> None:
         if storage.bounds is None or storage.version:

@@ -92,7 +92,7 @@ class Mean(Reduction):
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
-        return x.mean(axis=axes, keepdims=True)
+        return x.sum(axis=axes, keepdims=True) / x.dtype.type(prod(x.shape[axis] for axis in axes))
 
     @staticmethod
     def backward(dy: Any, *, axes: tuple[int, ...], shapes: dict[str, Shape]) -> tuple[Any, ...]:
@@ -420,9 +420,11 @@ def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 
 @public
 def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(input)))`` over ``dim``, without overflow."""
+    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
     axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
     input = input if dtypes.category(input.dtype) == 2 else input.float()
+    if not input.numel():
+        return functions["log"](sum(functions["exp"](input), axes or None, keepdim))
     top = _extreme(Amax, input.detach(), axes or None, True)
     top = functions["where"](functions["eq"](functions["abs"](top), float("inf")), 0.0, top)
     total = sum(functions["exp"](input - top), axes or None, True)
