@@ -77,7 +77,8 @@ class Storage:
         self.torn = False  # a gradient to which only a part of a backward pass was added
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
-        self.bounds: tuple[int, int] | None = None  # of integers from the host: least and largest, at version 0
+        # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
+        self.bounds: tuple[int, int, int, int] | None = None
         self.history = 0  # those changes that autograd recorded: views made before one have a stale history
         self.renewed = 0  # the version at which all of it was last filled with other values: zeroed, or copied into
 
@@ -320,9 +321,12 @@ class Step:
         return backend
 
     def kernels(self, device: Device) -> list[KernelSpec]:
-        """The kernels that carry it out on ``device``."""
+        """The kernels that carry it out on ``device``; none for what has no elements."""
+        if not any(slot.numel for slot in self.written()):
+            return []
         device = device.limited(self)
-        return (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
+        specs = (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
+        return [spec for spec in specs if 0 not in spec.global_size]
 
     def read_names(self) -> list[str]:
         """The names of the reads that are present."""

@@ -821,7 +821,7 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     backend.check_dtype(dtype)
     bounds = None
     if dtype.category == dtypes.INTEGER and values.size:
-        bounds = int(values.min()), int(values.max())
+        bounds = _extremes(values)
     slot = new_slot(backend, dtype, values.shape, holds=True)
     backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
     tape.uploaded(slot.storage)
@@ -859,11 +859,22 @@ def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor)
     return value
 
 
+def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:
+    """The least, the least other, the largest other, and the largest: enough to check a range but for one number."""
+    least, largest = int(values.min()), int(values.max())
+    if values.size < 3 or least == largest:
+        return least, largest, least, largest
+    others = values[(values != least) & (values != largest)]
+    return (least, int(others.min()), int(others.max()), largest) if others.size else (least, largest, least, largest)
+
+
 def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None) -> None:
     """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
 
     The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
     """
+    if size == 0 and indices.numel():
+        raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
 
     def check(storage: Storage) -> None:
         if storage.bounds is None or storage.version:

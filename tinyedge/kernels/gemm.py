@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel
+from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, round_up
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
@@ -53,6 +53,9 @@ def gemm_kernels(
 
     ``scratch`` describes those of the operands that are no slots of the step.
     """
+    trivial = without_terms(device, c, m, n, k * outer, ctype, batch, bias, bias_axis, bias_batch, scratch)
+    if trivial is not None:
+        return trivial
     if not device.is_cpu:
         return tile_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch)
     if b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1):

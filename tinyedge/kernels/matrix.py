@@ -55,6 +55,20 @@ def join_kernel(
     )  # fmt: skip
 
 
+def without_terms(
+    device: Device, c: Matrix, m: int, n: int, k: int, ctype: str, batch: Shape, bias: str | None, bias_axis: str,
+    bias_batch: Shape, scratch: tuple[Scratch, ...] = (),
+) -> list[KernelSpec] | None:  # fmt: skip
+    """Kernels of a product that has no elements, or whose elements are sums of nothing; None for any other."""
+    if not m * n * prod(batch):
+        return []
+    if k:
+        return None
+    partial = Scratch(f"{c.name}_parts", ctype, 1)
+    bias_table = bias_batch if bias else (0,) * len(batch)
+    return [join_kernel(device, partial, c, m, n, 0, ctype, batch, bias, bias_axis, bias_table, (*scratch, partial))]
+
+
 def contiguous_batch(batch: Shape, entry: int) -> Shape:
     """Strides of batch entries of ``entry`` elements that follow each other."""
     strides, step = [], entry

@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel
+from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch
 from tinyedge.shapes import Shape
 
@@ -183,6 +183,9 @@ def tile_kernels(
 ) -> list[KernelSpec]:  # fmt: skip
     """Kernels for the product, as ``gemm_kernels`` describes it. B may be the patches of an image, and ``flops`` then
     is what the convolution does."""
+    trivial = without_terms(device, c, m, n, k * outer, ctype, batch, bias, bias_axis, bias_batch)
+    if trivial is not None:
+        return trivial
     if isinstance(b, Matrix) and n == 1 and m > 1:  # C^T = B^T A^T
         flipped = {"col": "row", "row": "col"}[bias_axis]
         return tile_kernels(device, b.T, a.T, c.T, n, m, k, ctype, batch, outer, bias, flipped, bias_batch, flops)

@@ -71,6 +71,8 @@ class Conv2d(Op):
                 "conv2d", f"signature {cls.signature} needs {cg * groups} input channels for groups={groups}",
                 f"input is {x.shape} and weight {weight.shape}",
             )  # fmt: skip
+        if not o:
+            raise ShapeError("conv2d", "a weight of at least one output channel", f"weight is {weight.shape}")
         if bias is not None and bias.shape != (o,):
             raise ShapeError("conv2d", f"a bias of shape ({o},)", f"got {bias.shape}")
         oh, ow = output_size(x.shape, weight.shape, attrs)
@@ -112,7 +114,7 @@ class Conv2d(Op):
         n, _, kh, kw, oh, ow = patches.shape
         o, cg = weight.shape[:2]
         columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
-        y = weight.reshape(1, groups, o // groups, -1) @ columns
+        y = weight.reshape(1, groups, o // groups, cg * kh * kw) @ columns
         y = y.reshape(n, o, oh, ow)
         return y if bias is None else y + bias[:, None, None]
 
@@ -128,7 +130,7 @@ class Conv2d(Op):
         if needs[0]:
             cg, kh, kw = weight.shape[1:]
             h, w = shapes["dx"][2:]
-            columns = np.swapaxes(weight.reshape(1, groups, o // groups, -1), -1, -2) @ flat
+            columns = np.swapaxes(weight.reshape(1, groups, o // groups, cg * kh * kw), -1, -2) @ flat
             columns = columns.reshape(n, groups * cg, kh, kw, oh, ow)
             padded = np.zeros((n, groups * cg, h + top + bottom, w + left + right), dy.dtype)
             for i in range(kh):

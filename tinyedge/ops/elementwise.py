@@ -277,7 +277,7 @@ class Div(Elementwise):
     domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "a / b"}
-    kernel_backward = {"da": "dy / b", "db": "-dy * a / (b * b)"}
+    kernel_backward = {"da": "dy / b", "db": "-dy * (a / b / b)"}  # b * b may overflow where this does not
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -285,7 +285,7 @@ class Div(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        return (dy / b, -dy * a / (b * b))
+        return (dy / b, -dy * (a / b / b))
 
 
 @public
@@ -308,7 +308,7 @@ def _rounded_quotient(call_name: str, items: list[Any], rounding_mode: str) -> T
         raise ArgumentError(call_name, 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
     dtype = numbers(call_name, *items)
     if dtype.is_floating_point:
-        return call(Floor if rounding_mode == "floor" else Trunc, call(Div, *prepared(call_name, items, dtype)))
+        return call(FloorQuotient if rounding_mode == "floor" else TruncQuotient, *prepared(call_name, items, dtype))
     _nonzero(call_name, items[1])
     return call(FloorDivide if rounding_mode == "floor" else TruncDivide, *prepared(call_name, items, dtype))
 
@@ -323,7 +323,7 @@ def _nonzero(call_name: str, divisor: Any) -> None:
 
 @public
 def floor_divide(input: Operand, other: Operand) -> Tensor:
-    """``floor(input / other)``, broadcast; integers stay integers. Without a gradient.
+    """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros.
 
     Errors: as ``div``.
     """
@@ -369,13 +369,57 @@ class TruncDivide(IntegerDivision):
         return floor + ((_whole(a, b, np.fmod) != 0) & ((a < 0) != (b < 0)))
 
 
+# Floats are divided as Python and PyTorch do it: fmod is exact, and all else follows from it, so that quotient and
+# remainder fit each other. The rounding of a / b alone may be more than a whole b.
+_DIFFER = "fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)"
+_REMAINDER = f"WHERE({_DIFFER}, fmod(a, b) + b, fmod(a, b))"
+_QUOTIENT = f"((a - fmod(a, b)) / b - WHERE({_DIFFER}, (real)1, (real)0))"  # whole, but for rounding
+_FLOOR_QUOTIENT = (
+    f"WHERE(b == 0, a / b, floor({_QUOTIENT}) + WHERE({_QUOTIENT} - floor({_QUOTIENT}) > (real)0.5, (real)1, (real)0))"
+)
+
+
+class FloorQuotient(Elementwise):
+    """The quotient of floats, rounded down."""
+
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    kernel_forward = {"y": _FLOOR_QUOTIENT}
+    kernel_backward = {"da": "(real)0", "db": "(real)0"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.floor_divide(a, b)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy), np.zeros_like(dy))
+
+
+class TruncQuotient(Elementwise):
+    """The quotient of floats without its fraction."""
+
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
+    kernel_forward = {"y": "trunc(a / b)"}
+    kernel_backward = {"da": "(real)0", "db": "(real)0"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.trunc(a / b)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy), np.zeros_like(dy))
+
+
 class Remainder(Elementwise):
     signature = "(),()->()"
     kinds = "if"
     domain = {"a": (-4.0, 4.0), "b": (0.5, 4.0)}
     saves = ("a", "b")
-    kernel_forward = {"y": "a - b * floor(a / b)"}
-    kernel_backward = {"da": "dy", "db": "-dy * floor(a / b)"}
+    kernel_forward = {"y": _REMAINDER}
+    kernel_backward = {"da": "dy", "db": f"-dy * {_FLOOR_QUOTIENT}"}
 
     # C's remainder has the sign of the dividend.
     kernel_integer = {"y": f"a % {SAFE} + (a % {SAFE} != 0 && (a % {SAFE} < 0) != (b < 0) ? b : 0)"}
@@ -386,7 +430,7 @@ class Remainder(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        return (dy, -dy * np.floor(a / b))
+        return (dy, -dy * np.floor_divide(a, b))
 
 
 @public
@@ -437,15 +481,20 @@ class Floor(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "floor(x)"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
         return np.floor(x)
 
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
 
 @public
 def floor(input: Tensor) -> Tensor:
-    """The largest integer not above each element."""
+    """The largest integer not above each element. Its gradient is zeros."""
     return unary(Floor, input)
 
 
@@ -453,15 +502,20 @@ class Trunc(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "trunc(x)"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
         return np.trunc(x)
 
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
 
 @public
 def trunc(input: Tensor) -> Tensor:
-    """Each element without its fraction."""
+    """Each element without its fraction. Its gradient is zeros."""
     return unary(Trunc, input)
 
 
@@ -530,7 +584,7 @@ class Sign(Elementwise):
     kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"y": "WHERE(x > 0, 1, WHERE(x < 0, -1, 0))"}
-    kernel_backward = {"dx": "dy * 0"}
+    kernel_backward = {"dx": "(real)0"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -538,12 +592,12 @@ class Sign(Elementwise):
 
     @staticmethod
     def backward(dy: Any) -> Any:
-        return (dy * 0,)
+        return (np.zeros_like(dy),)
 
 
 @public
 def sign(input: Tensor) -> Tensor:
-    """-1, 0 or 1; without a gradient (it is 0 everywhere)."""
+    """-1, 0 or 1. Its gradient is zeros."""
     return clone(input) if input.dtype is bool_ else unary(Sign, input, floating=False)
 
 
@@ -1434,7 +1488,7 @@ class Hardswish(Elementwise):
     domain = {"x": (-5.0, 5.0)}
     saves = ("x",)
     kernel_forward = {"y": "WHERE(x <= -3, 0, WHERE(x >= 3, x, x * (x + 3) / 6))"}
-    kernel_backward = {"dx": "WHERE(x < -3, 0, WHERE(x <= 3, dy * (x / 3 + (real)0.5), dy))"}
+    kernel_backward = {"dx": "WHERE(x <= -3, 0, WHERE(x < 3, dy * (x / 3 + (real)0.5), dy))"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -1442,7 +1496,7 @@ class Hardswish(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (np.where(x < -3, 0, np.where(x <= 3, dy * (x / 3 + 0.5), dy)),)
+        return (np.where(x <= -3, 0, np.where(x < 3, dy * (x / 3 + 0.5), dy)),)
 
 
 @public

@@ -164,6 +164,13 @@ def _present(step: Step, *names: str) -> tuple[str, ...]:
     return tuple(name for name in names if step.slots[name] is not None)
 
 
+def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    """NumPy: the mean over ``axes``, which are kept; of equal numbers it is that number."""
+    count = max(prod(x.shape[axis] for axis in axes), 1)
+    origin = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))] if x.size else 0
+    return origin + (x - origin).sum(axis=axes, keepdims=True) / x.dtype.type(count)
+
+
 def _channel(values: Any, rank: int) -> Any:
     return values.reshape(-1, *(1,) * (rank - 2))
 
@@ -257,7 +264,7 @@ class BatchNorm(Op):
     def forward(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
         axes = (0, *range(2, x.ndim))
         count = max(x.shape[0] * prod(x.shape[2:]), 1)
-        mean = x.sum(axis=axes) / count
+        mean = _mean(x, axes).reshape(-1)
         var = np.square(x - _channel(mean, x.ndim)).sum(axis=axes) / count
         y = (x - _channel(mean, x.ndim)) / np.sqrt(_channel(var, x.ndim) + x.dtype.type(eps))
         y = y if weight is None else y * _channel(weight, x.ndim)
@@ -278,7 +285,7 @@ class BatchNorm(Op):
             return None, dweight, dbias
         g = dy if weight is None else dy * _channel(weight, dy.ndim)
         count = max(dy.shape[0] * prod(dy.shape[2:]), 1)
-        dx = g - (g.sum(axis=axes, keepdims=True) + xhat * (g * xhat).sum(axis=axes, keepdims=True)) / count
+        dx = g - _mean(g, axes) - xhat * (g * xhat).sum(axis=axes, keepdims=True) / count
         return dx / std, dweight, dbias
 
     @classmethod
@@ -681,8 +688,8 @@ class LayerNorm(Op):
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any, *, eps: float, dims: int) -> Any:
         axes = tuple(range(x.ndim - dims, x.ndim))
-        mean = x.mean(axis=axes, keepdims=True)
-        var = np.square(x - mean).mean(axis=axes, keepdims=True)
+        mean = _mean(x, axes)
+        var = _mean(np.square(x - mean), axes)
         rstd = 1 / np.sqrt(var + x.dtype.type(eps))
         y = (x - mean) * rstd
         y = y if weight is None else y * weight
@@ -705,7 +712,7 @@ class LayerNorm(Op):
         if not needs[0]:
             return None, dweight, dbias
         g = dy if weight is None else dy * weight
-        dx = g - g.mean(axis=axes, keepdims=True) - xhat * (g * xhat).mean(axis=axes, keepdims=True)
+        dx = g - _mean(g, axes) - xhat * _mean(g * xhat, axes)
         return dx * inverse, dweight, dbias
 
     @classmethod

@@ -18,7 +18,7 @@ from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.kernels.lower import map_kernel, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec, grid
-from tinyedge.op import ErrorSample, Layout, Op, Sample, Spec, functions, public
+from tinyedge.op import Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
 from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
@@ -95,7 +95,7 @@ class Mean(Reduction):
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
-        return x.mean(axis=axes, keepdims=True)
+        return x.sum(axis=axes, keepdims=True) / x.dtype.type(prod(x.shape[axis] for axis in axes))
 
     @staticmethod
     def backward(dy: Any, *, axes: tuple[int, ...], shapes: dict[str, Shape]) -> tuple[Any, ...]:
@@ -229,6 +229,24 @@ class MinWithIndex(ExtremeWithIndex):
         return np.take_along_axis(x, index, axis), index
 
 
+class Deviation(Elementwise):
+    """The square root of a variance: at 0, where the root's slope is infinite, the gradient is 0."""
+
+    signature = "()->()"
+    domain = {"x": (0.1, 8.0)}
+    saves = ("y",)
+    kernel_forward = {"y": "sqrt(x)"}
+    kernel_backward = {"dx": "WHERE(y == 0, 0, dy / (2 * y))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.sqrt(x)
+
+    @staticmethod
+    def backward(dy: Any, y: Any) -> Any:
+        return (np.where(y == 0, 0, dy / (2 * y)),)
+
+
 def _without(y: Tensor, shape: Shape, axes: Sequence[int], keepdim: bool) -> Tensor:
     """Drop the reduced axes, unless they are kept."""
     wanted = shapes.reduced(shape, axes, keepdim)
@@ -282,6 +300,13 @@ def var(
         correction = 0 if unbiased is False else 1
     axes = shapes.normalize_axes("var", dim, input.ndim)
     count = prod(input.shape[axis] for axis in axes) if input.ndim else 1
+    if (
+        input.numel()
+    ):  # distances from the first element: the mean of equal elements is then exact, and their variance 0
+        origin = input.detach()
+        for axis in axes if input.ndim else ():
+            origin = functions["narrow"](origin, axis, 0, 1)
+        input = input - origin
     centred = input - mean(input, axes or None, keepdim=True)
     total = sum(functions["square"](centred), axes or None, keepdim)
     left = builtins.max(count - correction, 0)
@@ -293,8 +318,8 @@ def std(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The square root of ``var``."""
-    return functions["sqrt"](var(input, dim, unbiased, keepdim, correction=correction))
+    """The square root of ``var``; where it is 0, so is its gradient."""
+    return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
 
 
 @public
@@ -401,9 +426,11 @@ def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 
 @public
 def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(input)))`` over ``dim``, without overflow."""
+    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
     axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
     input = input if dtypes.category(input.dtype) == 2 else input.float()
+    if not input.numel():
+        return functions["log"](sum(functions["exp"](input), axes or None, keepdim))
     top = _extreme(Amax, input.detach(), axes or None, True)
     top = functions["where"](functions["eq"](functions["abs"](top), float("inf")), 0.0, top)
     total = sum(functions["exp"](input - top), axes or None, True)
