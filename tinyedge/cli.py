@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tinyedge
-from tinyedge import config
+from tinyedge import config, files
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.platforms import SYSTEM_VENDORS, DeviceEntry, devices, embedded_runtime
 from tinyedge.bench import command
@@ -143,8 +143,14 @@ def _drivers(vendors: str | None) -> list[tuple[str, ...]]:
 def _listed(path: Path, origin: str) -> list[tuple[str, ...]]:
     if not path.is_dir():
         return [(f"  {path}", origin if path.exists() else f"{origin}: there is no such file")]
-    files = sorted(path.glob("*.icd"))
-    return [(f"  {file.read_text(errors='replace').strip()}", f"{origin} ({file})") for file in files]
+    return [(f"  {_driver_in(file)}", f"{origin} ({file})") for file in sorted(path.glob("*.icd"))]
+
+
+def _driver_in(file: Path) -> str:
+    try:
+        return files.read_whole(file).decode(errors="replace").strip()
+    except OSError as error:
+        return f"unreadable: {error}"
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import platform
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyedge import config
+from tinyedge import config, files
 from tinyedge.errors import BackendError
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
@@ -40,22 +41,39 @@ def register_embedded_runtime() -> None:
     """Let the OpenCL loader see the embedded runtime beside the system's drivers.
 
     pip registers no driver. The loader reads OCL_ICD_VENDORS, one file or one folder, when it is first asked for
-    platforms, and then no more: so a folder of our own lists both. A value that the user set is left alone.
+    platforms, and then no more: so a folder of our own lists both. A value that the user set is left alone. Where no
+    such folder can be kept, the embedded runtime is used alone, and a warning says so.
     """
     runtime = embedded_runtime()
     if runtime is None or config.opencl_vendors():
         return
-    listed = {f"tinyedge-{hashlib.sha256(bytes(runtime)).hexdigest()[:12]}.icd": f"{runtime}\n"}
-    if SYSTEM_VENDORS.is_dir():
-        listed |= {entry.name: entry.read_text() for entry in sorted(SYSTEM_VENDORS.glob("*.icd"))}
+    listed = {f"tinyedge-{hashlib.sha256(bytes(runtime)).hexdigest()[:12]}.icd": f"{runtime}\n".encode()}
+    for entry in sorted(SYSTEM_VENDORS.glob("*.icd")):
+        with suppress(OSError):  # of an uninstalled driver, for instance: the loader passes over it too
+            listed[entry.name] = files.read_whole(entry)
     # One folder for each set of drivers: several environments of one user do not disturb each other.
     key = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()[:16]
-    folder = config.cache_folder() / "icd" / key
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, text in listed.items():
-        if not (folder / name).exists():
-            (folder / name).write_text(text)
+    folder = config.cache_path() / "icd" / key
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in listed.items():
+            _keep(folder / name, text)
+    except OSError as error:
+        warnings.warn(
+            f"the system's OpenCL drivers are not seen, {runtime} alone is: {folder} cannot be used ({error}). Set "
+            "TINYEDGE_CACHE to a folder that can be written, or OCL_ICD_VENDORS.",
+            stacklevel=2,
+        )
+        folder = runtime
     config.set_opencl_vendors(folder)
+
+
+def _keep(path: Path, text: bytes) -> None:
+    """Have a file with this text: one of which a killed process wrote a part would hide a driver."""
+    with suppress(FileNotFoundError):
+        if files.read_whole(path) == text:
+            return
+    files.write_whole(path, text)
 
 
 def pyopencl_module() -> Any:

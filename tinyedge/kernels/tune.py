@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from tinyedge import config
+from tinyedge import config, files
 from tinyedge.errors import BackendError
 from tinyedge.kernels.tile import Product, Tile
 
@@ -48,9 +47,7 @@ def remember(device: tuple[str, ...], choices: Mapping[Product, Tile]) -> Path:
         "choices": [[astuple(product), astuple(tile)] for product, tile in merged.items()],
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(data))
-    draft.replace(path)  # whole or absent, also for who reads it now
+    files.write_whole(path, json.dumps(data).encode())
     return path
 
 
@@ -66,13 +63,13 @@ def _kernels() -> str:
 
 def _read(path: Path) -> dict[Product, Tile]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(files.read_whole(path))
         if (data["version"], data["kernels"]) != (VERSION, _kernels()):
             warnings.warn(f"{path} was measured with other kernels and is not used; tune again", stacklevel=2)
             return {}
         # A tile is used only where it is among those that its product may have, so its numbers need no check here.
         return {Product(*product): Tile(*tile) for product, tile in data["choices"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         warnings.warn(f"{path} is damaged and is not used ({error!r}); tune again", stacklevel=2)
         return {}
 
