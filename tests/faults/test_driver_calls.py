@@ -80,7 +80,9 @@ class Training:
         for number, kept in self.optimizer.state_dict()["state"].items():
             found.update({f"{key} of parameter {number}": value for key, value in kept.items()})
         found["samples that wait"] = self.optimizer.pending
-        read = {name: value.detach().numpy() if isinstance(value, te.Tensor) else value for name, value in found.items()}
+        read = {
+            name: value.detach().numpy() if isinstance(value, te.Tensor) else value for name, value in found.items()
+        }
         self.backend.faults.counts = True
         return {name: None if value is None else np.asarray(value).tobytes() for name, value in read.items()}
 
