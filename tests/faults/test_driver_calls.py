@@ -182,6 +182,16 @@ def test_a_fault_at_every_call(fault: Fault, compiled: bool) -> None:
     assert not found, f"{len(found)} of {len(calls)}:\n" + "\n".join(found)
 
 
+SOME = ((Code(OUT_OF_MEMORY), True),)
+"""Of a fault and whether training is compiled, those that every run of the tests looks at, at some of the calls."""
+
+
+@pytest.mark.parametrize(("fault", "compiled"), SOME, ids=str)
+def test_a_fault_at_some_calls(fault: Fault, compiled: bool) -> None:
+    found, calls = faults_found(compiled, fault, 83)
+    assert not found, f"{len(found)} of {len(calls)}:\n" + "\n".join(found)
+
+
 def test_what_can_fail() -> None:
     """The calls that training makes of the driver all go by where they can fail."""
     _, eager = faults_found(False, Code(OTHERS), 10**9)

@@ -67,7 +67,10 @@ def run(options: argparse.Namespace) -> int:
         "host": platform.platform(),
         "against": descriptions,
     }
-    print(f"tinyedge {tinyedge.__version__} on {found['device']}" + "".join(f"; {d}" for d in descriptions.values()))
+    print(
+        f"tinyedge {tinyedge.__version__} on {found['device']}"
+        + "".join(f"; {d}" for d in dict.fromkeys(descriptions.values()))
+    )
     if chosen and options.startup:
         found["startup"] = _startup(chosen, options)
     elif chosen:

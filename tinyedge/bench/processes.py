@@ -78,7 +78,7 @@ def measure(chosen: Workload, kind: str, cases: Sequence[Case], rounds: int) -> 
     for _ in range(PROCESSES):
         for case in cases:
             command = ["measure", case.side, case.name, case.way, chosen.name, kind, str(least)]
-            found[case].append(_in_process(case.side, command))
+            found[case].append(_in_process(f"{case.name} {case.way}".strip(), command))
     timings: dict[str, Timing] = {}
     for name in dict.fromkeys(case.name for case in cases):
         medians = {
@@ -96,13 +96,13 @@ def measure(chosen: Workload, kind: str, cases: Sequence[Case], rounds: int) -> 
     return timings
 
 
-def _in_process(side: str, arguments: Sequence[str]) -> Any:
+def _in_process(what: str, arguments: Sequence[str]) -> Any:
     """What the last line says that such a process prints."""
     command = [sys.executable, "-m", "tinyedge.bench.processes", default_backend().name, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise BackendError("tinyedge bench", f"the process that measures {side} must end well", last)
+        raise BackendError("tinyedge bench", f"the process that measures {what} must end well", last)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tinyedge import models
@@ -49,9 +51,10 @@ def build(workload: Workload) -> Any:
         ("tinyedge import nn", "torch import nn"),
     ):
         source = source.replace("from " + ours, "from " + theirs)
-    namespace: dict[str, Any] = {"__name__": workload.module}
-    exec(compile(source, workload.module, "exec"), namespace)
-    model = eval(workload.call, namespace).train()
+    module = ModuleType(f"torch_{workload.module}")
+    sys.modules[module.__name__] = module  # torch.compile imports what it finds there
+    exec(compile(source, module.__name__, "exec"), vars(module))
+    model = eval(workload.call, vars(module)).train()
     for part in model.modules():
         if "BatchNorm" in type(part).__name__:
             part.eval()
