@@ -12,7 +12,7 @@ import tinyedge
 
 PACKAGE = Path(tinyedge.__file__).parent
 LAYERS = (
-    ("errors", "config", "shapes", "dtypes", "interrupts"),
+    ("errors", "config", "files", "shapes", "dtypes", "interrupts"),
     ("kernels",),
     ("op",),
     ("tape",),

@@ -118,9 +118,9 @@ def opencl_vendors() -> str | None:
     return os.environ.get("OCL_ICD_VENDORS") or None
 
 
-def set_opencl_vendors(folder: Path) -> None:
-    """Point the OpenCL loader at a folder of .icd files; it reads this once, when it is first used."""
-    os.environ["OCL_ICD_VENDORS"] = str(folder)
+def set_opencl_vendors(place: Path) -> None:
+    """Point the OpenCL loader at a driver, or at a folder of .icd files; it reads this once, when it is first used."""
+    os.environ["OCL_ICD_VENDORS"] = str(place)
 
 
 def library_folders() -> list[Path]:

@@ -13,18 +13,19 @@ from typing import Any
 
 import tinyedge
 from tinyedge.backends import default_backend
-from tinyedge.bench import ops, roofline, startup, tinygrad_side, torch_side, turns
+from tinyedge.bench import ops, processes, roofline, startup
+from tinyedge.bench.processes import OURS, PEERS, Case, Timing, medians_of
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
 from tinyedge.errors import ArgumentError
 from tinyedge.report import SAVED, Profile, blocks, memory_text, new_figure, table
-
-OTHERS = {"torch": torch_side, "tinygrad": tinygrad_side}
 
 PROFILE_REPEATS = 10
 
 DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update every 32nd
 time), eager and compiled; or inference; or ops by themselves, against what the device can do. It runs on the backend
-that TINYEDGE_BACKEND names."""
+that TINYEDGE_BACKEND names. Each thing is measured in processes of its own, one after the other, in the environment
+that you have; of others the best of their ways counts, such as PyTorch with one thread and with all. Let nothing else
+run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel of the compiled program")
     parser.add_argument("--startup", action="store_true", help="the import and the first steps, in new processes")
     parser.add_argument(
-        "--against", action="append", choices=list(OTHERS), default=[], help="measure this too, in turns; repeatable"
+        "--against", action="append", choices=list(PEERS), default=[], help="measure this too; repeatable"
     )
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="of which the median is taken (30)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the others on a CPU (as many as tinyedge has)")
+    parser.add_argument(
+        "--rounds", type=int, default=30, metavar="N", help="at least, of which the median is taken (30)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pictures go (needs matplotlib)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
     parser.set_defaults(run=run)
@@ -51,7 +54,10 @@ def run(options: argparse.Namespace) -> int:
     chosen = [workload(name) for name in options.workloads]
     if not chosen and not options.ops:
         chosen = list(WORKLOADS.values())
-    descriptions = {name: OTHERS[name].describe() for name in options.against}
+    descriptions, cases = {}, list(OURS)
+    for name in dict.fromkeys(options.against):
+        descriptions[name], of_peer = processes.cases_of(name)
+        cases += of_peer
     if options.out is not None:
         new_figure("tinyedge bench --out", 1, 1)  # what cannot be drawn shall not be measured first
         options.out.mkdir(parents=True, exist_ok=True)
@@ -61,15 +67,15 @@ def run(options: argparse.Namespace) -> int:
         "host": platform.platform(),
         "against": descriptions,
     }
-    print(f"tinyedge {tinyedge.__version__} on {found['device']}" + "".join(f"; {d}" for d in descriptions.values()))
-    threads = options.threads or turns.cpu_threads()
-    if descriptions and threads:
-        print(f"{threads} threads each, in processes that alternate")
+    print(
+        f"tinyedge {tinyedge.__version__} on {found['device']}"
+        + "".join(f"; {d}" for d in dict.fromkeys(descriptions.values()))
+    )
     if chosen and options.startup:
-        found["startup"] = _startup(chosen)
+        found["startup"] = _startup(chosen, options)
     elif chosen:
         kind = INFERENCE if options.inference else TRAINING
-        found[kind] = _workloads(chosen, kind, options)
+        found[kind] = _workloads(chosen, kind, cases, options)
     if options.ops:
         found["ops"] = _ops(options)
     if options.json is not None:
@@ -78,24 +84,35 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    times = {}
+def _table(rows: Sequence[Sequence[str]], left: Sequence[int], options: argparse.Namespace) -> str:
+    if not options.markdown:
+        return table(rows, left)
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _workloads(
+    chosen: Sequence[Workload], kind: str, cases: Sequence[Case], options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    timings: dict[str, dict[str, Timing]] = {}
     for item in chosen:
-        times[item.name] = turns.measure(item, kind, options.against, options.rounds, options.threads)
-        said = ", ".join(f"{name} {ms:.3f} ms" for name, ms in times[item.name].items())
+        timings[item.name] = processes.measure(item, kind, cases, options.rounds)
+        said = ", ".join(f"{name} {_said(timing)} ms" for name, timing in timings[item.name].items())
         print(f"{item.name}: {said}", file=sys.stderr, flush=True)  # the tables come when all is measured
     steps = {item.name: _ready(item, kind) for item in chosen}
     profiles = {name: step.program.profile(PROFILE_REPEATS) for name, step in steps.items()}
     programs = {name: _about(step, profiles[name]) for name, step in steps.items()}
-    columns = list(dict.fromkeys(name for medians in times.values() for name in medians))
+    columns = list(dict.fromkeys(case.name for case in cases))
     others = [name for name in columns if not name.startswith("tinyedge")]
-    print(f"\n{kind} at batch 1, float32: median milliseconds of {options.rounds}")
-    head = ["", *(f"{name} ms" for name in columns), *(f"tinyedge / {name}" for name in others)]
-    rows = [head]
-    for name, medians in times.items():
-        ratios = (medians["tinyedge"] / medians[other] for other in others)
-        rows.append([name, *(f"{medians[column]:.3f}" for column in columns), *(f"{ratio:.2f}" for ratio in ratios)])
-    print(table(rows, left=(0,)))
+    print(
+        f"\n{kind} at batch 1, float32: median milliseconds of at least {options.rounds}, in {processes.PROCESSES} "
+        "processes each, which follow each other"
+    )
+    rows = [["", *(f"{name} ms" for name in columns), *(f"tinyedge / {name}" for name in others)]]
+    for name, found in timings.items():
+        ratios = (found["tinyedge"].median_ms / found[other].median_ms for other in others)
+        rows.append([name, *(_said(found[column]) for column in columns), *(f"{ratio:.2f}" for ratio in ratios)])
+    print(_table(rows, (0,), options))
     print("\nthe compiled program")
     rows = [["", "launches", "kernels", "kernels ms", "MFLOP", "GFLOP/s", "peak", "saved for backward", "parameters"]]
     for name, about in programs.items():
@@ -107,15 +124,30 @@ def _workloads(chosen: Sequence[Workload], kind: str, options: argparse.Namespac
                 memory_text(about["saved_bytes"]), memory_text(about["parameter_bytes"]),
             ]
         )  # fmt: skip
-    print(table(rows, left=(0,)))
+    print(_table(rows, (0,), options))
     if options.profile:
         for name, profile in profiles.items():
             print(f"\n{name}, {profile.by_kernel()}")
     if options.out is not None:
         path = options.out / f"{kind.replace(' ', '-')}.png"
-        draw_times(times, f"{kind} at batch 1 on {default_backend().description}", path)
+        draw_times(
+            {name: medians_of(found) for name, found in timings.items()},
+            f"{kind} at batch 1 on {default_backend().description}",
+            path,
+        )
         print(f"\nwritten: {path}")
-    return {name: {"median_ms": medians, **programs[name]} for name, medians in times.items()}
+    return {
+        name: {
+            "median_ms": medians_of(found),
+            "timings": {column: asdict(timing) for column, timing in found.items()},
+            **programs[name],
+        }
+        for name, found in timings.items()
+    }
+
+
+def _said(timing: Timing) -> str:
+    return f"{timing.median_ms:.3f}" + (f" ({timing.way})" if timing.way else "")
 
 
 def _ready(item: Workload, kind: str) -> Run:
@@ -141,14 +173,14 @@ def _about(step: Run, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _startup(chosen: Sequence[Workload]) -> dict[str, Any]:
+def _startup(chosen: Sequence[Workload], options: argparse.Namespace) -> dict[str, Any]:
     print("\nmilliseconds from the start of a process to a compiled training step; cold: with empty caches")
     found = {item.name: startup.measure(item.name) for item in chosen}
     parts = list(next(iter(found.values()))["cold"])
     rows = [["", "", *parts]]
     for name, states in found.items():
         rows += [[name, state, *(f"{times[part]:.1f}" for part in parts)] for state, times in states.items()]
-    print(table(rows, left=(0, 1)))
+    print(_table(rows, (0, 1), options))
     return found
 
 
@@ -168,7 +200,7 @@ def _ops(options: argparse.Namespace) -> dict[str, Any]:
                 f"{rate.gbytes:.1f}", f"{100 * ceilings.reached(rate):.0f}%",
             ]
         )  # fmt: skip
-    print(table(rows, left=(0, 1)))
+    print(_table(rows, (0, 1), options))
     if options.out is not None:
         path = options.out / "roofline.png"
         roofline.draw(rates, ceilings, backend.description, path)

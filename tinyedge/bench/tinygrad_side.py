@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from tinyedge import models
-from tinyedge.bench.workloads import TRAINING, Workload
+from tinyedge.bench.workloads import TRAINING, UPDATE_EVERY, Workload
 from tinyedge.errors import MissingPackageError
 
-UPDATE_EVERY = 32
 
-
-def _tinygrad() -> Any:
-    try:
-        import tinygrad
-    except ImportError as error:
+def require(side: str) -> None:
+    if find_spec("tinygrad") is None:
         raise MissingPackageError(
-            "tinyedge bench --against tinygrad", "tinygrad must be installed", "it is not",
+            f"tinyedge bench --against {side}", "tinygrad must be installed", "it is not",
             "Install it: pip install tinygrad.",
-        ) from error  # fmt: skip
-    return tinygrad
+        )  # fmt: skip
 
 
-def describe() -> str:
-    device = _tinygrad().Device.DEFAULT
-    return f"tinygrad {version('tinygrad')} on {device}"
+def about(side: str) -> tuple[str, dict[str, list[str]]]:
+    import tinygrad
+
+    return f"tinygrad {version('tinygrad')} on {tinygrad.Device.DEFAULT}", {"tinygrad": [""]}
 
 
 class Module:
@@ -64,7 +61,8 @@ class Sequential(Module):
 
 def build(workload: Workload) -> Any:
     """The model; it runs as at inference, which is with frozen batch-norm statistics."""
-    tinygrad = _tinygrad()
+    import tinygrad
+
     tensor, layers = tinygrad.Tensor, tinygrad.nn
     tensor.narrow = lambda x, dim, start, length: x.shrink(
         tuple((start, start + length) if axis == dim else None for axis in range(x.ndim))
@@ -92,9 +90,10 @@ def build(workload: Workload) -> Any:
     return eval(workload.call, namespace)
 
 
-def calls(workload: Workload, kind: str) -> dict[str, Callable[[], Any]]:
+def ready(name: str, way: str, workload: Workload, kind: str) -> Callable[[], Any]:
     """tinygrad's call under its JIT, which waits for the device."""
-    tinygrad = _tinygrad()
+    import tinygrad
+
     tensor = tinygrad.Tensor
     model = build(workload)
     x, y = (tensor(array).realize() for array in workload.sample())
@@ -135,4 +134,4 @@ def calls(workload: Workload, kind: str) -> dict[str, Callable[[], Any]]:
             infer_jit(x)
         tinygrad.Device[tinygrad.Device.DEFAULT].synchronize()
 
-    return {"tinygrad": call}
+    return call

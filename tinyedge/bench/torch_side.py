@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tinyedge import models
-from tinyedge.bench.workloads import TRAINING, Workload
+from tinyedge.bench.workloads import TRAINING, UPDATE_EVERY, Workload
 from tinyedge.errors import MissingPackageError
 
+GRAPH = "torch CUDA graph"
+CPU_MODES = ("default", "max-autotune-no-cudagraphs")
+GPU_MODES = ("default", "reduce-overhead", "max-autotune")
+"""Of torch.compile; the last two of these use CUDA graphs."""
 
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
+
+def require(side: str) -> None:
+    if find_spec("torch") is None:
         raise MissingPackageError(
-            "tinyedge bench --against torch", "PyTorch must be installed", "it is not",
+            f"tinyedge bench --against {side}", "PyTorch must be installed", "it is not",
             "Install it: pip install torch (for a CPU: --index-url https://download.pytorch.org/whl/cpu).",
-        ) from error  # fmt: skip
-    return torch
+        )  # fmt: skip
 
 
-def describe() -> str:
-    torch = _torch()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return f"PyTorch {torch.__version__} on {where}"
+def about(side: str) -> tuple[str, dict[str, list[str]]]:
+    """What it runs on, and the ways in which to try each name: with one thread, and with as many as it takes itself."""
+    import torch
 
-
-def has_cuda() -> bool:
-    return bool(_torch().cuda.is_available())
-
-
-def set_threads(count: int) -> None:
-    _torch().set_num_threads(count)
+    version = f"PyTorch {torch.__version__}"
+    compiles = side == "torch-compile"
+    if torch.cuda.is_available():
+        names = {"torch compile": list(GPU_MODES)} if compiles else {"torch": [""], GRAPH: [""]}
+        return f"{version} on {torch.cuda.get_device_name()}", names
+    threads = [f"{count} thread{'s' * (count > 1)}" for count in dict.fromkeys((1, torch.get_num_threads()))]
+    if compiles:
+        return f"{version} on CPU", {"torch compile": [f"{mode}, {n}" for mode in CPU_MODES for n in threads]}
+    return f"{version} on CPU", {"torch": threads}
 
 
 def build(workload: Workload) -> Any:
@@ -45,18 +51,23 @@ def build(workload: Workload) -> Any:
         ("tinyedge import nn", "torch import nn"),
     ):
         source = source.replace("from " + ours, "from " + theirs)
-    namespace: dict[str, Any] = {"__name__": workload.module}
-    exec(compile(source, workload.module, "exec"), namespace)
-    model = eval(workload.call, namespace).train()
+    module = ModuleType(f"torch_{workload.module}")
+    sys.modules[module.__name__] = module  # torch.compile imports what it finds there
+    exec(compile(source, module.__name__, "exec"), vars(module))
+    model = eval(workload.call, vars(module)).train()
     for part in model.modules():
         if "BatchNorm" in type(part).__name__:
             part.eval()
     return model
 
 
-def calls(workload: Workload, kind: str) -> dict[str, Callable[[], Any]]:
-    """PyTorch's call, and on a GPU the same as a CUDA graph; each waits for the device."""
-    torch = _torch()
+def ready(name: str, way: str, workload: Workload, kind: str) -> Callable[[], Any]:
+    """PyTorch's call, compiled or as a CUDA graph if ``name`` says so; it waits for the device."""
+    import torch
+
+    *mode, threads = way.split(", ") if "thread" in way else (way, "")
+    if threads:
+        torch.set_num_threads(int(threads.split()[0]))
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     model = build(workload).to(device)
@@ -64,35 +75,47 @@ def calls(workload: Workload, kind: str) -> dict[str, Callable[[], Any]]:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     count = 0
 
-    def backward() -> None:
-        torch.nn.functional.cross_entropy(model(x).flatten(0, -2), y).backward()
+    def loss(x: Any, y: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(x).flatten(0, -2), y)
 
-    def infer() -> None:
-        with torch.no_grad():
-            model(x)
+    function = loss if kind == TRAINING else lambda x, y: model(x)
+    if name == "torch compile":
+        function = torch.compile(function, mode=mode[0])
 
-    work = backward if kind == TRAINING else infer
+    def work() -> None:
+        if kind == TRAINING:
+            function(x, y).backward()
+        else:
+            with torch.no_grad():
+                function(x, y)
 
-    def call(run: Callable[[], None]) -> None:
+    run = _graph(work) if name == GRAPH else work
+
+    def call() -> None:
         nonlocal count
         run()
         count += 1
-        if kind == TRAINING and count % 32 == 0:
+        if kind == TRAINING and count % UPDATE_EVERY == 0:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)  # a graph needs the gradients to stay where they are
         if on_gpu:
             torch.cuda.synchronize()
 
-    found: dict[str, Callable[[], Any]] = {"torch": lambda: call(work)}
-    if on_gpu:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                work()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+    return call
+
+
+def _graph(work: Callable[[], None]) -> Callable[[], None]:
+    """``work`` as a CUDA graph."""
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
             work()
-        found["torch CUDA graph"] = lambda: call(graph.replay)
-    return found
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    replay: Callable[[], None] = graph.replay
+    return replay

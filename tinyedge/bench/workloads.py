@@ -58,6 +58,8 @@ def workload(name: str) -> Workload:
 
 
 TRAINING, INFERENCE = "training step", "inference"
+UPDATE_EVERY = 32
+"""Samples."""
 
 
 class Run:
@@ -68,7 +70,7 @@ class Run:
         self.model = model = workload.build()
         self.x, self.y = (te.tensor(array) for array in workload.sample())
         self.backend = self.x.backend
-        self.optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, accumulate=32)
+        self.optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, accumulate=UPDATE_EVERY)
         self.kind = kind
 
         def training_step(x: te.Tensor, y: te.Tensor) -> te.Tensor:

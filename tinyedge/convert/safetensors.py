@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import stat
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as to_bytes
 
-from tinyedge import dtypes
+from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, CheckpointError
 from tinyedge.tensor import Tensor, tensor
@@ -35,15 +31,21 @@ def save(
     """Write tensors, or NumPy arrays, by name to a safetensors file.
 
     The file appears whole or not at all: whatever fails, also the power, a file that was there before stays as it was.
+    It keeps its permissions; where ``path`` is a link, the file that it leads to is written.
 
-    Errors: ArgumentError for what is no mapping of names to tensors; DtypeError for an element type that tinyedge does
-            not have; OSError if the folder cannot be written.
+    Errors: ArgumentError for what is no mapping of names to tensors, and where ``path`` is a folder, a named pipe, a
+            socket or a device; DtypeError for an element type that tinyedge does not have; OSError if the folder cannot
+            be written.
     """
     if not isinstance(state_dict, Mapping):
         raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
     arrays = {_text("a name", name): _array(name, value) for name, value in state_dict.items()}
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
-    _write_whole(Path(path), to_bytes(arrays, texts or None))
+    content = to_bytes(arrays, texts or None)
+    try:
+        files.write_whole(path, content)
+    except files.IrregularFileError as error:
+        raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
 
 
 def _text(what: str, value: Any) -> str:
@@ -68,33 +70,11 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
     return np.array(values, dtype=known, order="C")  # the format's writer takes the bytes as they lie, strides or not
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    path = path.resolve()  # a link stays a link
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the rename must reach the disk too, where folders can be opened
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on ``device``; float16 and bfloat16 come as float32.
 
     Errors: CheckpointError, naming the file, if it is not a whole and well-formed safetensors file, or holds element
-            types that tinyedge does not have. FileNotFoundError if it is not there.
+            types that tinyedge does not have, or is no regular file. FileNotFoundError if it is not there.
     """
     content = _read(path)
     try:
@@ -116,7 +96,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     except SafetensorError as error:
         raise _refused(path, str(error)) from None
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get("__metadata__", {}))
+    return dict(header.get("__metadata__") or {})  # the format's own reader takes null for none
 
 
 def _refused(path: str | os.PathLike[str], problem: str) -> CheckpointError:
@@ -129,10 +109,10 @@ def _refused(path: str | os.PathLike[str], problem: str) -> CheckpointError:
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe or a device may never end
-            raise _refused(path, "this is no regular file")
-        return file.read()
+    try:
+        return files.read_whole(path)
+    except files.IrregularFileError as error:
+        raise _refused(path, str(error)) from None
 
 
 def _tensor(path: str | os.PathLike[str], name: str, entry: Mapping[str, Any], device: str | Backend | None) -> Tensor:
