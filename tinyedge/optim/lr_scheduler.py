@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.optim.optimizer import Optimizer
 from tinyedge.tape import Effect, recorder
 
@@ -29,7 +29,8 @@ class _Stepped(Effect):
 class LRScheduler:
     """Base of the schedules. ``step()`` sets ``lr`` of each of the optimizer's groups; call it once an epoch.
 
-    A new schedule writes ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the rates now.
+    Each starts from the group's ``initial_lr``, which the first schedule of an optimizer sets to the rate then. A group
+    that is added later starts from its own rate. A new schedule writes ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the rates now.
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -37,7 +38,7 @@ class LRScheduler:
         self.last_epoch = last_epoch
         for group in optimizer.param_groups:
             if last_epoch == -1:
-                group["initial_lr"] = group["lr"]
+                group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
                 raise ArgumentError(
                     type(self).__name__,
@@ -81,6 +82,8 @@ class LRScheduler:
         return restore
 
     def _step(self) -> None:
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
         self.last_epoch += 1
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr
@@ -88,10 +91,30 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the optimizer, and functions."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("optimizer", "lr_lambdas")}
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("optimizer", "lr_lambdas", "is_first")}
+        return {k: list(v) if isinstance(v, list) else v for k, v in kept.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.__dict__.update(state_dict)
+        """Go on where the schedule that ``state_dict`` is of stood; what PyTorch's hold beside that is left out.
+
+        The rates are the optimizer's: load its state dict too.
+
+        Errors: StateDictError if it is another schedule's, or has another number of groups; nothing is changed.
+        """
+        own = self.state_dict()
+        missing = [name for name in own if name not in state_dict]
+        if missing:
+            raise StateDictError(
+                f"{type(self).__name__}.load_state_dict", f"a state dict with {', '.join(own)}", f"it has no {missing[0]}"
+            )
+        if len(state_dict["base_lrs"]) != len(own["base_lrs"]):
+            raise StateDictError(
+                f"{type(self).__name__}.load_state_dict",
+                f"the rates of {len(own['base_lrs'])} groups",
+                f"it has those of {len(state_dict['base_lrs'])}",
+            )
+        loaded = {name: state_dict[name] for name in own}
+        self.__dict__.update({k: list(v) if isinstance(v, (list, tuple)) else v for k, v in loaded.items()})
 
 
 class LambdaLR(LRScheduler):
@@ -110,6 +133,13 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
+        if len(self.base_lrs) != len(self.lr_lambdas):
+            raise ArgumentError(
+                "LambdaLR",
+                f"a function for each of {len(self.base_lrs)} groups",
+                f"there are {len(self.lr_lambdas)}",
+                "Append one to lr_lambdas for each group that is added.",
+            )
         return [base * function(self.last_epoch) for base, function in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
