@@ -145,6 +145,7 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
+        tape.forbid_in_recording("the text of a tensor", "it shows values, and what is done with it is not recorded")
         values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
         if self._slot.step is not None:
