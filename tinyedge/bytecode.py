@@ -13,6 +13,12 @@ SILENT = frozenset({"PRECALL", "KW_NAMES", "CACHE", "NOP", "RESUME", "EXTENDED_A
 POPS = {"COMPARE_OP": 2, "IS_OP": 2, "CONTAINS_OP": 2, "STORE_ATTR": 2, "STORE_SUBSCR": 3, "RETURN_VALUE": 1}
 
 
+CLASS = object()
+"""Stands for the class of some instance."""
+
+CLASS_NAMES = frozenset({"__name__", "__qualname__", "__module__", "__doc__"})
+
+
 class Read(NamedTuple):
     """A name that code mentions, and the attributes that it takes from it at once: ``os.path.join``.
 
@@ -35,6 +41,7 @@ class Mentions(NamedTuple):
     reads: tuple[Read, ...]
     attributes: dict[str, int]  # the line of each
     text: bool  # whether it makes text of values
+    constructs: bool  # whether it has the class of an instance, and does more with it than to look at its name
     matches: bool  # whether it matches patterns of classes, whose attributes it does not name
 
 
@@ -56,8 +63,8 @@ class _Scan:
         self.code = code
         self.reads: dict[Read, None] = {}
         self.attributes: dict[str, int] = {}
-        self.text = self.matches = False
-        self.stack: list[Any] = []  # a Read, text, or None
+        self.text = self.constructs = self.matches = False
+        self.stack: list[Any] = []  # a Read, text, CLASS, or None
         self.line = code.co_firstlineno
         self.variables: dict[str, Read] = {}  # local ones that are assigned once, before they are used
         self.assigned, self.imports = self._assigned_once(), self._imports()
@@ -99,7 +106,7 @@ class _Scan:
         self._forget()
         for constant in self.code.co_consts:
             self._constant(constant)
-        return Mentions(self.code, tuple(self.reads), self.attributes, self.text, self.matches)
+        return Mentions(self.code, tuple(self.reads), self.attributes, self.text, self.constructs, self.matches)
 
     def _constant(self, constant: Any) -> None:
         if isinstance(constant, CodeType):
@@ -116,6 +123,7 @@ class _Scan:
             for name, line in inner.attributes.items():
                 self.attributes.setdefault(name, line)
             self.text |= inner.text
+            self.constructs |= inner.constructs
             self.matches |= inner.matches
         elif isinstance(constant, str):  # for getattr, and attrgetter
             for part in constant.split("."):
@@ -128,6 +136,7 @@ class _Scan:
     def _use(self, item: Any) -> None:
         if isinstance(item, Read):
             self.reads[item] = None
+        self.constructs |= item is CLASS
 
     def _pop(self, count: int = 1) -> list[Any]:
         """The topmost ``count``, which are used by something."""
@@ -202,6 +211,8 @@ class _Scan:
             self._pop(2)
             stack.append(None)
         elif opname in POPS:
+            if opname in ("IS_OP", "COMPARE_OP"):
+                stack[-2:] = [None if item is CLASS else item for item in stack[-2:]]
             self._pop(POPS[opname])
             if not opname.startswith(("STORE", "RETURN")):
                 stack.append(None)
@@ -226,10 +237,15 @@ class _Scan:
         self._pop(count)
         self.stack += [None] * max(count + effect, 0)
 
-    def _attribute(self, item: Any, name: str) -> Read | None:
+    def _attribute(self, item: Any, name: str) -> Any:
         """An attribute of what is on the stack: of a name, a longer one; of anything else, it may be anything's."""
         if isinstance(item, Read):
             return item._replace(chain=(*item.chain, name), line=self.line)
+        if item is CLASS and name in CLASS_NAMES:
+            return None
+        self._use(item)
+        if name == "__class__":
+            return CLASS
         self.attributes.setdefault(name, self.line)
         return None
 
@@ -240,13 +256,15 @@ class _Scan:
         arguments = stack[len(stack) - count :] if count <= len(stack) else []
         constants = tuple([item if isinstance(item, str) else None for item in arguments])
         self._pop(count)
+        result = None
         for _ in range(2):  # the function, and what stands for no instance, in one order or the other
             if stack:
                 function = stack.pop()
                 if isinstance(function, Read):
                     self._use(function._replace(called=True, constants=constants))
+                    result = CLASS if count == 1 and (function.name, *function.chain)[-1] == "type" else None
                     break
-        stack.append(None)
+        stack.append(result)
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
@@ -257,4 +275,4 @@ def all_codes(code: CodeType) -> Iterator[CodeType]:
             yield from all_codes(constant)
 
 
-__all__ = ["Mentions", "Read", "mentions"]
+__all__ = ["CLASS_NAMES", "Mentions", "Read", "mentions"]

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tinyedge import purity
-from tinyedge.bytecode import Read, mentions
+from tinyedge.bytecode import CLASS_NAMES, Read, mentions
 from tinyedge.containers import is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.nn import Module
@@ -80,6 +80,7 @@ C_FUNCTIONS = (
 ALWAYS = frozenset({"forward", "__call__", "keys", "_member_map_"})
 """What is called or read without being mentioned."""
 
+MACHINERY = frozenset({"__builtins__", "__cached__", "__file__", "__loader__", "__spec__"})
 CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__prepare__"})
 TEXT = frozenset({"__repr__", "__str__", "__format__"})
 ARRAY_BYTES = 1024
@@ -184,6 +185,7 @@ class _ModuleState:
         self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
+        self.slotted: list[tuple[Any, Module]] = []
         self.empty = [vars(tensor) for tensor in self.tensors if not vars(tensor)]
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # of the changes of leaves
@@ -198,6 +200,10 @@ class _ModuleState:
         static: list[Any] = []
         if not library:
             self.watched.append(vars(part))
+            for name, slot in slots_of(type(part)):
+                if names.has(name):
+                    self.slotted.append((slot, part))
+                    self.live.append((_in_slot(slot, part), at.attribute(name)))
         for name, value in vars(part).items():
             wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
             if wanted or (not name.startswith("_") if library else name in read):
@@ -425,6 +431,8 @@ class Surroundings:
             or state.names != self.names.version
             or state.version != member_changes()
             or any(state.empty)
+            or state.watched  # what its attributes are is looked up anew
+            or state.slotted
         ):
             states = self.states
             state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
@@ -503,8 +511,10 @@ class _Walk:
     def kind(self, value: Any, at: _At, given: bool = False, called: tuple[str | None, ...] | None = None) -> Hashable:
         """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
         made = type(value)
-        if made in PLAIN:
-            token: Hashable = made, value
+        if value is MISSING:
+            token: Hashable = "nothing"
+        elif made in PLAIN:
+            token = made, value
         elif made is float:
             token = float, value.hex()
         elif self.surroundings.constant and self.surroundings.is_constant(at.path):
@@ -532,6 +542,7 @@ class _Walk:
         if issubclass(made, CONTAINERS) and made is not np.ndarray:
             if made is tuple:
                 return tuple, self.items(value, at, given)
+            given = given and is_container(made)
             return self.later(value, (at.lenient, given), at, partial(self.container, value, made, at, given))
         if made is complex:
             return complex, SCALARS[complex](value)
@@ -592,7 +603,8 @@ class _Walk:
             return _Same(value)
         if purity.is_tinyedge(made.__module__):
             return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
-        if (purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)) or not _is_known(made):
+        odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
+        if (odd and made.__module__ != "builtins") or not _is_known(made):
             if at.lenient:
                 return _Same(value)
             self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be seen")
@@ -676,6 +688,7 @@ class _Walk:
             if issubclass(made, base):
                 yield convert(value)
         if issubclass(made, BaseException):
+            self.around.watch(partial(getattr, value, "args"), value.args)
             yield self.kind(value.args, at)
         yield made if is_container(made) else _Same(value)
         yield from self.instance(value, made, at, given)
@@ -744,6 +757,8 @@ class _Walk:
                 self.around.watch_items(attributes)
             else:
                 self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        for slot, part in state.slotted:
+            self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
         for cls in state.classes:
             yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
         for value, where in state.live:
@@ -757,7 +772,7 @@ class _Walk:
             return self.later(value, 0, at, partial(self.function, value))
         if not purity.is_allowed(value):
             self.refuse_function(value, at)
-        self.note_use(value, called)
+        self.note_use(value, called, at.path)
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
     def library_function(self, value: FunctionType, at: _At) -> Iterator[Hashable]:
@@ -782,10 +797,10 @@ class _Walk:
             owner = getattr(value, "__objclass__", None)
             if not isinstance(owner, type) or purity.is_library(owner.__module__) or _is_written_in_c(owner):
                 self.refuse_function(value, at)
-        self.note_use(value, called)
+        self.note_use(value, called, at.path)
         return _Same(value)
 
-    def note_use(self, value: Any, called: tuple[str | None, ...] | None) -> None:
+    def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
         """What follows for the attributes that are read from the use of a function."""
         if value in purity.READS_ALL:
             self.names.all = True
@@ -794,7 +809,7 @@ class _Walk:
             self.names.all |= not called or None in called[which]
         elif value in purity.MAKES_TEXT:
             self.names.text = True
-        elif value is type:
+        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
             self.names.constructs = True
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
@@ -818,7 +833,7 @@ class _Walk:
             if not purity.is_allowed(cls):
                 self.refuse_function(cls, at)
             if not at.lenient:
-                self.note_use(cls, called)
+                self.note_use(cls, called, at.path)
                 if module in ("datetime", "pathlib"):
                     self.check_names(module, at)
             return _Same(cls)
@@ -847,7 +862,7 @@ class _Walk:
                     yield self.kind(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
 
     def is_used(self, name: str, value: Any, made: bool, overridden: set[str]) -> bool:
-        if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)) or name == "__del__":
+        if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)) or name in ("__del__", "_abc_impl"):
             return False
         if name in CONSTRUCTION:
             return made or self.names.constructs
@@ -873,7 +888,13 @@ class _Walk:
 
     def module_of_users(self, module: ModuleType, at: _At) -> Iterator[Hashable]:
         yield _Same(module)
-        yield self.attributes(vars(module), at, False)
+        if self.names.all:
+            self.around.watch_items(vars(module))
+        else:
+            self.around.watch_mentioned(vars(module), self.names)
+        for name, value in vars(module).items():
+            if self.wanted(name) and (name not in MACHINERY or name in self.names.mentioned):
+                yield name, self.kind(value, self.below(at, name))
         if type(module) is not ModuleType:
             yield self.kind(type(module), at)
         if "__getattr__" in vars(module):
@@ -888,6 +909,7 @@ class _Walk:
         for name, line in found.attributes.items():
             self.mention(name, f"{code.co_filename}:{line}")
         names.text |= found.text
+        names.constructs |= found.constructs
         names.all |= found.matches
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
@@ -920,6 +942,8 @@ class _Walk:
 
     def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
         """What a name stands for, after the modules that it leads through."""
+        if not read.name.isidentifier() and read.root == "global":
+            return None  # no user can write it: a tool did, such as pytest in assertions
         at = _At(read.name, f"{function.__code__.co_filename}:{read.line}")
         if read.root == "closure":
             cell = cells.get(read.name)
@@ -951,8 +975,9 @@ class _Walk:
                 chain = [name, *chain]
                 break
             value = found
-        for name in chain:
-            self.mention(name, at.where)
+        for name, following in zip(chain, [*chain[1:], ""], strict=False):
+            if name != "__class__" or following not in CLASS_NAMES:
+                self.mention(name, at.where)
         if value is MISSING:
             return "nothing"
         return self.kind(value, at, called=read.constants if read.called and not chain else None)
