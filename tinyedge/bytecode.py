@@ -260,6 +260,7 @@ class _Scan:
         for _ in range(2):  # the function, and what stands for no instance, in one order or the other
             if stack:
                 function = stack.pop()
+                self._use(None if isinstance(function, Read) else function)
                 if isinstance(function, Read):
                     self._use(function._replace(called=True, constants=constants))
                     result = CLASS if count == 1 and (function.name, *function.chain)[-1] == "type" else None

@@ -88,6 +88,7 @@ ARRAY_BYTES = 1024
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 
+_get = dict.get
 _slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
 
 
@@ -151,11 +152,14 @@ class _Names:
         self.all = False  # names are computed, so that any attribute may be read
         self.text = False  # values are made text
         self.constructs = False  # instances are made of the classes of others
+        self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
-    @property
-    def version(self) -> tuple[int, bool, bool, bool]:
-        return len(self.mentioned), self.all, self.text, self.constructs
+    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
+        flags = self.all or all, self.text or text, self.constructs or constructs
+        if flags != (self.all, self.text, self.constructs):
+            self.all, self.text, self.constructs = flags
+            self.version += 1
 
     @property
     def all_mentioned(self) -> frozenset[str]:
@@ -164,7 +168,9 @@ class _Names:
         return self._frozen
 
     def add(self, name: str, where: str) -> None:
-        self.mentioned.setdefault(name, where)
+        if name not in self.mentioned:
+            self.mentioned[name] = where
+            self.version += 1
 
     def has(self, name: str) -> bool:
         return self.all or name in self.mentioned or name in ALWAYS
@@ -186,7 +192,9 @@ class _ModuleState:
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
-        self.empty = [vars(tensor) for tensor in self.tensors if not vars(tensor)]
+        # Of tensors without attributes of their own. For a large model a look at them takes microseconds.
+        foreign = names.all or any(not hasattr(Tensor, name) for name in names.mentioned)
+        self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # of the changes of leaves
         self.slots: tuple[Slot, ...] = ()
@@ -340,13 +348,24 @@ class _Around:
     ``reads`` gave ``values`` then, which are compared by identity: what can change has reads of its own.
     """
 
-    def __init__(self, names: tuple[int, bool, bool, bool]) -> None:
+    def __init__(self, names: int) -> None:
         self.names = names  # the version that was known
         self.kind: Hashable = None
         self.numbers: set[int] = set()  # the storages of tensors that are no arguments
         self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
         self.reads: list[Callable[[], Any]] = []
         self.values: list[Any] = []
+        # Most reads are of these two forms, which take half as long without a call for each.
+        self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and what was there
+        self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # the same of objects
+
+    def watch_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
+        for column, entry in zip(self.items, (mapping, key, value), strict=True):
+            column.append(entry)
+
+    def watch_attribute(self, thing: Any, name: str, value: Any) -> None:
+        for column, entry in zip(self.attributes, (thing, name, value), strict=True):
+            column.append(entry)
 
     def watch(self, read: Callable[[], Any], value: Any) -> None:
         self.reads.append(read)
@@ -357,13 +376,27 @@ class _Around:
 
     def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
         """Those attributes that are mentioned, also if they are not there yet: the others are the user's bookkeeping."""
+        if not attributes:
+            self.watch(partial(len, attributes), 0)
+            return
         keys = [name for name in attributes if names.has(name) or name in more]
         absent = names.all_mentioned.difference(attributes)
         values = [attributes[name] for name in keys]
         self.watch(partial(_has_mentioned, attributes, keys, values, absent), True)
 
-    def holds(self, names: tuple[int, bool, bool, bool]) -> bool:
-        return names == self.names and all(map(is_, [read() for read in self.reads], self.values))
+    def holds(self, names: int) -> bool:
+        if names != self.names:
+            return False
+        mappings, keys, items = self.items
+        things, attributes, values = self.attributes
+        try:
+            return (
+                all(map(is_, map(_get, mappings, keys, repeat(MISSING)), items))
+                and all(map(is_, map(getattr, things, attributes), values))
+                and all(map(is_, [read() for read in self.reads], self.values))
+            )
+        except ValueError:  # a variable of a closure was deleted
+            return False
 
 
 def _kind_of_given(argument: Tensor) -> Hashable:
@@ -622,8 +655,8 @@ class _Walk:
             return _kind_of_given(value), *extra
         slot = value._slot
         self.around.numbers.add(slot.storage.number)
-        self.around.watch(partial(_slot_of, value), slot)
-        self.around.watch(partial(_wants_gradient, slot), slot.requires_grad)
+        self.around.watch_attribute(value, "_slot", slot)
+        self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
         return weakref.ref(slot), slot.requires_grad, *extra
 
     def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
@@ -666,7 +699,7 @@ class _Walk:
             for key, item in pairs:
                 yield self.kind(item, at.item(key), given)
             if issubclass(made, defaultdict):
-                watch(partial(getattr, value, "default_factory"), value.default_factory)
+                self.around.watch_attribute(value, "default_factory", value.default_factory)
                 yield self.kind(value.default_factory, at)
         else:
             base = next(base for base in CONTAINERS if issubclass(made, base))
@@ -688,7 +721,7 @@ class _Walk:
             if issubclass(made, base):
                 yield convert(value)
         if issubclass(made, BaseException):
-            self.around.watch(partial(getattr, value, "args"), value.args)
+            self.around.watch_attribute(value, "args", value.args)
             yield self.kind(value.args, at)
         yield made if is_container(made) else _Same(value)
         yield from self.instance(value, made, at, given)
@@ -735,7 +768,7 @@ class _Walk:
         attributes = _dict_of(value) or {}
         if "__wrapped__" in attributes and "_surroundings" in attributes:  # a compiled function
             self.surroundings.constant |= attributes["_surroundings"].constant
-            self.around.watch(partial(attributes.get, "__wrapped__"), attributes["__wrapped__"])
+            self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.kind(attributes["__wrapped__"], at)
             return
         self.around.watch_mentioned(attributes, self.names)
@@ -803,14 +836,14 @@ class _Walk:
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
         """What follows for the attributes that are read from the use of a function."""
         if value in purity.READS_ALL:
-            self.names.all = True
+            self.names.note(all=True)
         elif value in purity.BY_NAME:
             which = purity.BY_NAME[value]
-            self.names.all |= not called or None in called[which]
+            self.names.note(all=not called or None in called[which])
         elif value in purity.MAKES_TEXT:
-            self.names.text = True
+            self.names.note(text=True)
         elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
-            self.names.constructs = True
+            self.names.note(constructs=True)
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
@@ -841,7 +874,7 @@ class _Walk:
 
     def members(self, cls: type, at: _At, made: bool) -> Iterator[Hashable]:
         """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
-        self.around.watch(partial(getattr, cls, "__mro__"), cls.__mro__)
+        self.around.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
@@ -903,18 +936,16 @@ class _Walk:
     def function(self, function: FunctionType) -> Iterator[Hashable]:
         """A function is its code, and what that mentions."""
         code = function.__code__
-        self.around.watch(partial(getattr, function, "__code__"), code)
+        self.around.watch_attribute(function, "__code__", code)
         found = mentions(code)
         names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
         for name, line in found.attributes.items():
             self.mention(name, f"{code.co_filename}:{line}")
-        names.text |= found.text
-        names.constructs |= found.constructs
-        names.all |= found.matches
+        names.note(all=found.matches, text=found.text, constructs=found.constructs)
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
-            self.around.watch(partial(getattr, function, title), value)
+            self.around.watch_attribute(function, title, value)
             yield self.kind(value, _At(f"{function.__name__}.{title}", where))
         yield self.attributes(function.__dict__, _At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
@@ -925,11 +956,11 @@ class _Walk:
         names = self.names
         names.add(name, where)
         if name == "__dict__":
-            names.all = True
+            names.note(all=True)
         elif name in ("__class__", "replace"):
-            names.constructs = True
+            names.note(constructs=True)
         elif name in ("format", "format_map"):
-            names.text = True
+            names.note(text=True)
         elif name in purity.HIDDEN:
             self.refuse_function(None, _At(name, where))
 
@@ -937,7 +968,7 @@ class _Walk:
         value = mapping.get(name, MISSING)
         if (id(mapping), name) not in self.watched:
             self.watched.add((id(mapping), name))
-            self.around.watch(partial(mapping.get, name, MISSING), value)
+            self.around.watch_item(mapping, name, value)
         return value
 
     def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
@@ -950,7 +981,10 @@ class _Walk:
             value = MISSING if cell is None else _contents(cell)
             if cell is not None and (id(cell), "") not in self.watched:
                 self.watched.add((id(cell), ""))
-                self.around.watch(partial(_contents, cell), value)
+                if value is MISSING:
+                    self.around.watch(partial(_contents, cell), value)
+                else:
+                    self.around.watch_attribute(cell, "cell_contents", value)
         elif read.root == "import":
             value = self.imported(function, read)
         else:
