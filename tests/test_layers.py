@@ -12,7 +12,7 @@ import tinyedge
 
 PACKAGE = Path(tinyedge.__file__).parent
 LAYERS = (
-    ("errors", "config", "files", "shapes", "dtypes", "interrupts"),
+    ("errors", "config", "files", "shapes", "dtypes", "interrupts", "bytecode", "purity", "containers"),
     ("kernels",),
     ("op",),
     ("tape",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("plan", "arenas"),
     ("tensor", "recompute"),
     ("ops",),
-    ("nn", "report", "rewrite", "guards", "recording", "program", "compiled", "optim", "budget", "tuning"),
+    ("nn", "report", "rewrite", "guards", "recording", "program", "checking", "compiled", "optim", "budget", "tuning"),
     ("models", "data", "convert", "federated"),
     ("__init__",),
     ("bench",),

@@ -9,9 +9,9 @@ import functools
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MethodType
-from typing import Any, cast
+from typing import Any, overload
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tinyedge import config, tape
 from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.guards import Surroundings
+from tinyedge.guards import Surroundings, first_change
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
@@ -37,12 +37,12 @@ MOST_VARIANTS = 4
 class Compiled:
     """A function that records its first call for each kind of arguments, and replays it after that."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], constant: Iterable[str] = ()) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
-        self._surroundings = Surroundings(function)
+        self._surroundings = Surroundings(function, constant)
         self._changed = False  # whether the last call changed what decides about programs
         # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
@@ -157,11 +157,11 @@ class Compiled:
         same = bool(self._key(arguments, args, kwargs, after) == key)
         again, self._changed = self._changed or not ran, not same
         if not same and again:
-            changed = [name for name, kind in after.items() if before.get(name) != kind]
+            changed = first_change(before, after)
             raise CaptureError(
                 f"te.compile({self.name})",
                 "whatever runs inside must be repeatable by a replay",
-                f"it changed {changed[0] if changed else 'an argument, or a mode'}, as the call before did",
+                f"it changed {changed or 'an argument, or a mode'}, as the call before did",
                 "Change it outside of the compiled function, or return what is new.",
             )
         return same
@@ -256,27 +256,48 @@ def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
     return tuple(result)
 
 
-def compile(function: Callable[..., Any]) -> Compiled:
+@overload
+def compile(function: Callable[..., Any], *, constant: Iterable[str] = ()) -> Compiled: ...
+
+
+@overload
+def compile(function: None = None, *, constant: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
+def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[str] = ()) -> Any:
     """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
 
     A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, and all other arguments are the same, and what its code mentions: globals, variables that it closes
-    over, defaults, attributes of modules and objects, in numbers, text, containers, tensors and modules (their modes,
-    hooks and parameters); so too in the functions, methods and ``forward``s of yours that it comes to. Results are new
-    tensors, without history. Deleting the decorator changes no result beyond rounding.
+    shapes, dtypes, and all other arguments are the same, and what its code reads. Results are new tensors, without
+    history. Deleting the decorator changes no result beyond rounding.
 
-    Not looked at, and as they were at the first call: what NumPy arrays hold, globals of installed packages, attributes
-    whose name is computed, what is read from outside of Python (files, the time, the environment). With
-    ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
+    Compared at each call is all that its code mentions, and the Python code that this comes to, yours or that of
+    installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
+    anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
+    Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
+    and NumPy arrays of at most 1024 bytes.
 
-    Errors: CaptureError, with the line, for what a replay would not repeat: reading a value (``.item()``,
-            ``if tensor:``), an optimizer's step, random numbers from the host, walking back through what was computed
-            before the call; for tensors that are kept without being returned; and if two calls in a row change what
-            decides the kind, such as a counter, a list or a mode: a single one that does sets something up, perhaps,
-            and is not replayed.
+    All else is refused, with its name and line, even in a branch that does not run: iterators, files, locks, larger
+    arrays, objects of classes written in C; and functions that are not known to give the same for the same: of the
+    time, random numbers, the environment. What only says something (``print``, ``logging``, ``warnings``) is allowed,
+    and is said while recording only. ``constant`` names variables or attributes, dotted or not, that never change:
+    they are neither looked into nor compared. ``te.compile(constant=["table"])`` is a decorator.
+
+    With ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
+
+    Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
+            value (``.item()``, ``if tensor:``, ``str(tensor)``), an optimizer's step, random numbers from the host,
+            walking back through what was computed before the call; for tensors that are kept without being returned;
+            and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one
+            that does sets something up, perhaps, and is not replayed. ArgumentError for NumPy arrays as arguments.
     """
+    if isinstance(constant, str):
+        raise ArgumentError("te.compile", "constant must be a list of names", f"got the text {constant!r}")
+    names = tuple(constant)
+    if function is None:
+        return functools.partial(compile, constant=names)
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
     if isinstance(function, (classmethod, staticmethod)):
-        return cast("Compiled", type(function)(Compiled(function.__func__)))
-    return Compiled(function)
+        return type(function)(Compiled(function.__func__, names))
+    return Compiled(function, names)

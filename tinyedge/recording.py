@@ -213,7 +213,7 @@ class Recording(Recorder):
         self.checks.append((storage.number, check))
 
     def draw(self, generator: Generator) -> None:
-        self._generators.setdefault(id(generator), (generator, generator.get_state()))
+        self._generators.setdefault(id(generator), (generator, generator._state()))
 
     def undo(self) -> None:
         """Leave everything as it was before the call."""

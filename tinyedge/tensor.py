@@ -5,7 +5,7 @@ Operators and methods reach the public functions of ``ops`` by name, through the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator
 from typing import Any, Literal, SupportsIndex, cast
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tinyedge import dtypes, shapes, tape
 from tinyedge.backends import Backend, get_backend
+from tinyedge.containers import NO_CONTAINERS, contents, is_container, rebuilt
 from tinyedge.dtypes import DType
 from tinyedge.errors import (
     ArgumentError,
@@ -150,6 +151,7 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
+        tape.forbid_in_recording("the text of a tensor", "it shows values, and what is done with it is not recorded")
         values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
         if self._slot.step is not None:
@@ -829,34 +831,56 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     return Tensor._wrap(slot)
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dicts, in order."""
+def tensors_in(value: Any, above: tuple[int, ...] = ()) -> list[Tensor]:
+    """The tensors in nested tuples, lists, mappings and dataclasses, in order. ``above`` is what it is in."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (tuple, list)):
+    kind = type(value)
+    if kind is tuple or kind is list:
+        items: Iterable[Any] = value
+    elif kind is dict:
+        items = value.values()
+    elif kind in NO_CONTAINERS or not is_container(kind):
         return []
+    else:
+        items = [item for _, item in contents(value)]
+    if id(value) in above:
+        return []
+    above = (*above, id(value))
     found: list[Tensor] = []
-    for item in value:
+    for item in items:
         if isinstance(item, Tensor):
             found.append(item)
-        else:
-            found += tensors_in(item)
+        elif type(item) not in NO_CONTAINERS:
+            found += tensors_in(item, above)
     return found
 
 
 def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
-    """``value`` with each tensor replaced."""
-    if isinstance(value, leaf):
+    """``value`` with each tensor replaced; what is in no container stays itself."""
+    return _mapped(value, function, leaf, {})
+
+
+def _mapped(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[int, Any]) -> Any:
+    kind = type(value)
+    if issubclass(kind, leaf):
         return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, function, leaf) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, function, leaf) for item in value)
-    if isinstance(value, dict):
-        return {key: map_tensors(item, function, leaf) for key, item in value.items()}
-    return value
+    if kind in NO_CONTAINERS:
+        return value
+    if kind is tuple:
+        return tuple([_mapped(item, function, leaf, known) for item in value])
+    if id(value) in known:
+        return known[id(value)]
+    if kind is list or kind is dict:
+        new = known[id(value)] = kind()
+        if kind is list:
+            new += [_mapped(item, function, leaf, known) for item in value]
+        else:
+            new.update({key: _mapped(item, function, leaf, known) for key, item in value.items()})
+        return new
+    if not is_container(kind):
+        return value
+    return rebuilt(value, lambda item: _mapped(item, function, leaf, known), known)
 
 
 def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:

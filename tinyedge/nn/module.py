@@ -85,6 +85,18 @@ class _Members(dict[Any, Any]):
         _count_change()
         super().update(*args, **kwargs)
 
+    def setdefault(self, *args: Any) -> Any:
+        _count_change()
+        return super().setdefault(*args)
+
+    def popitem(self) -> Any:
+        _count_change()
+        return super().popitem()
+
+    def __ior__(self, other: Any) -> Any:
+        _count_change()
+        return super().__ior__(other)
+
 
 class Module:
     """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.

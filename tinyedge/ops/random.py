@@ -69,10 +69,12 @@ class Generator:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
+        forbid_in_recording("the text of a generator", "it shows a state that changes at each call")
         return f"Generator(seed={self._seed}, offset={self._offset})"
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of ``seed``, any integer of 64 bits. Returns self."""
+        forbid_in_recording("manual_seed", "a replay would not set the seed again")
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise ArgumentError("manual_seed", "seed must be in [-2**63, 2**64)", f"got {seed}")
@@ -81,14 +83,21 @@ class Generator:
         return self
 
     def initial_seed(self) -> int:
+        forbid_in_recording("initial_seed", "a replay would not read the seed again")
         return self._seed
 
     def get_state(self) -> tuple[int, int]:
         """(seed, offset): what ``set_state`` goes on from."""
+        forbid_in_recording("get_state", "a replay would not read the state again")
+        return self._state()
+
+    def _state(self) -> tuple[int, int]:
+        """The same, for who undoes draws."""
         with self._lock:
             return self._seed, self._offset
 
     def set_state(self, state: tuple[int, int]) -> Generator:
+        forbid_in_recording("set_state", "a replay would not set the state again")
         seed, offset = state
         with self._lock:
             self._seed, self._offset = int(seed) % 2**64, int(offset) % 2**64

@@ -105,7 +105,9 @@ class LRScheduler:
         missing = [name for name in own if name not in state_dict]
         if missing:
             raise StateDictError(
-                f"{type(self).__name__}.load_state_dict", f"a state dict with {', '.join(own)}", f"it has no {missing[0]}"
+                f"{type(self).__name__}.load_state_dict",
+                f"a state dict with {', '.join(own)}",
+                f"it has no {missing[0]}",
             )
         if len(state_dict["base_lrs"]) != len(own["base_lrs"]):
             raise StateDictError(

@@ -1,0 +1,96 @@
+"""Containers of tensors beside tuples, lists and dicts: their subclasses, mappings, and dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from types import FunctionType, MappingProxyType, MemberDescriptorType
+from typing import Any
+
+NO_CONTAINERS = frozenset({int, float, bool, str, bytes, complex, type(None), type(...), slice, type, FunctionType})
+"""What is met most often, and holds no tensors."""
+
+HEAP_TYPE = 1 << 9
+
+
+@cache
+def is_container(cls: type) -> bool:
+    """Whether instances hold values that may be replaced by others: of those written in Python, all that they hold."""
+    if issubclass(cls, (tuple, list, dict, MappingProxyType)):
+        return cls.__module__ == "builtins" or bool(cls.__flags__ & HEAP_TYPE) or cls in (OrderedDict, defaultdict)
+    if not (issubclass(cls, Mapping) or dataclasses.is_dataclass(cls)):
+        return False
+    return all(base is object or base.__flags__ & HEAP_TYPE for base in cls.__mro__)
+
+
+@cache
+def slots_of(cls: type) -> tuple[tuple[str, MemberDescriptorType], ...]:
+    """The attributes that instances keep outside of ``__dict__``."""
+    return tuple(
+        (name, value)
+        for base in cls.__mro__
+        if base.__flags__ & HEAP_TYPE
+        for name, value in vars(base).items()
+        if isinstance(value, MemberDescriptorType)
+    )
+
+
+def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """All that an instance of a class written in Python holds by name, whatever its class makes of attributes."""
+    with suppress(AttributeError):  # there may be none
+        yield from object.__getattribute__(value, "__dict__").items()
+    for name, slot in slots_of(type(value)):
+        with suppress(AttributeError):  # there may be nothing in it
+            yield name, slot.__get__(value)
+
+
+def contents(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a container holds, by position, key or name."""
+    cls = type(value)
+    if issubclass(cls, dict):
+        yield from (OrderedDict.items(value) if issubclass(cls, OrderedDict) else dict.items(value))
+    elif issubclass(cls, MappingProxyType):
+        yield from value.items()
+    elif issubclass(cls, (tuple, list)):
+        yield from enumerate(tuple.__iter__(value) if issubclass(cls, tuple) else list.__iter__(value))
+    if cls.__flags__ & HEAP_TYPE:
+        yield from attributes_of(value)
+
+
+def rebuilt(value: Any, function: Callable[[Any], Any], known: dict[int, Any]) -> Any:
+    """A copy of a container in which ``function`` replaced each value; ``known`` are the copies made so far, by id.
+
+    Nothing of its class runs, so that all stays as it was: fields that ``__init__`` computes, too.
+    """
+    cls = type(value)
+    if issubclass(cls, MappingProxyType):
+        return MappingProxyType({key: function(item) for key, item in value.items()})
+    if issubclass(cls, tuple):
+        new = tuple.__new__(cls, [function(item) for item in tuple.__iter__(value)])
+        known[id(value)] = new
+    elif issubclass(cls, list):
+        new = known[id(value)] = list.__new__(cls)
+        list.extend(new, [function(item) for item in list.__iter__(value)])
+    elif issubclass(cls, dict):
+        base: Any = next(base for base in (OrderedDict, defaultdict, dict) if issubclass(cls, base))
+        new = known[id(value)] = base.__new__(cls)
+        if base is defaultdict:
+            defaultdict.__init__(new, value.default_factory)
+        for key, item in base.items(value):
+            base.__setitem__(new, key, function(item))
+    else:
+        new = known[id(value)] = object.__new__(cls)
+    if cls.__flags__ & HEAP_TYPE:
+        slots = dict(slots_of(cls))
+        for name, item in attributes_of(value):
+            if name in slots:
+                slots[name].__set__(new, function(item))
+            else:
+                object.__getattribute__(new, "__dict__")[name] = function(item)
+    return new
+
+
+__all__ = ["NO_CONTAINERS", "attributes_of", "contents", "is_container", "rebuilt", "slots_of"]

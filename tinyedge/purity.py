@@ -1,0 +1,164 @@
+"""What of Python and its libraries gives the same for the same: what a compiled function may use without being looked
+into. Whatever is not here is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import operator
+import sys
+from functools import cache
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+PURE = frozenset({
+    "__future__", "_bisect", "_collections", "_collections_abc", "_datetime", "_decimal", "_functools", "_hashlib",
+    "_heapq", "_operator", "_sre", "_string", "_struct", "_typing", "abc", "base64", "binascii", "bisect", "cmath",
+    "collections", "colorsys", "contextlib", "copy", "copyreg", "dataclasses", "datetime", "decimal", "difflib",
+    "enum", "fractions", "functools", "genericpath", "graphlib", "hashlib", "heapq", "html", "itertools", "json",
+    "keyword", "math", "mypy_extensions", "ntpath", "numbers", "operator", "pathlib", "posixpath", "pprint", "re",
+    "reprlib", "statistics", "string", "struct", "textwrap", "types", "typing", "typing_extensions", "unicodedata",
+    "zlib",
+})  # fmt: skip
+"""Modules whose functions and classes give the same for the same, but for ``IMPURE``."""
+
+SILENT = frozenset(
+    {"logging", "warnings", "_warnings", "traceback", "typing", "types", "typing_extensions", "__future__"}
+)
+"""Modules that say something to the user, or to type checkers, and give nothing back that a result could depend on."""
+
+IMPURE = {
+    "datetime": {"now", "today", "utcnow", "fromtimestamp", "utcfromtimestamp", "astimezone", "timestamp"},
+    "pathlib": {
+        "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "group", "home", "is_block_device", "is_char_device",
+        "is_dir", "is_fifo", "is_file", "is_mount", "is_socket", "is_symlink", "iterdir", "lchmod", "link_to", "lstat",
+        "mkdir", "open", "owner", "read_bytes", "read_text", "readlink", "rename", "rglob", "rmdir", "samefile", "stat",
+        "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text", "hardlink_to",
+    },
+    "posixpath": {
+        "abspath", "exists", "expanduser", "expandvars", "getatime", "getctime", "getmtime", "getsize", "isdir", "isfile",
+        "islink", "ismount", "lexists", "realpath", "relpath", "samefile", "sameopenfile", "samestat", "isjunction",
+        "isdevdrive",
+    },
+    "json": {"load", "dump"},
+    "decimal": {"getcontext", "setcontext", "localcontext"},
+    "types": {"FrameType", "TracebackType"},
+    "hashlib": {"file_digest"},
+    "numpy": {
+        "random", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "open_memmap", "lib", "DataSource", "save", "savez",
+        "savetxt", "savez_compressed", "geterr", "seterr", "get_printoptions", "test", "ctypeslib", "f2py", "testing",
+        "show_config", "show_runtime", "distutils", "core", "_core", "fromregex",
+    },
+}  # fmt: skip
+"""What pure modules have that looks outside: at the time, files, contexts."""
+IMPURE["ntpath"] = IMPURE["genericpath"] = IMPURE["posixpath"]
+
+IMPURE_BUILTINS = frozenset({
+    "__import__", "breakpoint", "compile", "copyright", "credits", "eval", "exec", "exit", "globals", "help", "id",
+    "input", "license", "locals", "memoryview", "open", "quit",
+})  # fmt: skip
+
+HIDDEN = frozenset({
+    "__builtins__", "__closure__", "__globals__", "__loader__", "__spec__", "__subclasses__", "ag_frame",
+    "cell_contents", "cr_frame", "f_back", "f_builtins", "f_globals", "f_locals", "gi_frame", "tb_frame",
+})  # fmt: skip
+"""Attributes that lead anywhere."""
+
+READS_ALL = {vars, dir, dataclasses.asdict, dataclasses.astuple, copy.replace} if hasattr(copy, "replace") else {
+    vars, dir, dataclasses.asdict, dataclasses.astuple,
+}  # fmt: skip
+"""What reads attributes that nothing names."""
+
+BY_NAME = {getattr: slice(1, 2), hasattr: slice(1, 2), setattr: slice(1, 2), delattr: slice(1, 2)}
+"""What reads the attributes that some of its arguments name: of a call of text, they are known."""
+BY_NAME |= {operator.attrgetter: slice(0, None), operator.methodcaller: slice(0, 1)}  # type: ignore[dict-item]
+
+MAKES_TEXT = {str, repr, format, ascii}
+
+
+def top_of(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
+def is_tinyedge(module: str | None) -> bool:
+    return top_of(module) == __name__.partition(".")[0]
+
+
+@cache
+def _is_standard(top: str) -> bool:
+    return top in sys.stdlib_module_names and top != "__main__"
+
+
+def is_standard(module: str | None) -> bool:
+    """Whether a module is of Python itself, which is not looked into."""
+    return _is_standard(top_of(module))
+
+
+def is_pure(module: str | None) -> bool:
+    """Whether what a module has gives the same for the same, but for what ``is_impure`` says."""
+    return top_of(module) in PURE or is_tinyedge(module)
+
+
+def is_silent(module: str | None) -> bool:
+    return top_of(module) in SILENT
+
+
+def is_numpy(module: str | None) -> bool:
+    return top_of(module) == "numpy" and not str(module).startswith(
+        ("numpy.random", "numpy.lib.npyio", "numpy.testing")
+    )
+
+
+def is_library(module: str | None) -> bool:
+    """Whether the code of a module is not looked into, allowed or not: Python's own, NumPy's and this package's."""
+    return is_standard(module) or top_of(module) == "numpy" or is_pure(module)
+
+
+def impure_names(module: str | None) -> set[str]:
+    """What of a pure module looks outside."""
+    return IMPURE.get(top_of(module), set())
+
+
+def is_allowed(function: Any) -> bool:
+    """Whether a function or class of a library, or one written in C, gives the same for the same."""
+    name = getattr(function, "__name__", "")
+    module = getattr(function, "__module__", None)
+    if isinstance(function, type):
+        if issubclass(function, BaseException):
+            return True
+    elif isinstance(function, FunctionType):
+        module = function.__globals__.get("__name__")
+    elif module is None and isinstance(owner := getattr(function, "__objclass__", None), type):
+        module = owner.__module__  # a method of a class that is written in C
+    if module == "builtins":
+        return name not in IMPURE_BUILTINS
+    if is_tinyedge(module) or is_silent(module):
+        return True
+    if top_of(module) in PURE or is_numpy(module) or isinstance(function, np.ufunc):
+        return name not in impure_names(module)
+    return False
+
+
+def is_opaque(value: Any) -> bool:
+    """Whether a value has no state that a result could depend on."""
+    return is_silent(type(value).__module__) and not isinstance(value, (ModuleType, BuiltinFunctionType, FunctionType))
+
+
+__all__ = [
+    "BY_NAME",
+    "HIDDEN",
+    "IMPURE_BUILTINS",
+    "MAKES_TEXT",
+    "READS_ALL",
+    "impure_names",
+    "is_allowed",
+    "is_library",
+    "is_opaque",
+    "is_pure",
+    "is_silent",
+    "is_standard",
+    "is_tinyedge",
+]
