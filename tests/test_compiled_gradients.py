@@ -608,3 +608,43 @@ def test_the_update_is_launched_with_the_last_sample(backend: Backend) -> None:
     assert optimizer.pending == 0
     with pytest.raises(CaptureError, match="flush"):
         te.compile(lambda: optimizer.flush())()
+
+
+# Gradients of some results
+
+
+@pytest.mark.parametrize("order", [(0,), (1,), (2,), (0, 2), (2, 1, 0), (0, 1, 2)])
+def test_gradients_of_some_results(backend: Backend, order: tuple[int, ...]) -> None:
+    """None reaches those that only the others were computed from, and no NaN of these comes through."""
+
+    def make(wrap: Wrap) -> Any:
+        model, other, third = network(), weight(), weight()
+
+        def several(x: te.Tensor) -> Any:
+            y = F.dropout(model(x), 0.5)
+            return y.square().sum(), (other * x), ((third * 0).sum().sqrt() * 0)
+
+        forward = wrap(several)
+
+        def step(x: te.Tensor) -> Any:
+            results = forward(x)
+            for k in order:
+                results[k].sum().backward(retain_graph=True)
+
+        return step, lambda: [*grads(model)(), other.grad, third.grad]
+
+    assert_as_eager(make)
+
+
+def test_what_changes_something_is_not_done_again(backend: Backend) -> None:
+    w, counter = weight(), te.zeros(1)
+
+    @te.compile
+    def step(x: te.Tensor) -> Any:
+        counter.add_(1)
+        return (w * x).sum(), w * x
+
+    step(samples(1)[0])
+    _, y = step(samples(1)[0])
+    with pytest.raises(AutogradError, match="detach"):
+        y.sum().backward()

@@ -1352,7 +1352,7 @@ def whether_a_file_exists() -> Any:
 
 @refused("open")
 def a_file() -> Any:
-    return lambda y: y * len(open("no such file").read())  # noqa: SIM115
+    return lambda y: y * len(open("no such file").read())
 
 
 @refused("stream")
@@ -1672,7 +1672,7 @@ def the_pure_library() -> Any:
         k += len(string.digits) + len(re.sub("a", "b", "aaa")) + len(json.dumps({"a": 1})) + len(os.path.join("a", "b"))
         k += copy.copy([1])[0] + collections.OrderedDict(a=1)["a"] + float(fractions.Fraction(1, 2))
         with contextlib.suppress(ValueError), contextlib.nullcontext():
-            k += len(collections.namedtuple("Pair", "a b")._fields) * 0 + 1  # noqa: PYI024
+            k += len(collections.namedtuple("Pair", "a b")._fields) * 0 + 1
         return y * k
 
     return function

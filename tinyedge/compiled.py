@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import MethodType
 from typing import Any, overload
 
@@ -18,11 +19,12 @@ import numpy as np
 from tinyedge import config, tape
 from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
-from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError
 from tinyedge.guards import Surroundings, first_change
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
-from tinyedge.tensor import Tensor, map_tensors, tensors_in
+from tinyedge.tape import Slot
+from tinyedge.tensor import Tensor, enable_grad, map_tensors, tensors_in
 
 MANY_PROGRAMS = 8
 """So many programs for one function are a sign that an argument changes at every call."""
@@ -48,6 +50,7 @@ class Compiled:
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
         self._latest: Program | None = None
         self._arenas = Arenas()
+        self._wanted: dict[Any, tuple[int, ...]] = {}  # the results for which gradients came, where not the usual ones
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -68,7 +71,12 @@ class Compiled:
         if program is None:
             return self._record(key, arguments, args, kwargs)
         self._changed = False
-        return program(arguments) if self._mode != "check" else self._check(program, arguments, args, kwargs)
+        if self._mode == "check":
+            return self._check(program, arguments, args, kwargs)
+        if program.is_several:
+            slots = [argument._slot for argument in arguments]
+            return program(arguments, partial(self._again, key, args, kwargs, slots))
+        return program(arguments)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
         """Make the program for such arguments without running anything: the first call is a replay too.
@@ -127,7 +135,7 @@ class Compiled:
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
             if not same or not recording.repeats:
                 return None, result
-            trace = recording.trace(arguments, tensors_in(result), None)
+            trace = recording.trace(arguments, tensors_in(result), self._wanted.get(key))
 
             def make() -> Program:
                 return Program(recording, arguments, result, trace, self._arenas)
@@ -142,6 +150,26 @@ class Compiled:
         if not recording.runs:
             recording.undo()
         return program, result
+
+    def _again(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], slots: list[Slot], wanted: tuple[int, ...]
+    ) -> tuple[Program, list[Tensor]]:
+        """The program of such a call, whose results ``wanted`` are those for which gradients come, from now on."""
+        arguments = tensors_in(args) + tensors_in(kwargs)
+        with enable_grad():
+            moved = any(argument._slot is not slot for argument, slot in zip(arguments, slots, strict=True))
+            if moved or self._key(arguments, args, kwargs) != key:
+                raise AutogradError(
+                    "backward",
+                    f"what te.compile({self.name}) reads must be as it was when it was called, since the call is done "
+                    f"again for gradients of other results than expected: {list(wanted)}",
+                    "it changed in the meantime",
+                    "Return with detach() what is not walked back from.",
+                )
+            self._wanted[key] = wanted
+            for known in [known for known in self.programs if known[0] == key]:
+                del self.programs[known]
+            return self.prepare(*args, **kwargs), arguments
 
     def _is_same(
         self,
@@ -268,8 +296,9 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
 
     A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, and all other arguments are the same, and what its code reads. Results are new tensors, without
-    history. Deleting the decorator changes no result beyond rounding.
+    shapes, dtypes, and all other arguments are the same, and what its code reads. Deleting the decorator changes no
+    result beyond rounding. Results are new tensors; a call is one node of the graph, so that ``backward`` may walk
+    through it, and a whole step, ``optimizer.step()`` included, may be inside.
 
     Compared at each call is all that its code mentions, and the Python code that this comes to, yours or that of
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
@@ -286,7 +315,7 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     With ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
 
     Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
-            value (``.item()``, ``if tensor:``, ``str(tensor)``), an optimizer's step, random numbers from the host,
+            value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
             walking back through what was computed before the call; for tensors that are kept without being returned;
             and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one
             that does sets something up, perhaps, and is not replayed. ArgumentError for NumPy arrays as arguments.

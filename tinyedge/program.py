@@ -42,6 +42,7 @@ from tinyedge.tape import (
     edge_to,
     leaf_changes,
     new_slot,
+    not_deferring,
     require_saved,
     write_into,
 )
@@ -103,6 +104,10 @@ class _Place(NamedTuple):
     history: Step | None = None  # it has one that was walked already
 
 
+Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
+"""From the results for which gradients come: the program of such calls, and the arguments of this one."""
+
+
 class _Part:
     """Launches that are enqueued together: all of a call, or if its results are differentiable forward and backward."""
 
@@ -139,7 +144,7 @@ class _Replay(Op):
 class Node(Step):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
-    __slots__ = ("draws", "held", "lease", "program", "versions")
+    __slots__ = ("again", "draws", "held", "lease", "program", "seen", "versions")
 
     def __init__(self, program: Program, lease: Lease) -> None:
         super().__init__(_Replay, FORWARD, {}, {}, {}, (), ())
@@ -148,6 +153,8 @@ class Node(Step):
         self.saved = {}
         self.held: list[tuple[int, Slot]] = []  # what backward reads, by number
         self.versions: list[tuple[Storage, int]] = []
+        self.again: Again | None = None  # makes the program for gradients of other results
+        self.seen: list[tuple[Storage, int]] = []  # what the call read
         self.draws: list[tuple[Draw, dict[str, float]]] = []
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
@@ -157,7 +164,7 @@ class Node(Step):
     def forget(self) -> None:
         super().forget()
         self.lease.end()
-        self.held, self.versions, self.draws = [], [], []
+        self.held, self.versions, self.draws, self.again, self.seen = [], [], [], None, []
 
 
 class Program:
@@ -210,7 +217,8 @@ class Program:
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
         # Each call has its own arguments.
         self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
-        if any(id(refer()) in given for refer, _ in (*needs, *ends)):
+        updated = [leaf for effect in recording.effects for leaf in effect.leaves()]
+        if any(id(leaf) in given for leaf in [*[refer() for refer, _ in (*needs, *ends)], *updated]):
             recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
         owned = {leaf.number for leaf in [*self._leaves, *self._later]}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
@@ -587,8 +595,15 @@ class Program:
             for number in self._arguments:
                 self._point(number, None)
 
-    def __call__(self, arguments: list[Tensor]) -> Any:
-        """Launch everything; the results as new tensors.
+    @property
+    def is_several(self) -> bool:
+        """Whether gradients may come for some of its results, and for others not."""
+        return len(self._roots) > 1
+
+    def __call__(
+        self, arguments: list[Tensor], again: Again | None = None, numbers: Sequence[Mapping[str, float]] | None = None
+    ) -> Any:
+        """Launch everything; the results as new tensors. ``numbers`` are those of each draw, else new ones are drawn.
 
         Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
                 launch none the less, for what a kernel needs itself, does so the first time, which is undone.
@@ -614,7 +629,7 @@ class Program:
                 self._returned[number] = weakref.ref(storage)
             guard = self._torn_if_refused() if self._parts[0].has_run else self._undone_if_refused(arguments)
             with self._effects_undone() if self._effects else nullcontext(), guard:
-                self._launch(moved, gradients)
+                self._launch(moved, gradients, numbers)
             for leaf in moved:
                 if (new := gradients.get(id(leaf.slot))) is not None:
                     leaf.slot.keep_gradient(new)
@@ -651,6 +666,9 @@ class Program:
             result = map_tensors(self._result, tensor_at, _Place)
             if node is not None:
                 self._link(node, arguments, fresh)
+                if again is not None:
+                    node.again = again
+                    node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
             for refer_leaf, end in self._ends:
                 if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
                     slot.keep_gradient(None if end is None else renewed(end))
@@ -658,7 +676,9 @@ class Program:
                 effect.after()
             return result
 
-    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
+    def _launch(
+        self, moved: list[_Leaf], gradients: dict[int, Slot], numbers: Sequence[Mapping[str, float]] | None
+    ) -> None:
         """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
         for leaf in moved:
             new = gradients.get(id(leaf.slot))
@@ -671,7 +691,7 @@ class Program:
             self._require_apart()
         self._pointed.clear()
         if self._random:
-            self._draw()
+            self._draw(numbers)
         self._enqueue(self._parts[0])
 
     def _enqueue(self, part: _Part) -> None:
@@ -704,16 +724,22 @@ class Program:
         node.versions = [(storage, storage.version) for storage in storages]
         node.draws = [(draw, dict(draw)) for draw in self._draws()]
 
+    def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
+        """What a call reads that was there before."""
+        yield from (argument._slot.storage for argument in arguments)
+        moving = {storage.number for storage in self._storages.values()}
+        for step in self._steps.values():
+            for slot in step.read():
+                if isinstance(slot, Slot) and slot.storage.number not in moving:
+                    yield slot.storage
+
     def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         """Plan the backward of a call: replay the second part, with the gradients of its results."""
         given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
         if given != self.wanted:
-            raise AutogradError(
-                "backward",
-                f"gradients of the results of te.compile({self.name}) as when it was recorded: {list(self.wanted)}",
-                f"they came for {list(given)}, counted among those that require a gradient",
-                "Return the others with detach().",
-            )
+            other = self._for_others(node, given)
+            other.program.walk_back(other, walk, gradients)
+            return
         for storage, version in node.versions:
             if storage.version != version:
                 raise AutogradError(
@@ -739,6 +765,26 @@ class Program:
                 seed = seeds[self._seeds.index(place.number)]
                 slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
+
+    def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
+        """The same call, for gradients of the results ``given``: its forward is replayed as another program does it."""
+        changes = self._changed or self._changed_arguments or self._ends or self._effects
+        if node.again is None or changes or any(storage.version != version for storage, version in node.seen):
+            raise AutogradError(
+                "backward",
+                f"gradients for those results of te.compile({self.name}) that were expected: {list(self.wanted)} of "
+                f"{len(self._roots)} that require one",
+                f"they came for {list(given)}, and the call cannot be done again for these, as it changes something",
+                "Return the others with detach(), or let the function return only what is walked back from.",
+            )
+        with not_deferring():
+            program, arguments = node.again(given)
+            return program.node_of(arguments, [numbers for _, numbers in node.draws])
+
+    def node_of(self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]]) -> Node:
+        """The node of a call with these random numbers, whose results nobody wants."""
+        results = tensors_in(self(arguments, numbers=numbers))
+        return next(r._slot.step for r in results if isinstance(r._slot.step, Node))
 
     def _launch_back(
         self,
@@ -928,10 +974,13 @@ class Program:
     def _draws(self) -> list[Draw]:
         return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
 
-    def _draw(self) -> None:
+    def _draw(self, numbers: Sequence[Mapping[str, float]] | None) -> None:
         """New random numbers: forward and backward of one call of dropout share one set of scalars."""
-        for draw in self._draws():
-            draw.renew()
+        for position, draw in enumerate(self._draws()):
+            if numbers is None:
+                draw.renew()
+            else:
+                draw.update(numbers[position])
         for step in self._random:
             self._note(("step", step.number))
 

@@ -415,6 +415,10 @@ class Effect:
 
     steps: range = range(0)  # the recorded steps whose numbers it gives
 
+    def leaves(self) -> Iterable[Slot]:
+        """What it changes beside, which must be the same in each call."""
+        return ()
+
     def fits(self) -> bool:
         """Whether it would launch the same steps now as when it was recorded."""
         return True
@@ -643,6 +647,16 @@ def deferred_launches() -> Deferred:
     """Where launches of this thread are held back."""
     assert _mode.deferred is not None
     return _mode.deferred
+
+
+@contextmanager
+def not_deferring() -> Iterator[None]:
+    """Launch at once inside the ``with`` block: what does not depend on what is held back."""
+    before, _mode.deferred = _mode.deferred, None
+    try:
+        yield
+    finally:
+        _mode.deferred = before
 
 
 def launch_deferred() -> None:

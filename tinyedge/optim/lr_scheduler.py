@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.optim.optimizer import Optimizer
-from tinyedge.tape import Effect, recorder
+from tinyedge.tape import Effect, forbid_in_recording, recorder
 
 
 class _Stepped(Effect):
@@ -34,6 +34,7 @@ class LRScheduler:
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        forbid_in_recording("making a schedule", "it changes the rates that it finds, and a replay would not")
         self.optimizer = optimizer
         self.last_epoch = last_epoch
         for group in optimizer.param_groups:

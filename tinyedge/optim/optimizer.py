@@ -107,6 +107,9 @@ class _Updated(_Counted):
         self.launched = {id(job) for job in launched}
         self.steps_of: list[int] = []  # of each job, the number of the update
 
+    def leaves(self) -> Iterable[Slot]:
+        return [job.slots["param"] for job, _ in self.jobs]
+
     def fits(self) -> bool:
         """Whether the same parameters, with the same state and options, but for numbers, would be updated."""
         if not super().fits():
@@ -235,6 +238,7 @@ class Optimizer(Minibatch):
         self._kind: list[Any] = []
         self._program: Program | None = None
         self._proven: set[Any] = set()  # the signatures of updates that the device carried out
+        self._made_in = None if (told := recorder()) is None else weakref.ref(told)
         self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # calls of step() in each
         self._applied: dict[int, int] = {}  # the versions of gradients that were applied and not cleared, by storage
         self._waits = False  # whether it is known as a minibatch
@@ -253,7 +257,15 @@ class Optimizer(Minibatch):
     def __getstate__(self) -> dict[str, Any]:
         if self._rest:
             raise AutogradError(self._call, "a whole update before it is copied", self.counted(), "Call step() first.")
-        memory = ("_kind", "_program", "_proven", "_applied", "_waits", "_told")  # a copy has memory of its own
+        memory = (
+            "_kind",
+            "_program",
+            "_proven",
+            "_applied",
+            "_waits",
+            "_told",
+            "_made_in",
+        )  # a copy has memory of its own
         return {name: value for name, value in self.__dict__.items() if name not in memory}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -433,6 +445,8 @@ class Optimizer(Minibatch):
 
     def _recorded(self, told: Recorder, count: int) -> None:
         """``step()`` inside a function that is compiled: the update becomes a part of its program."""
+        if self._made_in is not None and self._made_in() is told:
+            forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
         pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
         if _checks.anomaly:
             forbid_in_recording("detect_anomaly()", "it looks at values")
