@@ -515,3 +515,41 @@ def test_arguments_that_are_let_go_are_free(opencl: OpenCLBackend) -> None:
         step.program.let_go()
         assert backend.pool.active_bytes <= held - (4 << 20)
         assert step(te.ones(1 << 20)).item() == 1 << 20
+
+
+def test_programs_go_with_their_model(backend: Backend) -> None:
+    @te.compile
+    def step(model: nn.Module, x: te.Tensor) -> te.Tensor:
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    gc.collect()
+    before = backend.memory.allocated_bytes
+    for _ in range(3):
+        model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64))
+        for _ in range(3):
+            step(model, te.ones(4, 8))
+        del model
+        gc.collect()
+        assert not step.programs
+    assert backend.memory.allocated_bytes - before <= step._arenas.nbytes
+
+
+def test_programs_of_one_function_share_an_arena(backend: Backend) -> None:
+    step = te.compile(lambda x: (x.reshape(-1, 10).sum(1) * 2).exp().sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sizes = [step.prepare(te.ones(10 * n)).arena_bytes for n in range(1, 13)]
+        for n in range(1, 13):
+            assert step(te.ones(10 * n)).item() == pytest.approx(n * np.exp(20.0), rel=1e-5)
+    assert step._arenas.nbytes == max(sizes)
+
+
+def test_what_was_not_replayed_for_long_is_dropped(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyedge.compiled.MOST_PROGRAMS", 3)
+    step = te.compile(lambda x: x * 2)
+    for n in (1, 2, 3, 1, 4, 1, 5, 1):
+        assert step(te.ones(n)).tolist() == [2.0] * n
+    assert len(step.programs) == 3
+    assert {program._outputs[next(iter(program._outputs))] for program in step.programs.values()} == {4, 16, 20}

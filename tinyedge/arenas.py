@@ -43,6 +43,11 @@ class Arenas:
         self._lock = threading.RLock()  # a lease may end at any time
         self._tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of those that are free."""
+        return sum(arena.nbytes for arena in self._free)
+
     def enter(self, tenant: Tenant) -> None:
         self._tenants.add(tenant)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -20,7 +21,7 @@ from tinyedge import config, tape
 from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError
-from tinyedge.guards import Surroundings, first_change
+from tinyedge.guards import Surroundings, alive_in, first_change
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import Slot
@@ -226,6 +227,14 @@ class Compiled:
         self.programs.move_to_end((key, number))
         if len(self.programs) > MOST_PROGRAMS:
             self.programs.popitem(last=False)
+        myself = weakref.ref(self)
+
+        def drop(_: object) -> None:
+            """Something is gone with which calls of this kind would be made: a model and its parameters, as a rule."""
+            if (compiled := myself()) is not None and compiled.programs.pop((key, number), None) is not None:
+                compiled._latest = next(reversed(compiled.programs.values()), None)
+
+        program.ends_with = [weakref.ref(each, drop) for each in alive_in(key)]
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
                 f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "

@@ -92,6 +92,23 @@ _get = dict.get
 _slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
 
 
+def alive_in(key: Any) -> list[Any]:
+    """The objects, of those that a key tells by their identity, that could go: modules, tensors' slots, objects."""
+    found: list[Any] = []
+    pending = [key]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, (tuple, frozenset)):
+            pending += part
+        elif isinstance(part, _ModuleKind):
+            pending += part.values
+        elif isinstance(part, (weakref.ref, _Same)):
+            value = part() if isinstance(part, weakref.ref) else part.refer()
+            if isinstance(value, (Module, Slot)):
+                found.append(value)
+    return found
+
+
 class _Same:
     """Equal for the same object only, also after that is gone and another one has its address."""
 

@@ -188,6 +188,7 @@ class Program:
         self._arenas.enter(self)
         self._arena_of: weakref.ref[Storage] | None = None  # to which the temporaries are bound
         self._parts: list[_Part] = []
+        self.ends_with: list[weakref.ref[Any]] = []  # what it was recorded for; without that it is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
         if len(backends) > 1:

@@ -871,13 +871,16 @@ def _mapped(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[
         return tuple([_mapped(item, function, leaf, known) for item in value])
     if id(value) in known:
         return known[id(value)]
-    if kind is list or kind is dict:
-        new = known[id(value)] = kind()
-        if kind is list:
-            new += [_mapped(item, function, leaf, known) for item in value]
-        else:
-            new.update({key: _mapped(item, function, leaf, known) for key, item in value.items()})
-        return new
+    if kind is list:
+        items: list[Any] = []
+        known[id(value)] = items
+        items += [_mapped(item, function, leaf, known) for item in value]
+        return items
+    if kind is dict:
+        mapping: dict[Any, Any] = {}
+        known[id(value)] = mapping
+        mapping.update({key: _mapped(item, function, leaf, known) for key, item in value.items()})
+        return mapping
     if not is_container(kind):
         return value
     return rebuilt(value, lambda item: _mapped(item, function, leaf, known), known)
