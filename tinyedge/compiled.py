@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, overload
 
-import numpy as np
-
-from tinyedge import config, tape
+from tinyedge import checking, config, tape
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.guards import Surroundings, first_change
@@ -177,7 +175,18 @@ class Compiled:
         gradients = [leaf.slot.grad for leaf in program._leaves]
         saved = [None if grad is None else bytes_of(grad.storage) for grad in gradients]
         states = [(generator, generator.get_state()) for generator in program.generators]
-        replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
+        around = self._surroundings.tensors()
+        names = {tensor._slot.storage.number: name for name, tensor in around.items()}
+        known = [(f"argument {position}", tensor) for position, tensor in enumerate(arguments)]
+        names |= {tensor._slot.storage.number: name for name, tensor in known}
+        known += around.items()
+
+        def outcome(result: Any) -> list[checking.Named]:
+            found = checking.named_results(result)
+            found += checking.named_gradients([leaf.slot for leaf in program._leaves], names)
+            return found + checking.named_values(known)
+
+        replayed = outcome(program(arguments))
         for storage, values in zip(outside, before, strict=True):
             program.backend.write(storage, values)
         for leaf, grad, values in zip(program._leaves, gradients, saved, strict=True):
@@ -187,18 +196,14 @@ class Compiled:
         for generator, state in states:
             generator.set_state(state)
         result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
-        eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
-        for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
-            scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
-            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
-                with np.errstate(invalid="ignore"):
-                    most = np.abs(a.astype(np.float64) - b).max()
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "a replay must equal the eager call",
-                    f"result or gradient {number} of shape {b.shape} differs by {most:.3g}",
-                    "The function depends on something that is no argument, or changes something outside.",
-                )
+        difference = checking.first_difference(replayed, outcome(result))
+        if difference is not None:
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "a replay must equal the eager call",
+                f"they differ in {difference}",
+                "The function depends on something that is no argument, or changes something outside.",
+            )
         return result
 
 
