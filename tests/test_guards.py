@@ -18,6 +18,7 @@ import tinyedge.nn.functional as F
 from tinyedge import guards, nn
 from tinyedge.backends import Backend
 
+pytestmark = pytest.mark.check
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 Situation = Callable[[Compile], list[Any]]
 SITUATIONS: list[Situation] = []

@@ -357,7 +357,7 @@ def test_check_says_by_how_much(backend: Backend, monkeypatch: pytest.MonkeyPatc
         step(x)
         step.program._parts[0].launches[0] = lambda: 0
         step.program._returned.clear()  # else it would find what the last replay left
-        with pytest.raises(te.CaptureError, match=r"differs by (nan|\d+)"):
+        with pytest.raises(te.CaptureError, match=r"differ in result, of shape \(2,\), by (nan|\d+)"):
             step(x)
 
 

@@ -15,9 +15,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, overload
 
-import numpy as np
-
-from tinyedge import config, tape
+from tinyedge import checking, config, tape
 from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError
@@ -25,7 +23,7 @@ from tinyedge.guards import Surroundings, alive_in, first_change
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import Slot
-from tinyedge.tensor import Tensor, enable_grad, map_tensors, tensors_in
+from tinyedge.tensor import Tensor, enable_grad, tensors_in
 
 MANY_PROGRAMS = 8
 """So many programs for one function are a sign that an argument changes at every call."""
@@ -245,36 +243,56 @@ class Compiled:
 
     def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
-        outside = [storage for storage in program.changed_by(arguments) if storage.nbytes]
-        before = [bytes_of(storage) for storage in outside]
         program.take_leaves(arguments)
         leaves = program.leaves()
-        gradients = [leaf.grad for leaf in leaves]
-        saved = [None if grad is None else bytes_of(grad.storage) for grad in gradients]
-        states = [(generator, generator.get_state()) for generator in program.generators]
-        replayed = [t.numpy() for t in tensors_in(program(arguments))] + program.gradients()
-        for storage, values in zip(outside, before, strict=True):
-            program.backend.write(storage, values)
-        for leaf, grad, values in zip(leaves, gradients, saved, strict=True):
-            leaf.keep_gradient(grad)
-            if grad is not None and values is not None:
-                program.backend.write(grad.storage, values)
-        for generator, state in states:
-            generator.set_state(state)
-        result = map_tensors(self.function(*args, **kwargs), lambda tensor: tensor.detach())
-        eager = [t.numpy() for t in tensors_in(result)] + program.gradients()
-        for number, (a, b) in enumerate(zip(replayed, eager, strict=True)):
-            scale = float(np.abs(b).max()) if b.size and b.dtype.kind == "f" else 0.0
-            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True):
-                with np.errstate(invalid="ignore"):
-                    most = np.abs(a.astype(np.float64) - b).max()
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "a replay must equal the eager call",
-                    f"result or gradient {number} of shape {b.shape} differs by {most:.3g}",
-                    "The function depends on something that is no argument, or changes something outside.",
-                )
+        restore = self._restorer(program, arguments, leaves)
+        around = self._surroundings.tensors()
+        names = {tensor._slot.storage.number: name for name, tensor in around.items()}
+        known = [(f"argument {position}", tensor) for position, tensor in enumerate(arguments)]
+        names |= {tensor._slot.storage.number: name for name, tensor in known}
+        known += around.items()
+
+        def outcome(result: Any) -> list[checking.Named]:
+            found = checking.named_results(result)
+            found += checking.named_gradients(leaves, names)
+            return found + checking.named_values(known)
+
+        replayed = outcome(program(arguments))
+        restore()
+        result = self.function(*args, **kwargs)
+        difference = checking.first_difference(replayed, outcome(result))
+        if difference is not None:
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "a replay must equal the eager call",
+                f"they differ in {difference}",
+                "The function depends on something that is no argument, or changes something outside.",
+            )
         return result
+
+    @staticmethod
+    def _restorer(program: Program, arguments: list[Tensor], leaves: list[Slot]) -> Callable[[], None]:
+        """What puts back all that a replay changes: memory, gradients, random numbers, optimizers."""
+        gradients = [(leaf, leaf.grad, -1 if leaf.grad is None else leaf.grad.cleared) for leaf in leaves]
+        storages = program.changed_by(arguments) + [grad.storage for _, grad, _ in gradients if grad is not None]
+        before = [(each, each.version, bytes_of(each)) for each in dict.fromkeys(storages) if each.nbytes]
+        states = [(generator, generator.get_state()) for generator in program.generators]
+        restores = [effect.restorer() for effect in program.effects]
+
+        def restore() -> None:
+            for storage, version, values in before:
+                program.backend.write(storage, values)
+                storage.version = version
+            for leaf, grad, cleared in gradients:
+                leaf.keep_gradient(grad)
+                if grad is not None:
+                    grad.cleared = cleared
+            for generator, state in states:
+                generator.set_state(state)
+            for each in reversed(restores):
+                each()
+
+        return restore
 
 
 def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:

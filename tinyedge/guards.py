@@ -169,6 +169,7 @@ class _Names:
         self.all = False  # names are computed, so that any attribute may be read
         self.text = False  # values are made text
         self.constructs = False  # instances are made of the classes of others
+        self.foreign = False  # some are no attribute that every tensor has
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
@@ -187,6 +188,7 @@ class _Names:
     def add(self, name: str, where: str) -> None:
         if name not in self.mentioned:
             self.mentioned[name] = where
+            self.foreign |= not hasattr(Tensor, name)
             self.version += 1
 
     def has(self, name: str) -> bool:
@@ -198,6 +200,7 @@ class _ModuleState:
 
     def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], None]) -> None:
         self.module = weakref.ref(module, forget)
+        self.path = at.path
         self.version = member_changes()
         self.names = names.version
         named = list(module.named_modules())
@@ -210,7 +213,7 @@ class _ModuleState:
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
         # Of tensors without attributes of their own. For a large model a look at them takes microseconds.
-        foreign = names.all or any(not hasattr(Tensor, name) for name in names.mentioned)
+        foreign = names.all or names.foreign
         self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # of the changes of leaves
@@ -369,6 +372,7 @@ class _Around:
         self.names = names  # the version that was known
         self.kind: Hashable = None
         self.numbers: set[int] = set()  # the storages of tensors that are no arguments
+        self.tensors: dict[str, Tensor] = {}  # those, but for the members of modules
         self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
         self.reads: list[Callable[[], Any]] = []
         self.values: list[Any] = []
@@ -453,7 +457,7 @@ class Surroundings:
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
-                plain = not any(map(_attributes_of, arguments))
+                plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
             else:
                 plain = False
             if plain:
@@ -468,6 +472,17 @@ class Surroundings:
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
+        found = dict(self._around.tensors) if self._around is not None else {}
+        for state in list(self.states.values()):
+            module = state.module()
+            if module is not None:
+                lead = "" if state.path == self.name else f"{state.path}."
+                found |= {f"{lead}{name}": member for name, member in module.named_parameters()}
+                found |= {f"buffer {lead}{name}": member for name, member in module.named_buffers()}
+        return found
 
     def is_constant(self, path: str) -> bool:
         return any(path == name or path.endswith("." + name) for name in self.constant)
@@ -671,6 +686,7 @@ class _Walk:
         if given:
             return _kind_of_given(value), *extra
         slot = value._slot
+        self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
         self.around.watch_attribute(value, "_slot", slot)
         self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)

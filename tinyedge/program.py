@@ -421,6 +421,11 @@ class Program:
             leaf.slot = arguments[position]._slot
 
     @property
+    def effects(self) -> list[Effect]:
+        """What a call does on the host."""
+        return [effect for effect, _ in self._effects]
+
+    @property
     def generators(self) -> list[Generator]:
         """Those from which a call draws random numbers."""
         return list({id(draw.generator): draw.generator for draw in self._draws()}.values())

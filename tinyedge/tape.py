@@ -433,6 +433,10 @@ class Effect:
     def undo(self) -> None:
         """Called, in reverse order, if something was refused after ``before``."""
 
+    def restorer(self) -> Callable[[], None]:
+        """What puts back all that it changes to how it is now."""
+        raise NotImplementedError
+
 
 class Recorder:
     """Who is told what runs in this thread, while it is set by ``recording``.

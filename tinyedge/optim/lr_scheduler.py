@@ -25,6 +25,9 @@ class _Stepped(Effect):
     def undo(self) -> None:
         self.restore()
 
+    def restorer(self) -> Callable[[], None]:
+        return self.scheduler._restorer()
+
 
 class LRScheduler:
     """Base of the schedules. ``step()`` sets ``lr`` of each of the optimizer's groups; call it once an epoch.

@@ -93,6 +93,9 @@ class _Counted(Effect):
     def after(self) -> None:
         self.optimizer._count(self.optimizer._pending + 1)
 
+    def restorer(self) -> Callable[[], None]:
+        return self.optimizer._restorer()
+
 
 class _Updated(_Counted):
     """``step()`` in a compiled function, which completes a minibatch and updates."""
@@ -443,26 +446,31 @@ class Optimizer(Minibatch):
         """Whether ``count`` more samples complete a minibatch."""
         return self.accumulate is None or (self._pending + count) % self.accumulate == 0
 
+    def _restorer(self) -> Callable[[], None]:
+        """What puts back the host's part of the state, which holds memory, to how it is now."""
+        pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
+
+        def restore() -> None:
+            self.state = state
+            self._count(pending)
+
+        return restore
+
     def _recorded(self, told: Recorder, count: int) -> None:
         """``step()`` inside a function that is compiled: the update becomes a part of its program."""
         if self._made_in is not None and self._made_in() is told:
             forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
-        pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
+        undo = self._restorer()
         if _checks.anomaly:
             forbid_in_recording("detect_anomaly()", "it looks at values")
         steps = self._told.get(told, 0)
         self._told[told] = steps + 1
-
-        def undo() -> None:
-            self.state = state
-            self._count(pending)
-
         if not self.ends(1):
             told.effect(_Counted(self, steps), partial(self._count, count), undo)
             return
         with no_grad():
             jobs = self._plan_update(count)
-            if any(set(job.state) - set(state.get(job.param, {})) for job in jobs):
+            if any(set(job.state) - set(self.state.get(job.param, {})) for job in jobs):
                 told.once()  # it makes the state, with which the next updates begin
             launched = [job for job in jobs if job.gradient.numel]
 
