@@ -139,7 +139,9 @@ def zero_calls(name: str) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
         yield letter, [tuple(sizes[s] if s.isalpha() else int(s) for s in part.split()) for part in text.split(",")]
 
 
-PARAMS = [pytest.param(name, letter, shapes, id=f"{name}-{letter}") for name in CASES for letter, shapes in zero_calls(name)]
+PARAMS = [
+    pytest.param(name, letter, shapes, id=f"{name}-{letter}") for name in CASES for letter, shapes in zero_calls(name)
+]
 
 
 def arrays(shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -158,7 +160,9 @@ def outcome(package: Any, name: str, shapes: list[tuple[int, ...]], inputs: list
     return found
 
 
-def on_tinyedge(name: str, shapes: list[tuple[int, ...]], backend: Backend, compiled: bool = False) -> list[Array] | str:
+def on_tinyedge(
+    name: str, shapes: list[tuple[int, ...]], backend: Backend, compiled: bool = False
+) -> list[Array] | str:
     """What comes, or the name of tinyedge's own error."""
     inputs = [te.tensor(array, device=backend, requires_grad=True) for array in arrays(shapes)]
     run: Any = outcome

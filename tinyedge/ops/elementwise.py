@@ -64,6 +64,13 @@ def _operand(call_name: str, operand: Any) -> Any:
     raise DtypeError(call_name, "tensors and numbers", f"got {type(operand).__name__}", "Convert it with te.tensor.")
 
 
+def _tensors(call_name: str, *operands: Any) -> None:
+    """Refuse numbers where PyTorch takes tensors alone."""
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            raise DtypeError(call_name, "a tensor", f"got {type(operand).__name__}", "Convert it with te.tensor.")
+
+
 def _floating(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point else x.to(float32)
 
@@ -275,7 +282,9 @@ def floor_divide(input: Operand, other: Operand) -> Tensor:
 _DIFFER = "fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)"
 _REMAINDER = f"WHERE({_DIFFER}, fmod(a, b) + b, fmod(a, b))"
 _QUOTIENT = f"((a - fmod(a, b)) / b - WHERE({_DIFFER}, (real)1, (real)0))"  # whole, but for rounding
-_FLOOR_QUOTIENT = f"WHERE(b == 0, a / b, floor({_QUOTIENT}) + WHERE({_QUOTIENT} - floor({_QUOTIENT}) > (real)0.5, (real)1, (real)0))"
+_FLOOR_QUOTIENT = (
+    f"WHERE(b == 0, a / b, floor({_QUOTIENT}) + WHERE({_QUOTIENT} - floor({_QUOTIENT}) > (real)0.5, (real)1, (real)0))"
+)
 
 
 class FloorQuotient(Elementwise):
@@ -338,6 +347,8 @@ class Remainder(Elementwise):
 @public
 def remainder(input: Operand, other: Operand) -> Tensor:
     """``input - other * floor(input / other)``, as Python's ``%``; of integers by zero it is 0."""
+    if not isinstance(other, Tensor):
+        _tensors("remainder", input)
     return call(Remainder, *prepared("remainder", (input, other)))
 
 
@@ -711,6 +722,20 @@ def erf(input: Tensor) -> Tensor:
 
 class Maximum(Elementwise):
     signature = "(),()->()"
+    errors = tuple(
+        ErrorSample(lambda te, call=call: call(te), DtypeError, "a tensor, but got int")
+        for call in (
+            lambda te: te.maximum(te.tensor([1, 2]), 2),
+            lambda te: te.maximum(2, te.tensor([1, 2])),
+            lambda te: te.minimum(te.tensor([1, 2]), 2),
+            lambda te: te.minimum(2, te.tensor([1, 2])),
+            lambda te: te.max(2, te.tensor([1, 2])),
+            lambda te: te.min(2, 3),
+            lambda te: te.logical_and(te.tensor([1, 2]), 2),
+            lambda te: te.logical_or(2, te.tensor([1, 2])),
+            lambda te: te.remainder(2, 3),
+        )
+    )
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a != a, a, WHERE(a > b, a, b))"}
@@ -730,8 +755,9 @@ class Maximum(Elementwise):
 
 
 @public
-def maximum(input: Operand, other: Operand) -> Tensor:
+def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
+    _tensors("maximum", input, other)
     return call(Maximum, *prepared("maximum", (input, other)))
 
 
@@ -756,8 +782,9 @@ class Minimum(Elementwise):
 
 
 @public
-def minimum(input: Operand, other: Operand) -> Tensor:
+def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
+    _tensors("minimum", input, other)
     return call(Minimum, *prepared("minimum", (input, other)))
 
 
@@ -825,6 +852,15 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 
 class Where(Elementwise):
     signature = "(),(),()->()"
+    errors = (
+        ErrorSample(
+            lambda te: te.masked_fill(te.zeros(2), te.tensor(True), te.zeros(1)), ShapeError, "a number or a 0-d tensor"
+        ),
+        ErrorSample(
+            lambda te: te.masked_fill(te.tensor([1, 2]), te.tensor(True), float("inf")), ArgumentError, "int64 holds"
+        ),
+        ErrorSample(lambda te: te.masked_fill(te.zeros(2), te.tensor([1, 0]), 1.0), DtypeError, "a bool condition"),
+    )
     operations = 0
     domain = {"condition": (0, 1), "a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("condition",)
@@ -854,10 +890,20 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
 
 @public
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
-    """``input`` with ``value`` where ``mask`` is true."""
+    """``input`` with ``value`` where ``mask`` is true; ``value`` is a number or a 0-d tensor, and becomes input's dtype.
+
+    Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool.
+    """
     if isinstance(value, Tensor):
-        value = value.to(input.dtype)
-    return where(mask, value, input)
+        if value.ndim:
+            raise ShapeError("masked_fill", "a number or a 0-d tensor as value", f"it has shape {value.shape}")
+        return where(mask, value.to(input.dtype), input)
+    number = _operand("masked_fill", value)
+    if not input.dtype.is_floating_point:
+        if not math.isfinite(number):
+            raise ArgumentError("masked_fill", f"a value that {input.dtype.name} holds", f"got {number}")
+        number = bool(number) if input.dtype is bool_ else int(number)
+    return where(mask, number, input)
 
 
 class Comparison(Elementwise):
@@ -869,6 +915,10 @@ class Comparison(Elementwise):
 class Eq(Comparison):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    errors = tuple(
+        ErrorSample(lambda te, name=name: getattr(te, name)(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int")
+        for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    )
     kernel_forward = {"y": "a == b"}
 
     @staticmethod
@@ -877,8 +927,9 @@ class Eq(Comparison):
 
 
 @public
-def eq(input: Operand, other: Operand) -> Tensor:
+def eq(input: Tensor, other: Operand) -> Tensor:
     """``input == other``, element by element."""
+    _tensors("eq", input)
     return call(Eq, *prepared("eq", (input, other)))
 
 
@@ -893,8 +944,9 @@ class Ne(Comparison):
 
 
 @public
-def ne(input: Operand, other: Operand) -> Tensor:
+def ne(input: Tensor, other: Operand) -> Tensor:
     """``input != other``, element by element."""
+    _tensors("ne", input)
     return call(Ne, *prepared("ne", (input, other)))
 
 
@@ -909,8 +961,9 @@ class Lt(Comparison):
 
 
 @public
-def lt(input: Operand, other: Operand) -> Tensor:
+def lt(input: Tensor, other: Operand) -> Tensor:
     """``input < other``, element by element."""
+    _tensors("lt", input)
     return call(Lt, *prepared("lt", (input, other)))
 
 
@@ -925,21 +978,24 @@ class Le(Comparison):
 
 
 @public
-def le(input: Operand, other: Operand) -> Tensor:
+def le(input: Tensor, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
+    _tensors("le", input)
     return call(Le, *prepared("le", (input, other)))
 
 
 @public
-def gt(input: Operand, other: Operand) -> Tensor:
+def gt(input: Tensor, other: Operand) -> Tensor:
     """``input > other``, element by element."""
-    return lt(other, input)
+    _tensors("gt", input)
+    return call(Lt, *prepared("gt", (other, input)))
 
 
 @public
-def ge(input: Operand, other: Operand) -> Tensor:
+def ge(input: Tensor, other: Operand) -> Tensor:
     """``input >= other``, element by element."""
-    return le(other, input)
+    _tensors("ge", input)
+    return call(Le, *prepared("ge", (other, input)))
 
 
 class LogicalOr(Comparison):
@@ -953,8 +1009,9 @@ class LogicalOr(Comparison):
 
 
 @public
-def logical_or(input: Operand, other: Operand) -> Tensor:
+def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether either is nonzero."""
+    _tensors("logical_or", input, other)
     return call(LogicalOr, *prepared("logical_or", (input, other)))
 
 
@@ -969,8 +1026,9 @@ class LogicalAnd(Comparison):
 
 
 @public
-def logical_and(input: Operand, other: Operand) -> Tensor:
+def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are nonzero."""
+    _tensors("logical_and", input, other)
     return call(LogicalAnd, *prepared("logical_and", (input, other)))
 
 
