@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -722,19 +723,16 @@ def erf(input: Tensor) -> Tensor:
 
 class Maximum(Elementwise):
     signature = "(),()->()"
-    errors = tuple(
-        ErrorSample(lambda te, call=call: call(te), DtypeError, "a tensor, but got int")
-        for call in (
-            lambda te: te.maximum(te.tensor([1, 2]), 2),
-            lambda te: te.maximum(2, te.tensor([1, 2])),
-            lambda te: te.minimum(te.tensor([1, 2]), 2),
-            lambda te: te.minimum(2, te.tensor([1, 2])),
-            lambda te: te.max(2, te.tensor([1, 2])),
-            lambda te: te.min(2, 3),
-            lambda te: te.logical_and(te.tensor([1, 2]), 2),
-            lambda te: te.logical_or(2, te.tensor([1, 2])),
-            lambda te: te.remainder(2, 3),
-        )
+    errors = (
+        ErrorSample(lambda te: te.maximum(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.maximum(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.minimum(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.minimum(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.max(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.min(2, 3), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.logical_and(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.logical_or(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.remainder(2, 3), DtypeError, "a tensor, but got int"),
     )
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
@@ -890,7 +888,7 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
 
 @public
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
-    """``input`` with ``value`` where ``mask`` is true; ``value`` is a number or a 0-d tensor, and becomes input's dtype.
+    """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
     Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool.
     """
@@ -906,6 +904,10 @@ def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     return where(mask, number, input)
 
 
+def _compare_number(name: str, te: Any) -> Any:
+    return getattr(te, name)(2, te.tensor([1, 2]))
+
+
 class Comparison(Elementwise):
     """Base of the comparisons: bool results, no gradient."""
 
@@ -916,7 +918,7 @@ class Eq(Comparison):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     errors = tuple(
-        ErrorSample(lambda te, name=name: getattr(te, name)(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int")
+        ErrorSample(partial(_compare_number, name), DtypeError, "a tensor, but got int")
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     )
     kernel_forward = {"y": "a == b"}
