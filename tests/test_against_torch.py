@@ -1,4 +1,5 @@
-"""PyTorch's own sample inputs, through tinyedge: a value or a gradient may be refused, but never be wrong.
+"""PyTorch's own sample inputs, through tinyedge: a value or a gradient may be refused, but never be wrong. And its own
+error inputs, which must be refused.
 
 Run with ``-m torch`` where PyTorch and ``expecttest`` are installed. For each public function, the samples of PyTorch's
 OpInfo of that name are called in both, forward and gradients. A call that tinyedge refuses, with an error of its own or
@@ -204,6 +205,41 @@ def test_samples_of_torch(name: str, backend: Backend, record_property: Callable
                     agree += 1
         record_property("against torch", (label, backend.name, agree, refused, len(wrong)))
         assert not wrong, f"{len(wrong)} of {len(wrong) + agree + refused} samples:\n" + "\n".join(wrong[:4])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_error_inputs_of_torch(name: str, backend: Backend) -> None:
+    """What PyTorch's OpInfos say must be refused is refused by an error of tinyedge's own."""
+    answered, count = [], 0
+    for info in op_infos().get(name, []):
+        if info.error_inputs_func is None:
+            continue
+        for error_input in info.error_inputs("cpu"):
+            sample = error_input.sample_input
+            for label, function in callables(name):
+                is_method = label.startswith("Tensor.")
+                if "out" in sample.kwargs or (is_method and info.name.startswith("nn.functional.")):
+                    continue
+                if is_method and isinstance(sample.input, (int, float)):  # the number's own method
+                    continue
+                translate = Translation(backend)
+                try:
+                    arguments = translate((sample.input, *sample.args))
+                    keywords = translate(sample.kwargs)
+                except (TinyedgeError, ValueError):  # complex numbers, or more dims than NumPy has
+                    continue
+                count += 1
+                what = f"{label}({sample.input!r:.200}, {sample.args!r:.200}, {sample.kwargs})"
+                try:
+                    function(*arguments, **keywords)
+                except Exception as error:
+                    if is_refusal(error):
+                        continue
+                    what += f": {type(error).__name__}: {error}"
+                answered.append(what)
+    if not count:
+        pytest.skip("PyTorch has no error inputs for it")
+    assert not answered, f"{len(answered)} of {count}:\n" + "\n".join(answered[:4])
 
 
 MODELS: dict[str, tuple[str, str, tuple[int, ...]]] = {

@@ -16,6 +16,7 @@ import tinyedge as te
 import tinyedge.nn.functional as F
 from tests.guarded import GuardedOpenCL, first_device
 from tests.test_fusion import assert_replays_agree, functions
+from tests.test_zero_sizes import assert_same, on_tinyedge, zero_calls
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl import FIRST_IN_CHAIN, OpenCLBackend
@@ -125,6 +126,22 @@ def chain(chaining: OpenCLBackend) -> Iterator[Backend]:
 @given(steps=functions())
 def test_replays_in_chains_agree(steps: list[tuple[str, int, int]], chain: Backend) -> None:
     assert_replays_agree(steps, chain)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear", "matmul_batches", "conv2d", "conv2d_one_by_one", "conv2d_grouped", "conv2d_depthwise", "layer_norm",
+        "batch_norm", "max_pool2d", "avg_pool2d", "softmax", "cross_entropy", "mean", "mse_loss", "embedding", "add",
+        "cat",
+    ],
+)  # fmt: skip
+def test_kernels_without_elements(name: str, chain: Backend, guarded_backends: dict[str, Backend]) -> None:
+    """On a GPU, where products are cut otherwise, and by themselves no more than in a launch that others share."""
+    for _, shapes in zero_calls(name):
+        expected = on_tinyedge(name, shapes, guarded_backends["numpy"])
+        for compiled in (False, True):
+            assert_same(on_tinyedge(name, shapes, chain, compiled), expected)
 
 
 def make_step() -> tuple[nn.Module, te.Tensor, te.compiled.Compiled]:

@@ -803,7 +803,8 @@ def _booleans(call: str, *operands: Any) -> tuple[Any, ...]:
         dtype = operand.dtype if isinstance(operand, Tensor) else dtypes.of_number(operand)
         if dtype is not dtypes.bool_:
             raise DtypeError(call, "bool operands", f"got {dtype.name}", "Compare first, e.g. (x > 0) & (y > 0).")
-    return operands
+    backend = next(operand.backend for operand in operands if isinstance(operand, Tensor))
+    return tuple(x if isinstance(x, Tensor) else full((), x, device=backend) for x in operands)
 
 
 def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:

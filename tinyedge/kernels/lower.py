@@ -158,15 +158,14 @@ def reduce_kernels(
     full: Shape,
     axes: Sequence[int],
     scalars: Mapping[str, str] | None = None,
-    divisor: int = 1,
 ) -> list[KernelSpec]:
     """Kernels that reduce, for each output, its expression over ``axes`` of ``full``; the outputs are contiguous.
 
-    ``kind`` is sum, max or min; the results are divided by ``divisor``.
+    ``kind`` is sum, mean, max or min.
     """
     outputs = tuple(expressions)
     alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
-    if alike and divisor == 1 and all(full[axis] == 1 for axis in axes):  # runs of one element
+    if alike and all(full[axis] == 1 for axis in axes):  # runs of one element
         return [map_kernel(step, device, expressions, scalars, shape=full)]
     texts = tuple(expressions.values())
     used = used_names(step, texts)
@@ -191,7 +190,8 @@ def reduce_kernels(
     # A CPU's work-item reads a run in vectors, if what it reads lies side by side or is one number for the whole run.
     steps = {name: run_steps[0] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
     together = {step.slots[name].dtype.ctype for name in used} == {ctype} and ctype in ("float", "double")
-    wide = device.is_cpu and kind == "sum" and together and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
+    adds = kind in ("sum", "mean")
+    wide = device.is_cpu and adds and together and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
     constants: dict[str, Any] = {
         "real": ctype,
         "kind": kind,
@@ -217,7 +217,7 @@ def reduce_kernels(
             (*used, *between),
             (lanes * count * parts,),
             (lanes,),
-            {**sizes, "chunk": chunk, "parts": parts, "divisor": 1},
+            {**sizes, "chunk": chunk, "parts": parts},
             named,
             tables,
             {**constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, texts))},
@@ -229,7 +229,7 @@ def reduce_kernels(
             template,
             (*between, *outputs),
             *grid(count, device.group()),
-            {"count": count, "parts": parts, "divisor": divisor},
+            {"count": count, "parts": parts, **({"chunk": chunk, "length": length} if kind == "mean" else {})},
             {},
             {},
             {"real": ctype, "kind": kind, "inputs": between, "expressions": tuple(zip(outputs, between))},
@@ -246,13 +246,7 @@ def reduce_kernels(
         inner = kept_shape[-1] if kept_shape else 1
         across = {name: strides[-1] if strides else 0 for name, strides in zip(arrays, kept_strides, strict=True)}
         items, group = count, device.group()
-        if (
-            device.is_cpu
-            and kind == "sum"
-            and together
-            and set(across.values()) <= {0, 1}
-            and inner >= device.native_width
-        ):
+        if device.is_cpu and adds and together and set(across.values()) <= {0, 1} and inner >= device.native_width:
             width = device.native_width
             constants |= {"width": width, "steps": tuple(across.items())}
             sizes["inner"] = inner
@@ -264,7 +258,7 @@ def reduce_kernels(
                 template,
                 (*used, *outputs),
                 *grid(items, group),
-                {**sizes, "divisor": divisor},
+                sizes,
                 named,
                 tables,
                 constants,
@@ -282,7 +276,7 @@ def reduce_kernels(
             (*used, *outputs),
             (lanes * round_up(count, rows),),
             (lanes * rows,),
-            {**sizes, "chunk": length, "parts": 1, "divisor": divisor},
+            {**sizes, "chunk": length, "parts": 1},
             named,
             tables,
             {**constants, "lanes": lanes, "rows": rows},

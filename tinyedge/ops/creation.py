@@ -103,6 +103,8 @@ def arange(
     """
     if end is None:
         start, end = 0, start
+    if not all(map(math.isfinite, (start, end, step))):
+        raise ArgumentError("arange", "finite numbers", f"got {start}, {end}, step {step}")
     if step == 0 or (end - start) * math.copysign(1, step) < 0:
         raise ArgumentError("arange", "a step that leads from start to end", f"got {start}, {end}, step {step}")
     whole = all(isinstance(item, (int, np.integer)) for item in (start, end, step))
@@ -123,8 +125,11 @@ def linspace(
     start: float, end: float, steps: int, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
 ) -> Tensor:
     """``steps`` numbers from ``start`` to ``end``, both included, at equal distances."""
-    if steps < 0:
-        raise ArgumentError("linspace", "steps must be at least 0", f"got {steps}")
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
+        raise ArgumentError("linspace", "steps must be an int of at least 0", f"got {steps}")
+    for end_point in (start, end):
+        if isinstance(end_point, Tensor) and end_point.ndim:
+            raise ShapeError("linspace", "numbers or 0-d tensors as start and end", f"one has shape {end_point.shape}")
     wanted = _float("linspace", dtype)
     return tensor(np.linspace(start, end, steps), dtype=wanted, device=device, requires_grad=requires_grad)
 

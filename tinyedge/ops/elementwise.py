@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -85,6 +86,13 @@ def _operand(call_name: str, operand: Any) -> Any:
     if isinstance(operand, (np.generic,)) or (isinstance(operand, np.ndarray) and operand.ndim == 0):
         return operand.item()
     raise DtypeError(call_name, "tensors and numbers", f"got {type(operand).__name__}", "Convert it with te.tensor.")
+
+
+def _tensors(call_name: str, *operands: Any) -> None:
+    """Refuse numbers where PyTorch takes tensors alone."""
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            raise DtypeError(call_name, "a tensor", f"got {type(operand).__name__}", "Convert it with te.tensor.")
 
 
 def _floating(x: Tensor) -> Tensor:
@@ -439,6 +447,8 @@ def remainder(input: Operand, other: Operand) -> Tensor:
 
     Errors: ZeroDivisorError if integers are divided by the number 0.
     """
+    if not isinstance(other, Tensor):
+        _tensors("remainder", input)
     return _remainder(Remainder, "remainder", input, other)
 
 
@@ -898,6 +908,17 @@ def erf(input: Tensor) -> Tensor:
 class Maximum(Elementwise):
     signature = "(),()->()"
     kinds = "bif"
+    errors = (
+        ErrorSample(lambda te: te.maximum(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.maximum(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.minimum(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.minimum(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.max(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.min(2, 3), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.logical_and(te.tensor([1, 2]), 2), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.logical_or(2, te.tensor([1, 2])), DtypeError, "a tensor, but got int"),
+        ErrorSample(lambda te: te.remainder(2, 3), DtypeError, "a tensor, but got int"),
+    )
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a != a, a, WHERE(a > b, a, b))"}
@@ -917,8 +938,9 @@ class Maximum(Elementwise):
 
 
 @public
-def maximum(input: Operand, other: Operand) -> Tensor:
+def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
+    _tensors("maximum", input, other)
     return call(Maximum, *prepared("maximum", (input, other)))
 
 
@@ -944,8 +966,9 @@ class Minimum(Elementwise):
 
 
 @public
-def minimum(input: Operand, other: Operand) -> Tensor:
+def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
+    _tensors("minimum", input, other)
     return call(Minimum, *prepared("minimum", (input, other)))
 
 
@@ -1014,6 +1037,15 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 class Where(Elementwise):
     signature = "(),(),()->()"
     kinds = "bif"
+    errors = (
+        ErrorSample(
+            lambda te: te.masked_fill(te.zeros(2), te.tensor(True), te.zeros(1)), ShapeError, "a number or a 0-d tensor"
+        ),
+        ErrorSample(
+            lambda te: te.masked_fill(te.tensor([1, 2]), te.tensor(True), float("inf")), NumberRangeError, "an integer in"
+        ),
+        ErrorSample(lambda te: te.masked_fill(te.zeros(2), te.tensor([1, 0]), 1.0), DtypeError, "a bool condition"),
+    )
     operations = 0
     domain = {"condition": (0, 1), "a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("condition",)
@@ -1049,10 +1081,22 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
 
 @public
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
-    """``input`` with ``value``, converted to its dtype, where ``mask`` is true."""
+    """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
+
+    Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool; for a number that does not fit.
+    """
     value = _operand("masked_fill", value)
-    value = value.to(input.dtype) if isinstance(value, Tensor) else fitting("masked_fill", value, input.dtype)
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise ShapeError("masked_fill", "a number or a 0-d tensor as value", f"it has shape {value.shape}")
+        value = value.to(input.dtype)
+    else:
+        value = fitting("masked_fill", value, input.dtype)
     return _where("masked_fill", mask, value, input)
+
+
+def _compare_number(name: str, te: Any) -> Any:
+    return getattr(te, name)(2, te.tensor([1, 2]))
 
 
 class Comparison(Elementwise):
@@ -1065,6 +1109,10 @@ class Comparison(Elementwise):
 class Eq(Comparison):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    errors = tuple(
+        ErrorSample(partial(_compare_number, name), DtypeError, "a tensor, but got int")
+        for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    )
     kernel_forward = {"y": "a == b"}
 
     @staticmethod
@@ -1073,8 +1121,9 @@ class Eq(Comparison):
 
 
 @public
-def eq(input: Operand, other: Operand) -> Tensor:
+def eq(input: Tensor, other: Operand) -> Tensor:
     """``input == other``, element by element."""
+    _tensors("eq", input)
     return call(Eq, *compared("eq", input, other))
 
 
@@ -1089,8 +1138,9 @@ class Ne(Comparison):
 
 
 @public
-def ne(input: Operand, other: Operand) -> Tensor:
+def ne(input: Tensor, other: Operand) -> Tensor:
     """``input != other``, element by element."""
+    _tensors("ne", input)
     return call(Ne, *compared("ne", input, other))
 
 
@@ -1105,8 +1155,9 @@ class Lt(Comparison):
 
 
 @public
-def lt(input: Operand, other: Operand) -> Tensor:
+def lt(input: Tensor, other: Operand) -> Tensor:
     """``input < other``, element by element."""
+    _tensors("lt", input)
     return call(Lt, *compared("lt", input, other))
 
 
@@ -1121,21 +1172,24 @@ class Le(Comparison):
 
 
 @public
-def le(input: Operand, other: Operand) -> Tensor:
+def le(input: Tensor, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
+    _tensors("le", input)
     return call(Le, *compared("le", input, other))
 
 
 @public
-def gt(input: Operand, other: Operand) -> Tensor:
+def gt(input: Tensor, other: Operand) -> Tensor:
     """``input > other``, element by element."""
-    return lt(other, input)
+    _tensors("gt", input)
+    return call(Lt, *prepared("gt", (other, input)))
 
 
 @public
-def ge(input: Operand, other: Operand) -> Tensor:
+def ge(input: Tensor, other: Operand) -> Tensor:
     """``input >= other``, element by element."""
-    return le(other, input)
+    _tensors("ge", input)
+    return call(Le, *prepared("ge", (other, input)))
 
 
 class LogicalOr(Comparison):
@@ -1149,8 +1203,9 @@ class LogicalOr(Comparison):
 
 
 @public
-def logical_or(input: Operand, other: Operand) -> Tensor:
+def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether either is nonzero."""
+    _tensors("logical_or", input, other)
     return call(LogicalOr, *prepared("logical_or", (input, other)))
 
 
@@ -1165,8 +1220,9 @@ class LogicalAnd(Comparison):
 
 
 @public
-def logical_and(input: Operand, other: Operand) -> Tensor:
+def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are nonzero."""
+    _tensors("logical_and", input, other)
     return call(LogicalAnd, *prepared("logical_and", (input, other)))
 
 

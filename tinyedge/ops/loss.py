@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import prod
 from random import Random
 from typing import Any, ClassVar
@@ -111,6 +112,18 @@ def _pair(
     return result * float("nan") if reduction == "mean" and not count else result  # the mean of nothing
 
 
+def _warn_unlike(name: str, input: Tensor, target: Tensor) -> None:
+    """Warn where shapes are broadcast, which is seldom meant. Errors: ShapeError if they cannot be."""
+    if input.shape != target.shape:
+        shapes.broadcast(name, input.shape, target.shape)
+        warnings.warn(
+            f"{name}: a target of shape {target.shape} for an input of shape {input.shape} is broadcast: each element "
+            "of one meets several of the other. That is seldom meant; reshape one, so that their shapes are equal.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _weighted_mean(name: str, result: Tensor, weight: Tensor, reduction: str, input: Tensor) -> Tensor:
     """The reduction of weighted losses that PyTorch's regression losses share: their mean is over the weights."""
     if weight.shape != input.shape:
@@ -155,9 +168,10 @@ def mse_loss(
 ) -> Tensor:
     """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean.
 
-    Shapes: input and target broadcast; returns () unless reduction="none".
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     """
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
+    _warn_unlike("mse_loss", input, target)
     if weight is None:
         return _pair(MseLoss, input, target, reduction)
     return _weighted_mean("mse_loss", _pair(MseLoss, input, target, "none"), weight, reduction, input)
@@ -189,9 +203,10 @@ def l1_loss(
 ) -> Tensor:
     """Mean of ``abs(input - target)``; with ``weight``, the weighted mean.
 
-    Shapes: input and target broadcast; returns () unless reduction="none".
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     """
     reduction = _reduction("l1_loss", reduction, size_average, reduce)
+    _warn_unlike("l1_loss", input, target)
     if weight is None:
         return _pair(L1Loss, input, target, reduction)
     return _weighted_mean("l1_loss", _pair(L1Loss, input, target, "none"), weight, reduction, input)
@@ -235,6 +250,7 @@ def huber_loss(
     Source: Huber, Robust estimation of a location parameter (1964).
     """
     reduction = _reduction("huber_loss", reduction)
+    _warn_unlike("huber_loss", input, target)
     if delta <= 0:
         raise ArgumentError("huber_loss", "delta must be above 0", f"got {delta}")
     if weight is None:
@@ -258,6 +274,7 @@ def smooth_l1_loss(
     Source: Girshick, arXiv:1504.08083.
     """
     reduction = _reduction("smooth_l1_loss", reduction, size_average, reduce)
+    _warn_unlike("smooth_l1_loss", input, target)
     if beta < 0:
         raise ArgumentError("smooth_l1_loss", "beta must be at least 0", f"got {beta}")
     if beta == 0:

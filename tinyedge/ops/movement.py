@@ -8,6 +8,7 @@ result.
 from __future__ import annotations
 
 import builtins
+import operator
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -254,14 +255,26 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """``length`` elements of dim ``dim`` from ``start`` on. A view."""
     axis = shapes.normalize_axis("narrow", dim, input.ndim)
     size = _size("narrow", input, axis)
-    first = int(start) + size if start < 0 else int(start)
+    if isinstance(start, Tensor) and (start.ndim or start.dtype is bool_ or start.is_floating_point()):
+        raise DtypeError(
+            "narrow", "start must be an int or a 0-d integer tensor", f"got {start.dtype.name} of shape {start.shape}"
+        )
+    start, length = (_whole_number("narrow", item) for item in (start, length))
+    first = start + size if start < 0 else start
     if not (0 <= first <= size and 0 <= length <= size - first):
         raise IndexRangeError(
             "narrow", f"a part of dim {dim}, which has {size} elements", f"got start={start} and length={length}"
         )
     ranges = _whole(input.shape)
-    ranges[axis] = (first, int(length), 1)
+    ranges[axis] = (first, length, 1)
     return call(Slice, input, ranges=tuple(ranges))
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DtypeError(name, "integers", f"got {type(value).__name__}") from None
 
 
 def _size(name: str, input: Tensor, axis: int) -> int:
@@ -335,6 +348,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     items = list(tensors)
     if not items:
         raise ArgumentError("cat", "at least one tensor", "got none")
+    for item in items:
+        if not isinstance(item, Tensor):
+            raise DtypeError("cat", "tensors", f"one is {type(item).__name__}", "Convert it with te.tensor.")
     kept = [item for item in items if item.shape != (0,)] or items[:1]
     first = kept[0]
     axis = shapes.normalize_axis("cat", dim, first.ndim)

@@ -47,14 +47,8 @@ class Reduction(Op):
         return dtype
 
     @classmethod
-    def divisor(cls, step: Step) -> int:
-        return 1
-
-    @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return reduce_kernels(
-            step, device, cls.kind, {"y": "x"}, step.slots["x"].shape, step.attrs["axes"], divisor=cls.divisor(step)
-        )
+        return reduce_kernels(step, device, cls.kind, {"y": "x"}, step.slots["x"].shape, step.attrs["axes"])
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -83,19 +77,20 @@ class Sum(Reduction):
 class Mean(Reduction):
     signature = "(...)->(...)"
     kinds = "f"
-
-    @classmethod
-    def divisor(cls, step: Step) -> int:
-        shape = step.slots["x" if step.direction == "forward" else "dx"].shape
-        return prod(shape[axis] for axis in step.attrs["axes"])
+    kind = "mean"
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [map_kernel(step, device, {"dx": "dy / divisor"}, sizes={"divisor": cls.divisor(step)})]
+        shape = step.slots["dx"].shape
+        count = prod(shape[axis] for axis in step.attrs["axes"])
+        return [map_kernel(step, device, {"dx": "dy / divisor"}, sizes={"divisor": count})]
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
-        return x.sum(axis=axes, keepdims=True) / x.dtype.type(prod(x.shape[axis] for axis in axes))
+        count = x.dtype.type(prod(x.shape[axis] for axis in axes))
+        origin = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))] if x.size else 0
+        origin = np.where(np.isfinite(origin), origin, x.dtype.type(0))  # distances from it are exact for equal numbers
+        return origin + (x - origin).sum(axis=axes, keepdims=True) / count
 
     @staticmethod
     def backward(dy: Any, *, axes: tuple[int, ...], shapes: dict[str, Shape]) -> tuple[Any, ...]:
@@ -361,6 +356,8 @@ def _with_index(op: type[Op], name: str, input: Tensor, dim: int, keepdim: bool)
 
 def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = ("dim", "keepdim")
+    if not isinstance(input, Tensor):
+        raise DtypeError(name, "a tensor", f"got {type(input).__name__}", "Convert it with te.tensor.")
     if (args and isinstance(args[0], Tensor)) or isinstance(kwargs.get("other"), Tensor):
         return functions[name + "imum"](input, args[0] if args else kwargs["other"])
     given = dict(zip(names, args)) | kwargs
