@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import signal
 import warnings
 import weakref
@@ -582,6 +583,21 @@ def test_no_way_to_zero_gradients_loses_samples(backend: Backend, set_to_none: b
     with pytest.raises(te.ArgumentError, match="1 of 2"):
         copied.param_groups[0]["params"][0].grad = None
     del copied
+
+
+def test_another_optimizer_loses_no_samples_either(backend: Backend) -> None:
+    shared, own = te.Parameter([1.0]), te.Parameter([1.0])
+    waits, other = optim.SGD([shared], accumulate=2), optim.SGD([own, shared])
+    own.grad = shared.grad = te.ones(1)
+    waits.step()
+    for set_to_none in (True, False):
+        with pytest.raises(te.ArgumentError, match=r"zero_grad: .*1 of 2 were accumulated"):
+            other.zero_grad(set_to_none)
+    assert own.grad is not None
+    assert own.grad.item() == 1.0
+    waits.discard()
+    other.zero_grad()
+    assert own.grad is None
 
 
 def test_a_gradient_with_half_a_sample_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1169,3 +1185,19 @@ def test_state_goes_through_a_file(kind: str, tmp_path: Path, backend: Backend) 
     for a, b, start in zip(*found, before, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not a.size or (a != start.numpy()).any()
+
+
+def test_a_pickled_optimizer_goes_on(reference: Backend) -> None:
+    """With the parameters that come with it; also in the middle of a minibatch, whose samples it still guards."""
+    params, optimizer = training("Adam", 2, 2)
+    again, copied = pickle.loads(pickle.dumps((params, optimizer)))
+    assert copied.param_groups[0]["params"][0] is again[0]
+    assert copied.program is None
+    with pytest.raises(te.ArgumentError, match="1 of 2 were accumulated"):
+        again[0].grad = None
+    optimizer.step()
+    copied.step()
+    for a, b in zip(params, again, strict=True):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    assert [s["step"] for s in copied.state.values()] == [3] * 5
+    optimizer.discard()

@@ -69,7 +69,7 @@ def save(
 def _described(value: Any, path: str, tensors: dict[str, Any], depth: int) -> Any:
     """``value`` as JSON: numbers, strings and None as they are, the rest as a list of its kind and what is inside.
 
-    A tensor is put into ``tensors``, and stands as its name there; keys are strings or integers, and stay what they are.
+    A tensor is put into ``tensors``, and stands as its name there; keys are strings or integers, and stay so.
     """
     if depth > _MAX_DEPTH:
         raise ArgumentError("save", f"at most {_MAX_DEPTH} levels of nesting", f"{path!r} is deeper")

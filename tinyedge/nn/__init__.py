@@ -97,4 +97,5 @@ __all__ = [
     "Unflatten",
     "functional",
     "init",
+    "utils",
 ]

@@ -34,7 +34,7 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
         # Of each by itself first, divided by its largest element: no square overflows, and none vanishes.
         largest = stack([item.detach().abs().max() for item in given]).max()
         if math.isinf(order):
-            total = largest
+            total: Tensor = largest
         else:
             unit = where(largest > 0, where(largest < math.inf, largest, 1.0), 1.0)
             total = stack([((item.detach().abs() / unit) ** order).sum() for item in given]).sum() ** (1 / order) * unit
@@ -62,7 +62,8 @@ def clip_grad_norm_(
     """Let the norm of all gradients together be at most about ``max_norm``, in place. Returns the norm as it was.
 
     All of it happens on the device, and nothing is read, unless ``error_if_nonfinite``. In a minibatch that an
-    optimizer accumulates, gradients are sums: call it before the step that updates, with ``max_norm`` times the samples.
+    optimizer accumulates, gradients are sums: call it before the step that updates, with the number of samples times
+    the norm that their mean may have.
 
     Errors: as ``get_total_norm``.
     """

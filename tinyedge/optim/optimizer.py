@@ -17,7 +17,16 @@ from tinyedge.interrupts import held_back
 from tinyedge.ops.update import Update, not_finite, note_written, update, update_step
 from tinyedge.program import Program
 from tinyedge.recording import Recording, bytes_of
-from tinyedge.tape import Minibatch, Slot, Step, forbid_in_recording, leaf_changes, new_slot, note_minibatch
+from tinyedge.tape import (
+    Minibatch,
+    Slot,
+    Step,
+    forbid_in_recording,
+    leaf_changes,
+    new_slot,
+    note_minibatch,
+    require_no_minibatch,
+)
 from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -279,6 +288,7 @@ class Optimizer(Minibatch):
                 self.counted(),
                 "Leave it out (each update clears the gradients), or call flush() or discard() first.",
             )
+        require_no_minibatch("zero_grad", self.leaves())  # of another optimizer
         self.discard(set_to_none)
 
     def discard(self, set_to_none: bool = True) -> None:
