@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import signal
 import warnings
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -287,6 +289,52 @@ def test_any_shape(backend: Backend, shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(param.detach().numpy(), start - 0.5 * g, rtol=1e-6)
 
 
+EXTREMES: dict[str, tuple[str, dict[str, Any], list[float], list[float], list[float]]] = {
+    # kind, options, start, gradient, and what PyTorch 2 gives after two steps in float32
+    "no epsilon, no gradient": ("Adam", {"eps": 0.0}, [1.0], [0.0], [math.nan]),
+    "no epsilon, no gradient, rmsprop": ("RMSprop", {"eps": 0.0}, [1.0], [0.0], [math.nan]),
+    "large": ("Adam", {}, [1.0, 1.0], [1e20, -1e20], [0.8, 1.2]),
+    "too large": ("Adam", {}, [1.0], [1e30], [1.0]),
+    "too large, amsgrad": ("Adam", {"amsgrad": True}, [1.0], [1e30], [1.0]),
+    "small": ("Adam", {"eps": 0.0}, [1.0], [1e-17], [0.8]),
+    "infinite": ("Adam", {}, [1.0], [math.inf], [math.nan]),
+    "NaN, amsgrad": ("Adam", {"amsgrad": True}, [1.0], [math.nan], [math.nan]),
+    "only the last gradient": ("Adam", {"betas": (0.0, 0.5)}, [1.0], [1e30], [1.0]),
+    "large, rmsprop": ("RMSprop", {"lr": 1.0, "alpha": 0.5}, [3.0], [1e19], [0.43108583]),
+    "large, sgd": ("SGD", {"momentum": 0.9}, [0.0], [3e38], [-math.inf]),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_huge_and_small_values_are_as_in_pytorch(name: str, backend: Backend) -> None:
+    kind, o, start, gradient, expected = EXTREMES[name]
+    param = te.Parameter(start)
+    optimizer = make(kind, [param], {"lr": 0.1} | o)
+    for _ in range(2):
+        param.grad = te.tensor(gradient)
+        optimizer.step()
+    np.testing.assert_allclose(param.detach().numpy(), np.array(expected, np.float32), rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", ["grad", "state"])
+def test_amsgrad_keeps_nan(first: str, backend: Backend) -> None:
+    param = te.Parameter([1.0])
+    optimizer = optim.Adam([param], lr=0.1, amsgrad=True)
+    for number in range(3):
+        param.grad = te.tensor([math.nan if (number == 1) == (first == "grad") else 1.0])
+        optimizer.step()
+    assert math.isnan(optimizer.state[param]["max_exp_avg_sq"].item())
+
+
+def test_without_a_memory_the_average_is_the_gradient(backend: Backend) -> None:
+    param = te.Parameter([0.0])
+    optimizer = optim.Adam([param], betas=(0.0, 0.999))
+    for g in (1e10, 1.0):
+        param.grad = te.tensor([g])
+        optimizer.step()
+    assert optimizer.state[param]["exp_avg"].item() == 1.0
+
+
 def test_float64_and_a_parameter_that_is_not_contiguous(reference: Backend) -> None:
     start, (g,) = start_and_gradients(1, 1)
     param = te.tensor(start.astype(np.float64)).t().requires_grad_()
@@ -535,6 +583,21 @@ def test_no_way_to_zero_gradients_loses_samples(backend: Backend, set_to_none: b
     with pytest.raises(te.ArgumentError, match="1 of 2"):
         copied.param_groups[0]["params"][0].grad = None
     del copied
+
+
+def test_another_optimizer_loses_no_samples_either(backend: Backend) -> None:
+    shared, own = te.Parameter([1.0]), te.Parameter([1.0])
+    waits, other = optim.SGD([shared], accumulate=2), optim.SGD([own, shared])
+    own.grad = shared.grad = te.ones(1)
+    waits.step()
+    for set_to_none in (True, False):
+        with pytest.raises(te.ArgumentError, match=r"zero_grad: .*1 of 2 were accumulated"):
+            other.zero_grad(set_to_none)
+    assert own.grad is not None
+    assert own.grad.item() == 1.0
+    waits.discard()
+    other.zero_grad()
+    assert own.grad is None
 
 
 def test_a_gradient_with_half_a_sample_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -839,6 +902,68 @@ def test_a_state_dict_that_does_not_fit_changes_nothing(reference: Backend) -> N
 # The check for NaN and infinity
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("accumulate", [None, 1, 2])
+def test_an_update_that_is_not_finite_is_skipped(
+    kind: str, bad: float, accumulate: int | None, backend: Backend
+) -> None:
+    """As if its samples had not been: state, step counts and whatever the first update is special for."""
+    o = {"lr": 0.1} | ({"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {})
+    start, gradients = start_and_gradients(9, 12)
+
+    def trained(skips: bool) -> tuple[list[Array], Optimizer]:
+        weight, bias = te.Parameter(start), te.Parameter(3.0)
+        optimizer = make(kind, [weight, bias, te.Parameter(te.zeros(0))], o, accumulate=accumulate, nonfinite="skip")
+        for number, g in enumerate(gradients):
+            wrong = number // 2 in (0, 3)
+            if wrong and not skips:
+                continue
+            if accumulate is None:
+                optimizer.zero_grad()
+            scale = te.tensor(bad if wrong and number % 2 == 0 else float(number))
+            ((weight * te.tensor(g)).sum() + bias * scale).backward()
+            optimizer.step()
+            if wrong and number % 2 == (accumulate or 1) - 1:
+                assert (weight.grad is None) == (accumulate is not None)
+        state = [v for s in optimizer.state.values() for v in s.values()]
+        return [*(np.asarray(v) for v in state), weight.detach().numpy(), bias.detach().numpy()], optimizer
+
+    if accumulate == 2:
+        (found, optimizer), (right, _) = trained(True), trained(False)
+        for a, b in zip(found, right, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert optimizer.skipped == 2
+    else:
+        found, optimizer = trained(True)
+        assert all(np.isfinite(values).all() for values in found)
+        assert optimizer.skipped == 2
+        steps = [state["step"] for state in optimizer.state.values() if "step" in state]
+        assert all(step == 10 for step in steps)
+
+
+def test_a_huge_gradient_is_finite(backend: Backend) -> None:
+    param = te.Parameter(np.zeros((3, 50), np.float32))
+    optimizer = optim.SGD([param], lr=1e-38, nonfinite="skip")
+    param.grad = te.tensor(np.full((3, 50), 3e38, np.float32))
+    optimizer.step()
+    assert optimizer.skipped == 0
+    np.testing.assert_allclose(param.detach().numpy(), -3.0, rtol=1e-6)
+
+
+def test_an_update_that_is_not_finite_raises(backend: Backend) -> None:
+    weight, bias = te.Parameter([1.0, 2.0]), te.Parameter([3.0])
+    named = [("layer.weight", weight), ("layer.bias", bias)]
+    optimizer = optim.Adam(named, lr=0.1, accumulate=2, nonfinite="raise")
+    weight.grad, bias.grad = te.tensor([1.0, 1.0]), te.tensor([math.nan])
+    optimizer.step()
+    with pytest.raises(te.AnomalyError, match=r"gradient of parameter layer\.bias of shape \(1,\)"):
+        optimizer.step()
+    assert (weight.tolist(), bias.tolist(), optimizer.pending, optimizer.state) == ([1.0, 2.0], [3.0], 1, {})
+    with pytest.raises(te.ArgumentError, match=r'"ignore", "skip" or "raise", but got .never.'):
+        optim.SGD([weight], nonfinite="never")
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_anomaly_names_the_parameter_and_changes_nothing(backend: Backend, bad: float) -> None:
     weight, bias = te.Parameter([1.0, 2.0]), te.Parameter([3.0])
@@ -980,7 +1105,7 @@ def test_a_schedules_state_is_a_copy_and_must_fit(reference: Backend) -> None:
     assert schedule.base_lrs == [1.0]
     with pytest.raises(te.StateDictError, match="the rates of 1 groups, but it has those of 2"):
         schedule.load_state_dict(saved)
-    with pytest.raises(te.StateDictError, match="step_size, gamma.*it has no step_size"):
+    with pytest.raises(te.StateDictError, match=r"step_size, gamma.*it has no step_size"):
         schedule.load_state_dict(lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0).state_dict())
     theirs = {"step_size": 2, "gamma": 0.5, "base_lrs": [3.0], "last_epoch": 4, "_step_count": 5, "_last_lr": [1.5]}
     schedule.load_state_dict({**theirs, "_get_lr_called_within_step": False})
@@ -1034,3 +1159,50 @@ def test_state_of_another_shape_is_refused(backend: Backend) -> None:
     with pytest.raises(te.StateDictError, match=r"momentum_buffer of shape \(3,\), but it has \(2,\)"):
         optimizer.step()
     assert param.tolist() == [1.0, 2.0, 3.0]
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_goes_through_a_file(kind: str, tmp_path: Path, backend: Backend) -> None:
+    o = {"lr": 0.1} | ({"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {})
+    params, optimizer = training(kind, None, 3)
+    schedule = lr_scheduler.StepLR(optimizer, 2)
+    path = tmp_path / "state.safetensors"
+    saved = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": 3, "name": None}
+    te.save(saved, path, metadata={"what": "a test"})
+    loaded = te.load(path)
+    assert te.convert.safetensors.read_metadata(path) == {"what": "a test"}
+    assert (loaded["epoch"], loaded["name"], loaded["schedule"]) == (3, None, schedule.state_dict())
+    assert loaded["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
+    assert list(loaded["optimizer"]["state"]) == list(optimizer.state_dict()["state"])
+    again = make(kind, [(f"p{n}", param) for n, param in enumerate(params)], o | {"lr": 7.0})
+    again.load_state_dict(loaded["optimizer"])
+    before = [param.detach().clone() for param in params]
+    found = []
+    for one in (optimizer, again):
+        for param, value in zip(params, before, strict=True):
+            with te.no_grad():
+                param.copy_(value)
+        one.step()
+        found.append([param.detach().numpy() for param in params])
+    for a, b, start in zip(*found, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not a.size or (a != start.numpy()).any()
+
+
+def test_a_pickled_optimizer_goes_on(reference: Backend) -> None:
+    """With the parameters that come with it; also in the middle of a minibatch, whose samples it still guards."""
+    params, optimizer = training("Adam", 2, 2)
+    again, copied = pickle.loads(pickle.dumps((params, optimizer)))
+    assert copied.param_groups[0]["params"][0] is again[0]
+    assert copied.program is None
+    with pytest.raises(te.ArgumentError, match="1 of 2 were accumulated"):
+        again[0].grad = None
+    optimizer.step()
+    copied.step()
+    for a, b in zip(params, again, strict=True):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    assert [s["step"] for s in copied.state.values()] == [3] * 5
+    optimizer.discard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
@@ -111,11 +112,72 @@ def test_metadata_is_optional(tmp_path: Path, reference: Backend) -> None:
     assert read_metadata(tmp_path / "empty") == {}
 
 
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
+NESTED: dict[str, Any] = {
+    "state": {0: {"step": 3, "exp_avg": np.ones(2, np.float32)}, 1: {}},
+    "state.0": np.zeros((2, 0), np.float32),
+    "state.0.exp_avg": np.full(3, 2, np.float32),
+    "groups": [{"lr": 0.1, "betas": (0.9, 0.999), "flags": [True, False, None], "params": [0, 1], "name": "\u00e4"}],
+    "odd": [math.inf, -math.inf, 10**30, -0.0, [], (), {}, "tensor", ["tensor", "state"]],
+}
+
+
+def test_nested_state_comes_back(tmp_path: Path, reference: Backend) -> None:
+    te.save(NESTED, tmp_path / "a", metadata={"who": "me"})
+    found = te.load(tmp_path / "a")
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inside) for key, inside in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(plain(inside) for inside in value)
+        return ["array", value.shape, np.asarray(value).tolist()] if hasattr(value, "shape") else value
+
+    assert plain(found) == plain(NESTED)
+    assert type(found["groups"][0]["flags"][0]) is bool
+    assert read_metadata(tmp_path / "a") == {"who": "me"}
+    te.save({"x": math.nan}, tmp_path / "b")
+    assert math.isnan(te.load(tmp_path / "b")["x"])
+    with pytest.raises(ArgumentError, match="kept for nesting"):
+        te.save({"x": 1}, tmp_path / "c", metadata={"tinyedge.structure": "{}"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", "7", '{"version": 2, "value": ["dict", []]}', '{"version": 1}', '{"version": 1, "value": 3}',
+        '{"version": 1, "value": ["dict", []]}', '{"version": 1, "value": ["dict", [["x", ["tensor", "y"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["tensor", ["y"]]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["tensor", "x"]], ["y", ["tensor", "x"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["tensor", "x"]], ["x", 1]]]}',
+        '{"version": 1, "value": ["dict", [[1.5, ["tensor", "x"]]]]}',
+        '{"version": 1, "value": ["dict", [[["x"], ["tensor", "x"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["pickle", "x"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["list", "x"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", ["float", "1"]]]]}',
+        '{"version": 1, "value": ["dict", [["x", {"a": 1, "b": 2}]]]}',
+        '{"version": 1, "value": ["dict", 3]}', '{"version": 1, "value": ' + '["list", [' * 50 + "]]" * 50 + "}",
+        "[" * 100000,
+    ],
+)  # fmt: skip
+def test_nesting_that_is_not_well_formed_is_refused(text: str, tmp_path: Path, reference: Backend) -> None:
+    save_file({"x": np.ones(2, np.float32)}, tmp_path / "a", {"tinyedge.structure": text})
+    with pytest.raises(CheckpointError, match=r"load\(.*nesting"):
+        te.load(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("state", "error", "text"),
     [
         ([1], ArgumentError, "state dict"),
-        ({"x": [1.0]}, ArgumentError, "'x' must be a tensor"),
+        ({"x": {1.0}}, ArgumentError, "'x' must be a tensor"),
+        ({"x": [{"y": len}]}, ArgumentError, "'x.0.y' must be a tensor"),
+        ({"x": {1.5: None}}, ArgumentError, "string"),
+        ({"x": {True: None}}, ArgumentError, "string"),
+        ({"x": nested(40)}, ArgumentError, "32 levels"),
         ({3: np.zeros(2)}, ArgumentError, "string"),
         ({"\ud800": np.zeros(2)}, ArgumentError, "Unicode"),
         ({"__metadata__": np.zeros(2)}, ArgumentError, "__metadata__"),

@@ -6,6 +6,7 @@ A file is written whole or not at all, and one that is read is data: sizes and t
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,12 @@ from tinyedge.errors import ArgumentError, CheckpointError
 from tinyedge.tensor import Tensor, tensor
 
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize  # it comes without types
+_STRUCTURE = "tinyedge.structure"
+"""The metadata key under which the nesting of a state dict stands, as JSON: see ``_described``."""
+
+_MAX_DEPTH = 32
+"""Of what is nested in each other."""
+
 _ELEMENTS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1"}
 """The file's element types that tinyedge has as they lie there."""
 
@@ -29,6 +36,10 @@ def save(
     state_dict: Mapping[str, Any], path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors, or NumPy arrays, by name to a safetensors file.
+
+    Nested dicts, lists and tuples, with numbers, strings and None beside the tensors, such as an optimizer's or a
+    schedule's state dict, are written too: their nesting stands in the file as text, and ``load`` gives it back. Other
+    frameworks see the tensors alone.
 
     The file appears whole or not at all: whatever fails, also the power, a file that was there before stays as it was.
     It keeps its permissions; where ``path`` is a link, the file that it leads to is written.
@@ -39,13 +50,51 @@ def save(
     """
     if not isinstance(state_dict, Mapping):
         raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
-    arrays = {_text("a name", name): _array(name, value) for name, value in state_dict.items()}
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
+    if _STRUCTURE in texts:
+        raise ArgumentError("save", f"any metadata key but {_STRUCTURE}, which is kept for nesting", "got that one")
+    if any(
+        isinstance(value, (Mapping, list, tuple, bool, int, float, str, type(None))) for value in state_dict.values()
+    ):
+        flat: dict[str, Any] = {}
+        structure = _described(state_dict, "", flat, 0)
+        texts[_STRUCTURE] = json.dumps({"version": 1, "value": structure})
+        state_dict = flat
+    arrays = {_text("a name", name): _array(name, value) for name, value in state_dict.items()}
     content = to_bytes(arrays, texts or None)
     try:
         files.write_whole(path, content)
     except files.IrregularFileError as error:
         raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
+
+
+def _described(value: Any, path: str, tensors: dict[str, Any], depth: int) -> Any:
+    """``value`` as JSON: numbers, strings and None as they are, the rest as a list of its kind and what is inside.
+
+    A tensor is put into ``tensors``, and stands as its name there; keys are strings or integers, and stay so.
+    """
+    if depth > _MAX_DEPTH:
+        raise ArgumentError("save", f"at most {_MAX_DEPTH} levels of nesting", f"{path!r} is deeper")
+    if isinstance(value, Mapping):
+        items = []
+        for key, inside in value.items():
+            if type(key) is not int:
+                _text("a name", key)
+            items.append([key, _described(inside, f"{path}.{key}" if path else str(key), tensors, depth + 1)])
+        return ["dict", items]
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return [kind, [_described(v, f"{path}.{n}", tensors, depth + 1) for n, v in enumerate(value)]]
+    if isinstance(value, (bool, int, float, type(None))):
+        number = value if value is None or isinstance(value, (bool, int)) else float(value)
+        return number if not isinstance(number, float) or math.isfinite(number) else ["float", str(number)]
+    if isinstance(value, str):
+        return _text("a string", value)
+    name, number = path, 1
+    while name in tensors:  # "a.b" is a name, and the path of b in a
+        name, number = f"{path}#{number}", number + 1
+    tensors[name] = value
+    return ["tensor", name]
 
 
 def _text(what: str, value: Any) -> str:
@@ -70,8 +119,10 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
     return np.array(values, dtype=known, order="C")  # the format's writer takes the bytes as they lie, strides or not
 
 
-def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[str, Tensor]:
+def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[Any, Any]:
     """The tensors of a safetensors file by name, on ``device``; float16 and bfloat16 come as float32.
+
+    What ``save`` was given nested comes nested.
 
     Errors: CheckpointError, naming the file, if it is not a whole and well-formed safetensors file, or holds element
             types that tinyedge does not have, or is no regular file. FileNotFoundError if it is not there.
@@ -81,8 +132,48 @@ def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | No
         entries = dict(_deserialize(content))
     except SafetensorError as error:
         raise _refused(path, str(error)) from None
+    structure = _metadata(content).get(_STRUCTURE)
     del content
-    return {name: _tensor(path, name, entries.pop(name), device) for name in sorted(entries)}
+    tensors = {name: _tensor(path, name, entries.pop(name), device) for name in sorted(entries)}
+    return tensors if structure is None else _nested(path, structure, tensors)
+
+
+def _nested(path: str | os.PathLike[str], text: str, tensors: dict[str, Tensor]) -> dict[Any, Any]:
+    """What ``_described`` described, which nobody has to have written."""
+    try:
+        given = json.loads(text)
+        version = given["version"]
+        if version != 1:
+            raise _refused(path, f"its nesting is of version {version!r}, and version 1 is known")
+        value = _restored(given["value"], tensors, 0)
+        if not isinstance(value, dict) or tensors:
+            raise ValueError("not all tensors are in it" if tensors else "it is no dict")
+        return value
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _refused(path, f"its nesting is not well-formed: {error}") from None
+
+
+def _restored(item: Any, tensors: dict[str, Tensor], depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"more than {_MAX_DEPTH} levels")
+    if not isinstance(item, (list, dict)):
+        return item
+    kind, inside = item
+    if kind == "tensor":
+        return tensors.pop(inside)  # each is in one place
+    if kind == "float":
+        return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[inside]
+    if kind == "dict":
+        pairs = [(key, _restored(value, tensors, depth + 1)) for key, value in inside]
+        if not all(type(key) in (str, int) for key, _ in pairs) or len(dict(pairs)) < len(pairs):
+            raise ValueError("keys must be different strings or integers")
+        return dict(pairs)
+    if kind not in ("list", "tuple") or not isinstance(inside, list):
+        raise ValueError(f"unknown kind {kind!r}")
+    values = [_restored(value, tensors, depth + 1) for value in inside]
+    return values if kind == "list" else tuple(values)
 
 
 load = load_safetensors
@@ -95,6 +186,10 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         _deserialize(content)
     except SafetensorError as error:
         raise _refused(path, str(error)) from None
+    return {key: text for key, text in _metadata(content).items() if key != _STRUCTURE}
+
+
+def _metadata(content: bytes) -> dict[str, str]:
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return dict(header.get("__metadata__") or {})  # the format's own reader takes null for none
 

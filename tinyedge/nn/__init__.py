@@ -1,6 +1,6 @@
 """Layers, losses, and the base of models: ``from tinyedge import nn``."""
 
-from tinyedge.nn import functional, init
+from tinyedge.nn import functional, init, utils
 from tinyedge.nn.layers import (
     ELU,
     GELU,
@@ -97,4 +97,5 @@ __all__ = [
     "Unflatten",
     "functional",
     "init",
+    "utils",
 ]

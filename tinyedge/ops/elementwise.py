@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyedge import dtypes, shapes
 from tinyedge.dtypes import INTEGER, DType, bool_, fitting, float32, int8, int16, int32, int64, uint8
-from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError, ZeroDivisorError
+from tinyedge.errors import ArgumentError, BackendError, DtypeError, NumberRangeError, ShapeError, ZeroDivisorError
 from tinyedge.kernels.lower import map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, grid
 from tinyedge.op import Elementwise, ErrorSample, Op, Sample, Spec, public
@@ -1042,7 +1042,9 @@ class Where(Elementwise):
             lambda te: te.masked_fill(te.zeros(2), te.tensor(True), te.zeros(1)), ShapeError, "a number or a 0-d tensor"
         ),
         ErrorSample(
-            lambda te: te.masked_fill(te.tensor([1, 2]), te.tensor(True), float("inf")), NumberRangeError, "an integer in"
+            lambda te: te.masked_fill(te.tensor([1, 2]), te.tensor(True), float("inf")),
+            NumberRangeError,
+            "an integer in",
         ),
         ErrorSample(lambda te: te.masked_fill(te.zeros(2), te.tensor([1, 0]), 1.0), DtypeError, "a bool condition"),
     )

@@ -9,17 +9,18 @@ In all of them ``scale`` is what a summed gradient is multiplied by: 1/N for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyedge.errors import ShapeError
-from tinyedge.kernels.lower import map_kernel
+from tinyedge.kernels.lower import map_kernel, reduce_kernels
 from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import FORWARD, Op, Sample, Spec
-from tinyedge.tape import Slot, Step, launch_step
+from tinyedge.op import FORWARD, Layout, Op, Sample, Spec
+from tinyedge.ops.reduce import Reduction, Sum
+from tinyedge.tape import Slot, Step, launch_step, new_slot
 
 
 class Update(Op):
@@ -88,6 +89,38 @@ def note_written(step: Step) -> None:
         slot.storage.version += 1
 
 
+class NotFinite(Reduction):
+    """0 where all elements are finite, else NaN: the sum of each times 0."""
+
+    signature = "(...)->(...)"
+    differentiable = ()  # type: ignore[assignment]  # the base is for those that have a gradient
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return reduce_kernels(step, device, "sum", {"y": "x * 0"}, step.slots["x"].shape, step.attrs["axes"])
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        return (x * 0).sum(axis=axes, keepdims=True)
+
+
+def not_finite(gradients: Sequence[Slot]) -> Slot:
+    """One element: 0 if all elements of these, which lie on one backend and have one dtype, are finite, else NaN."""
+    backend, dtype = gradients[0].storage.backend, gradients[0].dtype
+    parts, total = new_slot(backend, dtype, (len(gradients),)), new_slot(backend, dtype, (1,))
+    for position, gradient in enumerate(gradients):
+        ones = (1,) * len(gradient.shape)
+        part = parts.alias(Layout(ones, ones, position))
+        _reduce(NotFinite, gradient, part)
+    _reduce(Sum, parts, total)
+    return total
+
+
+def _reduce(op: type[Reduction], x: Slot, y: Slot) -> None:
+    axes = tuple(range(len(x.shape)))
+    launch_step(Step(op, FORWARD, {"axes": axes}, {}, {"x": x, "y": y}, ("x",), ("y",)))
+
+
 class Sgd(Update):
     """``keep`` is 1 - dampening, and 1 the first time, when momentum starts as the gradient itself."""
 
@@ -130,7 +163,8 @@ class Adam(Update):
     """``decay`` shrinks the parameter itself (AdamW), ``weight_decay`` enters the gradient (Adam with L2).
 
     ``step_size`` is lr / (1 - beta1^t), ``correction`` the square root of 1 - beta2^t. The weights of the new gradient,
-    1 - beta, are passed as they are: computed on the device, 1 - 0.999 in float32 is wrong in its fifth digit.
+    1 - beta, are passed as they are: computed on the device, 1 - 0.999 in float32 is wrong in its fifth digit. They are
+    multiplied first, as PyTorch does, so that the square of a large gradient overflows no earlier.
     """
 
     signature = "(),(),(),(),()->(),(),(),(),()"
@@ -140,6 +174,7 @@ class Adam(Update):
         "scale": "real",
         "weight_decay": "real",
         "decay": "real",
+        "beta1": "real",
         "weight1": "real",
         "beta2": "real",
         "weight2": "real",
@@ -151,9 +186,12 @@ class Adam(Update):
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
         grad = "(grad * scale + param * weight_decay)"
-        first = f"(exp_avg + ({grad} - exp_avg) * weight1)"
-        second = f"(exp_avg_sq * beta2 + {grad} * {grad} * weight2)"
-        largest = f"WHERE(max_exp_avg_sq >= {second}, max_exp_avg_sq, {second})" if "max_exp_avg_sq" in has else second
+        first = f"(exp_avg * beta1 + {grad} * weight1)"
+        second = f"(exp_avg_sq * beta2 + weight2 * {grad} * {grad})"
+        # Written so that NaN stays NaN on either side.
+        largest = f"WHERE(max_exp_avg_sq < {second} || {second} != {second}, {second}, max_exp_avg_sq)"
+        if "max_exp_avg_sq" not in has:
+            largest = second
         return {
             "param": f"param * decay - step_size * {first} / (sqrt({largest}) / correction + eps)",
             "exp_avg": first,
@@ -172,6 +210,7 @@ class Adam(Update):
         scale: float,
         weight_decay: float,
         decay: float,
+        beta1: float,
         weight1: float,
         beta2: float,
         weight2: float,
@@ -180,12 +219,12 @@ class Adam(Update):
         eps: float,
     ) -> Any:
         g = grad * scale + param * weight_decay
-        exp_avg = exp_avg + (g - exp_avg) * weight1
-        exp_avg_sq = exp_avg_sq * beta2 + g * g * weight2
+        exp_avg = exp_avg * beta1 + g * weight1
+        exp_avg_sq = exp_avg_sq * beta2 + weight2 * g * g
         if max_exp_avg_sq is not None:
             max_exp_avg_sq = np.maximum(max_exp_avg_sq, exp_avg_sq)
         denominator = np.sqrt(exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq) / correction + eps
-        new_param = param * decay - exp_avg / denominator * step_size
+        new_param = param * decay - step_size * exp_avg / denominator
         return new_param, np.zeros_like(grad), exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
@@ -208,7 +247,7 @@ class Rmsprop(Update):
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
         grad = "(grad * scale + param * weight_decay)"
-        square = f"(square_avg * alpha + {grad} * {grad} * weight)"
+        square = f"(square_avg * alpha + weight * {grad} * {grad})"
         mean = f"(grad_avg + ({grad} - grad_avg) * weight)"
         variance = f"({square} - {mean} * {mean})" if "grad_avg" in has else square
         direction = f"({grad} / (sqrt({variance}) + eps))"
@@ -233,7 +272,7 @@ class Rmsprop(Update):
         momentum: float,
     ) -> Any:
         g = grad * scale + param * weight_decay
-        square_avg = square_avg * alpha + g * g * weight
+        square_avg = square_avg * alpha + weight * g * g
         variance = square_avg
         if grad_avg is not None:
             grad_avg = grad_avg + (g - grad_avg) * weight

@@ -29,6 +29,7 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
         accumulate: int | None = None,
+        nonfinite: str = "ignore",
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
@@ -42,7 +43,7 @@ class Adam(Optimizer):
             "maximize": maximize,
             "decoupled_weight_decay": self.decoupled,
         }
-        super().__init__(params, defaults, accumulate)
+        super().__init__(params, defaults, accumulate, nonfinite)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
@@ -53,6 +54,7 @@ class Adam(Optimizer):
         scalars = {
             "weight_decay": 0.0 if decoupled else weight_decay,
             "decay": 1 - lr * weight_decay if decoupled else 1.0,
+            "beta1": beta1,
             "weight1": 1 - beta1,
             "beta2": beta2,
             "weight2": 1 - beta2,
@@ -82,5 +84,8 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
         accumulate: int | None = None,
+        nonfinite: str = "ignore",
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, accumulate=accumulate)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, accumulate=accumulate, nonfinite=nonfinite
+        )

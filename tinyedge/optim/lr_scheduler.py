@@ -33,7 +33,9 @@ class LRScheduler:
     """Base of the schedules. ``step()`` sets ``lr`` of each of the optimizer's groups; call it once an epoch.
 
     Each starts from the group's ``initial_lr``, which the first schedule of an optimizer sets to the rate then. A group
-    that is added later starts from its own rate. A new schedule writes ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the rates now.
+    that is added later starts from its own rate.
+
+    A new schedule writes ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the rates now.
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from tinyedge import config
 from tinyedge.errors import AnomalyError, ArgumentError, AutogradError, BackendError, OutOfMemoryError, StateDictError
 from tinyedge.interrupts import held_back
-from tinyedge.ops.update import Update, note_written, update, update_step
+from tinyedge.ops.update import Update, not_finite, note_written, update, update_step
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import (
@@ -30,6 +30,7 @@ from tinyedge.tape import (
     new_slot,
     note_minibatch,
     recorder,
+    require_no_minibatch,
     seen_gradient,
     set_gradient,
 )
@@ -204,6 +205,11 @@ class Optimizer(Minibatch):
     A parameter without a gradient is left alone, and so is its state; and, unlike in PyTorch, one that does not require
     gradients any more, even if it has one.
 
+    ``nonfinite`` says what an update does where a gradient holds NaN or infinity: "ignore", as PyTorch does, looks at
+    none; "skip" leaves parameters, state and step counts as they are, drops the whole minibatch if ``accumulate`` is
+    given, and counts it in ``skipped``; "raise" raises, with nothing changed. The latter two cost a reduction of each
+    gradient at each update (not at each sample), and wait for the device, from which they read one number.
+
     A call that fails changes nothing: memory and kernels are there before the first launch, the first update of a kind
     is undone if the device refuses it, and an interrupt waits for the end. If a later one is refused halfway, the error
     says so, and the next ``step()`` or ``flush()`` does the rest of it and nothing else.
@@ -211,13 +217,20 @@ class Optimizer(Minibatch):
     Errors: ArgumentError if there is no parameter, one appears twice, or an option is out of its range.
     """
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any], accumulate: int | None = None) -> None:
+    def __init__(
+        self, params: Parameters, defaults: dict[str, Any], accumulate: int | None = None, nonfinite: str = "ignore"
+    ) -> None:
+        if nonfinite not in ("ignore", "skip", "raise"):
+            raise ArgumentError(self._call, 'nonfinite must be "ignore", "skip" or "raise"', f"got {nonfinite!r}")
         if accumulate is not None and (
             isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1
         ):
             raise ArgumentError(self._call, "accumulate must be an int of at least 1, or None", f"got {accumulate!r}")
         self.defaults = defaults
         self.accumulate = accumulate
+        self.nonfinite = nonfinite
+        self.skipped = 0
+        """The updates left out because a gradient was not finite, with ``nonfinite="skip"``."""
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}
         self._pending = 0
@@ -380,6 +393,7 @@ class Optimizer(Minibatch):
                 self.counted(),
                 "Leave it out (each update clears the gradients), or call flush() or discard() first.",
             )
+        require_no_minibatch("zero_grad", self.leaves())  # of another optimizer
         self.discard(set_to_none)
 
     def discard(self, set_to_none: bool = True) -> None:
@@ -432,6 +446,11 @@ class Optimizer(Minibatch):
                 for job in jobs:
                     self._check(job, labels[id(job.param)])
             self._notice_what_was_added_to(jobs)
+            if self.nonfinite != "ignore" and not self._all_finite(
+                [job.gradient for job in jobs if job.gradient.numel]
+            ):
+                self._leave_out(jobs)
+                return
             self._carry_out(jobs)
             if self.accumulate is not None:
                 self._drop_frozen()
@@ -461,8 +480,8 @@ class Optimizer(Minibatch):
         if self._made_in is not None and self._made_in() is told:
             forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
         undo = self._restorer()
-        if _checks.anomaly:
-            forbid_in_recording("detect_anomaly()", "it looks at values")
+        if _checks.anomaly or self.nonfinite != "ignore":
+            forbid_in_recording("looking for NaN", "an optimizer with nonfinite, or detect_anomaly(), reads values")
         steps = self._told.get(told, 0)
         self._told[told] = steps + 1
         if not self.ends(1):
@@ -530,6 +549,24 @@ class Optimizer(Minibatch):
                 )
                 jobs.append(_Job(param, gradient, slots, rules[key], state, step, clears))
         return jobs
+
+    def _all_finite(self, gradients: Sequence[Slot]) -> bool:
+        """Whether all are; reads one number for each backend and dtype, of which there is one as a rule."""
+        alike: dict[Any, list[Slot]] = {}
+        for gradient in gradients:
+            alike.setdefault((gradient.storage.backend, gradient.dtype), []).append(gradient)
+        totals = [(backend, not_finite(slots)) for (backend, _), slots in alike.items()]
+        return all(bool(np.isfinite(backend.read(total)).all()) for backend, total in totals)
+
+    def _leave_out(self, jobs: Iterable[_Job]) -> None:
+        """Do what ``nonfinite`` says of an update by gradients that are not finite."""
+        if self.nonfinite == "raise":
+            labels = {id(param): label for _, param, label in self._params()}
+            for job in jobs:
+                self._require_finite("the gradient", Tensor._wrap(job.gradient), labels[id(job.param)])
+        self.skipped += 1
+        if self.accumulate is not None:
+            self.discard()
 
     def _carry_out(self, jobs: Sequence[_Job]) -> None:
         """Launch and commit all jobs; or none; or, if the device refuses one halfway, those before it."""

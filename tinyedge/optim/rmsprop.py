@@ -26,6 +26,7 @@ class RMSprop(Optimizer):
         *,
         maximize: bool = False,
         accumulate: int | None = None,
+        nonfinite: str = "ignore",
     ) -> None:
         self.require_at_least_zero(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         defaults = {
@@ -37,7 +38,7 @@ class RMSprop(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate)
+        super().__init__(params, defaults, accumulate, nonfinite)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         momentum = ("momentum_buffer",) if group["momentum"] else ()

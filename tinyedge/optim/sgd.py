@@ -26,6 +26,7 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         accumulate: int | None = None,
+        nonfinite: str = "ignore",
     ) -> None:
         self.require_at_least_zero(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum == 0 or dampening != 0):
@@ -42,7 +43,7 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate)
+        super().__init__(params, defaults, accumulate, nonfinite)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
