@@ -21,6 +21,8 @@ from tests.faults.driver import OTHERS, OUT_OF_MEMORY, Code, FaultyOpenCL, Inter
 from tinyedge import backends, nn, optim
 from tinyedge.errors import TinyedgeError
 
+pytestmark = pytest.mark.filterwarnings("ignore:kernels are built anew")  # a kept kernel that is refused is replaced
+
 Fault = Code | Interrupt
 State = dict[str, bytes | None]
 
