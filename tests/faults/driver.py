@@ -35,7 +35,7 @@ class Code:
             kind = cl.MemoryError
         else:
             kind = cl.LogicError if code <= -30 else cl.RuntimeError
-        raise kind(cl._cl._ErrorRecord(f"{name} failed: code {code}", code, name))
+        raise kind(cl._cl._ErrorRecord(routine=name, code=code, msg="a fault of the tests'"))
 
     def __str__(self) -> str:
         return "codes" + "".join(map(str, self.codes))

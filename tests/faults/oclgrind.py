@@ -1,7 +1,7 @@
 """Run by ``test_oclgrind`` in a process whose only OpenCL device is Oclgrind: each op, forward and backward.
 
 Prints, for each op, what Oclgrind wrote into its log: nothing where all is well. Values are not compared: Oclgrind
-21.10 takes ``(float)-(x < 0)`` for 1.
+21.10 takes ``(float)-(x < 0)`` for 1, and ``min`` and ``max`` of eight ints for anything.
 """
 
 from __future__ import annotations
