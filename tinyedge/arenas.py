@@ -40,7 +40,7 @@ class Arenas:
 
     def __init__(self) -> None:
         self._free: list[Storage] = []
-        self._lock = threading.RLock()  # a lease may end at any time
+        self.lock = threading.RLock()  # a lease may end at any time
         self._tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
 
     @property
@@ -48,12 +48,15 @@ class Arenas:
         """The bytes of those that are free."""
         return sum(arena.nbytes for arena in self._free)
 
+    def is_free(self, arena: Storage) -> bool:
+        return any(arena is each for each in self._free)
+
     def enter(self, tenant: Tenant) -> None:
         self._tenants.add(tenant)
 
     def take(self, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None) -> Lease:
         """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
-        with self._lock:
+        with self.lock:
             fitting = [arena for arena in self._free if arena.nbytes >= nbytes]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:
@@ -64,7 +67,7 @@ class Arenas:
             return Lease(self, arena)
 
     def give(self, arena: Storage) -> None:
-        with self._lock:
+        with self.lock:
             self._free.append(arena)
             while len(self._free) > 1:
                 self._let_go(self._free.pop(0))

@@ -48,6 +48,7 @@ class Compiled:
         # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
         self._latest: Program | None = None
+        self._latest_key: Any = None
         self._arenas = Arenas()
         self._wanted: dict[Any, tuple[int, ...]] = {}  # the results for which gradients came, where not the usual ones
 
@@ -210,18 +211,21 @@ class Compiled:
 
     def _find(self, key: Any) -> Program | None:
         """The program that can be replayed now."""
+        program = self._latest
+        if program is not None and self.programs and self._latest_key == key and program.fits():
+            return program
         for number in range(MOST_VARIANTS):
             program = self.programs.get((key, number))
             if program is not None and program.fits():
-                if program is not self._latest:
-                    self._latest = program
-                    self.programs.move_to_end((key, number))
+                self._latest, self._latest_key = program, key
+                self.programs.move_to_end((key, number))
                 return program
         return None
 
     def _add(self, key: Any, program: Program) -> None:
         number = next((n for n in range(MOST_VARIANTS) if (key, n) not in self.programs), 0)
         self.programs[key, number] = self._latest = program
+        self._latest_key = key
         self.programs.move_to_end((key, number))
         if len(self.programs) > MOST_PROGRAMS:
             self.programs.popitem(last=False)
@@ -230,7 +234,9 @@ class Compiled:
         def drop(_: object) -> None:
             """Something is gone with which calls of this kind would be made: a model and its parameters, as a rule."""
             if (compiled := myself()) is not None and compiled.programs.pop((key, number), None) is not None:
-                compiled._latest = next(reversed(compiled.programs.values()), None)
+                (compiled._latest_key, _), compiled._latest = next(
+                    reversed(compiled.programs.items()), ((None, 0), None)
+                )
 
         program.ends_with = [weakref.ref(each, drop) for each in alive_in(key)]
         if len(self.programs) == MANY_PROGRAMS:

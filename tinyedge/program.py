@@ -6,11 +6,10 @@ gradients that there are, and enqueues them, with no Python for each op.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -108,6 +107,36 @@ Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
 """From the results for which gradients come: the program of such calls, and the arguments of this one."""
 
 
+class _Found:
+    """Where the results of one call lie."""
+
+    __slots__ = ("arguments", "fresh", "node", "program")
+
+    def __init__(
+        self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
+    ) -> None:
+        self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
+
+    def slot(self, place: _Place) -> Slot:
+        storage = self.fresh.get(place.number)
+        if storage is not None:
+            return Slot(storage, place.slot.dtype, place.slot.layout())
+        program = self.program
+        shape, strides, offset = place.slot.layout()
+        offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
+        return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
+
+    def tensor(self, place: _Place) -> Tensor:
+        if place.same is not None:
+            return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
+        slot = self.slot(place)
+        if place.root is not None:
+            slot.step, slot.index, slot.requires_grad = self.node, place.root, True
+        elif place.history is not None:
+            slot.step, slot.requires_grad = place.history, True
+        return Tensor._wrap(slot)
+
+
 class _Part:
     """Launches that are enqueued together: all of a call, or if its results are differentiable forward and backward."""
 
@@ -195,7 +224,7 @@ class Program:
             names = " and ".join(sorted(backend.name for backend in backends))
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
-        self._lock = threading.Lock()
+        self._lock = self._arenas.lock
         self._leaves: list[_Leaf] = []  # whose gradients are added to, or read
         needs, ends = [], []
         for use in recording.leaves.values():
@@ -403,6 +432,8 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
+        if not (self._effects or self._needs or self._together):
+            return True
         if not all(effect.fits() for effect, _ in self._effects):
             return False
         for refer, needed in self._needs:
@@ -618,58 +649,34 @@ class Program:
             self.prepare()
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
-        with self._lock:
-            lease = self._lease()
-            self._move_in(lease.arena)
-            fresh = self._allocated(self._new_results)
+        with self._lock:  # that of all programs of the function: they share an arena
+            lease = (
+                self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
+            )
+            if lease is not None:
+                self._move_in(lease.arena)
+            fresh = self._new_results()
             self.take_leaves(arguments)
             moved = self._moved_gradients()
-            absent = [leaf.slot for leaf in moved if leaf.grad is None]
-            gradients: dict[int, Slot] = {}
-            if absent:
-                made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in absent])
-                gradients = {id(slot): gradient for slot, gradient in zip(absent, made, strict=True)}
+            gradients = self._begun(moved) if moved else {}
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
-            guard = self._torn_if_refused() if self._parts[0].has_run else self._undone_if_refused(arguments)
-            with self._effects_undone() if self._effects else nullcontext(), guard:
-                self._launch(moved, gradients, numbers)
-            for leaf in moved:
-                if (new := gradients.get(id(leaf.slot))) is not None:
-                    leaf.slot.keep_gradient(new)
-            if self._repointed:
-                self._repointed = False
-                self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
-            for storage in self.changed_by(arguments):
-                storage.version += 1
-            for refer in self._gradients:
-                if (gradient := refer()) is not None:
-                    gradient.version += 1
-
-            def renewed(place: _Place) -> Slot:
-                storage = fresh.get(place.number) or self._outside(place, arguments)
-                shape, strides, offset = place.slot.layout()
-                offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
-                return Slot(storage, place.slot.dtype, Layout(shape, strides, offset))
-
-            node = Node(self, lease) if self._roots else None
-            if node is None:
+            if self._effects:
+                with self._effects_undone():
+                    self._launch_safely(arguments, moved, gradients, numbers)
+            else:
+                self._launch_safely(arguments, moved, gradients, numbers)
+            node = None
+            if self._roots:
+                assert lease is not None
+                node = Node(self, lease)
+            elif lease is not None:
                 lease.end()
-
-            def tensor_at(place: _Place) -> Tensor:
-                if place.same is not None:
-                    same = arguments[place.same]._slot if isinstance(place.same, int) else place.same
-                    return Tensor._wrap(same)
-                slot = renewed(place)
-                if place.root is not None:
-                    slot.step, slot.index, slot.requires_grad = node, place.root, True
-                elif place.history is not None:
-                    slot.step, slot.requires_grad = place.history, True
-                return Tensor._wrap(slot)
-
-            result = map_tensors(self._result, tensor_at, _Place)
+            found = _Found(self, arguments, fresh, node)
+            only = self._result
+            result = found.tensor(only) if type(only) is _Place else map_tensors(only, found.tensor, _Place)
             if node is not None:
                 self._link(node, arguments, fresh)
                 if again is not None:
@@ -677,10 +684,55 @@ class Program:
                     node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
             for refer_leaf, end in self._ends:
                 if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
-                    slot.keep_gradient(None if end is None else renewed(end))
+                    slot.keep_gradient(None if end is None else found.slot(end))
             for effect, _ in self._effects:
                 effect.after()
             return result
+
+    def _begun(self, moved: Sequence[_Leaf]) -> dict[int, Slot]:
+        """New gradients for those leaves that have none, by the leaf's id."""
+        absent = [leaf for leaf in moved if leaf.grad is None]
+        for leaf in absent:  # what was there is free for them, if nobody else holds it
+            self._point(leaf.number, None)
+        slots = [leaf.slot for leaf in absent]
+        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in slots])
+        return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
+
+    def _launch_safely(
+        self,
+        arguments: list[Tensor],
+        moved: list[_Leaf],
+        gradients: dict[int, Slot],
+        numbers: Sequence[Mapping[str, float]] | None,
+    ) -> None:
+        """Launch, and count what changed. What is refused the first time is undone; later, gradients are marked."""
+        if not self._parts[0].has_run:
+            with self._undone_if_refused(arguments):
+                self._launch(moved, gradients, numbers)
+            self._count_changes(arguments, moved, gradients)
+            return
+        try:
+            self._launch(moved, gradients, numbers)
+            self._count_changes(arguments, moved, gradients)
+        except BaseException:
+            for leaf in self._leaves:
+                if (gradient := leaf.grad) is not None:
+                    gradient.storage.torn = True
+            raise
+
+    def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
+        for leaf in moved:
+            if (new := gradients.get(id(leaf.slot))) is not None:
+                leaf.slot.keep_gradient(new)
+        if self._repointed:
+            self._repointed = False
+            self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
+        if self._changed or self._changed_arguments:
+            for storage in self.changed_by(arguments):
+                storage.version += 1
+        for refer in self._gradients:
+            if (gradient := refer()) is not None:
+                gradient.version += 1
 
     def _launch(
         self, moved: list[_Leaf], gradients: dict[int, Slot], numbers: Sequence[Mapping[str, float]] | None
@@ -840,12 +892,14 @@ class Program:
 
         That is still bound, so that the launches need not be told.
         """
-        return {
-            number: Storage(self.backend, nbytes)
-            if (before := self._returned.get(number)) is None or before() is not None
-            else Storage.again(self.backend, self._storages[number].buffer, nbytes)
-            for number, nbytes in self._outputs.items()
-        }
+        found: dict[int, Storage] = {}
+        for number, nbytes in self._outputs.items():
+            before = self._returned.get(number)
+            if before is None or before() is not None:
+                found[number] = self._allocated(partial(Storage, self.backend, nbytes))
+            else:
+                found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
+        return found
 
     def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
         """The memory of a result that is no new one."""
@@ -904,17 +958,6 @@ class Program:
                 for effect in reversed(done):
                     effect.undo()
                 raise
-
-    @contextmanager
-    def _torn_if_refused(self) -> Iterator[None]:
-        """Mark the gradients that are added to, if the launches are not all carried out."""
-        try:
-            yield
-        except BaseException:
-            for leaf in self._leaves:
-                if (gradient := leaf.grad) is not None:
-                    gradient.storage.torn = True
-            raise
 
     def steps_done(self, error: BaseException) -> list[int]:
         """Those of the recorded steps, by position, that a call which raised ``error`` carried out none the less.
