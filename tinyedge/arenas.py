@@ -57,6 +57,9 @@ class Arenas:
     def take(self, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None) -> Lease:
         """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
         with self.lock:
+            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # as a rule
+                self._free.clear()
+                return Lease(self, preferred)
             fitting = [arena for arena in self._free if arena.nbytes >= nbytes]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:

@@ -173,22 +173,39 @@ class _Replay(Op):
 class Node(Step):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
-    __slots__ = ("again", "draws", "held", "lease", "program", "seen", "versions")
+    __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
 
     def __init__(self, program: Program, lease: Lease) -> None:
         super().__init__(_Replay, FORWARD, {}, {}, {}, (), ())
         self.program = program
         self.lease = lease
         self.saved = {}
+        self.inputs: list[Edge] = []
+        self.leaves: list[Slot] = []
         self.held: list[tuple[int, Slot]] = []  # what backward reads, by number
         self.versions: list[tuple[Storage, int]] = []
         self.again: Again | None = None  # makes the program for gradients of other results
         self.seen: list[tuple[Storage, int]] = []  # what the call read
         self.draws: list[tuple[Draw, dict[str, float]]] = []
 
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves])
+
+    @edges.setter
+    def edges(self, edges: tuple[Edge | None, ...]) -> None:
+        """A node makes its edges when somebody asks."""
+
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         require_saved(self)
         self.program.walk_back(self, walk, gradients)
+
+    def walk_alone(self) -> bool:
+        if self.saved is None or not self.program.walks_alone:
+            return False
+        self.program.walk_alone(self)
+        self.forget()
+        return True
 
     def forget(self) -> None:
         super().forget()
@@ -348,12 +365,32 @@ class Program:
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
         self._written = {slot.storage.number for step in self._steps.values() for slot in step.written()}
         self._place()
+        self._one: Slot | None = None  # the gradient with which a walk begins
+        self._seen_later = -1  # as ``_seen``, of the leaves of the second part
+        self._root_specs = tuple(self._roots)
+        self._input_specs = (
+            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
+        )  # fmt: skip
+        self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
         self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
-        self._fixed_later = [
-            slot.storage
-            for slot in dict.fromkeys(s for step in self._steps.values() if step.number >= border for s in step.read())
-            if isinstance(slot, Slot) and slot.storage.buffer is not None and slot.storage.number in self._read_later
-        ]
+        later = [slot for step in self._steps.values() if step.number >= border for slot in step.read()]
+        moving = {storage.number for storage in self._storages.values()}
+        self._fixed_later = list(
+            dict.fromkeys(
+                slot.storage
+                for slot in later
+                if isinstance(slot, Slot)
+                and slot.storage.number in self._read_later
+                and slot.storage.number not in moving
+            )
+        )
+
+        def is_read_later(number: int) -> bool:
+            return self._storages[number].number in self._read_later
+
+        self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
+        self._held_results = [number for number in self._outputs if is_read_later(number)]
+        self._held_gradients = [leaf for leaf in self._leaves if is_read_later(leaf.number)]
 
     @property
     def arena_bytes(self) -> int:
@@ -743,7 +780,6 @@ class Program:
             gradient = new or leaf.grad
             assert gradient is not None
             self._point_at_gradient(leaf, gradient, new is None)
-            leaf.adds_to = weakref.ref(gradient) if new is None else None
             self._repointed = True
         if self._chained and self._pointed:
             self._require_apart()
@@ -761,26 +797,24 @@ class Program:
 
     def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
         """Let ``node`` hold what its backward needs of this call."""
-        node.output_specs = tuple(self._roots)
-        edges = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
-        leaves: list[Edge] = [(None, 0, leaf.slot) for leaf in self._later]
-        node.edges = (*edges, *leaves)
-        node.input_specs = (
-            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
-        )  # fmt: skip
-        for number, position in self._first_in.items():
-            if self._storages[number].number in self._read_later:
-                slot = arguments[position]._slot
-                node.held.append((number, slot.alias()))
-        for number, storage in fresh.items():
-            if self._storages[number].number in self._read_later:
-                node.held.append((number, Slot(storage, bool_, Layout((), (), 0))))
-        for leaf in self._leaves:
-            if self._storages[leaf.number].number in self._read_later and (gradient := leaf.grad) is not None:
-                node.held.append((leaf.number, gradient.alias()))
-        storages = dict.fromkeys([*self._fixed_later, *[slot.storage for _, slot in node.held]])
-        node.versions = [(storage, storage.version) for storage in storages]
-        node.draws = [(draw, dict(draw)) for draw in self._draws()]
+        node.output_specs = self._root_specs
+        node.leaves = [leaf.slot for leaf in self._later]
+        if self._inputs:
+            node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
+        node.input_specs = self._input_specs
+        held = node.held
+        for number, position in self._held_arguments:
+            slot = arguments[position]._slot
+            held.append((number, slot.alias() if slot.requires_grad else slot))
+        for number in self._held_results:
+            held.append((number, Slot(fresh[number], bool_, Layout((), (), 0))))
+        for leaf in self._held_gradients:
+            if (gradient := leaf.grad) is not None:
+                held.append((leaf.number, gradient.alias()))
+        node.versions = [(storage, storage.version) for storage in self._fixed_later]
+        node.versions += [(slot.storage, slot.storage.version) for _, slot in held]
+        if self._random:
+            node.draws = [(draw, dict(draw)) for draw in self._draws()]
 
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
         """What a call reads that was there before."""
@@ -798,15 +832,7 @@ class Program:
             other = self._for_others(node, given)
             other.program.walk_back(other, walk, gradients)
             return
-        for storage, version in node.versions:
-            if storage.version != version:
-                raise AutogradError(
-                    "backward",
-                    f"what te.compile({self.name}) saved for its gradient must not change",
-                    f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
-                    f"{version})",
-                    "Use the out-of-place form, or change a clone().",
-                )
+        self._require_unchanged(node)
         seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
         targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
         fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
@@ -823,6 +849,71 @@ class Program:
                 seed = seeds[self._seeds.index(place.number)]
                 slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
+
+    def _require_unchanged(self, node: Node) -> None:
+        for storage, version in node.versions:
+            if storage.version != version:
+                raise AutogradError(
+                    "backward",
+                    f"what te.compile({self.name}) saved for its gradient must not change",
+                    f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
+                    f"{version})",
+                    "Use the out-of-place form, or change a clone().",
+                )
+
+    def walk_alone(self, node: Node) -> None:
+        """The backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
+        self._require_unchanged(node)
+        with self._lock:
+            if self._one is None:
+                self._one = new_slot(self.backend, self._root_specs[0].dtype, self._root_specs[0].shape)
+                write_into(NumberValue(1.0, self._one.dtype), self._one)
+            changes = leaf_changes()
+            moved = [] if changes == self._seen_later else [leaf for leaf in self._later if not leaf.is_bound()]
+            gradients = self._begun(moved) if moved else {}
+            try:
+                self._point_as_at(node, node.lease, (self._one,))
+                for leaf in moved:
+                    new = gradients.get(id(leaf.slot))
+                    gradient = new or leaf.grad
+                    assert gradient is not None
+                    self._point_at_gradient(leaf, gradient, new is None)
+                self._enqueue_back()
+                for leaf in moved:
+                    if (new := gradients.get(id(leaf.slot))) is not None:
+                        leaf.slot.keep_gradient(new)
+                self._seen_later = -1 if moved else changes
+                for slot in node.leaves:
+                    if slot.grad is not None:
+                        slot.grad.storage.version += 1
+            except BaseException:
+                for slot in node.leaves:
+                    if slot.grad is not None:
+                        slot.grad.storage.torn = True
+                raise
+
+    def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
+        """Let the second part work on what ``node`` holds of its call."""
+        self._move_in(lease.arena)
+        for number, slot in node.held:
+            if number in self._offsets:
+                if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
+                    self._point_at(number, slot)
+            else:
+                self._point(number, slot.storage.buffer)
+        for number, seed in zip(self._seeds, seeds, strict=True):
+            self._point_at(number, seed)
+        for draw, numbers in node.draws:
+            if draw != numbers:
+                draw.update(numbers)
+                for step in self._random:
+                    self._note(("step", step.number))
+
+    def _enqueue_back(self) -> None:
+        if self._chained and self._pointed:
+            self._require_apart()
+        self._pointed.clear()
+        self._enqueue(self._parts[1])
 
     def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
         """The same call, for gradients of the results ``given``: its forward is replayed as another program does it."""
@@ -853,27 +944,13 @@ class Program:
         fresh: Mapping[int, Storage],
     ) -> None:
         with self._lock:
-            self._move_in(lease.arena)
-            for number, slot in node.held:
-                if number in self._offsets:
-                    self._point_at(number, slot)
-                else:
-                    self._point(number, slot.storage.buffer)
-            for number, seed in zip(self._seeds, seeds, strict=True):
-                self._point_at(number, seed)
+            self._point_as_at(node, lease, seeds)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
             for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
                 self._point_at_gradient(leaf, gradient, adds)
-            for draw, numbers in node.draws:
-                if draw != numbers:
-                    draw.update(numbers)
-                    for step in self._random:
-                        self._note(("step", step.number))
-            if self._chained and self._pointed:
-                self._require_apart()
-            self._pointed.clear()
-            self._enqueue(self._parts[1])
+            self._seen_later = -1
+            self._enqueue_back()
             if lease is not node.lease:
                 lease.end()
 
@@ -1011,6 +1088,7 @@ class Program:
 
     def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
         """Compute the gradient of ``leaf`` there; it ``adds`` to what is there, or begins it."""
+        leaf.adds_to = weakref.ref(gradient) if adds else None
         if not adds and not leaf.stored_first:
             write_into(NumberValue(0, gradient.dtype), gradient)
         self._point_at(leaf.number, gradient)

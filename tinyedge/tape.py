@@ -380,6 +380,10 @@ class Step:
         """Let go of what was saved for backward: the graph was walked."""
         self.saved = None
 
+    def walk_alone(self) -> bool:
+        """Do all of a walk back that begins with 1 at its only output, and let go of it, if nothing else is part of it."""
+        return False
+
 
 class Tape:
     """Steps in the order in which they ran."""
@@ -1005,6 +1009,9 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
     Everything is checked, allocated and built before the first launch: what fails until then changes nothing. If the
     device refuses a launch in the middle, the gradients that were added to are marked as ``torn``.
     """
+    plain = gradient is None and not retain_graph and _mode.recorder is None and _mode.deferred is None
+    if plain and root.step is not None and root.step.walk_alone():
+        return
     steps = Tape.leading_to([root])
     if _mode.recorder is not None:
         _mode.recorder.backward(steps)
