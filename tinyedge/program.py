@@ -346,7 +346,7 @@ class Program:
         first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
         runs = self._runs(first_part)
         self._cut, self._cut_kernels = len(runs), len(first_part)  # of so many does the first part consist
-        runs += self._runs(self.kernels[len(first_part) :])
+        runs += self._runs(self.kernels[len(first_part) :], later=True)
         self.launches = [self._shared(run) for run in runs]
         self._lowered: list[Lowered] = []
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
@@ -623,9 +623,9 @@ class Program:
             lowered.bind(self._scratch)
         return launches
 
-    def _runs(self, kernels: Sequence[fusion.Kernel]) -> list[Sequence[fusion.Kernel]]:
+    def _runs(self, kernels: Sequence[fusion.Kernel], later: bool = False) -> list[Sequence[fusion.Kernel]]:
         if config.fuses():
-            return self.backend.chains(kernels, self._temporary)
+            return self.backend.chains(kernels, self._temporary, later)
         return [[kernel] for kernel in kernels]
 
     def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:

@@ -381,7 +381,7 @@ class Step:
         self.saved = None
 
     def walk_alone(self) -> bool:
-        """Do all of a walk back that begins with 1 at its only output, and let go of it, if nothing else is part of it."""
+        """Do all of a walk back from the only output, with a gradient of 1, if nothing else takes part; then forget."""
         return False
 
 
@@ -534,26 +534,29 @@ class Deferred:
     def __init__(self) -> None:
         self.launches: list[Callable[[], Any]] = []
         self.gone = 0  # so many of them are out
-        self._free: list[tuple[Backend, bool, int, Any]] = []  # whether each is a buffer by itself, and its bytes
+        self._free: dict[
+            tuple[Backend, bool], dict[int, list[Any]]
+        ] = {}  # by whether each is a buffer by itself; by size
         self._kept: list[Any] = []  # what launches read, and nobody else may hold
         self._closed = False
 
     def take(self, backend: Backend, nbytes: int, alone: bool = False) -> Any:
         """Memory for a value that a step makes; ``alone`` if it must not be a part of a larger buffer."""
-        best = -1
-        for position, (owner, by_itself, size, _) in enumerate(self._free):
-            fits = owner is backend and by_itself is alone and nbytes <= size <= self.LARGER * nbytes
-            if fits and (best < 0 or size < self._free[best][2]):
-                best = position
-        if best >= 0:
-            return self._free.pop(best)[3]
+        there = self._free.get((backend, alone))
+        if there:
+            buffers = there.get(nbytes)
+            if not buffers:
+                near = [size for size, found in there.items() if found and nbytes <= size <= self.LARGER * nbytes]
+                buffers = there[min(near)] if near else None
+            if buffers:
+                return buffers.pop()
         return backend.allocate(nbytes) if alone else backend.reserve(nbytes)
 
     def give(self, backend: Backend, buffer: Any, nbytes: int, alone: bool = False) -> bool:
         """Take back what ``take`` gave; False if the launches are out, and it can go to whoever asks."""
         if self._closed:
             return False
-        self._free.append((backend, alone, nbytes, buffer))
+        self._free.setdefault((backend, alone), {}).setdefault(nbytes, []).append(buffer)
         return True
 
     def add(self, launch: Callable[[], Any]) -> None:

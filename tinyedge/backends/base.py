@@ -176,8 +176,13 @@ class Backend:
         """Whether one launch should do all these kernels, which do not depend on each other."""
         return False
 
-    def chains(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Sequence[Kernel]]:
-        """The kernels, in order, in runs that should share a launch although some depend on others."""
+    def chains(
+        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+    ) -> list[Sequence[Kernel]]:
+        """The kernels, in order, in runs that should share a launch although some depend on others.
+
+        When they are launched ``later``, the device is at work on what was launched before.
+        """
         return [[kernel] for kernel in kernels]
 
     def finish(self) -> None:

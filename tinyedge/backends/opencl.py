@@ -531,13 +531,15 @@ class OpenCLBackend(Backend):
             and sum(part.argument_bytes for part in parts) <= self.argument_bytes
         )
 
-    def chains(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> list[Sequence[Kernel]]:
+    def chains(
+        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+    ) -> list[Sequence[Kernel]]:
         if not self.device.chains:
-            return super().chains(kernels, temporary)
+            return super().chains(kernels, temporary, later)
         runs: list[Sequence[Kernel]] = []
         run: list[Kernel] = []
         room = 0
-        most = float(FIRST_IN_CHAIN)
+        most = float(MOST_IN_CHAIN if later else FIRST_IN_CHAIN)
         for number, kernel in enumerate(kernels):
             part = self._part(kernel, temporary)
             if not self._fits_chain(part):
