@@ -592,7 +592,8 @@ def _mapped(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[
     if id(value) in known:
         return known[id(value)]
     if kind is list or kind is dict:
-        new = known[id(value)] = kind()
+        new: Any = kind()
+        known[id(value)] = new
         if kind is list:
             new += [_mapped(item, function, leaf, known) for item in value]
         else:
