@@ -232,7 +232,7 @@ def fields_by_computed_names() -> Any:
 @compared
 def the_dict_of_an_object() -> Any:
     thing = Plain()
-    return lambda y: y * list(vars(thing).values())[0], setting(thing, "k")
+    return lambda y: y * next(iter(vars(thing).values())), setting(thing, "k")
 
 
 @compared
@@ -1095,6 +1095,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+IMPORTED = "import sys\nK = 2.0\nme = sys.modules[__name__]\n"
 MODULES: dict[str, tuple[str, str]] = {
     "named_like_this_package": ("tinyedge_app", "K = 2.0\ndef f(y): return y * K\n"),
     "import": ("reads_app", "K = 2.0\ndef f(y):\n    import reads_app\n    return y * reads_app.K\n"),
@@ -1109,11 +1110,11 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "a_counter": ("reads_app", "K = 2.0\ndef get(): return K\ndef f(y): return y * get()\n"),
     "passed_on": (
-        "reads_app", "import sys\nK = 2.0\nme = sys.modules[__name__]\ndef get(m): return m.K\ndef f(y): return y * get(me)\n",
+        "reads_app", IMPORTED + "def get(m): return m.K\ndef f(y): return y * get(me)\n",
     ),
-    "by_name": ("reads_app", "import sys\nK = 2.0\nme = sys.modules[__name__]\ndef f(y): return y * getattr(me, 'K')\n"),
+    "by_name": ("reads_app", IMPORTED + "def f(y): return y * getattr(me, 'K')\n"),
     "by_computed_name": (
-        "reads_app", "import sys\nK = 2.0\nme = sys.modules[__name__]\ndel sys\ndef f(y): return y * vars(me)[''.join(['K'])]\n",
+        "reads_app", IMPORTED + "del sys\ndef f(y): return y * vars(me)[''.join(['K'])]\n",
     ),
 }  # fmt: skip
 
@@ -1648,7 +1649,9 @@ def a_warning() -> Any:
 def types_and_casts() -> Any:
     def function(y: Any) -> Any:
         value = typing.cast("te.Tensor", y)
-        assert isinstance(value, te.Tensor) and issubclass(type(value), object) and callable(function)
+        assert isinstance(value, te.Tensor)
+        assert issubclass(type(value), object)
+        assert callable(function)
         return value * 2
 
     return function

@@ -6,18 +6,24 @@ import dataclasses
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from types import FunctionType, MappingProxyType, MemberDescriptorType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 NO_CONTAINERS = frozenset({int, float, bool, str, bytes, complex, type(None), type(...), slice, type, FunctionType})
 """What is met most often, and holds no tensors."""
 
 HEAP_TYPE = 1 << 9
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@cache
-def is_container(cls: type) -> bool:
+def by_class(function: F) -> F:
+    """Remember what a function of a class gave."""
+    return cast("F", lru_cache(1024)(function))
+
+
+@by_class
+def is_container(cls: Any) -> bool:
     """Whether instances hold values that may be replaced by others: of those written in Python, all that they hold."""
     if issubclass(cls, (tuple, list, dict, MappingProxyType)):
         return cls.__module__ == "builtins" or bool(cls.__flags__ & HEAP_TYPE) or cls in (OrderedDict, defaultdict)
@@ -26,8 +32,8 @@ def is_container(cls: type) -> bool:
     return all(base is object or base.__flags__ & HEAP_TYPE for base in cls.__mro__)
 
 
-@cache
-def slots_of(cls: type) -> tuple[tuple[str, MemberDescriptorType], ...]:
+@by_class
+def slots_of(cls: Any) -> tuple[tuple[str, MemberDescriptorType], ...]:
     """The attributes that instances keep outside of ``__dict__``."""
     return tuple(
         (name, value)
@@ -66,6 +72,7 @@ def rebuilt(value: Any, function: Callable[[Any], Any], known: dict[int, Any]) -
     Nothing of its class runs, so that all stays as it was: fields that ``__init__`` computes, too.
     """
     cls = type(value)
+    new: Any
     if issubclass(cls, MappingProxyType):
         return MappingProxyType({key: function(item) for key, item in value.items()})
     if issubclass(cls, tuple):
@@ -93,4 +100,4 @@ def rebuilt(value: Any, function: Callable[[Any], Any], known: dict[int, Any]) -
     return new
 
 
-__all__ = ["NO_CONTAINERS", "attributes_of", "contents", "is_container", "rebuilt", "slots_of"]
+__all__ = ["NO_CONTAINERS", "attributes_of", "by_class", "contents", "is_container", "rebuilt", "slots_of"]

@@ -36,7 +36,7 @@ import numpy as np
 
 from tinyedge import purity
 from tinyedge.bytecode import CLASS_NAMES, Read, mentions
-from tinyedge.containers import is_container, slots_of
+from tinyedge.containers import by_class, is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
@@ -89,6 +89,7 @@ ARRAY_BYTES = 1024
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 
 _get = dict.get
+_builtins_of = attrgetter("__builtins__")
 _slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
 
 
@@ -198,7 +199,7 @@ class _Names:
 class _ModuleState:
     """A module as it was at the last call, so that the next one need only look for changes."""
 
-    def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], None]) -> None:
+    def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], Any]) -> None:
         self.module = weakref.ref(module, forget)
         self.path = at.path
         self.version = member_changes()
@@ -262,8 +263,8 @@ class _ModuleState:
         return self.kind
 
 
-@functools.cache
-def _read_by_library(cls: type) -> frozenset[str]:
+@by_class
+def _read_by_library(cls: Any) -> frozenset[str]:
     """The attributes that the code of a class's own library bases reads of its instances."""
     found: set[str] = set()
     for base in cls.__mro__:
@@ -339,8 +340,8 @@ def _dict_of(value: Any) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
-@functools.cache
-def _is_written_in_c(cls: type) -> bool:
+@by_class
+def _is_written_in_c(cls: Any) -> bool:
     if not cls.__flags__ & (1 << 9):  # it is no type on the heap
         return True
     kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
@@ -396,7 +397,7 @@ class _Around:
         self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
 
     def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
-        """Those attributes that are mentioned, also if they are not there yet: the others are the user's bookkeeping."""
+        """Those attributes that are mentioned, also if they are not there yet: others are the user's bookkeeping."""
         if not attributes:
             self.watch(partial(len, attributes), 0)
             return
@@ -721,7 +722,7 @@ class _Walk:
         yield made
         watch = self.around.watch
         if issubclass(made, (dict, MappingProxyType)):
-            base = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
+            base: Any = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
             pairs = list(base.items(value))
             keys, values = [key for key, _ in pairs], [item for _, item in pairs]
             if made in (dict, MappingProxyType):
@@ -756,7 +757,7 @@ class _Walk:
         if issubclass(made, BaseException):
             self.around.watch_attribute(value, "args", value.args)
             yield self.kind(value.args, at)
-        yield made if is_container(made) else _Same(value)
+        yield _Same(made if is_container(made) else value)
         yield from self.instance(value, made, at, given)
 
     def instance(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
@@ -1023,7 +1024,7 @@ class _Walk:
         else:
             value = self.look_up(function.__globals__, read.name)
             if value is MISSING:
-                value = self.look_up(function.__builtins__, read.name)  # type: ignore[attr-defined]
+                value = self.look_up(_builtins_of(function), read.name)
         chain = list(read.chain)
         while chain and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
             name = chain.pop(0)

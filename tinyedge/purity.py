@@ -33,13 +33,15 @@ SILENT = frozenset(
 IMPURE = {
     "datetime": {"now", "today", "utcnow", "fromtimestamp", "utcfromtimestamp", "astimezone", "timestamp"},
     "pathlib": {
-        "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "group", "home", "is_block_device", "is_char_device",
-        "is_dir", "is_fifo", "is_file", "is_mount", "is_socket", "is_symlink", "iterdir", "lchmod", "link_to", "lstat",
+        "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "group", "home", "is_block_device",
+        "is_char_device", "is_dir", "is_fifo", "is_file", "is_mount", "is_socket", "is_symlink", "iterdir",
+        "lchmod", "link_to", "lstat",
         "mkdir", "open", "owner", "read_bytes", "read_text", "readlink", "rename", "rglob", "rmdir", "samefile", "stat",
         "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text", "hardlink_to",
     },
     "posixpath": {
-        "abspath", "exists", "expanduser", "expandvars", "getatime", "getctime", "getmtime", "getsize", "isdir", "isfile",
+        "abspath", "exists", "expanduser", "expandvars", "getatime", "getctime", "getmtime", "getsize", "isdir",
+        "isfile",
         "islink", "ismount", "lexists", "realpath", "relpath", "samefile", "sameopenfile", "samestat", "isjunction",
         "isdevdrive",
     },
@@ -48,7 +50,8 @@ IMPURE = {
     "types": {"FrameType", "TracebackType"},
     "hashlib": {"file_digest"},
     "numpy": {
-        "random", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "open_memmap", "lib", "DataSource", "save", "savez",
+        "random", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "open_memmap", "lib", "DataSource", "save",
+        "savez",
         "savetxt", "savez_compressed", "geterr", "seterr", "get_printoptions", "test", "ctypeslib", "f2py", "testing",
         "show_config", "show_runtime", "distutils", "core", "_core", "fromregex",
     },

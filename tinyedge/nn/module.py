@@ -93,7 +93,7 @@ class _Members(dict[Any, Any]):
         _count_change()
         return super().popitem()
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         _count_change()
         return super().__ior__(other)
 
