@@ -40,6 +40,7 @@ from tinyedge.tape import (
     deferred_launches,
     edge_to,
     leaf_changes,
+    mark_torn,
     new_slot,
     not_deferring,
     require_saved,
@@ -752,9 +753,7 @@ class Program:
             self._launch(moved, gradients, numbers)
             self._count_changes(arguments, moved, gradients)
         except BaseException:
-            for leaf in self._leaves:
-                if (gradient := leaf.grad) is not None:
-                    gradient.storage.torn = True
+            mark_torn([gradient for leaf in self._leaves if (gradient := leaf.grad) is not None])
             raise
 
     def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
@@ -887,9 +886,7 @@ class Program:
                     if slot.grad is not None:
                         slot.grad.storage.version += 1
             except BaseException:
-                for slot in node.leaves:
-                    if slot.grad is not None:
-                        slot.grad.storage.torn = True
+                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None])
                 raise
 
     def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:

@@ -900,6 +900,13 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
     target.storage.version += 1
 
 
+def mark_torn(gradients: Iterable[Slot]) -> None:
+    """Say of gradients that a part of a sample may have been added to them, and the rest not."""
+    for gradient in gradients:
+        gradient.storage.torn = True
+    note_leaf_change()
+
+
 class Gradient:
     """A gradient on its way: ``owned`` if its storage is nobody else's, so that more may be added in place."""
 
@@ -984,9 +991,8 @@ class Walk:
             try:
                 deferred.launch()
             except BaseException as error:
-                began = deferred.gone > 0 or not isinstance(error, Exception)
-                for gradient in there:
-                    gradient.storage.torn = gradient.storage.torn or began
+                if deferred.gone or not isinstance(error, Exception):
+                    mark_torn(there)
                 raise
             for gradient in there:
                 gradient.storage.version += 1
