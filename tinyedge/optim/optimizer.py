@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ContextDecorator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +20,12 @@ from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import (
     Effect,
     Minibatch,
+    ModeContext,
     Recorder,
     Slot,
     Step,
     forbid_in_recording,
+    is_checking_anomalies,
     leaf_changes,
     new_slot,
     note_minibatch,
@@ -156,15 +156,8 @@ class _Updated(_Counted):
         optimizer._count(0)
 
 
-class _Checks(threading.local):
-    anomaly = False
-
-
-_checks = _Checks()
-
-
-class detect_anomaly(ContextDecorator):
-    """Context manager and decorator: optimizers refuse an update that NaN or infinity has reached.
+class detect_anomaly(ModeContext):
+    """Context manager and decorator: optimizers refuse an update that NaN or infinity has reached, in this thread.
 
     While it is on, each update is first computed aside and read back, so it is slow. If a gradient or an updated
     parameter holds NaN or infinity, nothing is updated.
@@ -173,16 +166,10 @@ class detect_anomaly(ContextDecorator):
             given ``named_parameters()``.
     """
 
-    def __init__(self) -> None:
-        self._before: list[bool] = []
+    mode = "anomaly"
 
-    def __enter__(self) -> None:
-        self._before.append(_checks.anomaly)
-        _checks.anomaly = True
-
-    def __exit__(self, *exc: object) -> Literal[False]:
-        _checks.anomaly = self._before.pop()
-        return False
+    def value(self) -> bool:
+        return True
 
 
 class Optimizer(Minibatch):
@@ -412,7 +399,7 @@ class Optimizer(Minibatch):
         """Update every parameter that has a gradient, by the mean of ``count`` samples."""
         with no_grad():
             jobs = self._plan_update(count)
-            if _checks.anomaly:
+            if is_checking_anomalies():
                 labels = {id(param): label for _, param, label in self._params()}
                 for job in jobs:
                     self._check(job, labels[id(job.param)])
@@ -434,7 +421,7 @@ class Optimizer(Minibatch):
     def _recorded(self, told: Recorder, count: int) -> None:
         """``step()`` inside a function that is compiled: the update becomes a part of its program."""
         pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
-        if _checks.anomaly:
+        if is_checking_anomalies():
             forbid_in_recording("detect_anomaly()", "it looks at values")
         steps = self._told.get(told, 0)
         self._told[told] = steps + 1
