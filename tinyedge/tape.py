@@ -11,11 +11,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from itertools import count
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from tinyedge import shapes
 from tinyedge.dtypes import DType
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tinyedge.kernels.spec import Device, KernelSpec
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 MAX_ELEMENTS = shapes.INT_MAX
 """Kernels index with 32-bit ints: small devices are slow with longer ones."""
@@ -592,8 +593,21 @@ class Deferred:
         self.launches.clear()
 
 
+class Setting:
+    """What a mode is set to by ``owner``, a context manager, and what it was set to before."""
+
+    __slots__ = ("before", "owner", "value")
+
+    def __init__(self, value: Any, before: Setting | None = None, owner: object = None) -> None:
+        self.value = value
+        self.before = before
+        self.owner = owner
+
+
 class _Mode(threading.local):
-    grad_enabled = True
+    grad = Setting(True)
+    anomaly = Setting(False)
+    backend = Setting(None)  # that tensors are made on, in the place of the process' default
     recorder: Recorder | None = None
     deferred: Deferred | None = None
     regions: tuple[Region, ...] = ()  # the innermost last
@@ -602,15 +616,100 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
-@contextmanager
-def recording(recorder: Recorder) -> Iterator[None]:
+class Switch(Generic[T]):
+    """Context manager: ``mode``, an attribute of this thread's modes, is ``value`` inside.
+
+    A class and no generator, and one plain store each way: an interrupt comes before the store, or when the block has
+    begun.
+    """
+
+    __slots__ = ("_before", "_mode", "_value")
+
+    def __init__(self, mode: str, value: T) -> None:
+        self._mode = mode
+        self._value = value
+
+    def __enter__(self) -> T:
+        self._before = getattr(_mode, self._mode)
+        _mode.__dict__[self._mode] = self._value
+        return self._value
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.__dict__[self._mode] = self._before
+
+
+class ModeContext:
+    """Base of what sets one of this thread's modes for a block, or for each call of a function that it decorates.
+
+    One of them may be shared by threads, and entered again inside itself: what to go back to is kept by the thread. A
+    block that ends puts its mode back to what it was before, whatever blocks inside left it at.
+    """
+
+    mode: str  # the attribute of the thread's modes, a Setting
+
+    def value(self) -> Any:
+        """What the mode is set to inside."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        setting = Setting(self.value(), getattr(_mode, self.mode), self)
+        _mode.__dict__[self.mode] = setting  # one store, so that an interrupt comes before it, or inside the block
+        return setting.value
+
+    def __exit__(self, *exc: object) -> None:
+        modes = _mode.__dict__
+        # No get(): after a call Python would deliver an interrupt, before the mode is put back.
+        setting = modes[self.mode] if self.mode in modes else None  # noqa: SIM401
+        while setting is not None and setting.owner is not self:
+            setting = setting.before
+        if setting is not None:
+            modes[self.mode] = setting.before
+
+    def __call__(self, function: Function) -> Function:
+        if iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise ArgumentError(
+                type(self).__name__,
+                "a function or a generator function to decorate",
+                f"{function.__qualname__} is a coroutine, and others run while it waits",
+                "Use a with block inside that awaits nothing.",
+            )
+        wrapped = self._generator(function) if isgeneratorfunction(function) else self._function(function)
+        return cast("Function", wraps(function)(wrapped))
+
+    def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return call
+
+    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The mode is set while the generator runs, and not while it waits."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            resume: Callable[[], Any] = partial(next, generator)
+            while True:
+                try:
+                    with self:
+                        item = resume()
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    resume = partial(generator.send, (yield item))
+                except GeneratorExit:
+                    with self:
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    resume = partial(generator.throw, error)
+
+        return call
+
+
+def recording(recorder: Recorder) -> Switch[Recorder]:
     """Tell ``recorder`` what runs in this thread inside the ``with`` block."""
-    before = _mode.recorder
-    _mode.recorder = recorder
-    try:
-        yield
-    finally:
-        _mode.recorder = before
+    return Switch("recorder", recorder)
 
 
 def recorder() -> Recorder | None:
@@ -628,16 +727,17 @@ def is_rehearsal() -> bool:
     return _mode.recorder is not None and not _mode.recorder.runs
 
 
-@contextmanager
-def deferring() -> Iterator[Deferred]:
+class deferring(Switch[Deferred]):
     """Hold back what this thread launches inside the ``with`` block, at the end of which it must have been launched."""
-    before, deferred = _mode.deferred, Deferred()
-    _mode.deferred = deferred
-    try:
-        yield deferred
-    finally:
-        _mode.deferred = before
-        deferred.close()
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("deferred", Deferred())
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.deferred = self._before
+        self._value.close()
 
 
 def seen_gradient(leaf: Slot) -> Slot | None:
@@ -702,15 +802,9 @@ def forbid_in_recording(call: str, reason: str) -> None:
         _mode.recorder.forbid(call, reason)
 
 
-@contextmanager
-def within(*regions: Region) -> Iterator[None]:
+def within(*regions: Region) -> Switch[tuple[Region, ...]]:
     """Let these, the innermost last, and no others be the regions of what runs in this thread."""
-    before = _mode.regions
-    _mode.regions = regions
-    try:
-        yield
-    finally:
-        _mode.regions = before
+    return Switch("regions", regions)
 
 
 def regions() -> tuple[Region, ...]:
@@ -732,11 +826,29 @@ def may_change(storage: Storage) -> bool:
 
 def is_grad_enabled() -> bool:
     """Whether op calls are recorded for backward in this thread."""
-    return _mode.grad_enabled
+    enabled: bool = _mode.grad.value
+    return enabled
 
 
-def set_grad_enabled(enabled: bool) -> None:
-    _mode.grad_enabled = enabled
+def grad_setting() -> Setting:
+    """Whether they are, and what set it so."""
+    return _mode.grad
+
+
+def set_grad_setting(setting: Setting) -> None:
+    _mode.grad = setting
+
+
+def is_checking_anomalies() -> bool:
+    """Whether ``detect_anomaly`` is on in this thread."""
+    checking: bool = _mode.anomaly.value
+    return checking
+
+
+def chosen_backend() -> Backend | None:
+    """The backend that ``use_backend`` chose in this thread."""
+    chosen: Backend | None = _mode.backend.value
+    return chosen
 
 
 def new_slot(backend: Backend, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
@@ -798,7 +910,7 @@ def record(
                 )
             if read.requires_grad:
                 tracked = True
-                if read.history != read.storage.history and _mode.grad_enabled:
+                if read.history != read.storage.history and _mode.grad.value:
                     raise AutogradError(
                         op.name,
                         "the history of each input must be current",
@@ -809,7 +921,7 @@ def record(
         for read in reads:
             if isinstance(read, Slot):
                 region.read(read.storage)
-    tracked = tracked and _mode.grad_enabled and bool(op.differentiable)
+    tracked = tracked and _mode.grad.value and bool(op.differentiable)
     if op.is_view:
         source = reads[0]
         assert isinstance(source, Slot)
@@ -852,7 +964,7 @@ def _version(slot: Slot | Value | None) -> int:
 
 def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
     """Give ``outs`` the history of a step that runs no kernel of its own, if a gradient may be asked for."""
-    if _mode.grad_enabled and any(isinstance(read, Slot) and read.requires_grad for read in reads):
+    if _mode.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
         _link(step, reads, outs)

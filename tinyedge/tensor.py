@@ -6,8 +6,7 @@ Operators and methods reach the public functions of ``ops`` by name, through the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ContextDecorator
-from typing import Any, Literal, SupportsIndex, cast
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -1021,36 +1020,61 @@ def filled(call: str, size: Sequence[SupportsIndex], value: Number, dtype: DType
     return Tensor._wrap(slot)
 
 
-class _GradMode(ContextDecorator):
+G = TypeVar("G", bound="_GradMode")
+
+
+class _GradMode(tape.ModeContext):
+    mode = "grad"
     enabled: bool
 
-    def __init__(self) -> None:
-        self._before: list[bool] = []
+    def __new__(cls: type[G], function: Callable[..., Any] | None = None) -> G:
+        """Without parentheses they decorate too: ``@te.no_grad``."""
+        made = object.__new__(cls)
+        return made if function is None else cast(Any, made)(function)
 
-    def __enter__(self) -> None:
-        self._before.append(tape.is_grad_enabled())
-        tape.set_grad_enabled(self.enabled)
-
-    def __exit__(self, *exc: object) -> Literal[False]:
-        tape.set_grad_enabled(self._before.pop())
-        return False
+    def value(self) -> bool:
+        return self.enabled
 
 
 class no_grad(_GradMode):
-    """Context manager and decorator: nothing inside is recorded for backward."""
+    """Context manager and decorator: nothing inside is recorded for backward, in this thread."""
 
     enabled = False
 
 
 class enable_grad(_GradMode):
-    """Context manager and decorator: recording is on inside, also within ``no_grad``."""
+    """Context manager and decorator: recording is on inside, also within ``no_grad``, in this thread."""
 
     enabled = True
 
 
-class set_grad_enabled(_GradMode):
-    """Context manager: recording is as ``mode`` says."""
+class set_grad_enabled(tape.ModeContext):
+    """Recording is as ``mode`` says, in this thread: from the call on, in a ``with`` block, or as a decorator.
+
+    A plain call inside ``with te.no_grad():``, for instance, holds until the end of that block.
+    """
+
+    mode = "grad"
 
     def __init__(self, mode: bool) -> None:
-        super().__init__()
-        self.enabled = mode
+        self.enabled = bool(mode)
+        before = tape.grad_setting()
+        self._before: tape.Setting | None = before
+        tape.set_grad_setting(tape.Setting(self.enabled, before.before, before.owner))
+
+    def value(self) -> bool:
+        return self.enabled
+
+    def _undo(self) -> None:
+        """The call was only the beginning of a block, or of a decoration."""
+        before, self._before = self._before, None
+        if before is not None:
+            tape.set_grad_setting(before)
+
+    def __enter__(self) -> None:
+        self._undo()
+        super().__enter__()
+
+    def __call__(self, function: tape.Function) -> tape.Function:
+        self._undo()
+        return super().__call__(function)

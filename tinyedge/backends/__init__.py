@@ -6,8 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tinyedge import config
 from tinyedge.backends.base import Backend
@@ -15,6 +14,7 @@ from tinyedge.backends.opencl import OpenCLBackend
 from tinyedge.backends.platforms import DeviceEntry, asked, devices, drivers_left_out
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.errors import BackendError
+from tinyedge.tape import ModeContext, chosen_backend
 
 _backends: dict[str, Backend] = {}
 _default: Backend | None = None
@@ -87,6 +87,8 @@ def _nothing_usable() -> BackendError:
 def default_backend() -> Backend:
     """The backend for tensors made without ``device=``. If nobody chose it, the choice is said once on stderr."""
     global _default
+    if (chosen := chosen_backend()) is not None:
+        return chosen
     if (chosen := _default) is not None:  # without the lock, since every call of a compiled function asks
         return chosen
     with _lock:
@@ -105,23 +107,34 @@ def default_backend() -> Backend:
 
 
 def set_default_backend(name: str | Backend) -> None:
-    """Make tensors on this backend from now on, unless a call says ``device=``."""
+    """Make tensors on this backend from now on, in all threads, unless a call says ``device=``, or ``use_backend`` says
+    otherwise in a thread.
+    """
     global _default
     with _lock:
         _default = name if isinstance(name, Backend) else get_backend(name)
 
 
-@contextmanager
-def use_backend(name: str | Backend) -> Iterator[Backend]:
-    """``set_default_backend`` for the length of a ``with`` block."""
-    global _default
-    before = _default
-    set_default_backend(name)
-    try:
-        assert _default is not None
-        yield _default
-    finally:
-        _default = before
+class use_backend(ModeContext):
+    """Context manager and decorator: tensors are made on this backend inside, in this thread, unless a call says
+    ``device=``.
+
+    Other threads, those that are started inside too, go on with theirs, or with the process' default.
+
+    Errors: BackendError if it cannot be used.
+    """
+
+    mode = "backend"
+
+    def __init__(self, name: str | Backend) -> None:
+        self._name = name
+
+    def value(self) -> Backend:
+        return self._name if isinstance(self._name, Backend) else get_backend(self._name)
+
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> Backend: ...
 
 
 __all__ = [

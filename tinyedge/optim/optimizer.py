@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ContextDecorator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +20,12 @@ from tinyedge.recording import Recording, bytes_of
 from tinyedge.tape import (
     Effect,
     Minibatch,
+    ModeContext,
     Recorder,
     Slot,
     Step,
     forbid_in_recording,
+    is_checking_anomalies,
     leaf_changes,
     new_slot,
     note_minibatch,
@@ -163,15 +163,8 @@ class _Updated(_Counted):
         optimizer._count(0)
 
 
-class _Checks(threading.local):
-    anomaly = False
-
-
-_checks = _Checks()
-
-
-class detect_anomaly(ContextDecorator):
-    """Context manager and decorator: optimizers refuse an update that NaN or infinity has reached.
+class detect_anomaly(ModeContext):
+    """Context manager and decorator: optimizers refuse an update that NaN or infinity has reached, in this thread.
 
     While it is on, each update is first computed aside and read back, so it is slow. If a gradient or an updated
     parameter holds NaN or infinity, nothing is updated.
@@ -180,16 +173,10 @@ class detect_anomaly(ContextDecorator):
             given ``named_parameters()``.
     """
 
-    def __init__(self) -> None:
-        self._before: list[bool] = []
+    mode = "anomaly"
 
-    def __enter__(self) -> None:
-        self._before.append(_checks.anomaly)
-        _checks.anomaly = True
-
-    def __exit__(self, *exc: object) -> Literal[False]:
-        _checks.anomaly = self._before.pop()
-        return False
+    def value(self) -> bool:
+        return True
 
 
 class Optimizer(Minibatch):
@@ -441,7 +428,7 @@ class Optimizer(Minibatch):
         """Update every parameter that has a gradient, by the mean of ``count`` samples."""
         with no_grad():
             jobs = self._plan_update(count)
-            if _checks.anomaly:
+            if is_checking_anomalies():
                 labels = {id(param): label for _, param, label in self._params()}
                 for job in jobs:
                     self._check(job, labels[id(job.param)])
@@ -480,7 +467,7 @@ class Optimizer(Minibatch):
         if self._made_in is not None and self._made_in() is told:
             forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
         undo = self._restorer()
-        if _checks.anomaly or self.nonfinite != "ignore":
+        if is_checking_anomalies() or self.nonfinite != "ignore":
             forbid_in_recording("looking for NaN", "an optimizer with nonfinite, or detect_anomaly(), reads values")
         steps = self._told.get(told, 0)
         self._told[told] = steps + 1
