@@ -146,7 +146,7 @@ def test_a_prepared_step_takes_what_was_planned(name: str, backend: Backend) -> 
             if name != "lenet5":
                 loss = loss.detach()
         optimizer.step()
-        results.append([loss.numpy(), *state_of(model, optimizer)[1:]])
+        results.append([loss.detach().numpy(), *state_of(model, optimizer)[1:]])
         del loss, step, model, optimizer
     values = [[v for v in result if not isinstance(v, int)] for result in results]
     assert_same(*values)

@@ -1228,7 +1228,7 @@ def test_what_is_read_is_compared(case: Case, reference: Backend) -> None:
     assert now != eager[0], "the case changes nothing"
     found += [seen(compiled(x())), seen(compiled(x())), seen(compiled(x()))]
     assert found == [*eager, *[now] * 3]
-    assert len(compiled.programs) == 2
+    assert len(compiled.programs) in (1, 2)  # the first is gone where what it was recorded for is
 
 
 # Refused

@@ -457,7 +457,11 @@ class Tensor:
     def fill_(self, value: Number | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return self.copy_(value)
-        return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
+        slot = self._slot
+        if tape.is_grad_enabled() and slot.requires_grad:
+            return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
+        write_into(Value(dtypes.fitting("fill_", value, slot.dtype), slot.dtype), slot)  # no other memory is needed
+        return self._renewed()
 
     def _renewed(self) -> Tensor:
         storage = self._slot.storage

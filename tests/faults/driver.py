@@ -135,7 +135,7 @@ class FaultyOpenCL(OpenCLBackend):
         super().__init__(entry)
         self.cl = _WatchedModule(self.cl, self.faults)
         self.queue = _Watched(self.queue, self.faults, MAKERS["CommandQueue"])
-        self.pool = _Watched(self.pool, self.faults, ("allocate",))
+        self.pool.buffers = _Watched(self.pool.buffers, self.faults, ("allocate",))
 
     def _driver_function(self, name: str) -> Any:
         function = super()._driver_function(name)

@@ -197,6 +197,6 @@ def test_a_fault_at_some_calls(fault: Fault, compiled: bool) -> None:
 def test_what_can_fail() -> None:
     """The calls that training makes of the driver all go by where they can fail."""
     _, eager = faults_found(False, Code(OTHERS), 10**9)
-    assert {"allocate", "build", "enqueue_copy", "enqueue_nd_range_kernel", "finish", "set_args"} <= set(eager)
+    assert {"allocate", "build", "enqueue_copy", "enqueue_nd_range_kernel", "finish", "set_arg"} <= set(eager)
     _, compiled = faults_found(True, Code(OTHERS), 10**9)
     assert {"clEnqueueNDRangeKernel", "clSetKernelArg"} <= set(compiled)

@@ -1184,14 +1184,14 @@ def le(input: Tensor, other: Operand) -> Tensor:
 def gt(input: Tensor, other: Operand) -> Tensor:
     """``input > other``, element by element."""
     _tensors("gt", input)
-    return call(Lt, *prepared("gt", (other, input)))
+    return call(Lt, *compared("gt", other, input))
 
 
 @public
 def ge(input: Tensor, other: Operand) -> Tensor:
     """``input >= other``, element by element."""
     _tensors("ge", input)
-    return call(Le, *prepared("ge", (other, input)))
+    return call(Le, *compared("ge", other, input))
 
 
 class LogicalOr(Comparison):
