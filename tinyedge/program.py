@@ -752,9 +752,16 @@ class Program:
         try:
             self._launch(moved, gradients, numbers)
             self._count_changes(arguments, moved, gradients)
-        except BaseException:
-            mark_torn([gradient for leaf in self._leaves if (gradient := leaf.grad) is not None])
+        except BaseException as error:
+            mark_torn([grad for leaf in self._leaves if (grad := leaf.grad) is not None], error, self._adds_from(0))
             raise
+
+    def _adds_from(self, part: int) -> int:
+        """The first launch of a part that writes a leaf's gradient."""
+        written = {self._storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
+        launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
+        found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
+        return found[0] if found else len(launches)
 
     def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
         for leaf in moved:
@@ -789,7 +796,11 @@ class Program:
 
     def _enqueue(self, part: _Part) -> None:
         if part.stale or not part.is_bound:
-            part.bind(self._scratch)
+            try:
+                part.bind(self._scratch)
+            except Exception as error:
+                error.__dict__["launched"] = 0
+                raise
         self.backend.launch(part.launches)
 
     # Its backward
@@ -885,8 +896,8 @@ class Program:
                 for slot in node.leaves:
                     if slot.grad is not None:
                         slot.grad.storage.version += 1
-            except BaseException:
-                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None])
+            except BaseException as error:
+                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None], error, self._adds_from(1))
                 raise
 
     def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:

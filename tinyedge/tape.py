@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from tinyedge import shapes
 from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError, AutogradError, BackendError, ShapeError
+from tinyedge.errors import ArgumentError, AutogradError, BackendError, ShapeError, TinyedgeError
 from tinyedge.op import BACKWARD, FORWARD, Layout, Op, Spec, registry
 from tinyedge.shapes import Shape
 
@@ -536,6 +536,7 @@ class Deferred:
     def __init__(self) -> None:
         self.launches: list[Callable[[], Any]] = []
         self.gone = 0  # so many of them are out
+        self.adds_from: int | None = None  # the first that adds to a gradient which was there before
         self._free: dict[
             tuple[Backend, bool], dict[int, list[Any]]
         ] = {}  # by whether each is a buffer by itself; by size
@@ -1013,11 +1014,21 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
     target.storage.version += 1
 
 
-def mark_torn(gradients: Iterable[Slot]) -> None:
-    """Say of gradients that a part of a sample may have been added to them, and the rest not."""
+def mark_torn(gradients: Sequence[Slot], error: BaseException, first: int) -> None:
+    """Say of gradients that a part of a sample may have been added to them, and the rest not, because of ``error``.
+
+    That is so only if the ``first`` launch that adds to one was carried out, as far as the backend says.
+    """
+    if not gradients or (isinstance(error, Exception) and getattr(error, "launched", first + 1) <= first):
+        return
     for gradient in gradients:
         gradient.storage.torn = True
     note_leaf_change()
+    text = "The sample was added to the gradients in part: an optimizer refuses them until discard()."
+    if isinstance(error, TinyedgeError):
+        error.remedy = f"{text} {error.remedy}"
+    elif hasattr(error, "add_note"):
+        error.add_note(text)
 
 
 class Gradient:
@@ -1072,6 +1083,8 @@ class Walk:
         if _mode.recorder is not None:
             _mode.recorder.leaf_gradient(leaf)
         adds = leaf.grad is not None
+        if adds and _mode.deferred is not None and _mode.deferred.adds_from is None:
+            _mode.deferred.adds_from = len(_mode.deferred.launches)
         target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype, spec.shape)
         self.leaves[id(leaf)] = leaf, target
         return target, adds
@@ -1104,8 +1117,8 @@ class Walk:
             try:
                 deferred.launch()
             except BaseException as error:
-                if deferred.gone or not isinstance(error, Exception):
-                    mark_torn(there)
+                error.__dict__["launched"] = deferred.gone
+                mark_torn(there, error, deferred.adds_from or 0)
                 raise
             for gradient in there:
                 gradient.storage.version += 1

@@ -163,7 +163,9 @@ class Cast(Elementwise):
             return [map_kernel(step, device, {"y": "x != 0"})]
         if dtype.category == INTEGER and step.slots["x"].dtype.is_floating_point:
             # No map in floats, as which it could be inlined: C leaves undefined what does not fit.
-            return [replace(map_kernel(step, device, {"y": f"convert_{dtype.ctype}_sat(x)"}), pointwise=None)]
+            # Of NaN some devices make another number than 0.
+            text = f"convert_{dtype.ctype}_sat(x == x ? x : 0)"
+            return [replace(map_kernel(step, device, {"y": text}), pointwise=None)]
         return [map_kernel(step, device, {"y": "x"})]
 
     @staticmethod
