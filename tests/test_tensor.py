@@ -114,7 +114,7 @@ def test_numpy_of_what_has_a_gradient(backend: Backend) -> None:
     x = te.tensor([1.0], requires_grad=True)
     with pytest.raises(AutogradError, match="detach"):
         x.numpy()
-    np.testing.assert_array_equal(np.asarray(x), [1.0])
+    np.testing.assert_array_equal(np.asarray(x.detach()), [1.0])
 
 
 def test_numpy_on_the_left(backend: Backend) -> None:
@@ -258,3 +258,42 @@ def test_writing_an_index(index: Any, backend: Backend) -> None:
 def test_bad_index(index: Any, backend: Backend) -> None:
     with pytest.raises(TinyedgeError):
         te.tensor(np.zeros((2, 3, 4), np.float32))[index]
+
+
+# Refused where it would be silently wrong, and kinder where it was unclear
+
+
+def test_a_gradient_is_not_lost_on_the_way(backend: Backend) -> None:
+    w = te.tensor([1.0, 4.0], requires_grad=True)
+    with pytest.raises(te.AutogradError, match="detach"):
+        (w * 2).to("numpy" if backend.name != "numpy" else "opencl")
+    with pytest.raises(te.AutogradError, match="numpy"):
+        w + np.sqrt(w)
+    with pytest.raises(te.AutogradError, match="numpy"):
+        np.asarray(w)
+    assert np.asarray(w.detach()).tolist() == [1.0, 4.0]
+    assert (np.float64(2.0) * w).requires_grad
+
+
+def test_writing_into_what_overlaps_is_refused(backend: Backend) -> None:
+    x = te.zeros(1, 3).expand(4, 3)
+    for write in (lambda: x.fill_(1.0), lambda: x.add_(1.0), lambda: x.copy_(te.ones(4, 3)), lambda: x.zero_()):
+        with pytest.raises(te.ArgumentError, match="clone"):
+            write()
+    assert x.tolist() == [[0.0] * 3] * 4
+
+
+def test_parameters_are_floats(backend: Backend) -> None:
+    with pytest.raises(te.DtypeError, match="floating"):
+        te.nn.Parameter(te.tensor([1, 2]))
+    p = te.nn.Parameter([1.0, 2.0])
+    (p * p).sum().backward()
+    del p.grad
+    assert p.grad is None
+
+
+def test_small_comforts(backend: Backend) -> None:
+    loss = te.tensor(1.23456)
+    assert f"{loss:.3f}" == "1.235"
+    assert (loss == None, loss != None) == (False, True)  # noqa: E711
+    assert loss.to("cpu").device == "numpy"

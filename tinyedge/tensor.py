@@ -159,6 +159,9 @@ class Tensor:
             text += ", requires_grad=True"
         return text + ")"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and not self.shape else object.__format__(self, spec)
+
     # Autograd
 
     @property
@@ -212,6 +215,10 @@ class Tensor:
             )
         self._grad = None
         tape.set_gradient(self._slot, (value if value.is_contiguous() else value.contiguous()).detach()._slot)
+
+    @grad.deleter
+    def grad(self) -> None:
+        self.grad = None
 
     @property
     def grad_fn(self) -> Any:
@@ -284,7 +291,7 @@ class Tensor:
         return values.astype(self.dtype.numpy, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        values = self.detach().numpy()
+        values = self.numpy()  # refuses what requires a gradient: NumPy's functions have none
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def item(self) -> Number:
@@ -347,6 +354,12 @@ class Tensor:
         if wanted is not None and wanted is not self.dtype:
             result = _function("cast")(result, wanted)
         if target is not None and target is not result.backend:
+            if tape.is_grad_enabled() and result.requires_grad and not result.is_leaf:
+                raise AutogradError(
+                    "to", "no history: a gradient does not find its way back from another device",
+                    f"it was computed from what requires a gradient, on {result.device}",
+                    "Use x.detach().to(...), or move what it is computed from.",
+                )  # fmt: skip
             result = _upload(result.detach().numpy(), result.dtype, target)
             result._slot.requires_grad = self.requires_grad and self.is_leaf
         return result
@@ -383,8 +396,18 @@ class Tensor:
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
+    def _require_apart(self, call: str) -> None:
+        """Refuse to write into what is one element in memory and several in the tensor."""
+        if any(size > 1 and not stride for size, stride in zip(self._slot.shape, self._slot.strides, strict=True)):
+            raise ArgumentError(
+                call, "a tensor whose elements have memory of their own",
+                f"several elements of one of shape {self.shape} lie in one place, as expand() makes them",
+                "Change a clone().",
+            )  # fmt: skip
+
     def _assign(self, call: str, result: Tensor) -> Tensor:
         slot = self._slot
+        self._require_apart(call)
         if result.shape != slot.shape:
             result = _fitting(call, self, _function("expand")(result, slot.shape))
         if dtypes.category(result.dtype) > dtypes.category(slot.dtype):
@@ -458,6 +481,7 @@ class Tensor:
         if isinstance(value, Tensor):
             return self.copy_(value)
         slot = self._slot
+        self._require_apart("fill_")
         if tape.is_grad_enabled() and slot.requires_grad:
             return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
         write_into(Value(dtypes.fitting("fill_", value, slot.dtype), slot.dtype), slot)  # no other memory is needed
@@ -540,9 +564,13 @@ class Tensor:
         return _function("logical_not")(*_booleans("~", self))
 
     def __eq__(self, other: Any) -> Any:
+        if other is None:
+            return False
         return _function("eq")(self, other)
 
     def __ne__(self, other: Any) -> Any:
+        if other is None:
+            return True
         return _function("ne")(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
@@ -777,6 +805,11 @@ class Parameter(Tensor):
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         source = data if isinstance(data, Tensor) else tensor(data)
         slot = source._slot
+        if requires_grad and not slot.dtype.is_floating_point:
+            raise DtypeError(
+                "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
+                "Convert it with .float(), or pass requires_grad=False.",
+            )  # fmt: skip
         self._slot = slot.alias() if slot.contiguous else source.detach().contiguous()._slot
         self._grad = None
         self._slot.requires_grad = requires_grad
@@ -796,6 +829,8 @@ def destination(
             isinstance(argument, str) and argument.split(":")[0] in ("numpy", "opencl")
         ):
             device = argument
+        elif argument == "cpu":  # what the host's memory is called elsewhere
+            device = "numpy"
         else:
             dtype = argument
     return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
