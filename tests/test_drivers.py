@@ -514,8 +514,21 @@ def bad_driver(folder: Path, kind: str) -> Path:
         text += "\nint clGetPlatformIDs(unsigned n, void** p, unsigned* c) { if (c) *c = 0; return 0; }"
     source, library = folder / "bad.c", folder / "libbad.so"
     source.write_text(text)
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-Wl,-Bsymbolic", "-o", library, source], check=True)
     return library
+
+
+def survives(library: Path) -> bool:
+    """Whether a process that lets the loader load it is none the worse."""
+    code = "import pyopencl as cl\ntry: cl.get_platforms()\nexcept cl.Error: pass\nprint('alive')"
+    environment = {**os.environ, "OCL_ICD_VENDORS": str(library)}
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=10, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return "alive" in ran.stdout
 
 
 @posix
@@ -526,6 +539,8 @@ def test_a_driver_that_takes_a_process_down_is_left_out(opencl: Any, tmp_path: P
     if runtime is None:
         pytest.skip("the cpu extra is not installed here")
     library = bad_driver(tmp_path, kind)
+    if survives(library):
+        pytest.skip("the OpenCL loader here does not come as far as to what this driver does")
     vendors = tmp_path / "vendors"
     vendors.mkdir()
     (vendors / "bad.icd").write_text(f"{library}\n")

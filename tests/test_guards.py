@@ -699,8 +699,10 @@ def threads(compile: Compile) -> list[Any]:
     f = compile(lambda y, k: model(y) * k)
     found: dict[int, Any] = {}
 
+    backend = te.backends.default_backend()
+
     def work(k: int) -> None:
-        with te.no_grad():
+        with te.use_backend(backend), te.no_grad():
             found[k] = [seen(f(x() * k, float(k % 2))) for _ in range(20)][-1]
 
     workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
