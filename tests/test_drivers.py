@@ -342,7 +342,7 @@ def test_threads_that_share_a_backend_agree_with_one(plain: Any) -> None:
     def work(seed: int) -> list[float]:
         random = np.random.default_rng(seed)
         results = []
-        te.use_backend(plain)  # a thread begins with the process' own choice, which has guards: they are not for threads
+        te.use_backend(plain)  # a thread begins with the process' own choice, whose guards are not for threads
         for k in range(25):
             x = te.tensor(random.standard_normal((5 + (k + seed) % 7, 9000)).astype(np.float32), requires_grad=True)
             y = F.layer_norm(x, (9000,)).tanh().sum() + (x @ x.T).sum() * 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -305,3 +306,83 @@ def test_what_cannot_be_computed_again(backend: Backend) -> None:
         te.checkpoint(lambda h: outside.add_(h).exp().exp().sum(), x).backward()
     with pytest.raises(te.ArgumentError, match="use_reentrant"):
         te.checkpoint(te.exp, x, use_reentrant=True)
+
+
+def differs_after(change: Callable[[dict[str, Any]], None], function: Callable[..., te.Tensor], **first: Any) -> None:
+    """``function(x, now)`` is refused in backward if ``change(now)`` came in between, and else it is not."""
+    x = te.tensor([0.5, 0.25], requires_grad=True)
+    for changed in (False, True):
+        now = dict(first)
+        y = te.checkpoint(lambda x, now=now: function(x, now), x).sum()
+        if not changed:
+            y.backward()
+            continue
+        change(now)
+        with pytest.raises(te.AutogradError, match="must do the same"):
+            y.backward()
+
+
+def test_a_variable_of_a_loop(backend: Backend) -> None:
+    """Python's closures hold the variable, whose value at backward is the last one."""
+    layers = [nn.Linear(2, 2) for _ in range(3)]
+    h = te.ones(1, 2)
+    for layer in layers:
+        h = te.checkpoint(lambda z: te.tanh(layer(z)), h)  # noqa: B023
+    with pytest.raises(te.AutogradError, match=r"must do the same.*default argument"):
+        h.sum().backward()
+
+    def loss(checkpoint: Callable[..., te.Tensor]) -> te.Tensor:
+        h = te.ones(1, 2)
+        for layer in layers:
+            h = checkpoint(lambda z, layer=layer: te.tanh(layer(z)), h)
+        return h.sum()
+
+    gradients = []
+    for checkpoint in (te.checkpoint, lambda function, *args: function(*args)):
+        loss(checkpoint).backward()
+        gradients.append([p.grad.numpy() for layer in layers for p in layer.parameters()])
+        for layer in layers:
+            layer.zero_grad()
+    assert_same(*gradients)
+
+
+def test_numbers_that_change(backend: Backend) -> None:
+    def grow(now: dict[str, Any]) -> None:
+        now["k"] += 1
+
+    differs_after(grow, lambda x, now: te.exp(x * now["k"]), k=2)
+    differs_after(grow, lambda x, now: te.exp(x) ** now["k"], k=2)
+    differs_after(grow, lambda x, now: te.exp(te.exp(x.clamp(max=float(now["k"])))), k=2)
+    differs_after(grow, lambda x, now: te.exp(x * te.full((2,), now["k"])), k=2.0)
+    differs_after(grow, lambda x, now: te.exp(x * te.tensor([1.0, now["k"]])), k=2.0)
+    differs_after(grow, lambda x, now: te.exp(x * te.tensor(np.float32([1.0, now["k"]]))[:2]), k=2.0)
+    differs_after(grow, lambda x, now: te.exp(te.exp(te.cat([x, x * 2]))[now["k"] : now["k"] + 2]), k=0)
+    differs_after(grow, lambda x, now: te.exp(x) * te.exp(te.arange(6.0)[now["k"] : now["k"] + 2]), k=0)
+    differs_after(grow, lambda x, now: F.layer_norm(te.exp(x), (2,), eps=1e-3 * now["k"]), k=1)
+    differs_after(grow, lambda x, now: te.exp(x * math.nan) * now["k"], k=1)
+
+
+def test_tensors_that_change(backend: Backend) -> None:
+    a, b = te.tensor([1.0, 2.0]), te.tensor([3.0, 4.0])
+    rows = te.tensor([[1.0, 2.0], [3.0, 4.0]])
+    differs_after(lambda now: now.update(t=b), lambda x, now: te.exp(x * now["t"]), t=a)
+    differs_after(lambda now: now.update(t=rows[1]), lambda x, now: te.exp(x * now["t"]), t=rows[0])
+    differs_after(lambda now: now.update(t=rows[1]), lambda x, now: te.exp(x * now["t"].clone()), t=rows[0])
+    differs_after(lambda now: now.update(f=te.tanh), lambda x, now: now["f"](te.exp(x)).exp(), f=te.sigmoid)
+    differs_after(lambda now: now.update(p=True), lambda x, now: te.exp(x.tanh() if now["p"] else x), p=False)
+
+
+def test_what_a_first_run_made_is_found_by_the_second(backend: Backend) -> None:
+    """A table that is made once and kept, with or without a gradient in sight."""
+    x = te.tensor([0.5, 0.25], requires_grad=True)
+    kept: dict[str, te.Tensor] = {}
+
+    def tabled(x: te.Tensor) -> te.Tensor:
+        if not kept:
+            kept["table"] = te.exp(te.arange(2.0)) * te.tensor([2.0, 3.0])
+        return te.exp(te.exp(x) * kept["table"]) * math.nan**0
+
+    te.checkpoint(tabled, x).sum().backward()
+    found, x.grad = x.grad.numpy(), None
+    tabled(x).sum().backward()
+    np.testing.assert_array_equal(found, x.grad.numpy())

@@ -8,13 +8,18 @@ and all of them find what they would have saved. So the gradients are the same t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from tinyedge import tape
 from tinyedge.errors import ArgumentError, AutogradError
-from tinyedge.tape import Postponed, Region, Saved, Slot, Step, Storage, T
+from tinyedge.op import Op
+from tinyedge.tape import Postponed, Read, Region, Saved, Slot, Step, Storage, T
 from tinyedge.tensor import enable_grad, tensors_in
 
 R = TypeVar("R")
@@ -56,7 +61,9 @@ class _Segment(Region):
         self.function = function
         self.number = tape.next_number()
         self.versions: dict[Storage, int] = {}  # of what lies outside and is read
-        self.kinds: list[Any] = []  # of the steps that dropped something
+        self.calls: list[Any] = []  # what it did, in order
+        self.linked_at: list[int] = []  # which of them have a gradient
+        self.dropped: list[int] = []  # which of them dropped something
         self.outcomes: list[Any] = []  # of what is to be done once
         self.made: dict[int, Saved | Postponed] = {}
 
@@ -67,16 +74,37 @@ class _Segment(Region):
         self.versions = {storage: v for storage, v in self.versions.items() if storage.version == v}
         return result
 
-    def read(self, storage: Storage) -> None:
-        if storage.number < self.number:
-            self.versions.setdefault(storage, storage.version)
+    def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+        self.calls.append(self.described(op, reads, attrs, scalars))
+        for read in reads:
+            if isinstance(read, Slot) and read.storage.number < self.number:
+                self.versions.setdefault(read.storage, read.storage.version)
+
+    def described(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Any) -> Any:
+        """What must be the same when it is computed again.
+
+        What was made inside is another then, and may as well be what the first run made and kept.
+        """
+        values = {name: repr(value) for name, value in scalars.items()} if isinstance(scalars, dict) else scalars
+        inputs: list[Any] = []
+        for read in reads:
+            if isinstance(read, Slot):
+                number = read.storage.number
+                inputs.append((number if number < self.number else None, read.dtype, read.layout()))
+            else:
+                inputs.append(None if read is None else (read.dtype, repr(read.number)))  # NaN is not equal to itself
+        return op, inputs, attrs, values
+
+    def uploaded(self, values: npt.NDArray[Any]) -> None:
+        self.calls.append(_digest(values))
 
     def linked(self, step: Step) -> None:
         assert isinstance(step.saved, dict)
+        self.linked_at.append(len(self.calls) - 1)
         kept = _older(step.saved, self.number)
         if len(kept) < len(step.saved):
-            step.saved = _Later(self, len(self.kinds), kept)
-            self.kinds.append(_kind(step))
+            step.saved = _Later(self, len(self.dropped), kept)
+            self.dropped.append(len(self.calls) - 1)
 
     def once(self, make: Callable[[], T]) -> T:
         self.outcomes.append(make())
@@ -99,29 +127,50 @@ class _Segment(Region):
 
 
 class _Again(Region):
-    """The same function computed again: nothing outside changes a second time."""
+    """The same function computed again: nothing outside changes a second time.
+
+    Its calls are those of the first run, but for what is done once: a running statistic that is moved, a table that is
+    made and kept.
+    """
 
     def __init__(self, segment: _Segment) -> None:
         self.segment = segment
         self.number = tape.next_number()
-        self.found: list[Saved | Postponed] = []
+        self.at = -1  # the call of the first run that is the last one of this
+        self.linked_at = iter(segment.linked_at)
+        self.found: dict[int, Saved | Postponed] = {}  # by the number of the call
         self.outcomes: Iterator[Any] = iter(segment.outcomes)
 
     def saved(self) -> list[Saved | Postponed]:
         with tape.within(self), enable_grad():
             self.segment.function()
-        if len(self.found) != len(self.segment.kinds):
-            raise self._differs(f"it saved for {len(self.found)} steps, and {len(self.segment.kinds)} the first time")
-        return [found if isinstance(found, Postponed) else _without_history(found) for found in self.found]
+        missing = next(self.linked_at, None)
+        if missing is not None:
+            raise self._differs(f"{_words(self.segment.calls[missing])} of the first time is missing")
+        found = [self.found[at] for at in self.segment.dropped]
+        return [saved if isinstance(saved, Postponed) else _without_history(saved) for saved in found]
+
+    def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+        self._met(self.segment.described(op, reads, attrs, scalars))
+
+    def uploaded(self, values: npt.NDArray[Any]) -> None:
+        self._met(_digest(values))
+
+    def _met(self, call: Any) -> None:
+        """Go on to where the first run did the same."""
+        calls = self.segment.calls
+        for at in range(self.at + 1, len(calls)):
+            if calls[at] == call:
+                self.at = at
+                return
+        raise self._differs(f"{_words(call)} was not there with these inputs the first time")
 
     def linked(self, step: Step) -> None:
         saved = step.saved
         assert saved is not None
-        if isinstance(saved, Postponed) or len(_older(saved, self.number)) < len(saved):
-            kinds, index = self.segment.kinds, len(self.found)
-            if index >= len(kinds) or kinds[index] != _kind(step):
-                raise self._differs(f"{step!r} was not there the first time")
-            self.found.append(saved)
+        if self.at != next(self.linked_at, None):
+            raise self._differs(f"{step.op.name} was not there with these inputs the first time")
+        self.found[self.at] = saved
 
     def once(self, make: Callable[[], T]) -> T:
         result: T = next(self.outcomes)
@@ -136,12 +185,18 @@ class _Again(Region):
             "backward",
             "a checkpointed function must do the same when backward computes it again",
             how,
-            "Let it depend on nothing that changes after the call, such as train or eval mode.",
+            "Let it depend on nothing that changes after the call, such as train or eval mode or the variable of a loop"
+            " (which a default argument keeps: lambda x, layer=layer: layer(x)).",
         )
 
 
-def _kind(step: Step) -> Any:
-    return step.op, step.input_specs, step.output_specs
+def _words(call: Any) -> str:
+    return call[0].name if isinstance(call, tuple) else "an upload from the host"
+
+
+def _digest(values: npt.NDArray[Any]) -> bytes:
+    """Of what comes from the host, which would be long to keep."""
+    return blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).digest()
 
 
 def _without_history(saved: Saved) -> Saved:

@@ -18,6 +18,8 @@ from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import numpy.typing as npt
+
 from tinyedge import shapes
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, BackendError, ShapeError, TinyedgeError
@@ -508,8 +510,11 @@ class Postponed:
 class Region:
     """A part of a forward pass that has a say in what happens inside, while it is set by ``within``."""
 
-    def read(self, storage: Storage) -> None:
-        """An op is called with what lies in ``storage``."""
+    def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+        """``op`` is called with this."""
+
+    def uploaded(self, values: npt.NDArray[Any]) -> None:
+        """A tensor is made of ``values`` of the host."""
 
     def linked(self, step: Step) -> None:
         """``step`` has got its edges, and what it saved."""
@@ -778,8 +783,10 @@ def launch_deferred() -> None:
         _mode.deferred.launch()
 
 
-def uploaded(storage: Storage) -> None:
-    """Tell a recorder that ``storage`` was filled from the host."""
+def uploaded(storage: Storage, values: npt.NDArray[Any]) -> None:
+    """Tell a recorder and the regions that ``storage`` was filled with ``values`` from the host."""
+    for region in _mode.regions:
+        region.uploaded(values)
     if _mode.deferred is not None:
         _mode.deferred.keep(storage)
     if _mode.recorder is not None:
@@ -920,9 +927,7 @@ def record(
                         "Take the view again after the change, or use the out-of-place form.",
                     )
     for region in _mode.regions:
-        for read in reads:
-            if isinstance(read, Slot):
-                region.read(read.storage)
+        region.called(op, reads, attrs, scalars)
     tracked = tracked and _mode.grad.value and bool(op.differentiable)
     if op.is_view:
         source = reads[0]
@@ -1009,6 +1014,8 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
+    for region in _mode.regions:
+        region.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
     names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
     Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names).run()
     target.storage.version += 1

@@ -865,7 +865,7 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
         bounds = _extremes(values)
     slot = new_slot(backend, dtype, values.shape, holds=True)
     backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
-    tape.uploaded(slot.storage)
+    tape.uploaded(slot.storage, values)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
 
