@@ -361,6 +361,64 @@ def test_threads_that_share_a_backend_agree_with_one(plain: Any) -> None:
     assert [together[seed] for seed in range(4)] == alone
 
 
+THREADED = ["inference", "compiled inference", "gradients", "gradients of a compiled model", "compiled steps"]
+
+
+@pytest.mark.parametrize("what", THREADED)
+@pytest.mark.parametrize("kind", ["numpy", "opencl"])
+def test_threads_that_share_a_model(kind: str, what: str, plain: Any) -> None:
+    """Each thread gets what it would get alone, to the bit; gradients of the model add up."""
+    device = plain if kind == "opencl" else te.backends.get_backend("numpy")
+    with te.use_backend(device):
+        te.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+        data = np.random.default_rng(0).standard_normal((4, 1, 1, 8, 8)).astype(np.float32)
+        samples = [(te.tensor(x), te.tensor([k])) for k, x in enumerate(data)]
+    compiled = te.compile(model)
+
+    @te.compile
+    def train(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    def one(x: te.Tensor, y: te.Tensor) -> bytes:
+        if what == "compiled steps":
+            return train(x, y).detach().numpy().tobytes()
+        apply = compiled if "compiled" in what else model
+        if "inference" in what:
+            with te.no_grad():
+                return apply(x).numpy().tobytes()
+        x = x.clone().requires_grad_()
+        F.cross_entropy(apply(x), y).backward()
+        return x.grad.numpy().tobytes()
+
+    def work(k: int) -> list[bytes]:
+        with te.use_backend(device):
+            return [one(*samples[k]) for _ in range(12)]
+
+    def gradients() -> list[Any]:
+        found = [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+        model.zero_grad()
+        return found
+
+    alone, expected = [work(k) for k in range(4)], gradients()
+    together: dict[int, list[bytes]] = {}
+    threads = [threading.Thread(target=lambda k=k: together.update({k: work(k)})) for k in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [together[k] for k in range(4)] == alone
+    for found, wanted in zip(gradients(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 # Memory
 
 
