@@ -256,9 +256,9 @@ def test_parameters_share_buffers(chain: Backend) -> None:
     program = step.program
     storages = {
         slot.storage
-        for each in program._steps.values()
+        for each in program.steps.values()
         for slot in each.slots.values()
-        if isinstance(slot, Slot) and slot.storage.number not in program._temporary
+        if isinstance(slot, Slot) and slot.storage.number not in program.temporary
     }
     handles = {storage.buffer.handle for storage in storages}
     assert len(storages) >= 16

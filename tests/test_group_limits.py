@@ -180,7 +180,7 @@ def test_kernels_that_share_a_launch_are_launched_apart(guarded_backends: dict[s
         x, y = te.tensor(np.arange(1, 300, dtype=np.float32)), te.tensor(np.arange(90, dtype=np.float32))
         compiled = te.compile(several)
         compiled.prepare(x, y)
-        titles = [getattr(launch, "title", "") for launch in compiled.program._lowered]
+        titles = [getattr(launch, "title", "") for launch in compiled.program.lowered]
         assert any(" | " in title for title in titles)
         for _ in range(2):
             for a, b in zip(compiled(x, y), several(x, y), strict=True):

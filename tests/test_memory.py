@@ -508,7 +508,7 @@ def test_a_device_that_allocates_late(opencl: OpenCLBackend, monkeypatch: pytest
     monkeypatch.setattr(type(opencl), "prepare", lambda self, step: [refuse])
     with pytest.raises(te.OutOfMemoryError, match=r"te\.plan_for"):
         x + 1
-    monkeypatch.setattr(program._lowered[0], "launcher", lambda: refuse)
+    monkeypatch.setattr(program.lowered[0], "launcher", lambda: refuse)
     with pytest.raises(te.OutOfMemoryError, match="MEM_OBJECT_ALLOCATION_FAILURE"):
         double(x)
     monkeypatch.setattr(opencl.cl, "enqueue_copy", refuse)

@@ -747,7 +747,7 @@ def one_each(optimizer: Optimizer) -> None:
         kernel.beside = []
     program.kernels = kernels
     program.launches = [te.chain.alone(kernel) for kernel in kernels]
-    program._lowered, program._cut = [], len(kernels)
+    program.lowered, program._cut = [], len(kernels)
     program.prepare()
     program._parts[0].has_run = True  # in one launch, at least
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from types import FunctionType, MappingProxyType, MemberDescriptorType
@@ -15,6 +15,7 @@ NO_CONTAINERS = frozenset({int, float, bool, str, bytes, complex, type(None), ty
 
 HEAP_TYPE = 1 << 9
 F = TypeVar("F", bound=Callable[..., Any])
+L = TypeVar("L")
 
 
 def by_class(function: F) -> F:
@@ -100,4 +101,72 @@ def rebuilt(value: Any, function: Callable[[Any], Any], known: dict[int, Any]) -
     return new
 
 
-__all__ = ["NO_CONTAINERS", "attributes_of", "by_class", "contents", "is_container", "rebuilt", "slots_of"]
+def leaves_in(value: Any, leaf: type[L], above: tuple[int, ...] = ()) -> list[L]:
+    """The instances of ``leaf`` in nested tuples, lists, mappings and dataclasses, in order.
+
+    ``above`` is what ``value`` is in.
+    """
+    if isinstance(value, leaf):
+        return [value]
+    kind = type(value)
+    if kind is tuple or kind is list:
+        items: Iterable[Any] = value
+    elif kind is dict:
+        items = value.values()
+    elif kind in NO_CONTAINERS or not is_container(kind):
+        return []
+    else:
+        items = [item for _, item in contents(value)]
+    if id(value) in above:
+        return []
+    above = (*above, id(value))
+    found: list[L] = []
+    for item in items:
+        if isinstance(item, leaf):
+            found.append(item)
+        elif type(item) not in NO_CONTAINERS:
+            found += leaves_in(item, leaf, above)
+    return found
+
+
+def with_leaves(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[int, Any] | None = None) -> Any:
+    """``value`` with each instance of ``leaf`` replaced; what is in no container stays itself.
+
+    ``known`` are the copies made so far, by the id of what they are copies of.
+    """
+    known = {} if known is None else known
+    kind = type(value)
+    if issubclass(kind, leaf):
+        return function(value)
+    if kind in NO_CONTAINERS:
+        return value
+    if kind is tuple:
+        return tuple([with_leaves(item, function, leaf, known) for item in value])
+    if id(value) in known:
+        return known[id(value)]
+    if kind is list:
+        items: list[Any] = []
+        known[id(value)] = items
+        items += [with_leaves(item, function, leaf, known) for item in value]
+        return items
+    if kind is dict:
+        mapping: dict[Any, Any] = {}
+        known[id(value)] = mapping
+        mapping.update({key: with_leaves(item, function, leaf, known) for key, item in value.items()})
+        return mapping
+    if not is_container(kind):
+        return value
+    return rebuilt(value, lambda item: with_leaves(item, function, leaf, known), known)
+
+
+__all__ = [
+    "NO_CONTAINERS",
+    "attributes_of",
+    "by_class",
+    "contents",
+    "is_container",
+    "leaves_in",
+    "rebuilt",
+    "slots_of",
+    "with_leaves",
+]

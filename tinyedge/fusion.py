@@ -13,7 +13,7 @@ from math import prod
 
 from tinyedge import shapes
 from tinyedge.kernels.spec import Device, KernelSpec, Pointwise
-from tinyedge.op import FORWARD, Elementwise
+from tinyedge.op import FORWARD
 from tinyedge.tape import Slot, Step
 
 Place = int | tuple[int, str]
@@ -202,7 +202,7 @@ class Kernel:
     def _own_replaced(self) -> Iterator[tuple[Place, Place]]:
         if self.spec is None:  # NumPy has all results before the first is written
             outputs = [self.step.slots[name] for name in self.step.writes]
-            if issubclass(self.step.op, Elementwise) and len(outputs) == 1 and not self.step.accumulate:
+            if self.step.op.elementwise and len(outputs) == 1 and not self.step.accumulate:
                 yield from _laid_alike([slot for slot in self.step.read() if isinstance(slot, Slot)], outputs)
             return
         blocks = self.blocks()

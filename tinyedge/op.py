@@ -25,7 +25,6 @@ from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
     from tinyedge.tape import Step
-    from tinyedge.tensor import Tensor
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -70,7 +69,7 @@ registry: dict[str, type[Op]] = {}
 """Every op by its name."""
 
 
-functions: dict[str, Callable[..., Tensor]] = {}
+functions: dict[str, Callable[..., Any]] = {}
 """The public functions over the ops, by name: how ``Tensor``'s methods reach them."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,6 +94,7 @@ class Op:
     saves: ClassVar[tuple[str, ...]] = ()
     stand_ins: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
     scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
+    elementwise: ClassVar[bool] = False  # each output element depends on the input elements at its place alone
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
     is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
     scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
@@ -202,6 +202,7 @@ class Elementwise(Op):
     kernel_backward: ClassVar[Mapping[str, str]] = {}
     kernel_integer: ClassVar[Mapping[str, str]] = {}
     result: ClassVar[DType | None] = None  # the output's dtype where it is not the inputs'
+    elementwise = True
     strided = True
 
     @classmethod

@@ -31,6 +31,7 @@ from tinyedge.tape import (
     Edge,
     Effect,
     Gradient,
+    OwnBackward,
     Slot,
     Step,
     Storage,
@@ -171,7 +172,7 @@ class _Replay(Op):
     name = "a compiled function"
 
 
-class Node(Step):
+class Node(OwnBackward):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
     __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
@@ -242,7 +243,7 @@ class Program:
             names = " and ".join(sorted(backend.name for backend in backends))
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
-        self._lock = self._arenas.lock
+        self.lock = self._arenas.lock
         self._leaves: list[_Leaf] = []  # whose gradients are added to, or read
         needs, ends = [], []
         for use in recording.leaves.values():
@@ -322,7 +323,7 @@ class Program:
         self._ends = [
             (refer, None if end is None else _Place(end.storage.number, self._moved(end))) for refer, end in ends
         ]
-        self._temporary: dict[fusion.Place, int] = {
+        self.temporary: dict[fusion.Place, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
         self._twins: dict[int, Draw] = {}
@@ -336,9 +337,9 @@ class Program:
         kernels = fusion.kernels_of(steps, self.backend.device)
         if config.fuses():
             split = None if trace is None else border
-            kernels = self._needed(fusion.fuse(self._needed(kernels), self._temporary, split))
+            kernels = self._needed(fusion.fuse(self._needed(kernels), self.temporary, split))
             kernels = fusion.place_beside(
-                kernels, lambda group: self.backend.shares_launch(group, self._temporary), split
+                kernels, lambda group: self.backend.shares_launch(group, self.temporary), split
             )
         chains = config.fuses() and self.backend.device is not None and self.backend.device.chains
         self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
@@ -349,22 +350,22 @@ class Program:
         self._cut, self._cut_kernels = len(runs), len(first_part)  # of so many does the first part consist
         runs += self._runs(self.kernels[len(first_part) :], later=True)
         self.launches = [self._shared(run) for run in runs]
-        self._lowered: list[Lowered] = []
+        self.lowered: list[Lowered] = []
         self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
         self._changed_arguments: set[int] = set()
-        self._steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
+        self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
-            if own.number in self._steps:
+            if own.number in self.steps:
                 self._note_writes(old, own, own.number >= border and trace is not None)
-        self._random = [step for step in self._steps.values() if isinstance(step.scalars, Draw)]
+        self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
         self._chained = any(launch.is_chain for launch in self.launches)
         self._pointed: list[Storage] = []  # what lies elsewhere than at the last call
         self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
         if self._chained:
-            slots = [slot for step in self._steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
+            slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
-        self._written = {slot.storage.number for step in self._steps.values() for slot in step.written()}
+        self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
         self._place()
         self._one: Slot | None = None  # the gradient with which a walk begins
         self._seen_later = -1  # as ``_seen``, of the leaves of the second part
@@ -374,7 +375,7 @@ class Program:
         )  # fmt: skip
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
         self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
-        later = [slot for step in self._steps.values() if step.number >= border for slot in step.read()]
+        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
         moving = {storage.number for storage in self._storages.values()}
         self._fixed_later = list(
             dict.fromkeys(
@@ -410,7 +411,7 @@ class Program:
     @property
     def saved_bytes(self) -> int:
         """The temporaries that wait for backward: written before its first step, and read after it."""
-        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self._temporary]
+        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self.temporary]
         return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
 
     def __repr__(self) -> str:
@@ -429,7 +430,7 @@ class Program:
 
     def bound(self) -> list[Lowered]:
         """The launches of those."""
-        return self._lowered if self.bound_kernels == len(self.kernels) else self._lowered[: self._cut]
+        return self.lowered if self.bound_kernels == len(self.kernels) else self.lowered[: self._cut]
 
     def explain(self, repeats: int = 10) -> str:
         """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
@@ -515,12 +516,12 @@ class Program:
 
         Errors: OutOfMemoryError.
         """
-        with self._lock:
-            if not self._lowered:
+        with self.lock:
+            if not self.lowered:
                 self.backend.trim()  # of an eager call before; the arena could use none of it
                 self._move_in(self._lease().arena)
-                self._lowered = self._lower(self.launches)
-                self._parts = [_Part(self._lowered[: self._cut]), _Part(self._lowered[self._cut :])]
+                self.lowered = self._lower(self.launches)
+                self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -548,7 +549,7 @@ class Program:
 
     def _let_temporaries_be(self, buffer: Any) -> None:
         for storage in self._storages.values():
-            if storage.number in self._temporary:
+            if storage.number in self.temporary:
                 storage.buffer = buffer
         self._scratch = {} if buffer is None else {place: (buffer, n) for place, n in self.plan.offsets.items()}
         for part in self._parts:
@@ -577,7 +578,7 @@ class Program:
             Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.may_replace()))
             for kernel in kernels
         ]
-        return actions, {**self._temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
+        return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
 
     def _needed(self, kernels: Sequence[fusion.Kernel]) -> list[fusion.Kernel]:
         return [kernels[number] for number in needed_actions(*self._actions(kernels))]
@@ -609,13 +610,13 @@ class Program:
 
     def _place(self) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        for step in self._steps.values():
+        for step in self.steps.values():
             for slot in step.slots.values():
                 if isinstance(slot, Slot) and slot.storage.number in self.plan.offsets:
                     slot.offset += self.plan.offsets[slot.storage.number] // slot.dtype.itemsize
 
     def _lower(self, launches: Sequence[Shared]) -> list[Lowered]:
-        return self.backend.lower_all(launches, Placement(self._temporary, self.plan.offsets, self._moving))
+        return self.backend.lower_all(launches, Placement(self.temporary, self.plan.offsets, self._moving))
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
@@ -626,7 +627,7 @@ class Program:
 
     def _runs(self, kernels: Sequence[fusion.Kernel], later: bool = False) -> list[Sequence[fusion.Kernel]]:
         if config.fuses():
-            return self.backend.chains(kernels, self._temporary, later)
+            return self.backend.chains(kernels, self.temporary, later)
         return [[kernel] for kernel in kernels]
 
     def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
@@ -657,16 +658,16 @@ class Program:
 
     def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
         """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
-        with self._lock:
-            for number, new in zip(sorted(self._steps), scalars, strict=True):
-                step = self._steps[number]
+        with self.lock:
+            for number, new in zip(sorted(self.steps), scalars, strict=True):
+                step = self.steps[number]
                 if step.scalars != new:
                     step.scalars = new
                     self._note(("step", number))
 
     def let_go(self) -> None:
         """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
-        with self._lock:
+        with self.lock:
             for number in self._arguments:
                 self._point(number, None)
 
@@ -683,11 +684,11 @@ class Program:
         Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
                 launch none the less, for what a kernel needs itself, does so the first time, which is undone.
         """
-        if not self._lowered:
+        if not self.lowered:
             self.prepare()
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
-        with self._lock:  # that of all programs of the function: they share an arena
+        with self.lock:  # that of all programs of the function: they share an arena
             lease = (
                 self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
             )
@@ -830,7 +831,7 @@ class Program:
         """What a call reads that was there before."""
         yield from (argument._slot.storage for argument in arguments)
         moving = {storage.number for storage in self._storages.values()}
-        for step in self._steps.values():
+        for step in self.steps.values():
             for slot in step.read():
                 if isinstance(slot, Slot) and slot.storage.number not in moving:
                     yield slot.storage
@@ -874,7 +875,7 @@ class Program:
     def walk_alone(self, node: Node) -> None:
         """The backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
         self._require_unchanged(node)
-        with self._lock:
+        with self.lock:
             if self._one is None:
                 self._one = new_slot(self.backend, self._root_specs[0].dtype, self._root_specs[0].shape)
                 write_into(NumberValue(1.0, self._one.dtype), self._one)
@@ -951,7 +952,7 @@ class Program:
         targets: Sequence[tuple[Slot, bool]],
         fresh: Mapping[int, Storage],
     ) -> None:
-        with self._lock:
+        with self.lock:
             self._point_as_at(node, lease, seeds)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
@@ -1035,8 +1036,8 @@ class Program:
                 for effect, steps in self._effects:
                     done.append(effect)
                     for number, new in zip(steps, effect.before(), strict=True):
-                        if self._steps[number].scalars != new:
-                            self._steps[number].scalars = new
+                        if self.steps[number].scalars != new:
+                            self.steps[number].scalars = new
                             self._note(("step", number))
                 yield
             except BaseException:
@@ -1051,7 +1052,7 @@ class Program:
         """
         launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
         waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
-        return [position for position, number in enumerate(sorted(self._steps)) if number not in waiting]
+        return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
 
     def _point(self, number: int, buffer: Any) -> None:
         """Let the storage ``number`` be ``buffer`` from now on."""
@@ -1082,7 +1083,7 @@ class Program:
         if shift:  # so does every view of it
             self._offsets[number] = slot.offset
             storage = self._storages[number]
-            for step in self._steps.values():
+            for step in self.steps.values():
                 for view in step.slots.values():
                     if isinstance(view, Slot) and view.storage is storage:
                         view.offset += shift

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyedge import tape
+from tinyedge.containers import leaves_in
 from tinyedge.errors import ArgumentError, AutogradError
 from tinyedge.op import Op
-from tinyedge.tape import Postponed, Read, Region, Saved, Slot, Step, Storage, T
-from tinyedge.tensor import enable_grad, tensors_in
+from tinyedge.tape import Postponed, Read, Region, Saved, Slot, SlotHolder, Step, Storage, T
+from tinyedge.tensor import enable_grad
 
 R = TypeVar("R")
 
@@ -41,7 +42,7 @@ class _Later(Postponed):
         given = self.segment.function
         passed = [*given.args, *given.keywords.values()] if isinstance(given, partial) else []
         kept = [item for item, _ in self.kept.values() if isinstance(item, Slot)]
-        return kept + [tensor._slot for tensor in tensors_in(passed)]
+        return kept + [holder._slot for holder in leaves_in(passed, SlotHolder)]
 
     def forget(self) -> None:
         self.segment.made.clear()

@@ -10,23 +10,54 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from tinyedge.backends.base import Backend, Lowered
+from tinyedge.chain import Shared
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.op import FORWARD, Layout
 from tinyedge.tape import Slot, Step, Storage
 
-if TYPE_CHECKING:
-    from tinyedge.backends.base import Lowered
-    from tinyedge.program import Program
-
 BOTH = "both"
 """Where forward and backward steps were fused."""
 
 SAVED, GRADIENT, SCRATCH, OTHER = "saved for backward", "gradient", "scratch", "other"
 COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
+
+
+class Program(Protocol):
+    """What is reported on: launches with their arguments bound, their kernels, and the plan of their memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def kernels(self) -> Sequence[Kernel]: ...
+    @property
+    def launches(self) -> Sequence[Shared]: ...
+    @property
+    def plan(self) -> Any: ...
+    @property
+    def steps(self) -> Mapping[int, Step]: ...
+    @property
+    def temporary(self) -> Mapping[Place, int]: ...
+    @property
+    def lock(self) -> Any: ...
+    @property
+    def arena_bytes(self) -> int: ...
+    @property
+    def peak_bytes(self) -> int: ...
+    @property
+    def is_bound(self) -> bool: ...
+    @property
+    def bound_kernels(self) -> int: ...
+    @property
+    def lowered(self) -> Sequence[Lowered]: ...
+    def bound(self) -> Sequence[Lowered]: ...
+    def each_alone(self) -> Sequence[Lowered]: ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +175,7 @@ def launch_rows(program: Program) -> list[LaunchRow]:
     kernels = program.kernels
     moved = [kernel.nbytes() for kernel in kernels]
     rows = []
-    specs = [spec for lowered in program._lowered for spec in lowered.specs]
+    specs = [spec for lowered in program.lowered for spec in lowered.specs]
     for number, (kernel, spec, flops) in enumerate(zip(kernels, specs, _flops(kernels, moved), strict=True)):
         touched = kernel.reads() | kernel.writes()
         rows.append(
@@ -286,7 +317,7 @@ def profile(program: Program, repeats: int) -> Profile:
     """Replay ``program`` on what its last call was bound to, and leave everything as it was."""
     if repeats < 1:
         raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
-    with program._lock:
+    with program.lock:
         if not program.is_bound:
             raise CaptureError(
                 "program.profile", "a replay, with whose arguments it measures",
@@ -316,9 +347,9 @@ def _times(launches: Sequence[Lowered], repeats: int) -> list[float]:
 def _unchanged(program: Program) -> Iterator[None]:
     """Put back all that the launches write outside of the arena: gradients, results, arguments, buffers of modules."""
     ends: dict[Storage, int] = {}
-    for step in program._steps.values():
+    for step in program.steps.values():
         for slot in step.written():
-            if slot.numel and slot.storage.number not in program._temporary:
+            if slot.numel and slot.storage.number not in program.temporary:
                 last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))
                 ends[slot.storage] = max(ends.get(slot.storage, 0), (last + 1) * slot.dtype.itemsize)
     backend = program.backend

@@ -18,6 +18,7 @@ from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from tinyedge import shapes
@@ -27,7 +28,6 @@ from tinyedge.op import BACKWARD, FORWARD, Layout, Op, Spec, registry
 from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
-    from tinyedge.backends.base import Backend
     from tinyedge.kernels.spec import Device, KernelSpec
 
 T = TypeVar("T")
@@ -43,6 +43,84 @@ _serial = count()
 def next_number() -> int:
     """A number above that of every storage and step so far."""
     return next(_serial)
+
+
+class Memory:
+    """Bytes on a device, and the most there ever were since the last reset.
+
+    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
+    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
+    """
+
+    def __init__(self) -> None:
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_reserved_bytes = 0
+
+    def add(self, nbytes: int) -> None:
+        self.allocated_bytes += nbytes
+        if self.allocated_bytes > self.peak_bytes:
+            self.peak_bytes = self.allocated_bytes
+
+    def remove(self, nbytes: int) -> None:
+        self.allocated_bytes -= nbytes
+
+    def reserve(self, nbytes: int) -> None:
+        """The driver gave so many bytes more."""
+        self.reserved_bytes += nbytes
+        if self.reserved_bytes > self.peak_reserved_bytes:
+            self.peak_reserved_bytes = self.reserved_bytes
+
+    def unreserve(self, nbytes: int) -> None:
+        """So many bytes went back to the driver."""
+        self.reserved_bytes -= nbytes
+
+    def reset_peak(self) -> None:
+        self.peak_bytes = self.allocated_bytes
+        self.peak_reserved_bytes = self.reserved_bytes
+
+
+class MemorySpace:
+    """Where storages lie: what a backend gives for memory."""
+
+    name: str = ""
+    description: str = ""
+    device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name}: {self.description}>"
+
+    def check_dtype(self, dtype: DType) -> None:
+        """Raise DtypeError if values of ``dtype`` cannot be kept here."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer of at least ``nbytes`` bytes, its contents undefined."""
+        raise NotImplementedError
+
+    def reserve(self, nbytes: int) -> Any:
+        """The same for a value, which may be a part of a buffer that it shares with others."""
+        return self.allocate(nbytes)
+
+    def release(self, buffer: Any, nbytes: int) -> None:
+        """Called when the last view of ``buffer`` is gone; a program may use it again for its next result."""
+
+    def trim(self) -> None:
+        """Give back to the device what was released and is kept for reuse."""
+
+    def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
+        """Fill ``storage`` with the bytes of a contiguous array."""
+        raise NotImplementedError
+
+    def read(self, slot: Slot) -> np.ndarray[Any, Any]:
+        """The values of a contiguous slot, after all that was launched before."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Wait until everything launched so far is done."""
 
 
 class Storage:
@@ -66,11 +144,11 @@ class Storage:
         "version",
     )
 
-    def __init__(self, backend: Backend, nbytes: int, alone: bool = False, holds: bool = False) -> None:
+    def __init__(self, backend: MemorySpace, nbytes: int, alone: bool = False, holds: bool = False) -> None:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
-        deferred = self.deferred = _mode.deferred
+        deferred = self.deferred = modes.deferred
         if holds or not is_rehearsal():
             if deferred is not None and not alone and not holds:
                 self.buffer = deferred.take(backend, nbytes)
@@ -79,7 +157,7 @@ class Storage:
             backend.memory.add(nbytes)
         self.nbytes = nbytes
         self.torn = False  # a gradient to which only a part of a backward pass was added
-        self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
+        self.number = next_number()  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
         self.bounds: tuple[int, int, int, int] | None = None
@@ -87,15 +165,15 @@ class Storage:
         self.renewed = 0  # the version at which all of it was last filled with other values: zeroed, or copied into
 
     @classmethod
-    def over(cls, backend: Backend, buffer: Any) -> Storage:
+    def over(cls, backend: MemorySpace, buffer: Any) -> Storage:
         """A storage over memory that belongs to somebody else."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
-        self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
+        self.number, self.version, self.history, self.bounds, self.renewed = next_number(), 0, 0, None, 0
         return self
 
     @classmethod
-    def again(cls, backend: Backend, buffer: Any, nbytes: int) -> Storage:
+    def again(cls, backend: MemorySpace, buffer: Any, nbytes: int) -> Storage:
         """A storage in the memory of one that is gone, which somebody kept."""
         self = cls.over(backend, buffer)
         self.nbytes = nbytes
@@ -123,7 +201,7 @@ def leaf_changes() -> int:
 def note_leaf_change() -> None:
     """To be called after each such change, of a tensor that others may know already."""
     global _leaf_changes
-    _leaf_changes = next(_serial)
+    _leaf_changes = next_number()
 
 
 class Minibatch:
@@ -186,7 +264,7 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.shape, self.strides, self.offset = layout
-        self.number = next(_serial)
+        self.number = next_number()
         self.numel = prod(self.shape)
         self.contiguous = shapes.is_contiguous(self.shape, self.strides)
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
@@ -238,6 +316,14 @@ class Slot:
 
     def layout(self) -> Layout:
         return Layout(self.shape, self.strides, self.offset)
+
+
+class SlotHolder:
+    """What the user holds of a slot; see ``Tensor``."""
+
+    __slots__ = ()
+
+    _slot: Slot
 
 
 class Value:
@@ -306,7 +392,7 @@ class Step:
         self.reads = reads
         self.writes = writes
         self.accumulate = accumulate
-        self.number = next(_serial)
+        self.number = next_number()
         self.edges: tuple[Edge | None, ...] = ()
         self.saved: Saved | Postponed | None = None
         self.input_specs: tuple[Spec | None, ...] = ()
@@ -320,15 +406,15 @@ class Step:
         return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)
 
     @property
-    def backend(self) -> Backend:
-        backend: Backend = self.slots[self.writes[0]].storage.backend
-        return backend
+    def backend(self) -> Any:
+        """Where it runs."""
+        return self.slots[self.writes[0]].storage.backend
 
     def kernels(self, device: Device) -> list[KernelSpec]:
         """The kernels that carry it out on ``device``; none for what has no elements."""
         if not any(slot.numel for slot in self.written()):
             return []
-        device = device.limited(self)
+        device = device.limited(self.op.name, self.direction)
         specs = (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
         return [spec for spec in specs if 0 not in spec.global_size]
 
@@ -362,31 +448,9 @@ class Step:
             tuple([slots[name].key for name in self.writes]),
         )
 
-    def run(self) -> None:
-        """Prepare and launch; then tell whoever records."""
-        recorder, deferred = _mode.recorder, _mode.deferred
-        if recorder is not None:
-            recorder.before(self)
-        if recorder is None or recorder.runs:
-            if deferred is None:
-                backend = self.backend
-                backend.launch(backend.prepare(self))
-            else:
-                deferred.add_step(self)
-        if recorder is not None:
-            recorder.step(self)
-
-    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        """Turn the gradients of the outputs into those of the inputs, and pass these on."""
-        _backward_step(walk, self, gradients)
-
     def forget(self) -> None:
         """Let go of what was saved for backward: the graph was walked."""
         self.saved = None
-
-    def walk_alone(self) -> bool:
-        """Do all of a walk back from the only output, with a gradient of 1, if nothing else takes part; then forget."""
-        return False
 
 
 class Tape:
@@ -543,12 +607,12 @@ class Deferred:
         self.gone = 0  # so many of them are out
         self.adds_from: int | None = None  # the first that adds to a gradient which was there before
         self._free: dict[
-            tuple[Backend, bool], dict[int, list[Any]]
+            tuple[MemorySpace, bool], dict[int, list[Any]]
         ] = {}  # by whether each is a buffer by itself; by size
         self._kept: list[Any] = []  # what launches read, and nobody else may hold
         self._closed = False
 
-    def take(self, backend: Backend, nbytes: int, alone: bool = False) -> Any:
+    def take(self, backend: MemorySpace, nbytes: int, alone: bool = False) -> Any:
         """Memory for a value that a step makes; ``alone`` if it must not be a part of a larger buffer."""
         there = self._free.get((backend, alone))
         if there:
@@ -560,7 +624,7 @@ class Deferred:
                 return buffers.pop()
         return backend.allocate(nbytes) if alone else backend.reserve(nbytes)
 
-    def give(self, backend: Backend, buffer: Any, nbytes: int, alone: bool = False) -> bool:
+    def give(self, backend: MemorySpace, buffer: Any, nbytes: int, alone: bool = False) -> bool:
         """Take back what ``take`` gave; False if the launches are out, and it can go to whoever asks."""
         if self._closed:
             return False
@@ -611,7 +675,7 @@ class Setting:
         self.owner = owner
 
 
-class _Mode(threading.local):
+class _Modes(threading.local):
     grad = Setting(True)
     anomaly = Setting(False)
     backend = Setting(None)  # that tensors are made on, in the place of the process' default
@@ -620,7 +684,7 @@ class _Mode(threading.local):
     regions: tuple[Region, ...] = ()  # the innermost last
 
 
-_mode = _Mode()
+modes = _Modes()
 
 
 class Switch(Generic[T]):
@@ -637,12 +701,12 @@ class Switch(Generic[T]):
         self._value = value
 
     def __enter__(self) -> T:
-        self._before = getattr(_mode, self._mode)
-        _mode.__dict__[self._mode] = self._value
+        self._before = getattr(modes, self._mode)
+        modes.__dict__[self._mode] = self._value
         return self._value
 
     def __exit__(self, *exc: object) -> None:
-        _mode.__dict__[self._mode] = self._before
+        modes.__dict__[self._mode] = self._before
 
 
 class ModeContext:
@@ -659,18 +723,18 @@ class ModeContext:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        setting = Setting(self.value(), getattr(_mode, self.mode), self)
-        _mode.__dict__[self.mode] = setting  # one store, so that an interrupt comes before it, or inside the block
+        setting = Setting(self.value(), getattr(modes, self.mode), self)
+        modes.__dict__[self.mode] = setting  # one store, so that an interrupt comes before it, or inside the block
         return setting.value
 
     def __exit__(self, *exc: object) -> None:
-        modes = _mode.__dict__
+        mine = modes.__dict__
         # No get(): after a call Python would deliver an interrupt, before the mode is put back.
-        setting = modes[self.mode] if self.mode in modes else None  # noqa: SIM401
+        setting = mine[self.mode] if self.mode in mine else None  # noqa: SIM401
         while setting is not None and setting.owner is not self:
             setting = setting.before
         if setting is not None:
-            modes[self.mode] = setting.before
+            mine[self.mode] = setting.before
 
     def __call__(self, function: Function) -> Function:
         if iscoroutinefunction(function) or isasyncgenfunction(function):
@@ -721,17 +785,17 @@ def recording(recorder: Recorder) -> Switch[Recorder]:
 
 def recorder() -> Recorder | None:
     """Who is told what runs in this thread."""
-    return _mode.recorder
+    return modes.recorder
 
 
 def is_recording() -> bool:
     """Whether a recorder is told what runs in this thread."""
-    return _mode.recorder is not None
+    return modes.recorder is not None
 
 
 def is_rehearsal() -> bool:
     """Whether what runs in this thread is only told to a recorder."""
-    return _mode.recorder is not None and not _mode.recorder.runs
+    return modes.recorder is not None and not modes.recorder.runs
 
 
 class deferring(Switch[Deferred]):
@@ -743,72 +807,72 @@ class deferring(Switch[Deferred]):
         super().__init__("deferred", Deferred())
 
     def __exit__(self, *exc: object) -> None:
-        _mode.deferred = self._before
+        modes.deferred = self._before
         self._value.close()
 
 
 def seen_gradient(leaf: Slot) -> Slot | None:
     """The gradient of ``leaf``; a recorder is told that somebody looks at it."""
-    if _mode.recorder is not None:
-        _mode.recorder.gradient_seen(leaf)
+    if modes.recorder is not None:
+        modes.recorder.gradient_seen(leaf)
     return leaf.gradient()
 
 
 def set_gradient(leaf: Slot, gradient: Slot | None) -> None:
     """Let ``gradient`` take the place of that of ``leaf``; a recorder is told."""
-    if _mode.recorder is not None:
-        _mode.recorder.gradient_set(leaf, gradient)
+    if modes.recorder is not None:
+        modes.recorder.gradient_set(leaf, gradient)
     leaf.keep_gradient(gradient)
 
 
 def deferred_launches() -> Deferred:
     """Where launches of this thread are held back."""
-    assert _mode.deferred is not None
-    return _mode.deferred
+    assert modes.deferred is not None
+    return modes.deferred
 
 
 @contextmanager
 def not_deferring() -> Iterator[None]:
     """Launch at once inside the ``with`` block: what does not depend on what is held back."""
-    before, _mode.deferred = _mode.deferred, None
+    before, modes.deferred = modes.deferred, None
     try:
         yield
     finally:
-        _mode.deferred = before
+        modes.deferred = before
 
 
 def launch_deferred() -> None:
     """Launch what is held back, since a value is about to be read."""
-    if _mode.deferred is not None:
-        _mode.deferred.launch()
+    if modes.deferred is not None:
+        modes.deferred.launch()
 
 
 def uploaded(storage: Storage, values: npt.NDArray[Any]) -> None:
     """Tell a recorder and the regions that ``storage`` was filled with ``values`` from the host."""
-    for region in _mode.regions:
+    for region in modes.regions:
         region.uploaded(values)
-    if _mode.deferred is not None:
-        _mode.deferred.keep(storage)
-    if _mode.recorder is not None:
-        _mode.recorder.upload(storage)
+    if modes.deferred is not None:
+        modes.deferred.keep(storage)
+    if modes.recorder is not None:
+        modes.recorder.upload(storage)
 
 
 def checked(storage: Storage, check: Callable[[Storage], None]) -> None:
     """Tell a recorder that ``check`` was made of what is known of ``storage``."""
-    if _mode.recorder is not None:
-        _mode.recorder.checked(storage, check)
+    if modes.recorder is not None:
+        modes.recorder.checked(storage, check)
 
 
 def will_draw(generator: Any) -> None:
     """Tell a recorder that a ``Generator`` is about to be drawn from."""
-    if _mode.recorder is not None:
-        _mode.recorder.draw(generator)
+    if modes.recorder is not None:
+        modes.recorder.draw(generator)
 
 
 def forbid_in_recording(call: str, reason: str) -> None:
     """Let a recorder refuse ``call``, whose effect a replay would not repeat."""
-    if _mode.recorder is not None:
-        _mode.recorder.forbid(call, reason)
+    if modes.recorder is not None:
+        modes.recorder.forbid(call, reason)
 
 
 def within(*regions: Region) -> Switch[tuple[Region, ...]]:
@@ -818,49 +882,49 @@ def within(*regions: Region) -> Switch[tuple[Region, ...]]:
 
 def regions() -> tuple[Region, ...]:
     """The regions of what runs in this thread, the innermost last."""
-    return _mode.regions
+    return modes.regions
 
 
 def once(make: Callable[[], T]) -> T:
     """What ``make`` returns, random numbers for instance; the same again where a forward pass is computed again."""
-    for region in _mode.regions:
+    for region in modes.regions:
         make = partial(region.once, make)
     return make()
 
 
 def may_change(storage: Storage) -> bool:
     """Whether a change of ``storage`` in place is to be made: one that was made before is not made again."""
-    return all(region.may_change(storage) for region in _mode.regions)
+    return all(region.may_change(storage) for region in modes.regions)
 
 
 def is_grad_enabled() -> bool:
     """Whether op calls are recorded for backward in this thread."""
-    enabled: bool = _mode.grad.value
+    enabled: bool = modes.grad.value
     return enabled
 
 
 def grad_setting() -> Setting:
     """Whether they are, and what set it so."""
-    return _mode.grad
+    return modes.grad
 
 
 def set_grad_setting(setting: Setting) -> None:
-    _mode.grad = setting
+    modes.grad = setting
 
 
 def is_checking_anomalies() -> bool:
     """Whether ``detect_anomaly`` is on in this thread."""
-    checking: bool = _mode.anomaly.value
+    checking: bool = modes.anomaly.value
     return checking
 
 
-def chosen_backend() -> Backend | None:
+def chosen_backend() -> MemorySpace | None:
     """The backend that ``use_backend`` chose in this thread."""
-    chosen: Backend | None = _mode.backend.value
+    chosen: MemorySpace | None = modes.backend.value
     return chosen
 
 
-def new_slot(backend: Backend, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
+def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
     """A contiguous slot with storage of its own, not yet written; in a rehearsal it has no memory unless it ``holds``
     what comes from the host.
     """
@@ -901,7 +965,7 @@ def record(
     reads: Sequence[Read],
     attrs: Mapping[str, Any] | None = None,
     scalars: Mapping[str, float] | None = None,
-    backend: Backend | None = None,
+    backend: MemorySpace | None = None,
 ) -> tuple[Slot, ...]:
     """Call ``op``: infer, allocate, run, and link the outputs to their step if a gradient may be asked for."""
     attrs, scalars = attrs or {}, scalars or {}
@@ -919,16 +983,16 @@ def record(
                 )
             if read.requires_grad:
                 tracked = True
-                if read.history != read.storage.history and _mode.grad.value:
+                if read.history != read.storage.history and modes.grad.value:
                     raise AutogradError(
                         op.name,
                         "the history of each input must be current",
                         f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
                         "Take the view again after the change, or use the out-of-place form.",
                     )
-    for region in _mode.regions:
+    for region in modes.regions:
         region.called(op, reads, attrs, scalars)
-    tracked = tracked and _mode.grad.value and bool(op.differentiable)
+    tracked = tracked and modes.grad.value and bool(op.differentiable)
     if op.is_view:
         source = reads[0]
         assert isinstance(source, Slot)
@@ -945,14 +1009,31 @@ def record(
     launch_step(step)
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
-        saved: Saved = {name: (slots[name], _version(slots[name])) if name in kept else (None, 0) for name in op.saves}
+        saved: Saved = {
+            name: (slot := slots[name], version_of(slot)) if name in kept else (None, 0) for name in op.saves
+        }
         for name in op.outputs:  # without its history, which is this step: a cycle would keep the memory
             if saved.get(name, (None, 0))[0] is not None:
-                saved[name] = (slots[name].alias(), _version(slots[name]))
+                saved[name] = (slots[name].alias(), version_of(slots[name]))
         step.saved = saved
         step.slots = {}
         _link(step, reads, outs)
     return outs
+
+
+def execute(step: Step) -> None:
+    """Prepare and launch a step; then tell whoever records."""
+    recorder, deferred = modes.recorder, modes.deferred
+    if recorder is not None:
+        recorder.before(step)
+    if recorder is None or recorder.runs:
+        if deferred is None:
+            backend = step.backend
+            backend.launch(backend.prepare(step))
+        else:
+            deferred.add_step(step)
+    if recorder is not None:
+        recorder.step(step)
 
 
 def launch_step(step: Step) -> None:
@@ -962,16 +1043,16 @@ def launch_step(step: Step) -> None:
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
             step.slots[name] = contiguous_copy(slot)
     if any(slot.numel for slot in step.written()):
-        step.run()
+        execute(step)
 
 
-def _version(slot: Slot | Value | None) -> int:
+def version_of(slot: Slot | Value | None) -> int:
     return slot.storage.version if isinstance(slot, Slot) else 0
 
 
 def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
     """Give ``outs`` the history of a step that runs no kernel of its own, if a gradient may be asked for."""
-    if _mode.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
+    if modes.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
         _link(step, reads, outs)
@@ -996,7 +1077,7 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
             out.requires_grad = True
             out.step = step
             out.index = index
-    for region in reversed(_mode.regions):
+    for region in reversed(modes.regions):
         region.linked(step)
 
 
@@ -1014,10 +1095,10 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
-    for region in _mode.regions:
+    for region in modes.regions:
         region.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
     names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
-    Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names).run()
+    execute(Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names))
     target.storage.version += 1
 
 
@@ -1069,7 +1150,7 @@ class Walk:
     def _is_pending(self, edge: Edge) -> bool:
         return edge[2] is None or id(edge[2]) in self.boundary
 
-    def target(self, edge: Edge, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
+    def target(self, edge: Edge, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
         """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
         leaf = edge[2]
         if leaf is not None and not self._is_pending(edge):
@@ -1083,15 +1164,15 @@ class Walk:
             self.pending[key] = there = Gradient(contiguous_copy(there.slot), True)
         return there.slot, True
 
-    def leaf_target(self, leaf: Slot, spec: Spec, backend: Backend) -> tuple[Slot, bool]:
+    def leaf_target(self, leaf: Slot, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
         known = self.leaves.get(id(leaf))
         if known is not None:
             return known[1], True
-        if _mode.recorder is not None:
-            _mode.recorder.leaf_gradient(leaf)
+        if modes.recorder is not None:
+            modes.recorder.leaf_gradient(leaf)
         adds = leaf.grad is not None
-        if adds and _mode.deferred is not None and _mode.deferred.adds_from is None:
-            _mode.deferred.adds_from = len(_mode.deferred.launches)
+        if adds and modes.deferred is not None and modes.deferred.adds_from is None:
+            modes.deferred.adds_from = len(modes.deferred.launches)
         target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype, spec.shape)
         self.leaves[id(leaf)] = leaf, target
         return target, adds
@@ -1110,7 +1191,7 @@ class Walk:
             and owned
             and slot.contiguous
             and slot.nbytes == slot.storage.nbytes
-            and _mode.recorder is None  # a replay may find a gradient there, to which a kernel must add
+            and modes.recorder is None  # a replay may find a gradient there, to which a kernel must add
         ):
             self.leaves[id(leaf)] = leaf, slot
             return
@@ -1140,6 +1221,20 @@ class Walk:
 _finishing = threading.RLock()
 
 
+class OwnBackward(Step):
+    """A step whose gradients do not come from its op: it walks back by itself."""
+
+    __slots__ = ()
+
+    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        """Turn the gradients of the outputs into those of the inputs, and pass these on."""
+        raise NotImplementedError
+
+    def walk_alone(self) -> bool:
+        """Do all of a walk back from the only output, with a gradient of 1, if nothing else takes part; then forget."""
+        return False
+
+
 def edge_to(slot: Slot) -> Edge:
     """What a step that reads ``slot`` keeps of it for backward."""
     return slot.step, slot.index, slot if slot.step is None else None
@@ -1151,12 +1246,12 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
     Everything is checked, allocated and built before the first launch: what fails until then changes nothing. If the
     device refuses a launch in the middle, the gradients that were added to are marked as ``torn``.
     """
-    plain = gradient is None and not retain_graph and _mode.recorder is None and _mode.deferred is None
-    if plain and root.step is not None and root.step.walk_alone():
+    plain = gradient is None and not retain_graph and modes.recorder is None and modes.deferred is None
+    if plain and isinstance(root.step, OwnBackward) and root.step.walk_alone():
         return
     steps = Tape.leading_to([root])
-    if _mode.recorder is not None:
-        _mode.recorder.backward(steps)
+    if modes.recorder is not None:
+        modes.recorder.backward(steps)
     with deferring() as deferred:
         if gradient is None:
             gradient = new_slot(root.storage.backend, root.dtype, root.shape)
@@ -1175,7 +1270,10 @@ def walk_back(walk: Walk, steps: Tape) -> None:
     for step in reversed(steps):
         gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
         if any(item is not None for item in gradients):
-            step.walk_back(walk, gradients)
+            if isinstance(step, OwnBackward):
+                step.walk_back(walk, gradients)
+            else:
+                _backward_step(walk, step, gradients)
 
 
 def require_saved(step: Step) -> None:
@@ -1212,19 +1310,19 @@ def _backward_step(walk: Walk, step: Step, gradients: Sequence[Gradient | None])
 
 
 def _run_backward(
-    walk: Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: Backend
+    walk: Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: MemorySpace
 ) -> None:
     """Run the op's backward, its gradients stored or added where they belong."""
     op = step.op
     kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
     assert kept is not None
     for name, (saved, version) in kept.items():
-        if _version(saved) != version:
+        if version_of(saved) != version:
             raise AutogradError(
                 "backward",
                 f"what {op.name} saved for its gradient must not change",
                 f"its {name!r} of shape {saved.shape if saved is not None else ()} was changed in place afterwards "
-                f"(version {_version(saved)}, saved at {version})",
+                f"(version {version_of(saved)}, saved at {version})",
                 "Use the out-of-place form, or change a clone().",
             )
         slots[name] = saved

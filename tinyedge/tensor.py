@@ -5,7 +5,7 @@ Operators and methods reach the public functions of ``ops`` by name, through the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tinyedge import dtypes, shapes, tape
 from tinyedge.backends import Backend, get_backend
-from tinyedge.containers import NO_CONTAINERS, contents, is_container, rebuilt
+from tinyedge.containers import leaves_in, with_leaves
 from tinyedge.dtypes import DType
 from tinyedge.errors import (
     ArgumentError,
@@ -23,7 +23,7 @@ from tinyedge.errors import (
     ShapeError,
 )
 from tinyedge.op import Op, functions
-from tinyedge.tape import Slot, Storage, Value, new_slot, write_into
+from tinyedge.tape import Slot, SlotHolder, Storage, Value, new_slot, write_into
 
 Number = bool | int | float
 
@@ -56,7 +56,7 @@ def _several(name: str) -> Callable[..., tuple[Tensor, ...]]:
     return cast("Callable[..., tuple[Tensor, ...]]", functions[name])
 
 
-class Tensor:
+class Tensor(SlotHolder):
     """A multi-dimensional array on a backend, with the history that ``backward`` walks.
 
     Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
@@ -95,7 +95,7 @@ class Tensor:
 
     @property
     def backend(self) -> Backend:
-        return self._slot.storage.backend
+        return cast("Backend", self._slot.storage.backend)
 
     @property
     def device(self) -> str:
@@ -870,59 +870,14 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     return Tensor._wrap(slot)
 
 
-def tensors_in(value: Any, above: tuple[int, ...] = ()) -> list[Tensor]:
-    """The tensors in nested tuples, lists, mappings and dataclasses, in order. ``above`` is what it is in."""
-    if isinstance(value, Tensor):
-        return [value]
-    kind = type(value)
-    if kind is tuple or kind is list:
-        items: Iterable[Any] = value
-    elif kind is dict:
-        items = value.values()
-    elif kind in NO_CONTAINERS or not is_container(kind):
-        return []
-    else:
-        items = [item for _, item in contents(value)]
-    if id(value) in above:
-        return []
-    above = (*above, id(value))
-    found: list[Tensor] = []
-    for item in items:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif type(item) not in NO_CONTAINERS:
-            found += tensors_in(item, above)
-    return found
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists, mappings and dataclasses, in order."""
+    return leaves_in(value, Tensor)
 
 
 def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
     """``value`` with each tensor replaced; what is in no container stays itself."""
-    return _mapped(value, function, leaf, {})
-
-
-def _mapped(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[int, Any]) -> Any:
-    kind = type(value)
-    if issubclass(kind, leaf):
-        return function(value)
-    if kind in NO_CONTAINERS:
-        return value
-    if kind is tuple:
-        return tuple([_mapped(item, function, leaf, known) for item in value])
-    if id(value) in known:
-        return known[id(value)]
-    if kind is list:
-        items: list[Any] = []
-        known[id(value)] = items
-        items += [_mapped(item, function, leaf, known) for item in value]
-        return items
-    if kind is dict:
-        mapping: dict[Any, Any] = {}
-        known[id(value)] = mapping
-        mapping.update({key: _mapped(item, function, leaf, known) for key, item in value.items()})
-        return mapping
-    if not is_container(kind):
-        return value
-    return rebuilt(value, lambda item: _mapped(item, function, leaf, known), known)
+    return with_leaves(value, function, leaf)
 
 
 def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tinyedge import config
 from tinyedge.backends.base import Backend
@@ -88,7 +88,7 @@ def default_backend() -> Backend:
     """The backend for tensors made without ``device=``. If nobody chose it, the choice is said once on stderr."""
     global _default
     if (chosen := chosen_backend()) is not None:
-        return chosen
+        return cast("Backend", chosen)
     if (chosen := _default) is not None:  # without the lock, since every call of a compiled function asks
         return chosen
     with _lock:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tinyedge.chain import Shared
-from tinyedge.dtypes import DType
 from tinyedge.errors import BackendError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
-from tinyedge.tape import Slot, Step, Storage
+from tinyedge.tape import MemorySpace, Step
 
 SMALLER = (
     "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "
@@ -28,42 +25,6 @@ one, says what it does."""
 def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch) -> None:
     """Let ``error.launched`` say how many launches came before the one that was refused."""
     error.__dict__["launched"] = next(at for at, launch in enumerate(launches) if launch is refused)
-
-
-class Memory:
-    """Bytes on a device, and the most there ever were since the last reset.
-
-    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
-    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
-    """
-
-    def __init__(self) -> None:
-        self.allocated_bytes = 0
-        self.peak_bytes = 0
-        self.reserved_bytes = 0
-        self.peak_reserved_bytes = 0
-
-    def add(self, nbytes: int) -> None:
-        self.allocated_bytes += nbytes
-        if self.allocated_bytes > self.peak_bytes:
-            self.peak_bytes = self.allocated_bytes
-
-    def remove(self, nbytes: int) -> None:
-        self.allocated_bytes -= nbytes
-
-    def reserve(self, nbytes: int) -> None:
-        """The driver gave so many bytes more."""
-        self.reserved_bytes += nbytes
-        if self.reserved_bytes > self.peak_reserved_bytes:
-            self.peak_reserved_bytes = self.reserved_bytes
-
-    def unreserve(self, nbytes: int) -> None:
-        """So many bytes went back to the driver."""
-        self.reserved_bytes -= nbytes
-
-    def reset_peak(self) -> None:
-        self.peak_bytes = self.allocated_bytes
-        self.peak_reserved_bytes = self.reserved_bytes
 
 
 class GroupsLimited(BackendError):
@@ -113,43 +74,8 @@ class Lowered:
         raise NotImplementedError
 
 
-class Backend:
-    """Base of the backends."""
-
-    name: str = ""
-    description: str = ""
-    device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
-
-    def __init__(self) -> None:
-        self.memory = Memory()
-
-    def __repr__(self) -> str:
-        return f"<Backend {self.name}: {self.description}>"
-
-    def check_dtype(self, dtype: DType) -> None:
-        """Raise DtypeError if values of ``dtype`` cannot be kept here."""
-
-    def allocate(self, nbytes: int) -> Any:
-        """A buffer of at least ``nbytes`` bytes, its contents undefined."""
-        raise NotImplementedError
-
-    def reserve(self, nbytes: int) -> Any:
-        """The same for a value, which may be a part of a buffer that it shares with others."""
-        return self.allocate(nbytes)
-
-    def release(self, buffer: Any, nbytes: int) -> None:
-        """Called when the last view of ``buffer`` is gone; a program may use it again for its next result."""
-
-    def trim(self) -> None:
-        """Give back to the device what was released and is kept for reuse."""
-
-    def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
-        """Fill ``storage`` with the bytes of a contiguous array."""
-        raise NotImplementedError
-
-    def read(self, slot: Slot) -> np.ndarray[Any, Any]:
-        """The values of a contiguous slot, after all that was launched before."""
-        raise NotImplementedError
+class Backend(MemorySpace):
+    """Base of the backends: memory, and what is done to it."""
 
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
         """The launches that carry out ``step``; ``allocate`` gives scratch memory, instead of the backend itself."""
@@ -184,6 +110,3 @@ class Backend:
         When they are launched ``later``, the device is at work on what was launched before.
         """
         return [[kernel] for kernel in kernels]
-
-    def finish(self) -> None:
-        """Wait until everything launched so far is done."""

@@ -565,7 +565,8 @@ class OpenCLBackend(Backend):
         """A kernel without those beside it."""
         draft = self._drafts.get(kernel)
         if draft is None:
-            drawn = Drawn(kernel, temporary, self.device.limited(kernel.step), self.bakes)
+            step = kernel.step
+            drawn = Drawn(kernel, temporary, self.device.limited(step.op.name, step.direction), self.bakes)
             draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
         return draft
 

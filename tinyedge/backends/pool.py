@@ -6,8 +6,8 @@ import threading
 import warnings
 from typing import Any
 
-from tinyedge.backends.base import Memory
 from tinyedge.backends.regions import Region
+from tinyedge.tape import Memory
 
 HELD_BYTES = 4 << 20
 HELD_BUFFERS = 256

@@ -14,7 +14,7 @@ from tinyedge.chain import Shared
 from tinyedge.errors import OutOfMemoryError
 from tinyedge.fusion import Place
 from tinyedge.kernels.spec import KernelSpec
-from tinyedge.op import FORWARD, Elementwise, unbroadcast
+from tinyedge.op import FORWARD, unbroadcast
 from tinyedge.tape import Slot, Step, Storage, Value
 
 Array = np.ndarray[Any, Any]
@@ -95,7 +95,7 @@ class ReferenceBackend(Backend):
         """What carries out ``step`` on the memory and the numbers that it has now."""
         op, keywords = step.op, {**step.attrs, **step.scalars}
         reads = [self._value(step.slots[name]) for name in step.reads]
-        if issubclass(op, Elementwise):
+        if op.elementwise:
             # A gradient that is not wanted may be computed from nothing; it is dropped below.
             reads = [np.nan if read is None else read for read in reads]
         targets = {name: self.view(step.slots[name]) for name in step.writes}
@@ -109,7 +109,7 @@ class ReferenceBackend(Backend):
                 keywords["shapes"] = {name: step.slots[name].shape for name in step.writes}
         call = op.forward if step.direction == FORWARD else op.backward
 
-        elementwise, accumulate = issubclass(op, Elementwise), step.accumulate
+        elementwise, accumulate = op.elementwise, step.accumulate
 
         def run() -> None:  # it holds memory, but not the step: who waits for its launch lets go of its values
             # Infinities and NaN are results here, as on a device; ``detect_anomaly`` is there to look for them.

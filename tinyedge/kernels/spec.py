@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyedge.shapes import Shape
-
-if TYPE_CHECKING:
-    from tinyedge.tape import Step
 
 MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
@@ -49,9 +46,9 @@ class Device:
         """Whether kernels that depend on each other can share a launch: those whose groups are of ``group_items``."""
         return bool(self.order)
 
-    def limited(self, step: Step) -> Device:
-        """The device as the kernels of ``step`` find it."""
-        limit = self.limits.get((step.op.name, step.direction))
+    def limited(self, op: str, direction: str) -> Device:
+        """The device as the kernels of an op find it."""
+        limit = self.limits.get((op, direction))
         return self if limit is None or limit >= self.max_work_group else replace(self, max_work_group=max(limit, 1))
 
     def group(self) -> int:

@@ -15,7 +15,7 @@ from tinyedge.kernels.lower import gradient_kernels, map_kernel
 from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.op import FORWARD, Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step, may_change
+from tinyedge.tape import Slot, Step, execute, may_change
 from tinyedge.tensor import Tensor, call, call_all, no_grad
 
 # Geometry
@@ -436,7 +436,7 @@ def _move(running: Tensor | None, new: Tensor, momentum: float, correction: floa
     slot = running._slot
     scalars = {"momentum": float(momentum), "correction": correction}
     slots = {"running": slot, "new": new._slot, "y": slot}
-    Step(RunningAverage, FORWARD, {}, scalars, slots, ("running", "new"), ("y",)).run()
+    execute(Step(RunningAverage, FORWARD, {}, scalars, slots, ("running", "new"), ("y",)))
     slot.storage.version += 1
 
 
