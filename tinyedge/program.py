@@ -528,7 +528,7 @@ class Program:
         def allocate(nbytes: int) -> Storage:
             return self._allocated(lambda: Storage(self.backend, nbytes, alone=True))
 
-        return self._arenas.take(self.plan.arena_bytes, allocate, self._arena)
+        return self._arenas.take(self.backend, self.plan.arena_bytes, allocate, self._arena)
 
     @property
     def _arena(self) -> Storage | None:
@@ -964,7 +964,8 @@ class Program:
 
     def _copied(self, arena: Storage) -> Lease:
         """Another arena with the same in it: backward writes over what was saved."""
-        copy = self._arenas.take(arena.nbytes, lambda nbytes: Storage(self.backend, nbytes, alone=True), None)
+        backend = self.backend
+        copy = self._arenas.take(backend, arena.nbytes, lambda nbytes: Storage(backend, nbytes, alone=True), None)
         layout = Layout((self.plan.arena_bytes // 4,), (1,), 0)
         if self.plan.arena_bytes:
             write_into(Slot(arena, float32, layout), Slot(copy.arena, float32, layout))
