@@ -16,7 +16,7 @@ from functools import partial, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from itertools import count
 from math import prod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import numpy.typing as npt
 
@@ -101,6 +101,11 @@ class Storage:
         self.nbytes = nbytes
         backend.memory.add(nbytes)
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "pickle or deepcopy", "tensors", "got a slot or a storage, a tensor's memory", "Use the tensor."
+        )
 
     def __del__(self) -> None:
         if self.nbytes and self.buffer is not None:

@@ -126,6 +126,17 @@ class Backend:
     def __repr__(self) -> str:
         return f"<Backend {self.name}: {self.description}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tinyedge.backends import get_backend
+
+        return get_backend, (self.name,)
+
+    def __copy__(self) -> Backend:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
+
     def check_dtype(self, dtype: DType) -> None:
         """Raise DtypeError if values of ``dtype`` cannot be kept here."""
 
