@@ -54,7 +54,7 @@ class Run:
         given = [None if slot is None else tape.Gradient(slot, owned=False) for slot in slots]
         walk = tape.Walk()
         with tape.deferring() as deferred:
-            step.walk_back(walk, given)
+            tape.step_back(walk, step, given)
             walk.finish(deferred)
 
     def gradients(self) -> dict[str, Array]:

@@ -91,10 +91,13 @@ def everything(backend: Any) -> None:
 )
 @pytest.mark.parametrize("bare", [True, False])
 def test_what_a_driver_refuses_is_our_error(plain: Any, name: str, code: int, bare: bool) -> None:
-    """Whichever call it is; with the device, the status and what it was for."""
+    """Whichever call it is; with the device, the status and what it was for.
+
+    Every call with two of the codes; what becomes of the others is the same, and is tried at some calls.
+    """
     plain.binaries.enabled = False
     raised = 0
-    for after in range(100):
+    for after in range(0, 100, 1 if code in (-4, -5) else 9):
         if not bare:
             plain.__dict__["bare_enqueue"] = plain.__dict__["bare_set_argument"] = None
         plain._kernels.clear()

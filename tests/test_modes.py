@@ -39,19 +39,19 @@ def test_one_instance_in_two_threads(shared: Any, reference: Backend) -> None:
         inside.set()
         leave.wait(10)
 
-    before = getattr(tape._mode, shared.mode)
+    before = getattr(tape.modes, shared.mode)
     thread = threading.Thread(target=other)
     with shared:
         thread.start()
         assert inside.wait(10)
     leave.set()
     thread.join()
-    assert getattr(tape._mode, shared.mode) is before
+    assert getattr(tape.modes, shared.mode) is before
 
     def after() -> Any:
         with shared:
             pass
-        return getattr(tape._mode, shared.mode).value
+        return getattr(tape.modes, shared.mode).value
 
     assert in_thread(after) == getattr(tape._Mode, shared.mode).value
 
@@ -216,7 +216,7 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
 
 
 def modes() -> list[Any]:
-    mode = tape._mode
+    mode = tape.modes
     return [mode.grad.value, mode.anomaly.value, mode.backend.value, mode.recorder, mode.regions, mode.deferred]
 
 

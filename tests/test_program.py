@@ -536,6 +536,16 @@ def test_programs_go_with_their_model(backend: Backend) -> None:
     assert backend.memory.allocated_bytes - before <= step._arenas.nbytes
 
 
+def test_an_arena_belongs_to_one_backend(opencl: Backend) -> None:
+    """Where a function is called on several in turn."""
+    step = te.compile(lambda x: (x.exp() @ x).sum())
+    expected = step.function(te.ones(4, 4)).item()
+    for _ in range(3):
+        for device in ("numpy", opencl.name):
+            with te.use_backend(device):
+                assert step(te.ones(4, 4)).item() == pytest.approx(expected)
+
+
 def test_programs_of_one_function_share_an_arena(backend: Backend) -> None:
     step = te.compile(lambda x: (x.reshape(-1, 10).sum(1) * 2).exp().sum())
     with warnings.catch_warnings():

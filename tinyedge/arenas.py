@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from tinyedge.backends import Backend
 from tinyedge.tape import Storage
 
 
@@ -54,13 +55,15 @@ class Arenas:
     def enter(self, tenant: Tenant) -> None:
         self._tenants.add(tenant)
 
-    def take(self, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None) -> Lease:
+    def take(
+        self, backend: Backend, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None
+    ) -> Lease:
         """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
         with self.lock:
             if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # as a rule
                 self._free.clear()
                 return Lease(self, preferred)
-            fitting = [arena for arena in self._free if arena.nbytes >= nbytes]
+            fitting = [arena for arena in self._free if arena.nbytes >= nbytes and arena.backend is backend]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:
                 while self._free:

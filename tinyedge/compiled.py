@@ -5,8 +5,10 @@ The first call for a kind of arguments is an ordinary eager call, with real valu
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -41,6 +43,8 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], constant: Iterable[str] = ()) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.constant = tuple(constant)
+        self._others: dict[int, weakref.ref[Tensor]] = {}  # of a deep copy: what the original trains, by its address
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
         self._surroundings = Surroundings(function, constant)
@@ -55,6 +59,44 @@ class Compiled:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """One that a module has by its name is pickled by that name, as functions are; others as what they compile."""
+        name = self.__dict__.get("__qualname__")
+        found: Any = sys.modules.get(self.__dict__.get("__module__", ""))
+        for part in name.split(".") if name else ():
+            found = getattr(found, part, None)
+        return name if name and found is self else (Compiled, (self.function, self.constant))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        copied: Compiled
+        copied = memo[id(self)] = object.__new__(Compiled)  # before its function, which may hold it
+        Compiled.__init__(copied, copy.deepcopy(self.function, memo), self.constant)
+        copied._others = {id(tensor): weakref.ref(tensor) for tensor in self._trained().values()}
+        return copied
+
+    def _trained(self) -> dict[str, Tensor]:
+        try:
+            return Surroundings(self.function, self.constant).trained()
+        except CaptureError:  # calls are refused for the same reason
+            return {}
+
+    def _require_apart(self) -> None:
+        """Raise CaptureError if calls of this deep copy would train what belongs to the original.
+
+        Not before: a function may be copied earlier than the model that it is a method of.
+        """
+        for name, tensor in self._trained().items():
+            other = self._others.get(id(tensor))
+            if other is not None and other() is tensor:
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "a deep copy must read the copies of what it trains",
+                    f"it reads {name} itself: Python copies no variables of functions",
+                    "Compile a method of the model, or pass the model as an argument; or call te.compile again, on a "
+                    "function that reads the copy.",
+                )
+        self._others = {}
+
     @property
     def program(self) -> Program:
         """The program that was made last. Errors: CaptureError before the first call."""
@@ -63,6 +105,8 @@ class Compiled:
         return self._latest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._others:
+            self._require_apart()
         if self._mode == "0" or tape.is_recording() or tape.regions():
             return self.function(*args, **kwargs)
         arguments = tensors_in(args) + tensors_in(kwargs)
@@ -85,6 +129,8 @@ class Compiled:
 
         Errors: CaptureError as for a call; OutOfMemoryError.
         """
+        if self._others:
+            self._require_apart()
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
         program = self._find(key)
@@ -344,6 +390,9 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     time, random numbers, the environment. What only says something (``print``, ``logging``, ``warnings``) is allowed,
     and is said while recording only. ``constant`` names variables or attributes, dotted or not, that never change:
     they are neither looked into nor compared. ``te.compile(constant=["table"])`` is a decorator.
+
+    Pickles and deep copies hold the function, and no programs: those are made anew. A deep copy of a function that
+    trains what was not copied with it, such as a model among its variables, refuses to be called.
 
     With ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
 

@@ -41,8 +41,8 @@ class DType:
     def __repr__(self) -> str:
         return f"tinyedge.{self.name}"
 
-    def __reduce__(self) -> str:
-        return self.name
+    def __reduce__(self) -> tuple[Any, ...]:
+        return resolve, (self.name,)
 
 
 def _dtype(name: str, ctype: str) -> DType:

@@ -40,7 +40,7 @@ from tinyedge.containers import by_class, is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
-from tinyedge.tape import Slot, leaf_changes
+from tinyedge.tape import Minibatch, Slot, leaf_changes
 from tinyedge.tensor import Tensor
 
 PLAIN = frozenset({int, bool, str, bytes, type(None), type(...), type(NotImplemented)})
@@ -374,6 +374,7 @@ class _Around:
         self.kind: Hashable = None
         self.numbers: set[int] = set()  # the storages of tensors that are no arguments
         self.tensors: dict[str, Tensor] = {}  # those, but for the members of modules
+        self.opaque: dict[str, weakref.ref[Any]] = {}  # what is not looked into, and holds tensors
         self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
         self.reads: list[Callable[[], Any]] = []
         self.values: list[Any] = []
@@ -485,6 +486,25 @@ class Surroundings:
                 found |= {f"buffer {lead}{name}": member for name, member in module.named_buffers()}
         return found
 
+    def trained(self) -> dict[str, Tensor]:
+        """What calls may train without getting it as an argument, by name.
+
+        Errors: CaptureError as for a call.
+        """
+        self.key([], (), {}, None)
+        assert self._around is not None  # there was a walk
+        found = self.tensors()
+        for path, refer in self._around.opaque.items():
+            value = refer()
+            if isinstance(value, Module):
+                found |= {f"{path}.{name}": param for name, param in value.named_parameters()}
+            elif isinstance(value, Minibatch):  # an optimizer
+                params = [param for group in vars(value)["param_groups"] for param in group["params"]]
+                found |= {f"{path}.param_groups, number {number}": param for number, param in enumerate(params)}
+            elif isinstance(value, Tensor):
+                found[path] = value
+        return {name: tensor for name, tensor in found.items() if tensor.requires_grad}
+
     def is_constant(self, path: str) -> bool:
         return any(path == name or path.endswith("." + name) for name in self.constant)
 
@@ -584,15 +604,17 @@ class _Walk:
         elif made is float:
             token = float, value.hex()
         elif self.surroundings.constant and self.surroundings.is_constant(at.path):
-            token = self.constant(value)
+            token = self.constant(value, at)
         else:
             token = self._kind(value, made, at, given, called)
         if self.trail is not None:
             self.trail[at.path] = token
         return token
 
-    def constant(self, value: Any) -> Hashable:
+    def constant(self, value: Any, at: _At) -> Hashable:
         """What the user says never changes."""
+        if isinstance(value, (Tensor, Module, Minibatch)):
+            self.around.opaque[at.path] = weakref.ref(value)
         if isinstance(value, Tensor):
             self.around.numbers.add(value._slot.storage.number)
         elif isinstance(value, Module):
@@ -799,6 +821,8 @@ class _Walk:
     def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
         """An object of this package, whose code says itself what a replay would not repeat; and what is read of it."""
         yield _Same(value)
+        if isinstance(value, Minibatch):
+            self.around.opaque[at.path] = weakref.ref(value)
         attributes = _dict_of(value) or {}
         if "__wrapped__" in attributes and "_surroundings" in attributes:  # a compiled function
             self.surroundings.constant |= attributes["_surroundings"].constant

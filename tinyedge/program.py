@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from tinyedge import config, fusion, report, rewrite
 from tinyedge.arenas import Arenas, Lease
@@ -20,7 +20,7 @@ from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.chain import Shared, alone, chain
 from tinyedge.dtypes import DType, bool_, float32
-from tinyedge.errors import AutogradError, CaptureError, OutOfMemoryError
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError, OutOfMemoryError
 from tinyedge.interrupts import held_back
 from tinyedge.op import FORWARD, Layout, Op
 from tinyedge.ops.random import Draw, Generator
@@ -222,6 +222,12 @@ class Program:
     the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which allocates
     the arena and builds the kernels.
     """
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "pickle or copy", "what is not bound to a device's memory", f"got the Program {self.name}",
+            "Copy or pickle the function, and compile it again.",
+        )  # fmt: skip
 
     def __init__(
         self,
@@ -529,7 +535,7 @@ class Program:
         def allocate(nbytes: int) -> Storage:
             return self._allocated(lambda: Storage(self.backend, nbytes, alone=True))
 
-        return self._arenas.take(self.plan.arena_bytes, allocate, self._arena)
+        return self._arenas.take(self.backend, self.plan.arena_bytes, allocate, self._arena)
 
     @property
     def _arena(self) -> Storage | None:
@@ -965,7 +971,8 @@ class Program:
 
     def _copied(self, arena: Storage) -> Lease:
         """Another arena with the same in it: backward writes over what was saved."""
-        copy = self._arenas.take(arena.nbytes, lambda nbytes: Storage(self.backend, nbytes, alone=True), None)
+        backend = self.backend
+        copy = self._arenas.take(backend, arena.nbytes, lambda nbytes: Storage(backend, nbytes, alone=True), None)
         layout = Layout((self.plan.arena_bytes // 4,), (1,), 0)
         if self.plan.arena_bytes:
             write_into(Slot(arena, float32, layout), Slot(copy.arena, float32, layout))

@@ -16,7 +16,7 @@ from functools import partial, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from itertools import count
 from math import prod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +179,11 @@ class Storage:
         self.nbytes = nbytes
         backend.memory.add(nbytes)
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "pickle or deepcopy", "tensors", "got a slot or a storage, a tensor's memory", "Use the tensor."
+        )
 
     def __del__(self) -> None:
         if self.nbytes and self.buffer is not None:
@@ -1273,7 +1278,7 @@ def walk_back(walk: Walk, steps: Tape) -> None:
             if isinstance(step, OwnBackward):
                 step.walk_back(walk, gradients)
             else:
-                _backward_step(walk, step, gradients)
+                step_back(walk, step, gradients)
 
 
 def require_saved(step: Step) -> None:
@@ -1286,7 +1291,8 @@ def require_saved(step: Step) -> None:
         )
 
 
-def _backward_step(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
+def step_back(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
+    """Turn the gradients of a step's outputs into those of its inputs, and pass these on."""
     op = step.op
     require_saved(step)
     slots: dict[str, Any] = {"d" + name: None if g is None else g.slot for name, g in zip(op.outputs, gradients)}

@@ -6,6 +6,7 @@ Operators and methods reach the public functions of ``ops`` by name, through the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from tinyedge import dtypes, shapes, tape
 from tinyedge.backends import Backend, get_backend
-from tinyedge.containers import leaves_in, with_leaves
+from tinyedge.containers import attributes_of, leaves_in, with_leaves
 from tinyedge.dtypes import DType
 from tinyedge.errors import (
     ArgumentError,
@@ -61,6 +62,10 @@ class Tensor(SlotHolder):
 
     Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
     order and semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N".
+
+    Leaves can be pickled and copied, with ``requires_grad`` and attributes. A tensor by two names stays one; a view
+    gets memory of its own. A pickle holds no gradient and no device: it is loaded onto the backend that is the default
+    where it is loaded. ``copy.deepcopy`` copies the gradient, and ``copy.copy`` shares memory, but no gradient.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_grad", "_slot")
@@ -329,21 +334,54 @@ class Tensor(SlotHolder):
     def __hash__(self) -> int:
         return id(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    # Copies and pickles
+
+    def _require_leaf(self, call: str) -> None:
         if not self.is_leaf:
             raise AutogradError(
-                "deepcopy",
+                call,
                 "a leaf: only these can be copied with all that belongs to them",
                 "this is the result of an op",
-                "Use clone() or detach().",
+                "Use clone(), or detach().",
             )
-        copy = object.__new__(type(self))
-        copy._slot = self.detach().clone()._slot
-        copy._slot.requires_grad = self.requires_grad
-        copy._grad = None
-        copy.grad = None if self.grad is None else self.grad.clone()
-        memo[id(self)] = copy
-        return copy
+
+    def _own_attributes(self) -> dict[str, Any]:
+        """Those that the user, or a class of the user, added."""
+        return {name: value for name, value in attributes_of(self) if name not in Tensor.__slots__}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._require_leaf("pickle")
+        tape.forbid_in_recording("pickling a tensor", "its values are read on the host")
+        attributes = self._own_attributes()
+        # None stands for __dict__: the second part is set name by name, also what lies in slots.
+        return (
+            _unpickled,
+            (type(self), self._values(), self.dtype, self.requires_grad),
+            ((None, attributes) if attributes else None),
+        )
+
+    def __copy__(self) -> Tensor:
+        self._require_leaf("copy")
+        copied = _made(type(self), self._slot.alias(), self.requires_grad)
+        for name, value in self._own_attributes().items():
+            setattr(copied, name, value)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied = self._deep_copied(memo)
+        gradient = self.grad
+        if gradient is not None:
+            copied.grad = gradient.clone()
+            copied._slot.grad.storage.torn = gradient._slot.storage.torn  # type: ignore[union-attr]
+        return copied
+
+    def _deep_copied(self, memo: dict[int, Any]) -> Tensor:
+        """A deep copy without the gradient."""
+        self._require_leaf("deepcopy")
+        copied = memo[id(self)] = _made(type(self), self.detach().clone()._slot, self.requires_grad)
+        for name, value in self._own_attributes().items():
+            setattr(copied, name, deepcopy(value, memo))
+        return copied
 
     # Moving and converting
 
@@ -798,7 +836,10 @@ class Tensor(SlotHolder):
 
 
 class Parameter(Tensor):
-    """A tensor that a module owns and an optimizer updates; it requires a gradient unless told otherwise."""
+    """A tensor that a module owns and an optimizer updates; it requires a gradient unless told otherwise.
+
+    As in PyTorch, its copies and pickles have no gradient. Those of an optimizer with ``accumulate`` bring it along.
+    """
 
     __slots__ = ()
 
@@ -816,6 +857,9 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self._deep_copied(memo)
 
 
 def destination(
@@ -868,6 +912,18 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     tape.uploaded(slot.storage, values)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
+
+
+def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
+    made = object.__new__(kind)
+    made._slot = slot
+    made._slot.requires_grad = requires_grad
+    made._grad = None
+    return made
+
+
+def _unpickled(kind: type[Tensor], values: npt.NDArray[Any], dtype: DType, requires_grad: bool) -> Tensor:
+    return _made(kind, _upload(values, dtype, get_backend())._slot, requires_grad)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

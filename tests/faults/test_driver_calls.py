@@ -79,7 +79,8 @@ class Training:
         for name, param in self.model.named_parameters():
             found[name] = param
             found[f"gradient of {name}"] = param.grad
-        for number, kept in self.optimizer.state_dict()["state"].items():
+        for number, param in enumerate(self.model.parameters()):  # no state dict is given while an update is halfway
+            kept = self.optimizer.state.get(param, {})
             found.update({f"{key} of parameter {number}": value for key, value in kept.items()})
         found["samples that wait"] = self.optimizer.pending
         read = {
@@ -92,16 +93,19 @@ class Training:
         """What a user does who kept a checkpoint of the state ``before``."""
         self.backend.faults.counts = False
         kept: dict[int, dict[str, Any]] = {}
+        gradients: dict[int, Any] = {}
         for number, (name, param) in enumerate(self.model.named_parameters()):
             param.detach().copy_(te.tensor(np.frombuffer(before[name] or b"", np.float32).reshape(param.shape)))
             gradient = before[f"gradient of {name}"]
-            param.grad = gradient and te.tensor(np.frombuffer(gradient, np.float32).reshape(param.shape))
+            if gradient:
+                gradients[number] = np.frombuffer(gradient, np.float32).reshape(param.shape)
             momentum = before.get(f"momentum_buffer of parameter {number}")
             if momentum:
                 kept[number] = {"momentum_buffer": np.frombuffer(momentum, np.float32).reshape(param.shape)}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": kept, "param_groups": groups})
-        self.optimizer.pending = int(np.frombuffer(before["samples that wait"] or b"", np.int64)[0])
+        counted = int(np.frombuffer(before["samples that wait"] or b"", np.int64)[0])
+        self.optimizer.discard()
+        minibatch = {"counted": counted, "gradients": gradients}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": kept, "minibatch": minibatch})
         self.backend.faults.counts = True
 
 

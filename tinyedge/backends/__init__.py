@@ -62,6 +62,9 @@ def get_backend(name: str | None = None) -> Backend:
         return _backends[name]
 
 
+Backend.by_name = staticmethod(get_backend)
+
+
 def _make(name: str) -> Backend:
     if name == "numpy":
         return ReferenceBackend()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tinyedge.chain import Shared
 from tinyedge.errors import BackendError
@@ -76,6 +76,17 @@ class Lowered:
 
 class Backend(MemorySpace):
     """Base of the backends: memory, and what is done to it."""
+
+    by_name: ClassVar[Callable[[str], Any]]  # how a pickle finds the backend of its name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).by_name, (self.name,)
+
+    def __copy__(self) -> Backend:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
 
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
         """The launches that carry out ``step``; ``allocate`` gives scratch memory, instead of the backend itself."""

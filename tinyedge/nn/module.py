@@ -596,7 +596,7 @@ def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tens
 def _register(
     hooks: dict[int, tuple[Callable[..., Any], bool]], hook: Callable[..., Any], prepend: bool, with_kwargs: bool
 ) -> RemovableHandle:
-    number = next(_hook_numbers)
+    number = next(number for number in _hook_numbers if number not in hooks)  # unpickled ones have numbers already
     before = dict(hooks) if prepend else {}
     if prepend:
         hooks.clear()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd, prod
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -526,7 +526,7 @@ def conv1d(
     around: Any = padding if isinstance(padding, str) else (0, one(padding))
     unsqueeze = functions["unsqueeze"]
     y = conv2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, one(stride)), around, (1, one(dilation)), groups)
-    return functions["squeeze"](y, -2)
+    return cast("Tensor", functions["squeeze"](y, -2))
 
 
 Conv2d.errors = (

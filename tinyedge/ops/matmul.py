@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -139,7 +139,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         y = functions["squeeze"](y, -2)
     if other.ndim == 1:
         y = functions["squeeze"](y, -1)
-    return y
+    return cast("Tensor", y)
 
 
 def _checked(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) -> Tensor:

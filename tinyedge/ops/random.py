@@ -68,6 +68,13 @@ class Generator:
         self._offset = 0
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> tuple[int, int]:
+        return self.get_state()
+
+    def __setstate__(self, state: tuple[int, int]) -> None:
+        self._lock = threading.Lock()
+        self.set_state(state)
+
     def __repr__(self) -> str:
         forbid_in_recording("the text of a generator", "it shows a state that changes at each call")
         return f"Generator(seed={self._seed}, offset={self._offset})"

@@ -9,7 +9,7 @@ import builtins
 from collections.abc import Mapping, Sequence
 from math import prod
 from random import Random
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -418,7 +418,7 @@ def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 @public
 def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether every element is nonzero."""
-    return functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0)
+    return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
 
 
 @public
@@ -427,7 +427,7 @@ def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
     axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
     input = input if dtypes.category(input.dtype) == 2 else input.float()
     if not input.numel():
-        return functions["log"](sum(functions["exp"](input), axes or None, keepdim))
+        return cast("Tensor", functions["log"](sum(functions["exp"](input), axes or None, keepdim)))
     top = _extreme(Amax, input.detach(), axes or None, True)
     top = functions["where"](functions["eq"](functions["abs"](top), float("inf")), 0.0, top)
     total = sum(functions["exp"](input - top), axes or None, True)

@@ -197,6 +197,10 @@ class Optimizer(Minibatch):
     given, and counts it in ``skipped``; "raise" raises, with nothing changed. The latter two cost a reduction of each
     gradient at each update (not at each sample), and wait for the device, from which they read one number.
 
+    Pickles and deep copies go on where the optimizer stands, with the parameters and, if ``accumulate`` is given, with
+    their gradients: a minibatch that was begun is not lost. Copy the model and the optimizer in one call, as in
+    ``copy.deepcopy((model, optimizer))``, so that the copy of the one has the parameters of the other.
+
     A call that fails changes nothing: memory and kernels are there before the first launch, the first update of a kind
     is undone if the device refuses it, and an interrupt waits for the end. If a later one is refused halfway, the error
     says so, and the next ``step()`` or ``flush()`` does the rest of it and nothing else.
@@ -222,7 +226,6 @@ class Optimizer(Minibatch):
         self.state: dict[Tensor, State] = {}
         self._pending = 0
         self._rest: list[tuple[_Job, int]] = []  # of an update that stopped halfway; and the version of each gradient
-        self._seen = -1  # of the changes of leaves, when gradients were last looked at
         self._warned = False
         self._forget()
         if isinstance(params, (Tensor, dict)):
@@ -245,6 +248,7 @@ class Optimizer(Minibatch):
         self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # calls of step() in each
         self._applied: dict[int, int] = {}  # the versions of gradients that were applied and not cleared, by storage
         self._waits = False  # whether it is known as a minibatch
+        self._seen = -1  # of the changes of leaves, when gradients were last looked at
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The state of one parameter: tensors like it, zero at first; ``step``, if named, counts its updates."""
@@ -258,8 +262,7 @@ class Optimizer(Minibatch):
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._rest:
-            raise AutogradError(self._call, "a whole update before it is copied", self.counted(), "Call step() first.")
+        self._require_no_rest("copied")
         memory = (
             "_kind",
             "_program",
@@ -268,13 +271,38 @@ class Optimizer(Minibatch):
             "_waits",
             "_told",
             "_made_in",
+            "_seen",
         )  # a copy has memory of its own
-        return {name: value for name, value in self.__dict__.items() if name not in memory}
+        kept = {name: value for name, value in self.__dict__.items() if name not in memory}
+        return {**kept, "_begun": list(self._begun())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {**state}
+        gradients = state.pop("_begun")
         self.__dict__.update(state)
         self._forget()
+        for param, gradient, torn in gradients:
+            if gradient._slot is not param._slot.grad:  # of a shallow copy it is
+                param.grad = gradient
+                param._slot.grad.storage.torn = torn
         self._count(self._pending)
+
+    def _begun(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Each gradient in which samples wait: its parameter, itself, and whether it holds a part of a sample.
+
+        None without ``accumulate``: gradients are then the user's, who copies them or, as in PyTorch, loses them.
+        """
+        known: dict[int, Tensor] = {}  # one may be that of several parameters
+        for _, param, _ in self._params() if self.accumulate is not None else ():
+            slot = param._slot.gradient()
+            if slot is not None:
+                yield param, known.setdefault(id(slot), Tensor._wrap(slot)), bool(_is_torn(param._slot))
+
+    def _require_no_rest(self, done: str) -> None:
+        if self._rest:
+            raise AutogradError(
+                self._call, f"a whole update before it is {done}", self.counted(), "Call step() first, or discard()."
+            )
 
     @property
     def pending(self) -> int:
@@ -746,12 +774,21 @@ class Optimizer(Minibatch):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """State and groups in PyTorch's format, with parameters as numbers.
+        """State and groups in PyTorch's format, with parameters as numbers. Its tensors are the optimizer's own.
 
-        A minibatch that was not updated yet is no part of it: ``flush()`` first.
+        If ``accumulate`` is given and a minibatch was begun, it holds that too, which PyTorch does not read: as
+        "minibatch" the number of samples "counted", the "gradients", and which of them are "torn", holding a part of a
+        sample.
+
+        Errors: AutogradError if an update stopped halfway.
         """
+        self._require_no_rest("saved")
         numbers = {id(param): number for number, (_, param, _) in enumerate(self._params())}
+        gradients = {numbers[id(param)]: gradient for param, gradient, _ in self._begun()}
+        torn = [numbers[id(param)] for param, _, torn in self._begun() if torn]
+        begun = {"minibatch": {"counted": self._pending, "gradients": gradients, "torn": torn}}
         return {
+            **(begun if self._pending or gradients else {}),
             "state": {numbers[id(param)]: {**state} for param, state in self.state.items()},
             "param_groups": [
                 {**group, "params": [numbers[id(param)] for param in group["params"]]} for group in self.param_groups
@@ -761,7 +798,11 @@ class Optimizer(Minibatch):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the state and options that ``state_dict`` holds; its arrays or tensors are copied.
 
-        Errors: StateDictError if groups, numbers of parameters, or shapes differ; the optimizer is left as it was.
+        A minibatch in it takes the place of the one here; without one, gradients stay as they are.
+
+        Errors: StateDictError if groups, numbers of parameters, or shapes differ, or if there is a minibatch that does
+                not fit ``accumulate``; ArgumentError if another optimizer's samples wait in the gradients of a
+                minibatch. The optimizer is left as it was.
         """
         saved_groups = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in self.param_groups]
@@ -778,9 +819,21 @@ class Optimizer(Minibatch):
         for key, (_, param, label) in zip(keys, self._params(), strict=True):
             if key in state_dict["state"]:
                 loaded[param] = self._loaded(param, label, state_dict["state"][key])
+        minibatch = None
+        if "minibatch" in state_dict:
+            minibatch = self._loaded_minibatch(state_dict["minibatch"], keys)
+            self._require_no_others()
         self.state = loaded
         self._kind, self._program, self._rest = [], None, []  # they hold what was there before
         self._count(self._pending)
+        if minibatch is not None:
+            counted, gradients, torn = minibatch
+            self._count(0)
+            for _, param, _ in self._params():
+                param.grad = gradients.get(param)
+                if param in torn:
+                    param._slot.grad.storage.torn = True  # type: ignore[union-attr]
+            self._count(counted)
         self.param_groups = [
             {**group, **saved, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)
@@ -792,11 +845,50 @@ class Optimizer(Minibatch):
             if name == "step":
                 state[name] = int(value)
             elif value is not None:  # None: PyTorch's momentum buffer before its first use
-                if tuple(value.shape) != param.shape:
-                    raise StateDictError(
-                        f"{self._call}.load_state_dict",
-                        f"{name} of {label}",
-                        f"the state dict has {tuple(value.shape)}",
-                    )
-                state[name] = tensor(value, dtype=param.dtype, device=param.backend)
+                state[name] = self._like(param, f"{name} of {label}", value)
         return state
+
+    def _like(self, param: Tensor, what: str, value: Any) -> Tensor:
+        shape = getattr(value, "shape", None)
+        if shape is None or tuple(shape) != param.shape:
+            got = type(value).__name__ if shape is None else tuple(shape)
+            raise StateDictError(f"{self._call}.load_state_dict", what, f"the state dict has {got}")
+        return tensor(value, dtype=param.dtype, device=param.backend)
+
+    def _loaded_minibatch(self, saved: Any, keys: Sequence[Any]) -> tuple[int, dict[Tensor, Tensor], set[Tensor]]:
+        """The samples counted, the gradients, and which of the parameters have a part of a sample in theirs."""
+        call = f"{self._call}.load_state_dict"
+        if not isinstance(saved, Mapping):
+            raise StateDictError(call, "a minibatch that is a dict", f"got {type(saved).__name__}")
+        counted, gradients, torn = saved.get("counted"), saved.get("gradients"), saved.get("torn", ())
+        if type(counted) is not int or counted < 0:
+            raise StateDictError(call, "the samples counted in the minibatch as an int", f"counted is {counted!r}")
+        if self.accumulate is None or counted >= self.accumulate:
+            raise StateDictError(
+                call, f"an optimizer with accumulate above {counted}, as samples of a minibatch wait",
+                f"it has accumulate={self.accumulate}", "Make it as the one that was saved, or call flush() there.",
+            )  # fmt: skip
+        if not isinstance(gradients, Mapping) or not isinstance(torn, (list, tuple)):
+            raise StateDictError(
+                call, "a minibatch with gradients by number, and a list of the torn ones",
+                f"got {type(gradients).__name__} and {type(torn).__name__}",
+            )  # fmt: skip
+        known = {key: (param, label) for key, (_, param, label) in zip(keys, self._params(), strict=True)}
+        strange = [key for key in gradients if key not in known] + [key for key in torn if key not in [*gradients]]
+        if strange:
+            raise StateDictError(
+                call, "gradients of its own parameters in the minibatch", f"got parameter {strange[0]!r}"
+            )
+        found = {
+            known[key][0]: self._like(known[key][0], f"the gradient of {known[key][1]}", value)
+            for key, value in gradients.items()
+        }
+        return counted, found, {known[key][0] for key in torn}
+
+    def _require_no_others(self) -> None:
+        """Refuse to replace gradients in which the samples of another optimizer wait."""
+        note_minibatch(self, False)
+        try:
+            require_no_minibatch(f"{self._call}.load_state_dict", self.leaves())
+        finally:
+            note_minibatch(self, self._waits)
