@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
-from tinyedge.report import SAVED, blocks
+from tinyedge.report.program import SAVED, blocks
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])

@@ -9,7 +9,7 @@ import pytest
 import tinyedge as te
 from tinyedge.bench import ops, roofline
 from tinyedge.bench.ops import CASES, Case
-from tinyedge.op import BACKWARD
+from tinyedge.ir.step import BACKWARD
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge.backends import Backend, default_backend
+from tinyedge.nn import functional as F
 
 LAUNCHES = 200
 ROUNDS = 200

@@ -12,10 +12,10 @@ from math import exp, log
 import numpy as np
 
 import tinyedge as te
-from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.compiler.tune import products_in, steps_in
+from tinyedge.ir.step import Step
 from tinyedge.kernels.tile import Product, tiles
-from tinyedge.tape import Step
-from tinyedge.tuning import products_in, steps_in
 
 SQUARES = (512, 1024, 2048, 4096)
 LAYERS = (  # input and output channels, size, kernel, stride: of ResNet-18, then of MobileNet v1 and v2

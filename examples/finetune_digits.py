@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import nn, optim
 from tinyedge.data import DataLoader, TensorDataset, progress, random_split
+from tinyedge.nn import functional as F
 
 MINIBATCH = 32  # samples to one update
 

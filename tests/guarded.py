@@ -17,12 +17,13 @@ import pytest
 
 from tinyedge import backends
 from tinyedge.backends.base import Launch
-from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.platforms import DeviceEntry
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.devices import DeviceEntry
+from tinyedge.backends.opencl.memory import Region
 from tinyedge.backends.reference import ReferenceBackend
-from tinyedge.backends.regions import Region
-from tinyedge.kernels.spec import round_up
-from tinyedge.tape import Slot, Step
+from tinyedge.ir.spec import round_up
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import Slot
 
 GUARD_BYTES = 1024
 

@@ -11,9 +11,11 @@ import numpy as np
 import tinyedge as te
 from tests.gradcheck import Array, gradcheck
 from tests.strategies import Call, place, place_strided, read
-from tinyedge import tape
+from tinyedge.autograd.backward import Gradient, Walk, step_back
+from tinyedge.autograd.deferral import deferring
+from tinyedge.autograd.dispatch import record
 from tinyedge.backends import Backend
-from tinyedge.tape import Slot
+from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor
 
 
@@ -32,7 +34,7 @@ class Run:
                 self.inputs[name] = place_strided(array, backend, random, wanted)
             else:
                 self.inputs[name] = place(array, backend, wanted)
-        self.outputs = tape.record(call.op, list(self.inputs.values()), call.attrs, call.scalars, backend)
+        self.outputs = record(call.op, list(self.inputs.values()), call.attrs, call.scalars, backend)
 
     def values(self) -> list[Array]:
         return [read(slot) for slot in self.outputs]
@@ -51,10 +53,10 @@ class Run:
             else place(dy, self.backend)
             for dy in gradients
         ]
-        given = [None if slot is None else tape.Gradient(slot, owned=False) for slot in slots]
-        walk = tape.Walk()
-        with tape.deferring() as deferred:
-            tape.step_back(walk, step, given)
+        given = [None if slot is None else Gradient(slot, owned=False) for slot in slots]
+        walk = Walk()
+        with deferring() as deferred:
+            step_back(walk, step, given)
             walk.finish(deferred)
 
     def gradients(self) -> dict[str, Array]:
@@ -186,7 +188,7 @@ def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
     expected, gradients = run.values(), run.gradients()
 
     def again() -> list[Tensor]:
-        other.outputs = tape.record(call.op, list(other.inputs.values()), call.attrs, call.scalars, backend)
+        other.outputs = record(call.op, list(other.inputs.values()), call.attrs, call.scalars, backend)
         other.walk_back(output_gradients(call, other.outputs))
         results = [Tensor._wrap(slot) for slot in other.outputs]
         other.outputs = ()

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tinyedge import dtypes, tape
+from tinyedge import dtypes
+from tinyedge.autograd.dispatch import new_slot
 from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
-from tinyedge.op import Layout, Op, Sample
-from tinyedge.tape import Slot, Storage
+from tinyedge.ir.step import Op, Sample
+from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -141,7 +142,7 @@ def stored(array: Array) -> DType:
 
 def place(array: Array, backend: Backend, requires_grad: bool = False) -> Slot:
     """A contiguous slot with the values of ``array``."""
-    slot = tape.new_slot(backend, stored(array), array.shape)
+    slot = new_slot(backend, stored(array), array.shape)
     backend.write(slot.storage, np.ascontiguousarray(array, slot.dtype.stored))
     slot.requires_grad = requires_grad
     return slot

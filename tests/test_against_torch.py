@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tinyedge.autograd.op import functions
 from tinyedge.backends import Backend
 from tinyedge.errors import TinyedgeError
-from tinyedge.op import functions
 from tinyedge.tensor import Tensor
 
 pytestmark = [

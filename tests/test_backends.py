@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tinyedge import backends, tape
+from tinyedge import backends
+from tinyedge.autograd.dispatch import new_slot
 from tinyedge.backends import Backend
-from tinyedge.backends.platforms import embedded_runtime
+from tinyedge.backends.opencl.devices import embedded_runtime
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, ShapeError
 
 
@@ -126,7 +127,7 @@ def test_float64_where_there_is(opencl: Backend) -> None:
 
 
 def test_kernel_that_does_not_build(opencl: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from tinyedge.op import registry
+    from tinyedge.ir.step import registry
 
     monkeypatch.setenv("TINYEDGE_CACHE", str(tmp_path))
     monkeypatch.setattr(registry["tanh"], "kernel_forward", {"y": "tanh(x) + no_such_thing"})
@@ -142,7 +143,7 @@ def test_too_many_elements(backend: Backend) -> None:
     from tinyedge import dtypes
 
     with pytest.raises(ShapeError, match="2147483647"):
-        tape.new_slot(backend, dtypes.float32, (1 << 16, 1 << 15))
+        new_slot(backend, dtypes.float32, (1 << 16, 1 << 15))
 
 
 def test_a_new_shape_costs_no_build(opencl: Backend) -> None:

@@ -14,13 +14,14 @@ import pytest
 
 import tinyedge as te
 from tinyedge import cli
+from tinyedge.autograd.op import functions
 from tinyedge.backends import Backend
 from tinyedge.bench import ops, processes, roofline, startup
 from tinyedge.bench.ops import CASES, Case
 from tinyedge.bench.processes import PEERS
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
 from tinyedge.errors import BackendError, MissingPackageError
-from tinyedge.op import BACKWARD, FORWARD, functions, registry
+from tinyedge.ir.step import BACKWARD, FORWARD, registry
 
 
 def test_bench_of_a_workload(reference: Backend, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.guarded import GuardedOpenCL, first_device
 from tests.test_fusion import assert_replays_agree, functions
 from tests.test_zero_sizes import assert_same, on_tinyedge, zero_calls
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import FIRST_IN_CHAIN, OpenCLBackend
-from tinyedge.backends.regions import Slabs
-from tinyedge.chain import Touched, waits
+from tinyedge.backends.opencl.backend import FIRST_IN_CHAIN, OpenCLBackend
+from tinyedge.backends.opencl.memory import Slabs
+from tinyedge.compiler.memory import Action, make_plan
+from tinyedge.compiler.schedule import Touched, waits
 from tinyedge.errors import CaptureError
-from tinyedge.plan import Action, make_plan
-from tinyedge.tape import Slot
+from tinyedge.ir.values import Slot
+from tinyedge.nn import functional as F
 
 BYTES = 12
 
@@ -144,7 +144,7 @@ def test_kernels_without_elements(name: str, chain: Backend, guarded_backends: d
             assert_same(on_tinyedge(name, shapes, chain, compiled), expected)
 
 
-def make_step() -> tuple[nn.Module, te.Tensor, te.compiled.Compiled]:
+def make_step() -> tuple[nn.Module, te.Tensor, te.compiler.api.Compiled]:
     te.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8),
@@ -205,7 +205,7 @@ def test_memory_of_two_kinds_that_became_one_is_refused(chain: Backend) -> None:
     step(weight.grad.clone())
 
 
-def make_product() -> tuple[te.Tensor, te.Tensor, te.compiled.Compiled]:
+def make_product() -> tuple[te.Tensor, te.Tensor, te.compiler.api.Compiled]:
     """Two weights, and a step that adds to the gradients of both."""
     first, second = te.ones(8, 8, requires_grad=True), te.ones(8, 8, requires_grad=True)
 
@@ -304,4 +304,4 @@ def test_work_items_may_return_early(chain: Backend) -> None:
 def test_chains_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYEDGE_CHAIN", "0")
     for entry in backends.usable_devices():
-        assert not backends.opencl.OpenCLBackend(entry).device.chains
+        assert not backends.opencl.backend.OpenCLBackend(entry).device.chains

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import nn
 from tinyedge.backends import Backend
 from tinyedge.errors import AutogradError, CaptureError
+from tinyedge.nn import functional as F
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Make = Callable[[Wrap], tuple[Callable[..., Any], Callable[[], Any]]]

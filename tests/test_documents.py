@@ -19,9 +19,10 @@ import tinyedge as te
 from tests import properties
 from tests.strategies import call_of
 from tinyedge import nn
+from tinyedge.autograd.op import functions
 from tinyedge.backends import Backend
 from tinyedge.bench import command
-from tinyedge.op import functions, registry
+from tinyedge.ir.step import registry
 from tinyedge.ops import elementwise
 
 ROOT = Path(__file__).parents[1]

@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.test_backends import run
 from tinyedge import nn, optim
-from tinyedge.backends import Backend, platforms
-from tinyedge.backends.drivers import Driver, embedded_runtime, verdicts
-from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.recent import Recent
-from tinyedge.op import registry
+from tinyedge.backends import Backend
+from tinyedge.backends.opencl import devices as platforms
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.drivers import Driver, embedded_runtime, verdicts
+from tinyedge.backends.opencl.recent import Recent
+from tinyedge.ir.step import registry
+from tinyedge.nn import functional as F
 
 posix = pytest.mark.skipif(os.name != "posix", reason="processes and files as POSIX has them")
 PYTHON = [sys.executable, "-c"]
@@ -149,7 +150,7 @@ def test_an_error_of_an_eager_launch_names_the_op(plain: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["Context", "CommandQueue"])
 def test_a_device_that_cannot_be_opened(opencl: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyedge.backends import opencl as module
+    from tinyedge.backends.opencl import backend as module
 
     cl = Refusing(opencl.cl, name, -5)
     monkeypatch.setattr(module, "pyopencl_module", lambda: cl)
@@ -228,7 +229,7 @@ def test_an_upload_does_not_wait_for_what_was_launched(plain: Any) -> None:
 
 
 def test_uploads_on_their_way_are_bounded(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyedge.backends import opencl as module
+    from tinyedge.backends.opencl import backend as module
 
     monkeypatch.setattr(module, "UPLOADED_BYTES", 100_000)
     arrays = [np.full(10_000, k, np.float32) for k in range(30)]
@@ -313,7 +314,7 @@ if child == 0:
     said = []
     for use in (lambda: x + 1, lambda: x.numpy(), lambda: te.tensor([1.0]), lambda: double(x),
                 lambda: x.backend.finish(), lambda: te.get_backend("opencl") and te.ones(3), lambda: x.backend.queue,
-                lambda: te.backends.opencl.OpenCLBackend(te.backends.devices()[0])):
+                lambda: te.backends.opencl.backend.OpenCLBackend(te.backends.devices()[0])):
         try:
             use()
             said.append("used")
@@ -486,7 +487,7 @@ def test_a_device_of_exactly_the_planned_bytes_does(plain: Any) -> None:
 
 @NO_SLABS
 def test_what_is_held_is_bounded(plain: Any) -> None:
-    from tinyedge.backends.pool import HELD_BYTES
+    from tinyedge.backends.opencl.pool import HELD_BYTES
 
     start = plain.memory.reserved_bytes
     for k in range(400):
@@ -692,7 +693,7 @@ os._exit(0)
 
 @posix
 def test_a_crash_at_launch_is_the_devices(opencl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyedge.backends import probe
+    from tinyedge.backends.opencl import probe
 
     runtime = embedded_runtime()
     if runtime is None:

@@ -10,7 +10,7 @@ import tinyedge as te
 from tinyedge import errors
 from tinyedge.backends import Backend
 from tinyedge.errors import TinyedgeError
-from tinyedge.op import ErrorSample, registry
+from tinyedge.ir.step import ErrorSample, registry
 
 SAMPLES = [(name, number, sample) for name in sorted(registry) for number, sample in enumerate(registry[name].errors)]
 

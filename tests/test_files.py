@@ -19,7 +19,7 @@ from tinyedge import files
 from tinyedge.backends import Backend
 from tinyedge.convert import read_metadata
 from tinyedge.errors import ArgumentError, CheckpointError
-from tinyedge.kernels import tune
+from tinyedge.kernels import tuned as tune
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, pipes and locks of POSIX")
 

@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.guarded import GuardedOpenCL, first_device
 from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.nn import functional as F
 
 Unary = Callable[[te.Tensor], te.Tensor]
 ROWS, COLUMNS = 6, 20

@@ -7,9 +7,9 @@ import pytest
 
 import tinyedge as te
 from tinyedge.backends import Backend
+from tinyedge.ir.spec import Device
 from tinyedge.kernels.gemm import gemm_kernels
 from tinyedge.kernels.matrix import Matrix
-from tinyedge.kernels.spec import Device
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.guarded import GuardedOpenCL, first_device
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.nn import functional as F
 
 
 class Limited(GuardedOpenCL):

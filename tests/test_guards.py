@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
-from tinyedge import guards, nn
+from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.compiler import guards
+from tinyedge.nn import functional as F
 
 pytestmark = pytest.mark.check
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.strategies import INTEGERS, whole_numbers
 from tinyedge.backends import Backend
-from tinyedge.backends.arguments import check_sizes
+from tinyedge.backends.opencl.binding import check_sizes
 from tinyedge.dtypes import DType
 from tinyedge.errors import (
     ArgumentError,
@@ -24,7 +23,8 @@ from tinyedge.errors import (
     StateDictError,
     ZeroDivisorError,
 )
-from tinyedge.kernels.spec import KernelSpec
+from tinyedge.ir.spec import KernelSpec
+from tinyedge.nn import functional as F
 
 every_integer = pytest.mark.parametrize("dtype", INTEGERS, ids=[dtype.name for dtype in INTEGERS])
 

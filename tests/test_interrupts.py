@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from tinyedge.interrupts import held_back
+from tinyedge.autograd.interrupts import held_back
 
 
 def test_an_interrupt_comes_at_the_end() -> None:

@@ -1,4 +1,4 @@
-"""The order of imports: lower layers never import higher ones."""
+"""The order of stages: nothing imports what comes later, and no files import each other in a circle."""
 
 from __future__ import annotations
 
@@ -11,87 +11,103 @@ import pytest
 import tinyedge
 
 PACKAGE = Path(tinyedge.__file__).parent
-LAYERS = (
-    ("errors", "config", "files", "shapes", "dtypes", "interrupts", "bytecode", "purity", "containers"),
-    ("kernels",),
-    ("op",),
-    ("tape",),
-    ("fusion", "drawn", "chain"),
-    ("backends",),
-    ("plan", "arenas"),
-    ("tensor", "recompute"),
-    ("ops",),
-    ("nn", "report", "rewrite", "guards", "recording", "program", "checking", "compiled", "optim", "budget", "tuning"),
-    ("models", "data", "convert", "federated"),
-    ("__init__",),
-    ("bench",),
-    ("cli",),
+STAGES = (
+    "errors",
+    "config",
+    "files",
+    "shapes",
+    "dtypes",
+    "containers",
+    "ir",
+    "kernels",
+    "backends",
+    "autograd",
+    "tensor",
+    "ops",
+    "nn",
+    "report",
+    "compiler",
+    "optim",
+    "adapt",
+    "models",
+    "data",
+    "convert",
+    "__init__",
+    "bench",
+    "cli",
+    "__main__",
 )
-"""Lowest first. A module may import from its own layer and from those below. The package itself gathers what is below
-it; the command line and what it measures with are its users."""
+"""Each is a folder or a file, and imports only from those before it, for the sake of types too. The package itself
+gathers what is before it; the command line and what it measures with are its users."""
 
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    if not isinstance(node, ast.If):
-        return False
-    test = node.test
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
+def name_of(path: Path) -> str:
+    """``ops.conv``; ``ops`` for the file of the folder itself, and "" for that of the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(node):
-        if is_type_checking(child):
-            assert isinstance(child, ast.If)
-            for other in child.orelse:
-                yield other
-                yield from runtime_nodes(other)
-            continue
-        yield child
-        yield from runtime_nodes(child)
+MODULES = {name_of(path): path for path in FILES}
 
 
-def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
-    """The first name below ``tinyedge`` of everything imported from it; "" for the package itself."""
-    for node in runtime_nodes(tree):
+def imported_modules(tree: ast.AST, package: tuple[str, ...], modules: frozenset[str]) -> Iterator[str]:
+    """The modules below ``tinyedge`` that are imported anywhere in a file; "" for the package itself."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first, _, rest = alias.name.partition(".")
                 if first == "tinyedge":
-                    yield rest.partition(".")[0]
+                    yield rest
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             parts = (*base, *(node.module.split(".") if node.module else ()))
             if parts[:1] != ("tinyedge",):
                 continue
-            if len(parts) > 1:
-                yield parts[1]
-            else:  # from tinyedge import a, b
-                yield from (alias.name if alias.name in LEVEL else "" for alias in node.names)
+            module = ".".join(parts[1:])
+            for alias in node.names:  # a module, or what is in one
+                below = f"{module}.{alias.name}".lstrip(".")
+                yield below if below in modules else module
 
 
-def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def imports_of(path: Path) -> set[str]:
+    package = ("tinyedge", *path.relative_to(PACKAGE).parent.parts)
+    return set(imported_modules(ast.parse(path.read_text()), package, frozenset(MODULES)))
 
 
-def level_of(module: str) -> int:
-    return LEVEL[{"": "__init__", "__main__": "cli"}.get(module, module)]
+def stage_of(module: str) -> int:
+    return STAGES.index(module.partition(".")[0] or "__init__")
 
 
 @every_file
 def test_imports_run_downward(path: Path) -> None:
-    module = module_of(path)
-    assert module in LEVEL or module == "__main__", f"{module} has no place in LAYERS"
-    package = ("tinyedge", *path.relative_to(PACKAGE).parent.parts)
-    for imported in imported_modules(ast.parse(path.read_text()), package):
-        assert level_of(imported) <= level_of(module), f"{path.name} imports {imported or 'tinyedge'} from above"
+    module = name_of(path)
+    for imported in imports_of(path) - {module}:
+        above = stage_of(imported) > stage_of(module)
+        assert not above, f"{path.name} imports {imported or 'tinyedge'} from a later stage"
+
+
+def test_no_files_import_each_other() -> None:
+    imports = {module: imports_of(path) for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for imported in sorted(imports[module] - {""}):
+                visit(imported, (*above, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_stages_are_few_files_and_folders() -> None:
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} == set(STAGES)
+    assert len(list(PACKAGE.glob("*.py"))) <= 11
 
 
 @every_file
@@ -117,10 +133,11 @@ def test_names_say_what_is_inside(path: Path) -> None:
 
 
 def test_an_upward_import_is_found() -> None:
+    modules = frozenset({"", "ops", "ops.conv", "nn"})
     tree = ast.parse(
-        "def f():\n    from tinyedge.ops import relu\nif TYPE_CHECKING:\n    from tinyedge.nn import Module\n"
+        "def f():\n    from tinyedge.ops import relu, conv\nif TYPE_CHECKING:\n    from tinyedge.nn import Module\n"
     )
-    assert list(imported_modules(tree, ("tinyedge",))) == ["ops"]
+    assert list(imported_modules(tree, ("tinyedge",), modules)) == ["ops", "ops.conv", "nn"]
     relative = ast.parse("from . import tensor\nfrom ..nn import functional\n")
-    assert list(imported_modules(relative, ("tinyedge", "ops"))) == ["ops", "nn"]
-    assert list(imported_modules(ast.parse("import tinyedge as te"), ("tinyedge",))) == [""]
+    assert list(imported_modules(relative, ("tinyedge", "ops"), modules)) == ["ops", "nn"]
+    assert list(imported_modules(ast.parse("import tinyedge as te"), ("tinyedge",), modules)) == [""]

@@ -10,7 +10,7 @@ import pytest
 import tinyedge as te
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
-from tinyedge.tape import Step
+from tinyedge.ir.step import Step
 
 RNG = np.random.default_rng(11)
 Formula = Callable[[np.ndarray, np.ndarray], np.ndarray]

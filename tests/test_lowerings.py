@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests import properties
 from tests.guarded import GuardedOpenCL, first_device
 from tests.strategies import calls
 from tests.test_ops import every_differentiable_op, every_op
 from tinyedge.backends import Backend
-from tinyedge.op import Op
+from tinyedge.ir.step import Op
+from tinyedge.nn import functional as F
 
 few = settings(max_examples=8)
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
+from tinyedge.adapt.budget import _bytes_of
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.memory import SLAB_BYTES
 from tinyedge.backends.reference import ReferenceBackend
-from tinyedge.backends.regions import SLAB_BYTES
-from tinyedge.budget import _bytes_of
-from tinyedge.plan import Action, make_plan
+from tinyedge.compiler.memory import Action, make_plan
+from tinyedge.nn import functional as F
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], te.DType]] = {
     "lenet5": (models.lenet5, (1, 1, 28, 28), te.float32),
@@ -31,7 +31,7 @@ def loss_of(model: nn.Module, x: te.Tensor, y: te.Tensor) -> te.Tensor:
     return F.cross_entropy(model(x).flatten(0, -2), y)
 
 
-def step_of(model: nn.Module) -> te.compiled.Compiled:
+def step_of(model: nn.Module) -> te.compiler.api.Compiled:
     @te.compile
     def step(x: te.Tensor, y: te.Tensor) -> te.Tensor:
         loss = loss_of(model, x, y)

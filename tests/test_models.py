@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import models
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, ShapeError
+from tinyedge.nn import functional as F
 
 SIZES = {
     "lenet5": (lambda: models.lenet5(), 61_706),

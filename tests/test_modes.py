@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tinyedge import tape
+from tinyedge.autograd.deferral import deferring
+from tinyedge.autograd.recorder import Recorder, recording
+from tinyedge.autograd.scope import Region, within
 from tinyedge.backends import Backend, default_backend
 from tinyedge.errors import ArgumentError
+from tinyedge.ir.modes import modes
 
 
 def is_on() -> bool:
@@ -39,21 +42,21 @@ def test_one_instance_in_two_threads(shared: Any, reference: Backend) -> None:
         inside.set()
         leave.wait(10)
 
-    before = getattr(tape.modes, shared.mode)
+    before = getattr(modes, shared.mode)
     thread = threading.Thread(target=other)
     with shared:
         thread.start()
         assert inside.wait(10)
     leave.set()
     thread.join()
-    assert getattr(tape.modes, shared.mode) is before
+    assert getattr(modes, shared.mode) is before
 
     def after() -> Any:
         with shared:
             pass
-        return getattr(tape.modes, shared.mode).value
+        return getattr(modes, shared.mode).value
 
-    assert in_thread(after) == getattr(type(tape.modes), shared.mode).value
+    assert in_thread(after) == getattr(type(modes), shared.mode).value
 
 
 def test_one_instance_inside_itself(backend: Backend) -> None:
@@ -209,34 +212,34 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "set_grad_enabled": lambda: te.set_grad_enabled(False),
     "detect_anomaly": te.detect_anomaly,
     "use_backend": lambda: te.use_backend("numpy"),
-    "recording": lambda: tape.recording(tape.Recorder()),
-    "within": lambda: tape.within(tape.Region()),
-    "deferring": tape.deferring,
+    "recording": lambda: recording(Recorder()),
+    "within": lambda: within(Region()),
+    "deferring": deferring,
 }
 
 
-def modes() -> list[Any]:
-    mode = tape.modes
+def settings_now() -> list[Any]:
+    mode = modes
     return [mode.grad.value, mode.anomaly.value, mode.backend.value, mode.recorder, mode.regions, mode.deferred]
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="where interrupts are delivered differs by version")
 @pytest.mark.parametrize("name", [name for name in CONTEXTS if name != "set_grad_enabled"])
 def test_an_interrupt_while_a_block_begins(name: str, reference: Backend) -> None:
-    before, point = modes(), 0
+    before, point = settings_now(), 0
     while interrupted(CONTEXTS[name](), "__enter__", point):
-        assert modes() == before, point
+        assert settings_now() == before, point
         point += 1
     assert point > 0
-    assert modes() == before
+    assert settings_now() == before
 
 
 @pytest.mark.parametrize("name", ["no_grad", "detect_anomaly", "use_backend"])
 def test_an_outer_block_puts_right_what_an_interrupted_one_left(name: str, reference: Backend) -> None:
-    before = modes()
+    before = settings_now()
     with CONTEXTS[name]():
         CONTEXTS[name]().__enter__()  # its __exit__ was interrupted before it began
-    assert modes() == before
+    assert settings_now() == before
 
 
 def test_threads_with_modes_of_their_own(backend: Backend) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import nn
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError, StateDictError
+from tinyedge.nn import functional as F
 from tinyedge.nn import init
 
 

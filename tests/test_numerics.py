@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge.backends import Backend
 from tinyedge.errors import IndexRangeError, ShapeError
+from tinyedge.nn import functional as F
 from tinyedge.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests import properties
 from tests.strategies import Call, call_of, calls, dtypes_of
+from tinyedge.autograd.op import Elementwise
 from tinyedge.backends import Backend
-from tinyedge.op import Elementwise, Op, Sample, registry
+from tinyedge.ir.step import Op, Sample, registry
 
 EXEMPT = dict.fromkeys(("cat", "expand", "permute", "reshape", "slice"), "test_views")
 """Ops that say no ``sample``, each with the module that tests it instead."""

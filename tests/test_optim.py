@@ -602,7 +602,7 @@ def test_another_optimizer_loses_no_samples_either(backend: Backend) -> None:
 
 
 def test_a_gradient_with_half_a_sample_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Torn(te.tape.Storage):
+    class Torn(te.ir.values.Storage):
         __slots__ = ("torn",)
 
     param = te.Parameter([1.0])
@@ -610,7 +610,7 @@ def test_a_gradient_with_half_a_sample_is_refused(backend: Backend, monkeypatch:
     for _ in range(3):
         (param * 2).sum().backward()
         optimizer.step()
-    monkeypatch.setattr(te.tape, "Storage", Torn)
+    monkeypatch.setattr(te.autograd.dispatch, "Storage", Torn)
     param.grad = te.ones(1)
     assert param._slot.grad is not None
     param._slot.grad.storage.torn = True  # type: ignore[attr-defined]
@@ -746,7 +746,7 @@ def one_each(optimizer: Optimizer) -> None:
         kernels += [kernel, *kernel.beside]
         kernel.beside = []
     program.kernels = kernels
-    program.launches = [te.chain.alone(kernel) for kernel in kernels]
+    program.launches = [te.ir.launch.alone(kernel) for kernel in kernels]
     program.lowered, program._cut = [], len(kernels)
     program.prepare()
     program._parts[0].has_run = True  # in one launch, at least

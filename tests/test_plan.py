@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyedge.plan import Action, Lifetime, _placed, make_plan, needed_actions, place
+from tinyedge.compiler.memory import Action, Lifetime, _placed, make_plan, needed_actions, place
 
 ALIGNMENT = 64
 

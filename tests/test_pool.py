@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge.backends import Backend
+from tinyedge.nn import functional as F
 
 Array = np.ndarray[Any, Any]
 

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.properties import Run
 from tests.strategies import call_of
-from tinyedge import nn, report
+from tinyedge import nn
+from tinyedge.autograd.recorder import Recorder, recording
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError
-from tinyedge.kernels.spec import Device
-from tinyedge.op import BACKWARD, FORWARD, registry
-from tinyedge.tape import Recorder, Step, recording
+from tinyedge.ir.spec import Device
+from tinyedge.ir.step import BACKWARD, FORWARD, Step, registry
+from tinyedge.nn import functional as F
+from tinyedge.report.program import GRADIENT, SAVED, blocks, launch_rows, share_flops
+from tinyedge.report.text import memory_text
 
 
 class Steps(Recorder):
@@ -103,7 +105,7 @@ def test_kernels_share_the_flops(name: str, device: Device, reference: Backend) 
             if step.op is op and all(slot.numel for slot in step.written()):
                 kernels = op.kernels_forward if step.direction == FORWARD else op.kernels_backward
                 stated = [spec.flops for spec in kernels(step, device)]
-                shares = report.share_flops(op.flops(step), stated, [8] * len(stated))
+                shares = share_flops(op.flops(step), stated, [8] * len(stated))
                 assert 0 <= op.flops(step) - sum(shares) < len(shares)
 
 
@@ -112,7 +114,7 @@ def test_flops_of_fused_kernels(backend: Backend) -> None:
     weight = te.ones(11, 7)
     infer = te.compile(lambda x: F.relu(F.linear(x, weight)) * 2)
     infer(te.ones(5, 7))
-    rows = report.launch_rows(infer.program)
+    rows = launch_rows(infer.program)
     assert sum(row.flops for row in rows) == 2 * 5 * 7 * 11 + 2 * 5 * 11
     assert [name for row in rows for name in row.ops] == ["linear", "relu", "mul"]
 
@@ -158,7 +160,7 @@ def test_profile_changes_nothing(backend: Backend) -> None:
     profile = train_sample.program.profile(repeats=3)
     assert state() == before
     assert profile.repeats == 3
-    assert len(profile.rows) == len(report.launch_rows(train_sample.program))
+    assert len(profile.rows) == len(launch_rows(train_sample.program))
     assert profile.elapsed_ns == sum(row.elapsed_ns for row in profile.rows) > 0
     assert [row.number for row in profile.rows] == list(range(len(profile.rows)))
     twice = train_sample(*sample)  # and the program still does what it did
@@ -186,7 +188,7 @@ def test_bytes_moved(backend: Backend) -> None:
     x = te.ones(1000, 64)
     infer = te.compile(lambda x: w * x)
     infer(x)
-    (row,) = report.launch_rows(infer.program)
+    (row,) = launch_rows(infer.program)
     assert row.ops == ("mul",)
     assert row.bytes_moved == 4 * (64 + 64000 + 64000)
     assert row.flops == 64000
@@ -205,13 +207,13 @@ def test_explain(backend: Backend) -> None:
     train_sample(*sample)
     program = train_sample.program
     lines, memory, times = parts_of(program.explain())
-    assert len(lines) == 1 + len(report.launch_rows(program))
+    assert len(lines) == 1 + len(launch_rows(program))
     assert lines[0].split()[:4] == ["launch", "op", "direction", "kernel"]
     assert times.startswith("times: not measured: there was no replay yet")
-    saved = sum(block.nbytes for block in report.blocks(program) if block.kind == report.SAVED)
+    saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     assert saved >= 4 * 2 * 4 * 36  # what relu keeps
-    assert f"arena {report.memory_text(program.arena_bytes)}" in memory
-    assert f"saved for backward {report.memory_text(saved)}" in memory
+    assert f"arena {memory_text(program.arena_bytes)}" in memory
+    assert f"saved for backward {memory_text(saved)}" in memory
 
 
 def test_explain_after_a_replay_has_times(backend: Backend) -> None:
@@ -234,15 +236,15 @@ def test_blocks_lie_in_the_arena_and_apart(backend: Backend) -> None:
     _, train_sample, sample = compiled_step()
     train_sample(*sample)
     program = train_sample.program
-    found = report.blocks(program)
+    found = blocks(program)
     for number, a in enumerate(found):
-        assert 0 <= a.start < a.stop <= len(report.launch_rows(program))
+        assert 0 <= a.start < a.stop <= len(launch_rows(program))
         assert a.offset + a.nbytes <= program.arena_bytes
         for b in found[:number]:
             in_time = a.start < b.stop and b.start < a.stop
             in_space = a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
             assert not (in_time and in_space)
-    assert {block.kind for block in found} >= {report.SAVED, report.GRADIENT}
+    assert {block.kind for block in found} >= {SAVED, GRADIENT}
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import models, nn, optim
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.nn import functional as F
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet5": (models.lenet5, (1, 1, 28, 28)),
@@ -557,7 +557,7 @@ def test_programs_of_one_function_share_an_arena(backend: Backend) -> None:
 
 
 def test_what_was_not_replayed_for_long_is_dropped(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyedge.compiled.MOST_PROGRAMS", 3)
+    monkeypatch.setattr("tinyedge.compiler.api.MOST_PROGRAMS", 3)
     step = te.compile(lambda x: x * 2)
     for n in (1, 2, 3, 1, 4, 1, 5, 1):
         assert step(te.ones(n)).tolist() == [2.0] * n

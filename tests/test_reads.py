@@ -41,9 +41,9 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.nn import functional as F
 
 pytestmark = pytest.mark.check
 Case = Callable[[], tuple[Callable[..., Any], Callable[[], Any]]]
@@ -1900,7 +1900,7 @@ def test_a_dataclass_as_an_argument(backend: Backend) -> None:
     ids=lambda make: "",
 )
 def test_containers_as_arguments_and_results(make: Callable[[Any], Any], backend: Backend) -> None:
-    from tinyedge.program import map_tensors, tensors_in
+    from tinyedge.compiler.program import map_tensors, tensors_in
 
     function = te.compile(lambda value: map_tensors_eagerly(value))
     results = []

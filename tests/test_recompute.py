@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import models, nn
 from tinyedge.backends import Backend
+from tinyedge.nn import functional as F
 
 Chain = list[Any]
 

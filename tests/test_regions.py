@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyedge.backends.regions import ALIGNMENT, LARGEST, SLAB_BYTES, Region, Slabs, rounded
+from tinyedge.backends.opencl.memory import ALIGNMENT, LARGEST, SLAB_BYTES, Region, Slabs, rounded
 
 
 class Buffer:

@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.strategies import call_of
 from tinyedge import nn
 from tinyedge.backends import Backend
-from tinyedge.op import registry
+from tinyedge.ir.step import registry
+from tinyedge.nn import functional as F
 
 CORNERS: dict[str, Callable[[te.Tensor], te.Tensor]] = {
     "abs": te.abs,
@@ -36,7 +36,9 @@ CORNERS: dict[str, Callable[[te.Tensor], te.Tensor]] = {
 VALUES = [-np.inf, -5.5, -3.0, -2.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.5, 2.7, 3.0, 5.9999995, 6.0, 7.0, np.inf, np.nan]
 
 
-def outcomes(function: Callable[..., Any], compiled: te.compiled.Compiled, *arguments: te.Tensor) -> list[list[Any]]:
+def outcomes(
+    function: Callable[..., Any], compiled: te.compiler.api.Compiled, *arguments: te.Tensor
+) -> list[list[Any]]:
     """What both give, and the gradients of the arguments that have one."""
     found = []
     for each in (function, compiled, compiled):

@@ -10,7 +10,7 @@ import pytest
 import tinyedge as te
 from tinyedge.backends import Backend
 from tinyedge.errors import AutogradError, BackendError, DtypeError, OutOfMemoryError, ShapeError
-from tinyedge.tape import Tape
+from tinyedge.ir.step import Tape
 from tinyedge.tensor import Tensor
 
 

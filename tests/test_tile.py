@@ -14,14 +14,14 @@ import tinyedge as te
 from tests import properties
 from tests.guarded import GuardedOpenCL, first_device
 from tests.strategies import calls
-from tinyedge import tuning
 from tinyedge.backends import Backend
+from tinyedge.compiler import tune as tuning
 from tinyedge.errors import BackendError
+from tinyedge.ir.spec import Device
+from tinyedge.ir.step import registry
 from tinyedge.kernels.gemm import cuts
-from tinyedge.kernels.spec import Device
 from tinyedge.kernels.tile import Product, Tile, choose, tiles
-from tinyedge.kernels.tune import remember, remembered
-from tinyedge.op import registry
+from tinyedge.kernels.tuned import remember, remembered
 
 LEAST = Device("gpu", 4, 4, 2, max_work_group=64, local_bytes=16384)
 LARGE = Device("gpu", 4, 4, 132, max_work_group=1024, local_bytes=49152)

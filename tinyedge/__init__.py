@@ -1,29 +1,19 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
 from tinyedge import convert, data, errors, models, nn, ops, optim
+from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
+from tinyedge.autograd.modes import enable_grad, no_grad, set_grad_enabled
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
-from tinyedge.budget import Fit, plan_for, rehearse
-from tinyedge.compiled import compile
+from tinyedge.compiler.api import compile
+from tinyedge.compiler.program import Program
+from tinyedge.compiler.tune import tune
 from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int8, int16, int32, int64, uint8
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
-from tinyedge.program import Program
-from tinyedge.recompute import checkpoint, checkpoint_sequential
-from tinyedge.tensor import (
-    Parameter,
-    Tensor,
-    as_tensor,
-    enable_grad,
-    from_dlpack,
-    from_numpy,
-    full,
-    no_grad,
-    set_grad_enabled,
-    tensor,
-)
-from tinyedge.tuning import tune
+from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
 __version__ = "0.1.0"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
-from tinyedge.backends.drivers import listed_in
-from tinyedge.backends.platforms import (
+from tinyedge.backends.opencl.devices import (
     SYSTEM_VENDORS,
     DeviceEntry,
     devices,
@@ -19,10 +18,11 @@ from tinyedge.backends.platforms import (
     embedded_runtime,
     try_again,
 )
+from tinyedge.backends.opencl.drivers import listed_in
 from tinyedge.bench import command
 from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
 from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
-from tinyedge.report import table
+from tinyedge.report.text import table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,30 +1,25 @@
-"""Tensor, Parameter, and how calls on them become steps.
-
-Operators and methods reach the public functions of ``ops`` by name, through the registry in ``op``.
-"""
+"""Tensor, Parameter, and how calls on them become steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any, SupportsIndex, TypeVar, cast
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyedge import dtypes, shapes, tape
+from tinyedge import dtypes, shapes
+from tinyedge.autograd import backward, deferral, dispatch, minibatch, recorder, scope
+from tinyedge.autograd.dispatch import new_slot, write_into
+from tinyedge.autograd.op import functions
 from tinyedge.backends import Backend, get_backend
 from tinyedge.containers import attributes_of, leaves_in, with_leaves
 from tinyedge.dtypes import DType
-from tinyedge.errors import (
-    ArgumentError,
-    AutogradError,
-    DtypeError,
-    IndexRangeError,
-    ShapeError,
-)
-from tinyedge.op import Op, functions
-from tinyedge.tape import Slot, SlotHolder, Storage, Value, new_slot, write_into
+from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.ir import modes, values
+from tinyedge.ir.step import Op
+from tinyedge.ir.values import Slot, SlotHolder, Storage, Value
 
 Number = bool | int | float
 
@@ -38,7 +33,7 @@ def call(
 ) -> Tensor:
     """Call ``op`` on tensors; its first output. For ops with several, see ``call_all``."""
     reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return Tensor._wrap(tape.record(op, reads, attrs, scalars, backend)[0])
+    return Tensor._wrap(dispatch.record(op, reads, attrs, scalars, backend)[0])
 
 
 def call_all(
@@ -46,7 +41,7 @@ def call_all(
 ) -> tuple[Tensor, ...]:
     """Call ``op`` on tensors; all its outputs."""
     reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return tuple(Tensor._wrap(slot) for slot in tape.record(op, reads, attrs, scalars))
+    return tuple(Tensor._wrap(slot) for slot in dispatch.record(op, reads, attrs, scalars))
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -155,7 +150,9 @@ class Tensor(SlotHolder):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        tape.forbid_in_recording("the text of a tensor", "it shows values, and what is done with it is not recorded")
+        recorder.forbid_in_recording(
+            "the text of a tensor", "it shows values, and what is done with it is not recorded"
+        )
         values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
         if self._slot.step is not None:
@@ -186,7 +183,7 @@ class Tensor(SlotHolder):
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
             )
         self._slot.requires_grad = requires_grad
-        tape.note_leaf_change()
+        values.note_leaf_change()
         return self
 
     @property
@@ -198,7 +195,7 @@ class Tensor(SlotHolder):
 
         Errors: ArgumentError on setting it to None while counted samples wait in it for their update.
         """
-        slot = tape.seen_gradient(self._slot)
+        slot = recorder.seen_gradient(self._slot)
         if slot is None:
             self._grad = None
         elif self._grad is None or self._grad._slot is not slot:
@@ -208,9 +205,9 @@ class Tensor(SlotHolder):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is None:
-            tape.require_no_minibatch("grad = None", (self._slot,))
+            minibatch.require_no_minibatch("grad = None", (self._slot,))
             self._grad = None
-            tape.set_gradient(self._slot, None)
+            recorder.set_gradient(self._slot, None)
             return
         if value.shape != self.shape or value.dtype is not self.dtype or value.backend is not self.backend:
             raise ShapeError(
@@ -219,7 +216,7 @@ class Tensor(SlotHolder):
                 f"got {value.shape} {value.dtype.name} on {value.device}",
             )
         self._grad = None
-        tape.set_gradient(self._slot, (value if value.is_contiguous() else value.contiguous()).detach()._slot)
+        recorder.set_gradient(self._slot, (value if value.is_contiguous() else value.contiguous()).detach()._slot)
 
     @grad.deleter
     def grad(self) -> None:
@@ -265,7 +262,7 @@ class Tensor(SlotHolder):
             if gradient.shape != self.shape:
                 raise ShapeError("backward", f"gradient must have the shape {self.shape}", f"it has {gradient.shape}")
             seed = _fitting("backward", self, gradient)._slot
-        tape.backward(slot, seed, retain_graph)
+        backward.backward(slot, seed, retain_graph)
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
@@ -273,7 +270,7 @@ class Tensor(SlotHolder):
 
     def detach_(self) -> Tensor:
         self._slot = self._slot.alias()
-        tape.note_leaf_change()
+        values.note_leaf_change()
         return self
 
     # To the host
@@ -282,16 +279,16 @@ class Tensor(SlotHolder):
         """The values as a NumPy array, copied from the device."""
         if self.requires_grad:
             raise AutogradError("numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy().")
-        tape.forbid_in_recording("numpy", "a value was read on the host, and what is done with it is not recorded")
+        recorder.forbid_in_recording("numpy", "a value was read on the host, and what is done with it is not recorded")
         return self._values()
 
     def _values(self) -> npt.NDArray[Any]:
         slot = self._slot
-        if tape.is_rehearsal():
-            tape.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
-        tape.launch_deferred()
+        if modes.is_rehearsal():
+            recorder.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
+        deferral.launch_deferred()
         if not slot.contiguous:
-            slot = tape.contiguous_copy(slot)
+            slot = dispatch.contiguous_copy(slot)
         values = slot.storage.backend.read(slot)
         return values.astype(self.dtype.numpy, copy=False)
 
@@ -351,7 +348,7 @@ class Tensor(SlotHolder):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._require_leaf("pickle")
-        tape.forbid_in_recording("pickling a tensor", "its values are read on the host")
+        recorder.forbid_in_recording("pickling a tensor", "its values are read on the host")
         attributes = self._own_attributes()
         # None stands for __dict__: the second part is set name by name, also what lies in slots.
         return (
@@ -392,7 +389,7 @@ class Tensor(SlotHolder):
         if wanted is not None and wanted is not self.dtype:
             result = _function("cast")(result, wanted)
         if target is not None and target is not result.backend:
-            if tape.is_grad_enabled() and result.requires_grad and not result.is_leaf:
+            if modes.is_grad_enabled() and result.requires_grad and not result.is_leaf:
                 raise AutogradError(
                     "to", "no history: a gradient does not find its way back from another device",
                     f"it was computed from what requires a gradient, on {result.device}",
@@ -450,9 +447,9 @@ class Tensor(SlotHolder):
             result = _fitting(call, self, _function("expand")(result, slot.shape))
         if dtypes.category(result.dtype) > dtypes.category(slot.dtype):
             raise DtypeError(call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}")
-        tracked = tape.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
+        tracked = modes.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
-            if not tape.may_change(slot.storage):
+            if not scope.may_change(slot.storage):
                 raise AutogradError(
                     call,
                     "in te.checkpoint only tensors made inside may be changed in place while autograd records",
@@ -474,7 +471,7 @@ class Tensor(SlotHolder):
                     "Change a clone(), or build the result with te.where or te.cat.",
                 )
             if result._slot.step is not None:
-                tape.keep_saved(result._slot.step, slot.storage)
+                dispatch.keep_saved(result._slot.step, slot.storage)
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
@@ -483,7 +480,7 @@ class Tensor(SlotHolder):
             fresh.requires_grad = result.requires_grad
             fresh.step, fresh.index = result._slot.step, result._slot.index
             self._slot = fresh
-            tape.note_leaf_change()
+            values.note_leaf_change()
         return self
 
     def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -520,7 +517,7 @@ class Tensor(SlotHolder):
             return self.copy_(value)
         slot = self._slot
         self._require_apart("fill_")
-        if tape.is_grad_enabled() and slot.requires_grad:
+        if modes.is_grad_enabled() and slot.requires_grad:
             return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
         write_into(Value(dtypes.fitting("fill_", value, slot.dtype), slot.dtype), slot)  # no other memory is needed
         return self._renewed()
@@ -909,7 +906,7 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
         bounds = _extremes(values)
     slot = new_slot(backend, dtype, values.shape, holds=True)
     backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
-    tape.uploaded(slot.storage, values)
+    recorder.uploaded(slot.storage, values)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)
 
@@ -962,7 +959,7 @@ def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = N
                 raise IndexRangeError(call, f"indices must be in [0, {size}){also}", f"one is {bound}")
 
     check(indices._slot.storage)
-    tape.checked(indices._slot.storage, check)
+    recorder.checked(indices._slot.storage, check)
 
 
 def _backend(device: str | Backend | None) -> Backend:
@@ -1068,63 +1065,3 @@ def filled(call: str, size: Sequence[SupportsIndex], value: Number, dtype: DType
     slot = new_slot(backend, dtype, shape)
     write_into(Value(number, dtype), slot)
     return Tensor._wrap(slot)
-
-
-G = TypeVar("G", bound="_GradMode")
-
-
-class _GradMode(tape.ModeContext):
-    mode = "grad"
-    enabled: bool
-
-    def __new__(cls: type[G], function: Callable[..., Any] | None = None) -> G:
-        """Without parentheses they decorate too: ``@te.no_grad``."""
-        made = object.__new__(cls)
-        return made if function is None else cast(Any, made)(function)
-
-    def value(self) -> bool:
-        return self.enabled
-
-
-class no_grad(_GradMode):
-    """Context manager and decorator: nothing inside is recorded for backward, in this thread."""
-
-    enabled = False
-
-
-class enable_grad(_GradMode):
-    """Context manager and decorator: recording is on inside, also within ``no_grad``, in this thread."""
-
-    enabled = True
-
-
-class set_grad_enabled(tape.ModeContext):
-    """Recording is as ``mode`` says, in this thread: from the call on, in a ``with`` block, or as a decorator.
-
-    A plain call inside ``with te.no_grad():``, for instance, holds until the end of that block.
-    """
-
-    mode = "grad"
-
-    def __init__(self, mode: bool) -> None:
-        self.enabled = bool(mode)
-        before = tape.grad_setting()
-        self._before: tape.Setting | None = before
-        tape.set_grad_setting(tape.Setting(self.enabled, before.before, before.owner))
-
-    def value(self) -> bool:
-        return self.enabled
-
-    def _undo(self) -> None:
-        """The call was only the beginning of a block, or of a decoration."""
-        before, self._before = self._before, None
-        if before is not None:
-            tape.set_grad_setting(before)
-
-    def __enter__(self) -> None:
-        self._undo()
-        super().__enter__()
-
-    def __call__(self, function: tape.Function) -> tape.Function:
-        self._undo()
-        return super().__call__(function)

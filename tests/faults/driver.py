@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.platforms import DeviceEntry, pyopencl_module
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.devices import DeviceEntry, pyopencl_module
 
 FUNCTIONS = ("Buffer", "enqueue_copy", "enqueue_fill_buffer", "enqueue_nd_range_kernel")
 """Functions of pyopencl that reach the driver; objects with methods that do are made by those in ``MAKERS``."""

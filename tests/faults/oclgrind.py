@@ -16,7 +16,7 @@ from tests import properties
 from tests.strategies import call_of
 from tests.test_ops import OPS
 from tinyedge import backends
-from tinyedge.backends.opencl import OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
 
 SAMPLES = 3
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tests.faults.driver import OTHERS, OUT_OF_MEMORY, Code, FaultyOpenCL, Interrupt
 from tinyedge import backends, nn, optim
 from tinyedge.errors import TinyedgeError
+from tinyedge.nn import functional as F
 
 pytestmark = pytest.mark.filterwarnings("ignore:kernels are built anew")  # a kept kernel that is refused is replaced
 

@@ -16,12 +16,14 @@ from tests import properties
 from tests.gradcheck import KinkError, directional, gradcheck
 from tests.guarded import GuardedOpenCL
 from tests.strategies import call_of, place, read
-from tinyedge import dtypes, tape
+from tinyedge import dtypes
+from tinyedge.autograd.dispatch import new_slot
+from tinyedge.autograd.op import Elementwise
 from tinyedge.backends import Backend
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.ir.step import Op, Sample, Step, registry
+from tinyedge.ir.values import Spec
 from tinyedge.kernels import render
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.op import Elementwise, Op, Sample, Spec, registry
-from tinyedge.tape import Step
 
 TEMPLATES = {
     "planted.cl.jinja": """
@@ -237,5 +239,5 @@ def test_gradcheck_refuses_a_kink() -> None:
 
 
 def test_poison_shows(backend: Backend) -> None:
-    assert np.isnan(read(tape.new_slot(backend, dtypes.float32, (3,)))).all()
-    assert (read(tape.new_slot(backend, dtypes.int32, (3,))) > 0x7FA00000).all()
+    assert np.isnan(read(new_slot(backend, dtypes.float32, (3,)))).all()
+    assert (read(new_slot(backend, dtypes.int32, (3,))) > 0x7FA00000).all()

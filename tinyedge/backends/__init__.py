@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from tinyedge import config
 from tinyedge.backends.base import Backend
-from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.platforms import DeviceEntry, asked, devices, drivers_left_out
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.devices import DeviceEntry, asked, devices, drivers_left_out
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.errors import BackendError
-from tinyedge.tape import ModeContext, chosen_backend
+from tinyedge.ir.modes import ModeContext, chosen_backend
 
 _backends: dict[str, Backend] = {}
 _default: Backend | None = None

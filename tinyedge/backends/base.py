@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from tinyedge.chain import Shared
 from tinyedge.errors import BackendError
-from tinyedge.fusion import Kernel, Place
-from tinyedge.kernels.spec import KernelSpec
-from tinyedge.tape import MemorySpace, Step
+from tinyedge.ir.kernel import Kernel, Place
+from tinyedge.ir.launch import Shared
+from tinyedge.ir.spec import KernelSpec
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import MemorySpace
 
 SMALLER = (
     "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "

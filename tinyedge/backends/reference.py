@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Placement
-from tinyedge.chain import Shared
 from tinyedge.errors import OutOfMemoryError
-from tinyedge.fusion import Place
-from tinyedge.kernels.spec import KernelSpec
-from tinyedge.op import FORWARD, unbroadcast
-from tinyedge.tape import Slot, Step, Storage, Value
+from tinyedge.ir.kernel import Place
+from tinyedge.ir.launch import Shared
+from tinyedge.ir.spec import KernelSpec
+from tinyedge.ir.step import FORWARD, Step, unbroadcast
+from tinyedge.ir.values import Slot, Storage, Value
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,9 @@ from tinyedge.bench import ops, processes, roofline, startup
 from tinyedge.bench.processes import OURS, PEERS, Case, Timing, medians_of
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
 from tinyedge.errors import ArgumentError
-from tinyedge.report import SAVED, Profile, blocks, memory_text, new_figure, table
+from tinyedge.report.charts import new_figure
+from tinyedge.report.program import SAVED, Profile, blocks
+from tinyedge.report.text import memory_text, table
 
 PROFILE_REPEATS = 10
 

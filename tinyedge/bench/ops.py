@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import tinyedge as te
-from tinyedge.op import BACKWARD, FORWARD, functions
+from tinyedge.autograd.op import functions
+from tinyedge.ir.step import BACKWARD, FORWARD
 from tinyedge.shapes import Shape
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl import OpenCLBackend
-from tinyedge.backends.platforms import BUILD_OPTIONS
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.devices import BUILD_OPTIONS
 from tinyedge.bench.ops import Rate
-from tinyedge.op import FORWARD
-from tinyedge.report import new_figure
+from tinyedge.ir.step import FORWARD
+from tinyedge.report.charts import new_figure
 
 COPY_BYTES = 256 * 2**20
 CHAINS = 8

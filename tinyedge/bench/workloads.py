@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 import tinyedge as te
-import tinyedge.nn.functional as F
 from tinyedge import nn, optim
 from tinyedge.errors import ArgumentError
+from tinyedge.nn import functional as F
 
 
 @dataclass(frozen=True)

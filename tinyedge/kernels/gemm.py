@@ -12,8 +12,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, round_up
 from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel, without_terms
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, round_up
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
 

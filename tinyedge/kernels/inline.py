@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tinyedge.kernels.spec import Operand
+from tinyedge.ir.spec import Operand
 
 
 @dataclass(frozen=True)

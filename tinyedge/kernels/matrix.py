@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.shapes import Shape
 
 

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from tinyedge.ir.spec import MAX_RANK, KernelSpec, Operand
 from tinyedge.kernels.inline import Hook, functions
-from tinyedge.kernels.spec import MAX_RANK, KernelSpec, Operand
 
 _environment = jinja2.Environment(
     loader=jinja2.PackageLoader("tinyedge", "kernels/templates"),

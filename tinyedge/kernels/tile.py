@@ -13,8 +13,8 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
+from tinyedge.ir.spec import Device, KernelSpec, Scratch
 from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch
 from tinyedge.shapes import Shape
 
 

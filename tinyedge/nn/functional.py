@@ -28,23 +28,8 @@ from tinyedge.ops.loss import (
 )
 from tinyedge.ops.matmul import linear
 from tinyedge.ops.movement import pad
-from tinyedge.ops.normalize import (
-    batch_norm,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    log_softmax,
-    softmax,
-    softmin,
-)
-from tinyedge.ops.pool import (
-    adaptive_avg_pool2d,
-    adaptive_max_pool2d,
-    avg_pool1d,
-    avg_pool2d,
-    max_pool1d,
-    max_pool2d,
-)
+from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, log_softmax, softmax, softmin
+from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from tinyedge.ops.random import dropout
 
 __all__ = [

@@ -7,9 +7,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops import random
-from tinyedge.tensor import Tensor, no_grad
+from tinyedge.tensor import Tensor
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

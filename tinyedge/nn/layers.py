@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from typing import Any, overload
 
+from tinyedge.autograd.modes import no_grad
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
 from tinyedge.nn.module import Module
 from tinyedge.shapes import pair
-from tinyedge.tensor import Parameter, Tensor, full, no_grad
+from tinyedge.tensor import Parameter, Tensor, full
 
 Device = str | Backend | None
 Size = int | tuple[int, ...]

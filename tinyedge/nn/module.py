@@ -11,12 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from tinyedge import dtypes
+from tinyedge.autograd.checkpoint import checkpoint
+from tinyedge.autograd.minibatch import require_no_minibatch
+from tinyedge.autograd.modes import no_grad
 from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
-from tinyedge.recompute import checkpoint
-from tinyedge.tape import note_leaf_change, require_no_minibatch
-from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, no_grad
+from tinyedge.ir.values import note_leaf_change
+from tinyedge.tensor import Parameter, Tensor, as_tensor, destination
 
 M = TypeVar("M", bound="Module")
 Item = TypeVar("Item", bound=Tensor)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import AnomalyError, ArgumentError
 from tinyedge.ops import clamp, stack, where
-from tinyedge.tensor import Tensor, no_grad, tensor
+from tinyedge.tensor import Tensor, tensor
 
 Tensors = Tensor | Iterable[Tensor]
 

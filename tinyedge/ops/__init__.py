@@ -66,13 +66,7 @@ from tinyedge.ops.elementwise import (
     trunc,
     where,
 )
-from tinyedge.ops.indexing import (
-    embedding,
-    gather,
-    index_select,
-    one_hot,
-    take_along_dim,
-)
+from tinyedge.ops.indexing import embedding, gather, index_select, one_hot, take_along_dim
 from tinyedge.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -106,23 +100,8 @@ from tinyedge.ops.movement import (
     unsqueeze,
     view,
 )
-from tinyedge.ops.normalize import (
-    batch_norm,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    log_softmax,
-    softmax,
-    softmin,
-)
-from tinyedge.ops.pool import (
-    adaptive_avg_pool2d,
-    adaptive_max_pool2d,
-    avg_pool1d,
-    avg_pool2d,
-    max_pool1d,
-    max_pool2d,
-)
+from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, log_softmax, softmax, softmin
+from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from tinyedge.ops.random import (
     Generator,
     bernoulli,
@@ -138,21 +117,7 @@ from tinyedge.ops.random import (
     randperm,
     uniform_,
 )
-from tinyedge.ops.reduce import (
-    all,
-    amax,
-    amin,
-    any,
-    argmax,
-    argmin,
-    logsumexp,
-    max,
-    mean,
-    min,
-    std,
-    sum,
-    var,
-)
+from tinyedge.ops.reduce import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
 
 __all__ = [
     "Generator",

@@ -16,15 +16,16 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import shapes
+from tinyedge.autograd.op import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, power_of_two, round_up
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
 from tinyedge.kernels.gemm import gemm_kernels
-from tinyedge.kernels.lower import reduce_kernels
+from tinyedge.kernels.lowering import reduce_kernels
 from tinyedge.kernels.matrix import Matrix, Patches
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, power_of_two, round_up
 from tinyedge.kernels.tile import tile_kernels
-from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call
 
 Pair = tuple[int, int]

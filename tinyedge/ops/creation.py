@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import dtypes
+from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
+from tinyedge.autograd.op import public
 from tinyedge.backends import Backend, get_backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.kernels.spec import Device, KernelSpec, grid
-from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
 from tinyedge.shapes import Shape
-from tinyedge.tape import MAX_ELEMENTS, Step, new_slot
 from tinyedge.tensor import Number, Tensor, call, filled, full, tensor
 
 Array = np.ndarray[Any, Any]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes, shapes
+from tinyedge.autograd.op import Elementwise, public
 from tinyedge.dtypes import INTEGER, DType, bool_, fitting, float32, int8, int16, int32, int64, uint8
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, NumberRangeError, ShapeError, ZeroDivisorError
-from tinyedge.kernels.lower import map_kernel
-from tinyedge.kernels.spec import Device, KernelSpec, grid
-from tinyedge.op import Elementwise, ErrorSample, Op, Sample, Spec, public
-from tinyedge.tape import Step, Value
+from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec, Value
+from tinyedge.kernels.lowering import map_kernel
 from tinyedge.tensor import Number, Tensor, as_tensor, call, full
 
 Operand = Tensor | Number

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from tinyedge.autograd.op import public
 from tinyedge.dtypes import int32, int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
 from tinyedge.ops.elementwise import where
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
-from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, check_indices
 
 Array = np.ndarray[Any, Any]

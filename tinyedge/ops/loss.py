@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import dtypes, shapes
+from tinyedge.autograd.op import functions, public
 from tinyedge.dtypes import bool_, int32
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRangeError, ShapeError
-from tinyedge.kernels.lower import gradient_kernels, map_kernel, reduce_kernels
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch
-from tinyedge.op import ErrorSample, Op, Sample, Spec, functions, public, unbroadcast
+from tinyedge.ir.spec import Device, KernelSpec, Scratch
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
+from tinyedge.ir.values import Spec
+from tinyedge.kernels.lowering import gradient_kernels, map_kernel, reduce_kernels
 from tinyedge.ops.normalize import floating, log_softmax, row_launch
 from tinyedge.shapes import INT_MAX, Shape
-from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, check_indices
 
 

@@ -9,13 +9,14 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import shapes
+from tinyedge.autograd.op import functions, public
 from tinyedge.errors import DtypeError, ShapeError
+from tinyedge.ir.spec import Device, KernelSpec
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Slot, Spec
 from tinyedge.kernels.gemm import Matrix, gemm_kernels
-from tinyedge.kernels.lower import reduce_kernels
-from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import FORWARD, ErrorSample, Op, Sample, Spec, functions, public
+from tinyedge.kernels.lowering import reduce_kernels
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step
 from tinyedge.tensor import Tensor, call
 
 

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from tinyedge import shapes
+from tinyedge.autograd.dispatch import link, new_slot, write_into
+from tinyedge.autograd.op import functions, public
 from tinyedge.dtypes import bool_, promote
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
-from tinyedge.kernels.lower import gradient_kernels
-from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import ErrorSample, Layout, Op, functions, public, unbroadcast
+from tinyedge.ir.spec import Device, KernelSpec
+from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
+from tinyedge.ir.values import Layout, Slot, Value
+from tinyedge.kernels.lowering import gradient_kernels
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step, Value, link, new_slot, write_into
 from tinyedge.tensor import Number, Tensor, as_tensor, call, tensor
 
 Range = tuple[int, int, int]  # start, length, step

@@ -10,13 +10,17 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyedge import dtypes, shapes
+from tinyedge.autograd.dispatch import execute
+from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.op import Elementwise, functions, public
+from tinyedge.autograd.scope import may_change
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
-from tinyedge.kernels.lower import gradient_kernels, map_kernel
-from tinyedge.kernels.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.op import FORWARD, Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Layout, Slot, Spec
+from tinyedge.kernels.lowering import gradient_kernels, map_kernel
 from tinyedge.shapes import Shape
-from tinyedge.tape import Slot, Step, execute, may_change
-from tinyedge.tensor import Tensor, call, call_all, no_grad
+from tinyedge.tensor import Tensor, call, call_all
 
 # Geometry
 

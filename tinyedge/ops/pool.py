@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyedge.autograd.op import public
 from tinyedge.dtypes import DType, bool_, int8, int64
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
-from tinyedge.kernels.spec import Device, KernelSpec, grid, round_up
-from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ir.spec import Device, KernelSpec, grid, round_up
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
 from tinyedge.ops.reduce import mean
 from tinyedge.shapes import INT_MAX, Shape, pair, window_outputs
-from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
 
 Array = np.ndarray[Any, Any]

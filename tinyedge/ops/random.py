@@ -20,15 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyedge import dtypes
+from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.op import public
+from tinyedge.autograd.recorder import forbid_in_recording, will_draw
+from tinyedge.autograd.scope import once
 from tinyedge.backends import Backend
 from tinyedge.dtypes import float32, int64
 from tinyedge.errors import ArgumentError, DtypeError
-from tinyedge.kernels.spec import Device, KernelSpec, grid
-from tinyedge.op import ErrorSample, Op, Sample, Spec, public
+from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step, forbid_in_recording, once, will_draw
-from tinyedge.tensor import Tensor, call, no_grad, tensor
+from tinyedge.tensor import Tensor, call, tensor
 
 Array = np.ndarray[Any, Any]
 Words = npt.NDArray[np.uint32]

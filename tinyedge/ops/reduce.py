@@ -14,13 +14,14 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from tinyedge import dtypes, shapes
+from tinyedge.autograd.op import Elementwise, functions, public
 from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
-from tinyedge.kernels.lower import map_kernel, reduce_kernels
-from tinyedge.kernels.spec import Device, KernelSpec, grid
-from tinyedge.op import Elementwise, ErrorSample, Layout, Op, Sample, Spec, functions, public
+from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Layout, Spec
+from tinyedge.kernels.lowering import map_kernel, reduce_kernels
 from tinyedge.shapes import Shape
-from tinyedge.tape import Step
 from tinyedge.tensor import Tensor, call, call_all
 
 Axes = int | Sequence[int] | None

@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyedge.autograd.dispatch import launch_step, new_slot
 from tinyedge.errors import ShapeError
-from tinyedge.kernels.lower import map_kernel, reduce_kernels
-from tinyedge.kernels.spec import Device, KernelSpec
-from tinyedge.op import FORWARD, Layout, Op, Sample, Spec
+from tinyedge.ir.spec import Device, KernelSpec
+from tinyedge.ir.step import FORWARD, Op, Sample, Step
+from tinyedge.ir.values import Layout, Slot, Spec
+from tinyedge.kernels.lowering import map_kernel, reduce_kernels
 from tinyedge.ops.reduce import Reduction, Sum
-from tinyedge.tape import Slot, Step, launch_step, new_slot
 
 
 class Update(Op):

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tinyedge.autograd.recorder import Effect, forbid_in_recording, recorder
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.optim.optimizer import Optimizer
-from tinyedge.tape import Effect, forbid_in_recording, recorder
 
 
 class _Stepped(Effect):

@@ -12,29 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyedge import config
+from tinyedge.autograd.dispatch import new_slot
+from tinyedge.autograd.interrupts import held_back
+from tinyedge.autograd.minibatch import Minibatch, note_minibatch, require_no_minibatch
+from tinyedge.autograd.modes import enable_grad, no_grad
+from tinyedge.autograd.recorder import Effect, Recorder, forbid_in_recording, recorder, seen_gradient, set_gradient
+from tinyedge.compiler.program import Program, prepared
+from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.errors import AnomalyError, ArgumentError, AutogradError, BackendError, OutOfMemoryError, StateDictError
-from tinyedge.interrupts import held_back
+from tinyedge.ir.modes import ModeContext, is_checking_anomalies
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import Slot, leaf_changes
 from tinyedge.ops.update import Update, not_finite, note_written, update, update_step
-from tinyedge.program import Program, prepared
-from tinyedge.recording import Recording, bytes_of
-from tinyedge.tape import (
-    Effect,
-    Minibatch,
-    ModeContext,
-    Recorder,
-    Slot,
-    Step,
-    forbid_in_recording,
-    is_checking_anomalies,
-    leaf_changes,
-    new_slot,
-    note_minibatch,
-    recorder,
-    require_no_minibatch,
-    seen_gradient,
-    set_gradient,
-)
-from tinyedge.tensor import Tensor, enable_grad, full, no_grad, tensor
+from tinyedge.tensor import Tensor, full, tensor
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 State = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What is trained on a device, and in how much memory."""

@@ -1,0 +1,343 @@
+"""``te.rehearse`` and ``te.plan_for``: memory that is known before anything runs, and what can be trained in so much.
+
+A rehearsal calls a function with tensors that hold nothing, on the real backend: nothing is allocated, built, launched
+or changed, and the plan is that of the real call, since it depends on nothing but the recorded steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from tinyedge import dtypes
+from tinyedge.autograd.dispatch import new_slot
+from tinyedge.autograd.recorder import recording
+from tinyedge.backends import Backend, default_backend
+from tinyedge.compiler.api import Compiled
+from tinyedge.compiler.program import Program
+from tinyedge.compiler.record import Recording
+from tinyedge.errors import ArgumentError
+from tinyedge.ir.step import FORWARD
+from tinyedge.nn import Module, ModuleList, Sequential
+from tinyedge.optim import Optimizer
+from tinyedge.tensor import Tensor
+
+UNITS = {
+    "": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30,
+}  # fmt: skip
+
+Sample = Sequence[Any]
+"""For each argument a tensor, a shape (float32), or a shape and a dtype: ``((1, 3, 224, 224), ((1,), te.int64))``."""
+
+
+def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
+    """The program that ``te.compile`` would make for such arguments, with its plan, from their shapes alone.
+
+    ``sample`` is a tuple of tensors, shapes, or (shape, dtype). Nothing is allocated, built, launched or changed; the
+    program is there to be asked for ``peak_bytes``, ``saved_bytes`` and ``plan``.
+
+    Errors: CaptureError as from ``te.compile``.
+    """
+    return _rehearse(function, sample, default_backend())
+
+
+def _rehearse(function: Callable[..., Any], sample: Sample, backend: Backend) -> Program:
+    with recording(Recording("rehearse", runs=False)):
+        arguments = [_argument(item, backend) for item in sample]
+    compiled = Compiled(function)
+    program, _ = compiled.recorded(Recording(compiled.name, runs=False), arguments, tuple(arguments), {})
+    assert program is not None
+    return program
+
+
+def _argument(item: Any, backend: Backend) -> Tensor:
+    """The tensor itself, or one of that shape and dtype that holds nothing."""
+    if isinstance(item, Tensor):
+        return item
+    shape, dtype = item if item and isinstance(item[0], (tuple, list)) else (item, dtypes.float32)
+    return Tensor._wrap(new_slot(backend, dtypes.resolve(dtype, "rehearse"), tuple(int(size) for size in shape)))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is trained in a budget, and what that takes; ``apply()`` makes the model so.
+
+    Units: bytes on the device. ``step_bytes`` is what a compiled step needs beside the rest, if it returns the loss.
+    """
+
+    method: str
+    trained: tuple[str, ...]
+    """The parameters that are trained, by name."""
+    checkpointed: tuple[str, ...]
+    """The modules that are computed again in backward, by name."""
+    model_bytes: int
+    sample_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+    step_bytes: int
+    forward_flops: int
+    extra_flops: int
+    """Those of them that are spent on computing again."""
+    step_flops: int
+    """Of a step as a whole, forward and backward."""
+    trained_elements: int
+    elements: int
+    model: Module = field(repr=False)
+    program: Program = field(repr=False)
+    """Not prepared: for its plan."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.model_bytes + self.sample_bytes + self.gradient_bytes + self.state_bytes + self.step_bytes
+
+    def apply(self) -> Fit:
+        """Let the trained parameters, and no others, require gradients, and checkpoint the chosen modules."""
+        _set(self.model, set(self.trained), set(self.checkpointed))
+        return self
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
+            f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
+            f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
+            f"{self.extra_flops / 1e6:.4g} for computing {len(self.checkpointed)} modules again: "
+            f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
+        )
+
+
+def plan_for(
+    model: Module,
+    loss: Callable[..., Tensor],
+    sample: Sample,
+    *,
+    budget: int | str,
+    optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
+) -> Fit:
+    """How to train ``model`` in ``budget`` bytes of device memory, from shapes alone: the first of these that fits.
+
+    1. everything that requires a gradient now;
+    2. the last layers, as many as fit;
+    3. the biases everywhere, and the last layer;
+    4. the last layer;
+    5. the biases alone.
+
+    Each of them as it is, or if only so it fits, with ``te.checkpoint`` for as few blocks as needed, from the first
+    that is trained: the modules in a Sequential or ModuleList. What that costs is said in FLOPs.
+
+    ``loss(model, *sample)`` returns what is walked back from. ``sample`` is a tuple of tensors, shapes, or
+    (shape, dtype). ``budget`` is a number of bytes, or such as "24MB" or "24MiB". ``optimizer`` says how much state a
+    parameter has: an optimizer, a class or function that makes one, or a number of tensors for each parameter.
+
+    Counted are the model's parameters and buffers, the sample, gradients, optimizer state, and all that a compiled step
+    (``te.compile(...).prepare``) allocates: temporaries, what is saved for backward, kernels' scratch memory, and the
+    loss. Not counted are programs on the device, and what the driver takes. The minibatch, if it is accumulated sample
+    by sample, does not matter.
+
+    Errors: ArgumentError if nothing fits, with the least that would.
+    """
+    limit = _bytes_of(budget)
+    search = _Search(model, loss, sample, _states(optimizer))
+    for fit in search.fits(limit):
+        if fit.total_bytes <= limit:
+            return fit
+    least = min(search.tried.values(), key=lambda fit: fit.total_bytes)
+    raise ArgumentError(
+        "plan_for",
+        f"a budget of at least {least.total_bytes} bytes",
+        f"got {limit}; the least was {least}",
+        "Use smaller inputs, a narrower model, or an optimizer with less state.",
+    )
+
+
+class _Search:
+    """The ways to train a model, each rehearsed when it is asked for."""
+
+    def __init__(self, model: Module, loss: Callable[..., Tensor], sample: Sample, states: int) -> None:
+        self.model = model
+        self.loss = loss
+        self.sample = sample
+        self.states = states
+        self.trainable = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        if not self.trainable:
+            raise ArgumentError("plan_for", "a model with parameters that require gradients", "all are frozen")
+        self.backend = next(iter(self.trainable.values())).backend
+        self.checkpointed = tuple(name for name, module in model.named_modules() if module.checkpointed)
+        self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
+        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
+        self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
+        self.plain_flops = 0  # of the forward pass without more checkpoints; known when that was tried
+        self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
+
+    def fits(self, limit: int) -> Iterator[Fit]:
+        """What was found for each way in order, whether it fits or not."""
+        everything = self.fit("everything", self.trainable)
+        self.plain_flops = everything.forward_flops
+        yield everything
+        yield self.again(limit, "everything", self.trainable)
+        last, *before = reversed(self.layers)
+        suffixes = [[name for layer in self.layers[start:] for name in layer] for start in range(1, len(before))]
+        if suffixes:
+            method = "the last layers"
+            most = _first_that_fits(
+                limit, [partial(self.plain_or_all_again, limit, method, names) for names in suffixes]
+            )
+            yield most if most.method == method else self.again(limit, method, most.trained)
+        biases = [name for name in self.trainable if name.rpartition(".")[2] == "bias" or name in last]
+        if len(biases) > len(last):
+            yield self.fit("biases and the last layer", biases)
+            yield self.again(limit, "biases and the last layer", biases)
+        yield self.fit("the last layer", last)
+        biases = [name for name in biases if name.rpartition(".")[2] == "bias"]
+        if biases:
+            yield self.fit("biases", biases)
+            yield self.again(limit, "biases", biases)
+
+    def blocks_of(self, trained: Collection[str]) -> list[str]:
+        """The blocks from the first on in which something is trained: those before save nothing."""
+        starts = [k for k, block in enumerate(self.blocks) if any(name.startswith(block + ".") for name in trained)]
+        return self.blocks[starts[0] :] if starts else []
+
+    def again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+        """With as few blocks computed again as needed; if nothing fits, with as many as take the least."""
+        blocks = self.blocks_of(trained)
+
+        def first(count: int) -> Fit:
+            return self.fit(f"{method}, with checkpoints" if count else method, trained, blocks[:count])
+
+        # What one more block frees falls with their number, until its input takes more than that.
+        low, high = 0, len(blocks)
+        while low < high:
+            middle = (low + high) // 2
+            if first(middle).total_bytes <= first(middle + 1).total_bytes:
+                high = middle
+            else:
+                low = middle + 1
+        return _first_that_fits(limit, [partial(first, count) for count in range(high + 1)])
+
+    def plain_or_all_again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+        plain = self.fit(method, trained)
+        blocks = self.blocks_of(trained)
+        if plain.total_bytes <= limit or not blocks:
+            return plain
+        return min(plain, self.fit(f"{method}, with checkpoints", trained, blocks), key=lambda fit: fit.total_bytes)
+
+    def fit(self, method: str, trained: Iterable[str], checkpointed: Sequence[str] = ()) -> Fit:
+        """Rehearse a step that trains so."""
+        trained, chosen = tuple(trained), (*self.checkpointed, *checkpointed)
+        if (trained, chosen) in self.tried:
+            return self.tried[trained, chosen]
+
+        def step(*sample: Tensor) -> Tensor:
+            value = self.loss(self.model, *sample)
+            value.backward()
+            return value
+
+        with _as_it_was(self.model):
+            _set(self.model, set(trained), set(chosen))
+            program = _rehearse(step, self.sample, self.backend)
+        steps = {step.number: step for kernel in program.kernels for step in kernel.steps()}.values()
+        flops = sum(s.op.flops(s) for s in steps if s.direction == FORWARD)
+        gradients = program.gradient_bytes
+        fit = self.tried[trained, chosen] = Fit(
+            method=method,
+            trained=trained,
+            checkpointed=chosen,
+            model_bytes=sum({t._slot.storage: t._slot.storage.nbytes for t in _tensors(self.model)}.values()),
+            sample_bytes=sum(_nbytes(item) for item in self.sample),
+            gradient_bytes=gradients,
+            state_bytes=self.states * gradients,
+            step_bytes=program.peak_bytes,
+            forward_flops=flops,
+            extra_flops=flops - self.plain_flops if checkpointed else 0,
+            step_flops=sum(s.op.flops(s) for s in steps),
+            trained_elements=sum(self.trainable[name].numel() for name in trained),
+            elements=sum(param.numel() for param in self.model.parameters()),
+            model=self.model,
+            program=program,
+        )
+        return fit
+
+
+def _first_that_fits(limit: int, ways: Sequence[Callable[[], Fit]]) -> Fit:
+    """By bisection, as each takes less than the one before; the last if none fits."""
+    best = ways[-1]()
+    low, high = 0, len(ways) - 1
+    if best.total_bytes > limit:
+        return best
+    while low < high:
+        middle = (low + high) // 2
+        fit = ways[middle]()
+        if fit.total_bytes <= limit:
+            best, high = fit, middle
+        else:
+            low = middle + 1
+    return best
+
+
+def _blocks(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+    """The modules of each outermost Sequential or ModuleList, if they hold more than one layer."""
+    for name, child in module.named_children():
+        child_path = f"{path}.{name}" if path else name
+        if isinstance(module, (Sequential, ModuleList)) and len(list(child.modules())) > 2:
+            yield child_path, child
+        else:
+            yield from _blocks(child, child_path)
+
+
+def _set(model: Module, trained: set[str], checkpointed: set[str]) -> None:
+    for name, param in model.named_parameters():
+        param.requires_grad_(name in trained)
+    for name, module in model.named_modules():
+        module.checkpoint(name in checkpointed)
+
+
+@contextmanager
+def _as_it_was(model: Module) -> Iterator[None]:
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    checkpointed = {name for name, module in model.named_modules() if module.checkpointed}
+    try:
+        yield
+    finally:
+        _set(model, trained, checkpointed)
+
+
+def _tensors(model: Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _nbytes(item: Any) -> int:
+    if isinstance(item, Tensor):
+        return item._slot.storage.nbytes
+    shape, dtype = item if item and isinstance(item[0], (tuple, list)) else (item, dtypes.float32)
+    nbytes = dtypes.resolve(dtype, "plan_for").itemsize
+    for size in shape:
+        nbytes *= int(size)
+    return nbytes
+
+
+def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) -> int:
+    """How many tensors an optimizer keeps for each parameter."""
+    if isinstance(optimizer, int):
+        return optimizer
+    if not isinstance(optimizer, Optimizer):
+        with recording(Recording("plan_for", runs=False)):
+            optimizer = optimizer([_argument((), default_backend())])
+    return max(sum(name != "step" for name in optimizer.state_names(group)) for group in optimizer.param_groups)
+
+
+def _bytes_of(budget: int | str) -> int:
+    if isinstance(budget, int):
+        return budget
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([kKMG]?i?)B", budget.strip())
+    if match is None or match[2] not in UNITS:
+        raise ArgumentError("plan_for", 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
+    return int(Decimal(match[1]) * UNITS[match[2]])
+
+
+__all__ = ["Fit", "plan_for", "rehearse"]

@@ -1,0 +1,1 @@
+"""Ops executed and linked (``dispatch``), and the walk back through them (``backward``)."""

@@ -1,0 +1,250 @@
+"""Backward: the walk back through the graph, from a loss to the gradients of leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tinyedge.autograd.deferral import Deferred, deferring
+from tinyedge.autograd.dispatch import contiguous_copy, edge_to, launch_step, new_slot, version_of, write_into
+from tinyedge.autograd.minibatch import mark_torn
+from tinyedge.errors import AutogradError
+from tinyedge.ir.modes import modes
+from tinyedge.ir.step import BACKWARD, Edge, Postponed, Step, Tape
+from tinyedge.ir.values import MemorySpace, Slot, Spec, Value
+
+
+class Gradient:
+    """A gradient on its way: ``owned`` if its storage is nobody else's, so that more may be added in place."""
+
+    __slots__ = ("owned", "slot")
+
+    def __init__(self, slot: Slot, owned: bool) -> None:
+        self.slot = slot
+        self.owned = owned
+
+
+class Walk:
+    """The reverse walk: gradients on their way to the steps before, and to the leaves.
+
+    ``boundary`` are leaves, by id, whose gradients stay with the walk, as do those of steps that are not walked.
+    """
+
+    def __init__(self, boundary: Collection[int] = (), retain_graph: bool = False) -> None:
+        self.boundary = boundary
+        self.retain_graph = retain_graph
+        self.pending: dict[tuple[int, int], Gradient] = {}
+        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each, and where its gradient will be when the walk is over
+
+    @staticmethod
+    def key(edge: Edge) -> tuple[int, int]:
+        """The step and output that an edge comes from, by number; or the leaf."""
+        step, index, leaf = edge
+        return (-1, id(leaf)) if step is None else (step.number, index)
+
+    def _is_pending(self, edge: Edge) -> bool:
+        return edge[2] is None or id(edge[2]) in self.boundary
+
+    def target(self, edge: Edge, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
+        """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
+        leaf = edge[2]
+        if leaf is not None and not self._is_pending(edge):
+            return self.leaf_target(leaf, spec, backend)
+        key = self.key(edge)
+        there = self.pending.get(key)
+        if there is None:
+            there = self.pending[key] = Gradient(new_slot(backend, spec.dtype, spec.shape), True)
+            return there.slot, False
+        if not there.owned:
+            self.pending[key] = there = Gradient(contiguous_copy(there.slot), True)
+        return there.slot, True
+
+    def leaf_target(self, leaf: Slot, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
+        known = self.leaves.get(id(leaf))
+        if known is not None:
+            return known[1], True
+        if modes.recorder is not None:
+            modes.recorder.leaf_gradient(leaf)
+        adds = leaf.grad is not None
+        if adds and modes.deferred is not None and modes.deferred.adds_from is None:
+            modes.deferred.adds_from = len(modes.deferred.launches)
+        target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype, spec.shape)
+        self.leaves[id(leaf)] = leaf, target
+        return target, adds
+
+    def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
+        """Pass on a gradient that is already computed: as it is if it is the first, else added."""
+        leaf = edge[2]
+        if leaf is None or self._is_pending(edge):
+            key = self.key(edge)
+            if key not in self.pending:
+                self.pending[key] = Gradient(slot, owned and slot.contiguous)
+                return
+        elif (
+            leaf.grad is None
+            and id(leaf) not in self.leaves
+            and owned
+            and slot.contiguous
+            and slot.nbytes == slot.storage.nbytes
+            and modes.recorder is None  # a replay may find a gradient there, to which a kernel must add
+        ):
+            self.leaves[id(leaf)] = leaf, slot
+            return
+        target, accumulate = self.target(edge, spec, slot.storage.backend)
+        write_into(slot, target, accumulate)
+
+    def finish(self, deferred: Deferred) -> None:
+        """Launch what the walk consists of, and let the leaves have their gradients."""
+        there = [gradient for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
+        with _finishing:  # what two threads add to one leaf is added in turn
+            try:
+                deferred.launch()
+            except BaseException as error:
+                error.__dict__["launched"] = deferred.gone
+                mark_torn(there, error, deferred.adds_from or 0)
+                raise
+            for gradient in there:
+                gradient.storage.version += 1
+            for leaf, gradient in self.leaves.values():
+                if leaf.grad is None:
+                    leaf.keep_gradient(gradient)
+                elif leaf.grad is not gradient:  # another thread was faster
+                    write_into(gradient, leaf.grad, accumulate=True)
+            deferred.launch()
+
+
+_finishing = threading.RLock()
+
+
+class OwnBackward(Step):
+    """A step whose gradients do not come from its op: it walks back by itself."""
+
+    __slots__ = ()
+
+    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        """Turn the gradients of the outputs into those of the inputs, and pass these on."""
+        raise NotImplementedError
+
+    def walk_alone(self) -> bool:
+        """Do all of a walk back from the only output, with a gradient of 1, if nothing else takes part; then forget."""
+        return False
+
+
+def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
+    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones.
+
+    Everything is checked, allocated and built before the first launch: what fails until then changes nothing. If the
+    device refuses a launch in the middle, the gradients that were added to are marked as ``torn``.
+    """
+    plain = gradient is None and not retain_graph and modes.recorder is None and modes.deferred is None
+    if plain and isinstance(root.step, OwnBackward) and root.step.walk_alone():
+        return
+    steps = Tape.leading_to([root])
+    if modes.recorder is not None:
+        modes.recorder.backward(steps)
+    with deferring() as deferred:
+        if gradient is None:
+            gradient = new_slot(root.storage.backend, root.dtype, root.shape)
+            write_into(Value(1.0, root.dtype), gradient)
+        walk = Walk(retain_graph=retain_graph)
+        walk.deliver(edge_to(root), gradient, root.spec, owned=False)
+        walk_back(walk, steps)
+        walk.finish(deferred)
+    if not retain_graph:
+        for step in steps:
+            step.forget()
+
+
+def walk_back(walk: Walk, steps: Tape) -> None:
+    """Turn the gradients with which ``walk`` begins into those that ``steps`` were computed from."""
+    for step in reversed(steps):
+        gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
+        if any(item is not None for item in gradients):
+            if isinstance(step, OwnBackward):
+                step.walk_back(walk, gradients)
+            else:
+                step_back(walk, step, gradients)
+
+
+def require_saved(step: Step) -> None:
+    if step.saved is None:
+        raise AutogradError(
+            "backward",
+            "each recorded graph can be walked once",
+            f"what {step.op.name} saved was already freed",
+            "Call backward(retain_graph=True) the first time, or compute the loss again.",
+        )
+
+
+def step_back(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
+    """Turn the gradients of a step's outputs into those of its inputs, and pass these on."""
+    op = step.op
+    require_saved(step)
+    slots: dict[str, Any] = {"d" + name: None if g is None else g.slot for name, g in zip(op.outputs, gradients)}
+    dy = next(gradient for gradient in gradients if gradient is not None)
+    kernels: list[tuple[str, Edge, Spec]] = []
+    views: list[tuple[Edge, Spec, Slot]] = []
+    for index, (edge, spec) in enumerate(zip(step.edges, step.input_specs, strict=True)):
+        if edge is None or spec is None:
+            continue
+        layout = op.gradient_view(index, dy.slot.layout(), spec.shape, step.attrs)
+        if layout is not None and spec.dtype is dy.slot.dtype:
+            views.append((edge, spec, dy.slot.alias(layout)))
+        elif op.scatters:
+            _scatter(walk, step, dy.slot, edge, spec)
+        elif op.inputs[index] in op.differentiable:
+            kernels.append((op.inputs[index], edge, spec))
+    if kernels:
+        _run_backward(walk, step, slots, kernels, dy.slot.storage.backend)
+    for edge, spec, slot in views:
+        walk.deliver(edge, slot, spec, owned=dy.owned and len(views) == 1)
+
+
+def _run_backward(
+    walk: Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: MemorySpace
+) -> None:
+    """Run the op's backward, its gradients stored or added where they belong."""
+    op = step.op
+    kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
+    assert kept is not None
+    for name, (saved, version) in kept.items():
+        if version_of(saved) != version:
+            raise AutogradError(
+                "backward",
+                f"what {op.name} saved for its gradient must not change",
+                f"its {name!r} of shape {saved.shape if saved is not None else ()} was changed in place afterwards "
+                f"(version {version_of(saved)}, saved at {version})",
+                "Use the out-of-place form, or change a clone().",
+            )
+        slots[name] = saved
+    reads = tuple(slots)
+    writes: list[str] = []
+    accumulate: list[str] = []
+    taken: set[Any] = set()
+    again: list[tuple[Edge, Slot, Spec]] = []
+    for name, edge, spec in wanted:
+        identity: Any = id(edge[2]) if edge[0] is None else (edge[0].number, edge[1])
+        if identity in taken:  # one tensor in two places of one call: its two gradients may not race in one kernel
+            target, adds = new_slot(backend, spec.dtype, spec.shape), False
+            again.append((edge, target, spec))
+        else:
+            target, adds = walk.target(edge, spec, backend)
+            taken.add(identity)
+        slots["d" + name] = target
+        writes.append("d" + name)
+        if adds:
+            accumulate.append("d" + name)
+    launch_step(Step(op, BACKWARD, step.attrs, step.scalars, slots, reads, tuple(writes), frozenset(accumulate)))
+    for edge, target, spec in again:
+        walk.deliver(edge, target, spec, owned=True)
+
+
+def _scatter(walk: Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
+    """The gradient of a view: ``dy`` in the same view of it, and zeros where that does not reach."""
+    target, accumulate = walk.target(edge, spec, dy.storage.backend)
+    covers = dy.numel == target.numel
+    if not accumulate and not covers:
+        write_into(Value(0, spec.dtype), target)
+    view = target.alias(step.op.view(target.layout(), **step.attrs))
+    write_into(dy, view, accumulate=accumulate or not covers)

@@ -1,0 +1,255 @@
+"""``te.checkpoint``: less memory for more arithmetic.
+
+A checkpointed function runs as ever, and its steps stand in the graph as ever; only what they would save for backward,
+as far as it was made inside, is dropped. The first of them whose gradient asks for it has the function computed again,
+and all of them find what they would have saved. So the gradients are the same to the bit, and whatever works for a step
+(several outputs, parameters in closures, walking a graph twice) works here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyedge.autograd.modes import enable_grad
+from tinyedge.autograd.scope import Region, T, regions, within
+from tinyedge.containers import leaves_in
+from tinyedge.errors import ArgumentError, AutogradError
+from tinyedge.ir.modes import is_grad_enabled
+from tinyedge.ir.step import Op, Postponed, Saved, Step
+from tinyedge.ir.values import Read, Slot, SlotHolder, Storage, next_number
+
+R = TypeVar("R")
+
+
+class _Later(Postponed):
+    """What a step saved, but for ``kept``: it will be made again by its segment, as number ``index`` there."""
+
+    def __init__(self, segment: _Segment, index: int, kept: Saved) -> None:
+        self.segment = segment
+        self.index = index
+        self.kept = kept
+
+    def values(self) -> Saved:
+        made = self.segment.take(self.index)
+        return {**(made.values() if isinstance(made, Postponed) else made), **self.kept}
+
+    def held(self) -> list[Slot]:
+        given = self.segment.function
+        passed = [*given.args, *given.keywords.values()] if isinstance(given, partial) else []
+        kept = [item for item, _ in self.kept.values() if isinstance(item, Slot)]
+        return kept + [holder._slot for holder in leaves_in(passed, SlotHolder)]
+
+    def forget(self) -> None:
+        self.segment.made.clear()
+
+
+def _older(saved: Saved, number: int) -> Saved:
+    """The part of ``saved`` that a segment that began at ``number`` did not make."""
+    return {
+        name: item for name, item in saved.items() if not isinstance(item[0], Slot) or item[0].storage.number < number
+    }
+
+
+class _Segment(Region):
+    """A function that is run for the first time: what its steps save is dropped."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.number = next_number()
+        self.versions: dict[Storage, int] = {}  # of what lies outside and is read
+        self.calls: list[Any] = []  # what it did, in order
+        self.linked_at: list[int] = []  # which of them have a gradient
+        self.dropped: list[int] = []  # which of them dropped something
+        self.outcomes: list[Any] = []  # of what is to be done once
+        self.made: dict[int, Saved | Postponed] = {}
+
+    def first(self) -> Any:
+        with within(*regions(), self):
+            result = self.function()
+        # What the function itself changed, such as a counter, is no longer as it was read.
+        self.versions = {storage: v for storage, v in self.versions.items() if storage.version == v}
+        return result
+
+    def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+        self.calls.append(self.described(op, reads, attrs, scalars))
+        for read in reads:
+            if isinstance(read, Slot) and read.storage.number < self.number:
+                self.versions.setdefault(read.storage, read.storage.version)
+
+    def described(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Any) -> Any:
+        """What must be the same when it is computed again.
+
+        What was made inside is another then, and may as well be what the first run made and kept.
+        """
+        values = {name: repr(value) for name, value in scalars.items()} if isinstance(scalars, dict) else scalars
+        inputs: list[Any] = []
+        for read in reads:
+            if isinstance(read, Slot):
+                number = read.storage.number
+                inputs.append((number if number < self.number else None, read.dtype, read.layout()))
+            else:
+                inputs.append(None if read is None else (read.dtype, repr(read.number)))  # NaN is not equal to itself
+        return op, inputs, attrs, values
+
+    def uploaded(self, values: npt.NDArray[Any]) -> None:
+        self.calls.append(_digest(values))
+
+    def linked(self, step: Step) -> None:
+        assert isinstance(step.saved, dict)
+        self.linked_at.append(len(self.calls) - 1)
+        kept = _older(step.saved, self.number)
+        if len(kept) < len(step.saved):
+            step.saved = _Later(self, len(self.dropped), kept)
+            self.dropped.append(len(self.calls) - 1)
+
+    def once(self, make: Callable[[], T]) -> T:
+        self.outcomes.append(make())
+        result: T = self.outcomes[-1]
+        return result
+
+    def take(self, index: int) -> Saved | Postponed:
+        """What step number ``index`` would have saved; after the graph was walked once, it is made anew."""
+        if index not in self.made:
+            for storage, version in self.versions.items():
+                if storage.version != version:
+                    raise AutogradError(
+                        "backward",
+                        "what a checkpointed function read must not change before backward computes it again",
+                        f"{storage.nbytes} bytes were changed in place (version {storage.version}, read at {version})",
+                        "Use the out-of-place form, or change a clone().",
+                    )
+            self.made = dict(enumerate(_Again(self).saved()))
+        return self.made.pop(index)
+
+
+class _Again(Region):
+    """The same function computed again: nothing outside changes a second time.
+
+    Its calls are those of the first run, but for what is done once: a running statistic that is moved, a table that is
+    made and kept.
+    """
+
+    def __init__(self, segment: _Segment) -> None:
+        self.segment = segment
+        self.number = next_number()
+        self.at = -1  # the call of the first run that is the last one of this
+        self.linked_at = iter(segment.linked_at)
+        self.found: dict[int, Saved | Postponed] = {}  # by the number of the call
+        self.outcomes: Iterator[Any] = iter(segment.outcomes)
+
+    def saved(self) -> list[Saved | Postponed]:
+        with within(self), enable_grad():
+            self.segment.function()
+        missing = next(self.linked_at, None)
+        if missing is not None:
+            raise self._differs(f"{_words(self.segment.calls[missing])} of the first time is missing")
+        found = [self.found[at] for at in self.segment.dropped]
+        return [saved if isinstance(saved, Postponed) else _without_history(saved) for saved in found]
+
+    def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+        self._met(self.segment.described(op, reads, attrs, scalars))
+
+    def uploaded(self, values: npt.NDArray[Any]) -> None:
+        self._met(_digest(values))
+
+    def _met(self, call: Any) -> None:
+        """Go on to where the first run did the same."""
+        calls = self.segment.calls
+        for at in range(self.at + 1, len(calls)):
+            if calls[at] == call:
+                self.at = at
+                return
+        raise self._differs(f"{_words(call)} was not there with these inputs the first time")
+
+    def linked(self, step: Step) -> None:
+        saved = step.saved
+        assert saved is not None
+        if self.at != next(self.linked_at, None):
+            raise self._differs(f"{step.op.name} was not there with these inputs the first time")
+        self.found[self.at] = saved
+
+    def once(self, make: Callable[[], T]) -> T:
+        result: T = next(self.outcomes)
+        return result
+
+    def may_change(self, storage: Storage) -> bool:
+        return storage.number > self.number
+
+    @staticmethod
+    def _differs(how: str) -> AutogradError:
+        return AutogradError(
+            "backward",
+            "a checkpointed function must do the same when backward computes it again",
+            how,
+            "Let it depend on nothing that changes after the call, such as train or eval mode or the variable of a loop"
+            " (which a default argument keeps: lambda x, layer=layer: layer(x)).",
+        )
+
+
+def _words(call: Any) -> str:
+    return call[0].name if isinstance(call, tuple) else "an upload from the host"
+
+
+def _digest(values: npt.NDArray[Any]) -> bytes:
+    """Of what comes from the host, which would be long to keep."""
+    return blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).digest()
+
+
+def _without_history(saved: Saved) -> Saved:
+    return {name: (item.alias() if isinstance(item, Slot) else item, v) for name, (item, v) in saved.items()}
+
+
+def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = False, **kwargs: Any) -> R:
+    """``function(*args, **kwargs)``, computed again in backward instead of saving what its steps need there.
+
+    In between only the arguments live. Arguments, results and what the function closes over may be anything; gradients
+    are those without the call, to the bit. Random numbers are drawn once: the second time they are the same. What
+    outlives the call changes once: running statistics of batch norms are moved by the first run alone. Checkpoints
+    nest, and work inside ``te.compile``.
+
+    Errors: AutogradError from ``backward`` if something that it read was changed in place in the meantime, if it does
+            something else the second time, or if it changes in place, recorded by autograd, what it did not make.
+            ArgumentError for PyTorch's ``use_reentrant=True``.
+    Source: Chen et al., Training deep nets with sublinear memory cost, arXiv:1604.06174.
+    """
+    if use_reentrant:
+        raise ArgumentError("checkpoint", "use_reentrant=False, the only kind there is", "got True")
+    # Inside a segment that drops everything there is nothing left to drop; it is done when that one is computed again.
+    if not is_grad_enabled() or any(isinstance(region, _Segment) for region in regions()):
+        return function(*args, **kwargs)
+    result: R = _Segment(partial(function, *args, **kwargs)).first()
+    return result
+
+
+def checkpoint_sequential(
+    functions: Sequence[Callable[[Any], Any]], segments: int, input: Any, use_reentrant: bool = False
+) -> Any:
+    """The functions (or an ``nn.Sequential``) one after the other, in so many checkpointed segments.
+
+    As in PyTorch the last segment is not checkpointed: backward begins there.
+
+    Errors: ArgumentError unless there are from 1 to ``len(functions)`` segments.
+    """
+    functions = list(functions)
+    if not 1 <= segments <= len(functions):
+        raise ArgumentError("checkpoint_sequential", f"from 1 to {len(functions)} segments", f"got {segments}")
+    size = len(functions) // segments
+
+    def run(part: Sequence[Callable[[Any], Any]], value: Any) -> Any:
+        for function in part:
+            value = function(value)
+        return value
+
+    last = size * (segments - 1)
+    for start in range(0, last, size):
+        input = checkpoint(run, functions[start : start + size], input, use_reentrant=use_reentrant)
+    return run(functions[last:], input)
+
+
+__all__ = ["checkpoint", "checkpoint_sequential"]

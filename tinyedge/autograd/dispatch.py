@@ -1,0 +1,202 @@
+"""Dispatch: an op's call is executed as a Step, and linked into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from tinyedge import shapes
+from tinyedge.autograd.scope import may_change
+from tinyedge.dtypes import DType
+from tinyedge.errors import AutogradError, BackendError, ShapeError
+from tinyedge.ir.modes import modes
+from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
+from tinyedge.ir.values import Layout, MemorySpace, Read, Slot, Spec, Storage, Value
+from tinyedge.shapes import Shape
+
+MAX_ELEMENTS = shapes.INT_MAX
+"""Kernels index with 32-bit ints: small devices are slow with longer ones."""
+
+
+def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
+    """A contiguous slot with storage of its own, not yet written; in a rehearsal it has no memory unless it ``holds``
+    what comes from the host.
+    """
+    numel = prod(shape)
+    if numel > MAX_ELEMENTS:
+        raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
+    backend.check_dtype(dtype)
+    storage = Storage(backend, numel * dtype.itemsize, holds=holds)
+    return Slot(storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
+
+
+_inferred: dict[Any, tuple[Spec, ...]] = {}
+
+
+def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:
+    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
+    specs = _inferred.get(key)
+    if specs is None:
+        if len(_inferred) > 4096:
+            _inferred.clear()
+        specs = _inferred[key] = op.infer(*(None if r is None else r.spec for r in reads), **attrs)
+    return specs
+
+
+_kept: dict[Any, tuple[str, ...]] = {}
+
+
+def _saves_for(op: type[Op], needed: tuple[bool, ...]) -> tuple[str, ...]:
+    kept = _kept.get((op, needed))
+    if kept is None:
+        names = frozenset(name for name, wanted in zip(op.inputs, needed, strict=True) if wanted)
+        kept = _kept[op, needed] = op.saves_for(names)
+    return kept
+
+
+def record(
+    op: type[Op],
+    reads: Sequence[Read],
+    attrs: Mapping[str, Any] | None = None,
+    scalars: Mapping[str, float] | None = None,
+    backend: MemorySpace | None = None,
+) -> tuple[Slot, ...]:
+    """Call ``op``: infer, allocate, run, and link the outputs to their step if a gradient may be asked for."""
+    attrs, scalars = attrs or {}, scalars or {}
+    tracked = False
+    for read in reads:
+        if type(read) is Slot:
+            if backend is None:
+                backend = read.storage.backend
+            elif read.storage.backend is not backend:
+                raise BackendError(
+                    op.name,
+                    "all tensors must be on one backend",
+                    f"got {backend.name} and {read.storage.backend.name}",
+                    f'Move one, e.g. x.to("{backend.name}").',
+                )
+            if read.requires_grad:
+                tracked = True
+                if read.history != read.storage.history and modes.grad.value:
+                    raise AutogradError(
+                        op.name,
+                        "the history of each input must be current",
+                        f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
+                        "Take the view again after the change, or use the out-of-place form.",
+                    )
+    for region in modes.regions:
+        region.called(op, reads, attrs, scalars)
+    tracked = tracked and modes.grad.value and bool(op.differentiable)
+    if op.is_view:
+        source = reads[0]
+        assert isinstance(source, Slot)
+        out = source.alias(op.view(source.layout(), **attrs))
+        if tracked:
+            link(op, reads, (out,), attrs)
+        return (out,)
+    assert backend is not None
+    specs = _infer(op, reads, attrs)
+    outs = tuple([new_slot(backend, dtype, shape) for dtype, shape in specs])
+    slots: dict[str, Any] = dict(zip(op.inputs, reads, strict=True))
+    slots.update(zip(op.outputs, outs, strict=True))
+    step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
+    launch_step(step)
+    if tracked:
+        kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
+        saved: Saved = {
+            name: (slot := slots[name], version_of(slot)) if name in kept else (None, 0) for name in op.saves
+        }
+        for name in op.outputs:  # without its history, which is this step: a cycle would keep the memory
+            if saved.get(name, (None, 0))[0] is not None:
+                saved[name] = (slots[name].alias(), version_of(slots[name]))
+        step.saved = saved
+        step.slots = {}
+        _link(step, reads, outs)
+    return outs
+
+
+def execute(step: Step) -> None:
+    """Prepare and launch a step; then tell whoever records."""
+    recorder, deferred = modes.recorder, modes.deferred
+    if recorder is not None:
+        recorder.before(step)
+    if recorder is None or recorder.runs:
+        if deferred is None:
+            backend = step.backend
+            backend.launch(backend.prepare(step))
+        else:
+            deferred.add_step(step)
+    if recorder is not None:
+        recorder.step(step)
+
+
+def launch_step(step: Step) -> None:
+    """Run a step, after the reads that its kernels cannot walk as they lie were made contiguous."""
+    for name in step.reads:
+        slot = step.slots[name]
+        if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
+            step.slots[name] = contiguous_copy(slot)
+    if any(slot.numel for slot in step.written()):
+        execute(step)
+
+
+def version_of(slot: Slot | Value | None) -> int:
+    return slot.storage.version if isinstance(slot, Slot) else 0
+
+
+def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
+    """Give ``outs`` the history of a step that runs no kernel of its own, if a gradient may be asked for."""
+    if modes.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
+        step = Step(op, FORWARD, attrs, {}, {}, (), ())
+        step.saved = {}
+        _link(step, reads, outs)
+
+
+def keep_saved(step: Step, storage: Storage) -> None:
+    """Copy what ``step`` saved of ``storage``, which is about to be changed."""
+    saved = step.saved
+    if not isinstance(saved, dict):
+        return
+    for name, (slot, _) in saved.items():
+        if isinstance(slot, Slot) and slot.storage is storage:
+            saved[name] = (contiguous_copy(slot), 0)
+
+
+def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
+    step.edges = tuple(edge_to(read) if isinstance(read, Slot) and read.requires_grad else None for read in reads)
+    step.input_specs = tuple(None if read is None else read.spec for read in reads)
+    step.output_specs = tuple(out.spec for out in outs)
+    for index, out in enumerate(outs):
+        if out.dtype.is_floating_point and step.op.outputs[index] not in step.op.hidden:
+            out.requires_grad = True
+            out.step = step
+            out.index = index
+    for region in reversed(modes.regions):
+        region.linked(step)
+
+
+def contiguous_copy(slot: Slot) -> Slot:
+    """A contiguous copy, outside autograd."""
+    copy = registry["clone"]
+    out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
+    launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
+    return out
+
+
+def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> None:
+    """Copy ``source`` into ``target``, or add it there; any strides on both sides, ``source`` broadcasts."""
+    if target.numel == 0 or not may_change(target.storage):
+        return
+    if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
+        source = contiguous_copy(source)  # the two may overlap
+    for region in modes.regions:
+        region.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
+    names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
+    execute(Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names))
+    target.storage.version += 1
+
+
+def edge_to(slot: Slot) -> Edge:
+    """What a step that reads ``slot`` keeps of it for backward."""
+    return slot.step, slot.index, slot if slot.step is None else None

@@ -1,0 +1,925 @@
+"""The OpenCL backend: context, building, and one prepared kernel for each signature of a step."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from math import prod
+from struct import Struct
+from time import perf_counter
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from tinyedge import config
+from tinyedge.backends.base import Backend, GroupsLimited, Launch, Lowered, Origin, Placement, note_launched
+from tinyedge.backends.opencl.binaries import Binaries, kept_source
+from tinyedge.backends.opencl.binding import (
+    ARENA,
+    COUNTERS,
+    Argument,
+    check_sizes,
+    constant_text,
+    identity,
+    origin_of,
+    value_of,
+)
+from tinyedge.backends.opencl.devices import BUILD_OPTIONS, DeviceEntry, pyopencl_module, was_forked
+from tinyedge.backends.opencl.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
+from tinyedge.backends.opencl.memory import LARGEST, Region, Slabs
+from tinyedge.backends.opencl.pool import Pool
+from tinyedge.backends.opencl.recent import Recent
+from tinyedge.dtypes import DType, float64, int64
+from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
+from tinyedge.ir.kernel import Kernel, Place
+from tinyedge.ir.launch import Shared
+from tinyedge.ir.spec import MAX_RANK, Device, KernelSpec, Operand
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import Slot, Storage
+from tinyedge.kernels.fused import Drawn, plain_operands
+from tinyedge.kernels.persistent import APART, ORDERS, groups_of, is_flat, local_bytes, render_shared
+from tinyedge.kernels.render import Part, Source, render
+from tinyedge.kernels.tile import Product, Tile
+from tinyedge.kernels.tuned import remembered
+from tinyedge.shapes import Shape
+
+BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
+TIMED_LAUNCHES = 20
+"""In a row: as in a program, where a launch is prepared while the one before it runs."""
+
+MOST_LOWERINGS = 16
+"""Of a step, for ever smaller groups: each halves them at least."""
+
+PROGRAM_KERNELS = 24
+"""At most so many in one program: few enough to find the one that is refused, by building each alone."""
+_C_TYPES: dict[str, Any] = {
+    "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
+    "float": np.float32, "double": np.float64,
+}  # fmt: skip
+_C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
+
+MOST_IN_CHAIN = 64
+"""Kernels in one launch in which they wait for each other: while the device does one, the host gets the next ready.
+On an H200, chains of 64 and of 200 took the device as long, and about as long to build."""
+
+FIRST_IN_CHAIN = 8
+GROWTH_OF_CHAINS = 1.5
+"""Of the chains of a program: a short first one lets the device begin soon, and while it does one the next, longer one
+is made ready. With MobileNet v1 on an H200 a kernel takes 5 us, and the host 2 us to launch it in a chain, or 4 us when
+other programs ran in between.
+"""
+
+GROUPS_OF_UNIT = 4
+"""Of a kernel in a chain: about as many groups as a compute unit has at work at a time."""
+
+CHAIN_OPTIONS = {
+    "ptx": (*BUILD_OPTIONS, "-cl-nv-maxrregcount=64"),
+    "c11": ("-cl-std=CL3.0", "-cl-single-precision-constant"),
+}
+"""What builds a chain. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
+be so many that few groups run at a time."""
+
+
+UPLOADED_BYTES = 32 << 20
+"""Of uploads on their way: so much of the host's memory they may take beside what was uploaded from."""
+
+PACKED = frozenset("bBhHiIlLfd")
+"""Kinds of numbers, as NumPy calls them, of which pyopencl makes bytes."""
+
+PREPARED = 1024
+BUILT = 1024
+TABLES = 1024
+"""Signatures, sources, and tables of strides that are kept: those that were used last, and as many before them."""
+
+
+def _packer(kind: Any) -> Callable[[Any], bytes]:
+    """What makes the bytes that the driver takes of an argument: of a number, or if ``kind`` is None of a buffer."""
+    if kind is None:
+        return lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder)
+    if kind is np.int32:  # offsets, most of all: a tenth of what NumPy's numbers take
+        return Struct("=i").pack
+    return lambda value: bytes(kind(value).tobytes())
+
+
+class _Built:
+    """A kernel that was built, for all steps of its source."""
+
+    __slots__ = ("kernel", "limit", "lock", "program")
+
+    def __init__(self, program: Any, kernel: Any, limit: int) -> None:
+        self.program = program
+        self.kernel = kernel
+        self.limit = limit  # the most work-items in a group with which the device runs it
+        self.lock = threading.Lock()
+
+
+class _Prepared:
+    """One kernel of a signature: everything but the buffers and the numbers of a call."""
+
+    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "queue", "title")
+
+    def __init__(self, built: _Built, rendered: _Rendered, queue: Any, enqueue: Any) -> None:
+        self.built = built
+        self.title = rendered.title
+        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
+        self.queue, self.enqueue = queue, enqueue
+        self.buffers: list[tuple[int, Argument, Any]] = []  # with the type of a number that is passed as bytes
+        self.numbers: list[tuple[int, bytes, Argument]] = []
+        self.fixed: list[Any] = []  # of those numbers that are the same in every call
+        for index, (argument, kind) in enumerate(zip(rendered.arguments, rendered.types, strict=True)):
+            char = "" if kind is None else np.dtype(kind).char
+            if char not in PACKED:
+                self.buffers.append((index, argument, kind))
+            elif argument[0] == "fixed":
+                self.fixed += (index, char.encode(), argument[2])
+            else:
+                self.numbers.append((index, char.encode(), argument))
+
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
+        # clSetKernelArg on one kernel object is not thread-safe; the enqueue copies the arguments.
+        with built.lock:
+            # What pyopencl's own set_args comes to, which needs a Python module for each kernel.
+            if buffers:
+                built.kernel._set_arg_multi(buffers)
+            if numbers:
+                built.kernel._set_arg_buf_pack_multi(numbers)
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+
+
+class _SetOneByOne(_Prepared):
+    """The same where pyopencl has no such methods."""
+
+    __slots__ = ()
+
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
+        with built.lock:
+            for place in range(0, len(buffers), 2):
+                built.kernel.set_arg(buffers[place], buffers[place + 1])
+            for place in range(0, len(numbers), 3):
+                kind = np.dtype(numbers[place + 1].decode()).type
+                built.kernel.set_arg(numbers[place], kind(numbers[place + 2]))
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+
+
+class _Rendered(NamedTuple):
+    """A launch before it is built."""
+
+    title: str  # what it does, in words
+    spec: KernelSpec
+    source: Source
+    arguments: list[Argument]
+    types: list[Any]
+    chained: Sequence[KernelSpec] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A kernel before it is rendered, by itself or as a part of a launch."""
+
+    step: Step
+    title: str
+    part: Part
+    baked: bool
+    arguments: list[Argument]
+    types: list[Any]
+
+    @property
+    def spec(self) -> KernelSpec:
+        return self.part.spec
+
+    @cached_property
+    def rendered(self) -> _Rendered:
+        return _Rendered(self.title, self.spec, render(self.part, self.baked), self.arguments, self.types)
+
+    @cached_property
+    def is_flat(self) -> bool:
+        return is_flat(self.rendered.source.text)
+
+    @cached_property
+    def local_bytes(self) -> int:
+        return local_bytes(self.part, self.baked)
+
+    @property
+    def argument_bytes(self) -> int:
+        return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
+
+
+class OpenCLBackend(Backend):
+    """One OpenCL device: a context, an in-order queue, a pool of buffers, and the kernels prepared so far."""
+
+    def __init__(self, entry: DeviceEntry) -> None:
+        super().__init__()
+        cl = pyopencl_module()
+        if was_forked():
+            raise forked(entry.name)
+        if entry.problem:
+            raise BackendError(
+                entry.name,
+                "the device must build and run a kernel",
+                f"{entry.describe()}: {entry.problem}",
+                "Run `tinyedge devices` to see which devices work.",
+            )
+        self.cl = cl
+        self.name = entry.name
+        self.description = entry.describe()
+        self.entry = entry
+        with self._asked("opening it"):
+            self.context = cl.Context([entry.device])
+            self.queue = cl.CommandQueue(self.context)
+        self.pool = Pool(cl, self.context, self.queue, self.memory)
+        self.slabs = Slabs(self._buffer)
+        extensions = str(entry.asked("extensions", "")).split()
+        self.has_fp64 = "cl_khr_fp64" in extensions
+        self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
+        chains = entry.takes_chains and config.chains()
+        self.device = Device(
+            kind="cpu" if entry.is_cpu else "gpu",
+            vector_width=16 if entry.is_cpu else 4,
+            native_width=min(16, max(4, int(entry.asked("native_vector_width_float", 4)))),
+            compute_units=max(1, int(entry.asked("max_compute_units", 1))),
+            max_work_group=max(1, int(entry.asked("max_work_group_size", 1))),
+            local_bytes=int(entry.asked("local_mem_size", 16384)),
+            group_items=256 if chains else 64,
+            order="ptx" if chains else "",
+            tuned=remembered(entry.identity),
+            limits={},
+        )
+        self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
+        self.argument_bytes = int(entry.asked("max_parameter_size", 1024))
+        # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
+        self.bakes = not entry.is_cpu
+        self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
+        self._kernels: Recent[Source, _Built] = Recent(BUILT)
+        self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
+        self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
+        self._nothing: Any = None  # a buffer for what has no bytes
+        self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
+        self._uploading_bytes = 0
+        self._upload_lock = threading.RLock()
+        forsake_in_child(self)
+
+    def use_tuned(self, choices: Mapping[Product, Tile]) -> None:
+        """Lower products with these tiles from now on."""
+        self.device = replace(self.device, tuned=choices)
+        self._prepared.clear()
+
+    def check_dtype(self, dtype: DType) -> None:
+        if (dtype is float64 and not self.has_fp64) or (dtype is int64 and not self.has_int64):
+            smaller = "float32" if dtype is float64 else "int32"
+            raise DtypeError(
+                self.name,
+                f"expected {smaller} or another dtype that this device has",
+                f"got {dtype.name}, which it does not have",
+                f"Use dtype=te.{smaller}, or the numpy backend.",
+            )
+
+    @contextmanager
+    def _asked(self, call: str) -> Iterator[None]:
+        """Raise what the driver refuses inside as an error of ours. ``call`` says what was asked."""
+        try:
+            yield
+        except (self.cl.Error, MemoryError) as error:
+            raise self._refusal(call, error) from error
+
+    def _refusal(self, call: str, error: Exception | int) -> BackendError:
+        return refusal(self, call, error)
+
+    def allocate(self, nbytes: int) -> Region:
+        # It begins with its buffer: places in scratch memory and in an arena are told by their offsets there alone.
+        return self._buffer(nbytes)
+
+    def reserve(self, nbytes: int) -> Region:
+        if self.device.chains and nbytes <= LARGEST:
+            with suppress(OutOfMemoryError):  # there may be room for so little
+                return self.slabs.take(nbytes)
+        return self._buffer(nbytes)
+
+    def _buffer(self, nbytes: int) -> Region:
+        if not nbytes:
+            if self._nothing is None:
+                self._nothing = self._taken(0)
+            return Region(self._nothing.handle)
+        try:  # no context manager: this is in the way of every eager step
+            return self.pool.take(nbytes)
+        except (self.cl.Error, MemoryError):
+            self.trim()
+        return self._taken(nbytes)
+
+    def _taken(self, nbytes: int) -> Region:
+        with self._asked(f"an allocation of {nbytes} bytes"):
+            return self.pool.take(nbytes)
+
+    def trim(self) -> None:
+        self.slabs.trim()
+        self.pool.trim()
+
+    def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
+        # It does not wait for what was launched before: so the next sample is on its way while a step runs.
+        if not array.nbytes:
+            return
+        region = storage.buffer
+        with self._asked("an upload"), self._upload_lock:
+            self._sweep()
+            waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
+            values = np.ascontiguousarray(array) if waits else np.array(array, order="C")  # the caller's may change
+            event = self.cl.enqueue_copy(
+                self.queue, region.handle, values, dst_offset=region.offset, is_blocking=waits
+            )  # fmt: skip
+            if not waits:
+                self._uploads.append((event, values.nbytes))
+                self._uploading_bytes += values.nbytes
+
+    def _sweep(self) -> None:
+        """Let go of what was uploaded. To let go of an event before would be to wait for it."""
+        with self._upload_lock:
+            while self._uploads and (status := self._uploads[0][0].command_execution_status) <= 0:
+                self._uploading_bytes -= self._uploads.popleft()[1]
+                if status < 0:
+                    raise self._refusal("an upload", int(status))
+
+    def read(self, slot: Slot) -> np.ndarray[Any, Any]:
+        result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
+        if slot.numel:
+            region = slot.storage.buffer
+            offset = region.offset + slot.offset * slot.dtype.itemsize
+            with self._asked("reading a result"):
+                self.cl.enqueue_copy(self.queue, result, region.handle, src_offset=offset, is_blocking=True)
+                self._sweep()
+        return result
+
+    def finish(self) -> None:
+        with self._asked("what was launched"):
+            self.queue.finish()
+            self._sweep()
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        try:  # no context manager: this is in the way of every eager step
+            for launch in launches:
+                if status := launch():
+                    raise self._refused_launch(launch, status)
+        except Exception as error:
+            refused = self._refused_launch(launch, error) if isinstance(error, self.cl.Error) else error
+            note_launched(refused, launches, launch)
+            raise refused from error.__cause__ if refused is error else error
+
+    def _refused_launch(self, launch: Launch, error: Exception | int) -> BackendError:
+        return self._refusal(f"launching {getattr(launch, 'title', 'a kernel')}", error)
+
+    @cached_property
+    def bare_enqueue(self) -> Any:
+        """clEnqueueNDRangeKernel without an event, which a program has no use for; None where it cannot be reached."""
+        return self._driver_function("clEnqueueNDRangeKernel")
+
+    @cached_property
+    def bare_set_argument(self) -> Any:
+        """clSetKernelArg, at a third of what it costs through pyopencl; None where it cannot be reached."""
+        function = self._driver_function("clSetKernelArg") if ctypes.sizeof(ctypes.c_void_p) == 8 else None
+        if function is not None:
+            function.argtypes = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_size_t, ctypes.c_char_p)
+        return function
+
+    def _driver_function(self, name: str) -> Any:
+        try:
+            return getattr(ctypes.CDLL(self.cl._cl.__file__), name)
+        except (OSError, AttributeError):
+            return None
+
+    @cached_property
+    def timing_queue(self) -> Any:
+        """A queue beside the one for work: keeping times makes launches slower."""
+        with self._asked("a queue that keeps times"):
+            return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+
+    def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
+        """Launch a bound kernel on the timing queue; a call that waits for it and gives the nanoseconds it took."""
+        with self._asked("a launch that is timed"):
+            event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
+
+        def elapsed_ns() -> int:
+            with self._asked("the time that a launch took"):
+                event.wait()
+                return int(event.profile.end - event.profile.start)
+
+        return elapsed_ns
+
+    def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
+        key = step.signature()
+        found = self._prepared.get(key)
+        if found is None:
+            found = self._prepared[key] = self._lower(step, self.device)
+        kernels, needed = found
+        # Scratch goes back to the pool when the launches are gone: the queue is in order, so whoever gets it next runs
+        # later.
+        scratch: dict[Place, tuple[Any, int]] = {
+            (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
+        }
+        return [_Launch(kernel, step, scratch) for kernel in kernels]
+
+    def _lower(self, step: Step, device: Device) -> tuple[list[_Prepared], dict[str, int]]:
+        """The kernels of ``step``, and the bytes of the scratch memory that they share."""
+        for _ in range(MOST_LOWERINGS):
+            specs = step.kernels(device)
+            drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
+            built = self._build(drafts)
+            over = self._too_large([(step, draft.spec, built[draft.source].limit) for draft in drafts])
+            if over is None:
+                break  # else again, for smaller groups
+        else:
+            assert over is not None
+            raise over
+        enqueue = self.cl.enqueue_nd_range_kernel
+        prepared = _Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else _SetOneByOne
+        kernels = [prepared(built[draft.source], draft, self.queue, enqueue) for draft in drafts]
+        return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
+
+    def _too_large(self, built: Iterable[tuple[Step, KernelSpec, int]]) -> GroupsLimited | None:
+        """Of kernels with the work-items in a group that the device runs each with: an error if one has more, which is
+        known from now on where its step is lowered.
+
+        A device's own limit is that of a kernel which needs few registers. Others may have a lower one, known when they
+        are built.
+        """
+        over = [(step, spec, limit) for step, spec, limit in built if prod(spec.local_size) > limit]
+        for step, _, limit in over:
+            key = step.op.name, step.direction
+            self.device.limits[key] = min(limit, self.device.limits.get(key, limit))
+        if not over:
+            return None
+        step, spec, limit = over[0]
+        return GroupsLimited(
+            f"{self.name}, {step.op.name} ({step.direction})",
+            f"the device must run kernel {spec.kernel} in groups of {prod(spec.local_size)}",
+            f"it takes at most {limit} work-items",
+            "Please report this with the device's name.",
+        )
+
+    def time(self, step: Step, device: Device) -> float:
+        """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
+        slots = {
+            name: Slot(Storage(self, slot.extent_bytes), slot.dtype, slot.layout()) if isinstance(slot, Slot) else slot
+            for name, slot in step.slots.items()
+        }
+        copy = step.over(slots)
+        kernels, needed = self._lower(copy, device)
+        scratch: dict[Place, tuple[Any, int]] = {
+            (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
+        }
+        launches = [_Launch(kernel, copy, scratch) for kernel in kernels]
+        best = float("inf")
+        for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first few warm up
+            self.finish()
+            start = perf_counter()
+            for _ in range(repeats):
+                self.launch(launches)
+            self.finish()
+            if repeats == TIMED_LAUNCHES:
+                best = min(best, (perf_counter() - start) / repeats)
+        return best
+
+    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+        drafts = [
+            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.beside)]
+            for shared in launches
+        ]
+        for shared in launches:
+            for kernel in shared.kernels:
+                for part in (kernel, *kernel.beside):
+                    self._drafts.pop(part, None)  # its text would stay as long as the program
+        rendered = [
+            parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
+            for parts, shared in zip(drafts, launches, strict=True)
+        ]
+        built = self._build(rendered)
+        # Where a device runs a shared launch in smaller groups only, its kernels are launched one by one.
+        apart = [
+            len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit
+            for parts, each in zip(drafts, rendered, strict=True)
+        ]
+        alone = [
+            part for parts, is_apart in zip(drafts, apart, strict=True) if is_apart or len(parts) == 1 for part in parts
+        ]
+        built |= self._build([part.rendered for part in alone])
+        over = self._too_large([(part.step, part.spec, built[part.rendered.source].limit) for part in alone])
+        if over is not None:
+            raise over
+
+        def lowered(each: _Rendered) -> _Lowered:
+            return _Lowered(self, built[each.source], each)
+
+        return [
+            _Several([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
+        ]
+
+    def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
+        # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
+        if self.device.is_cpu or self.device.chains:
+            return False
+        parts = [self._part(kernel, temporary) for kernel in kernels]
+        return (
+            groups_of([part.spec for part in parts], [part.is_flat for part in parts]) is not None
+            and max(part.local_bytes for part in parts) <= self.device.local_bytes
+            and sum(part.argument_bytes for part in parts) <= self.argument_bytes
+        )
+
+    def chains(
+        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+    ) -> list[Sequence[Kernel]]:
+        if not self.device.chains:
+            return super().chains(kernels, temporary, later)
+        runs: list[Sequence[Kernel]] = []
+        run: list[Kernel] = []
+        room = 0
+        most = float(MOST_IN_CHAIN if later else FIRST_IN_CHAIN)
+        for number, kernel in enumerate(kernels):
+            part = self._part(kernel, temporary)
+            if not self._fits_chain(part):
+                run = []
+                runs.append([kernel])
+                continue
+            is_full = len(run) >= most and len(kernels) - number > FIRST_IN_CHAIN // 2
+            if run and is_full:
+                most *= GROWTH_OF_CHAINS
+            if not run or part.argument_bytes > room or is_full or len(run) == MOST_IN_CHAIN:
+                run, room = [], self.argument_bytes
+                runs.append(run)
+            run.append(kernel)
+            room -= part.argument_bytes
+        return runs
+
+    def _fits_chain(self, part: _Draft) -> bool:
+        same = part.is_flat or prod(part.spec.local_size) == self.device.group()
+        fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
+        return same and fits and not part.rendered.source.has_double
+
+    def _part(self, kernel: Kernel, temporary: Collection[Place]) -> _Draft:
+        """A kernel without those beside it."""
+        draft = self._drafts.get(kernel)
+        if draft is None:
+            step = kernel.step
+            drawn = Drawn(kernel, temporary, self.device.limited(step.op.name, step.direction), self.bakes)
+            draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
+        return draft
+
+    def _joined(self, parts: Sequence[_Draft], shared: Shared, placement: Placement) -> _Rendered:
+        """One launch of several kernels: what each is given that stays the same becomes a part of the source."""
+        order = ORDERS[self.device.order] if shared.is_chain else None
+        named: dict[Any, str] = {}
+        declared: list[str] = []
+        arguments: list[Argument] = [COUNTERS] if order else []
+        arguments += [ARENA] if any(part.arguments[:1] == [ARENA] for part in parts) else []
+        types: list[Any] = [None] * len(arguments)
+        given = []
+        for part in parts:
+            texts = []
+            for argument, kind in zip(part.arguments, part.types, strict=True):
+                if argument == ARENA:
+                    continue
+                text = constant_text(argument, placement)
+                if text is None:
+                    key = identity(argument, placement)
+                    text = named.get(key)
+                if text is None:
+                    text = named[key] = f"a{len(named)}_"
+                    buffer = "__constant int*" if argument[0] == "table" else "__global char*"
+                    declared.append(f"{buffer if kind is None else f'const {_C_NAMES[kind]}'} {text}")
+                    arguments.append(argument)
+                    types.append(kind)
+                texts.append(text)
+            given.append(texts)
+        specs = [part.spec for part in parts]
+        source, groups, items = render_shared(
+            [part.part for part in parts], given, declared, self.bakes, shared.waits, order,
+            GROUPS_OF_UNIT * self.device.compute_units,
+        )  # fmt: skip
+        title = " | ".join(part.title for part in parts)
+        kernel = "chain" if order else "beside"
+        spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
+        return _Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
+
+    @cached_property
+    def orders_groups(self) -> bool:
+        """Whether the device says that OpenCL C 3.0's fences and atomics reach from one work-group to another.
+
+        Tests ask that before they take a device for one that chains; it does not say that groups which run go on.
+        """
+        device = self.entry.device
+        try:
+            fences, atomics = device.atomic_fence_capabilities, device.atomic_memory_capabilities
+        except (self.cl.Error, AttributeError):
+            return False
+        kinds = self.cl.device_atomic_capabilities
+        wanted = kinds.ORDER_ACQ_REL | kinds.SCOPE_DEVICE
+        return bool(fences & wanted == wanted and atomics & kinds.SCOPE_DEVICE)
+
+    def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
+        """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
+        check_sizes(spec)
+        owner = None if drawn is None else step
+        elsewhere = {} if drawn is None else drawn.arguments
+        baked = drawn is not None and self.bakes
+        arguments: list[Argument] = []
+        types: list[Any] = []
+        for operand in operands:
+            taken, item = elsewhere.get(operand.name, (owner, operand.name))
+            ctype = _C_TYPES[operand.ctype]
+            if operand.kind == "inlined":
+                continue
+            if operand.kind == "size":
+                arguments.append(("fixed", None, item))
+                types.append(ctype)
+            elif operand.kind in ("value", "scalar"):
+                arguments.append((operand.kind, taken, item))
+                types.append(ctype)
+            else:
+                is_scratch = operand.kind == "scratch"
+                if not operand.in_arena:
+                    arguments.append(("scratch" if is_scratch else "buffer", taken, item))
+                    types.append(None)
+                offset = ("scratch offset", taken, (item, np.dtype(ctype).itemsize))
+                arguments.append(offset if is_scratch else ("offset", taken, item))
+                types.append(np.int32)
+                if operand.kind == "accumulate":
+                    arguments.append(("accumulates", taken, item))
+                    types.append(np.int32)
+        if not baked:
+            arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
+            types += [np.int32] * len(spec.sizes)
+        for name, kind in spec.scalars.items():
+            arguments.append(("scalar", owner, name))
+            types.append(_C_TYPES[spec.constants["real"] if kind == "real" else kind])
+        if spec.tables and not baked:
+            arguments.append(("table", None, self._table(spec)))
+            types.append(None)
+        part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
+        steps = [step] if drawn is None else drawn.steps
+        title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
+        if any(operand.in_arena for operand in operands):
+            arguments.insert(0, ARENA)
+            types.insert(0, None)
+        return _Draft(step, title, part, baked, arguments, types)
+
+    def zeros(self, count: int) -> _Table:
+        """A buffer of so many ints, all of them 0."""
+        return _Table(self, "counters of a launch", np.zeros(count, np.int32))
+
+    def _table(self, spec: KernelSpec) -> Any:
+        values: list[int] = []
+        for name, table in spec.tables.items():
+            if len(table) > MAX_RANK:
+                raise BackendError(spec.kernel, f"at most {MAX_RANK} axes that do not merge", f"{name} is {table}")
+            values += [*table, *([0] * (MAX_RANK - len(table)))]
+        key = tuple(values)
+        found = self._tables.get(key)
+        if found is None:
+            found = self._tables[key] = _Table(self, f"the strides of {spec.kernel}", np.array(values, np.int32))
+        return found
+
+    def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
+        """The kernel of each source. Those that are not built yet come in programs of many, since each has a price.
+
+        Chains are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so, and 31 s if
+        they are built one after the other.
+        """
+        result: dict[Source, _Built] = {}
+        missing: dict[Source, _Rendered] = {}
+        for draft in drafts:
+            found = self._kernels.get(draft.source)
+            if found is None:
+                missing[draft.source] = draft
+            else:
+                result[draft.source] = found
+        if not missing:
+            return result
+        programs: dict[Source, Any] = {}
+        chains = [draft for draft in missing.values() if draft.source.is_chain]
+        if chains:
+            with ThreadPoolExecutor() as pool:
+                for built in pool.map(lambda draft: self._build_together([draft], self._options(draft.source)), chains):
+                    programs.update(built)
+        others = [draft for draft in missing.values() if not draft.source.is_chain]
+        for options in dict.fromkeys(self._options(draft.source) for draft in others):
+            alike = [draft for draft in others if self._options(draft.source) == options]
+            for start in range(0, len(alike), PROGRAM_KERNELS):
+                programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
+        for source, program in programs.items():
+            kernel = self.kernel_of(program, source, missing[source].title)
+            result[source] = self._kernels[source] = _Built(program, kernel, self._limit_of(kernel))
+        return result
+
+    def kernel_of(self, program: Any, source: Source, title: str) -> Any:
+        """A kernel object, which keeps the arguments that it was given last."""
+        with self._asked(f"the kernel of {title}"):
+            return self.cl.Kernel(program, source.function)
+
+    def _limit_of(self, kernel: Any) -> int:
+        """The most work-items in a group with which the device runs ``kernel``."""
+        most: int = self.device.max_work_group
+        try:
+            said = kernel.get_work_group_info(self.cl.kernel_work_group_info.WORK_GROUP_SIZE, self.entry.device)
+        except self.cl.Error:  # then it says no more than the device does
+            return most
+        return min(int(said) or most, most)
+
+    def _options(self, source: Source) -> tuple[str, ...]:
+        if source.has_double:
+            return BUILD_OPTIONS_FP64
+        return CHAIN_OPTIONS[self.device.order] if source.is_chain else BUILD_OPTIONS
+
+    def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
+        """The program of each source: one for all."""
+        text = "\n".join(draft.source.text for draft in drafts)
+        if drafts[0].source.has_double:
+            text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
+        try:
+            program = self._program(text, options)
+        except (self.cl.Error, MemoryError) as error:
+            if len(drafts) > 1:  # each alone: then the message names the one that is refused
+                return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
+            if code_of(error) in OUT_OF_MEMORY or isinstance(error, MemoryError):
+                raise self._refusal(f"building {drafts[0].title}", error) from error
+            spec, source = drafts[0].spec, drafts[0].source
+            raise KernelBuildError(
+                drafts[0].title,
+                f"kernel {spec.kernel} must build on {self.description}",
+                f"the compiler said:\n{error}\n({kept_source(source.function, text)})",
+                "Please report this with the source and the device's name."
+                + (" TINYEDGE_CHAIN=0 does without such kernels." if source.is_chain else ""),
+            ) from error
+        return {draft.source: program for draft in drafts}
+
+    def _program(self, text: str, options: tuple[str, ...]) -> Any:
+        """``text``, built, or from the binary that an earlier run left."""
+        key = self.binaries.key(text, options)
+        binary = self.binaries.load(key)
+        if binary:
+            try:
+                return self.cl.Program(self.context, [self.entry.device], [binary]).build(list(options))
+            except self.cl.Error as error:
+                self.binaries.reject(key, str(error))
+        program = self.cl.Program(self.context, text).build(list(options), cache_dir=False)
+        with suppress(self.cl.Error):  # then later runs build it anew
+            self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
+        return program
+
+
+class _Table:
+    """A small buffer of ints, made whole."""
+
+    def __init__(self, backend: OpenCLBackend, what: str, values: np.ndarray[Any, Any]) -> None:
+        cl = backend.cl
+        self._memory, self.nbytes = backend.memory, 0
+        with backend._asked(what):
+            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+            self.handle = cl.Buffer(backend.context, flags, hostbuf=values)
+        self.nbytes = values.nbytes
+        self._memory.reserve(self.nbytes)
+
+    def __del__(self) -> None:
+        self._memory.unreserve(self.nbytes)
+
+
+class _Lowered(Lowered):
+    def __init__(self, backend: OpenCLBackend, built: _Built, rendered: _Rendered) -> None:
+        self.backend = backend
+        self.title = rendered.title
+        self.specs = rendered.chained or (rendered.spec,)
+        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
+        # A kernel object of its own, which keeps its arguments from one call to the next.
+        self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
+        self._handle = ctypes.c_void_p(self.kernel.int_ptr)
+        self._arguments, self._types = rendered.arguments, rendered.types
+        # Of a chain; its own, since a profile launches on another queue. Each launch leaves them at 0.
+        self._counters = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in self._arguments else None
+        self._packers = [_packer(kind) for kind in rendered.types]
+        self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
+        for index, argument in enumerate(self._arguments):
+            origin = origin_of(argument)
+            if origin is not None:
+                self._taken.setdefault(origin, []).append(index)
+        forsake_in_child(self)
+
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        for index in range(len(self._arguments)):
+            self._set(index, scratch)
+
+    def origins(self) -> Iterable[Origin]:
+        return self._taken
+
+    def rebind(self, origin: Origin) -> None:
+        for index in self._taken.get(origin, ()):
+            self._set(index, {})
+
+    def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        argument, kind = self._arguments[index], self._types[index]
+        if argument == COUNTERS:
+            assert self._counters is not None
+            value = self._counters.handle
+        else:
+            value = value_of(argument, None, scratch)
+        bare = self.backend.bare_set_argument
+        if bare is None:
+            with self.backend._asked(f"an argument of {self.title}"):
+                self.kernel.set_arg(index, value if kind is None else kind(value))
+            return
+        given = self._packers[index](value)
+        if status := bare(self._handle, index, len(given), given):
+            raise self.backend._refusal(f"an argument of {self.title}", status)
+
+    def launcher(self) -> Launch:
+        backend, kernel = self.backend, self.kernel
+        bare = backend.bare_enqueue
+        launch: Any
+        if bare is None:
+            enqueue = backend.cl.enqueue_nd_range_kernel
+            launch = partial(_enqueued, enqueue, backend.queue, kernel, self.global_size, self.local_size)
+        else:
+            sizes = [(ctypes.c_size_t * 3)(*size) for size in (self.global_size, self.local_size)]
+            rank = ctypes.c_uint(len(self.global_size))
+            self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
+            queue = ctypes.c_void_p(backend.queue.int_ptr)
+            launch = partial(
+                bare, queue, self._handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None
+            )
+        launch.title = self.title
+        return launch  # type: ignore[no-any-return]
+
+    def timed(self) -> Callable[[], int]:
+        return self.backend.timed(self.kernel, self.global_size, self.local_size)
+
+
+def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
+    """Without the event, which is no status."""
+    enqueue(*arguments)
+
+
+class _Several(Lowered):
+    """Kernels that would share a launch, one after the other."""
+
+    def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
+        self.each = each
+        self.title = joined.title
+        self.specs = joined.chained or (joined.spec,)
+
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        for lowered in self.each:
+            lowered.bind(scratch)
+
+    def origins(self) -> Iterable[Origin]:
+        return {origin for lowered in self.each for origin in lowered.origins()}
+
+    def rebind(self, origin: Origin) -> None:
+        for lowered in self.each:
+            lowered.rebind(origin)
+
+    def launcher(self) -> Launch:
+        launches = [lowered.launcher() for lowered in self.each]
+
+        def launch() -> Any:
+            for each in launches:
+                if status := each():
+                    return status
+            return None
+
+        launch.title = self.title  # type: ignore[attr-defined]
+        return launch
+
+    def timed(self) -> Callable[[], int]:
+        times = [lowered.timed() for lowered in self.each]
+        return lambda: sum(elapsed_ns() for elapsed_ns in times)
+
+
+class _Launch:
+    """A prepared kernel with its arguments bound."""
+
+    __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
+
+    def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        self._kernel = kernel
+        self._scratch = scratch  # held until it is launched
+        buffers: list[Any] = []
+        for index, argument, kind in kernel.buffers:
+            value = value_of(argument, step, scratch)
+            buffers += (index, value if kind is None else kind(value))
+        self._buffers = tuple(buffers)
+        numbers = kernel.fixed.copy()
+        for index, char, argument in kernel.numbers:
+            numbers += (index, char, value_of(argument, step, scratch))
+        self._numbers = tuple(numbers)
+
+    @property
+    def title(self) -> str:
+        return self._kernel.title
+
+    def __call__(self) -> None:
+        self._kernel.launch(self._buffers, self._numbers)

@@ -1,0 +1,108 @@
+"""What a kernel takes: which slot, number or memory each argument is, what it is now, and on what that depends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyedge.backends.base import Origin, Placement
+from tinyedge.errors import ShapeError
+from tinyedge.ir.kernel import Place
+from tinyedge.ir.spec import KernelSpec
+from tinyedge.ir.step import Step
+from tinyedge.shapes import INT_MAX
+
+Argument = tuple[str, Step | None, Any]
+"""What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
+
+ARENA: Argument = ("arena", None, None)
+COUNTERS: Argument = ("counters", None, None)
+
+
+def indexable(kernel: str, name: str, value: int) -> int:
+    """``value``, a size or an offset, if a kernel can count so far. Errors: ShapeError if it cannot."""
+    if not -INT_MAX - 1 <= value <= INT_MAX:
+        raise ShapeError(
+            kernel,
+            f"sizes, strides and offsets of at most {INT_MAX}: kernels index with 32-bit ints",
+            f"{name} is {value}",
+            "Use smaller tensors: split them, or what was computed into one step.",
+        )
+    return value
+
+
+def check_sizes(spec: KernelSpec) -> None:
+    """Raise ShapeError unless the kernel can count as far as its sizes and tables say."""
+    for name, size in spec.sizes.items():
+        indexable(spec.kernel, name, size)
+    for name, table in spec.tables.items():
+        for size in table:
+            indexable(spec.kernel, name, size)
+
+
+def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> Any:
+    """What a kernel is given; ``step`` is that of the call, for an argument that belongs to no step of its own."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return item
+    if kind == "table":
+        return item.handle
+    if kind == "arena":
+        return next(iter(scratch.values()))[0].handle
+    taken = owner or step
+    assert taken is not None
+    if kind == "scratch":
+        return scratch[taken.number, item][0].handle
+    if kind == "scratch offset":
+        name, itemsize = item
+        return indexable("scratch memory", name, scratch[taken.number, name][1] // itemsize)
+    if kind == "value":
+        return taken.slots[item].number
+    if kind == "scalar":
+        return taken.scalars[item]
+    if kind == "accumulates":
+        return 1 if item in taken.accumulate else 0
+    slot = taken.slots[item]
+    if kind == "offset":
+        offset = slot.offset + slot.storage.buffer.offset // slot.dtype.itemsize
+        return offset if offset <= INT_MAX else indexable(taken.op.name, f"the offset of {item}", offset)
+    return slot.storage.buffer.handle
+
+
+def constant_text(argument: Argument, placement: Placement) -> str | None:
+    """The C text of an argument that is the same at every call, or None."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return str(item) if isinstance(item, int) else None
+    if owner is None:
+        return None
+    if kind == "scratch offset":
+        name, itemsize = item
+        return str(indexable("scratch memory", name, placement.offsets[owner.number, name] // itemsize))
+    if kind == "offset" and owner.slots[item].storage.number in placement.temporary:
+        return str(owner.slots[item].offset)
+    if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:
+        return "1" if item in owner.accumulate else "0"
+    return None
+
+
+def identity(argument: Argument, placement: Placement) -> Any:
+    """The same for arguments that are the same at every call."""
+    kind, owner, item = argument
+    if owner is not None and kind in ("buffer", "offset"):
+        slot = owner.slots[item]
+        number = slot.storage.number
+        if kind == "buffer":  # what stays may share one with others
+            return kind, number if number in placement.moving else ("handle", id(slot.storage.buffer.handle))
+        return kind, number, slot.offset, slot.dtype.itemsize
+    return (kind, id(item)) if owner is None else (kind, owner.number, item)
+
+
+def origin_of(argument: Argument) -> Origin | None:
+    """That on which an argument of a program's launch depends, if it may change."""
+    kind, owner, item = argument
+    if owner is None or kind.startswith("scratch"):
+        return None
+    if kind in ("buffer", "offset"):
+        return "storage", owner.slots[item].storage.number
+    return "step", owner.number

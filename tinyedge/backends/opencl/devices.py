@@ -1,0 +1,254 @@
+"""Which OpenCL devices there are: drivers made known to the loader, platforms asked, each device tried once."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tinyedge import config
+from tinyedge.backends.opencl.driver import forked
+from tinyedge.backends.opencl.drivers import (
+    SYSTEM_VENDORS,
+    Driver,
+    Identity,
+    Verdict,
+    embedded_runtime,
+    listed,
+    verdicts,
+)
+from tinyedge.backends.opencl.probe import BUILD_OPTIONS, all_devices, identity_of, problem_of, text_of
+from tinyedge.errors import BackendError
+
+
+class _Loader:
+    """What the OpenCL loader was told, once in a process: it reads OCL_ICD_VENDORS when it is first asked."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.drivers: list[Driver] | None = None
+        self.verdicts: dict[Driver, Verdict] = {}
+        self.entries: list[DeviceEntry] | None = None
+        self.process: int | None = None  # in which drivers were loaded
+
+    def register(self, again: str = "") -> None:
+        """Let the loader see the drivers that can be loaded, the embedded runtime among them, which pip registers
+        nowhere. A value that the user set is left alone, unless there is a driver that must be left out.
+        """
+        with self.lock:
+            if self.drivers is not None and not again:
+                return
+            if self.drivers is None:
+                self.drivers = listed()
+            self.verdicts |= verdicts(self.drivers, again)
+            if self.process is not None:
+                return  # they are loaded
+            usable = [driver for driver in self.drivers if driver not in self.left_out()]
+            embedded = config.opencl_vendors() is None and embedded_runtime() is not None
+            if embedded or len(usable) < len(self.drivers):
+                config.set_opencl_vendors(_folder_of(usable))
+
+    def left_out(self) -> dict[Driver, str]:
+        """The drivers that must not be loaded, and why."""
+        found = {driver: verdict.problem for driver, verdict in self.verdicts.items()}
+        return {driver: problem for driver, problem in found.items() if problem is not None}
+
+    def problems(self) -> dict[Identity, list[str | None]]:
+        """What is known of the devices: for those of one name, of each in order."""
+        found: dict[Identity, list[str | None]] = defaultdict(list)
+        for verdict in self.verdicts.values():
+            for identity, problem in verdict.devices:
+                found[identity].append(problem)
+        return found
+
+
+_loader = _Loader()
+
+
+def _after_fork() -> None:
+    _loader.lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def was_forked() -> bool:
+    """Whether drivers were loaded in a process of which this one was forked: then no device can be used here."""
+    return _loader.process is not None and _loader.process != os.getpid()
+
+
+def _folder_of(drivers: Iterable[Driver]) -> Path:
+    """A folder that lists these drivers: one for each set, so that environments do not disturb each other."""
+    files = {driver.icd: f"{driver.library}\n" for driver in drivers}
+    key = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+    folder = config.cache_path() / "icd" / key
+    try:
+        for name, text in files.items():
+            if not (folder / name).is_file():
+                config.remember(folder / name, text.encode())
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"nothing is remembered between runs: {config.cache_path()}: {error}", stacklevel=2)
+        folder = Path(tempfile.mkdtemp(prefix="tinyedge-icd-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    return folder
+
+
+def pyopencl_module() -> Any:
+    config.disable_pyopencl_cache()
+    _loader.register()
+    try:
+        import pyopencl
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            "opencl", "pyopencl must be importable", f"it failed: {error}", 'Try: pip install "tinyedge[cpu]".'
+        ) from error
+    warnings.filterwarnings("ignore", category=pyopencl.CompilerWarning)
+    return pyopencl
+
+
+def asked(device: Any, name: str, otherwise: Any) -> Any:
+    """What a device says of itself, as pyopencl names it; ``otherwise`` if the driver refuses to say it."""
+    try:
+        return getattr(device, name)
+    except Exception:  # whatever a driver makes of the question
+        return otherwise
+
+
+class DeviceEntry:
+    """One OpenCL device as ``tinyedge devices`` lists it."""
+
+    def __init__(self, number: int, device: Any) -> None:
+        cl = pyopencl_module()
+        self.number = number
+        self.device = device
+        self.name = f"opencl:{number}"
+        self.known_as: Identity = identity_of(cl, device)
+        vendor, title, driver = self.known_as
+        self.platform = vendor.strip() or "unnamed platform"
+        self.title = " ".join(title.split()) or "unnamed device"
+        self.driver = driver.strip()
+        kind = int(self.asked("type", 0))
+        self.is_cpu = bool(kind & 2)  # CL_DEVICE_TYPE_CPU
+        self.kind = "CPU" if self.is_cpu else "GPU" if kind & 4 else "accelerator"
+        self._problem: str | None = None
+        self._probed = False
+
+    def asked(self, name: str, otherwise: Any) -> Any:
+        """What the device says of itself, as pyopencl names it; ``otherwise`` if the driver refuses to say it."""
+        return asked(self.device, name, otherwise)
+
+    def take(self, problem: str | None) -> None:
+        """What came of trying it, in another process or before."""
+        self._problem, self._probed = problem, True
+
+    @property
+    def problem(self) -> str | None:
+        """Why the device cannot be used, or None: a device that is listed may still build no kernel."""
+        if not self._probed:
+            if was_forked():
+                return str(forked(self.name))
+            self.take(problem_of(pyopencl_module(), self.device))
+        return self._problem
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a binary for this device depends on."""
+        cl, device = pyopencl_module(), self.device
+        owner = self.asked("platform", None)
+        version = "" if owner is None else text_of(cl, owner, "VERSION")
+        names = (text_of(cl, device, name) for name in ("VENDOR", "NAME", "VERSION", "DRIVER_VERSION", "EXTENSIONS"))
+        # Machines that share a home folder may call different processors by one name.
+        return (version, *names, _processor() if self.is_cpu else "")
+
+    @property
+    def takes_chains(self) -> bool:
+        """Whether kernels may wait for each other in one launch.
+
+        OpenCL does not promise that a work-group which runs goes on while others wait for it. NVIDIA's GPUs do, since
+        Volta, and PTX has the fences; elsewhere it was not tried.
+        """
+        if self.is_cpu or "NVIDIA" not in str(self.asked("vendor", "")).upper():
+            return False
+        return int(self.asked("compute_capability_major_nv", 0)) >= 7
+
+    def describe(self) -> str:
+        return f"{self.title} ({self.kind}, {self.platform})"
+
+
+@cache
+def _processor() -> str:
+    """The processor's instruction sets, where the system lists them; else its family and model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    listed = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return listed[0] if listed else f"{platform.machine()} {platform.processor()}"
+
+
+def try_again() -> None:
+    """Try once more the drivers that could not be loaded: what they lacked may be there now."""
+    _loader.register("bad")
+
+
+def devices() -> list[DeviceEntry]:
+    """Every OpenCL device of every driver that can be loaded, in the order that gives N in ``opencl:N``.
+
+    Each was tried, in a process of its own, the first time that its driver was seen.
+    """
+    with _loader.lock:
+        if _loader.entries is None:
+            cl = pyopencl_module()
+            _loader.process = os.getpid()
+            entries = [DeviceEntry(number, device) for number, device in enumerate(all_devices(cl))]
+            if not _take_problems(entries) and _loader.drivers:
+                _loader.register("all")  # a device came, or has another driver
+                _take_problems(entries)
+            _loader.entries = entries
+        return _loader.entries
+
+
+def _take_problems(entries: Iterable[DeviceEntry]) -> bool:
+    """Tell each device what is known of it; whether something is known of each."""
+    problems = _loader.problems()
+    known = True
+    for entry in entries:
+        found = problems.get(entry.known_as)
+        if found:
+            entry.take(found.pop(0))
+        else:
+            known = False
+    return known
+
+
+def drivers_left_out() -> dict[str, str]:
+    """The libraries of the drivers that are listed and were not loaded, and why."""
+    return {driver.library: problem for driver, problem in _loader.left_out().items()}
+
+
+__all__ = [
+    "BUILD_OPTIONS",
+    "SYSTEM_VENDORS",
+    "DeviceEntry",
+    "asked",
+    "devices",
+    "drivers_left_out",
+    "embedded_runtime",
+    "pyopencl_module",
+    "try_again",
+    "was_forked",
+]

@@ -1,0 +1,419 @@
+"""``te.compile``: record a function's steps once, and replay them as a Program.
+
+The first call for a kind of arguments is an ordinary eager call, with real values, while its steps are recorded.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import sys
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import MethodType
+from typing import Any, overload
+
+from tinyedge import config
+from tinyedge.autograd import recorder
+from tinyedge.autograd.modes import enable_grad
+from tinyedge.autograd.scope import regions
+from tinyedge.backends import default_backend
+from tinyedge.compiler import check as checking
+from tinyedge.compiler.arenas import Arenas
+from tinyedge.compiler.guards import Surroundings, alive_in, first_change
+from tinyedge.compiler.program import Program, prepared
+from tinyedge.compiler.record import Recording, bytes_of
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError
+from tinyedge.ir.modes import is_grad_enabled, is_recording
+from tinyedge.ir.values import Slot
+from tinyedge.tensor import Tensor, tensors_in
+
+MANY_PROGRAMS = 8
+"""So many programs for one function are a sign that an argument changes at every call."""
+
+MOST_PROGRAMS = 32
+"""What was not replayed for the longest time is dropped."""
+
+MOST_VARIANTS = 4
+"""Of the programs for one key, which differ in the leaves that have gradients."""
+
+
+class Compiled:
+    """A function that records its first call for each kind of arguments, and replays it after that."""
+
+    def __init__(self, function: Callable[..., Any], constant: Iterable[str] = ()) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.constant = tuple(constant)
+        self._others: dict[int, weakref.ref[Tensor]] = {}  # of a deep copy: what the original trains, by its address
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
+        self._surroundings = Surroundings(function, constant)
+        self._changed = False  # whether the last call changed what decides about programs
+        # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
+        self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
+        self._latest: Program | None = None
+        self._latest_key: Any = None
+        self._arenas = Arenas()
+        self._wanted: dict[Any, tuple[int, ...]] = {}  # the results for which gradients came, where not the usual ones
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """One that a module has by its name is pickled by that name, as functions are; others as what they compile."""
+        name = self.__dict__.get("__qualname__")
+        found: Any = sys.modules.get(self.__dict__.get("__module__", ""))
+        for part in name.split(".") if name else ():
+            found = getattr(found, part, None)
+        return name if name and found is self else (Compiled, (self.function, self.constant))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        copied: Compiled
+        copied = memo[id(self)] = object.__new__(Compiled)  # before its function, which may hold it
+        Compiled.__init__(copied, copy.deepcopy(self.function, memo), self.constant)
+        copied._others = {id(tensor): weakref.ref(tensor) for tensor in self._trained().values()}
+        return copied
+
+    def _trained(self) -> dict[str, Tensor]:
+        try:
+            return Surroundings(self.function, self.constant).trained()
+        except CaptureError:  # calls are refused for the same reason
+            return {}
+
+    def _require_apart(self) -> None:
+        """Raise CaptureError if calls of this deep copy would train what belongs to the original.
+
+        Not before: a function may be copied earlier than the model that it is a method of.
+        """
+        for name, tensor in self._trained().items():
+            other = self._others.get(id(tensor))
+            if other is not None and other() is tensor:
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "a deep copy must read the copies of what it trains",
+                    f"it reads {name} itself: Python copies no variables of functions",
+                    "Compile a method of the model, or pass the model as an argument; or call te.compile again, on a "
+                    "function that reads the copy.",
+                )
+        self._others = {}
+
+    @property
+    def program(self) -> Program:
+        """The program that was made last. Errors: CaptureError before the first call."""
+        if self._latest is None:
+            raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
+        return self._latest
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._others:
+            self._require_apart()
+        if self._mode == "0" or is_recording() or regions():
+            return self.function(*args, **kwargs)
+        arguments = tensors_in(args) + tensors_in(kwargs)
+        key = self._key(arguments, args, kwargs)
+        program = self._find(key)
+        if program is None:
+            return self._record(key, arguments, args, kwargs)
+        self._changed = False
+        if self._mode == "check":
+            return self._check(program, arguments, args, kwargs)
+        if program.is_several:
+            slots = [argument._slot for argument in arguments]
+            return program(arguments, partial(self._again, key, args, kwargs, slots))
+        return program(arguments)
+
+    def prepare(self, *args: Any, **kwargs: Any) -> Program:
+        """Make the program for such arguments without running anything: the first call is a replay too.
+
+        So not even that call takes more than ``program.peak_bytes``.
+
+        Errors: CaptureError as for a call; OutOfMemoryError.
+        """
+        if self._others:
+            self._require_apart()
+        arguments = tensors_in(args) + tensors_in(kwargs)
+        key = self._key(arguments, args, kwargs)
+        program = self._find(key)
+        if program is None:
+
+            def rehearsed() -> Program:
+                program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+                assert program is not None  # of a rehearsal there always is one
+                return program
+
+            program = prepared(rehearsed(), rehearsed)
+            self._add(key, program)
+        return program
+
+    def _key(
+        self,
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        trail: dict[str, Any] | None = None,
+    ) -> Any:
+        return (
+            self._surroundings.key(arguments, args, kwargs, trail),
+            is_grad_enabled(),
+            default_backend().name,
+            _sharing(arguments),
+        )
+
+    def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
+        if program is not None:
+            self._add(key, program)
+        return result
+
+    def recorded(
+        self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Program | None, Any]:
+        """The program of a call, and what the call returned, without history.
+
+        There is none if the call changed what decides which program is replayed: it set up something for the next one,
+        perhaps, and was an eager call like any other.
+        """
+        before: dict[str, Any] = {}
+        key = self._key(arguments, args, kwargs, before)
+        try:
+            with recorder.recording(recording):
+                result = self.function(*args, **kwargs)
+            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+            if not same or not recording.repeats:
+                return None, result
+            trace = recording.trace(arguments, tensors_in(result), self._wanted.get(key))
+
+            def make() -> Program:
+                return Program(recording, arguments, result, trace, self._arenas)
+
+            program = make()
+            self._require_dropped(recording, program, result)
+            if recording.runs:
+                program = prepared(program, make)
+        except BaseException:
+            recording.undo()
+            raise
+        if not recording.runs:
+            recording.undo()
+        return program, result
+
+    def _again(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], slots: list[Slot], wanted: tuple[int, ...]
+    ) -> tuple[Program, list[Tensor]]:
+        """The program of such a call, whose results ``wanted`` are those for which gradients come, from now on."""
+        arguments = tensors_in(args) + tensors_in(kwargs)
+        with enable_grad():
+            moved = any(argument._slot is not slot for argument, slot in zip(arguments, slots, strict=True))
+            if moved or self._key(arguments, args, kwargs) != key:
+                raise AutogradError(
+                    "backward",
+                    f"what te.compile({self.name}) reads must be as it was when it was called, since the call is done "
+                    f"again for gradients of other results than expected: {list(wanted)}",
+                    "it changed in the meantime",
+                    "Return with detach() what is not walked back from.",
+                )
+            self._wanted[key] = wanted
+            for known in [known for known in self.programs if known[0] == key]:
+                del self.programs[known]
+            return self.prepare(*args, **kwargs), arguments
+
+    def _is_same(
+        self,
+        key: Any,
+        before: dict[str, Any],
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ran: bool,
+    ) -> bool:
+        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
+        after: dict[str, Any] = {}
+        same = bool(self._key(arguments, args, kwargs, after) == key)
+        again, self._changed = self._changed or not ran, not same
+        if not same and again:
+            changed = first_change(before, after)
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "whatever runs inside must be repeatable by a replay",
+                f"it changed {changed or 'an argument, or a mode'}, as the call before did",
+                "Change it outside of the compiled function, or return what is new.",
+            )
+        return same
+
+    def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
+        """Raise CaptureError if something that the call made is held, but is no result."""
+        kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
+        kept |= {leaf.number for leaf in program._leaves}
+        kept |= {end.number for _, end in program._ends if end is not None}
+        for number, made in recording.made.items():
+            if number not in kept and not made.traced and made.storage() is not None:
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "tensors made inside must be returned, or be dropped before it returns",
+                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not renew it",
+                    "Return it, or keep a copy of what the function returned.",
+                )
+
+    def _find(self, key: Any) -> Program | None:
+        """The program that can be replayed now."""
+        program = self._latest
+        if program is not None and self.programs and self._latest_key == key and program.fits():
+            return program
+        for number in range(MOST_VARIANTS):
+            program = self.programs.get((key, number))
+            if program is not None and program.fits():
+                self._latest, self._latest_key = program, key
+                self.programs.move_to_end((key, number))
+                return program
+        return None
+
+    def _add(self, key: Any, program: Program) -> None:
+        number = next((n for n in range(MOST_VARIANTS) if (key, n) not in self.programs), 0)
+        self.programs[key, number] = self._latest = program
+        self._latest_key = key
+        self.programs.move_to_end((key, number))
+        if len(self.programs) > MOST_PROGRAMS:
+            self.programs.popitem(last=False)
+        myself = weakref.ref(self)
+
+        def drop(_: object) -> None:
+            """Something is gone with which calls of this kind would be made: a model and its parameters, as a rule."""
+            if (compiled := myself()) is not None and compiled.programs.pop((key, number), None) is not None:
+                (compiled._latest_key, _), compiled._latest = next(
+                    reversed(compiled.programs.items()), ((None, 0), None)
+                )
+
+        program.ends_with = [weakref.ref(each, drop) for each in alive_in(key)]
+        if len(self.programs) == MANY_PROGRAMS:
+            warnings.warn(
+                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
+                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
+                "tensors.",
+                stacklevel=4,
+            )
+
+    def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
+        program.take_leaves(arguments)
+        leaves = program.leaves()
+        restore = self._restorer(program, arguments, leaves)
+        around = self._surroundings.tensors()
+        names = {tensor._slot.storage.number: name for name, tensor in around.items()}
+        known = [(f"argument {position}", tensor) for position, tensor in enumerate(arguments)]
+        names |= {tensor._slot.storage.number: name for name, tensor in known}
+        known += around.items()
+
+        def outcome(result: Any) -> list[checking.Named]:
+            found = checking.named_results(result)
+            found += checking.named_gradients(leaves, names)
+            return found + checking.named_values(known)
+
+        replayed = outcome(program(arguments))
+        restore()
+        result = self.function(*args, **kwargs)
+        difference = checking.first_difference(replayed, outcome(result))
+        if difference is not None:
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "a replay must equal the eager call",
+                f"they differ in {difference}",
+                "The function depends on something that is no argument, or changes something outside.",
+            )
+        return result
+
+    @staticmethod
+    def _restorer(program: Program, arguments: list[Tensor], leaves: list[Slot]) -> Callable[[], None]:
+        """What puts back all that a replay changes: memory, gradients, random numbers, optimizers."""
+        gradients = [(leaf, leaf.grad, -1 if leaf.grad is None else leaf.grad.cleared) for leaf in leaves]
+        storages = program.changed_by(arguments) + [grad.storage for _, grad, _ in gradients if grad is not None]
+        before = [(each, each.version, bytes_of(each)) for each in dict.fromkeys(storages) if each.nbytes]
+        states = [(generator, generator.get_state()) for generator in program.generators]
+        restores = [effect.restorer() for effect in program.effects]
+
+        def restore() -> None:
+            for storage, version, values in before:
+                program.backend.write(storage, values)
+                storage.version = version
+            for leaf, grad, cleared in gradients:
+                leaf.keep_gradient(grad)
+                if grad is not None:
+                    grad.cleared = cleared
+            for generator, state in states:
+                generator.set_state(state)
+            for each in reversed(restores):
+                each()
+
+        return restore
+
+
+def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
+    """Nothing if each argument has a storage of its own; else for each the positions of the first that is the same, and
+    of the first in the same storage, and how far behind that it begins.
+    """
+    slots = [argument._slot for argument in arguments]
+    if len({slot.storage.number for slot in slots}) == len(slots):
+        return ()
+    same: dict[int, int] = {}
+    first: dict[int, tuple[int, int]] = {}
+    result = []
+    for position, slot in enumerate(slots):
+        where, offset = first.setdefault(slot.storage.number, (position, slot.offset))
+        result.append((same.setdefault(id(slot), position), where, slot.offset - offset))
+    return tuple(result)
+
+
+@overload
+def compile(function: Callable[..., Any], *, constant: Iterable[str] = ()) -> Compiled: ...
+
+
+@overload
+def compile(function: None = None, *, constant: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
+def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[str] = ()) -> Any:
+    """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
+
+    A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
+    shapes, dtypes, and all other arguments are the same, and what its code reads. Deleting the decorator changes no
+    result beyond rounding. Results are new tensors; a call is one node of the graph, so that ``backward`` may walk
+    through it, and a whole step, ``optimizer.step()`` included, may be inside.
+
+    Compared at each call is all that its code mentions, and the Python code that this comes to, yours or that of
+    installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
+    anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
+    Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
+    and NumPy arrays of at most 1024 bytes.
+
+    All else is refused, with its name and line, even in a branch that does not run: iterators, files, locks, larger
+    arrays, objects of classes written in C; and functions that are not known to give the same for the same: of the
+    time, random numbers, the environment. What only says something (``print``, ``logging``, ``warnings``) is allowed,
+    and is said while recording only. ``constant`` names variables or attributes, dotted or not, that never change:
+    they are neither looked into nor compared. ``te.compile(constant=["table"])`` is a decorator.
+
+    Pickles and deep copies hold the function, and no programs: those are made anew. A deep copy of a function that
+    trains what was not copied with it, such as a model among its variables, refuses to be called.
+
+    With ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
+
+    Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
+            value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
+            walking back through what was computed before the call; for tensors that are kept without being returned;
+            and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one
+            that does sets something up, perhaps, and is not replayed. ArgumentError for NumPy arrays as arguments.
+    """
+    if isinstance(constant, str):
+        raise ArgumentError("te.compile", "constant must be a list of names", f"got the text {constant!r}")
+    names = tuple(constant)
+    if function is None:
+        return functools.partial(compile, constant=names)
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(Compiled(function.__func__, names))
+    return Compiled(function, names)

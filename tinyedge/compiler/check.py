@@ -1,0 +1,70 @@
+"""``TINYEDGE_COMPILE=check``: what a replay gave against what the eager call gave, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinyedge.containers import NO_CONTAINERS, contents, is_container
+from tinyedge.ir.values import Slot
+from tinyedge.tensor import Tensor
+
+Named = tuple[str, Any]
+"""What to call an array, and it."""
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+"""How much a float may differ, by itself and by the largest of its array: sums may be taken in another order."""
+
+
+def named_tensors(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested containers, in the order of ``tensors_in``: ``result [1]['logits']``."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif type(value) not in NO_CONTAINERS and is_container(type(value)) and id(value) not in above:
+        for key, item in contents(value):
+            yield from named_tensors(item, f"{name}[{key!r}]", (*above, id(value)))
+
+
+def named_results(result: Any) -> list[Named]:
+    return [(name.replace("[", " [", 1), tensor.detach().numpy()) for name, tensor in named_tensors(result, "result")]
+
+
+def named_gradients(leaves: Iterable[Slot], names: dict[int, str]) -> list[Named]:
+    """The gradients of leaves; ``names`` are those of tensors, by the number of their storage."""
+    found = []
+    for position, leaf in enumerate(leaves):
+        if leaf.grad is not None:
+            name = names.get(leaf.storage.number, f"leaf {position}, of shape {leaf.shape}")
+            found.append((f"gradient of {name}", Tensor._wrap(leaf.grad).numpy()))
+    return found
+
+
+def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
+    return [(name, tensor.detach().numpy()) for name, tensor in tensors]
+
+
+def first_difference(replayed: list[Named], eager: list[Named]) -> str | None:
+    """What differs first, and by how much; None if nothing does beyond rounding."""
+    theirs = dict(eager)
+    for name, _ in eager:
+        if name not in dict(replayed):
+            return f"{name}, which the replay did not give"
+    for name, a in replayed:
+        if name not in theirs:
+            return f"{name}, which the eager call did not give"
+        b = theirs[name]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"{name}: {a.dtype} of shape {a.shape} instead of {b.dtype} of shape {b.shape}"
+        floats = b.dtype.kind == "f"
+        with np.errstate(invalid="ignore"):
+            scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0)) if floats else 0.0
+            if np.allclose(a, b, rtol=RELATIVE if floats else 0.0, atol=ABSOLUTE * scale, equal_nan=floats):
+                continue
+            most = np.abs(a.astype(np.float64) - b).max()
+        return f"{name}, of shape {b.shape}, by {most:.3g}"
+    return None
+
+
+__all__ = ["Named", "first_difference", "named_gradients", "named_results", "named_tensors", "named_values"]

@@ -1,0 +1,1105 @@
+"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program.
+
+The walk begins at the function's code, and goes on into all Python code that it mentions. Each value that is read on
+the way is compared from call to call, with its whole state; a value of another kind is refused by its name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import functools
+import importlib
+import operator
+import re
+import sys
+import types
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from itertools import repeat
+from operator import attrgetter, is_
+from pathlib import PurePath
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from tinyedge.autograd.minibatch import Minibatch
+from tinyedge.compiler import purity
+from tinyedge.compiler.bytecode import CLASS_NAMES, Read, mentions
+from tinyedge.containers import by_class, is_container, slots_of
+from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.ir.values import Slot, leaf_changes
+from tinyedge.nn import Module
+from tinyedge.nn.module import member_changes
+from tinyedge.tensor import Tensor
+
+PLAIN = frozenset({int, bool, str, bytes, type(None), type(...), type(NotImplemented)})
+CONTAINERS = (tuple, list, dict, set, frozenset, deque, MappingProxyType)
+SCALARS: dict[type, Callable[[Any], Any]] = {
+    int: lambda value: int.__add__(value, 0),
+    float: lambda value: float.hex(value),  # two zeros are two numbers
+    complex: lambda value: (value.real.hex(), value.imag.hex()),
+    str: lambda value: str.__str__(value),
+    bytes: lambda value: bytes.join(b"", [value]),
+}
+"""The values of what classes of the user may be derived from."""
+
+VALUES: dict[type, Callable[[Any], Any]] = {
+    range: repr,
+    datetime.date: repr,
+    datetime.timedelta: repr,
+    datetime.timezone: repr,
+    decimal.Decimal: str,
+    re.Pattern: lambda value: (value.pattern, value.flags),
+    types.GenericAlias: repr,
+    types.UnionType: repr,
+}
+BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
+"""Classes written in C whose state is known."""
+
+C_FUNCTIONS = (
+    BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    MemberDescriptorType,
+    np.ufunc,
+    type(np.sum),
+)
+ALWAYS = frozenset({"forward", "__call__", "keys", "_member_map_"})
+"""What is called or read without being mentioned."""
+
+MACHINERY = frozenset({"__builtins__", "__cached__", "__file__", "__loader__", "__spec__"})
+CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__prepare__"})
+TEXT = frozenset({"__repr__", "__str__", "__format__"})
+ARRAY_BYTES = 1024
+"""Larger NumPy arrays are not compared at each call, but refused."""
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
+
+_get = dict.get
+_builtins_of = attrgetter("__builtins__")
+_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+
+
+def alive_in(key: Any) -> list[Any]:
+    """The objects, of those that a key tells by their identity, that could go: modules, tensors' slots, objects."""
+    found: list[Any] = []
+    pending = [key]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, (tuple, frozenset)):
+            pending += part
+        elif isinstance(part, _ModuleKind):
+            pending += part.values
+        elif isinstance(part, (weakref.ref, _Same)):
+            value = part() if isinstance(part, weakref.ref) else part.refer()
+            if isinstance(value, (Module, Slot)):
+                found.append(value)
+    return found
+
+
+class _Same:
+    """Equal for the same object only, also after that is gone and another one has its address."""
+
+    __slots__ = ("number", "refer")
+
+    def __init__(self, value: Any) -> None:
+        self.number = id(value)
+        try:
+            self.refer: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self.refer = lambda: value
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or self.number != other.number:
+            return False
+        mine = self.refer()
+        return mine is not None and mine is other.refer()
+
+
+class _ModuleKind:
+    """What a program depends on in a module: its parts, their modes and attributes, and their tensors. Hashed once."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+        self._hash = hash(values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ModuleKind) and self.values == other.values
+
+
+class _At(NamedTuple):
+    """Where a value was found: its name, the line that mentions it, and whether it may be of any kind."""
+
+    path: str
+    where: str
+    lenient: bool = False
+
+    def attribute(self, name: str) -> _At:
+        return self._replace(path=f"{self.path}.{name}")
+
+    def item(self, key: Any) -> _At:
+        return self._replace(path=f"{self.path}[{key!r}]" if type(key) in PLAIN else f"{self.path}[...]")
+
+
+class _Names:
+    """The attributes that code mentions, and where; which of all attributes matter follows from that. It only grows."""
+
+    def __init__(self) -> None:
+        self.mentioned: dict[str, str] = {}
+        self.all = False  # names are computed, so that any attribute may be read
+        self.text = False  # values are made text
+        self.constructs = False  # instances are made of the classes of others
+        self.foreign = False  # some are no attribute that every tensor has
+        self.version = 0  # how often any of it has changed
+        self._size, self._frozen = -1, ALWAYS
+
+    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
+        flags = self.all or all, self.text or text, self.constructs or constructs
+        if flags != (self.all, self.text, self.constructs):
+            self.all, self.text, self.constructs = flags
+            self.version += 1
+
+    @property
+    def all_mentioned(self) -> frozenset[str]:
+        if self._size != len(self.mentioned):
+            self._size, self._frozen = len(self.mentioned), ALWAYS.union(self.mentioned)
+        return self._frozen
+
+    def add(self, name: str, where: str) -> None:
+        if name not in self.mentioned:
+            self.mentioned[name] = where
+            self.foreign |= not hasattr(Tensor, name)
+            self.version += 1
+
+    def has(self, name: str) -> bool:
+        return self.all or name in self.mentioned or name in ALWAYS
+
+
+class _ModuleState:
+    """A module as it was at the last call, so that the next one need only look for changes."""
+
+    def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], Any]) -> None:
+        self.module = weakref.ref(module, forget)
+        self.path = at.path
+        self.version = member_changes()
+        self.names = names.version
+        named = list(module.named_modules())
+        parts = [part for _, part in named]
+        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
+        self.tensors = [tensor for tensor in members if tensor is not None]
+        self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if not purity.is_tinyedge(cls.__module__)]
+        self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
+        self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
+        self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
+        self.slotted: list[tuple[Any, Module]] = []
+        # Of tensors without attributes of their own. For a large model a look at them takes microseconds.
+        foreign = names.all or names.foreign
+        self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
+        self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
+        self.seen = -1  # of the changes of leaves
+        self.slots: tuple[Slot, ...] = ()
+        self.flags: tuple[bool, ...] = ()
+        self.numbers: frozenset[int] = frozenset()
+        self.kind = _ModuleKind()
+
+    def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
+        library = purity.is_tinyedge(type(part).__module__)
+        read = _read_by_library(type(part))
+        static: list[Any] = []
+        if not library:
+            self.watched.append(vars(part))
+            for name, slot in slots_of(type(part)):
+                if names.has(name):
+                    self.slotted.append((slot, part))
+                    self.live.append((_in_slot(slot, part), at.attribute(name)))
+        for name, value in vars(part).items():
+            wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
+            if wanted or (not name.startswith("_") if library else name in read):
+                if _is_constant(value):
+                    static += (name, type(value), value.hex() if type(value) is float else value)
+                else:
+                    static.append(name)
+                    where = names.mentioned.get(name, at.where)
+                    self.live.append((value, _At(f"{at.path}.{name}", where, name not in names.mentioned)))
+        self.live += [(hook, at) for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
+        hooks = (*part._pre_hooks, *part._hooks)
+        return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
+
+    def now(self) -> _ModuleKind | None:
+        """Its kind, the same object until it changes; None if members or modes of any module have changed."""
+        if self.version != member_changes() or any(self.empty):
+            return None
+        changes = leaf_changes()
+        if self.seen == changes:
+            return self.kind
+        self.seen = changes
+        slots = tuple(map(_slot_of, self.tensors))
+        flags = tuple(map(_wants_gradient, slots))
+        if slots != self.slots or flags != self.flags or not self.kind.values:
+            self.slots, self.flags = slots, flags
+            self.numbers = frozenset([slot.storage.number for slot in slots])
+            self.kind = _ModuleKind(self.parts, tuple(map(weakref.ref, slots)), flags)
+        return self.kind
+
+
+@by_class
+def _read_by_library(cls: Any) -> frozenset[str]:
+    """The attributes that the code of a class's own library bases reads of its instances."""
+    found: set[str] = set()
+    for base in cls.__mro__:
+        if purity.is_tinyedge(base.__module__) and base is not Module:
+            for value in vars(base).values():
+                if isinstance(value, FunctionType):
+                    found |= {*mentions(value.__code__).attributes}
+    return frozenset(found)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether it can only be replaced, and is told from others by its type and its value."""
+    return (
+        type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(type(v) in PLAIN for v in value))
+    )
+
+
+def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
+    """Whether these are its keys and values still, the very same, in order."""
+    return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
+
+
+def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
+    """The same for a class of the user, which may give out its items in another way."""
+    items = base.items(mapping)
+    return len(items) == len(keys) and all(k is a and v is b for (k, v), a, b in zip(items, keys, values, strict=True))
+
+
+def _has_mentioned(attributes: dict[str, Any], keys: list[str], values: list[Any], absent: frozenset[str]) -> bool:
+    return all(map(is_, map(attributes.get, keys, repeat(MISSING)), values)) and absent.isdisjoint(attributes)
+
+
+def _is_list_of(value: Any, items: list[Any]) -> bool:
+    return len(value) == len(items) and all(map(is_, value, items))
+
+
+def _is_list_of_below(value: Any, base: Any, items: list[Any]) -> bool:
+    return base.__len__(value) == len(items) and all(map(is_, base.__iter__(value), items))
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that is not assigned yet, or was deleted
+        return MISSING
+
+
+def _in_slot(descriptor: Any, value: Any) -> Any:
+    try:
+        return descriptor.__get__(value)
+    except AttributeError:
+        return MISSING
+
+
+def _holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
+    return (array.dtype.str, array.shape) == form and array.tobytes() == data
+
+
+def _decimal_context() -> tuple[Any, ...]:
+    context = decimal.getcontext()
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
+
+
+def _is_equal(read: Callable[[], Any], value: Any) -> bool:
+    return bool(read() == value)
+
+
+def _dict_of(value: Any) -> dict[str, Any] | None:
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return found if type(found) is dict else None
+
+
+@by_class
+def _is_written_in_c(cls: Any) -> bool:
+    if not cls.__flags__ & (1 << 9):  # it is no type on the heap
+        return True
+    kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
+    for name, value in vars(cls).items():
+        if isinstance(value, (*kinds, types.GetSetDescriptorType)) and name not in ("__dict__", "__weakref__"):
+            if value.__objclass__ is cls:
+                return True
+        elif isinstance(value, BuiltinFunctionType) and name == "__new__":
+            return True
+    return False
+
+
+def _is_known(cls: type) -> bool:
+    """Whether the state of a class's instances is all in their attributes, slots and items."""
+    return all(
+        base in BASES or issubclass(base, BaseException) or base.__module__ == "typing"
+        for base in cls.__mro__
+        if _is_written_in_c(base)
+    )
+
+
+class _Around:
+    """What a walk from a function comes to, and on what that rests: while nothing of it changed, so would another one.
+
+    ``reads`` gave ``values`` then, which are compared by identity: what can change has reads of its own.
+    """
+
+    def __init__(self, names: int) -> None:
+        self.names = names  # the version that was known
+        self.kind: Hashable = None
+        self.numbers: set[int] = set()  # the storages of tensors that are no arguments
+        self.tensors: dict[str, Tensor] = {}  # those, but for the members of modules
+        self.opaque: dict[str, weakref.ref[Any]] = {}  # what is not looked into, and holds tensors
+        self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
+        self.reads: list[Callable[[], Any]] = []
+        self.values: list[Any] = []
+        # Most reads are of these two forms, which take half as long without a call for each.
+        self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and what was there
+        self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # the same of objects
+
+    def watch_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
+        for column, entry in zip(self.items, (mapping, key, value), strict=True):
+            column.append(entry)
+
+    def watch_attribute(self, thing: Any, name: str, value: Any) -> None:
+        for column, entry in zip(self.attributes, (thing, name, value), strict=True):
+            column.append(entry)
+
+    def watch(self, read: Callable[[], Any], value: Any) -> None:
+        self.reads.append(read)
+        self.values.append(value)
+
+    def watch_items(self, mapping: Any) -> None:
+        self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
+
+    def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
+        """Those attributes that are mentioned, also if they are not there yet: others are the user's bookkeeping."""
+        if not attributes:
+            self.watch(partial(len, attributes), 0)
+            return
+        keys = [name for name in attributes if names.has(name) or name in more]
+        absent = names.all_mentioned.difference(attributes)
+        values = [attributes[name] for name in keys]
+        self.watch(partial(_has_mentioned, attributes, keys, values, absent), True)
+
+    def holds(self, names: int) -> bool:
+        if names != self.names:
+            return False
+        mappings, keys, items = self.items
+        things, attributes, values = self.attributes
+        try:
+            return (
+                all(map(is_, map(_get, mappings, keys, repeat(MISSING)), items))
+                and all(map(is_, map(getattr, things, attributes), values))
+                and all(map(is_, [read() for read in self.reads], self.values))
+            )
+        except ValueError:  # a variable of a closure was deleted
+            return False
+
+
+def _kind_of_given(argument: Tensor) -> Hashable:
+    slot = argument._slot
+    return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+
+
+_attributes_of = attrgetter("__dict__")
+
+
+class Surroundings:
+    """What a function depends on beside its arguments, and how: its ``key`` for a call.
+
+    ``constant`` are names of variables or attributes, dotted or not, that are neither looked into nor compared.
+    """
+
+    def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.constant = set(constant)
+        self.names = _Names()
+        self.states: dict[int, _ModuleState] = {}
+        self._around: _Around | None = None  # of the last walk
+
+    def key(
+        self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
+    ) -> Hashable:
+        """The key of a call. ``trail``, if given, gets the part of it that each variable is, by its name.
+
+        Errors: CaptureError for what cannot be compared from call to call, or may be another at each;
+                ArgumentError for an array among the arguments.
+        """
+        while True:
+            around = self._around
+            if trail is not None or around is None or not around.holds(self.names.version):
+                around = self._around = _Walk(self, _Around(self.names.version), trail).root(self.function)
+            known = around.numbers
+            if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
+                # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
+                plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
+            else:
+                plain = False
+            if plain:
+                given: Hashable = tuple([_kind_of_given(tensor) for tensor in arguments])
+            else:
+                walk = _Walk(self, _Around(around.names), None)
+                walk.around.met |= around.met
+                given = walk.given(args, kwargs)
+                known = known | walk.around.numbers
+            if self.names.version == around.names:  # else what was met before may have attributes that only now matter
+                break
+        # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
+        pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
+        return around.kind, given, tuple(pinned)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
+        found = dict(self._around.tensors) if self._around is not None else {}
+        for state in list(self.states.values()):
+            module = state.module()
+            if module is not None:
+                lead = "" if state.path == self.name else f"{state.path}."
+                found |= {f"{lead}{name}": member for name, member in module.named_parameters()}
+                found |= {f"buffer {lead}{name}": member for name, member in module.named_buffers()}
+        return found
+
+    def trained(self) -> dict[str, Tensor]:
+        """What calls may train without getting it as an argument, by name.
+
+        Errors: CaptureError as for a call.
+        """
+        self.key([], (), {}, None)
+        assert self._around is not None  # there was a walk
+        found = self.tensors()
+        for path, refer in self._around.opaque.items():
+            value = refer()
+            if isinstance(value, Module):
+                found |= {f"{path}.{name}": param for name, param in value.named_parameters()}
+            elif isinstance(value, Minibatch):  # an optimizer
+                params = [param for group in vars(value)["param_groups"] for param in group["params"]]
+                found |= {f"{path}.param_groups, number {number}": param for number, param in enumerate(params)}
+            elif isinstance(value, Tensor):
+                found[path] = value
+        return {name: tensor for name, tensor in found.items() if tensor.requires_grad}
+
+    def is_constant(self, path: str) -> bool:
+        return any(path == name or path.endswith("." + name) for name in self.constant)
+
+    def state(self, module: Module, at: _At) -> _ModuleState:
+        number = id(module)
+        state = self.states.get(number)
+        if (
+            state is None
+            or state.module() is not module
+            or state.names != self.names.version
+            or state.version != member_changes()
+            or any(state.empty)
+            or state.watched  # what its attributes are is looked up anew
+            or state.slotted
+        ):
+            states = self.states
+            state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
+        return state
+
+
+class _Walk:
+    """One walk through what a function, or a call's arguments, depend on.
+
+    What can contain itself is kept in a queue, and stands in the key at the position at which it was met.
+    """
+
+    def __init__(self, surroundings: Surroundings, around: _Around, trail: dict[str, Hashable] | None) -> None:
+        self.surroundings = surroundings
+        self.names = surroundings.names
+        self.around = around
+        self.trail = trail
+        self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
+        self.watched: set[tuple[int, str]] = set()
+
+    def root(self, function: Any) -> _Around:
+        at = _At(self.surroundings.name, "te.compile")
+        if isinstance(function, FunctionType):  # one of the library's own, too
+            first: Hashable = self.later(function, 0, at, partial(self.function, function))
+        else:
+            first = self.kind(function, at)
+        self.around.kind = first, self.all()
+        return self.around
+
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        function = self.surroundings.function
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        names = code.co_varnames[: code.co_argcount] if code is not None else ()
+        where = "this call"
+        kinds = []
+        for position, value in enumerate(args):
+            name = names[position] if position < len(names) else f"args[{position}]"
+            kinds.append(self.kind(value, _At(name, where), True))
+        kinds += [(name, self.kind(value, _At(name, where), True)) for name, value in kwargs.items()]
+        return tuple(kinds), self.all()
+
+    def all(self) -> Hashable:
+        found: list[Hashable] = []
+        while self.queue:
+            path, look = self.queue.popleft()
+            found.append(tuple(look()))
+            if self.trail is not None:
+                self.trail[path] = found[-1]
+        return tuple(found)
+
+    def later(self, value: Any, way: Any, at: _At, look: Callable[[], Iterable[Hashable]]) -> Hashable:
+        """Keep a value, unless it was met before, and let its position stand for it."""
+        met = self.around.met
+        key = id(value), way
+        if key not in met:
+            met[key] = len(met), value
+            self.queue.append((at.path, look))
+        return "at", met[key][0]
+
+    def refuse(self, at: _At, what: str, remedy: str = "") -> NoReturn:
+        name = re.sub(r"\[.*", "", at.path)
+        raise CaptureError(
+            f"te.compile({self.surroundings.name})",
+            "all that it reads can be compared from call to call",
+            f"{at.path}, which {at.where} mentions, {what}",
+            remedy
+            or "Pass it as an argument, or what comes of it; or, if it never changes, say so: "
+            f'te.compile(function, constant=["{name}"]).',
+        )
+
+    def wanted(self, name: str) -> bool:
+        return self.names.has(name)
+
+    # Values
+
+    def kind(self, value: Any, at: _At, given: bool = False, called: tuple[str | None, ...] | None = None) -> Hashable:
+        """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
+        made = type(value)
+        if value is MISSING:
+            token: Hashable = "nothing"
+        elif made in PLAIN:
+            token = made, value
+        elif made is float:
+            token = float, value.hex()
+        elif self.surroundings.constant and self.surroundings.is_constant(at.path):
+            token = self.constant(value, at)
+        else:
+            token = self._kind(value, made, at, given, called)
+        if self.trail is not None:
+            self.trail[at.path] = token
+        return token
+
+    def constant(self, value: Any, at: _At) -> Hashable:
+        """What the user says never changes."""
+        if isinstance(value, (Tensor, Module, Minibatch)):
+            self.around.opaque[at.path] = weakref.ref(value)
+        if isinstance(value, Tensor):
+            self.around.numbers.add(value._slot.storage.number)
+        elif isinstance(value, Module):
+            members = (*value.parameters(), *value.buffers())
+            self.around.numbers |= {tensor._slot.storage.number for tensor in members}
+        return "constant"
+
+    def _kind(self, value: Any, made: type, at: _At, given: bool, called: tuple[str | None, ...] | None) -> Hashable:
+        if issubclass(made, Tensor):
+            return self.tensor(value, at, given)
+        if issubclass(made, Module):
+            return self.later(value, 0, at, partial(self.module, value, at))
+        if issubclass(made, CONTAINERS) and made is not np.ndarray:
+            if made is tuple:
+                return tuple, self.items(value, at, given)
+            given = given and is_container(made)
+            return self.later(value, (at.lenient, given), at, partial(self.container, value, made, at, given))
+        if made is complex:
+            return complex, SCALARS[complex](value)
+        if issubclass(made, FunctionType):
+            return self.python_function(value, at, called)
+        if issubclass(made, type):
+            return self.class_(value, at, called)
+        if issubclass(made, MethodType):
+            return MethodType, self.kind(value.__func__, at), self.kind(value.__self__, at)
+        if issubclass(made, C_FUNCTIONS):
+            return self.c_function(value, at, called)
+        if made is types.MethodWrapperType:
+            return made, value.__name__, self.kind(value.__self__, at)
+        if issubclass(made, ModuleType):
+            return self.python_module(value, at)
+        if issubclass(made, functools.partial):
+            return made, self.kind(value.func, at), self.kind(value.args, at), self.kind(value.keywords, at)
+        if issubclass(made, (staticmethod, classmethod)):
+            return made, self.kind(value.__func__, at)
+        if issubclass(made, property):
+            return made, *[self.kind(function, at) for function in (value.fget, value.fset, value.fdel)]
+        if made is functools.cached_property:
+            return made, self.kind(value.func, at)
+        if made is functools._lru_cache_wrapper:
+            return made, self.kind(value.__wrapped__, at)
+        if made is slice:
+            return slice, *[self.kind(part, at, given) for part in (value.start, value.stop, value.step)]
+        return self.other_value(value, made, at, given)
+
+    def other_value(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
+        """The kind of what is no number, container, function, tensor or module."""
+        if made in VALUES:
+            if made is decimal.Decimal:
+                context = _decimal_context()
+                self.around.watch(partial(_is_equal, _decimal_context, context), True)
+                return made, str(value), context
+            return made, VALUES[made](value)
+        if made in (datetime.datetime, datetime.time):
+            self.check_names("datetime", at)
+            return made, repr(value.replace(tzinfo=None)), value.fold, self.kind(value.tzinfo, at)
+        if issubclass(made, np.generic) and value.dtype.kind in "biufcSUMm":
+            return made, value.dtype.str, value.tobytes()
+        if issubclass(made, np.dtype):
+            return made, str(value)
+        if issubclass(made, PurePath) and purity.is_standard(made.__module__):
+            self.check_names("pathlib", at)
+            return made, str(value)
+        if issubclass(made, np.ndarray):
+            return self.array(value, made, at, given)
+        if made in (operator.attrgetter, operator.itemgetter, operator.methodcaller):
+            parts = value.__reduce__()[1]
+            if made is not operator.itemgetter:
+                for part in parts:
+                    for name in str(part).split("."):
+                        self.names.add(name, at.where)
+            return made, self.kind(parts, at)
+        if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
+            return _Same(value)
+        if purity.is_tinyedge(made.__module__):
+            return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
+        odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
+        if (odd and made.__module__ != "builtins") or not _is_known(made):
+            if at.lenient:
+                return _Same(value)
+            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be seen")
+        inside = given and is_container(made)
+        return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
+
+    def tensor(self, value: Tensor, at: _At, given: bool) -> Hashable:
+        attributes = vars(value)
+        extra: tuple[Hashable, ...] = ()
+        if attributes:
+            extra = self.attributes(attributes, at, False)
+        elif not given:
+            self.around.watch(partial(len, attributes), 0)
+        if given:
+            return _kind_of_given(value), *extra
+        slot = value._slot
+        self.around.tensors[at.path] = value
+        self.around.numbers.add(slot.storage.number)
+        self.around.watch_attribute(value, "_slot", slot)
+        self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
+        return weakref.ref(slot), slot.requires_grad, *extra
+
+    def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
+        if given:
+            raise ArgumentError(
+                "te.compile",
+                "arguments that are tensors, numbers, strings or modules",
+                f"{at.path} is a NumPy array, whose values would be frozen into the program",
+                "Pass te.tensor(array).",
+            )
+        if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
+            if at.lenient:
+                return _Same(value)
+            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, and would be compared at each call")
+        form, data = (value.dtype.str, value.shape), value.tobytes()
+        self.around.watch(partial(_holds_bytes, value, form, data), True)
+        return np.ndarray, form, data
+
+    def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
+        return tuple(
+            [
+                (type(value), value) if type(value) in PLAIN else self.kind(value, at.item(position), given)
+                for position, value in enumerate(values)
+            ]
+        )
+
+    def container(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
+        """What is in a list, a dict or such, of its own class or one of the user's."""
+        yield made
+        watch = self.around.watch
+        if issubclass(made, (dict, MappingProxyType)):
+            base: Any = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
+            pairs = list(base.items(value))
+            keys, values = [key for key, _ in pairs], [item for _, item in pairs]
+            if made in (dict, MappingProxyType):
+                watch(partial(_has_items, value, keys, values), True)
+            else:
+                watch(partial(_has_items_below, value, base, keys, values), True)
+            yield self.items(keys, at, False)
+            for key, item in pairs:
+                yield self.kind(item, at.item(key), given)
+            if issubclass(made, defaultdict):
+                self.around.watch_attribute(value, "default_factory", value.default_factory)
+                yield self.kind(value.default_factory, at)
+        else:
+            base = next(base for base in CONTAINERS if issubclass(made, base))
+            items = list(base.__iter__(value))
+            if made is base and base is not tuple:
+                watch(partial(_is_list_of, value, items), True)
+            elif base is not tuple:
+                watch(partial(_is_list_of_below, value, base, items), True)
+            yield self.items(items, at, given)
+            if issubclass(made, deque):
+                yield value.maxlen
+        if made not in CONTAINERS and not _is_written_in_c(made):
+            yield from self.instance(value, made, at, given)
+
+    def thing(self, value: Any, at: _At, given: bool) -> Iterator[Hashable]:
+        """An object: its class, and its attributes."""
+        made = type(value)
+        for base, convert in SCALARS.items():
+            if issubclass(made, base):
+                yield convert(value)
+        if issubclass(made, BaseException):
+            self.around.watch_attribute(value, "args", value.args)
+            yield self.kind(value.args, at)
+        yield _Same(made if is_container(made) else value)
+        yield from self.instance(value, made, at, given)
+
+    def instance(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
+        """The class and the attributes of an instance of a class of the user, or of a pure one."""
+        self.around.watch(partial(type, value), made)
+        if made is not SimpleNamespace and not purity.is_standard(made.__module__):
+            yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
+        whole = made is not SimpleNamespace and any(
+            purity.is_standard(base.__module__) and base not in BASES and base.__module__ not in ("typing", "abc")
+            for base in made.__mro__
+        )
+        attributes = _dict_of(value)
+        if attributes is not None:
+            yield self.attributes(attributes, at, given, whole)
+        for name, descriptor in slots_of(made):
+            if whole or self.wanted(name) or given:
+                item = _in_slot(descriptor, value)
+                self.around.watch(partial(_in_slot, descriptor, value), item)
+                if item is not MISSING:
+                    yield name, self.kind(item, self.below(at, name), given)
+
+    def below(self, at: _At, name: str) -> _At:
+        return at._replace(path=f"{at.path}.{name}", where=self.names.mentioned.get(name, at.where))
+
+    def attributes(self, attributes: dict[str, Any], at: _At, given: bool, whole: bool = False) -> tuple[Hashable, ...]:
+        """Those of ``attributes`` that are read."""
+        if whole or given or self.names.all:
+            self.around.watch_items(attributes)
+        else:
+            self.around.watch_mentioned(attributes, self.names)
+        return tuple(
+            [
+                (name, self.kind(value, self.below(at, name), given))
+                for name, value in attributes.items()
+                if whole or given or self.wanted(name)
+            ]
+        )
+
+    def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
+        """An object of this package, whose code says itself what a replay would not repeat; and what is read of it."""
+        yield _Same(value)
+        if isinstance(value, Minibatch):
+            self.around.opaque[at.path] = weakref.ref(value)
+        attributes = _dict_of(value) or {}
+        if "__wrapped__" in attributes and "_surroundings" in attributes:  # a compiled function
+            self.surroundings.constant |= attributes["_surroundings"].constant
+            self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
+            yield self.kind(attributes["__wrapped__"], at)
+            return
+        self.around.watch_mentioned(attributes, self.names)
+        for name, item in attributes.items():
+            if not name.startswith("_") and name in self.names.mentioned:
+                yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
+
+    def module(self, module: Module, at: _At) -> Iterator[Hashable]:
+        """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+        state = self.surroundings.state(module, at)
+        kind = state.now()
+        self.around.watch(state.now, kind)
+        self.around.numbers |= state.numbers
+        if self.trail is not None:
+            self.trail[at.path] = kind
+        yield kind
+        for attributes in state.watched:
+            if self.names.all:
+                self.around.watch_items(attributes)
+            else:
+                self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        for slot, part in state.slotted:
+            self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
+        for cls in state.classes:
+            yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
+        for value, where in state.live:
+            yield self.kind(value, where)
+
+    # Code
+
+    def python_function(self, value: FunctionType, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+        module = value.__globals__.get("__name__")
+        if not purity.is_library(module):
+            return self.later(value, 0, at, partial(self.function, value))
+        if not purity.is_allowed(value):
+            self.refuse_function(value, at)
+        self.note_use(value, called, at.path)
+        return self.later(value, 0, at, partial(self.library_function, value, at))
+
+    def library_function(self, value: FunctionType, at: _At) -> Iterator[Hashable]:
+        """One that is not looked into, but for functions of the user that it wraps."""
+        yield _Same(value)
+        for cell in value.__closure__ or ():
+            inner = _contents(cell)
+            functions = (FunctionType, MethodType, functools.partial, type)
+            if isinstance(inner, functions) or (
+                type(inner) is dict and inner and all(isinstance(item, functions) for item in inner.values())
+            ):
+                self.around.watch(partial(_contents, cell), inner)
+                yield self.kind(inner, at._replace(lenient=True))
+
+    def c_function(self, value: Any, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+        owner = getattr(value, "__self__", None)
+        if owner is not None and not isinstance(owner, ModuleType) and not isinstance(value, np.ufunc):
+            if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
+                self.refuse_function(value, at)
+            return "bound", value.__name__, self.kind(owner, at)
+        if not purity.is_allowed(value):
+            owner = getattr(value, "__objclass__", None)
+            if not isinstance(owner, type) or purity.is_library(owner.__module__) or _is_written_in_c(owner):
+                self.refuse_function(value, at)
+        self.note_use(value, called, at.path)
+        return _Same(value)
+
+    def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
+        """What follows for the attributes that are read from the use of a function."""
+        if value in purity.READS_ALL:
+            self.names.note(all=True)
+        elif value in purity.BY_NAME:
+            which = purity.BY_NAME[value]
+            self.names.note(all=not called or None in called[which])
+        elif value in purity.MAKES_TEXT:
+            self.names.note(text=True)
+        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
+            self.names.note(constructs=True)
+
+    def refuse_function(self, value: Any, at: _At) -> NoReturn:
+        self.refuse(
+            at,
+            "is not known to give the same at each call",
+            "Call it outside, and pass what it gives as an argument, as a tensor if it changes; or, if that never "
+            f'changes, say so: te.compile(function, constant=["{at.path}"]).',
+        )
+
+    def check_names(self, module: str, at: _At) -> None:
+        for name in purity.impure_names(module):
+            if name in self.names.mentioned:
+                self.refuse_function(None, self.below(at, name))
+
+    def class_(self, cls: type, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+        module = cls.__module__
+        if purity.is_tinyedge(module):
+            return _Same(cls)
+        if purity.is_library(module) or _is_written_in_c(cls):
+            if not purity.is_allowed(cls):
+                self.refuse_function(cls, at)
+            if not at.lenient:
+                self.note_use(cls, called, at.path)
+                if module in ("datetime", "pathlib"):
+                    self.check_names(module, at)
+            return _Same(cls)
+        return self.later(cls, "made", at, partial(self.members, cls, at, True))
+
+    def members(self, cls: type, at: _At, made: bool) -> Iterator[Hashable]:
+        """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
+        self.around.watch_attribute(cls, "__mro__", cls.__mro__)
+        yield _Same(cls)
+        library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
+        if type(cls) is not type and not purity.is_library(type(cls).__module__):
+            yield self.kind(type(cls), at)
+        if made and not _is_known(cls):
+            odd = next(b for b in cls.__mro__ if _is_written_in_c(b) and b not in BASES)
+            if not purity.is_allowed(odd):
+                self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be seen")
+        overridden = {name for base in library if base is not object for name in vars(base)}
+        for base in cls.__mro__:
+            if base in library:
+                yield _Same(base)
+                continue
+            self.around.watch_items(vars(base))
+            for name, value in vars(base).items():
+                if self.is_used(name, value, made, overridden):
+                    yield name
+                    yield self.kind(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
+
+    def is_used(self, name: str, value: Any, made: bool, overridden: set[str]) -> bool:
+        if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)) or name in ("__del__", "_abc_impl"):
+            return False
+        if name in CONSTRUCTION:
+            return made or self.names.constructs
+        if name in TEXT:
+            return self.names.text
+        if name.startswith("__") and name.endswith("__"):
+            return name in self.names.mentioned or callable(value) or hasattr(type(value), "__get__")
+        return self.wanted(name) or name in overridden
+
+    def python_module(self, module: ModuleType, at: _At) -> Hashable:
+        """A module that is more than the start of a dotted name."""
+        name = module.__name__
+        if purity.is_tinyedge(name) or purity.is_silent(name):
+            return _Same(module)
+        if purity.is_library(name):
+            if not purity.is_pure(name) and not name.startswith("numpy"):
+                if at.lenient:
+                    return _Same(module)
+                self.refuse(at, "is a module that looks outside of Python")
+            self.check_names(name.partition(".")[0], at)
+            return _Same(module)
+        return self.later(module, 0, at, partial(self.module_of_users, module, at))
+
+    def module_of_users(self, module: ModuleType, at: _At) -> Iterator[Hashable]:
+        yield _Same(module)
+        if self.names.all:
+            self.around.watch_items(vars(module))
+        else:
+            self.around.watch_mentioned(vars(module), self.names)
+        for name, value in vars(module).items():
+            if self.wanted(name) and (name not in MACHINERY or name in self.names.mentioned):
+                yield name, self.kind(value, self.below(at, name))
+        if type(module) is not ModuleType:
+            yield self.kind(type(module), at)
+        if "__getattr__" in vars(module):
+            yield self.kind(vars(module)["__getattr__"], at)
+
+    def function(self, function: FunctionType) -> Iterator[Hashable]:
+        """A function is its code, and what that mentions."""
+        code = function.__code__
+        self.around.watch_attribute(function, "__code__", code)
+        found = mentions(code)
+        names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
+        for name, line in found.attributes.items():
+            self.mention(name, f"{code.co_filename}:{line}")
+        names.note(all=found.matches, text=found.text, constructs=found.constructs)
+        yield id(code)
+        for title in ("__defaults__", "__kwdefaults__"):
+            value = getattr(function, title)
+            self.around.watch_attribute(function, title, value)
+            yield self.kind(value, _At(f"{function.__name__}.{title}", where))
+        yield self.attributes(function.__dict__, _At(function.__name__, where), False)
+        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+        for read in found.reads:
+            yield self.read(function, cells, read)
+
+    def mention(self, name: str, where: str) -> None:
+        names = self.names
+        names.add(name, where)
+        if name == "__dict__":
+            names.note(all=True)
+        elif name in ("__class__", "replace"):
+            names.note(constructs=True)
+        elif name in ("format", "format_map"):
+            names.note(text=True)
+        elif name in purity.HIDDEN:
+            self.refuse_function(None, _At(name, where))
+
+    def look_up(self, mapping: dict[str, Any], name: str) -> Any:
+        value = mapping.get(name, MISSING)
+        if (id(mapping), name) not in self.watched:
+            self.watched.add((id(mapping), name))
+            self.around.watch_item(mapping, name, value)
+        return value
+
+    def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
+        """What a name stands for, after the modules that it leads through."""
+        if not read.name.isidentifier() and read.root == "global":
+            return None  # no user can write it: a tool did, such as pytest in assertions
+        at = _At(read.name, f"{function.__code__.co_filename}:{read.line}")
+        if read.root == "closure":
+            cell = cells.get(read.name)
+            value = MISSING if cell is None else _contents(cell)
+            if cell is not None and (id(cell), "") not in self.watched:
+                self.watched.add((id(cell), ""))
+                if value is MISSING:
+                    self.around.watch(partial(_contents, cell), value)
+                else:
+                    self.around.watch_attribute(cell, "cell_contents", value)
+        elif read.root == "import":
+            value = self.imported(function, read)
+        else:
+            value = self.look_up(function.__globals__, read.name)
+            if value is MISSING:
+                value = self.look_up(_builtins_of(function), read.name)
+        chain = list(read.chain)
+        while chain and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
+            name = chain.pop(0)
+            at = at.attribute(name)
+            if self.is_said_constant(at.path):
+                return "constant"
+            if name in purity.impure_names(value.__name__):
+                self.refuse_function(None, at)
+            attributes = vars(value)
+            found = self.look_up(attributes, name)
+            if found is MISSING and "__getattr__" in attributes:
+                if not purity.is_library(value.__name__):
+                    return self.kind(attributes["__getattr__"], at)
+                found = getattr(value, name, MISSING)
+            elif found is MISSING and type(value) is not ModuleType:
+                chain = [name, *chain]
+                break
+            value = found
+        for name, following in zip(chain, [*chain[1:], ""], strict=False):
+            if name != "__class__" or following not in CLASS_NAMES:
+                self.mention(name, at.where)
+        if value is MISSING:
+            return "nothing"
+        return self.kind(value, at, called=read.constants if read.called and not chain else None)
+
+    def is_said_constant(self, path: str) -> bool:
+        return bool(self.surroundings.constant) and self.surroundings.is_constant(path)
+
+    def imported(self, function: FunctionType, read: Read) -> Any:
+        name = read.name
+        if read.level:
+            package = function.__globals__.get("__package__") or function.__globals__.get("__name__", "")
+            package = package.rsplit(".", read.level - 1)[0] if read.level > 1 else package
+            name = f"{package}.{name}" if name else package
+        if name not in sys.modules and purity.is_standard(name):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                return MISSING
+        return self.look_up(sys.modules, name)
+
+
+def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str:
+    """The name of the first variable that is another between two trails, or of the innermost attribute in it."""
+    changed = [name for name, kind in after.items() if before.get(name, MISSING) != kind]
+    found = changed[0] if changed else ""
+    for name in changed[1:]:
+        if name.startswith((f"{found}.", f"{found}[")):
+            found = name
+    return found
+
+
+__all__ = ["Surroundings", "first_change"]

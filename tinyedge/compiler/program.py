@@ -1,0 +1,1131 @@
+"""A Program: recorded steps as launches with their arguments bound, which a call enqueues.
+
+The plan gives every temporary a place in one arena. A call points the launches at its arguments, its results and the
+gradients that there are, and enqueues them, with no Python for each op.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, cast
+
+from tinyedge import config, report
+from tinyedge.autograd.backward import Gradient, OwnBackward, Walk, require_saved
+from tinyedge.autograd.deferral import deferred_launches, not_deferring
+from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
+from tinyedge.autograd.interrupts import held_back
+from tinyedge.autograd.minibatch import mark_torn
+from tinyedge.autograd.recorder import Effect
+from tinyedge.autograd.scope import T
+from tinyedge.backends import Backend, default_backend
+from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
+from tinyedge.compiler import rewrite
+from tinyedge.compiler.arenas import Arenas, Lease
+from tinyedge.compiler.fuse import fuse, place_beside
+from tinyedge.compiler.memory import Action, make_plan, needed_actions
+from tinyedge.compiler.record import Recording, Trace, bytes_of
+from tinyedge.compiler.schedule import chain
+from tinyedge.dtypes import DType, bool_, float32
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError, OutOfMemoryError
+from tinyedge.ir.kernel import Kernel, Place, kernels_of
+from tinyedge.ir.launch import Shared, alone
+from tinyedge.ir.step import FORWARD, Edge, Op, Step
+from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes
+from tinyedge.ir.values import Value as NumberValue
+from tinyedge.ops.random import Draw, Generator
+from tinyedge.report.program import Profile
+from tinyedge.shapes import Shape, contiguous_strides
+from tinyedge.tensor import Tensor, map_tensors, tensors_in
+
+ALIGNMENT = 256
+"""Of the blocks in an arena, in bytes: what vector loads like on every device."""
+
+SLACK = (6, 4, 2, 0)
+"""Kernels of a chain between two uses of the same bytes: those that share none can run at the same time. With 6 the
+longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory; with 2
+nearly.
+"""
+
+
+MOST_TRIES = 16
+"""To prepare a program: each finds smaller groups, half as large as a rule."""
+
+
+class _Leaf:
+    """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
+
+    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
+        self.slot = slot
+        self.number, self.offset = gradient.storage.number, gradient.offset
+        self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
+        self.first_write: tuple[Step, str] | None = None
+        self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
+
+    @property
+    def slot(self) -> Slot:
+        """The leaf, which a program does not keep alive."""
+        slot = self._slot()
+        assert slot is not None, "programs are dropped with what they were recorded for"
+        return slot
+
+    @slot.setter
+    def slot(self, slot: Slot) -> None:
+        self._slot = weakref.ref(slot)
+
+    @property
+    def grad(self) -> Slot | None:
+        slot = self._slot()
+        return None if slot is None else slot.grad
+
+    def is_bound(self) -> bool:
+        """Whether the launches add to the gradient that it has now."""
+        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
+
+
+class _Place(NamedTuple):
+    """Where a result lies."""
+
+    number: int
+    slot: Slot
+    same: int | Slot | None = None  # it is that argument, or that tensor from outside, with its history
+    root: int | None = None  # it is differentiable, as this output of the call's node
+    history: Step | None = None  # it has one that was walked already
+
+
+Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
+"""From the results for which gradients come: the program of such calls, and the arguments of this one."""
+
+
+class _Found:
+    """Where the results of one call lie."""
+
+    __slots__ = ("arguments", "fresh", "node", "program")
+
+    def __init__(
+        self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
+    ) -> None:
+        self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
+
+    def slot(self, place: _Place) -> Slot:
+        storage = self.fresh.get(place.number)
+        if storage is not None:
+            return Slot(storage, place.slot.dtype, place.slot.layout())
+        program = self.program
+        shape, strides, offset = place.slot.layout()
+        offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
+        return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
+
+    def tensor(self, place: _Place) -> Tensor:
+        if place.same is not None:
+            return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
+        slot = self.slot(place)
+        if place.root is not None:
+            slot.step, slot.index, slot.requires_grad = self.node, place.root, True
+        elif place.history is not None:
+            slot.step, slot.requires_grad = place.history, True
+        return Tensor._wrap(slot)
+
+
+class _Part:
+    """Launches that are enqueued together: all of a call, or if its results are differentiable forward and backward."""
+
+    def __init__(self, lowered: list[Lowered]) -> None:
+        self.lowered = lowered
+        self.launches: list[Launch] = []
+        self.is_bound = False
+        self.stale: set[Origin] = set()  # what changed since the launches were bound
+        self.has_run = False
+        self.takers: dict[Origin, list[Lowered]] = defaultdict(list)  # the launches that depend on each
+        for each in lowered:
+            for origin in each.origins():
+                self.takers[origin].append(each)
+
+    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+        if not self.is_bound:
+            for lowered in self.lowered:
+                lowered.bind(scratch)
+            self.launches = self.launches or [lowered.launcher() for lowered in self.lowered]
+            self.is_bound = True
+        else:
+            for origin in self.stale:
+                for lowered in self.takers[origin]:
+                    lowered.rebind(origin)
+        self.stale.clear()
+
+
+class _Replay(Op):
+    """What a node stands for that replays a program."""
+
+    name = "a compiled function"
+
+
+class Node(OwnBackward):
+    """A call of a compiled function in the graph: its backward replays the second part of the program."""
+
+    __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
+
+    def __init__(self, program: Program, lease: Lease) -> None:
+        super().__init__(_Replay, FORWARD, {}, {}, {}, (), ())
+        self.program = program
+        self.lease = lease
+        self.saved = {}
+        self.inputs: list[Edge] = []
+        self.leaves: list[Slot] = []
+        self.held: list[tuple[int, Slot]] = []  # what backward reads, by number
+        self.versions: list[tuple[Storage, int]] = []
+        self.again: Again | None = None  # makes the program for gradients of other results
+        self.seen: list[tuple[Storage, int]] = []  # what the call read
+        self.draws: list[tuple[Draw, dict[str, float]]] = []
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves])
+
+    @edges.setter
+    def edges(self, edges: tuple[Edge | None, ...]) -> None:
+        """A node makes its edges when somebody asks."""
+
+    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        require_saved(self)
+        self.program.walk_back(self, walk, gradients)
+
+    def walk_alone(self) -> bool:
+        if self.saved is None or not self.program.walks_alone:
+            return False
+        self.program.walk_alone(self)
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        super().forget()
+        self.lease.end()
+        self.held, self.versions, self.draws, self.again, self.seen = [], [], [], None, []
+
+
+class Program:
+    """Launches with their arguments bound, in order: what one call of a compiled function does.
+
+    ``peak_bytes`` is the memory that a call needs beside what lives outside of it (parameters, gradients, arguments):
+    the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which allocates
+    the arena and builds the kernels.
+    """
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "pickle or copy", "what is not bound to a device's memory", f"got the Program {self.name}",
+            "Copy or pickle the function, and compile it again.",
+        )  # fmt: skip
+
+    def __init__(
+        self,
+        recording: Recording,
+        arguments: list[Tensor],
+        result: Any,
+        trace: Trace | None = None,
+        arenas: Arenas | None = None,
+    ) -> None:
+        self.name = recording.name
+        self._arenas = arenas or Arenas()
+        self._arenas.enter(self)
+        self._arena_of: weakref.ref[Storage] | None = None  # to which the temporaries are bound
+        self._parts: list[_Part] = []
+        self.ends_with: list[weakref.ref[Any]] = []  # what it was recorded for; without that it is dropped
+        self.wanted = () if trace is None else trace.wanted
+        backends = {step.backend for step in recording.steps}
+        if len(backends) > 1:
+            names = " and ".join(sorted(backend.name for backend in backends))
+            raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
+        self.backend: Backend = backends.pop() if backends else default_backend()
+        self.lock = self._arenas.lock
+        self._leaves: list[_Leaf] = []  # whose gradients are added to, or read
+        needs, ends = [], []
+        for use in recording.leaves.values():
+            gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
+            if gradient is not None and (use.summed or use.observed):
+                self._leaves.append(_Leaf(use.leaf, gradient, use.before is not None))
+            if use.observed:
+                needs.append((weakref.ref(use.leaf), use.existed))
+            if use.replaced:
+                ends.append((weakref.ref(use.leaf), use.leaf.grad))
+        self._needs = needs  # the leaves of which some must have gradients, and some must have none
+        self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
+        self._repointed = False  # since these were collected, launches were bound to others
+        self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
+        # Of those of the second part, where the recording had them.
+        self._later = [_Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
+        self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
+        lying = Counter(leaf.number for leaf in self._leaves)
+        self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
+        given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
+        # Each call has its own arguments.
+        self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
+        updated = [leaf for effect in recording.effects for leaf in effect.leaves()]
+        if any(id(leaf) in given for leaf in [*[refer() for refer, _ in (*needs, *ends)], *updated]):
+            recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
+        owned = {leaf.number for leaf in [*self._leaves, *self._later]}
+        inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
+        results = {tensor._slot.storage.number for tensor in tensors_in(result)}
+        results |= {end.storage.number for _, end in ends if end is not None}
+        results -= {leaf.number for leaf in self._leaves}
+        seeds = [] if trace is None else trace.seeds
+        passed = {gradient.storage.number for _, gradient in trace.inputs} if trace is not None else set()
+        passed -= {seed.storage.number for seed in seeds}
+
+        def make(dtype: DType, shape: Shape) -> Slot:
+            slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
+            inside[slot.storage.number] = slot.nbytes
+            return slot
+
+        # Both rewrite what follows the first step of backward by itself, so that it stays the border.
+        first = len(recording.steps) if recording.first_backward is None else recording.first_backward
+        kept = results | passed
+        forward, backward = recording.steps[:first], recording.steps[first:]
+        if config.fuses():
+            backward = rewrite.norm_gradients(forward, backward, make)
+        unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
+        forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
+        recorded = [*forward, *backward]
+        self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
+        self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
+        self._returned: dict[int, weakref.ref[Storage]] = {}  # of each, what the last call returned
+        self._arguments = [t._slot.storage.number for t in arguments]
+        self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
+        self._recorded_offsets |= {seed.storage.number: seed.offset for seed in seeds}
+        self._seeds = [seed.storage.number for seed in seeds]
+        # The first argument in each storage. The others move with it: how they lie to each other is their kind.
+        self._first_in: dict[int, int] = {}
+        for position, number in enumerate(self._arguments):
+            self._first_in.setdefault(number, position)
+        self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
+        movable = {*inside, *owned, *self._arguments, *self._seeds}
+        self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
+        self._moving = {
+            self._storages[number].number
+            for number in (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
+        }
+        self._roots = [] if trace is None else [root.spec for root in trace.roots]
+        roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
+        self._result = map_tensors(result, lambda tensor: self._result_place(recording, tensor._slot, given, roots))
+        self._inputs = (
+            [(source, _Place(gradient.storage.number, self._moved(gradient))) for source, gradient in trace.inputs]
+            if trace is not None
+            else []
+        )
+        # What the leaves have in place of the gradients that they had: nothing, or what lies there.
+        self._ends = [
+            (refer, None if end is None else _Place(end.storage.number, self._moved(end))) for refer, end in ends
+        ]
+        self.temporary: dict[Place, int] = {
+            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
+        }
+        self._twins: dict[int, Draw] = {}
+        steps = [self._own(step) for step in recorded]
+        del self._twins
+        mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
+        # What is done on the host, and the steps whose numbers each gives.
+        self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
+        walked_back = steps[len(forward) :]
+        border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
+        kernels = kernels_of(steps, self.backend.device)
+        if config.fuses():
+            split = None if trace is None else border
+            kernels = self._needed(fuse(self._needed(kernels), self.temporary, split))
+            kernels = place_beside(kernels, lambda group: self.backend.shares_launch(group, self.temporary), split)
+        chains = config.fuses() and self.backend.device is not None and self.backend.device.chains
+        self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
+        self.kernels = [kernels[number] for number in self.plan.kept]
+        self._forward = [kernel.step.number < border for kernel in kernels]
+        first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
+        runs = self._runs(first_part)
+        self._cut, self._cut_kernels = len(runs), len(first_part)  # of so many does the first part consist
+        runs += self._runs(self.kernels[len(first_part) :], later=True)
+        self.launches = [self._shared(run) for run in runs]
+        self.lowered: list[Lowered] = []
+        self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
+        self._changed_arguments: set[int] = set()
+        self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
+        for old, own in zip(recorded, steps, strict=True):
+            if own.number in self.steps:
+                self._note_writes(old, own, own.number >= border and trace is not None)
+        self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
+        self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
+        self._chained = any(launch.is_chain for launch in self.launches)
+        self._pointed: list[Storage] = []  # what lies elsewhere than at the last call
+        self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
+        if self._chained:
+            slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
+            self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
+        self._place()
+        self._one: Slot | None = None  # the gradient with which a walk begins
+        self._seen_later = -1  # as ``_seen``, of the leaves of the second part
+        self._root_specs = tuple(self._roots)
+        self._input_specs = (
+            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
+        )  # fmt: skip
+        self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
+        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
+        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
+        moving = {storage.number for storage in self._storages.values()}
+        self._fixed_later = list(
+            dict.fromkeys(
+                slot.storage
+                for slot in later
+                if isinstance(slot, Slot)
+                and slot.storage.number in self._read_later
+                and slot.storage.number not in moving
+            )
+        )
+
+        def is_read_later(number: int) -> bool:
+            return self._storages[number].number in self._read_later
+
+        self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
+        self._held_results = [number for number in self._outputs if is_read_later(number)]
+        self._held_gradients = [leaf for leaf in self._leaves if is_read_later(leaf.number)]
+
+    @property
+    def arena_bytes(self) -> int:
+        """The bytes that all temporaries and scratch memory share."""
+        return self.plan.arena_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.plan.arena_bytes + sum(self._outputs.values())
+
+    @property
+    def gradient_bytes(self) -> int:
+        """The gradients that a call adds to, which live outside."""
+        return self._gradient_bytes
+
+    @property
+    def saved_bytes(self) -> int:
+        """The temporaries that wait for backward: written before its first step, and read after it."""
+        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self.temporary]
+        return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.kernels)} kernels in {len(self.launches)} launches"
+        return f"<Program {self.name}: {counts}, {self.peak_bytes} bytes>"
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it could be launched as it is: it was replayed, and still holds the arguments of the last call."""
+        return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
+
+    @property
+    def bound_kernels(self) -> int:
+        """How many of its kernels could be launched as they are: those of backward only after that was replayed."""
+        return len(self.kernels) if self._parts[1].is_bound and not self._parts[1].stale else self._cut_kernels
+
+    def bound(self) -> list[Lowered]:
+        """The launches of those."""
+        return self.lowered if self.bound_kernels == len(self.kernels) else self.lowered[: self._cut]
+
+    def explain(self, repeats: int = 10) -> str:
+        """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
+        as for ``profile``, the bytes that it moves, its FLOPs, its place in memory; and a line on memory.
+
+        Before the first replay, which is the function's second call, it has no times, and says so.
+        """
+        self.prepare()
+        return report.explain(self, repeats)
+
+    def profile(self, repeats: int = 10) -> Profile:
+        """How long each launch takes, by the device's own clock: a table (``str``), the longest first, and its rows.
+
+        The launches are replayed with the arguments of the last call; results, gradients and versions stay.
+
+        Errors: CaptureError before the first replay, which is the function's second call.
+        """
+        return report.profile(self, repeats)
+
+    def chart(self, path: str | Path) -> None:
+        """Draw which part of the arena is taken during which launches, and by what, into a .png or .svg.
+
+        Errors: MissingPackageError without matplotlib.
+        """
+        report.chart(self, path)
+
+    def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
+        """What a call with these arguments changes outside, but for gradients."""
+        given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
+        return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+
+    def fits(self) -> bool:
+        """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one, and kernels of
+        a chain do not wait for each other where gradients have become such parts since.
+        """
+        if self._chained and leaf_changes() != self._seen:
+            found = [(leaf.number, leaf.grad) for leaf in self._leaves]
+            lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
+            if len({now for _, now in lying}) < len(lying):
+                return False
+        if not (self._effects or self._needs or self._together):
+            return True
+        if not all(effect.fits() for effect, _ in self._effects):
+            return False
+        for refer, needed in self._needs:
+            slot = refer()
+            if slot is None or (slot.gradient() is not None) != needed:
+                return False
+        return all(
+            (gradient := leaf.grad) is not None
+            and (gradient.storage.number, gradient.offset) == (leaf.number, leaf.offset)
+            for leaf in self._together
+        )
+
+    def take_leaves(self, arguments: list[Tensor]) -> None:
+        """Let the arguments that have gradients be the leaves."""
+        for leaf, position in self._given:
+            leaf.slot = arguments[position]._slot
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What a call does on the host."""
+        return [effect for effect, _ in self._effects]
+
+    @property
+    def generators(self) -> list[Generator]:
+        """Those from which a call draws random numbers."""
+        return list({id(draw.generator): draw.generator for draw in self._draws()}.values())
+
+    def gradients(self) -> list[Any]:
+        """The gradients of the leaves, on the host."""
+        return [self.backend.read(leaf.grad) for leaf in self.leaves() if leaf.grad is not None]
+
+    def leaves(self) -> list[Slot]:
+        """The leaves whose gradients it reads or changes."""
+        found = dict.fromkeys([leaf.slot for leaf in self._leaves])
+        return [*found, *[leaf for refer, _ in self._ends if (leaf := refer()) is not None and leaf not in found]]
+
+    # Making it
+
+    def prepare(self) -> None:
+        """Build the kernels and allocate the arena, if that was not done yet.
+
+        Errors: OutOfMemoryError.
+        """
+        with self.lock:
+            if not self.lowered:
+                self.backend.trim()  # of an eager call before; the arena could use none of it
+                self._move_in(self._lease().arena)
+                self.lowered = self._lower(self.launches)
+                self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
+
+    def _lease(self) -> Lease:
+        """An arena that nobody else uses; that of the last call, if it is free."""
+
+        def allocate(nbytes: int) -> Storage:
+            return self._allocated(lambda: Storage(self.backend, nbytes, alone=True))
+
+        return self._arenas.take(self.backend, self.plan.arena_bytes, allocate, self._arena)
+
+    @property
+    def _arena(self) -> Storage | None:
+        return None if self._arena_of is None else self._arena_of()
+
+    def _move_in(self, arena: Storage) -> None:
+        """Let every temporary lie in ``arena``."""
+        if self._arena is arena:
+            return
+        self._arena_of = weakref.ref(arena)
+        self._let_temporaries_be(arena.buffer)
+
+    def leave(self, arena: Storage) -> None:
+        if self._arena is arena:
+            self._arena_of = None
+            self._let_temporaries_be(None)
+
+    def _let_temporaries_be(self, buffer: Any) -> None:
+        for storage in self._storages.values():
+            if storage.number in self.temporary:
+                storage.buffer = buffer
+        self._scratch = {} if buffer is None else {place: (buffer, n) for place, n in self.plan.offsets.items()}
+        for part in self._parts:
+            part.is_bound = False
+
+    def _allocated(self, allocate: Callable[[], T]) -> T:
+        """What ``allocate`` gives; if there is no room for it, an error that says what for."""
+        try:
+            return allocate()
+        except OutOfMemoryError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OutOfMemoryError) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"te.compile({self.name})",
+            f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
+            f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+            f"{self.peak_bytes - self.arena_bytes} for results",
+            f"{error.call}: {error.expected}, but {error.got}",
+            f"Nothing was changed. {error.remedy}",
+        )
+
+    def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[Place, int]]:
+        """What each kernel does to memory, and the bytes of the temporary places."""
+        actions = [
+            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.may_replace()))
+            for kernel in kernels
+        ]
+        return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
+
+    def _needed(self, kernels: Sequence[Kernel]) -> list[Kernel]:
+        return [kernels[number] for number in needed_actions(*self._actions(kernels))]
+
+    def _own(self, step: Step) -> Step:
+        """The step, with its movable slots on storages of the program."""
+        slots = {}
+        for name, slot in step.slots.items():
+            slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
+        own = step.over(slots)
+        if isinstance(own.scalars, Draw):  # the graph of the recorded call keeps its own
+            own.scalars = self._twins.setdefault(id(own.scalars), own.scalars.twin())
+        return own
+
+    def _moved(self, slot: Slot) -> Slot:
+        """The same place, without history, on a storage of the program if it is movable."""
+        return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
+
+    def _note_writes(self, old: Step, own: Step, later: bool) -> None:
+        for name in own.writes:
+            storage = old.slots[name].storage
+            for leaf in self._later if later else self._leaves:
+                if leaf.number == storage.number and leaf.first_write is None:
+                    leaf.first_write = (own, name)
+            if storage.number in self._arguments:
+                self._changed_arguments.add(storage.number)
+            elif storage.number not in self._storages and not later:
+                self._changed[storage.number] = storage
+
+    def _place(self) -> None:
+        """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
+        for step in self.steps.values():
+            for slot in step.slots.values():
+                if isinstance(slot, Slot) and slot.storage.number in self.plan.offsets:
+                    slot.offset += self.plan.offsets[slot.storage.number] // slot.dtype.itemsize
+
+    def _lower(self, launches: Sequence[Shared]) -> list[Lowered]:
+        return self.backend.lower_all(launches, Placement(self.temporary, self.plan.offsets, self._moving))
+
+    def each_alone(self) -> list[Lowered]:
+        """A launch for each kernel, bound to what the program is bound to."""
+        launches = self._lower([alone(kernel) for kernel in self.kernels[: self.bound_kernels]])
+        for lowered in launches:
+            lowered.bind(self._scratch)
+        return launches
+
+    def _runs(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
+        if config.fuses():
+            return self.backend.chains(kernels, self.temporary, later)
+        return [[kernel] for kernel in kernels]
+
+    def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
+        number = slot.storage.number
+        if slot.requires_grad and slot.number < recording.first_number:
+            return _Place(number, self._moved(slot), same=given.get(id(slot), slot))
+        if id(slot) in roots:
+            return _Place(number, self._moved(slot), root=roots[id(slot)])
+        history = None
+        if recording.made_history(slot):
+            assert slot.step is not None
+            history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
+            history.output_specs = slot.step.output_specs
+        elif slot.requires_grad and slot.is_leaf:
+            recording.forbid("a leaf that is returned", "a replay would not make its gradient; return its clone()")
+        return _Place(number, self._moved(slot), history=history)
+
+    def _shared(self, run: Sequence[Kernel]) -> Shared:
+        sizes = {place: lifetime.nbytes for place, lifetime in self.plan.lifetimes.items()}
+        return alone(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
+
+    # A call
+
+    def _note(self, origin: Origin) -> None:
+        """Something changed on which arguments of launches depend."""
+        for part in self._parts:
+            part.stale.add(origin)
+
+    def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
+        """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
+        with self.lock:
+            for number, new in zip(sorted(self.steps), scalars, strict=True):
+                step = self.steps[number]
+                if step.scalars != new:
+                    step.scalars = new
+                    self._note(("step", number))
+
+    def let_go(self) -> None:
+        """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
+        with self.lock:
+            for number in self._arguments:
+                self._point(number, None)
+
+    @property
+    def is_several(self) -> bool:
+        """Whether gradients may come for some of its results, and for others not."""
+        return len(self._roots) > 1
+
+    def __call__(
+        self, arguments: list[Tensor], again: Again | None = None, numbers: Sequence[Mapping[str, float]] | None = None
+    ) -> Any:
+        """Launch everything; the results as new tensors. ``numbers`` are those of each draw, else new ones are drawn.
+
+        Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
+                launch none the less, for what a kernel needs itself, does so the first time, which is undone.
+        """
+        if not self.lowered:
+            self.prepare()
+        for position, check in self._checks:
+            check(arguments[position]._slot.storage)
+        with self.lock:  # that of all programs of the function: they share an arena
+            lease = (
+                self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
+            )
+            if lease is not None:
+                self._move_in(lease.arena)
+            fresh = self._new_results()
+            self.take_leaves(arguments)
+            moved = self._moved_gradients()
+            gradients = self._begun(moved) if moved else {}
+            self._point_at_arguments(arguments)
+            for number, storage in fresh.items():
+                self._point(number, storage.buffer)
+                self._returned[number] = weakref.ref(storage)
+            if self._effects:
+                with self._effects_undone():
+                    self._launch_safely(arguments, moved, gradients, numbers)
+            else:
+                self._launch_safely(arguments, moved, gradients, numbers)
+            node = None
+            if self._roots:
+                assert lease is not None
+                node = Node(self, lease)
+            elif lease is not None:
+                lease.end()
+            found = _Found(self, arguments, fresh, node)
+            only = self._result
+            result = found.tensor(only) if type(only) is _Place else map_tensors(only, found.tensor, _Place)
+            if node is not None:
+                self._link(node, arguments, fresh)
+                if again is not None:
+                    node.again = again
+                    node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
+            for refer_leaf, end in self._ends:
+                if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
+                    slot.keep_gradient(None if end is None else found.slot(end))
+            for effect, _ in self._effects:
+                effect.after()
+            return result
+
+    def _begun(self, moved: Sequence[_Leaf]) -> dict[int, Slot]:
+        """New gradients for those leaves that have none, by the leaf's id."""
+        absent = [leaf for leaf in moved if leaf.grad is None]
+        for leaf in absent:  # what was there is free for them, if nobody else holds it
+            self._point(leaf.number, None)
+        slots = [leaf.slot for leaf in absent]
+        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in slots])
+        return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
+
+    def _launch_safely(
+        self,
+        arguments: list[Tensor],
+        moved: list[_Leaf],
+        gradients: dict[int, Slot],
+        numbers: Sequence[Mapping[str, float]] | None,
+    ) -> None:
+        """Launch, and count what changed. What is refused the first time is undone; later, gradients are marked."""
+        if not self._parts[0].has_run:
+            with self._undone_if_refused(arguments):
+                self._launch(moved, gradients, numbers)
+            self._count_changes(arguments, moved, gradients)
+            return
+        try:
+            self._launch(moved, gradients, numbers)
+            self._count_changes(arguments, moved, gradients)
+        except BaseException as error:
+            mark_torn([grad for leaf in self._leaves if (grad := leaf.grad) is not None], error, self._adds_from(0))
+            raise
+
+    def _adds_from(self, part: int) -> int:
+        """The first launch of a part that writes a leaf's gradient."""
+        written = {self._storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
+        launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
+        found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
+        return found[0] if found else len(launches)
+
+    def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
+        for leaf in moved:
+            if (new := gradients.get(id(leaf.slot))) is not None:
+                leaf.slot.keep_gradient(new)
+        if self._repointed:
+            self._repointed = False
+            self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
+        if self._changed or self._changed_arguments:
+            for storage in self.changed_by(arguments):
+                storage.version += 1
+        for refer in self._gradients:
+            if (gradient := refer()) is not None:
+                gradient.version += 1
+
+    def _launch(
+        self, moved: list[_Leaf], gradients: dict[int, Slot], numbers: Sequence[Mapping[str, float]] | None
+    ) -> None:
+        """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
+        for leaf in moved:
+            new = gradients.get(id(leaf.slot))
+            gradient = new or leaf.grad
+            assert gradient is not None
+            self._point_at_gradient(leaf, gradient, new is None)
+            self._repointed = True
+        if self._chained and self._pointed:
+            self._require_apart()
+        self._pointed.clear()
+        if self._random:
+            self._draw(numbers)
+        self._enqueue(self._parts[0])
+
+    def _enqueue(self, part: _Part) -> None:
+        if part.stale or not part.is_bound:
+            try:
+                part.bind(self._scratch)
+            except Exception as error:
+                error.__dict__["launched"] = 0
+                raise
+        self.backend.launch(part.launches)
+
+    # Its backward
+
+    def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
+        """Let ``node`` hold what its backward needs of this call."""
+        node.output_specs = self._root_specs
+        node.leaves = [leaf.slot for leaf in self._later]
+        if self._inputs:
+            node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
+        node.input_specs = self._input_specs
+        held = node.held
+        for number, position in self._held_arguments:
+            slot = arguments[position]._slot
+            held.append((number, slot.alias() if slot.requires_grad else slot))
+        for number in self._held_results:
+            held.append((number, Slot(fresh[number], bool_, Layout((), (), 0))))
+        for leaf in self._held_gradients:
+            if (gradient := leaf.grad) is not None:
+                held.append((leaf.number, gradient.alias()))
+        node.versions = [(storage, storage.version) for storage in self._fixed_later]
+        node.versions += [(slot.storage, slot.storage.version) for _, slot in held]
+        if self._random:
+            node.draws = [(draw, dict(draw)) for draw in self._draws()]
+
+    def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
+        """What a call reads that was there before."""
+        yield from (argument._slot.storage for argument in arguments)
+        moving = {storage.number for storage in self._storages.values()}
+        for step in self.steps.values():
+            for slot in step.read():
+                if isinstance(slot, Slot) and slot.storage.number not in moving:
+                    yield slot.storage
+
+    def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        """Plan the backward of a call: replay the second part, with the gradients of its results."""
+        given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
+        if given != self.wanted:
+            other = self._for_others(node, given)
+            other.program.walk_back(other, walk, gradients)
+            return
+        self._require_unchanged(node)
+        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
+        targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
+        fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
+        lease = self._copied(node.lease.arena) if walk.retain_graph else node.lease
+        deferred = deferred_launches()
+        deferred.add(partial(self._launch_back, node, lease, seeds, targets, fresh))
+        counts = Counter(place.number for _, place in self._inputs)
+        for edge, (_, place) in zip(node.edges, self._inputs, strict=False):
+            assert edge is not None
+            shape, strides, offset = place.slot.layout()
+            if place.number in fresh:
+                slot = Slot(fresh[place.number], place.slot.dtype, place.slot.layout())
+            else:  # a view of what came
+                seed = seeds[self._seeds.index(place.number)]
+                slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
+            walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
+
+    def _require_unchanged(self, node: Node) -> None:
+        for storage, version in node.versions:
+            if storage.version != version:
+                raise AutogradError(
+                    "backward",
+                    f"what te.compile({self.name}) saved for its gradient must not change",
+                    f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
+                    f"{version})",
+                    "Use the out-of-place form, or change a clone().",
+                )
+
+    def walk_alone(self, node: Node) -> None:
+        """The backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
+        self._require_unchanged(node)
+        with self.lock:
+            if self._one is None:
+                self._one = new_slot(self.backend, self._root_specs[0].dtype, self._root_specs[0].shape)
+                write_into(NumberValue(1.0, self._one.dtype), self._one)
+            changes = leaf_changes()
+            moved = [] if changes == self._seen_later else [leaf for leaf in self._later if not leaf.is_bound()]
+            gradients = self._begun(moved) if moved else {}
+            try:
+                self._point_as_at(node, node.lease, (self._one,))
+                for leaf in moved:
+                    new = gradients.get(id(leaf.slot))
+                    gradient = new or leaf.grad
+                    assert gradient is not None
+                    self._point_at_gradient(leaf, gradient, new is None)
+                self._enqueue_back()
+                for leaf in moved:
+                    if (new := gradients.get(id(leaf.slot))) is not None:
+                        leaf.slot.keep_gradient(new)
+                self._seen_later = -1 if moved else changes
+                for slot in node.leaves:
+                    if slot.grad is not None:
+                        slot.grad.storage.version += 1
+            except BaseException as error:
+                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None], error, self._adds_from(1))
+                raise
+
+    def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
+        """Let the second part work on what ``node`` holds of its call."""
+        self._move_in(lease.arena)
+        for number, slot in node.held:
+            if number in self._offsets:
+                if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
+                    self._point_at(number, slot)
+            else:
+                self._point(number, slot.storage.buffer)
+        for number, seed in zip(self._seeds, seeds, strict=True):
+            self._point_at(number, seed)
+        for draw, numbers in node.draws:
+            if draw != numbers:
+                draw.update(numbers)
+                for step in self._random:
+                    self._note(("step", step.number))
+
+    def _enqueue_back(self) -> None:
+        if self._chained and self._pointed:
+            self._require_apart()
+        self._pointed.clear()
+        self._enqueue(self._parts[1])
+
+    def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
+        """The same call, for gradients of the results ``given``: its forward is replayed as another program does it."""
+        changes = self._changed or self._changed_arguments or self._ends or self._effects
+        if node.again is None or changes or any(storage.version != version for storage, version in node.seen):
+            raise AutogradError(
+                "backward",
+                f"gradients for those results of te.compile({self.name}) that were expected: {list(self.wanted)} of "
+                f"{len(self._roots)} that require one",
+                f"they came for {list(given)}, and the call cannot be done again for these, as it changes something",
+                "Return the others with detach(), or let the function return only what is walked back from.",
+            )
+        with not_deferring():
+            program, arguments = node.again(given)
+            return program.node_of(arguments, [numbers for _, numbers in node.draws])
+
+    def node_of(self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]]) -> Node:
+        """The node of a call with these random numbers, whose results nobody wants."""
+        results = tensors_in(self(arguments, numbers=numbers))
+        return next(r._slot.step for r in results if isinstance(r._slot.step, Node))
+
+    def _launch_back(
+        self,
+        node: Node,
+        lease: Lease,
+        seeds: Sequence[Slot],
+        targets: Sequence[tuple[Slot, bool]],
+        fresh: Mapping[int, Storage],
+    ) -> None:
+        with self.lock:
+            self._point_as_at(node, lease, seeds)
+            for number, storage in fresh.items():
+                self._point(number, storage.buffer)
+            for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
+                self._point_at_gradient(leaf, gradient, adds)
+            self._seen_later = -1
+            self._enqueue_back()
+            if lease is not node.lease:
+                lease.end()
+
+    def _copied(self, arena: Storage) -> Lease:
+        """Another arena with the same in it: backward writes over what was saved."""
+        backend = self.backend
+        copy = self._arenas.take(backend, arena.nbytes, lambda nbytes: Storage(backend, nbytes, alone=True), None)
+        layout = Layout((self.plan.arena_bytes // 4,), (1,), 0)
+        if self.plan.arena_bytes:
+            write_into(Slot(arena, float32, layout), Slot(copy.arena, float32, layout))
+        return copy
+
+    # What changes from call to call
+
+    def _new_results(self) -> dict[int, Storage]:
+        """Storages for what is returned: in the memory of the call before, where nobody holds its result any more.
+
+        That is still bound, so that the launches need not be told.
+        """
+        found: dict[int, Storage] = {}
+        for number, nbytes in self._outputs.items():
+            before = self._returned.get(number)
+            if before is None or before() is not None:
+                found[number] = self._allocated(partial(Storage, self.backend, nbytes))
+            else:
+                found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
+        return found
+
+    def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
+        """The memory of a result that is no new one."""
+        for leaf in self._leaves:
+            if leaf.number == place.number and (gradient := leaf.grad) is not None:
+                return gradient.storage
+        for number, argument in zip(self._arguments, arguments, strict=True):
+            if number == place.number:
+                return argument._slot.storage
+        return place.slot.storage
+
+    def _moved_gradients(self) -> list[_Leaf]:
+        """The leaves whose gradients the launches are not bound to."""
+        changes = leaf_changes()
+        if changes == self._seen and not self._given:
+            return []
+        moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
+        # Gradients of some other model may have moved. What is begun anew now is added to at the next call.
+        self._seen = -1 if moved else changes
+        return moved
+
+    @contextmanager
+    def _undone_if_refused(self, arguments: list[Tensor]) -> Iterator[None]:
+        """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
+        changed = self.changed_by(arguments)
+        changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
+        before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
+        states = [(generator, generator.get_state()) for generator in self.generators]
+        try:
+            yield
+            self.backend.finish()
+        except BaseException as error:
+            for storage, values in before:
+                self.backend.write(storage, values)
+            for generator, state in states:
+                generator.set_state(state)
+            if isinstance(error, OutOfMemoryError):
+                raise self._refused(error) from error
+            raise
+        self._parts[0].has_run = True
+
+    @contextmanager
+    def _effects_undone(self) -> Iterator[None]:
+        """Do what is done on the host first; take it back if the launches are refused. Ctrl-C waits."""
+        done: list[Effect] = []
+        with held_back():
+            try:
+                for effect, steps in self._effects:
+                    done.append(effect)
+                    for number, new in zip(steps, effect.before(), strict=True):
+                        if self.steps[number].scalars != new:
+                            self.steps[number].scalars = new
+                            self._note(("step", number))
+                yield
+            except BaseException:
+                for effect in reversed(done):
+                    effect.undo()
+                raise
+
+    def steps_done(self, error: BaseException) -> list[int]:
+        """Those of the recorded steps, by position, that a call which raised ``error`` carried out none the less.
+
+        After the first call, which is undone, a device may still refuse a launch that follows others.
+        """
+        launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
+        waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
+        return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
+
+    def _point(self, number: int, buffer: Any) -> None:
+        """Let the storage ``number`` be ``buffer`` from now on."""
+        storage = self._storages[number]
+        if storage.buffer is not buffer:
+            if self._chained and self._owners.get(storage.buffer) == storage.number:
+                del self._owners[storage.buffer]
+            self._pointed.append(storage)
+            storage.buffer = buffer
+            self._note(("storage", storage.number))
+
+    def _require_apart(self) -> None:
+        """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
+        for storage in self._pointed:
+            owner = self._owners.setdefault(storage.buffer, storage.number)
+            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "memory that a call changes is reached in one way only, as at its first call",
+                    "an argument or a gradient lies in the memory of another one, or of a parameter",
+                    "Pass a copy (clone), or set TINYEDGE_CHAIN=0.",
+                )
+
+    def _point_at(self, number: int, slot: Slot) -> None:
+        """Let the storage ``number`` be that of ``slot``, which may lie elsewhere there than the slot before."""
+        self._point(number, slot.storage.buffer)
+        shift = slot.offset - self._offsets[number]
+        if shift:  # so does every view of it
+            self._offsets[number] = slot.offset
+            storage = self._storages[number]
+            for step in self.steps.values():
+                for view in step.slots.values():
+                    if isinstance(view, Slot) and view.storage is storage:
+                        view.offset += shift
+            self._note(("storage", storage.number))
+
+    def _point_at_arguments(self, arguments: list[Tensor]) -> None:
+        for number, position in self._first_in.items():
+            slot = arguments[position]._slot
+            if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
+                self._point_at(number, slot)
+
+    def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
+        """Compute the gradient of ``leaf`` there; it ``adds`` to what is there, or begins it."""
+        leaf.adds_to = weakref.ref(gradient) if adds else None
+        if not adds and not leaf.stored_first:
+            write_into(NumberValue(0, gradient.dtype), gradient)
+        self._point_at(leaf.number, gradient)
+        if leaf.stored_first and leaf.first_write is not None:
+            step, name = leaf.first_write
+            if adds != (name in step.accumulate):
+                step.accumulate = step.accumulate ^ {name}
+                self._note(("step", step.number))
+
+    def _draws(self) -> list[Draw]:
+        return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
+
+    def _draw(self, numbers: Sequence[Mapping[str, float]] | None) -> None:
+        """New random numbers: forward and backward of one call of dropout share one set of scalars."""
+        for position, draw in enumerate(self._draws()):
+            if numbers is None:
+                draw.renew()
+            else:
+                draw.update(numbers[position])
+        for step in self._random:
+            self._note(("step", step.number))
+
+
+def prepared(program: Program, again: Callable[[], Program]) -> Program:
+    """``program``, prepared; or where the device runs its kernels in smaller groups only, which building them showed,
+    what ``again`` makes of the same, prepared.
+    """
+    for _ in range(MOST_TRIES):
+        with suppress(GroupsLimited):
+            program.prepare()
+            return program
+        program = again()
+    program.prepare()
+    return program

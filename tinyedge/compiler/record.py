@@ -1,0 +1,272 @@
+"""What a call does, kept: its steps over stand-ins for the memory that it made, and what is needed to undo it."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinyedge.autograd.backward import Walk, walk_back
+from tinyedge.autograd.dispatch import edge_to, new_slot
+from tinyedge.autograd.recorder import Effect, Recorder, recording
+from tinyedge.dtypes import bool_
+from tinyedge.errors import CaptureError
+from tinyedge.ir.step import Edge, Postponed, Step, Tape
+from tinyedge.ir.values import Layout, Slot, Storage, next_number
+from tinyedge.ops.random import Generator
+from tinyedge.shapes import Shape
+from tinyedge.tensor import Tensor
+
+PACKAGE = str(Path(__file__).parents[1])
+
+
+def _caller() -> str:
+    """The line outside this package from which the current call came."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return "an unknown line" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class _Made(NamedTuple):
+    """A storage that a recorded call made and wrote."""
+
+    storage: weakref.ref[Storage]
+    nbytes: int
+    op: str
+    shape: Shape
+    traced: bool  # by a step of backward that was recorded, and not run
+
+
+class LeafUse:
+    """What a call does with the gradient of a leaf that was there before."""
+
+    def __init__(self, leaf: Slot) -> None:
+        self.leaf = leaf
+        self.before = leaf.grad  # the memory for it
+        self.existed = leaf.gradient() is not None
+        self.observed = False  # what the call does depends on whether there was one
+        self.summed = False  # it is added to, or begun
+        self.replaced = False  # it is dropped, or another one takes its place
+
+
+class Trace(NamedTuple):
+    """How the results of a call are differentiated: the steps of backward, recorded after those of the call.
+
+    ``roots`` are the results that have a history of their own. Of those in ``wanted``, by position, gradients are given
+    (``seeds``), and turned into those of ``leaves``, and of ``inputs``: each the position of an argument, or an edge
+    to what was computed before the call.
+    """
+
+    roots: list[Slot]
+    wanted: tuple[int, ...]
+    seeds: list[Slot]
+    border: int  # so many steps belong to the call itself
+    leaves: list[tuple[Slot, Slot]]
+    inputs: list[tuple[int | Edge, Slot]]
+
+
+class Recording(Recorder):
+    """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
+
+    Steps are kept over stand-ins for the storages made inside, so that these are let go as in any call. Unless it
+    ``runs``, the call is rehearsed: it allocates, launches and changes nothing.
+    """
+
+    def __init__(self, name: str, runs: bool = True) -> None:
+        self.name = name
+        self.runs = runs
+        self.first_number = next_number()  # storages made inside have later ones
+        self.steps: list[Step] = []
+        self.first_backward: int | None = None  # the number of the step with which the first walk back begins
+        self.leaves: dict[int, LeafUse] = {}
+        self.made: dict[int, _Made] = {}
+        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
+        self.effects: list[Effect] = []
+        self._undos: list[Callable[[], None]] = []
+        self.repeats = True  # other calls of its kind do the same
+        self._tracing = False  # nothing happens, and what is recorded is no part of the call
+        self._seeds: set[int] = set()  # storages that are given
+        self._stand_ins: dict[int, Storage] = {}
+        self._constants: set[int] = set()  # storages that the call filled from the host
+        self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
+        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
+
+    def upload(self, storage: Storage) -> None:
+        self._constants.add(storage.number)
+
+    def before(self, step: Step) -> None:
+        for slot in step.written():
+            if slot.storage.number in self._constants:
+                self.forbid("a change in place", "the tensor's values came from the host, and would not come again")
+            self._keep(slot.storage)
+
+    def step(self, step: Step) -> None:
+        for slot in step.read():
+            if self._is_inside(slot) and slot.storage.number not in self.made:
+                self._constants.add(slot.storage.number)  # no step filled it
+        for slot in step.written():
+            if self._is_inside(slot):
+                made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape, self._tracing)
+                self.made.setdefault(slot.storage.number, made)
+        self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
+
+    def trace(
+        self, arguments: Sequence[Tensor], results: Sequence[Tensor], wanted: Sequence[int] | None
+    ) -> Trace | None:
+        """Record how ``results`` are differentiated, without doing it; None if none of them can be.
+
+        ``wanted`` are the positions of those for which gradients will come, among those that can; by default the
+        scalars, if there are some: the others, as a rule, are looked at and no more.
+        """
+        roots = list({id(r._slot): r._slot for r in results if self.is_differentiable(r._slot)}.values())
+        if not roots:
+            return None
+        if wanted is None:
+            wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
+        steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
+        edges = [edge for step in steps for edge in step.edges if edge is not None]
+        versions = [(leaf.grad.storage, leaf.grad.storage.version) for *_, leaf in edges if leaf and leaf.grad]
+        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
+        border, runs = len(self.steps), self.runs
+        self._tracing, self.runs, self.first_backward = True, False, border
+        try:
+            with recording(self):
+                seeds = [new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
+                self._seeds = {seed.storage.number for seed in seeds}
+                for k, seed in zip(wanted, seeds, strict=True):
+                    walk.deliver((roots[k].step, roots[k].index, None), seed, roots[k].spec, owned=False)
+                walk_back(walk, steps)
+        finally:
+            self._tracing, self.runs = False, runs
+            for storage, version in versions:
+                storage.version = version
+            for step in steps:
+                if isinstance(step.saved, Postponed):
+                    step.saved.forget()
+        sources: dict[tuple[int, int], int | Edge] = {Walk.key(edge): edge for edge in edges}
+        for position, argument in enumerate(arguments):
+            sources[Walk.key(edge_to(argument._slot))] = position
+        inputs = [(sources[key], gradient.slot) for key, gradient in walk.pending.items()]
+        return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
+
+    def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
+        """What the history of ``results`` keeps of the call."""
+        saved = [step.saved for step in Tape.leading_to([result._slot for result in results], self.first_number)]
+        held = [slot for each in saved if isinstance(each, dict) for slot, _ in each.values() if isinstance(slot, Slot)]
+        held += [slot for each in saved if isinstance(each, Postponed) for slot in each.held()]
+        return {slot.storage for slot in held}
+
+    def is_differentiable(self, slot: Slot) -> bool:
+        """Whether the call gave it a history that was not walked yet."""
+        if not self.made_history(slot):
+            return False
+        return all(step.saved is not None for step in Tape.leading_to([slot], self.first_number))
+
+    def made_history(self, slot: Slot) -> bool:
+        """Whether it was computed in the call from what requires a gradient."""
+        return slot.requires_grad and slot.step is not None and slot.step.number > self.first_number
+
+    def effect(self, effect: Effect, run: Callable[[], None], undo: Callable[[], None]) -> None:
+        if not self.runs:
+            self.forbid("an optimizer's or a schedule's step", "it changes what only a call may change")
+        self._undos.append(undo)
+        first = len(self.steps)
+        run()
+        effect.steps = range(first, len(self.steps))
+        self.effects.append(effect)
+
+    def once(self) -> None:
+        self.repeats = False
+
+    def backward(self, steps: Tape) -> None:
+        if any(step.number < self.first_number for step in steps):
+            self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
+        if self.first_backward is None:
+            self.first_backward = len(self.steps)
+
+    def leaf_gradient(self, leaf: Slot) -> None:
+        if not self._tracing and (use := self._use(leaf)) is not None:
+            use.summed = True
+            if leaf.grad is not None:
+                self._keep(leaf.grad.storage)
+
+    def gradient_seen(self, leaf: Slot) -> None:
+        if (use := self._use(leaf)) is not None and not use.replaced and not use.summed:
+            use.observed = True
+
+    def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
+        if gradient is not None and gradient.storage.number in self._constants:
+            self.forbid("a gradient from the host", "what is added to it later would change what a replay begins with")
+        if (use := self._use(leaf)) is not None:
+            # What began in the call goes on elsewhere: where that is depends on whether there was one before.
+            use.observed = use.observed or (use.summed and not use.replaced)
+            use.replaced = True
+
+    def _use(self, leaf: Slot) -> LeafUse | None:
+        """What is known of a leaf; None for one that the call made, whose gradient is a value like others."""
+        if leaf.number > self.first_number:
+            return None
+        return self.leaves.setdefault(id(leaf), LeafUse(leaf))
+
+    def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
+        self.checks.append((storage.number, check))
+
+    def draw(self, generator: Generator) -> None:
+        self._generators.setdefault(id(generator), (generator, generator._state()))
+
+    def undo(self) -> None:
+        """Leave everything as it was before the call."""
+        for storage, version, values in self._before.values():
+            if self.runs:
+                storage.backend.write(storage, values)
+            storage.version = version
+        for use in self.leaves.values():
+            if use.leaf.grad is not use.before:
+                use.leaf.keep_gradient(use.before)
+        for generator, state in self._generators.values():
+            generator.set_state(state)
+        for undo in reversed(self._undos):
+            undo()
+
+    def _is_inside(self, slot: Any) -> bool:
+        """Whether a replay makes it anew: it was made inside, and not from values of the host."""
+        return (
+            isinstance(slot, Slot)
+            and slot.storage.number > self.first_number
+            and slot.storage.number not in self._constants
+            and slot.storage.number not in self._seeds
+        )
+
+    def _bare(self, slot: Any) -> Any:
+        """The same place without history, which would keep others; over a stand-in if a replay makes it anew."""
+        if not isinstance(slot, Slot):
+            return slot
+        return self._stand_in(slot) if self._is_inside(slot) else slot.alias()
+
+    def _stand_in(self, slot: Slot) -> Slot:
+        number = slot.storage.number
+        if number not in self._stand_ins:
+            self._stand_ins[number] = Storage.over(slot.storage.backend, None)
+            self._stand_ins[number].number = number
+        return Slot(self._stand_ins[number], slot.dtype, slot.layout())
+
+    def _keep(self, storage: Storage) -> None:
+        """Copy to the host what is about to be changed outside, once: on the device there may be no room."""
+        if not self._tracing and storage.number < self.first_number and storage.number not in self._before:
+            self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.runs else None
+
+    def forbid(self, call: str, reason: str) -> None:
+        raise CaptureError(
+            f"te.compile({self.name})",
+            "whatever runs inside must be repeatable by a replay",
+            f"{call} at {_caller()} is not: {reason}",
+            "Move it out of the compiled function, or pass its result as an argument.",
+        )
+
+
+def bytes_of(storage: Storage) -> Any:
+    """All that a storage holds, on the host."""
+    return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))

@@ -1,0 +1,165 @@
+"""Recorded steps in another form, which needs less memory and gives the same but for rounding."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+from tinyedge.dtypes import DType, int8
+from tinyedge.ir.step import BACKWARD, FORWARD, Op, Step
+from tinyedge.ir.values import Layout, Slot, Value
+from tinyedge.ops.conv import Conv2d
+from tinyedge.ops.matmul import Linear
+from tinyedge.ops.normalize import FrozenBatchNorm, NormScale, NormShift
+from tinyedge.shapes import Shape, contiguous_strides
+
+Make = Callable[[DType, Shape], Slot]
+"""Makes a contiguous temporary."""
+
+
+def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make) -> list[Step]:
+    """Let a frozen norm behind a convolution or linear layer get its weight's gradient from that layer's.
+
+    z = weight * (W x - mean) / sd + bias is one linear map of x, with the weight W' = W weight / sd. Its gradient dW'
+    is needed for W's anyway, and gives the norm's: the sum of W dW' / sd for each channel. So W x, which only that
+    gradient was kept for, need not be saved.
+    """
+    steps = [*forward, *backward]
+    made_by = {slot.storage.number: step for step in steps if step.direction == FORWARD for slot in step.written()}
+    users_of: dict[int, list[Step]] = {}  # who reads or writes each storage
+    for step in steps:
+        for number in {slot.storage.number for slot in (*step.read(), *step.written()) if isinstance(slot, Slot)}:
+            users_of.setdefault(number, []).append(step)
+    replaced: dict[int, list[Step]] = {}
+    for norm in steps:
+        if norm.op is not FrozenBatchNorm or norm.direction != BACKWARD or not {"dx", "dweight"} <= set(norm.writes):
+            continue
+        layer = made_by.get(norm.slots["x"].storage.number)
+        users = users_of[norm.slots["dx"].storage.number]
+        if layer is None or layer.op not in (Conv2d, Linear) or layer.slots["bias"] is not None or len(users) != 2:
+            continue  # what else adds to the layer's gradient is not the norm's
+        back = users[1]
+        if back.op is layer.op and back.wants("dweight") and norm.slots["dy"].contiguous and norm.slots["weight"]:
+            replaced[norm.number] = [_only(norm, "dx")] if back.wants("dx") else []
+            replaced[back.number] = _folded(layer, norm, back, make)
+    return [other for step in backward for other in replaced.get(step.number, [step])]
+
+
+def _only(step: Step, *names: str) -> Step:
+    """The step, writing these alone."""
+    slots = {name: slot for name, slot in step.slots.items() if name in names or name not in step.writes}
+    return Step(
+        step.op, step.direction, step.attrs, step.scalars, slots, step.reads, names, step.accumulate.intersection(names)
+    )
+
+
+def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
+    """The layer's backward on the norm's ``dy``, and what turns that into the gradients of both."""
+    weight, channels = layer.slots["weight"], norm.slots["weight"].shape
+    dweight, dbias = make(weight.dtype, weight.shape), make(weight.dtype, channels)
+    plain = {name: slot for name, slot in back.slots.items() if name in back.reads}
+    plain |= {"dy": norm.slots["dy"], "dweight": dweight, "dbias": dbias}
+    over_rows = (*channels, *(1,) * (len(weight.shape) - 1))
+
+    def by_row(slot: Slot) -> Slot:
+        return slot.alias(Layout(over_rows, contiguous_strides(over_rows), slot.offset))
+
+    gamma, dgamma = norm.slots["weight"], norm.slots["dweight"]
+    mean, var = norm.slots["mean"], norm.slots["var"]
+    shift = {"dy": dbias, "mean": mean, "gamma": gamma, "var": var, "dgamma": dgamma}
+    scale = {"dy": dweight, "weight": weight, "gamma": by_row(gamma), "var": by_row(var)}
+    scale |= {"dweight": back.slots["dweight"], "dgamma": by_row(dgamma)}
+    shifted: tuple[str, ...] = ("dgamma",)
+    adds = {"dgamma"} if "dweight" in norm.accumulate else set()
+    if norm.wants("dbias"):
+        shift["dbias"] = norm.slots["dbias"]
+        shifted = ("dbias", "dgamma")
+        adds |= norm.accumulate & {"dbias"}
+    return [
+        *([_only(back, "dx")] if back.wants("dx") else []),
+        Step(back.op, BACKWARD, back.attrs, back.scalars, plain, back.reads, ("dweight", "dbias")),
+        Step(NormShift, BACKWARD, {}, norm.scalars, shift, ("dy", "mean", "gamma", "var"), shifted, frozenset(adds)),
+        Step(
+            NormScale, BACKWARD, {}, norm.scalars, scale, ("dy", "weight", "gamma", "var"), ("dweight", "dgamma"),
+            frozenset({"dgamma", *(back.accumulate & {"dweight"})}),
+        ),
+    ]  # fmt: skip
+
+
+def stand_ins(
+    forward: Sequence[Step], backward: Sequence[Step], temporary: Mapping[int, int], make: Make
+) -> tuple[list[Step], list[Step]]:
+    """Let a byte for each element wait for backward, where an op says that its backward can do with it.
+
+    ``temporary`` gives the bytes of the storages that nobody sees outside. A value that something else in backward
+    reads stays as it is: beside it a byte would only take more memory.
+    """
+    steps = [*forward, *backward]
+    reads: dict[int, list[tuple[int, str]]] = defaultdict(list)  # of each storage: the positions of steps, and names
+    written: dict[int, int] = {}  # the position of the last step that does
+    for position, step in enumerate(steps):
+        for name in step.read_names():
+            if not step.is_value(name):
+                reads[step.slots[name].storage.number].append((position, name))
+        written.update({slot.storage.number: position for slot in step.written()})
+    behind: dict[int, list[Step]] = defaultdict(list)
+    for number, at in written.items():
+        waiting = [(p, name) for p, name in reads[number] if _waits(steps[p], name)]
+        others = [p for p, name in reads[number] if not _waits(steps[p], name)]
+        if number not in temporary or not all(at < p for p, _ in waiting):
+            continue
+        if at < len(forward) and any(p >= len(forward) for p in others):
+            continue  # a part of forward is computed again from it
+        if not all(_takes_stand_in(steps[p], name) for p, name in waiting):
+            continue
+        users: dict[tuple[Any, Layout, tuple[float, ...]], list[tuple[int, str]]] = defaultdict(list)
+        for p, name in waiting:
+            op = _stand_ins(steps[p])[name]
+            assert isinstance(op, type)
+            numbers = tuple(steps[p].slots[other].number for other in op.inputs if other != name)
+            users[op, steps[p].slots[name].layout(), numbers].append((p, name))
+        if sum(prod(layout.shape) for _, layout, _ in users) >= temporary[number]:
+            continue
+        for (op, layout, _), places in users.items():
+            like = steps[places[0][0]].slots
+            byte = make(int8, layout.shape)
+            slots = {**{name: like[name] for name in op.inputs}, op.outputs[0]: byte}
+            behind[at].append(Step(op, FORWARD, {}, {}, slots, op.inputs, op.outputs))
+            for p, name in places:
+                steps[p] = _with_stand_in(steps[p], name, byte)
+    before, after = (
+        [each for p in part for each in (steps[p], *behind[p])]
+        for part in (range(len(forward)), range(len(forward), len(steps)))
+    )
+    return before, after
+
+
+def _waits(step: Step, name: str) -> bool:
+    """Whether ``name`` is what ``step`` had saved."""
+    return step.direction == BACKWARD and name in step.op.saves
+
+
+def _stand_ins(step: Step) -> Mapping[str, type[Op] | float]:
+    return step.op.stand_ins_for(frozenset(name[1:] for name in step.writes))
+
+
+def _takes_stand_in(step: Step, name: str) -> bool:
+    """Whether a backward step can do with less than ``name``, and everything else that this depends on is a number."""
+    instead = _stand_ins(step)
+    op = instead.get(name)
+    if not isinstance(op, type):
+        return False
+    numbers = {other for other, less in instead.items() if not isinstance(less, type)}
+    return all(step.is_value(other) for other in numbers.union(op.inputs) - {name})
+
+
+def _with_stand_in(step: Step, name: str, byte: Slot) -> Step:
+    """The step, with ``byte`` in the place of ``name``, and numbers where these are to stand beside it."""
+    numbers = {
+        other: Value(less, step.slots[other].dtype)
+        for other, less in _stand_ins(step).items()
+        if not isinstance(less, type)
+    }
+    return step.over({**step.slots, **numbers, name: byte})

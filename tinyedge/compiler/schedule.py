@@ -1,0 +1,59 @@
+"""Which kernels of a launch wait for which, from the bytes that each touches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+from tinyedge.ir.kernel import Kernel, Place
+from tinyedge.ir.launch import Shared
+
+Span = tuple[Hashable, int, int]
+"""Bytes that a kernel touches: the memory in which they lie, the first, and the one after the last."""
+
+
+Touched = tuple[Collection[Span], Collection[Span]]
+"""What a kernel reads, and what it writes."""
+
+
+def chain(kernels: Sequence[Kernel], sizes: Mapping[Place, int], offsets: Mapping[Place, int]) -> Shared:
+    """A launch of kernels that are described in order; ``sizes`` and ``offsets`` are those of places in the arena."""
+
+    def spans(places: Collection[Place]) -> list[Span]:
+        return [
+            ("arena", offsets[place], offsets[place] + sizes[place]) if place in offsets else (place, 0, 1)
+            for place in places
+        ]
+
+    return Shared(tuple(kernels), waits([(spans(kernel.reads()), spans(kernel.writes())) for kernel in kernels]))
+
+
+def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:
+    """For each of several kernels in order, the fewest earlier ones that must be over before it may begin.
+
+    Two must keep their order if they touch the same byte, and one of them writes it.
+    """
+    found = []
+    over: list[int] = []  # for each kernel, the set (bits) of those that are over before it begins
+    history: dict[Hashable, list[tuple[int, int, int, bool]]] = defaultdict(list)  # spans, by whom, whether written
+    for number, (reads, writes) in enumerate(touched):
+        needed = set()
+        for is_write, spans in ((False, reads), (True, writes)):
+            for memory, start, stop in spans:
+                for first, last, user, wrote in history[memory]:
+                    if first < stop and start < last and (is_write or wrote):
+                        needed.add(user)
+        least, before = [], 0
+        for user in sorted(needed, reverse=True):
+            if not before >> user & 1:
+                least.append(user)
+                before |= over[user] | 1 << user
+        found.append(tuple(least))
+        over.append(before)
+        for memory, start, stop in writes:
+            # Whoever conflicts with a span inside of this one conflicts with this one too, which waited for that.
+            history[memory] = [span for span in history[memory] if not (start <= span[0] and span[1] <= stop)]
+        for is_write, spans in ((False, reads), (True, writes)):
+            for memory, start, stop in spans:
+                history[memory].append((start, stop, number, is_write))
+    return tuple(found)

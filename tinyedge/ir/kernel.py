@@ -1,0 +1,279 @@
+"""A kernel of a program: a KernelSpec over the slots of a Step, with pointwise work fused into it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
+
+from tinyedge import shapes
+from tinyedge.ir.spec import Device, KernelSpec, Pointwise
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import Slot
+
+Place = int | tuple[int, str]
+"""Memory that a kernel touches: a storage's number; of scratch memory, its step's number and its name."""
+
+
+Argument = tuple[Step, str]
+"""A slot, or a number, of a step."""
+
+
+class Map:
+    """One map: the step whose slots it takes, and what it computes."""
+
+    def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
+        self.step = step
+        self.ctype = pointwise.ctype
+        self.pointwise = pointwise
+        self.scalars = scalars
+        self.numel = prod(pointwise.shape)
+
+    def place(self, name: str) -> int:
+        number: int = self.step.slots[name].storage.number
+        return number
+
+    def walk(self, name: str) -> tuple[shapes.Shape, shapes.Shape]:
+        """The fewest axes that walk an operand along the linear index."""
+        sizes, (strides,) = shapes.collapse(self.pointwise.shape, self.pointwise.strides[name])
+        return sizes, strides
+
+    def is_linear(self, name: str) -> bool:
+        """Whether the operand's elements lie in the order of the linear index."""
+        return self.walk(name)[1] in ((), (1,)) and self.step.slots[name].numel == self.numel
+
+    @property
+    def converts(self) -> bool:
+        """Whether it walks something of another type than it computes in, and all in the order of the linear index."""
+        names = (*self.pointwise.inputs, *self.outputs)
+        others = any(self.step.slots[name].dtype.ctype != self.ctype for name in names)
+        return others and all(map(self.is_linear, names))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.pointwise.expressions)
+
+
+class Block:
+    """Maps over one linear index, in order. ``entry`` is what a store finds, ``result`` what a load gives."""
+
+    def __init__(self, maps: Sequence[Map], entry: Argument | None = None, result: Argument | None = None) -> None:
+        self.maps = list(maps)
+        self.entry = entry
+        self.result = result
+
+    def known_before(self, stop: Map | None = None) -> dict[tuple[int, int], Argument]:
+        """The places and offsets whose values are variables when ``stop`` runs, or at the end."""
+        known: dict[tuple[int, int], Argument] = {}
+        if self.entry is not None:
+            step, name = self.entry
+            known[spot_of(step.slots[name])] = self.entry
+        for each in self.maps:
+            if each is stop:
+                break
+            for name in each.outputs:
+                known[spot_of(each.step.slots[name])] = (each.step, name)
+        return known
+
+    def memory_reads(self) -> Iterator[tuple[Map, str]]:
+        """Each map and input that comes from memory."""
+        known: set[tuple[int, int]] = set(self.known_before(self.maps[0])) if self.maps else set()
+        for each in self.maps:
+            for name in each.pointwise.inputs:
+                if not (spot_of(each.step.slots[name]) in known and each.is_linear(name)):
+                    yield each, name
+            known |= {spot_of(each.step.slots[name]) for name in each.outputs}
+
+
+def spot_of(slot: Slot) -> tuple[int, int]:
+    return slot.storage.number, slot.offset
+
+
+class Kernel:
+    """A kernel of a recording: ``spec`` over the slots of ``step``, with blocks at its hooks; or a block alone.
+
+    ``at`` is its place in the recording. A backend without kernels has one for each step, whose spec is None.
+    """
+
+    def __init__(self, at: int, step: Step, spec: KernelSpec | None, earlier: Collection[str] = ()) -> None:
+        self.at = at
+        self.step = step
+        self.spec = spec
+        # What an earlier kernel of the step wrote is only read here, and must be there.
+        self.hooked = set() if spec is None else set(spec.hooked).difference(earlier)
+        self.loads: dict[str, Block] = {}
+        self.stores: dict[str, Block] = {}
+        self.run: Block | None = None
+        self.unstored: set[Place] = set()  # what it computes and need not keep
+        self.beside: list[Kernel] = []  # what runs in the same launch
+        if spec is not None and spec.pointwise is not None:
+            each = Map(step, spec.pointwise, spec.scalars)
+            if all(each.is_linear(name) for name in each.outputs):
+                self.run = Block([each])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was inlined, and it is as the op described it.
+
+        A map that converts is a block even if it is alone: as the op describes it, it has no vectors.
+        """
+        if self.loads or self.stores or (self.run and len(self.run.maps) > 1):
+            return False
+        return self.run is None or not self.run.maps[0].converts
+
+    def blocks(self) -> list[Block]:
+        return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
+
+    def map_count(self) -> int:
+        return sum(len(block.maps) for block in self.blocks())
+
+    def steps(self) -> list[Step]:
+        """The steps that take part in it, in order."""
+        found = {} if self.run else {id(self.step): self.step}
+        for block in self.blocks():
+            found.update({id(each.step): each.step for each in block.maps})
+        for other in self.beside:
+            found.update({id(step): step for step in other.steps()})
+        return sorted(found.values(), key=lambda step: step.number)
+
+    def names(self) -> Iterator[tuple[str, Place]]:
+        """The buffers of the spec itself, and their places."""
+        if self.spec is None:
+            for name in (*self.step.reads, *self.step.writes):
+                if isinstance(self.step.slots[name], Slot):
+                    yield name, self.step.slots[name].storage.number
+        elif self.run is None:
+            scratch = {item.name for item in self.spec.scratch}
+            for name in self.spec.buffers:
+                if name in scratch:
+                    yield name, (self.step.number, name)
+                elif isinstance(self.step.slots[name], Slot):
+                    yield name, self.step.slots[name].storage.number
+
+    def reads(self) -> set[Place]:
+        return set().union(*(kernel._own_reads() for kernel in (self, *self.beside)))
+
+    def _own_reads(self) -> set[Place]:
+        found: set[Place] = set()
+        for name, place in self.names():
+            written = name in self.step.writes
+            if name not in self.loads and (not written or name in self.step.accumulate):
+                found.add(place)
+        for block in self.blocks():
+            found |= {each.place(name) for each, name in block.memory_reads()}
+            for each in block.maps:
+                found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
+        return found
+
+    def writes(self) -> set[Place]:
+        return set().union(*(kernel._own_writes() for kernel in (self, *self.beside)))
+
+    def _own_writes(self) -> set[Place]:
+        found: set[Place] = {
+            place for name, place in self.names() if name in self.step.writes or isinstance(place, tuple)
+        }
+        for block in (*self.stores.values(), *([self.run] if self.run else [])):
+            found |= {each.place(name) for each in block.maps for name in each.outputs}
+        return found - self.unstored
+
+    def may_replace(self) -> set[tuple[Place, Place]]:
+        """Pairs of what it reads and what it writes that may have the same bytes.
+
+        Each element of the first is read only to give that of the second which lies at the same place.
+        """
+        launch = [self, *self.beside]
+        touched = Counter(place for kernel in launch for place in kernel._own_reads() | kernel._own_writes())
+        pairs = {pair for kernel in launch for pair in kernel._own_replaced()}
+        return {pair for pair in pairs if all(touched[place] == 1 for place in pair)}  # side by side is in no order
+
+    def _own_replaced(self) -> Iterator[tuple[Place, Place]]:
+        if self.spec is None:  # NumPy has all results before the first is written
+            outputs = [self.step.slots[name] for name in self.step.writes]
+            if self.step.op.elementwise and len(outputs) == 1 and not self.step.accumulate:
+                yield from _laid_alike([slot for slot in self.step.read() if isinstance(slot, Slot)], outputs)
+            return
+        blocks = self.blocks()
+        own = list(self.names())
+        written = Counter(place for name, place in own if name in self.step.writes)
+        written.update(each.place(name) for block in blocks for each in block.maps for name in each.outputs)
+        stores: dict[str, Block | None] = (
+            {"": self.run} if self.run else {**dict.fromkeys(self.spec.replaces), **self.stores}
+        )
+        for hook, block in stores.items():
+            # What is read just before an element is stored: by the kernel, where it loads, and behind the store.
+            readers = self.spec.replaces.get(hook, ())
+            names = [name for name in readers if name not in self.loads]
+            near = [self.loads[name] for name in readers if name in self.loads and not self._shift(name)]
+            near += [block] if block else []
+            elsewhere = {place for name, place in own if name not in (*names, *self.loads, *self.step.writes)}
+            elsewhere |= {
+                each.place(name)
+                for other in blocks
+                for each, name in other.memory_reads()
+                if other not in near or not each.is_linear(name)
+            }
+            inputs = [self.step.slots[name] for name in names]
+            inputs += [each.step.slots[name] for other in near for each, name in other.memory_reads()]
+            outputs = list(block.known_before().values()) if block else [(self.step, hook)]
+            yield from _laid_alike(
+                [slot for slot in inputs if slot.storage.number not in elsewhere | written.keys()],
+                [
+                    step.slots[name]
+                    for step, name in outputs
+                    if name not in step.accumulate and written[step.slots[name].storage.number] == 1
+                ],
+            )
+
+    def _shift(self, name: str) -> int:
+        """How far behind the element of a load that of its block begins."""
+        result = self.loads[name].result
+        assert result is not None
+        shift: int = self.step.slots[name].offset - result[0].slots[result[1]].offset
+        return shift
+
+    def nbytes(self) -> int:
+        """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
+        sizes: dict[Place, int] = defaultdict(int)
+        for step in self.steps():
+            for slot in step.slots.values():
+                if isinstance(slot, Slot):
+                    distinct = prod(n for n, stride in zip(slot.shape, slot.strides, strict=True) if stride)
+                    place = slot.storage.number
+                    sizes[place] = max(sizes[place], distinct * slot.dtype.itemsize)
+        reads, writes = self.reads(), self.writes()
+        scratch = sum(nbytes for place, nbytes in self.scratch().items() if place in reads | writes)
+        return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
+
+    def scratch(self) -> dict[Place, int]:
+        """The bytes of each piece of scratch memory."""
+        found: dict[Place, int] = {}
+        for kernel in (self, *self.beside):
+            for item in () if kernel.spec is None else kernel.spec.scratch:
+                found[kernel.step.number, item.name] = item.nbytes
+        return found
+
+
+def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[Place, Place]]:
+    """Each storage of an input, and of an output, whose elements lie at the same places of both."""
+    for output in outputs:
+        for number in {slot.storage.number for slot in inputs}:
+            slots = [slot for slot in inputs if slot.storage.number == number]
+            if number != output.storage.number and all(
+                slot.contiguous
+                and output.contiguous
+                and (slot.numel, slot.offset, slot.dtype.itemsize)
+                == (output.numel, output.offset, output.dtype.itemsize)
+                for slot in slots
+            ):
+                yield number, output.storage.number
+
+
+def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
+    """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
+    kernels: list[Kernel] = []
+    for step in steps:
+        written: set[str] = set()
+        for spec in [None] if device is None else step.kernels(device):
+            kernels.append(Kernel(len(kernels), step, spec, written))
+            written.update(() if spec is None else set(step.writes).intersection(spec.buffers))
+    return kernels

@@ -1,0 +1,315 @@
+"""What an op is, and one call of it: a Step. A Tape is Steps in the order in which they ran."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyedge.errors import TinyedgeError
+from tinyedge.ir.spec import Device, KernelSpec
+from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
+from tinyedge.shapes import Shape
+
+Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version that it had
+
+
+Edge = tuple["Step | None", int, "Slot | None"]  # the step and output that made an input; or the leaf itself
+
+
+class Step:
+    """One op call, forward or backward.
+
+    ``slots`` maps names to what is read (inputs; or ``dy`` and what was saved) and then to what is written. After a
+    forward step ran, autograd keeps ``saved``, ``edges`` and ``input_specs`` and lets the rest go.
+    """
+
+    __slots__ = (
+        "accumulate",
+        "attrs",
+        "direction",
+        "edges",
+        "input_specs",
+        "number",
+        "op",
+        "output_specs",
+        "reads",
+        "saved",
+        "scalars",
+        "slots",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        op: type[Op],
+        direction: str,
+        attrs: Mapping[str, Any],
+        scalars: Mapping[str, float],
+        slots: dict[str, Any],
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        accumulate: frozenset[str] = frozenset(),
+    ) -> None:
+        self.op = op
+        self.direction = direction
+        self.attrs = attrs
+        self.scalars = scalars
+        self.slots = slots
+        self.reads = reads
+        self.writes = writes
+        self.accumulate = accumulate
+        self.number = next_number()
+        self.edges: tuple[Edge | None, ...] = ()
+        self.saved: Saved | Postponed | None = None
+        self.input_specs: tuple[Spec | None, ...] = ()
+        self.output_specs: tuple[Spec, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Step {self.number}: {self.op.name} {self.direction}>"
+
+    def over(self, slots: dict[str, Any]) -> Step:
+        """The same call over other slots, without history."""
+        return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)
+
+    @property
+    def backend(self) -> Any:
+        """Where it runs."""
+        return self.slots[self.writes[0]].storage.backend
+
+    def kernels(self, device: Device) -> list[KernelSpec]:
+        """The kernels that carry it out on ``device``; none for what has no elements."""
+        if not any(slot.numel for slot in self.written()):
+            return []
+        device = device.limited(self.op.name, self.direction)
+        specs = (self.op.kernels_forward if self.direction == FORWARD else self.op.kernels_backward)(self, device)
+        return [spec for spec in specs if 0 not in spec.global_size]
+
+    def read_names(self) -> list[str]:
+        """The names of the reads that are present."""
+        return [name for name in self.reads if self.slots[name] is not None]
+
+    def read(self) -> list[Any]:
+        return [self.slots[name] for name in self.read_names()]
+
+    def written(self) -> list[Slot]:
+        return [self.slots[name] for name in self.writes]
+
+    def is_value(self, name: str) -> bool:
+        """Whether the read ``name`` is a number passed by value."""
+        return isinstance(self.slots[name], Value)
+
+    def wants(self, name: str) -> bool:
+        """Whether ``name`` is written by this step: backward steps write only the gradients that are needed."""
+        return name in self.writes
+
+    def signature(self) -> tuple[Any, ...]:
+        """All that its kernels and their geometry depend on: steps of one signature share prepared kernels."""
+        slots = self.slots
+        return (
+            self.op,
+            self.direction,
+            tuple(self.attrs.items()),
+            tuple([None if slots[name] is None else slots[name].key for name in self.reads]),
+            self.writes,
+            tuple([slots[name].key for name in self.writes]),
+        )
+
+    def forget(self) -> None:
+        """Let go of what was saved for backward: the graph was walked."""
+        self.saved = None
+
+
+class Tape:
+    """Steps in the order in which they ran."""
+
+    def __init__(self, steps: Sequence[Step] = ()) -> None:
+        self.steps = list(steps)
+
+    @classmethod
+    def leading_to(cls, slots: Sequence[Slot], since: int = 0) -> Tape:
+        """The differentiable steps from which ``slots`` were computed, but for those with numbers below ``since``."""
+        found: dict[int, Step] = {}
+        pending = [slot.step for slot in slots if slot.step is not None]
+        while pending:
+            step = pending.pop()
+            if step.number in found or step.number < since:
+                continue
+            found[step.number] = step
+            pending += [edge[0] for edge in step.edges if edge is not None and edge[0] is not None]
+        return cls([found[number] for number in sorted(found)])
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __reversed__(self) -> Iterator[Step]:
+        return reversed(self.steps)
+
+
+class Postponed:
+    """In the place of what a step saved: it will be there when backward asks for it."""
+
+    def values(self) -> Saved:
+        """What the step would have saved."""
+        raise NotImplementedError
+
+    def held(self) -> list[Slot]:
+        """What it needs of the call for that."""
+        return []
+
+    def forget(self) -> None:
+        """Let go of what was made for ``values`` and not taken."""
+
+
+FORWARD, BACKWARD = "forward", "backward"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs for one call of an op: a shape (or None) for each input, and the keyword arguments.
+
+    ``integers`` gives, for an input that holds indices, the exclusive upper bound of its values.
+    """
+
+    shapes: tuple[Shape | None, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    integers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ErrorSample:
+    """A call that must fail: what it does, given the package; the exception; a part of its text."""
+
+    call: Callable[[Any], Any]
+    error: type[TinyedgeError]
+    text: str
+
+
+registry: dict[str, type[Op]] = {}
+"""Every op by its name."""
+
+
+class Op:
+    """Base of all ops. See the module's docstring for the parts of one."""
+
+    name: ClassVar[str] = ""
+    signature: ClassVar[str] = ""
+    domain: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    inputs: ClassVar[tuple[str, ...]] = ()
+    outputs: ClassVar[tuple[str, ...]] = ("y",)
+    differentiable: ClassVar[tuple[str, ...]] = ()  # the inputs that have a gradient
+    hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: no gradient ever comes for them
+    saves: ClassVar[tuple[str, ...]] = ()
+    stand_ins: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
+    scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
+    elementwise: ClassVar[bool] = False  # each output element depends on the input elements at its place alone
+    strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
+    is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
+    scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
+    kinds: ClassVar[str] = "f"  # of elements that it takes beside indices and masks, by NumPy's letters: b, i, f
+    rtol: ClassVar[float] = 1e-5
+    atol: ClassVar[float] = 1e-6
+    operations: ClassVar[int] = 1  # for each element of the largest slot, and each gradient; 0: data is moved
+    errors: ClassVar[tuple[ErrorSample, ...]] = ()
+    wants_needs: ClassVar[bool] = False
+    wants_shapes: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.signature:
+            return
+        if "name" not in cls.__dict__:
+            cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+        parameters = inspect.signature(cls.forward).parameters.values()
+        cls.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        backward = inspect.signature(cls.backward).parameters
+        cls.wants_needs, cls.wants_shapes = "needs" in backward, "shapes" in backward
+        cls.prepare_class()
+        registry[cls.name] = cls
+
+    @classmethod
+    def prepare_class(cls) -> None:
+        """Whatever a family of ops derives from a member once, when it is defined."""
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        """The shape rule: specs of the outputs. Raises ShapeError and its kin."""
+        raise NotImplementedError
+
+    @classmethod
+    def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
+        """The part of ``saves`` that the gradients of ``needed`` are computed from; backward gets None for the rest."""
+        return cls.saves
+
+    @classmethod
+    def stand_ins_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
+        """For what was saved, that from which backward gives the same gradients of ``needed``, to the bit.
+
+        An op over what was saved, by the same names, whose result takes less memory; or a number.
+        """
+        return cls.stand_ins
+
+    @classmethod
+    def walks(cls, strides: Shape) -> bool:
+        """Whether the kernels can read what lies so, saved values and gradients too; if not they get a copy."""
+        return cls.strided
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        raise NotImplementedError
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        raise NotImplementedError
+
+    @staticmethod
+    def forward(*inputs: Any, **attrs: Any) -> Any:
+        """NumPy's forward: arrays in; an array, or a tuple of arrays, out."""
+        raise NotImplementedError
+
+    @staticmethod
+    def backward(*gradients_and_saved: Any, **attrs: Any) -> tuple[Any, ...]:
+        """NumPy's backward: output gradients and what was saved in; a gradient for each differentiable input out."""
+        raise NotImplementedError
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        """For view ops: where the output lies in the input's buffer."""
+        raise NotImplementedError
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
+        """The gradient of input number ``index``, of ``shape``, as a view of the output's, or None."""
+        return None
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        """Valid inputs, drawn at random; small ones, since tests run thousands of them."""
+        raise NotImplementedError
+
+    @classmethod
+    def flops(cls, step: Step) -> int:
+        """Arithmetic operations of a step as the op is defined, whatever its kernels do: each addition, multiplication,
+        comparison and function value counts one.
+        """
+        largest = max((slot.numel for slot in step.read() + step.written()), default=0)
+        return cls.operations * largest * (1 if step.direction == FORWARD else len(step.writes))
+
+
+def unbroadcast(gradient: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
+    """Sum a gradient over the axes along which its input was broadcast (NumPy)."""
+    if gradient.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(
+        axis + lead for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + lead] != 1
+    )
+    result: np.ndarray[Any, Any] = gradient.sum(axis=axes, keepdims=True).reshape(shape)
+    return result

@@ -1,0 +1,311 @@
+"""Values and where they lie: Slots, typed views of Storages, and the memory of a backend."""
+
+from __future__ import annotations
+
+from itertools import count
+from math import prod
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from tinyedge import shapes
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError
+from tinyedge.ir.modes import is_rehearsal, modes
+from tinyedge.shapes import Shape
+
+_serial = count()
+
+
+def next_number() -> int:
+    """A number above that of every storage and step so far."""
+    return next(_serial)
+
+
+class Memory:
+    """Bytes on a device, and the most there ever were since the last reset.
+
+    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
+    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
+    """
+
+    def __init__(self) -> None:
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_reserved_bytes = 0
+
+    def add(self, nbytes: int) -> None:
+        self.allocated_bytes += nbytes
+        if self.allocated_bytes > self.peak_bytes:
+            self.peak_bytes = self.allocated_bytes
+
+    def remove(self, nbytes: int) -> None:
+        self.allocated_bytes -= nbytes
+
+    def reserve(self, nbytes: int) -> None:
+        """The driver gave so many bytes more."""
+        self.reserved_bytes += nbytes
+        if self.reserved_bytes > self.peak_reserved_bytes:
+            self.peak_reserved_bytes = self.reserved_bytes
+
+    def unreserve(self, nbytes: int) -> None:
+        """So many bytes went back to the driver."""
+        self.reserved_bytes -= nbytes
+
+    def reset_peak(self) -> None:
+        self.peak_bytes = self.allocated_bytes
+        self.peak_reserved_bytes = self.reserved_bytes
+
+
+class MemorySpace:
+    """Where storages lie: what a backend gives for memory."""
+
+    name: str = ""
+    description: str = ""
+    device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name}: {self.description}>"
+
+    def check_dtype(self, dtype: DType) -> None:
+        """Raise DtypeError if values of ``dtype`` cannot be kept here."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer of at least ``nbytes`` bytes, its contents undefined."""
+        raise NotImplementedError
+
+    def reserve(self, nbytes: int) -> Any:
+        """The same for a value, which may be a part of a buffer that it shares with others."""
+        return self.allocate(nbytes)
+
+    def release(self, buffer: Any, nbytes: int) -> None:
+        """Called when the last view of ``buffer`` is gone; a program may use it again for its next result."""
+
+    def trim(self) -> None:
+        """Give back to the device what was released and is kept for reuse."""
+
+    def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
+        """Fill ``storage`` with the bytes of a contiguous array."""
+        raise NotImplementedError
+
+    def read(self, slot: Slot) -> np.ndarray[Any, Any]:
+        """The values of a contiguous slot, after all that was launched before."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Wait until everything launched so far is done."""
+
+
+class Storage:
+    """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place.
+
+    ``alone``: they are no part of a larger buffer. ``holds``: what comes from the host, and so they are real in a
+    rehearsal too.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "bounds",
+        "buffer",
+        "deferred",
+        "history",
+        "nbytes",
+        "number",
+        "renewed",
+        "torn",
+        "version",
+    )
+
+    def __init__(self, backend: MemorySpace, nbytes: int, alone: bool = False, holds: bool = False) -> None:
+        self.backend = backend
+        self.nbytes = 0  # so that __del__ is right if the allocation fails
+        self.buffer: Any = None
+        deferred = self.deferred = modes.deferred
+        if holds or not is_rehearsal():
+            if deferred is not None and not alone and not holds:
+                self.buffer = deferred.take(backend, nbytes)
+            else:
+                self.buffer = backend.allocate(nbytes) if alone else backend.reserve(nbytes)
+            backend.memory.add(nbytes)
+        self.nbytes = nbytes
+        self.torn = False  # a gradient to which only a part of a backward pass was added
+        self.number = next_number()  # storages and steps are numbered together, in the order in which they were made
+        self.version = 0
+        # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
+        self.bounds: tuple[int, int, int, int] | None = None
+        self.history = 0  # those changes that autograd recorded: views made before one have a stale history
+        self.renewed = 0  # the version at which all of it was last filled with other values: zeroed, or copied into
+
+    @classmethod
+    def over(cls, backend: MemorySpace, buffer: Any) -> Storage:
+        """A storage over memory that belongs to somebody else."""
+        self = object.__new__(cls)
+        self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
+        self.number, self.version, self.history, self.bounds, self.renewed = next_number(), 0, 0, None, 0
+        return self
+
+    @classmethod
+    def again(cls, backend: MemorySpace, buffer: Any, nbytes: int) -> Storage:
+        """A storage in the memory of one that is gone, which somebody kept."""
+        self = cls.over(backend, buffer)
+        self.nbytes = nbytes
+        backend.memory.add(nbytes)
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "pickle or deepcopy", "tensors", "got a slot or a storage, a tensor's memory", "Use the tensor."
+        )
+
+    def __del__(self) -> None:
+        if self.nbytes and self.buffer is not None:
+            self.backend.memory.remove(self.nbytes)
+            if self.deferred is None or not self.deferred.give(self.backend, self.buffer, self.nbytes):
+                self.backend.release(self.buffer, self.nbytes)
+
+
+_leaf_changes = 0
+
+
+def leaf_changes() -> int:
+    """Another number after a tensor got another slot, flag or gradient: what was learnt of leaves is true until then.
+
+    New values in the same place are no such change.
+    """
+    return _leaf_changes
+
+
+def note_leaf_change() -> None:
+    """To be called after each such change, of a tensor that others may know already."""
+    global _leaf_changes
+    _leaf_changes = next_number()
+
+
+class Slot:
+    """A value's place on a tape: a typed, strided view of a Storage."""
+
+    __slots__ = (
+        "__weakref__",
+        "cleared",
+        "contiguous",
+        "dtype",
+        "grad",
+        "history",
+        "index",
+        "key",
+        "number",
+        "numel",
+        "offset",
+        "requires_grad",
+        "shape",
+        "step",
+        "storage",
+        "strides",
+    )
+
+    def __init__(self, storage: Storage, dtype: DType, layout: Layout) -> None:
+        self.storage = storage
+        self.dtype = dtype
+        self.shape, self.strides, self.offset = layout
+        self.number = next_number()
+        self.numel = prod(self.shape)
+        self.contiguous = shapes.is_contiguous(self.shape, self.strides)
+        self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
+        self.history = storage.history
+        self.requires_grad = False
+        self.grad: Slot | None = None  # of a leaf: where its gradient is summed; ``gradient()`` if there is one
+        self.cleared = -1  # of a gradient: the version at which an update left it empty
+        self.step: Any = None  # the Step that wrote it; None for a leaf
+        self.index = 0  # which of the step's outputs it is
+
+    def keep_gradient(self, gradient: Slot | None) -> None:
+        """Let this leaf's gradient be summed there from now on."""
+        self.grad = gradient
+        note_leaf_change()
+
+    def gradient(self) -> Slot | None:
+        """This leaf's gradient; None also where an update cleared its memory, and nothing was added since.
+
+        That memory is filled with zeros and stays, so that what adds to it, in programs too, finds it where it was.
+        """
+        found = self.grad
+        return None if found is None or found.cleared == found.storage.version else found
+
+    def clear(self) -> None:
+        """Say of a gradient, whose memory is filled with zeros, that it is empty: none, until something is added."""
+        self.cleared = self.storage.version
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.step is None
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.dtype, self.shape)
+
+    @property
+    def extent_bytes(self) -> int:
+        """Bytes from the start of the storage to the end of the last element."""
+        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize if self.numel else 0
+
+    def alias(self, layout: Layout | None = None) -> Slot:
+        """Another place in the same storage, without history."""
+        return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
+
+    def layout(self) -> Layout:
+        return Layout(self.shape, self.strides, self.offset)
+
+
+class SlotHolder:
+    """What the user holds of a slot; see ``Tensor``."""
+
+    __slots__ = ()
+
+    _slot: Slot
+
+
+class Value:
+    """A Python number where an op takes a tensor: passed to the kernel by value."""
+
+    __slots__ = ("dtype", "key", "number")
+
+    shape: Shape = ()
+    numel = 1
+    requires_grad = False
+
+    def __init__(self, number: float, dtype: DType) -> None:
+        self.number = number
+        self.dtype = dtype
+        self.key = ("value", dtype)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.dtype, ())
+
+
+Read = Slot | Value | None
+
+
+class Spec(NamedTuple):
+    """A value's type, without its place in memory."""
+
+    dtype: DType
+    shape: Shape
+
+
+class Layout(NamedTuple):
+    """A view's place inside a buffer; strides and offset in elements."""
+
+    shape: Shape
+    strides: Shape
+    offset: int

@@ -1,0 +1,192 @@
+"""Fused kernels as what a backend renders and binds: operands, blocks as C texts, and what each operand stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from tinyedge import shapes
+from tinyedge.ir.kernel import Argument, Block, Kernel, Place, spot_of
+from tinyedge.ir.spec import Device, KernelSpec, Operand, grid
+from tinyedge.ir.step import FORWARD, Step
+from tinyedge.kernels.inline import Hook, MapText, Source, Target
+
+
+class Drawn:
+    """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
+
+    def __init__(self, kernel: Kernel, temporary: Collection[Place], device: Device, baked: bool) -> None:
+        assert kernel.spec is not None
+        self.temporary = temporary
+        self.baked = baked  # sizes are constants of the source, else arguments
+        self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
+        self.unstored = kernel.unstored
+        self.steps = kernel.steps()
+        self.operands: list[Operand] = []
+        self.arguments: dict[str, tuple[Step | None, Any]] = {}  # a step and a name in it; or None and a number
+        self.hooks: list[Hook] = []
+        self._names: dict[tuple[int, str], str] = {}
+        self._variables = 0
+        if kernel.is_plain:
+            self.spec = kernel.spec
+            self.operands = plain_operands(kernel.step, kernel.spec)
+        elif kernel.run is not None:
+            numel, ctype = kernel.run.maps[0].numel, kernel.run.maps[0].ctype
+            width = device.vector_width
+            self.spec = KernelSpec(
+                "map_block", "block.cl.jinja", (), *grid(-(-numel // width), device.group()), {"n": numel},
+                constants={"real": ctype, "width": width},
+            )  # fmt: skip
+            self.hooks.append(self._hook("run", "block", kernel.run))
+        else:
+            self.spec = kernel.spec
+            for operand in plain_operands(kernel.step, kernel.spec):
+                name = operand.name
+                inlined = name in kernel.loads and name not in kernel.step.writes
+                if name in kernel.stores and kernel.step.slots[name].storage.number in kernel.unstored:
+                    inlined = name in kernel.loads or name not in kernel.step.accumulate
+                self.operands.append(Operand(name, operand.ctype, "inlined") if inlined else operand)
+            for name, block in kernel.loads.items():
+                self.hooks.append(self._hook("load", name, block, kernel.step))
+            for name, block in kernel.stores.items():
+                self.hooks.append(self._hook("store", name, block, kernel.step))
+
+        for number, operand in enumerate(self.operands):
+            if self._is_in_arena(kernel.step, operand):
+                self.operands[number] = replace(operand, in_arena=True)
+
+    def _is_in_arena(self, own: Step, operand: Operand) -> bool:
+        if operand.kind == "scratch":
+            return True
+        if operand.kind not in ("read", "write", "accumulate"):
+            return False
+        step, name = self.arguments.get(operand.name, (own, operand.name))
+        return step is not None and step.slots[name].storage.number in self.temporary
+
+    def _variable(self) -> str:
+        self._variables += 1
+        return f"v{self._variables}"
+
+    def _adds(self, step: Step, name: str, operand: str) -> str:
+        """The C condition under which the output ``name`` is added to what is there."""
+        if step.direction == FORWARD:
+            return ""
+        if step.slots[name].storage.number in self.temporary:
+            return "1" if name in step.accumulate else ""
+        return f"accumulate_{operand}"
+
+    def _hook(self, kind: str, name: str, block: Block, anchor: Step | None = None) -> Hook:
+        used: dict[str, Operand] = {}
+        known: dict[tuple[int, int], str] = {}
+        homes: dict[tuple[int, int], Argument] = {}
+        entry, adds = None, ""
+        if kind == "store":
+            assert anchor is not None
+            entry, adds = self._variable(), self._adds(anchor, name, name)
+            known[spot_of(anchor.slots[name])] = entry
+        shift = 0
+        if block.result is not None:
+            assert anchor is not None
+            shift = anchor.slots[name].offset - block.result[0].slots[block.result[1]].offset
+        run = self.spec.runs.get(name, 0) if not shift else 0
+
+        def operand(step: Step, of: str, role: str, ctype: str) -> str:
+            called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
+            if called not in self.arguments:
+                self.arguments[called] = (step, of)
+                self.operands.append(Operand(called, ctype, role))
+            used[called] = next(item for item in self.operands if item.name == called)
+            return called
+
+        maps = []
+        for each in block.maps:
+            step, ctype = each.step, each.ctype
+            sources = []
+            for of in each.pointwise.inputs:
+                spot = spot_of(step.slots[of])
+                if spot in known and each.is_linear(of):
+                    sources.append(Source(of, known[spot]))
+                else:
+                    own = step.slots[of].dtype.ctype
+                    taken = operand(step, of, "read", own)
+                    sizes, strides = each.walk(of)
+                    axes, numbers = self._walk(sizes, strides)
+                    used.update({item.name: item for item in numbers})
+                    held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
+                    sources.append(Source(of, None, taken, axes, held, own != ctype))
+            values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
+            values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
+            targets = []
+            for of, text in each.pointwise.expressions.items():
+                spot, variable = spot_of(step.slots[of]), self._variable()
+                condition, memory = "", ""
+                if self._adds(step, of, ""):
+                    memory = operand(step, of, "accumulate", ctype) if self._needs(step, of, spot in known) else ""
+                    condition = self._adds(step, of, memory)
+                targets.append(Target(text, variable, condition, known.get(spot, ""), memory))
+                homes[spot] = (step, of)
+                known[spot] = variable
+            maps.append(MapText(tuple(sources), tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets)))
+        stores = []
+        for spot, variable in known.items() if kind != "load" else ():
+            if spot[0] in self.unstored:
+                continue
+            if spot in homes:
+                step, of = homes[spot]
+                role = "accumulate" if self._adds(step, of, "") else "write"
+                stores.append((variable, operand(step, of, role, step.slots[of].dtype.ctype)))
+            else:
+                used[name] = next(item for item in self.operands if item.name == name)
+                stores.append((variable, name))
+        result = None if block.result is None else known[spot_of(block.result[0].slots[block.result[1]])]
+        ctype = block.maps[0].ctype
+        return Hook(kind, name, ctype, tuple(maps), tuple(used.values()), tuple(stores), shift, result, entry, adds)
+
+    def _walk(
+        self, sizes: shapes.Shape, strides: shapes.Shape
+    ) -> tuple[tuple[tuple[str, str, str], ...], list[Operand]]:
+        """The axes of a walk as C texts, and the operands that they mention."""
+
+        def text(role: str, axis: int, number: int) -> str:
+            if self.baked or number in (0, 1):
+                return str(number)
+            name = f"w{walk}_{role}{axis}"
+            if name not in self.arguments:
+                self.arguments[name] = (None, number)
+                self.operands.append(Operand(name, "int", "size"))
+            return name
+
+        walk = list(self._axes).index((sizes, strides)) if (sizes, strides) in self._axes else len(self._axes)
+        if not any(strides) or strides == (1,):
+            return tuple(("1", "1", str(stride)) for stride in strides), []
+        axes = self._axes[sizes, strides] = tuple(
+            (text("inner", k, prod(sizes[k + 1 :])), text("size", k, sizes[k]), text("stride", k, strides[k]))
+            for k in range(len(sizes))
+        )
+        mentioned = {name for axis in axes for name in axis}
+        return axes, [item for item in self.operands if item.name in mentioned]
+
+    def _needs(self, step: Step, name: str, known: bool) -> bool:
+        """Whether an output that adds needs its memory: to read it, or for the flag that says whether."""
+        return not known or step.slots[name].storage.number not in self.temporary
+
+
+def plain_operands(step: Step, spec: KernelSpec) -> list[Operand]:
+    """The operands of a kernel as its op describes it."""
+    scratch = {item.name: item.ctype for item in spec.scratch}
+    operands = []
+    for name in spec.buffers:
+        if name in scratch:
+            operands.append(Operand(name, scratch[name], "scratch"))
+            continue
+        ctype = step.slots[name].dtype.ctype
+        if step.is_value(name):
+            kind = "value"
+        elif name not in step.writes:
+            kind = "read"
+        else:
+            kind = "write" if step.direction == FORWARD else "accumulate"
+        operands.append(Operand(name, ctype, kind))
+    return operands

@@ -1,0 +1,108 @@
+"""A program's memory, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tinyedge.errors import ArgumentError, MissingPackageError
+from tinyedge.ir.step import FORWARD
+from tinyedge.report.program import GRADIENT, OTHER, SAVED, SCRATCH, Block, Program, blocks, launch_rows
+from tinyedge.report.text import memory_text, memory_unit
+
+COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
+
+
+def chart(program: Program, path: str | Path) -> None:
+    """Draw the arena over the launches into ``path``, a .png or .svg."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ArgumentError("program.chart", "a path that ends in .png or .svg", f"got {str(path)!r}")
+    figure = new_figure("program.chart", 11.0, 6.0)
+
+    from matplotlib.patches import Rectangle
+
+    found = blocks(program)
+    rows = launch_rows(program)
+    unit, scale = memory_unit(program.arena_bytes)
+    axes = figure.subplots()
+    axes.set_xlim(0, max(len(rows), 1))
+    axes.set_ylim(0, 1.12 * max(program.arena_bytes, 1) / scale)
+    edge = 0.6 if len(found) < 150 else 0.25
+    for kind, colour in COLOURS.items():
+        chosen = [block for block in found if block.kind == kind]
+        if not chosen:
+            continue
+        for block in chosen:
+            axes.add_patch(
+                Rectangle(
+                    (block.start, block.offset / scale), block.stop - block.start, block.nbytes / scale,
+                    facecolor=colour, edgecolor="white", linewidth=edge,
+                )
+            )  # fmt: skip
+        total = memory_text(sum(block.nbytes for block in chosen))
+        axes.add_patch(Rectangle((0, 0), 0, 0, facecolor=colour, label=f"{kind}: {total} in {len(chosen)} blocks"))
+    alive = [0] * (len(rows) + 1)
+    for block in found:
+        alive[block.start] += block.nbytes
+        alive[block.stop] -= block.nbytes
+    levels = [level / scale for level in accumulate(alive)]
+    axes.stairs(levels[:-1], range(len(rows) + 1), color="black", linewidth=0.9, label="taken at each launch")
+    axes.axhline(program.arena_bytes / scale, color="#b2182b", linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f"arena {memory_text(program.arena_bytes)}", (1, program.arena_bytes / scale), xytext=(-4, 4),
+        xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color="#b2182b",
+    )  # fmt: skip
+    backward = next((row.number for row in rows if row.direction != FORWARD), 0)
+    if backward:
+        axes.axvline(backward, color="#555555", linewidth=0.8, linestyle=":")
+        for text, side, shift in (("forward", "right", -5), ("backward", "left", 5)):
+            axes.annotate(
+                text, (backward, 1), xytext=(shift, -12), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha=side, color="#555555",
+            )  # fmt: skip
+    _label_blocks(axes, found, scale)
+    axes.set_xlabel("launch")
+    axes.set_ylabel(f"offset in the arena ({unit})")
+    axes.set_title(
+        f"{program.name}: {len(rows)} launches, {len(found)} blocks of {memory_text(program.plan.unshared_bytes)} "
+        f"in an arena of {memory_text(program.arena_bytes)}",
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, frameon=False)
+    figure.savefig(path, dpi=140)
+
+
+def _label_blocks(axes: Any, found: Sequence[Block], scale: float) -> None:
+    """Write their names into the blocks that have room for them."""
+    (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
+    dots = axes.figure.dpi / 72
+    for block in found:
+        wide = (block.stop - block.start) * (x1 - x0) / dots
+        high = block.nbytes / scale * (y1 - y0) / dots
+        upright = wide < 4.2 * len(block.label)
+        along, across = (high, wide) if upright else (wide, high)
+        text = f"{block.label}\n{memory_text(block.nbytes)}" if across > 22 else block.label
+        if across > 9 and along > 4.2 * max(map(len, text.splitlines())):
+            axes.annotate(
+                text, ((block.start + block.stop) / 2, (block.offset + block.nbytes / 2) / scale), ha="center",
+                va="center", rotation=90 if upright else 0, fontsize=7,
+                color="white" if block.kind in (SAVED, GRADIENT) else "black",
+            )  # fmt: skip
+
+
+def new_figure(call: str, width: float, height: float) -> Any:
+    """A figure of matplotlib's that needs no display. Errors: MissingPackageError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            call, "matplotlib draws the picture", "it is not installed", 'Install it: pip install "tinyedge[demo]".'
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,361 @@
+"""What a program does, for people: its launches (``explain``), and their times (``profile``)."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from tinyedge.backends.base import Backend, Lowered
+from tinyedge.dtypes import bool_
+from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.ir.kernel import Kernel, Place
+from tinyedge.ir.launch import Shared
+from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.values import Layout, Slot, Storage
+from tinyedge.report.text import _count, _rate, memory_text, table
+
+BOTH = "both"
+"""Where forward and backward steps were fused."""
+
+
+SAVED, GRADIENT, SCRATCH, OTHER = "saved for backward", "gradient", "scratch", "other"
+
+
+class Program(Protocol):
+    """What is reported on: launches with their arguments bound, their kernels, and the plan of their memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def kernels(self) -> Sequence[Kernel]: ...
+    @property
+    def launches(self) -> Sequence[Shared]: ...
+    @property
+    def plan(self) -> Any: ...
+    @property
+    def steps(self) -> Mapping[int, Step]: ...
+    @property
+    def temporary(self) -> Mapping[Place, int]: ...
+    @property
+    def lock(self) -> Any: ...
+    @property
+    def arena_bytes(self) -> int: ...
+    @property
+    def peak_bytes(self) -> int: ...
+    @property
+    def is_bound(self) -> bool: ...
+    @property
+    def bound_kernels(self) -> int: ...
+    @property
+    def lowered(self) -> Sequence[Lowered]: ...
+    def bound(self) -> Sequence[Lowered]: ...
+    def each_alone(self) -> Sequence[Lowered]: ...
+
+
+@dataclass(frozen=True)
+class LaunchRow:
+    """One launch of a program.
+
+    ``ops`` is what it computes: more than one name where ops were fused. ``bytes_moved`` counts every element that it
+    reads or writes once, however often the kernel touches it, and twice where it adds to what is there.
+    ``arena_offset`` is where it writes; None: outside.
+    """
+
+    number: int
+    ops: tuple[str, ...]
+    direction: str
+    kernel: str
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...]
+    bytes_moved: int
+    flops: int
+    scratch_bytes: int
+    arena_offset: int | None
+    elapsed_ns: float | None = None
+
+    @property
+    def label(self) -> str:
+        return " + ".join(self.ops)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the arena, and the launches from ``start`` to before ``stop`` during which it is taken."""
+
+    label: str
+    kind: str
+    nbytes: int
+    offset: int
+    start: int
+    stop: int
+
+
+class Profile:
+    """The kernels of a program with their times: the median of ``repeats`` replays, in nanoseconds.
+
+    Kernels that share a launch although they depend on each other were launched each by itself; ``launched_ns`` is what
+    the program's own ``launches`` take. ``str()`` is a table, the longest kernels first.
+    """
+
+    def __init__(
+        self, name: str, device: str, repeats: int, rows: Sequence[LaunchRow], launched_ns: float, launches: int
+    ) -> None:
+        self.name, self.device, self.repeats = name, device, repeats
+        self.rows = tuple(rows)
+        self.launched_ns, self.launches = launched_ns, launches
+
+    @property
+    def elapsed_ns(self) -> float:
+        """Of all launches together; what lies between them is not in it."""
+        return _elapsed_ns(self.rows)
+
+    @property
+    def flops(self) -> int:
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def bytes_moved(self) -> int:
+        return sum(row.bytes_moved for row in self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.name}: {len(self.rows)} launches, {self.elapsed_ns / 1e6:.3f} ms>"
+
+    def __str__(self) -> str:
+        return self._table("launch", [(str(row.number), [row]) for row in self.rows])
+
+    def together(self) -> str:
+        """What the launches take, if kernels share them that were launched each by itself; else nothing."""
+        if self.launches == len(self.rows):
+            return ""
+        count = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
+        return f"; together, in {count}, they take {self.launched_ns / 1e3:.2f} us"
+
+    def by_kernel(self) -> str:
+        """The same table, with the launches of one kernel for one op and direction in one line."""
+        groups: dict[tuple[str, str, str], list[LaunchRow]] = {}
+        for row in self.rows:
+            groups.setdefault((row.label, row.direction, row.kernel), []).append(row)
+        return self._table("launches", [(str(len(rows)), rows) for rows in groups.values()])
+
+    def _table(self, heading: str, groups: Sequence[tuple[str, Sequence[LaunchRow]]]) -> str:
+        """The longest first, and a last line for all."""
+        ordered = sorted(groups, key=lambda group: -_elapsed_ns(group[1]))
+        lines = [((first, rows[0].label, rows[0].direction, rows[0].kernel), rows) for first, rows in ordered]
+        lines.append((("", "all", "", f"{len(self.rows)} launches"), self.rows))
+        heads = (heading, "op", "direction", "kernel", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")
+        cells: list[tuple[str, ...]] = [heads]
+        for names, rows in lines:
+            ns = _elapsed_ns(rows)
+            nbytes, flops = sum(row.bytes_moved for row in rows), sum(row.flops for row in rows)
+            cells.append(
+                (
+                    *names, f"{ns / 1e3:.2f}", f"{100 * ns / (self.elapsed_ns or 1.0):.1f}%", memory_text(nbytes),
+                    _rate(nbytes, ns), _count(flops), _rate(flops, ns),
+                )
+            )  # fmt: skip
+        title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
+        title += self.together()
+        return title + "\n" + table(cells, left=(1, 2, 3))
+
+
+def _elapsed_ns(rows: Sequence[LaunchRow]) -> float:
+    return sum(row.elapsed_ns or 0.0 for row in rows)
+
+
+def launch_rows(program: Program) -> list[LaunchRow]:
+    """The launches of ``program`` in order."""
+    kernels = program.kernels
+    moved = [kernel.nbytes() for kernel in kernels]
+    rows = []
+    specs = [spec for lowered in program.lowered for spec in lowered.specs]
+    for number, (kernel, spec, flops) in enumerate(zip(kernels, specs, _flops(kernels, moved), strict=True)):
+        touched = kernel.reads() | kernel.writes()
+        rows.append(
+            LaunchRow(
+                number, ops_of(kernel), _direction(kernel), spec.kernel, spec.global_size, spec.local_size,
+                moved[number], flops, sum(nbytes for place, nbytes in kernel.scratch().items() if place in touched),
+                _arena_offset(kernel, program.plan.offsets),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def ops_of(kernel: Kernel) -> tuple[str, ...]:
+    """The names of the ops that take part in a kernel, in order."""
+    return tuple(step.op.name for step in kernel.steps())
+
+
+def _direction(kernel: Kernel) -> str:
+    directions = {step.direction for step in kernel.steps()}
+    return directions.pop() if len(directions) == 1 else BOTH
+
+
+def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
+    """The operations of each kernel: those of a step are its kernels', or the first's that it was fused into."""
+    own: dict[int, list[tuple[int, Kernel]]] = defaultdict(list)
+    inlined: dict[int, list[int]] = defaultdict(list)
+    steps: dict[int, Step] = {}
+    for number, kernel in enumerate(kernels):
+        parts = (kernel, *kernel.beside)
+        for part in parts:
+            own[part.step.number].append((number, part))
+        for step in kernel.steps():
+            steps[step.number] = step
+            if all(part.step is not step for part in parts):
+                inlined[step.number].append(number)
+    result = [0] * len(kernels)
+    for key, step in steps.items():
+        homes, total = own[key], step.op.flops(step)
+        if not homes:
+            result[inlined[key][0]] += total
+        stated = [None if part.spec is None else part.spec.flops for _, part in homes]
+        shares = share_flops(total, stated, [bytes_moved[number] for number, _ in homes])
+        for (number, _), flops in zip(homes, shares, strict=True):
+            result[number] += flops
+    return result
+
+
+def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[int]) -> list[int]:
+    """The operations of each of a step's kernels: as stated, and of the rest a share by the bytes that it moves."""
+    rest = max(total - sum(flops or 0 for flops in stated), 0)
+    others = sum(nbytes for nbytes, flops in zip(bytes_moved, stated, strict=True) if flops is None)
+    return [
+        rest * nbytes // max(others, 1) if flops is None else flops
+        for nbytes, flops in zip(bytes_moved, stated, strict=True)
+    ]
+
+
+def _arena_offset(kernel: Kernel, offsets: Mapping[Place, int]) -> int | None:
+    """Where in the arena the kernel writes: its result, or else scratch memory."""
+    written = sorted((isinstance(place, tuple), offsets[place]) for place in kernel.writes() if place in offsets)
+    return written[0][1] if written else None
+
+
+def blocks(program: Program) -> list[Block]:
+    """What the arena of ``program`` holds, and when."""
+    plan, kernels = program.plan, program.kernels
+    turn = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
+    first: dict[Place, int] = {}  # the first kernel that writes it
+    saved: set[Place] = set()
+    for number, kernel in enumerate(kernels):
+        if number >= turn:
+            saved |= {place for place in kernel.reads() if first.get(place, turn) < turn}
+        for place in kernel.writes():
+            first.setdefault(place, number)
+    result = []
+    for place, lifetime in plan.lifetimes.items():
+        start, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
+        kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
+        label = _written_as(kernels[first[place]], place)
+        stop = last if place in plan.replaced else last + 1
+        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, stop))
+    return result
+
+
+def _written_as(kernel: Kernel, place: Place) -> str:
+    """The op and the name under which a kernel writes ``place``."""
+    if isinstance(place, tuple):
+        return f"{kernel.step.op.name} {place[1]}"
+    names = [
+        f"{step.op.name} {name}"
+        for step in kernel.steps()
+        for name in step.writes
+        if step.slots[name].storage.number == place
+    ]
+    return names[-1]
+
+
+def explain(program: Program, repeats: int) -> str:
+    """A table of the launches in order, a line on memory, and one on times."""
+    measured = profile(program, repeats) if program.is_bound else None
+    heads = ("launch", "op", "direction", "kernel", "items / group", "us", "bytes", "MFLOP", "scratch", "arena offset")
+    cells = [heads]
+    for row in launch_rows(program) if measured is None else measured.rows:
+        geometry = "x".join(map(str, row.global_size))
+        if row.local_size:
+            geometry += " / " + "x".join(map(str, row.local_size))
+        cells.append(
+            (
+                str(row.number), row.label, row.direction, row.kernel, geometry,
+                "" if row.elapsed_ns is None else f"{row.elapsed_ns / 1e3:.2f}",
+                memory_text(row.bytes_moved), _count(row.flops),
+                memory_text(row.scratch_bytes) if row.scratch_bytes else "",
+                "" if row.arena_offset is None else str(row.arena_offset),
+            )
+        )  # fmt: skip
+    times = "not measured: there was no replay yet, with whose arguments to do it"
+    if measured is not None:
+        total = f"{measured.elapsed_ns / 1e3:.2f} us"
+        times = f"medians of {repeats} replays by the clock of {measured.device}; all together {total}"
+        times += measured.together()
+    lines = [table(cells, left=(1, 2, 3, 4)), memory_line(program), f"times: {times}"]
+    if len(program.launches) < len(program.kernels):
+        counts = ", ".join(str(len(launch.kernels)) for launch in program.launches)
+        lines.append(f"launches: {len(program.launches)}, of {counts} kernels in order")
+    return "\n".join(lines)
+
+
+def memory_line(program: Program) -> str:
+    plan = program.plan
+    saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
+    return (
+        f"memory: arena {memory_text(plan.arena_bytes)} for {len(plan.lifetimes)} blocks of "
+        f"{memory_text(plan.unshared_bytes)} unshared; saved for backward {memory_text(saved)}; "
+        f"outputs {memory_text(program.peak_bytes - plan.arena_bytes)}"
+    )
+
+
+def profile(program: Program, repeats: int) -> Profile:
+    """Replay ``program`` on what its last call was bound to, and leave everything as it was."""
+    if repeats < 1:
+        raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
+    with program.lock:
+        if not program.is_bound:
+            raise CaptureError(
+                "program.profile", "a replay, with whose arguments it measures",
+                "there was none yet, or they were let go", "Call the function once more: its first call records.",
+            )  # fmt: skip
+        rows = launch_rows(program)
+        with _unchanged(program):
+            program.backend.finish()
+            lowered = program.bound()
+            rows = rows[: program.bound_kernels]
+            launched = _times(lowered, repeats)
+            alone = launched if len(launched) == len(rows) else _times(program.each_alone(), repeats)
+    found = [replace(row, elapsed_ns=ns) for row, ns in zip(rows, alone, strict=True)]
+    return Profile(program.name, program.backend.description, repeats, found, sum(launched), len(launched))
+
+
+def _times(launches: Sequence[Lowered], repeats: int) -> list[float]:
+    """The median nanoseconds of each launch, in replays of all of them."""
+    times: list[list[int]] = []
+    for _ in range(1 + repeats):
+        waiting = [lowered.timed() for lowered in launches]
+        times.append([elapsed() for elapsed in waiting])
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
+
+
+@contextmanager
+def _unchanged(program: Program) -> Iterator[None]:
+    """Put back all that the launches write outside of the arena: gradients, results, arguments, buffers of modules."""
+    ends: dict[Storage, int] = {}
+    for step in program.steps.values():
+        for slot in step.written():
+            if slot.numel and slot.storage.number not in program.temporary:
+                last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))
+                ends[slot.storage] = max(ends.get(slot.storage, 0), (last + 1) * slot.dtype.itemsize)
+    backend = program.backend
+    before = [backend.read(Slot(storage, bool_, Layout((end,), (1,), 0))) for storage, end in ends.items()]
+    try:
+        yield
+    finally:
+        backend.finish()
+        for storage, values in zip(ends, before, strict=True):
+            backend.write(storage, values)
