@@ -19,7 +19,7 @@ from tinyedge import backends
 from tinyedge.backends.base import Launch
 from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.devices import DeviceEntry
-from tinyedge.backends.opencl.memory import Region
+from tinyedge.backends.opencl.memory import Allocation
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.ir.spec import round_up
 from tinyedge.ir.step import Step
@@ -49,13 +49,13 @@ class GuardedOpenCL(OpenCLBackend):
         self.parents: dict[int, tuple[Any, int, np.uint32]] = {}
         self.serials = count()
 
-    def allocate(self, nbytes: int) -> Region:
+    def allocate(self, nbytes: int) -> Allocation:
         parent, word = self._poisoned(nbytes)
-        return self._kept(Region(parent.get_sub_region(self.before, max(nbytes, 4))), parent, nbytes, word)
+        return self._kept(Allocation(parent.get_sub_region(self.before, max(nbytes, 4))), parent, nbytes, word)
 
-    def reserve(self, nbytes: int) -> Region:
+    def reserve(self, nbytes: int) -> Allocation:
         parent, word = self._poisoned(nbytes)
-        return self._kept(Region(parent, self.before), parent, nbytes, word)
+        return self._kept(Allocation(parent, self.before), parent, nbytes, word)
 
     def _poisoned(self, nbytes: int) -> tuple[Any, np.uint32]:
         size = round_up(self.before + max(nbytes, 4) + GUARD_BYTES, 4)
@@ -64,12 +64,12 @@ class GuardedOpenCL(OpenCLBackend):
         self.cl.enqueue_fill_buffer(self.queue, parent, word, 0, size)
         return parent, word
 
-    def _kept(self, region: Region, parent: Any, nbytes: int, word: np.uint32) -> Region:
+    def _kept(self, allocation: Allocation, parent: Any, nbytes: int, word: np.uint32) -> Allocation:
         if nbytes:  # nobody releases a region of no bytes
-            self.parents[id(region)] = (parent, nbytes, word)
-        return region
+            self.parents[id(allocation)] = (parent, nbytes, word)
+        return allocation
 
-    def release(self, buffer: Region, nbytes: int) -> None:
+    def release(self, buffer: Allocation, nbytes: int) -> None:
         self.parents.pop(id(buffer), None)
 
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
@@ -93,7 +93,7 @@ class GuardedOpenCL(OpenCLBackend):
 
         return [*launches, check]
 
-    def check(self, buffer: Region, culprit: str) -> None:
+    def check(self, buffer: Allocation, culprit: str) -> None:
         """Raise AssertionError if a guard around ``buffer`` changed."""
         if id(buffer) not in self.parents:
             return

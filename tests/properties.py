@@ -13,7 +13,7 @@ from tests.gradcheck import Array, gradcheck
 from tests.strategies import Call, place, place_strided, read
 from tinyedge.autograd.backward import Gradient, Walk, step_back
 from tinyedge.autograd.deferral import deferring
-from tinyedge.autograd.dispatch import record
+from tinyedge.autograd.dispatch import dispatch
 from tinyedge.backends import Backend
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor
@@ -34,7 +34,7 @@ class Run:
                 self.inputs[name] = place_strided(array, backend, random, wanted)
             else:
                 self.inputs[name] = place(array, backend, wanted)
-        self.outputs = record(call.op, list(self.inputs.values()), call.attrs, call.scalars, backend)
+        self.outputs = dispatch(call.op, list(self.inputs.values()), call.attrs, call.scalars, backend)
 
     def values(self) -> list[Array]:
         return [read(slot) for slot in self.outputs]
@@ -188,7 +188,7 @@ def assert_compiled_is_eager(call: Call, backend: Backend) -> None:
     expected, gradients = run.values(), run.gradients()
 
     def again() -> list[Tensor]:
-        other.outputs = record(call.op, list(other.inputs.values()), call.attrs, call.scalars, backend)
+        other.outputs = dispatch(call.op, list(other.inputs.values()), call.attrs, call.scalars, backend)
         other.walk_back(output_gradients(call, other.outputs))
         results = [Tensor._wrap(slot) for slot in other.outputs]
         other.outputs = ()

@@ -214,11 +214,13 @@ class Net(nn.Module):
         return F.softmax(self.last(x).T.exp(), 0)
 
 
-@pytest.mark.parametrize("bakes", [False, True])
+@pytest.mark.parametrize("specialises", [False, True])
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_many_kernels_in_few_programs(fresh: Any, monkeypatch: pytest.MonkeyPatch, bakes: bool, kind: str) -> None:
+def test_many_kernels_in_few_programs(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch, specialises: bool, kind: str
+) -> None:
     """Whatever a program's kernels define, they do not meet; and baked sizes change no result."""
-    monkeypatch.setattr(fresh, "bakes", bakes)
+    monkeypatch.setattr(fresh, "specialises", specialises)
     monkeypatch.setattr(
         fresh,
         "device",
@@ -262,7 +264,9 @@ def test_the_kernel_that_does_not_build_is_named(fresh: Any, monkeypatch: pytest
     spoiled = {"y": "tanh(x) + no_such_thing"}
     monkeypatch.setattr(registry["tanh"], "kernel_forward", spoiled)
     function.programs.clear()
-    with pytest.raises(KernelBuildError, match=r"tanh \(forward\).*: kernel map_block .*\n(.*\n)*.*no_such_thing"):
+    with pytest.raises(
+        KernelBuildError, match=r"tanh \(forward\).*: kernel pointwise_block .*\n(.*\n)*.*no_such_thing"
+    ):
         function(x)
 
 

@@ -41,7 +41,7 @@ def plain(opencl: Any) -> Any:
 
 def shares_buffers() -> bool:
     usable = te.backends.usable_devices()
-    return bool(usable) and usable[0].takes_chains
+    return bool(usable) and usable[0].takes_persistent
 
 
 NO_SLABS = pytest.mark.skipif(shares_buffers(), reason="small values share a buffer of 32 MiB on this device")
@@ -198,7 +198,7 @@ def test_a_device_that_refuses_questions_is_listed(opencl: Any) -> None:
     assert entry.kind == opencl.entry.kind
     assert all(isinstance(part, str) for part in entry.identity)
     assert entry.asked("max_compute_units", 1) == 1
-    assert not entry.takes_chains
+    assert not entry.takes_persistent
 
 
 def test_names_need_not_be_utf8(opencl: Any) -> None:

@@ -98,7 +98,7 @@ def test_replays_without_fusion_agree_to_the_bit(steps: list[tuple[str, int, int
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYEDGE_FUSE", "0")
-        assert_replays_agree(steps, backend, exactly=not getattr(backend, "bakes", False))
+        assert_replays_agree(steps, backend, exactly=not getattr(backend, "specialises", False))
 
 
 @settings(max_examples=30)
@@ -112,7 +112,7 @@ def many_launches(guarded_backends: dict[str, Backend]) -> GuardedOpenCL:
     """The first device, taken for one on which a launch is dear and sizes are worth constants."""
     backend = first_device()
     backend.device = replace(backend.device, kind="gpu", vector_width=4, compute_units=8, max_work_group=64)
-    backend.bakes = True
+    backend.specialises = True
     return backend
 
 
@@ -308,5 +308,5 @@ def test_a_residual_is_added_where_it_lies(opencl: Backend) -> None:
             np.testing.assert_allclose(compiled(x).numpy(), infer(x).numpy(), rtol=1e-4, atol=1e-5)
     program = compiled.program
     (layer,) = [kernel for kernel in program.kernels if {"conv2d", "add"} <= {step.op.name for step in kernel.steps()}]
-    ((old, new),) = layer.may_replace()
+    ((old, new),) = layer.in_place_pairs()
     assert program.plan.offsets[old] == program.plan.offsets[new]

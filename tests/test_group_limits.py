@@ -27,7 +27,7 @@ class Limited(GuardedOpenCL):
         self.device = replace(
             self.device, kind=kind, vector_width=width, max_work_group=most, compute_units=8, group_items=64, order=""
         )
-        self.bakes = kind == "gpu"
+        self.specialises = kind == "gpu"
         self.limit = limit
         self.largest = 0
         real = self.cl.enqueue_nd_range_kernel
@@ -171,7 +171,7 @@ def test_kernels_that_share_a_launch_are_launched_apart(guarded_backends: dict[s
         """Of the kernels, those that several share take fewer work-items than each by itself."""
 
         def _limit_of(self, kernel: Any) -> int:
-            return 32 if kernel.function_name.startswith("beside") else OpenCLBackend._limit_of(self, kernel)
+            return 32 if kernel.function_name.startswith("group") else OpenCLBackend._limit_of(self, kernel)
 
     def several(x: te.Tensor, y: te.Tensor) -> tuple[te.Tensor, ...]:
         return x.exp(), y.tanh(), (x * 2).sqrt()

@@ -292,7 +292,7 @@ def test_what_a_plan_says(backend: Backend) -> None:
     assert (everything.extra_flops, everything.checkpointed, everything.state_bytes) == (0, (), 0)
     assert everything.trained_elements == everything.elements
     fit = te.plan_for(model, loss_of, sample, budget=everything.total_bytes - 1, optimizer=0)
-    if not getattr(backend, "bakes", False):  # on a GPU checkpoints free nothing of so small a model
+    if not getattr(backend, "specialises", False):  # on a GPU checkpoints free nothing of so small a model
         assert fit.method == "everything, with checkpoints"
         assert 0 < fit.extra_flops < fit.forward_flops / 2
         assert "more forward arithmetic" in str(fit)

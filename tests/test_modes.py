@@ -14,7 +14,7 @@ import pytest
 import tinyedge as te
 from tinyedge.autograd.deferral import deferring
 from tinyedge.autograd.recorder import Recorder, recording
-from tinyedge.autograd.scope import Region, within
+from tinyedge.autograd.scope import Scope, within
 from tinyedge.backends import Backend, default_backend
 from tinyedge.errors import ArgumentError
 from tinyedge.ir.modes import modes
@@ -213,14 +213,14 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "detect_anomaly": te.detect_anomaly,
     "use_backend": lambda: te.use_backend("numpy"),
     "recording": lambda: recording(Recorder()),
-    "within": lambda: within(Region()),
+    "within": lambda: within(Scope()),
     "deferring": deferring,
 }
 
 
 def settings_now() -> list[Any]:
     mode = modes
-    return [mode.grad.value, mode.anomaly.value, mode.backend.value, mode.recorder, mode.regions, mode.deferred]
+    return [mode.grad.value, mode.anomaly.value, mode.backend.value, mode.recorder, mode.scopes, mode.deferred]
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="where interrupts are delivered differs by version")

@@ -743,10 +743,10 @@ def one_each(optimizer: Optimizer) -> None:
     assert program is not None
     kernels = []
     for kernel in program.kernels:
-        kernels += [kernel, *kernel.beside]
-        kernel.beside = []
+        kernels += [kernel, *kernel.siblings]
+        kernel.siblings = []
     program.kernels = kernels
-    program.launches = [te.ir.launch.alone(kernel) for kernel in kernels]
+    program.launches = [te.ir.launch.single(kernel) for kernel in kernels]
     program.lowered, program._cut = [], len(kernels)
     program.prepare()
     program._parts[0].has_run = True  # in one launch, at least

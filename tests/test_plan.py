@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyedge.compiler.memory import Action, Lifetime, _placed, make_plan, needed_actions, place
+from tinyedge.compiler.memory import Action, LivenessInterval, _placed, make_plan, needed_actions, place
 
 ALIGNMENT = 64
 
@@ -39,21 +39,21 @@ def test_no_two_live_blocks_share_bytes(recording: tuple[list[Action], dict[int,
     live: dict[int, frozenset[object]] = {}
     for number in plan.kept:
         live[number] = (actions[number].reads | actions[number].writes) & temporary.keys()
-    for key, lifetime in plan.lifetimes.items():
+    for key, interval in plan.intervals.items():
         assert plan.offsets[key] % ALIGNMENT == 0
-        assert plan.offsets[key] + lifetime.nbytes <= plan.arena_bytes
+        assert plan.offsets[key] + interval.nbytes <= plan.arena_bytes
         uses = [number for number, keys in live.items() if key in keys]
-        assert (lifetime.first, lifetime.last) == (min(uses), max(uses))
-        for other, another in plan.lifetimes.items():
-            if other != key and lifetime.meets(another) and lifetime.nbytes and another.nbytes:
-                apart = plan.offsets[key] + lifetime.nbytes <= plan.offsets[other]
+        assert (interval.first, interval.last) == (min(uses), max(uses))
+        for other, another in plan.intervals.items():
+            if other != key and interval.meets(another) and interval.nbytes and another.nbytes:
+                apart = plan.offsets[key] + interval.nbytes <= plan.offsets[other]
                 if not (apart or plan.offsets[other] + another.nbytes <= plan.offsets[key]):
                     # One replaces the other, in the only action that needs both.
-                    (old, before), (new, after) = sorted(((key, lifetime), (other, another)), key=lambda it: it[1].last)
+                    (old, before), (new, after) = sorted(((key, interval), (other, another)), key=lambda it: it[1].last)
                     if before.first == before.last == after.last:
                         (old, before), (new, after) = (new, after), (old, before)
                     assert before.last == after.first
-                    assert (old, new) in actions[before.last].replaces
+                    assert (old, new) in actions[before.last].in_place
                     assert (plan.offsets[old], before.nbytes) == (plan.offsets[new], after.nbytes)
 
 
@@ -75,7 +75,9 @@ def test_what_is_read_is_still_there(recording: tuple[list[Action], dict[int, in
         for where in action.writes & temporary.keys():
             block(where)[:] = where
             written.add(where)
-        replaced = {old for old, _ in action.replaces if old in plan.replaced and plan.lifetimes[old].last == number}
+        replaced = {
+            old for old, _ in action.in_place if old in plan.reused_in_place and plan.intervals[old].last == number
+        }
         for where in (action.writes & temporary.keys()) | (there - replaced):
             assert (block(where) == where).all()
 
@@ -114,7 +116,7 @@ def test_a_better_order_than_by_size_is_found() -> None:
     totals = np.zeros(3)
     for _ in range(200):
         times, sizes = np.sort(random.integers(0, 20, (20, 2)), axis=1).tolist(), random.integers(1, 9, 20).tolist()
-        blocks = {n: Lifetime(sizes[n] * ALIGNMENT, *times[n]) for n in range(20)}
+        blocks = {n: LivenessInterval(sizes[n] * ALIGNMENT, *times[n]) for n in range(20)}
         by_size = _placed(blocks, sorted(blocks, key=lambda n: (-sizes[n], times[n][0])), ALIGNMENT)
         ends = [max(offsets[n] + blocks[n].nbytes for n in blocks) for offsets in (place(blocks, ALIGNMENT), by_size)]
         assert ends[0] <= ends[1]
@@ -130,5 +132,5 @@ def test_nothing_to_place() -> None:
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_apart_in_time_share(first: int) -> None:
-    blocks = {0: Lifetime(100, first, first + 1), 1: Lifetime(100, first + 2, first + 3)}
+    blocks = {0: LivenessInterval(100, first, first + 1), 1: LivenessInterval(100, first + 2, first + 3)}
     assert place(blocks, ALIGNMENT) == {0: 0, 1: 0}

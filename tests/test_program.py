@@ -405,7 +405,7 @@ def test_memory_is_known_and_flat(backend: Backend) -> None:
         loss = step(x)
     assert memory.peak_bytes - at_rest <= 8  # the result of the call before may still live
     assert step.program.peak_bytes == step.program.arena_bytes + 4
-    patches_in_memory = not getattr(backend, "bakes", False)  # on a GPU there is little but activations to share
+    patches_in_memory = not getattr(backend, "specialises", False)  # on a GPU there is little but activations to share
     assert step.program.arena_bytes < step.program.plan.unshared_bytes / (2 if patches_in_memory else 1)
     del loss, step
     import gc

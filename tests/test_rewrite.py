@@ -75,11 +75,11 @@ def test_a_byte_waits_for_backward(name: str, fuses: str, backend: Backend, monk
     assert compiled.program.saved_bytes <= kinds * values.size
 
 
-def stand_ins() -> list[tuple[str, str]]:
-    return [(op.name, name) for op in registry.values() for name, it in op.stand_ins.items() if isinstance(it, type)]
+def saved_masks() -> list[tuple[str, str]]:
+    return [(op.name, name) for op in registry.values() for name, it in op.saved_masks.items() if isinstance(it, type)]
 
 
-@pytest.mark.parametrize(("op_name", "saved"), stand_ins())
+@pytest.mark.parametrize(("op_name", "saved"), saved_masks())
 @example(value=float("nan"))
 @example(value=-0.0)
 @example(value=6.0)
@@ -91,7 +91,7 @@ def test_backward_cannot_tell_a_stand_in_from_what_it_stands_for(op_name: str, s
     scalars = {name: call.scalars[name] for name in op.scalars}
     limits = {"low": -0.5, "high": 2.0}
     given = {name: np.full((), value if name == saved else limits[name], np.float32) for name in op.saves}
-    instead = op.stand_ins_for(frozenset({"x"}))
+    instead = op.saved_masks_for(frozenset({"x"}))
     less: dict[str, Any] = {}
     for name, what in instead.items():
         less[name] = what.forward(*(given[n] for n in what.inputs)) if isinstance(what, type) else np.float32(what)

@@ -4,7 +4,7 @@ TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable
 TINYEDGE_COMPILE   what ``te.compile`` does, read when it is called: 1 records and replays (the default), 0 nothing,
                    ``check`` compares; with 1 updates are replayed too
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
-TINYEDGE_CHAIN     0: kernels that depend on each other never share a launch, nor values a buffer
+TINYEDGE_PERSISTENT  0: kernels that depend on each other never share a launch, nor values a buffer
 TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
 TINYEDGE_TUNE      ``must``: an error where a product was not tuned; unset: what was tuned is used
 TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
@@ -104,13 +104,13 @@ def tune_mode() -> str:
 
 
 def fuses() -> bool:
-    """Whether programs compute maps inside other kernels."""
+    """Whether programs compute pointwise ops inside other kernels."""
     return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
 
 
-def chains() -> bool:
+def uses_persistent() -> bool:
     """Whether kernels that depend on each other may share a launch, on devices that can do that."""
-    return os.environ.get("TINYEDGE_CHAIN", "").strip() != "0"
+    return os.environ.get("TINYEDGE_PERSISTENT", "").strip() != "0"
 
 
 def opencl_vendors() -> str | None:

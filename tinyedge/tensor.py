@@ -33,7 +33,7 @@ def call(
 ) -> Tensor:
     """Call ``op`` on tensors; its first output. For ops with several, see ``call_all``."""
     reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return Tensor._wrap(dispatch.record(op, reads, attrs, scalars, backend)[0])
+    return Tensor._wrap(dispatch.dispatch(op, reads, attrs, scalars, backend)[0])
 
 
 def call_all(
@@ -41,7 +41,7 @@ def call_all(
 ) -> tuple[Tensor, ...]:
     """Call ``op`` on tensors; all its outputs."""
     reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return tuple(Tensor._wrap(slot) for slot in dispatch.record(op, reads, attrs, scalars))
+    return tuple(Tensor._wrap(slot) for slot in dispatch.dispatch(op, reads, attrs, scalars))
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -284,8 +284,8 @@ class Tensor(SlotHolder):
 
     def _values(self) -> npt.NDArray[Any]:
         slot = self._slot
-        if modes.is_rehearsal():
-            recorder.forbid_in_recording("looking at values", "this is a rehearsal, and nothing is computed")
+        if modes.is_abstract():
+            recorder.forbid_in_recording("looking at values", "this is abstract tracing, and nothing is computed")
         deferral.launch_deferred()
         if not slot.contiguous:
             slot = dispatch.contiguous_copy(slot)

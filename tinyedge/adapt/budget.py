@@ -1,7 +1,7 @@
 """``te.rehearse`` and ``te.plan_for``: memory that is known before anything runs, and what can be trained in so much.
 
-A rehearsal calls a function with tensors that hold nothing, on the real backend: nothing is allocated, built, launched
-or changed, and the plan is that of the real call, since it depends on nothing but the recorded steps.
+Abstract tracing calls a function with tensors that hold nothing, on the real backend: nothing is allocated, built,
+launched or changed, and the plan is that of the real call, since it depends on nothing but the recorded steps.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
 
     Errors: CaptureError as from ``te.compile``.
     """
-    return _rehearse(function, sample, default_backend())
+    return _trace_abstractly(function, sample, default_backend())
 
 
-def _rehearse(function: Callable[..., Any], sample: Sample, backend: Backend) -> Program:
+def _trace_abstractly(function: Callable[..., Any], sample: Sample, backend: Backend) -> Program:
     with recording(Recording("rehearse", runs=False)):
         arguments = [_argument(item, backend) for item in sample]
     compiled = Compiled(function)
@@ -155,7 +155,7 @@ def plan_for(
 
 
 class _Search:
-    """The ways to train a model, each rehearsed when it is asked for."""
+    """The ways to train a model, each traced abstractly when it is asked for."""
 
     def __init__(self, model: Module, loss: Callable[..., Tensor], sample: Sample, states: int) -> None:
         self.model = model
@@ -239,7 +239,7 @@ class _Search:
 
         with _as_it_was(self.model):
             _set(self.model, set(trained), set(chosen))
-            program = _rehearse(step, self.sample, self.backend)
+            program = _trace_abstractly(step, self.sample, self.backend)
         steps = {step.number: step for kernel in program.kernels for step in kernel.steps()}.values()
         flops = sum(s.op.flops(s) for s in steps if s.direction == FORWARD)
         gradients = program.gradient_bytes

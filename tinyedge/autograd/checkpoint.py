@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyedge.autograd.modes import enable_grad
-from tinyedge.autograd.scope import Region, T, regions, within
+from tinyedge.autograd.scope import Scope, T, scopes, within
 from tinyedge.containers import leaves_in
 from tinyedge.errors import ArgumentError, AutogradError
 from tinyedge.ir.modes import is_grad_enabled
@@ -56,7 +56,7 @@ def _older(saved: Saved, number: int) -> Saved:
     }
 
 
-class _Segment(Region):
+class _Segment(Scope):
     """A function that is run for the first time: what its steps save is dropped."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
@@ -70,7 +70,7 @@ class _Segment(Region):
         self.made: dict[int, Saved | Postponed] = {}
 
     def first(self) -> Any:
-        with within(*regions(), self):
+        with within(*scopes(), self):
             result = self.function()
         # What the function itself changed, such as a counter, is no longer as it was read.
         self.versions = {storage: v for storage, v in self.versions.items() if storage.version == v}
@@ -128,7 +128,7 @@ class _Segment(Region):
         return self.made.pop(index)
 
 
-class _Again(Region):
+class _Again(Scope):
     """The same function computed again: nothing outside changes a second time.
 
     Its calls are those of the first run, but for what is done once: a running statistic that is moved, a table that is
@@ -221,7 +221,7 @@ def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = Fal
     if use_reentrant:
         raise ArgumentError("checkpoint", "use_reentrant=False, the only kind there is", "got True")
     # Inside a segment that drops everything there is nothing left to drop; it is done when that one is computed again.
-    if not is_grad_enabled() or any(isinstance(region, _Segment) for region in regions()):
+    if not is_grad_enabled() or any(isinstance(scope, _Segment) for scope in scopes()):
         return function(*args, **kwargs)
     result: R = _Segment(partial(function, *args, **kwargs)).first()
     return result

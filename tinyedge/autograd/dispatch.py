@@ -20,8 +20,8 @@ MAX_ELEMENTS = shapes.INT_MAX
 
 
 def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
-    """A contiguous slot with storage of its own, not yet written; in a rehearsal it has no memory unless it ``holds``
-    what comes from the host.
+    """A contiguous slot with storage of its own, not yet written; in abstract tracing it has no memory unless it
+    ``holds`` what comes from the host.
     """
     numel = prod(shape)
     if numel > MAX_ELEMENTS:
@@ -55,7 +55,7 @@ def _saves_for(op: type[Op], needed: tuple[bool, ...]) -> tuple[str, ...]:
     return kept
 
 
-def record(
+def dispatch(
     op: type[Op],
     reads: Sequence[Read],
     attrs: Mapping[str, Any] | None = None,
@@ -85,8 +85,8 @@ def record(
                         f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
                         "Take the view again after the change, or use the out-of-place form.",
                     )
-    for region in modes.regions:
-        region.called(op, reads, attrs, scalars)
+    for scope in modes.scopes:
+        scope.called(op, reads, attrs, scalars)
     tracked = tracked and modes.grad.value and bool(op.differentiable)
     if op.is_view:
         source = reads[0]
@@ -172,8 +172,8 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
             out.requires_grad = True
             out.step = step
             out.index = index
-    for region in reversed(modes.regions):
-        region.linked(step)
+    for scope in reversed(modes.scopes):
+        scope.linked(step)
 
 
 def contiguous_copy(slot: Slot) -> Slot:
@@ -190,8 +190,8 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
-    for region in modes.regions:
-        region.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
+    for scope in modes.scopes:
+        scope.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
     names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
     execute(Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names))
     target.storage.version += 1

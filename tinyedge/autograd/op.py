@@ -11,7 +11,7 @@ from tinyedge.dtypes import INTEGER, DType
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
-from tinyedge.kernels.lowering import gradient_kernels, map_kernel, mentions
+from tinyedge.kernels.lowering import gradient_kernels, mentions, pointwise_kernel
 from tinyedge.shapes import Shape
 
 functions: dict[str, Callable[..., Any]] = {}
@@ -71,7 +71,7 @@ class Elementwise(Op):
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         whole = cls.kernel_integer and step.slots[cls.outputs[0]].dtype.category == INTEGER
-        return [map_kernel(step, device, cls.kernel_integer if whole else cls.kernel_forward, cls.scalars)]
+        return [pointwise_kernel(step, device, cls.kernel_integer if whole else cls.kernel_forward, cls.scalars)]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:

@@ -43,7 +43,7 @@ class Effect:
 class Recorder:
     """Who is told what runs in this thread, while it is set by ``recording``.
 
-    Unless it ``runs``, this is a rehearsal: nothing is allocated, nothing launched, and no value is there.
+    Unless it ``runs``, this is abstract tracing: nothing is allocated, nothing launched, and no value is there.
     """
 
     runs = True
@@ -111,9 +111,9 @@ def set_gradient(leaf: Slot, gradient: Slot | None) -> None:
 
 
 def uploaded(storage: Storage, values: npt.NDArray[Any]) -> None:
-    """Tell a recorder and the regions that ``storage`` was filled with ``values`` from the host."""
-    for region in modes.regions:
-        region.uploaded(values)
+    """Tell a recorder and the scopes that ``storage`` was filled with ``values`` from the host."""
+    for scope in modes.scopes:
+        scope.uploaded(values)
     if modes.deferred is not None:
         modes.deferred.keep(storage)
     if modes.recorder is not None:

@@ -15,7 +15,7 @@ from tinyedge.ir.values import Read, Storage
 T = TypeVar("T")
 
 
-class Region:
+class Scope:
     """A part of a forward pass that has a say in what happens inside, while it is set by ``within``."""
 
     def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
@@ -36,23 +36,23 @@ class Region:
         return True
 
 
-def within(*regions: Region) -> Switch[tuple[Region, ...]]:
-    """Let these, the innermost last, and no others be the regions of what runs in this thread."""
-    return Switch("regions", regions)
+def within(*scopes: Scope) -> Switch[tuple[Scope, ...]]:
+    """Let these, the innermost last, and no others be the scopes of what runs in this thread."""
+    return Switch("scopes", scopes)
 
 
-def regions() -> tuple[Region, ...]:
-    """The regions of what runs in this thread, the innermost last."""
-    return modes.regions
+def scopes() -> tuple[Scope, ...]:
+    """The scopes of what runs in this thread, the innermost last."""
+    return modes.scopes
 
 
 def once(make: Callable[[], T]) -> T:
     """What ``make`` returns, random numbers for instance; the same again where a forward pass is computed again."""
-    for region in modes.regions:
-        make = partial(region.once, make)
+    for scope in modes.scopes:
+        make = partial(scope.once, make)
     return make()
 
 
 def may_change(storage: Storage) -> bool:
     """Whether a change of ``storage`` in place is to be made: one that was made before is not made again."""
-    return all(region.may_change(storage) for region in modes.regions)
+    return all(scope.may_change(storage) for scope in modes.scopes)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from tinyedge.errors import BackendError
-from tinyedge.ir.kernel import Kernel, Place
-from tinyedge.ir.launch import Shared
+from tinyedge.ir.kernel import BufferId, Kernel
+from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import MemorySpace
@@ -41,9 +41,9 @@ class Placement(NamedTuple):
     ``moving`` the storages in which slots do not stay where they are from call to call.
     """
 
-    temporary: Collection[Place]
-    offsets: Mapping[Place, int]
-    moving: Collection[Place]
+    temporary: Collection[BufferId]
+    offsets: Mapping[BufferId, int]
+    moving: Collection[BufferId]
 
 
 Origin = tuple[str, int]
@@ -51,11 +51,11 @@ Origin = tuple[str, int]
 
 
 class Lowered:
-    """A launch of a program: bound once, launched often. ``specs`` are its kernel, or all those of a chain."""
+    """A launch of a program: bound once, launched often. ``specs`` are its kernel, or all those in one."""
 
     specs: Sequence[KernelSpec]
 
-    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
         raise NotImplementedError
 
@@ -106,16 +106,16 @@ class Backend(MemorySpace):
             note_launched(error, launches, launch)
             raise
 
-    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
         """The launches of a program, whose temporary slots have their places already."""
         raise NotImplementedError
 
-    def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
+    def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:
         """Whether one launch should do all these kernels, which do not depend on each other."""
         return False
 
-    def chains(
-        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+    def launch_groups(
+        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False
     ) -> list[Sequence[Kernel]]:
         """The kernels, in order, in runs that should share a launch although some depend on others.
 

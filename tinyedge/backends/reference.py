@@ -11,8 +11,8 @@ import numpy as np
 
 from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Placement
 from tinyedge.errors import OutOfMemoryError
-from tinyedge.ir.kernel import Place
-from tinyedge.ir.launch import Shared
+from tinyedge.ir.kernel import BufferId
+from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import FORWARD, Step, unbroadcast
 from tinyedge.ir.values import Slot, Storage, Value
@@ -26,7 +26,7 @@ class _Lowered(Lowered):
         self.step = step
         self.specs = [KernelSpec(f"numpy {step.op.name}.{step.direction}", "", (), (), ())]
 
-    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         pass  # the step's slots are looked up when it runs
 
     def launcher(self) -> Launch:
@@ -81,7 +81,7 @@ class ReferenceBackend(Backend):
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
         return (self._bound(step),)
 
-    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
         return [_Lowered(self, kernel.step) for launch in launches for kernel in launch.kernels]
 
     def _value(self, read: Slot | Value | None) -> Any:

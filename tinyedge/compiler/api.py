@@ -20,11 +20,11 @@ from typing import Any, overload
 from tinyedge import config
 from tinyedge.autograd import recorder
 from tinyedge.autograd.modes import enable_grad
-from tinyedge.autograd.scope import regions
+from tinyedge.autograd.scope import scopes
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
-from tinyedge.compiler.guards import Surroundings, alive_in, first_change
+from tinyedge.compiler.guards import Guard, alive_in, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError
@@ -52,7 +52,7 @@ class Compiled:
         self._others: dict[int, weakref.ref[Tensor]] = {}  # of a deep copy: what the original trains, by its address
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
-        self._surroundings = Surroundings(function, constant)
+        self._guard = Guard(function, constant)
         self._changed = False  # whether the last call changed what decides about programs
         # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
@@ -81,7 +81,7 @@ class Compiled:
 
     def _trained(self) -> dict[str, Tensor]:
         try:
-            return Surroundings(self.function, self.constant).trained()
+            return Guard(self.function, self.constant).trained()
         except CaptureError:  # calls are refused for the same reason
             return {}
 
@@ -112,7 +112,7 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._others:
             self._require_apart()
-        if self._mode == "0" or is_recording() or regions():
+        if self._mode == "0" or is_recording() or scopes():
             return self.function(*args, **kwargs)
         arguments = tensors_in(args) + tensors_in(kwargs)
         key = self._key(arguments, args, kwargs)
@@ -143,7 +143,7 @@ class Compiled:
 
             def rehearsed() -> Program:
                 program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
-                assert program is not None  # of a rehearsal there always is one
+                assert program is not None  # of abstract tracing there always is one
                 return program
 
             program = prepared(rehearsed(), rehearsed)
@@ -158,7 +158,7 @@ class Compiled:
         trail: dict[str, Any] | None = None,
     ) -> Any:
         return (
-            self._surroundings.key(arguments, args, kwargs, trail),
+            self._guard.key(arguments, args, kwargs, trail),
             is_grad_enabled(),
             default_backend().name,
             _sharing(arguments),
@@ -303,7 +303,7 @@ class Compiled:
         program.take_leaves(arguments)
         leaves = program.leaves()
         restore = self._restorer(program, arguments, leaves)
-        around = self._surroundings.tensors()
+        around = self._guard.tensors()
         names = {tensor._slot.storage.number: name for name, tensor in around.items()}
         known = [(f"argument {position}", tensor) for position, tensor in enumerate(arguments)]
         names |= {tensor._slot.storage.number: name for name, tensor in known}

@@ -102,7 +102,7 @@ def alive_in(key: Any) -> list[Any]:
         part = pending.pop()
         if isinstance(part, (tuple, frozenset)):
             pending += part
-        elif isinstance(part, _ModuleKind):
+        elif isinstance(part, _ModuleKey):
             pending += part.values
         elif isinstance(part, (weakref.ref, _Same)):
             value = part() if isinstance(part, weakref.ref) else part.refer()
@@ -133,7 +133,7 @@ class _Same:
         return mine is not None and mine is other.refer()
 
 
-class _ModuleKind:
+class _ModuleKey:
     """What a program depends on in a module: its parts, their modes and attributes, and their tensors. Hashed once."""
 
     __slots__ = ("_hash", "values")
@@ -146,7 +146,7 @@ class _ModuleKind:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ModuleKind) and self.values == other.values
+        return isinstance(other, _ModuleKey) and self.values == other.values
 
 
 class _At(NamedTuple):
@@ -222,7 +222,7 @@ class _ModuleState:
         self.slots: tuple[Slot, ...] = ()
         self.flags: tuple[bool, ...] = ()
         self.numbers: frozenset[int] = frozenset()
-        self.kind = _ModuleKind()
+        self.kind = _ModuleKey()
 
     def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
         library = purity.is_tinyedge(type(part).__module__)
@@ -247,7 +247,7 @@ class _ModuleState:
         hooks = (*part._pre_hooks, *part._hooks)
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
-    def now(self) -> _ModuleKind | None:
+    def now(self) -> _ModuleKey | None:
         """Its kind, the same object until it changes; None if members or modes of any module have changed."""
         if self.version != member_changes() or any(self.empty):
             return None
@@ -260,7 +260,7 @@ class _ModuleState:
         if slots != self.slots or flags != self.flags or not self.kind.values:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])
-            self.kind = _ModuleKind(self.parts, tuple(map(weakref.ref, slots)), flags)
+            self.kind = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
         return self.kind
 
 
@@ -364,7 +364,7 @@ def _is_known(cls: type) -> bool:
     )
 
 
-class _Around:
+class _Findings:
     """What a walk from a function comes to, and on what that rests: while nothing of it changed, so would another one.
 
     ``reads`` gave ``values`` then, which are compared by identity: what can change has reads of its own.
@@ -423,7 +423,7 @@ class _Around:
             return False
 
 
-def _kind_of_given(argument: Tensor) -> Hashable:
+def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
     return (*slot.key, slot.requires_grad, slot.storage.backend.name)
 
@@ -431,7 +431,7 @@ def _kind_of_given(argument: Tensor) -> Hashable:
 _attributes_of = attrgetter("__dict__")
 
 
-class Surroundings:
+class Guard:
     """What a function depends on beside its arguments, and how: its ``key`` for a call.
 
     ``constant`` are names of variables or attributes, dotted or not, that are neither looked into nor compared.
@@ -443,7 +443,7 @@ class Surroundings:
         self.constant = set(constant)
         self.names = _Names()
         self.states: dict[int, _ModuleState] = {}
-        self._around: _Around | None = None  # of the last walk
+        self._around: _Findings | None = None  # of the last walk
 
     def key(
         self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
@@ -456,7 +456,7 @@ class Surroundings:
         while True:
             around = self._around
             if trail is not None or around is None or not around.holds(self.names.version):
-                around = self._around = _Walk(self, _Around(self.names.version), trail).root(self.function)
+                around = self._around = _Walk(self, _Findings(self.names.version), trail).root(self.function)
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
@@ -464,9 +464,9 @@ class Surroundings:
             else:
                 plain = False
             if plain:
-                given: Hashable = tuple([_kind_of_given(tensor) for tensor in arguments])
+                given: Hashable = tuple([_argument_key(tensor) for tensor in arguments])
             else:
-                walk = _Walk(self, _Around(around.names), None)
+                walk = _Walk(self, _Findings(around.names), None)
                 walk.around.met |= around.met
                 given = walk.given(args, kwargs)
                 known = known | walk.around.numbers
@@ -532,16 +532,16 @@ class _Walk:
     What can contain itself is kept in a queue, and stands in the key at the position at which it was met.
     """
 
-    def __init__(self, surroundings: Surroundings, around: _Around, trail: dict[str, Hashable] | None) -> None:
-        self.surroundings = surroundings
-        self.names = surroundings.names
+    def __init__(self, guard: Guard, around: _Findings, trail: dict[str, Hashable] | None) -> None:
+        self.guard = guard
+        self.names = guard.names
         self.around = around
         self.trail = trail
         self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
         self.watched: set[tuple[int, str]] = set()
 
-    def root(self, function: Any) -> _Around:
-        at = _At(self.surroundings.name, "te.compile")
+    def root(self, function: Any) -> _Findings:
+        at = _At(self.guard.name, "te.compile")
         if isinstance(function, FunctionType):  # one of the library's own, too
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
@@ -550,7 +550,7 @@ class _Walk:
         return self.around
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        function = self.surroundings.function
+        function = self.guard.function
         code = getattr(getattr(function, "__func__", function), "__code__", None)
         names = code.co_varnames[: code.co_argcount] if code is not None else ()
         where = "this call"
@@ -582,7 +582,7 @@ class _Walk:
     def refuse(self, at: _At, what: str, remedy: str = "") -> NoReturn:
         name = re.sub(r"\[.*", "", at.path)
         raise CaptureError(
-            f"te.compile({self.surroundings.name})",
+            f"te.compile({self.guard.name})",
             "all that it reads can be compared from call to call",
             f"{at.path}, which {at.where} mentions, {what}",
             remedy
@@ -604,7 +604,7 @@ class _Walk:
             token = made, value
         elif made is float:
             token = float, value.hex()
-        elif self.surroundings.constant and self.surroundings.is_constant(at.path):
+        elif self.guard.constant and self.guard.is_constant(at.path):
             token = self.constant(value, at)
         else:
             token = self._kind(value, made, at, given, called)
@@ -708,7 +708,7 @@ class _Walk:
         elif not given:
             self.around.watch(partial(len, attributes), 0)
         if given:
-            return _kind_of_given(value), *extra
+            return _argument_key(value), *extra
         slot = value._slot
         self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
@@ -825,8 +825,8 @@ class _Walk:
         if isinstance(value, Minibatch):
             self.around.opaque[at.path] = weakref.ref(value)
         attributes = _dict_of(value) or {}
-        if "__wrapped__" in attributes and "_surroundings" in attributes:  # a compiled function
-            self.surroundings.constant |= attributes["_surroundings"].constant
+        if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
+            self.guard.constant |= attributes["_guard"].constant
             self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.kind(attributes["__wrapped__"], at)
             return
@@ -837,7 +837,7 @@ class _Walk:
 
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
         """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
-        state = self.surroundings.state(module, at)
+        state = self.guard.state(module, at)
         kind = state.now()
         self.around.watch(state.now, kind)
         self.around.numbers |= state.numbers
@@ -1076,7 +1076,7 @@ class _Walk:
         return self.kind(value, at, called=read.constants if read.called and not chain else None)
 
     def is_said_constant(self, path: str) -> bool:
-        return bool(self.surroundings.constant) and self.surroundings.is_constant(path)
+        return bool(self.guard.constant) and self.guard.is_constant(path)
 
     def imported(self, function: FunctionType, read: Read) -> Any:
         name = read.name
@@ -1102,4 +1102,4 @@ def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str
     return found
 
 
-__all__ = ["Surroundings", "first_change"]
+__all__ = ["Guard", "first_change"]

@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tinyedge.ir.kernel import Place
+from tinyedge.ir.kernel import BufferId
 
-REST = 120
-"""What an arena may grow to for the sake of slack, in hundredths."""
+MOST_GROWTH = 120
+"""What an arena may grow to for the sake of longer reuse distances, in hundredths."""
 
 ORDERS = 16
 """In which blocks are placed: for the models of ``tinyedge bench``, trained or not, ten came within a percent."""
@@ -25,23 +25,23 @@ ORDERS = 16
 class Action:
     """What a kernel does to memory.
 
-    ``replaces`` are pairs of what it reads and what it writes, that may have the same bytes.
+    ``in_place`` are pairs of what it reads and what it writes, that may have the same bytes.
     """
 
-    reads: frozenset[Place]
-    writes: frozenset[Place]
-    replaces: frozenset[tuple[Place, Place]] = frozenset()
+    reads: frozenset[BufferId]
+    writes: frozenset[BufferId]
+    in_place: frozenset[tuple[BufferId, BufferId]] = frozenset()
 
 
 @dataclass(frozen=True)
-class Lifetime:
+class LivenessInterval:
     """A block of memory, and the first and last action that needs it."""
 
     nbytes: int
     first: int
     last: int
 
-    def meets(self, other: Lifetime) -> bool:
+    def meets(self, other: LivenessInterval) -> bool:
         return self.first <= other.last and other.first <= self.last
 
 
@@ -50,20 +50,20 @@ class Plan:
     """The actions that are kept, and an offset in the arena for each temporary place that they touch."""
 
     kept: tuple[int, ...]
-    lifetimes: Mapping[Place, Lifetime]
-    offsets: Mapping[Place, int]
+    intervals: Mapping[BufferId, LivenessInterval]
+    offsets: Mapping[BufferId, int]
     arena_bytes: int
-    replaced: frozenset[Place] = frozenset()  # the blocks whose last action writes another one over them
+    reused_in_place: frozenset[BufferId] = frozenset()  # the blocks whose last action writes another one over them
 
     @property
     def unshared_bytes(self) -> int:
         """What the same blocks would take if none shared memory with another."""
-        return sum(lifetime.nbytes for lifetime in self.lifetimes.values())
+        return sum(interval.nbytes for interval in self.intervals.values())
 
 
-def needed_actions(actions: Sequence[Action], temporary: Collection[Place]) -> tuple[int, ...]:
+def needed_actions(actions: Sequence[Action], temporary: Collection[BufferId]) -> tuple[int, ...]:
     """The actions from which something outside the recording is computed, in order."""
-    wanted: set[Place] = set()
+    wanted: set[BufferId] = set()
     kept: list[int] = []
     for number in reversed(range(len(actions))):
         action = actions[number]
@@ -74,72 +74,78 @@ def needed_actions(actions: Sequence[Action], temporary: Collection[Place]) -> t
 
 
 def make_plan(
-    actions: Sequence[Action], temporary: Mapping[Place, int], alignment: int, slack: Sequence[int] = (0,)
+    actions: Sequence[Action], temporary: Mapping[BufferId, int], alignment: int, distances: Sequence[int] = (0,)
 ) -> Plan:
     """Plan ``actions``; ``temporary`` gives the bytes of each temporary place.
 
-    ``slack`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses: who
-    gets them early must wait for who had them. The first is taken that costs little memory.
+    ``distances`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses:
+    who gets them early must wait for who had them. The first is taken that costs little memory.
     """
     kept = needed_actions(actions, temporary)
-    first: dict[Place, int] = {}
-    last: dict[Place, int] = {}
+    first: dict[BufferId, int] = {}
+    last: dict[BufferId, int] = {}
     for number in kept:
         action = actions[number]
         for touched in sorted(action.reads | action.writes, key=_in_order):
             if touched in temporary:
                 first.setdefault(touched, number)
                 last[touched] = number
-    lifetimes = {touched: Lifetime(temporary[touched], start, last[touched]) for touched, start in first.items()}
-    heirs = _heirs(actions, kept, lifetimes)
-    holder: dict[Place, Place] = {}  # of each block's bytes: the first
-    for old, new in heirs.items():
+    intervals = {
+        touched: LivenessInterval(temporary[touched], start, last[touched]) for touched, start in first.items()
+    }
+    reused = _reused(actions, kept, intervals)
+    holder: dict[BufferId, BufferId] = {}  # of each block's bytes: the first
+    for old, new in reused.items():
         holder[new] = holder.get(old, old)
-    joined = _joined(lifetimes, holder)
-    tried = [place(_longer(joined, rest), alignment) for rest in slack]
+    joined = _joined(intervals, holder)
+    tried = [place(_longer(joined, rest), alignment) for rest in distances]
     sizes = [max((found[key] + block.nbytes for key, block in joined.items()), default=0) for found in tried]
-    chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= REST * min(sizes))
-    offsets = {key: tried[chosen][holder.get(key, key)] for key in lifetimes}
-    return Plan(kept, lifetimes, offsets, sizes[chosen], frozenset(heirs))
+    chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= MOST_GROWTH * min(sizes))
+    offsets = {key: tried[chosen][holder.get(key, key)] for key in intervals}
+    return Plan(kept, intervals, offsets, sizes[chosen], frozenset(reused))
 
 
-def _heirs(actions: Sequence[Action], kept: Sequence[int], lifetimes: Mapping[Place, Lifetime]) -> dict[Place, Place]:
+def _reused(
+    actions: Sequence[Action], kept: Sequence[int], intervals: Mapping[BufferId, LivenessInterval]
+) -> dict[BufferId, BufferId]:
     """For each block that is replaced, in order: the one that gets its bytes."""
-    heirs: dict[Place, Place] = {}
-    taken: set[Place] = set()
+    reused: dict[BufferId, BufferId] = {}
+    taken: set[BufferId] = set()
     for number in kept:
         action = actions[number]
-        for old, new in sorted(action.replaces, key=lambda pair: tuple(map(_in_order, pair))):
-            before, after = lifetimes.get(old), lifetimes.get(new)
-            if before is None or after is None or old in heirs or new in taken:
+        for old, new in sorted(action.in_place, key=lambda pair: tuple(map(_in_order, pair))):
+            before, after = intervals.get(old), intervals.get(new)
+            if before is None or after is None or old in reused or new in taken:
                 continue
             if old in action.writes or new in action.reads or before.nbytes != after.nbytes:
                 continue
             if before.last == number == after.first:
-                heirs[old] = new
+                reused[old] = new
                 taken.add(new)
-    return heirs
+    return reused
 
 
-def _joined(lifetimes: Mapping[Place, Lifetime], holder: Mapping[Place, Place]) -> dict[Place, Lifetime]:
+def _joined(
+    intervals: Mapping[BufferId, LivenessInterval], holder: Mapping[BufferId, BufferId]
+) -> dict[BufferId, LivenessInterval]:
     """One block for all that have the same bytes in turn."""
-    joined: dict[Place, Lifetime] = {}
-    for key, block in lifetimes.items():
+    joined: dict[BufferId, LivenessInterval] = {}
+    for key, block in intervals.items():
         name = holder.get(key, key)
         there = joined.get(name, block)
-        joined[name] = Lifetime(block.nbytes, min(there.first, block.first), max(there.last, block.last))
+        joined[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
     return joined
 
 
-def _longer(lifetimes: Mapping[Place, Lifetime], rest: int) -> dict[Place, Lifetime]:
-    return {key: Lifetime(block.nbytes, block.first, block.last + rest) for key, block in lifetimes.items()}
+def _longer(intervals: Mapping[BufferId, LivenessInterval], rest: int) -> dict[BufferId, LivenessInterval]:
+    return {key: LivenessInterval(block.nbytes, block.first, block.last + rest) for key, block in intervals.items()}
 
 
-def _in_order(touched: Place) -> tuple[int, str]:
+def _in_order(touched: BufferId) -> tuple[int, str]:
     return touched if isinstance(touched, tuple) else (touched, "")
 
 
-def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, int]:
+def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dict[BufferId, int]:
     """An offset for each block: in order, each at the lowest place where it meets no other.
 
     The order is by size; as long as there is more than a percent to be won, and at most ``ORDERS`` times, the block
@@ -148,16 +154,16 @@ def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, in
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
     """
-    if not lifetimes:
+    if not intervals:
         return {}
     # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
-    order = sorted(lifetimes, key=lambda key: (-lifetimes[key].nbytes, lifetimes[key].first))
-    enough = 1.01 * _most_alive(lifetimes.values())
-    found: dict[int, dict[Place, int]] = {}
+    order = sorted(intervals, key=lambda key: (-intervals[key].nbytes, intervals[key].first))
+    enough = 1.01 * _most_alive(intervals.values())
+    found: dict[int, dict[BufferId, int]] = {}
     for _ in range(ORDERS):
-        offsets = _placed(lifetimes, order, alignment)
-        highest = max(order, key=lambda key: offsets[key] + lifetimes[key].nbytes)
-        end = offsets[highest] + lifetimes[highest].nbytes
+        offsets = _placed(intervals, order, alignment)
+        highest = max(order, key=lambda key: offsets[key] + intervals[key].nbytes)
+        end = offsets[highest] + intervals[highest].nbytes
         found.setdefault(end, offsets)
         if end <= enough:
             break
@@ -166,7 +172,7 @@ def place(lifetimes: Mapping[Place, Lifetime], alignment: int) -> dict[Place, in
     return found[min(found)]
 
 
-def _most_alive(blocks: Collection[Lifetime]) -> int:
+def _most_alive(blocks: Collection[LivenessInterval]) -> int:
     """The most bytes that are needed at one time: no arena is smaller."""
     change: dict[int, int] = defaultdict(int)
     for block in blocks:
@@ -175,14 +181,16 @@ def _most_alive(blocks: Collection[Lifetime]) -> int:
     return max(accumulate(change[time] for time in sorted(change)))
 
 
-def _placed(lifetimes: Mapping[Place, Lifetime], order: Sequence[Place], alignment: int) -> dict[Place, int]:
-    offsets: dict[Place, int] = {}
+def _placed(
+    intervals: Mapping[BufferId, LivenessInterval], order: Sequence[BufferId], alignment: int
+) -> dict[BufferId, int]:
+    offsets: dict[BufferId, int] = {}
     for key in order:
-        block = lifetimes[key]
+        block = intervals[key]
         taken = sorted(
-            (offset, offset + lifetimes[other].nbytes)
+            (offset, offset + intervals[other].nbytes)
             for other, offset in offsets.items()
-            if lifetimes[other].meets(block)
+            if intervals[other].meets(block)
         )
         position = 0
         for start, end in taken:

@@ -26,14 +26,14 @@ from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arenas, Lease
-from tinyedge.compiler.fuse import fuse, place_beside
+from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
-from tinyedge.compiler.schedule import chain
+from tinyedge.compiler.schedule import persistent_group
 from tinyedge.dtypes import DType, bool_, float32
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError, OutOfMemoryError
-from tinyedge.ir.kernel import Kernel, Place, kernels_of
-from tinyedge.ir.launch import Shared, alone
+from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
+from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
 from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes
 from tinyedge.ir.values import Value as NumberValue
@@ -45,10 +45,10 @@ from tinyedge.tensor import Tensor, map_tensors, tensors_in
 ALIGNMENT = 256
 """Of the blocks in an arena, in bytes: what vector loads like on every device."""
 
-SLACK = (6, 4, 2, 0)
-"""Kernels of a chain between two uses of the same bytes: those that share none can run at the same time. With 6 the
-longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory; with 2
-nearly.
+REUSE_DISTANCES = (6, 4, 2, 0)
+"""Kernels in one persistent launch between two uses of the same bytes: those that share none can run at the same time.
+With 6 the longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory;
+with 2 nearly.
 """
 
 
@@ -87,7 +87,7 @@ class _Leaf:
         return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
 
 
-class _Place(NamedTuple):
+class _ResultPlace(NamedTuple):
     """Where a result lies."""
 
     number: int
@@ -111,7 +111,7 @@ class _Found:
     ) -> None:
         self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
 
-    def slot(self, place: _Place) -> Slot:
+    def slot(self, place: _ResultPlace) -> Slot:
         storage = self.fresh.get(place.number)
         if storage is not None:
             return Slot(storage, place.slot.dtype, place.slot.layout())
@@ -120,7 +120,7 @@ class _Found:
         offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
         return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
 
-    def tensor(self, place: _Place) -> Tensor:
+    def tensor(self, place: _ResultPlace) -> Tensor:
         if place.same is not None:
             return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
         slot = self.slot(place)
@@ -145,7 +145,7 @@ class _Part:
             for origin in each.origins():
                 self.takers[origin].append(each)
 
-    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         if not self.is_bound:
             for lowered in self.lowered:
                 lowered.bind(scratch)
@@ -288,7 +288,7 @@ class Program:
         if config.fuses():
             backward = rewrite.norm_gradients(forward, backward, make)
         unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
-        forward, backward = rewrite.stand_ins(forward, backward, unseen, make)
+        forward, backward = rewrite.saved_masks(forward, backward, unseen, make)
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
@@ -313,15 +313,18 @@ class Program:
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
         self._result = map_tensors(result, lambda tensor: self._result_place(recording, tensor._slot, given, roots))
         self._inputs = (
-            [(source, _Place(gradient.storage.number, self._moved(gradient))) for source, gradient in trace.inputs]
+            [
+                (source, _ResultPlace(gradient.storage.number, self._moved(gradient)))
+                for source, gradient in trace.inputs
+            ]
             if trace is not None
             else []
         )
         # What the leaves have in place of the gradients that they had: nothing, or what lies there.
         self._ends = [
-            (refer, None if end is None else _Place(end.storage.number, self._moved(end))) for refer, end in ends
+            (refer, None if end is None else _ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
         ]
-        self.temporary: dict[Place, int] = {
+        self.temporary: dict[BufferId, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
         self._twins: dict[int, Draw] = {}
@@ -336,9 +339,11 @@ class Program:
         if config.fuses():
             split = None if trace is None else border
             kernels = self._needed(fuse(self._needed(kernels), self.temporary, split))
-            kernels = place_beside(kernels, lambda group: self.backend.shares_launch(group, self.temporary), split)
-        chains = config.fuses() and self.backend.device is not None and self.backend.device.chains
-        self.plan = make_plan(*self._actions(kernels), ALIGNMENT, SLACK if chains else (0,))
+            kernels = fuse_horizontally(
+                kernels, lambda group: self.backend.fuses_horizontally(group, self.temporary), split
+            )
+        chains = config.fuses() and self.backend.device is not None and self.backend.device.persistent
+        self.plan = make_plan(*self._actions(kernels), ALIGNMENT, REUSE_DISTANCES if chains else (0,))
         self.kernels = [kernels[number] for number in self.plan.kept]
         self._forward = [kernel.step.number < border for kernel in kernels]
         first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
@@ -355,10 +360,10 @@ class Program:
                 self._note_writes(old, own, own.number >= border and trace is not None)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
-        self._chained = any(launch.is_chain for launch in self.launches)
+        self._persistent = any(launch.is_persistent for launch in self.launches)
         self._pointed: list[Storage] = []  # what lies elsewhere than at the last call
-        self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are chained
-        if self._chained:
+        self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are in persistent kernels
+        if self._persistent:
             slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
         self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
@@ -407,8 +412,8 @@ class Program:
     @property
     def saved_bytes(self) -> int:
         """The temporaries that wait for backward: written before its first step, and read after it."""
-        lifetimes = [block for key, block in self.plan.lifetimes.items() if key in self.temporary]
-        return sum(b.nbytes for b in lifetimes if self._forward[b.first] and not self._forward[b.last])
+        intervals = [block for key, block in self.plan.intervals.items() if key in self.temporary]
+        return sum(b.nbytes for b in intervals if self._forward[b.first] and not self._forward[b.last])
 
     def __repr__(self) -> str:
         counts = f"{len(self.kernels)} kernels in {len(self.launches)} launches"
@@ -460,9 +465,9 @@ class Program:
 
     def fits(self) -> bool:
         """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one, and kernels of
-        a chain do not wait for each other where gradients have become such parts since.
+        a persistent kernel do not wait for each other where gradients have become such parts since.
         """
-        if self._chained and leaf_changes() != self._seen:
+        if self._persistent and leaf_changes() != self._seen:
             found = [(leaf.number, leaf.grad) for leaf in self._leaves]
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
@@ -562,16 +567,16 @@ class Program:
         return OutOfMemoryError(
             f"te.compile({self.name})",
             f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
-            f"({len(self.plan.lifetimes)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+            f"({len(self.plan.intervals)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
             f"{self.peak_bytes - self.arena_bytes} for results",
             f"{error.call}: {error.expected}, but {error.got}",
             f"Nothing was changed. {error.remedy}",
         )
 
-    def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[Place, int]]:
+    def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[BufferId, int]]:
         """What each kernel does to memory, and the bytes of the temporary places."""
         actions = [
-            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.may_replace()))
+            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.in_place_pairs()))
             for kernel in kernels
         ]
         return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
@@ -611,27 +616,29 @@ class Program:
                 if isinstance(slot, Slot) and slot.storage.number in self.plan.offsets:
                     slot.offset += self.plan.offsets[slot.storage.number] // slot.dtype.itemsize
 
-    def _lower(self, launches: Sequence[Shared]) -> list[Lowered]:
+    def _lower(self, launches: Sequence[LaunchGroup]) -> list[Lowered]:
         return self.backend.lower_all(launches, Placement(self.temporary, self.plan.offsets, self._moving))
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
-        launches = self._lower([alone(kernel) for kernel in self.kernels[: self.bound_kernels]])
+        launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
         for lowered in launches:
             lowered.bind(self._scratch)
         return launches
 
     def _runs(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
         if config.fuses():
-            return self.backend.chains(kernels, self.temporary, later)
+            return self.backend.launch_groups(kernels, self.temporary, later)
         return [[kernel] for kernel in kernels]
 
-    def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
+    def _result_place(
+        self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]
+    ) -> _ResultPlace:
         number = slot.storage.number
         if slot.requires_grad and slot.number < recording.first_number:
-            return _Place(number, self._moved(slot), same=given.get(id(slot), slot))
+            return _ResultPlace(number, self._moved(slot), same=given.get(id(slot), slot))
         if id(slot) in roots:
-            return _Place(number, self._moved(slot), root=roots[id(slot)])
+            return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
         history = None
         if recording.made_history(slot):
             assert slot.step is not None
@@ -639,11 +646,11 @@ class Program:
             history.output_specs = slot.step.output_specs
         elif slot.requires_grad and slot.is_leaf:
             recording.forbid("a leaf that is returned", "a replay would not make its gradient; return its clone()")
-        return _Place(number, self._moved(slot), history=history)
+        return _ResultPlace(number, self._moved(slot), history=history)
 
-    def _shared(self, run: Sequence[Kernel]) -> Shared:
-        sizes = {place: lifetime.nbytes for place, lifetime in self.plan.lifetimes.items()}
-        return alone(run[0]) if len(run) == 1 else chain(run, sizes, self.plan.offsets)
+    def _shared(self, run: Sequence[Kernel]) -> LaunchGroup:
+        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
+        return single(run[0]) if len(run) == 1 else persistent_group(run, sizes, self.plan.offsets)
 
     # A call
 
@@ -711,7 +718,7 @@ class Program:
                 lease.end()
             found = _Found(self, arguments, fresh, node)
             only = self._result
-            result = found.tensor(only) if type(only) is _Place else map_tensors(only, found.tensor, _Place)
+            result = found.tensor(only) if type(only) is _ResultPlace else map_tensors(only, found.tensor, _ResultPlace)
             if node is not None:
                 self._link(node, arguments, fresh)
                 if again is not None:
@@ -784,7 +791,7 @@ class Program:
             assert gradient is not None
             self._point_at_gradient(leaf, gradient, new is None)
             self._repointed = True
-        if self._chained and self._pointed:
+        if self._persistent and self._pointed:
             self._require_apart()
         self._pointed.clear()
         if self._random:
@@ -915,7 +922,7 @@ class Program:
                     self._note(("step", step.number))
 
     def _enqueue_back(self) -> None:
-        if self._chained and self._pointed:
+        if self._persistent and self._pointed:
             self._require_apart()
         self._pointed.clear()
         self._enqueue(self._parts[1])
@@ -984,7 +991,7 @@ class Program:
                 found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
         return found
 
-    def _outside(self, place: _Place, arguments: list[Tensor]) -> Storage:
+    def _outside(self, place: _ResultPlace, arguments: list[Tensor]) -> Storage:
         """The memory of a result that is no new one."""
         for leaf in self._leaves:
             if leaf.number == place.number and (gradient := leaf.grad) is not None:
@@ -1055,14 +1062,16 @@ class Program:
         """Let the storage ``number`` be ``buffer`` from now on."""
         storage = self._storages[number]
         if storage.buffer is not buffer:
-            if self._chained and self._owners.get(storage.buffer) == storage.number:
+            if self._persistent and self._owners.get(storage.buffer) == storage.number:
                 del self._owners[storage.buffer]
             self._pointed.append(storage)
             storage.buffer = buffer
             self._note(("storage", storage.number))
 
     def _require_apart(self) -> None:
-        """Kernels of a chain may run at the same time, unless the recording showed that they touch the same memory."""
+        """Kernels of a persistent kernel may run at the same time, unless the recording showed that they touch the same
+        memory.
+        """
         for storage in self._pointed:
             owner = self._owners.setdefault(storage.buffer, storage.number)
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
@@ -1070,7 +1079,7 @@ class Program:
                     f"te.compile({self.name})",
                     "memory that a call changes is reached in one way only, as at its first call",
                     "an argument or a gradient lies in the memory of another one, or of a parameter",
-                    "Pass a copy (clone), or set TINYEDGE_CHAIN=0.",
+                    "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
                 )
 
     def _point_at(self, number: int, slot: Slot) -> None:

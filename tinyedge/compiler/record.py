@@ -1,4 +1,4 @@
-"""What a call does, kept: its steps over stand-ins for the memory that it made, and what is needed to undo it."""
+"""What a call does, kept: its steps over placeholders for the memory that it made, and what is needed to undo it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Trace(NamedTuple):
 class Recording(Recorder):
     """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
 
-    Steps are kept over stand-ins for the storages made inside, so that these are let go as in any call. Unless it
-    ``runs``, the call is rehearsed: it allocates, launches and changes nothing.
+    Steps are kept over placeholders for the storages made inside, so that these are let go as in any call. Unless it
+    ``runs``, the call is traced abstractly: it allocates, launches and changes nothing.
     """
 
     def __init__(self, name: str, runs: bool = True) -> None:
@@ -89,7 +89,7 @@ class Recording(Recorder):
         self.repeats = True  # other calls of its kind do the same
         self._tracing = False  # nothing happens, and what is recorded is no part of the call
         self._seeds: set[int] = set()  # storages that are given
-        self._stand_ins: dict[int, Storage] = {}
+        self._placeholders: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that the call filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
         self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
@@ -241,17 +241,17 @@ class Recording(Recorder):
         )
 
     def _bare(self, slot: Any) -> Any:
-        """The same place without history, which would keep others; over a stand-in if a replay makes it anew."""
+        """The same place without history, which would keep others; over a placeholder if a replay makes it anew."""
         if not isinstance(slot, Slot):
             return slot
-        return self._stand_in(slot) if self._is_inside(slot) else slot.alias()
+        return self._placeholder(slot) if self._is_inside(slot) else slot.alias()
 
-    def _stand_in(self, slot: Slot) -> Slot:
+    def _placeholder(self, slot: Slot) -> Slot:
         number = slot.storage.number
-        if number not in self._stand_ins:
-            self._stand_ins[number] = Storage.over(slot.storage.backend, None)
-            self._stand_ins[number].number = number
-        return Slot(self._stand_ins[number], slot.dtype, slot.layout())
+        if number not in self._placeholders:
+            self._placeholders[number] = Storage.over(slot.storage.backend, None)
+            self._placeholders[number].number = number
+        return Slot(self._placeholders[number], slot.dtype, slot.layout())
 
     def _keep(self, storage: Storage) -> None:
         """Copy to the host what is about to be changed outside, once: on the device there may be no room."""

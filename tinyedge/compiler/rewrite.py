@@ -88,7 +88,7 @@ def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
     ]  # fmt: skip
 
 
-def stand_ins(
+def saved_masks(
     forward: Sequence[Step], backward: Sequence[Step], temporary: Mapping[int, int], make: Make
 ) -> tuple[list[Step], list[Step]]:
     """Let a byte for each element wait for backward, where an op says that its backward can do with it.
@@ -116,7 +116,7 @@ def stand_ins(
             continue
         users: dict[tuple[Any, Layout, tuple[float, ...]], list[tuple[int, str]]] = defaultdict(list)
         for p, name in waiting:
-            op = _stand_ins(steps[p])[name]
+            op = _placeholders(steps[p])[name]
             assert isinstance(op, type)
             numbers = tuple(steps[p].slots[other].number for other in op.inputs if other != name)
             users[op, steps[p].slots[name].layout(), numbers].append((p, name))
@@ -141,13 +141,13 @@ def _waits(step: Step, name: str) -> bool:
     return step.direction == BACKWARD and name in step.op.saves
 
 
-def _stand_ins(step: Step) -> Mapping[str, type[Op] | float]:
-    return step.op.stand_ins_for(frozenset(name[1:] for name in step.writes))
+def _placeholders(step: Step) -> Mapping[str, type[Op] | float]:
+    return step.op.saved_masks_for(frozenset(name[1:] for name in step.writes))
 
 
 def _takes_stand_in(step: Step, name: str) -> bool:
     """Whether a backward step can do with less than ``name``, and everything else that this depends on is a number."""
-    instead = _stand_ins(step)
+    instead = _placeholders(step)
     op = instead.get(name)
     if not isinstance(op, type):
         return False
@@ -159,7 +159,7 @@ def _with_stand_in(step: Step, name: str, byte: Slot) -> Step:
     """The step, with ``byte`` in the place of ``name``, and numbers where these are to stand beside it."""
     numbers = {
         other: Value(less, step.slots[other].dtype)
-        for other, less in _stand_ins(step).items()
+        for other, less in _placeholders(step).items()
         if not isinstance(less, type)
     }
     return step.over({**step.slots, **numbers, name: byte})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-from tinyedge.ir.kernel import Kernel, Place
-from tinyedge.ir.launch import Shared
+from tinyedge.ir.kernel import BufferId, Kernel
+from tinyedge.ir.launch import LaunchGroup
 
 Span = tuple[Hashable, int, int]
 """Bytes that a kernel touches: the memory in which they lie, the first, and the one after the last."""
@@ -16,16 +16,18 @@ Touched = tuple[Collection[Span], Collection[Span]]
 """What a kernel reads, and what it writes."""
 
 
-def chain(kernels: Sequence[Kernel], sizes: Mapping[Place, int], offsets: Mapping[Place, int]) -> Shared:
+def persistent_group(
+    kernels: Sequence[Kernel], sizes: Mapping[BufferId, int], offsets: Mapping[BufferId, int]
+) -> LaunchGroup:
     """A launch of kernels that are described in order; ``sizes`` and ``offsets`` are those of places in the arena."""
 
-    def spans(places: Collection[Place]) -> list[Span]:
+    def spans(places: Collection[BufferId]) -> list[Span]:
         return [
             ("arena", offsets[place], offsets[place] + sizes[place]) if place in offsets else (place, 0, 1)
             for place in places
         ]
 
-    return Shared(tuple(kernels), waits([(spans(kernel.reads()), spans(kernel.writes())) for kernel in kernels]))
+    return LaunchGroup(tuple(kernels), waits([(spans(kernel.reads()), spans(kernel.writes())) for kernel in kernels]))
 
 
 def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:

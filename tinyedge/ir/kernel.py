@@ -11,16 +11,16 @@ from tinyedge.ir.spec import Device, KernelSpec, Pointwise
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot
 
-Place = int | tuple[int, str]
+BufferId = int | tuple[int, str]
 """Memory that a kernel touches: a storage's number; of scratch memory, its step's number and its name."""
 
 
-Argument = tuple[Step, str]
+SlotRef = tuple[Step, str]
 """A slot, or a number, of a step."""
 
 
-class Map:
-    """One map: the step whose slots it takes, and what it computes."""
+class PointwiseOp:
+    """One pointwise op: the step whose slots it takes, and what it computes."""
 
     def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
         self.step = step
@@ -54,38 +54,38 @@ class Map:
         return tuple(self.pointwise.expressions)
 
 
-class Block:
-    """Maps over one linear index, in order. ``entry`` is what a store finds, ``result`` what a load gives."""
+class PointwiseBlock:
+    """Pointwise ops over one linear index, in order. ``entry`` is what a store finds, ``result`` what a load gives."""
 
-    def __init__(self, maps: Sequence[Map], entry: Argument | None = None, result: Argument | None = None) -> None:
-        self.maps = list(maps)
+    def __init__(self, ops: Sequence[PointwiseOp], entry: SlotRef | None = None, result: SlotRef | None = None) -> None:
+        self.ops = list(ops)
         self.entry = entry
         self.result = result
 
-    def known_before(self, stop: Map | None = None) -> dict[tuple[int, int], Argument]:
+    def known_before(self, stop: PointwiseOp | None = None) -> dict[tuple[int, int], SlotRef]:
         """The places and offsets whose values are variables when ``stop`` runs, or at the end."""
-        known: dict[tuple[int, int], Argument] = {}
+        known: dict[tuple[int, int], SlotRef] = {}
         if self.entry is not None:
             step, name = self.entry
-            known[spot_of(step.slots[name])] = self.entry
-        for each in self.maps:
+            known[address_of(step.slots[name])] = self.entry
+        for each in self.ops:
             if each is stop:
                 break
             for name in each.outputs:
-                known[spot_of(each.step.slots[name])] = (each.step, name)
+                known[address_of(each.step.slots[name])] = (each.step, name)
         return known
 
-    def memory_reads(self) -> Iterator[tuple[Map, str]]:
-        """Each map and input that comes from memory."""
-        known: set[tuple[int, int]] = set(self.known_before(self.maps[0])) if self.maps else set()
-        for each in self.maps:
+    def memory_reads(self) -> Iterator[tuple[PointwiseOp, str]]:
+        """Each pointwise op and input that comes from memory."""
+        known: set[tuple[int, int]] = set(self.known_before(self.ops[0])) if self.ops else set()
+        for each in self.ops:
             for name in each.pointwise.inputs:
-                if not (spot_of(each.step.slots[name]) in known and each.is_linear(name)):
+                if not (address_of(each.step.slots[name]) in known and each.is_linear(name)):
                     yield each, name
-            known |= {spot_of(each.step.slots[name]) for name in each.outputs}
+            known |= {address_of(each.step.slots[name]) for name in each.outputs}
 
 
-def spot_of(slot: Slot) -> tuple[int, int]:
+def address_of(slot: Slot) -> tuple[int, int]:
     return slot.storage.number, slot.offset
 
 
@@ -101,48 +101,48 @@ class Kernel:
         self.spec = spec
         # What an earlier kernel of the step wrote is only read here, and must be there.
         self.hooked = set() if spec is None else set(spec.hooked).difference(earlier)
-        self.loads: dict[str, Block] = {}
-        self.stores: dict[str, Block] = {}
-        self.run: Block | None = None
-        self.unstored: set[Place] = set()  # what it computes and need not keep
-        self.beside: list[Kernel] = []  # what runs in the same launch
+        self.prologues: dict[str, PointwiseBlock] = {}
+        self.epilogues: dict[str, PointwiseBlock] = {}
+        self.pointwise: PointwiseBlock | None = None
+        self.unstored: set[BufferId] = set()  # what it computes and need not keep
+        self.siblings: list[Kernel] = []  # what runs in the same launch
         if spec is not None and spec.pointwise is not None:
-            each = Map(step, spec.pointwise, spec.scalars)
+            each = PointwiseOp(step, spec.pointwise, spec.scalars)
             if all(each.is_linear(name) for name in each.outputs):
-                self.run = Block([each])
+                self.pointwise = PointwiseBlock([each])
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing was inlined, and it is as the op described it.
 
-        A map that converts is a block even if it is alone: as the op describes it, it has no vectors.
+        A pointwise op that converts is a block even if it is alone: as the op describes it, it has no vectors.
         """
-        if self.loads or self.stores or (self.run and len(self.run.maps) > 1):
+        if self.prologues or self.epilogues or (self.pointwise and len(self.pointwise.ops) > 1):
             return False
-        return self.run is None or not self.run.maps[0].converts
+        return self.pointwise is None or not self.pointwise.ops[0].converts
 
-    def blocks(self) -> list[Block]:
-        return [*self.loads.values(), *self.stores.values(), *([self.run] if self.run else [])]
+    def blocks(self) -> list[PointwiseBlock]:
+        return [*self.prologues.values(), *self.epilogues.values(), *([self.pointwise] if self.pointwise else [])]
 
-    def map_count(self) -> int:
-        return sum(len(block.maps) for block in self.blocks())
+    def pointwise_count(self) -> int:
+        return sum(len(block.ops) for block in self.blocks())
 
     def steps(self) -> list[Step]:
         """The steps that take part in it, in order."""
-        found = {} if self.run else {id(self.step): self.step}
+        found = {} if self.pointwise else {id(self.step): self.step}
         for block in self.blocks():
-            found.update({id(each.step): each.step for each in block.maps})
-        for other in self.beside:
+            found.update({id(each.step): each.step for each in block.ops})
+        for other in self.siblings:
             found.update({id(step): step for step in other.steps()})
         return sorted(found.values(), key=lambda step: step.number)
 
-    def names(self) -> Iterator[tuple[str, Place]]:
+    def names(self) -> Iterator[tuple[str, BufferId]]:
         """The buffers of the spec itself, and their places."""
         if self.spec is None:
             for name in (*self.step.reads, *self.step.writes):
                 if isinstance(self.step.slots[name], Slot):
                     yield name, self.step.slots[name].storage.number
-        elif self.run is None:
+        elif self.pointwise is None:
             scratch = {item.name for item in self.spec.scratch}
             for name in self.spec.buffers:
                 if name in scratch:
@@ -150,43 +150,43 @@ class Kernel:
                 elif isinstance(self.step.slots[name], Slot):
                     yield name, self.step.slots[name].storage.number
 
-    def reads(self) -> set[Place]:
-        return set().union(*(kernel._own_reads() for kernel in (self, *self.beside)))
+    def reads(self) -> set[BufferId]:
+        return set().union(*(kernel._own_reads() for kernel in (self, *self.siblings)))
 
-    def _own_reads(self) -> set[Place]:
-        found: set[Place] = set()
+    def _own_reads(self) -> set[BufferId]:
+        found: set[BufferId] = set()
         for name, place in self.names():
             written = name in self.step.writes
-            if name not in self.loads and (not written or name in self.step.accumulate):
+            if name not in self.prologues and (not written or name in self.step.accumulate):
                 found.add(place)
         for block in self.blocks():
             found |= {each.place(name) for each, name in block.memory_reads()}
-            for each in block.maps:
+            for each in block.ops:
                 found |= {each.place(name) for name in each.outputs if name in each.step.accumulate}
         return found
 
-    def writes(self) -> set[Place]:
-        return set().union(*(kernel._own_writes() for kernel in (self, *self.beside)))
+    def writes(self) -> set[BufferId]:
+        return set().union(*(kernel._own_writes() for kernel in (self, *self.siblings)))
 
-    def _own_writes(self) -> set[Place]:
-        found: set[Place] = {
+    def _own_writes(self) -> set[BufferId]:
+        found: set[BufferId] = {
             place for name, place in self.names() if name in self.step.writes or isinstance(place, tuple)
         }
-        for block in (*self.stores.values(), *([self.run] if self.run else [])):
-            found |= {each.place(name) for each in block.maps for name in each.outputs}
+        for block in (*self.epilogues.values(), *([self.pointwise] if self.pointwise else [])):
+            found |= {each.place(name) for each in block.ops for name in each.outputs}
         return found - self.unstored
 
-    def may_replace(self) -> set[tuple[Place, Place]]:
+    def in_place_pairs(self) -> set[tuple[BufferId, BufferId]]:
         """Pairs of what it reads and what it writes that may have the same bytes.
 
         Each element of the first is read only to give that of the second which lies at the same place.
         """
-        launch = [self, *self.beside]
+        launch = [self, *self.siblings]
         touched = Counter(place for kernel in launch for place in kernel._own_reads() | kernel._own_writes())
-        pairs = {pair for kernel in launch for pair in kernel._own_replaced()}
+        pairs = {pair for kernel in launch for pair in kernel._own_in_place_pairs()}
         return {pair for pair in pairs if all(touched[place] == 1 for place in pair)}  # side by side is in no order
 
-    def _own_replaced(self) -> Iterator[tuple[Place, Place]]:
+    def _own_in_place_pairs(self) -> Iterator[tuple[BufferId, BufferId]]:
         if self.spec is None:  # NumPy has all results before the first is written
             outputs = [self.step.slots[name] for name in self.step.writes]
             if self.step.op.elementwise and len(outputs) == 1 and not self.step.accumulate:
@@ -195,17 +195,17 @@ class Kernel:
         blocks = self.blocks()
         own = list(self.names())
         written = Counter(place for name, place in own if name in self.step.writes)
-        written.update(each.place(name) for block in blocks for each in block.maps for name in each.outputs)
-        stores: dict[str, Block | None] = (
-            {"": self.run} if self.run else {**dict.fromkeys(self.spec.replaces), **self.stores}
+        written.update(each.place(name) for block in blocks for each in block.ops for name in each.outputs)
+        stores: dict[str, PointwiseBlock | None] = (
+            {"": self.pointwise} if self.pointwise else {**dict.fromkeys(self.spec.in_place), **self.epilogues}
         )
         for hook, block in stores.items():
             # What is read just before an element is stored: by the kernel, where it loads, and behind the store.
-            readers = self.spec.replaces.get(hook, ())
-            names = [name for name in readers if name not in self.loads]
-            near = [self.loads[name] for name in readers if name in self.loads and not self._shift(name)]
+            readers = self.spec.in_place.get(hook, ())
+            names = [name for name in readers if name not in self.prologues]
+            near = [self.prologues[name] for name in readers if name in self.prologues and not self._shift(name)]
             near += [block] if block else []
-            elsewhere = {place for name, place in own if name not in (*names, *self.loads, *self.step.writes)}
+            elsewhere = {place for name, place in own if name not in (*names, *self.prologues, *self.step.writes)}
             elsewhere |= {
                 each.place(name)
                 for other in blocks
@@ -226,14 +226,14 @@ class Kernel:
 
     def _shift(self, name: str) -> int:
         """How far behind the element of a load that of its block begins."""
-        result = self.loads[name].result
+        result = self.prologues[name].result
         assert result is not None
         shift: int = self.step.slots[name].offset - result[0].slots[result[1]].offset
         return shift
 
     def nbytes(self) -> int:
         """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
-        sizes: dict[Place, int] = defaultdict(int)
+        sizes: dict[BufferId, int] = defaultdict(int)
         for step in self.steps():
             for slot in step.slots.values():
                 if isinstance(slot, Slot):
@@ -244,16 +244,16 @@ class Kernel:
         scratch = sum(nbytes for place, nbytes in self.scratch().items() if place in reads | writes)
         return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
 
-    def scratch(self) -> dict[Place, int]:
+    def scratch(self) -> dict[BufferId, int]:
         """The bytes of each piece of scratch memory."""
-        found: dict[Place, int] = {}
-        for kernel in (self, *self.beside):
+        found: dict[BufferId, int] = {}
+        for kernel in (self, *self.siblings):
             for item in () if kernel.spec is None else kernel.spec.scratch:
                 found[kernel.step.number, item.name] = item.nbytes
         return found
 
 
-def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[Place, Place]]:
+def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[BufferId, BufferId]]:
     """Each storage of an input, and of an output, whose elements lie at the same places of both."""
     for output in outputs:
         for number in {slot.storage.number for slot in inputs}:

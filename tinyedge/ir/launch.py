@@ -8,17 +8,17 @@ from tinyedge.ir.kernel import Kernel
 
 
 @dataclass(frozen=True)
-class Shared:
+class LaunchGroup:
     """A launch of kernels of a program. ``waits`` names for each those, by number, that must be over before."""
 
     kernels: tuple[Kernel, ...]
     waits: tuple[tuple[int, ...], ...]
 
     @property
-    def is_chain(self) -> bool:
+    def is_persistent(self) -> bool:
         return any(self.waits)
 
 
-def alone(kernel: Kernel) -> Shared:
+def single(kernel: Kernel) -> LaunchGroup:
     """A launch of one kernel, and of those that were placed beside it."""
-    return Shared((kernel,), ((),))
+    return LaunchGroup((kernel,), ((),))

@@ -31,7 +31,7 @@ class _Modes(threading.local):
     backend = Setting(None)  # that tensors are made on, in the place of the process' default
     recorder: Any = None  # a Recorder, who is told what runs
     deferred: Any = None  # a Deferred, which holds launches back
-    regions: tuple[Any, ...] = ()  # Regions of a forward pass, the innermost last
+    scopes: tuple[Any, ...] = ()  # Scopes of a forward pass, the innermost last
 
 
 modes = _Modes()
@@ -133,7 +133,7 @@ def is_recording() -> bool:
     return modes.recorder is not None
 
 
-def is_rehearsal() -> bool:
+def is_abstract() -> bool:
     """Whether what runs in this thread is only told to a recorder."""
     return modes.recorder is not None and not modes.recorder.runs
 

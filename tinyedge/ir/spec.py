@@ -42,7 +42,7 @@ class Device:
         return self.kind == "cpu"
 
     @property
-    def chains(self) -> bool:
+    def persistent(self) -> bool:
         """Whether kernels that depend on each other can share a launch: those whose groups are of ``group_items``."""
         return bool(self.order)
 
@@ -74,7 +74,8 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """What a map kernel computes: for each output its C expression over the inputs at the same place of ``shape``.
+    """What a pointwise kernel computes: for each output its C expression over the inputs at the same place of
+    ``shape``.
 
     It computes in the floats ``ctype``; bools and small integers are converted as they are loaded and stored.
     ``strides`` of each input and output walk ``shape``, 0 where an operand is repeated. ``sizes`` are further ints that
@@ -101,9 +102,9 @@ class KernelSpec:
     an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
     ``runs`` gives, for some of them, a length: the kernel says HOLD_x(i) in a scope where it touches only elements of
     one aligned run of so many, that of i; what is the same for all of the run is loaded there, once.
-    ``replaces`` gives, for some that it writes, those of the same layout of which it reads an element for the last time
+    ``in_place`` gives, for some that it writes, those of the same layout of which it reads an element for the last time
     in the work-item that stores the one at that place, and before: the two may have the same bytes.
-    ``pointwise`` says that the kernel is a map which can be inlined.
+    ``pointwise`` says that the kernel is pointwise, and can be inlined.
     ``is_heavy`` says that its work-items take so many registers that kernels which share its launch would suffer.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
@@ -120,7 +121,7 @@ class KernelSpec:
     scratch: tuple[Scratch, ...] = ()
     hooked: tuple[str, ...] = ()
     runs: Mapping[str, int] = field(default_factory=dict)
-    replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    in_place: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pointwise: Pointwise | None = None
     flops: int | None = None
     is_heavy: bool = False

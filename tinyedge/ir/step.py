@@ -207,7 +207,7 @@ class Op:
     differentiable: ClassVar[tuple[str, ...]] = ()  # the inputs that have a gradient
     hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: no gradient ever comes for them
     saves: ClassVar[tuple[str, ...]] = ()
-    stand_ins: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
+    saved_masks: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
     scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
     elementwise: ClassVar[bool] = False  # each output element depends on the input elements at its place alone
     strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
@@ -249,12 +249,12 @@ class Op:
         return cls.saves
 
     @classmethod
-    def stand_ins_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
+    def saved_masks_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
         """For what was saved, that from which backward gives the same gradients of ``needed``, to the bit.
 
         An op over what was saved, by the same names, whose result takes less memory; or a number.
         """
-        return cls.stand_ins
+        return cls.saved_masks
 
     @classmethod
     def walks(cls, strides: Shape) -> bool:

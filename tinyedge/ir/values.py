@@ -11,7 +11,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError
-from tinyedge.ir.modes import is_rehearsal, modes
+from tinyedge.ir.modes import is_abstract, modes
 from tinyedge.shapes import Shape
 
 _serial = count()
@@ -104,7 +104,7 @@ class Storage:
     """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place.
 
     ``alone``: they are no part of a larger buffer. ``holds``: what comes from the host, and so they are real in a
-    rehearsal too.
+    abstract tracing too.
     """
 
     __slots__ = (
@@ -126,7 +126,7 @@ class Storage:
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
         deferred = self.deferred = modes.deferred
-        if holds or not is_rehearsal():
+        if holds or not is_abstract():
             if deferred is not None and not alone and not holds:
                 self.buffer = deferred.take(backend, nbytes)
             else:

@@ -8,19 +8,19 @@ from math import prod
 from typing import Any
 
 from tinyedge import shapes
-from tinyedge.ir.kernel import Argument, Block, Kernel, Place, spot_of
+from tinyedge.ir.kernel import BufferId, Kernel, PointwiseBlock, SlotRef, address_of
 from tinyedge.ir.spec import Device, KernelSpec, Operand, grid
 from tinyedge.ir.step import FORWARD, Step
-from tinyedge.kernels.inline import Hook, MapText, Source, Target
+from tinyedge.kernels.inline import Hook, PointwiseText, Source, Target
 
 
-class Drawn:
+class FusedSource:
     """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
 
-    def __init__(self, kernel: Kernel, temporary: Collection[Place], device: Device, baked: bool) -> None:
+    def __init__(self, kernel: Kernel, temporary: Collection[BufferId], device: Device, specialised: bool) -> None:
         assert kernel.spec is not None
         self.temporary = temporary
-        self.baked = baked  # sizes are constants of the source, else arguments
+        self.specialised = specialised  # sizes are constants of the source, else arguments
         self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
         self.unstored = kernel.unstored
         self.steps = kernel.steps()
@@ -32,25 +32,25 @@ class Drawn:
         if kernel.is_plain:
             self.spec = kernel.spec
             self.operands = plain_operands(kernel.step, kernel.spec)
-        elif kernel.run is not None:
-            numel, ctype = kernel.run.maps[0].numel, kernel.run.maps[0].ctype
+        elif kernel.pointwise is not None:
+            numel, ctype = kernel.pointwise.ops[0].numel, kernel.pointwise.ops[0].ctype
             width = device.vector_width
             self.spec = KernelSpec(
-                "map_block", "block.cl.jinja", (), *grid(-(-numel // width), device.group()), {"n": numel},
+                "pointwise_block", "block.cl.jinja", (), *grid(-(-numel // width), device.group()), {"n": numel},
                 constants={"real": ctype, "width": width},
             )  # fmt: skip
-            self.hooks.append(self._hook("run", "block", kernel.run))
+            self.hooks.append(self._hook("run", "block", kernel.pointwise))
         else:
             self.spec = kernel.spec
             for operand in plain_operands(kernel.step, kernel.spec):
                 name = operand.name
-                inlined = name in kernel.loads and name not in kernel.step.writes
-                if name in kernel.stores and kernel.step.slots[name].storage.number in kernel.unstored:
-                    inlined = name in kernel.loads or name not in kernel.step.accumulate
+                inlined = name in kernel.prologues and name not in kernel.step.writes
+                if name in kernel.epilogues and kernel.step.slots[name].storage.number in kernel.unstored:
+                    inlined = name in kernel.prologues or name not in kernel.step.accumulate
                 self.operands.append(Operand(name, operand.ctype, "inlined") if inlined else operand)
-            for name, block in kernel.loads.items():
+            for name, block in kernel.prologues.items():
                 self.hooks.append(self._hook("load", name, block, kernel.step))
-            for name, block in kernel.stores.items():
+            for name, block in kernel.epilogues.items():
                 self.hooks.append(self._hook("store", name, block, kernel.step))
 
         for number, operand in enumerate(self.operands):
@@ -77,15 +77,15 @@ class Drawn:
             return "1" if name in step.accumulate else ""
         return f"accumulate_{operand}"
 
-    def _hook(self, kind: str, name: str, block: Block, anchor: Step | None = None) -> Hook:
+    def _hook(self, kind: str, name: str, block: PointwiseBlock, anchor: Step | None = None) -> Hook:
         used: dict[str, Operand] = {}
         known: dict[tuple[int, int], str] = {}
-        homes: dict[tuple[int, int], Argument] = {}
+        homes: dict[tuple[int, int], SlotRef] = {}
         entry, adds = None, ""
         if kind == "store":
             assert anchor is not None
             entry, adds = self._variable(), self._adds(anchor, name, name)
-            known[spot_of(anchor.slots[name])] = entry
+            known[address_of(anchor.slots[name])] = entry
         shift = 0
         if block.result is not None:
             assert anchor is not None
@@ -100,14 +100,14 @@ class Drawn:
             used[called] = next(item for item in self.operands if item.name == called)
             return called
 
-        maps = []
-        for each in block.maps:
+        ops = []
+        for each in block.ops:
             step, ctype = each.step, each.ctype
             sources = []
             for of in each.pointwise.inputs:
-                spot = spot_of(step.slots[of])
-                if spot in known and each.is_linear(of):
-                    sources.append(Source(of, known[spot]))
+                address = address_of(step.slots[of])
+                if address in known and each.is_linear(of):
+                    sources.append(Source(of, known[address]))
                 else:
                     own = step.slots[of].dtype.ctype
                     taken = operand(step, of, "read", own)
@@ -120,29 +120,31 @@ class Drawn:
             values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
             targets = []
             for of, text in each.pointwise.expressions.items():
-                spot, variable = spot_of(step.slots[of]), self._variable()
+                address, variable = address_of(step.slots[of]), self._variable()
                 condition, memory = "", ""
                 if self._adds(step, of, ""):
-                    memory = operand(step, of, "accumulate", ctype) if self._needs(step, of, spot in known) else ""
+                    memory = operand(step, of, "accumulate", ctype) if self._needs(step, of, address in known) else ""
                     condition = self._adds(step, of, memory)
-                targets.append(Target(text, variable, condition, known.get(spot, ""), memory))
-                homes[spot] = (step, of)
-                known[spot] = variable
-            maps.append(MapText(tuple(sources), tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets)))
+                targets.append(Target(text, variable, condition, known.get(address, ""), memory))
+                homes[address] = (step, of)
+                known[address] = variable
+            ops.append(
+                PointwiseText(tuple(sources), tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets))
+            )
         stores = []
-        for spot, variable in known.items() if kind != "load" else ():
-            if spot[0] in self.unstored:
+        for address, variable in known.items() if kind != "load" else ():
+            if address[0] in self.unstored:
                 continue
-            if spot in homes:
-                step, of = homes[spot]
+            if address in homes:
+                step, of = homes[address]
                 role = "accumulate" if self._adds(step, of, "") else "write"
                 stores.append((variable, operand(step, of, role, step.slots[of].dtype.ctype)))
             else:
                 used[name] = next(item for item in self.operands if item.name == name)
                 stores.append((variable, name))
-        result = None if block.result is None else known[spot_of(block.result[0].slots[block.result[1]])]
-        ctype = block.maps[0].ctype
-        return Hook(kind, name, ctype, tuple(maps), tuple(used.values()), tuple(stores), shift, result, entry, adds)
+        result = None if block.result is None else known[address_of(block.result[0].slots[block.result[1]])]
+        ctype = block.ops[0].ctype
+        return Hook(kind, name, ctype, tuple(ops), tuple(used.values()), tuple(stores), shift, result, entry, adds)
 
     def _walk(
         self, sizes: shapes.Shape, strides: shapes.Shape
@@ -150,7 +152,7 @@ class Drawn:
         """The axes of a walk as C texts, and the operands that they mention."""
 
         def text(role: str, axis: int, number: int) -> str:
-            if self.baked or number in (0, 1):
+            if self.specialised or number in (0, 1):
                 return str(number)
             name = f"w{walk}_{role}{axis}"
             if name not in self.arguments:

@@ -1,7 +1,7 @@
-"""Maps inlined into a kernel's hooks: the C functions that compute them, and the macros that call them.
+"""Pointwise ops inlined into a kernel's hooks: the C functions that compute them, and the macros that call them.
 
-A block is a sequence of maps over one linear index. What a map leaves is a variable for those after it; only what is
-needed later goes to memory. A block stands in the place of a load, behind a store, or alone.
+A block is a sequence of pointwise ops over one linear index. What a pointwise op leaves is a variable for those after
+it; only what is needed later goes to memory. A block stands in the place of a load, behind a store, or alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tinyedge.ir.spec import Operand
 
 @dataclass(frozen=True)
 class Source:
-    """Where a map's input comes from: a variable of the block, or an operand, walked by ``axes``.
+    """Where a pointwise op's input comes from: a variable of the block, or an operand, walked by ``axes``.
 
     Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
     stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook,
-    ``converts`` that it is of another type than the map computes in.
+    ``converts`` that it is of another type than the pointwise op computes in.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a map's output goes: a variable.
+    """Where a pointwise op's output goes: a variable.
 
     If ``adds`` (a C condition, or 1), it is added to ``before``, a variable; or if there is none to what ``operand``
     holds.
@@ -45,8 +45,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class MapText:
-    """One map of a block. Values, scalars and sizes: the name in the expressions, and the operand or number."""
+class PointwiseText:
+    """One pointwise op of a block. Values, scalars and sizes: the name in the expressions, and the operand or
+    number.
+    """
 
     sources: tuple[Source, ...]
     values: tuple[tuple[str, str], ...]
@@ -67,7 +69,7 @@ class Hook:
     kind: str
     name: str
     ctype: str
-    maps: tuple[MapText, ...]
+    ops: tuple[PointwiseText, ...]
     operands: tuple[Operand, ...]
     stores: tuple[tuple[str, str], ...] = ()
     shift: int = 0
@@ -79,8 +81,8 @@ class Hook:
         """The variables of the kernel that hold a run's numbers, and C texts of these at the index ``i``."""
         return {
             f"{self.kind}_{source.operand}": f"{source.operand}[{position(source.axes, 'i')}]"
-            for map_text in self.maps
-            for source in map_text.sources
+            for pointwise_text in self.ops
+            for source in pointwise_text.sources
             if source.held
         }
 
@@ -128,20 +130,20 @@ def _body(hook: Hook, width: int) -> list[str]:
         return f"{operand}[i]" if width == 1 else f"vload{width}(0, {operand} + i)"
 
     lines = []
-    for map_text in hook.maps:
-        lines += [f"    {vector} {target.variable};" for target in map_text.targets]
+    for pointwise_text in hook.ops:
+        lines += [f"    {vector} {target.variable};" for target in pointwise_text.targets]
         lines.append("    {")
-        for source in map_text.sources:
+        for source in pointwise_text.sources:
             lines.append(
                 f"        const {vector} {source.name} = {source.variable or _load(source, hook.kind, width, real)};"
             )
-        lines += [f"        const {vector} {name} = ({vector}){operand};" for name, operand in map_text.values]
-        lines += [f"        const int {name} = {number};" for name, number in map_text.sizes]
-        for target in map_text.targets:
+        lines += [f"        const {vector} {name} = ({vector}){operand};" for name, operand in pointwise_text.values]
+        lines += [f"        const int {name} = {number};" for name, number in pointwise_text.sizes]
+        for target in pointwise_text.targets:
             text = re.sub(r"\breal\b", real, re.sub(r"\bWHERE\b", f"WHERE{width}", target.text))
             lines.append(f"        {target.variable} = ({text});")
         lines.append("    }")
-        for target in map_text.targets:
+        for target in pointwise_text.targets:
             if target.adds:
                 lines.append(f"    if ({target.adds}) {target.variable} += {target.before or read(target.operand)};")
     ctypes = {operand.name: operand.ctype for operand in hook.operands}

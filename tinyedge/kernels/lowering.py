@@ -1,4 +1,4 @@
-"""The two lowerings that most ops share: a map over elements, and a reduction over axes.
+"""The two lowerings that most ops share: a pointwise op over elements, and a reduction over axes.
 
 Both compute any C expression over a step's slots, read with any strides. So a gradient that must be summed over
 broadcast axes, a bias gradient, a mean of squares are each one reduction with its expression in the place where it
@@ -29,7 +29,7 @@ STREAM_BYTES = 1 << 25
 of the time, and less where all three lay badly to each other."""
 
 ITEM_ELEMENTS = 4096
-"""Elements of a strided map that one work-item of a CPU does: a few microseconds' work."""
+"""Elements of a strided pointwise kernel that one work-item of a CPU does: a few microseconds' work."""
 
 
 def mentions(text: str, name: str) -> bool:
@@ -56,7 +56,7 @@ def broadcast_axes(shape: Shape, full: Shape) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(full) if axis < lead or (shape[axis - lead] == 1 and size != 1))
 
 
-def map_kernel(
+def pointwise_kernel(
     step: Step,
     device: Device,
     expressions: Mapping[str, str],
@@ -108,7 +108,7 @@ def map_kernel(
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
         numel = prod(shape)
         return KernelSpec(
-            "map_flat",
+            "pointwise_flat",
             "elementwise.cl.jinja",
             buffers,
             *grid(-(-numel // width), device.group()),
@@ -137,7 +137,7 @@ def map_kernel(
         tables[name + "_strides"] = steps[:-1]
         sizes[name + "_step"] = steps[-1] if steps else 0
     return KernelSpec(
-        "map_strided",
+        "pointwise_strided",
         "elementwise.cl.jinja",
         buffers,
         global_size,
@@ -166,7 +166,7 @@ def reduce_kernels(
     outputs = tuple(expressions)
     alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
     if alike and all(full[axis] == 1 for axis in axes):  # runs of one element
-        return [map_kernel(step, device, expressions, scalars, shape=full)]
+        return [pointwise_kernel(step, device, expressions, scalars, shape=full)]
     texts = tuple(expressions.values())
     used = used_names(step, texts)
     arrays = [name for name in used if not step.is_value(name)]
@@ -291,7 +291,7 @@ def gradient_kernels(
 ) -> list[KernelSpec]:
     """Kernels for gradients that are expressions over ``full``.
 
-    A gradient of the full shape is a map; one of an input that was broadcast is a sum of the same expression.
+    A gradient of the full shape is pointwise; one of an input that was broadcast is a sum of the same expression.
     """
     by_axes: dict[tuple[int, ...], dict[str, str]] = {}
     for name, text in expressions.items():
@@ -301,5 +301,5 @@ def gradient_kernels(
         if axes:
             kernels += reduce_kernels(step, device, "sum", texts, full, axes, scalars)
         else:
-            kernels.append(map_kernel(step, device, texts, scalars))
+            kernels.append(pointwise_kernel(step, device, texts, scalars))
     return kernels

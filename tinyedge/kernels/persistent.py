@@ -1,4 +1,4 @@
-"""A launch that several kernels share, each in work-groups of its own: side by side, or as a chain.
+"""A launch that several kernels share, each in work-groups of its own: side by side, or as a persistent kernel.
 
 A kernel becomes a function that does what one of its groups does. It sees its own numbers from get_global_id and its
 kin, and its local arrays in memory that the launch has for all.
@@ -41,9 +41,9 @@ def _local_arrays(text: str, real: str) -> list[tuple[str, str, str, int]]:
     return found
 
 
-def local_bytes(part: Part, baked: bool) -> int:
+def local_bytes(part: Part, specialised: bool) -> int:
     """Of local memory that a kernel takes in a launch that it shares."""
-    arrays = _local_arrays(piece_of(part, baked).body, str(part.spec.constants.get("real")))
+    arrays = _local_arrays(piece_of(part, specialised).body, str(part.spec.constants.get("real")))
     return sum(round_up(nbytes, LOCAL_ALIGNMENT) for *_, nbytes in arrays)
 
 
@@ -103,14 +103,16 @@ APART = 32
 """Ints between two counters, so that they lie in cache lines of their own."""
 
 COUNTERS = "counters"
-"""The argument of a chain in which it counts: the tickets given, and the groups of each kernel that are over."""
+"""The argument of a persistent kernel in which it counts: the tickets given, and the groups of each kernel that are
+over.
+"""
 
 
-def render_shared(
+def render_group(
     parts: Sequence[Part],
     given: Sequence[Sequence[str]],
     arguments: Sequence[str],
-    baked: bool,
+    specialised: bool,
     waits: Sequence[Sequence[int]],
     order: Order | None = None,
     most: int = 0,
@@ -118,11 +120,11 @@ def render_shared(
     """The source of one kernel that does several, each in work-groups of its own; its groups, and their work-items.
 
     ``given`` are C texts of each part's arguments, in terms of the kernel's ``arguments``. With an ``order`` it is a
-    chain: groups take tickets, and wait for those that ``waits`` names; the last group leaves the counters at 0. No
-    kernel of a chain has more than ``most`` groups: each does the work of several, since to wait and to tell costs more
-    than a group that does little.
+    persistent kernel: groups take work from a queue, and wait for those that ``waits`` names; the last group leaves the
+    counters at 0. No kernel of it has more than ``most`` groups: each does the work of several, since to wait and to
+    tell costs more than a group that does little.
     """
-    pieces = [piece_of(part, baked) for part in parts]
+    pieces = [piece_of(part, specialised) for part in parts]
     specs = [part.spec for part in parts]
     flat = [is_flat(piece.body) for piece in pieces]
     launch = groups_of(specs, flat)
@@ -148,9 +150,9 @@ def render_shared(
     counters = [f"COUNTER* {COUNTERS}"] if order else []
     signature = ",\n    ".join([*counters, *arena, *arguments])
     pool = [f"    __local float4 pool_[{taken // LOCAL_ALIGNMENT}];"] if taken else []
-    body = _chain(leaves, waits, firsts, items) if order else _dispatch(leaves, firsts)
+    body = _persistent_body(leaves, waits, firsts, items) if order else _dispatch(leaves, firsts)
     source = named(
-        "chain" if order else "beside",
+        "persistent" if order else "group",
         "\n".join(
             [
                 *([order.header] if order else []),
@@ -180,8 +182,8 @@ def _work(call: str, first: int, each: int, groups: int) -> str:
 def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, order: Order | None) -> tuple[str, int]:
     """A function that does what one group of a kernel does; and the bytes of local memory that it takes.
 
-    It sees its own numbers from get_global_id and its kin. In a chain, which has an ``order``, all of the group's
-    work-items are through when it returns.
+    It sees its own numbers from get_global_id and its kin. In a persistent kernel, which has an ``order``, all of the
+    group's work-items are through when it returns.
     """
     flat = flat and prod(spec.local_size) != items
     macros = {**piece.macros, **_geometry(spec, flat)}
@@ -239,8 +241,12 @@ def _dispatch(leaves: Sequence[str], firsts: Sequence[int]) -> list[str]:
     ]
 
 
-def _chain(works: Sequence[str], waits: Sequence[Sequence[int]], firsts: Sequence[int], items: int) -> list[str]:
-    """The body of a chain. Counter 0 gives the tickets, counter 1 + k counts the groups of kernel k that are over."""
+def _persistent_body(
+    works: Sequence[str], waits: Sequence[Sequence[int]], firsts: Sequence[int], items: int
+) -> list[str]:
+    """The body of a persistent kernel. Counter 0 gives the tickets, counter 1 + k counts the groups of kernel k that
+    are over.
+    """
     groups = [stop - start for start, stop in pairwise(firsts)]
     awaited = {number for numbers in waits for number in numbers}
     last = [number for number in range(len(works)) if number not in awaited]

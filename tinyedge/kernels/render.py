@@ -51,8 +51,8 @@ class Source:
         return "double" in self.text
 
     @property
-    def is_chain(self) -> bool:
-        return self.function.startswith("chain_")
+    def is_persistent(self) -> bool:
+        return self.function.startswith("persistent_")
 
 
 class Part(NamedTuple):
@@ -67,9 +67,9 @@ Sizes = tuple[tuple[str, int | None], ...]
 Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
-def render(part: Part, baked: bool = False) -> Source:
+def render(part: Part, specialised: bool = False) -> Source:
     """The source of a kernel. Sizes and tables are arguments, or, baked, constants of the source."""
-    return named(part.spec.kernel, _alone(piece_of(part, baked)))
+    return named(part.spec.kernel, _alone(piece_of(part, specialised)))
 
 
 def named(kernel: str, text: str) -> Source:
@@ -77,16 +77,16 @@ def named(kernel: str, text: str) -> Source:
     return Source(name, text.replace(FUNCTION, name))
 
 
-def piece_of(part: Part, baked: bool) -> Piece:
+def piece_of(part: Part, specialised: bool) -> Piece:
     spec = part.spec
     return _piece(
         spec.template,
         spec.kernel,
         part.operands,
         part.hooks,
-        tuple((name, value if baked else None) for name, value in spec.sizes.items()),
+        tuple((name, value if specialised else None) for name, value in spec.sizes.items()),
         tuple(spec.scalars.items()),
-        tuple((name, table if baked else None) for name, table in spec.tables.items()),
+        tuple((name, table if specialised else None) for name, table in spec.tables.items()),
         tuple(spec.constants.items()),
     )
 

@@ -102,10 +102,12 @@ LAUNCH, JOINED = 12000, 100
 """Cycles that a launch costs at least: a shorter kernel gains nothing. And to add up one more part."""
 
 CHAINED = 4500
-"""The same for a kernel of a chain. Not fitted: on an H200 the least took 0.7 to 4 us there, and 0.5 us between two."""
+"""The same for a kernel in a persistent one. Not fitted: on an H200 the least took 0.7 to 4 us there, and 0.5 us
+between two.
+"""
 
 HEAVY = 16
-"""Sums of an item beyond which a chain would not take the kernel: with them it needs more than its 64 registers."""
+"""Sums of an item beyond which a persistent kernel would not take it: with them it needs more than its 64 registers."""
 
 SLICES = (1, 2, 4, 8, 16)
 MAX_PARTS = 64
@@ -130,11 +132,11 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
             continue  # an item looks up one spot
         wanted = 2 * device.compute_units // max(blocks * product.entries, 1)
         deep = product.outer * -(-product.k // cut.k)
-        for slices in SLICES if wanted or device.chains else SLICES[:2]:
+        for slices in SLICES if wanted or device.persistent else SLICES[:2]:
             tile = replace(cut, slices=slices)
             if tile.lanes * slices > device.max_work_group or tile.local_bytes(itemsize) > device.local_bytes:
                 break
-            if slices > 1 and 2 * slices > deep and not joins_chain(device, tile):
+            if slices > 1 and 2 * slices > deep and not joins_persistent(device, tile):
                 continue
             found.append(tile)
             most = min(wanted, deep // (2 * slices), MAX_PARTS)
@@ -142,13 +144,13 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
     return tuple(sorted(found, key=lambda tile: _cycles(device, tile, product)))
 
 
-def joins_chain(device: Device, tile: Tile) -> bool:
+def joins_persistent(device: Device, tile: Tile) -> bool:
     """Whether a kernel in such tiles can share a launch with kernels on which it depends."""
-    return device.chains and tile.lanes * tile.slices == device.group() and not is_heavy(device, tile)
+    return device.persistent and tile.lanes * tile.slices == device.group() and not is_heavy(device, tile)
 
 
 def is_heavy(device: Device, tile: Tile) -> bool:
-    return device.chains and tile.item_m * tile.item_n > HEAVY
+    return device.persistent and tile.item_m * tile.item_n > HEAVY
 
 
 def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]:
@@ -164,9 +166,9 @@ def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]
     resident = max(1, REGISTERS // (items * (sums + HELD)))
     turn = max(LATENCY + CYCLES * work, min(share, resident) * work * items / LANES)
     kernel = max(1, share / resident) * (turns * turn + START)
-    least = CHAINED if joins_chain(device, tile) else LAUNCH
+    least = CHAINED if joins_persistent(device, tile) else LAUNCH
     join = least + JOINED * tile.parts if tile.parts > 1 else 0
-    broken = LAUNCH if device.chains and least == LAUNCH else 0  # the chain goes on in a launch of its own
+    broken = LAUNCH if device.persistent and least == LAUNCH else 0  # the persistent kernel is cut in two
     return max(kernel, least) + join + broken, kernel
 
 
@@ -282,11 +284,11 @@ def _streaming(device: Device, b_inner: str, m: int, n: int, depth: int) -> Stre
         # 8 columns are what memory gives at once; more of them, where there are enough to fill the device.
         cols = 1 if b_inner == "k" else 8 if n <= 32 * device.compute_units else 32
         cols = min(cols, device.max_work_group)
-        items = device.group() if b_inner == "k" or device.chains else min(512, device.max_work_group)
+        items = device.group() if b_inner == "k" or device.persistent else min(512, device.max_work_group)
         deep = 1
         while 2 * deep * cols <= items and deep * 8 <= depth:
             deep *= 2
-        if b_inner == "k" or device.chains:
+        if b_inner == "k" or device.persistent:
             cols = items // deep
         return Streaming("gemm_line", cols, deep) if depth <= MAX_LINE * deep else None
     return Streaming("gemm_outer", device.group(), rows=4) if depth <= 2 else None

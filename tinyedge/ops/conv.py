@@ -361,7 +361,7 @@ class _Lowering:
         # Where kernels share launches, groups are of one size.
         most = (
             self.device.group()
-            if self.device.chains
+            if self.device.persistent
             else max(self.device.group(), min(512, self.device.max_work_group))
         )
         room = self.device.local_bytes // 4 // (self.kw * (8 if self.ctype == "double" else 4))

@@ -18,7 +18,7 @@ from tinyedge.errors import ArgumentError, BackendError, DtypeError, NumberRange
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec, Value
-from tinyedge.kernels.lowering import map_kernel
+from tinyedge.kernels.lowering import pointwise_kernel
 from tinyedge.tensor import Number, Tensor, as_tensor, call, full
 
 Operand = Tensor | Number
@@ -108,10 +108,10 @@ def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: fl
     return call(op, _floating(x) if floating else x, scalars=scalars)
 
 
-class Side(Elementwise):
-    """Base of the stand-ins: on which side of its op's corners a value lies, as a small integer that lies there too.
+class SavedMask(Elementwise):
+    """Base of the saved masks: on which side of its op's corners a value lies, as a small integer that lies there too.
 
-    So the backward of that op is right as it is for what stands in.
+    So the backward of that op is right as it is for the mask.
     """
 
     result = int8
@@ -161,13 +161,13 @@ class Cast(Elementwise):
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         dtype = step.attrs["dtype"]
         if dtype is bool_:
-            return [map_kernel(step, device, {"y": "x != 0"})]
+            return [pointwise_kernel(step, device, {"y": "x != 0"})]
         if dtype.category == INTEGER and step.slots["x"].dtype.is_floating_point:
             # No map in floats, as which it could be inlined: C leaves undefined what does not fit.
             # Of NaN some devices make another number than 0.
             text = f"convert_{dtype.ctype}_sat(x == x ? x : 0)"
-            return [replace(map_kernel(step, device, {"y": text}), pointwise=None)]
-        return [map_kernel(step, device, {"y": "x"})]
+            return [replace(pointwise_kernel(step, device, {"y": text}), pointwise=None)]
+        return [pointwise_kernel(step, device, {"y": "x"})]
 
     @staticmethod
     def forward(x: Any, *, dtype: DType) -> Any:
@@ -557,7 +557,7 @@ def neg(input: Tensor) -> Tensor:
     return unary(Neg, input, floating=False)
 
 
-class AbsSide(Side):
+class AbsMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"side": "WHERE(x < 0, -1, WHERE(x > 0, 1, 0))"}
@@ -572,7 +572,7 @@ class Abs(Elementwise):
     kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
-    stand_ins = {"x": AbsSide}
+    saved_masks = {"x": AbsMask}
     kernel_forward = {"y": "WHERE(x < 0, -x, x)"}
     kernel_integer = {"y": "abs(x)"}
     kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, 0))"}
@@ -975,7 +975,7 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
     return call(Minimum, *prepared("minimum", (input, other)))
 
 
-class ClampSide(Side):
+class ClampMask(SavedMask):
     signature = "(),(),()->()"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
     kernel_forward = {"side": "WHERE(x < low, -1, WHERE(x > high, 1, 0))"}
@@ -990,7 +990,7 @@ class Clamp(Elementwise):
     kinds = "if"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
     saves = ("x", "low", "high")
-    stand_ins = {"x": ClampSide, "low": 0, "high": 0}
+    saved_masks = {"x": ClampMask, "low": 0, "high": 0}
     kernel_forward = {"y": "WHERE(x != x, x, WHERE(WHERE(x < low, low, x) > high, high, WHERE(x < low, low, x)))"}
     kernel_backward = {
         "dx": "WHERE(x < low, 0, WHERE(x > high, 0, dy))",
@@ -1005,8 +1005,8 @@ class Clamp(Elementwise):
         return (Spec(inputs[0].dtype, spec.shape),)
 
     @classmethod
-    def stand_ins_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
-        return cls.stand_ins if needed == {"x"} else {}  # the gradients of the limits compare these
+    def saved_masks_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
+        return cls.saved_masks if needed == {"x"} else {}  # the gradients of the limits compare these
 
     @staticmethod
     def forward(x: Any, low: Any, high: Any) -> Any:
@@ -1294,7 +1294,7 @@ def sigmoid(input: Tensor) -> Tensor:
     return unary(Sigmoid, input)
 
 
-class ReluSide(Side):
+class ReluMask(SavedMask):
     signature = "()->()"
     domain = {"y": (-1.0, 4.0)}
     kernel_forward = {"side": "WHERE(y <= 0, 0, 1)"}
@@ -1309,7 +1309,7 @@ class Relu(Elementwise):
     kinds = "if"
     domain = {"x": (-4.0, 4.0)}
     saves = ("y",)
-    stand_ins = {"y": ReluSide}
+    saved_masks = {"y": ReluMask}
     kernel_forward = {"y": "WHERE(x <= 0, 0, x)"}  # so that NaN stays NaN
     kernel_backward = {"dx": "WHERE(y <= 0, 0, dy)"}
 
@@ -1328,7 +1328,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return input.relu_() if inplace else unary(Relu, input, floating=False)
 
 
-class Relu6Side(Side):
+class Relu6Mask(SavedMask):
     signature = "()->()"
     domain = {"y": (-1.0, 7.0)}
     kernel_forward = {"side": "WHERE(y <= 0, 0, WHERE(y >= 6, 6, 1))"}
@@ -1343,7 +1343,7 @@ class Relu6(Elementwise):
     kinds = "if"
     domain = {"x": (-2.0, 8.0)}
     saves = ("y",)
-    stand_ins = {"y": Relu6Side}
+    saved_masks = {"y": Relu6Mask}
     kernel_forward = {"y": "WHERE(x <= 0, 0, WHERE(x >= 6, 6, x))"}
     kernel_backward = {"dx": "WHERE(y <= 0, 0, WHERE(y >= 6, 0, dy))"}
 
@@ -1363,7 +1363,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return input._assign("relu6_", result) if inplace else result
 
 
-class LeakyReluSide(Side):
+class LeakyReluMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     kernel_forward = {"side": "WHERE(x > 0, 1, 0)"}
@@ -1377,7 +1377,7 @@ class LeakyRelu(Elementwise):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
-    stand_ins = {"x": LeakyReluSide}
+    saved_masks = {"x": LeakyReluMask}
     scalars = {"negative_slope": "real"}
     kernel_forward = {"y": "WHERE(x > 0, x, x * negative_slope)"}
     kernel_backward = {"dx": "WHERE(x > 0, dy, dy * negative_slope)"}
@@ -1510,7 +1510,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return unary(Gelu if approximate == "none" else GeluTanh, input)
 
 
-class HardsigmoidSide(Side):
+class HardsigmoidMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-5.0, 5.0)}
     kernel_forward = {"side": "WHERE(x <= -3, -3, WHERE(x >= 3, 3, 0))"}
@@ -1524,7 +1524,7 @@ class Hardsigmoid(Elementwise):
     signature = "()->()"
     domain = {"x": (-5.0, 5.0)}
     saves = ("x",)
-    stand_ins = {"x": HardsigmoidSide}
+    saved_masks = {"x": HardsigmoidMask}
     kernel_forward = {"y": "WHERE(x <= -3, 0, WHERE(x >= 3, 1, x / 6 + (real)0.5))"}
     kernel_backward = {"dx": "WHERE(x <= -3, 0, WHERE(x >= 3, 0, dy / 6))"}
 

@@ -16,7 +16,7 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRa
 from tinyedge.ir.spec import Device, KernelSpec, Scratch
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
 from tinyedge.ir.values import Spec
-from tinyedge.kernels.lowering import gradient_kernels, map_kernel, reduce_kernels
+from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel, reduce_kernels
 from tinyedge.ops.normalize import floating, log_softmax, row_launch
 from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tensor import Tensor, call, check_indices
@@ -61,7 +61,7 @@ class PairLoss(Op):
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         text = f"scale * ({cls.term})"
         if not step.attrs["reduced"]:
-            return [map_kernel(step, device, {"y": text}, cls.scalars)]
+            return [pointwise_kernel(step, device, {"y": text}, cls.scalars)]
         full = shapes.broadcast(cls.name, step.slots["a"].shape, step.slots["b"].shape)
         return reduce_kernels(step, device, "sum", {"y": text}, full, range(len(full)), cls.scalars)
 

@@ -18,7 +18,7 @@ from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Slot, Spec
-from tinyedge.kernels.lowering import gradient_kernels, map_kernel
+from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -322,7 +322,9 @@ class FrozenBatchNorm(Op):
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         shift = " + bias" if _present(step, "bias") else ""
-        return [map_kernel(_by_channel(step), device, {"y": f"(x - mean) * {cls.scale(step)}{shift}"}, cls.scalars)]
+        return [
+            pointwise_kernel(_by_channel(step), device, {"y": f"(x - mean) * {cls.scale(step)}{shift}"}, cls.scalars)
+        ]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -616,7 +618,7 @@ class LayerNorm(Op):
                 AFFINE,
                 constants={"real": step.slots["x"].dtype.ctype, **walk},
                 hooked=(*step.read_names(), "y", "mean", "rstd"),
-                replaces={"y": ("x",)},
+                in_place={"y": ("x",)},
             )
         ]
 
@@ -638,7 +640,7 @@ class LayerNorm(Op):
                     {"rows": rows, "length": length},
                     constants={"real": ctype, **walk},
                     hooked=("dy", "x", *weight, "mean", "rstd", "dx"),
-                    replaces={"dx": ("dy", "x")},
+                    in_place={"dx": ("dy", "x")},
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
@@ -794,7 +796,7 @@ class Softmax(Op):
                 {"rows": rows, "length": length, "step": inner},
                 constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
                 hooked=buffers,
-                replaces={buffers[-1]: buffers[:-1]},
+                in_place={buffers[-1]: buffers[:-1]},
             )
         ]
 

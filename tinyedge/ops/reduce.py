@@ -20,7 +20,7 @@ from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
-from tinyedge.kernels.lowering import map_kernel, reduce_kernels
+from tinyedge.kernels.lowering import pointwise_kernel, reduce_kernels
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -84,7 +84,7 @@ class Mean(Reduction):
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
         shape = step.slots["dx"].shape
         count = prod(shape[axis] for axis in step.attrs["axes"])
-        return [map_kernel(step, device, {"dx": "dy / divisor"}, sizes={"divisor": count})]
+        return [pointwise_kernel(step, device, {"dx": "dy / divisor"}, sizes={"divisor": count})]
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
@@ -120,7 +120,7 @@ class Extreme(Reduction):
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [map_kernel(step, device, {"dx": "WHERE(x == y, dy / ties, 0)"})]
+        return [pointwise_kernel(step, device, {"dx": "WHERE(x == y, dy / ties, 0)"})]
 
     @staticmethod
     def backward(dy: Any, dties: Any, x: Any, y: Any, ties: Any, *, axes: tuple[int, ...]) -> tuple[Any, ...]:

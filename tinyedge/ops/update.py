@@ -20,7 +20,7 @@ from tinyedge.errors import ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import FORWARD, Op, Sample, Step
 from tinyedge.ir.values import Layout, Slot, Spec
-from tinyedge.kernels.lowering import map_kernel, reduce_kernels
+from tinyedge.kernels.lowering import pointwise_kernel, reduce_kernels
 from tinyedge.ops.reduce import Reduction, Sum
 
 
@@ -54,7 +54,11 @@ class Update(Op):
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         texts = {"grad": "0", **cls.expressions(set(step.read_names()), **step.attrs)}
-        return [map_kernel(step, device, {name: texts[name.removeprefix("new_")] for name in step.writes}, cls.scalars)]
+        return [
+            pointwise_kernel(
+                step, device, {name: texts[name.removeprefix("new_")] for name in step.writes}, cls.scalars
+            )
+        ]
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

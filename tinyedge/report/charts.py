@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError, MissingPackageError
 from tinyedge.ir.step import FORWARD
-from tinyedge.report.program import GRADIENT, OTHER, SAVED, SCRATCH, Block, Program, blocks, launch_rows
+from tinyedge.report.program import GRADIENT, OTHER, SAVED, SCRATCH, ArenaBlock, Program, blocks, launch_rows
 from tinyedge.report.text import memory_text, memory_unit
 
 COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
@@ -76,7 +76,7 @@ def chart(program: Program, path: str | Path) -> None:
     figure.savefig(path, dpi=140)
 
 
-def _label_blocks(axes: Any, found: Sequence[Block], scale: float) -> None:
+def _label_blocks(axes: Any, found: Sequence[ArenaBlock], scale: float) -> None:
     """Write their names into the blocks that have room for them."""
     (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
     dots = axes.figure.dpi / 72

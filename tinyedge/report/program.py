@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from tinyedge.backends.base import Backend, Lowered
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.ir.kernel import Kernel, Place
-from tinyedge.ir.launch import Shared
+from tinyedge.ir.kernel import BufferId, Kernel
+from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.step import FORWARD, Step
 from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.report.text import _count, _rate, memory_text, table
@@ -36,13 +36,13 @@ class Program(Protocol):
     @property
     def kernels(self) -> Sequence[Kernel]: ...
     @property
-    def launches(self) -> Sequence[Shared]: ...
+    def launches(self) -> Sequence[LaunchGroup]: ...
     @property
     def plan(self) -> Any: ...
     @property
     def steps(self) -> Mapping[int, Step]: ...
     @property
-    def temporary(self) -> Mapping[Place, int]: ...
+    def temporary(self) -> Mapping[BufferId, int]: ...
     @property
     def lock(self) -> Any: ...
     @property
@@ -86,7 +86,7 @@ class LaunchRow:
 
 
 @dataclass(frozen=True)
-class Block:
+class ArenaBlock:
     """A part of the arena, and the launches from ``start`` to before ``stop`` during which it is taken."""
 
     label: str
@@ -203,7 +203,7 @@ def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
     inlined: dict[int, list[int]] = defaultdict(list)
     steps: dict[int, Step] = {}
     for number, kernel in enumerate(kernels):
-        parts = (kernel, *kernel.beside)
+        parts = (kernel, *kernel.siblings)
         for part in parts:
             own[part.step.number].append((number, part))
         for step in kernel.steps():
@@ -232,34 +232,34 @@ def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[
     ]
 
 
-def _arena_offset(kernel: Kernel, offsets: Mapping[Place, int]) -> int | None:
+def _arena_offset(kernel: Kernel, offsets: Mapping[BufferId, int]) -> int | None:
     """Where in the arena the kernel writes: its result, or else scratch memory."""
     written = sorted((isinstance(place, tuple), offsets[place]) for place in kernel.writes() if place in offsets)
     return written[0][1] if written else None
 
 
-def blocks(program: Program) -> list[Block]:
+def blocks(program: Program) -> list[ArenaBlock]:
     """What the arena of ``program`` holds, and when."""
     plan, kernels = program.plan, program.kernels
     turn = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
-    first: dict[Place, int] = {}  # the first kernel that writes it
-    saved: set[Place] = set()
+    first: dict[BufferId, int] = {}  # the first kernel that writes it
+    saved: set[BufferId] = set()
     for number, kernel in enumerate(kernels):
         if number >= turn:
             saved |= {place for place in kernel.reads() if first.get(place, turn) < turn}
         for place in kernel.writes():
             first.setdefault(place, number)
     result = []
-    for place, lifetime in plan.lifetimes.items():
-        start, last = (bisect_left(plan.kept, number) for number in (lifetime.first, lifetime.last))
+    for place, interval in plan.intervals.items():
+        start, last = (bisect_left(plan.kept, number) for number in (interval.first, interval.last))
         kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
         label = _written_as(kernels[first[place]], place)
-        stop = last if place in plan.replaced else last + 1
-        result.append(Block(label, kind, lifetime.nbytes, plan.offsets[place], start, stop))
+        stop = last if place in plan.reused_in_place else last + 1
+        result.append(ArenaBlock(label, kind, interval.nbytes, plan.offsets[place], start, stop))
     return result
 
 
-def _written_as(kernel: Kernel, place: Place) -> str:
+def _written_as(kernel: Kernel, place: BufferId) -> str:
     """The op and the name under which a kernel writes ``place``."""
     if isinstance(place, tuple):
         return f"{kernel.step.op.name} {place[1]}"
@@ -306,7 +306,7 @@ def memory_line(program: Program) -> str:
     plan = program.plan
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     return (
-        f"memory: arena {memory_text(plan.arena_bytes)} for {len(plan.lifetimes)} blocks of "
+        f"memory: arena {memory_text(plan.arena_bytes)} for {len(plan.intervals)} blocks of "
         f"{memory_text(plan.unshared_bytes)} unshared; saved for backward {memory_text(saved)}; "
         f"outputs {memory_text(program.peak_bytes - plan.arena_bytes)}"
     )

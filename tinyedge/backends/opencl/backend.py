@@ -34,18 +34,18 @@ from tinyedge.backends.opencl.binding import (
 )
 from tinyedge.backends.opencl.devices import BUILD_OPTIONS, DeviceEntry, pyopencl_module, was_forked
 from tinyedge.backends.opencl.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
-from tinyedge.backends.opencl.memory import LARGEST, Region, Slabs
+from tinyedge.backends.opencl.memory import LARGEST, Allocation, SlabAllocator
 from tinyedge.backends.opencl.pool import Pool
 from tinyedge.backends.opencl.recent import Recent
 from tinyedge.dtypes import DType, float64, int64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
-from tinyedge.ir.kernel import Kernel, Place
-from tinyedge.ir.launch import Shared
+from tinyedge.ir.kernel import BufferId, Kernel
+from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, Storage
-from tinyedge.kernels.fused import Drawn, plain_operands
-from tinyedge.kernels.persistent import APART, ORDERS, groups_of, is_flat, local_bytes, render_shared
+from tinyedge.kernels.fused import FusedSource, plain_operands
+from tinyedge.kernels.persistent import APART, ORDERS, groups_of, is_flat, local_bytes, render_group
 from tinyedge.kernels.render import Part, Source, render
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tuned import remembered
@@ -66,25 +66,25 @@ _C_TYPES: dict[str, Any] = {
 }  # fmt: skip
 _C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
 
-MOST_IN_CHAIN = 64
+MOST_IN_PERSISTENT = 64
 """Kernels in one launch in which they wait for each other: while the device does one, the host gets the next ready.
 On an H200, chains of 64 and of 200 took the device as long, and about as long to build."""
 
-FIRST_IN_CHAIN = 8
-GROWTH_OF_CHAINS = 1.5
-"""Of the chains of a program: a short first one lets the device begin soon, and while it does one the next, longer one
-is made ready. With MobileNet v1 on an H200 a kernel takes 5 us, and the host 2 us to launch it in a chain, or 4 us when
-other programs ran in between.
+FIRST_IN_PERSISTENT = 8
+GROWTH_OF_PERSISTENT = 1.5
+"""Of the persistent kernels of a program: a short first one lets the device begin soon, and while it does one the next,
+longer one is made ready. With MobileNet v1 on an H200 a kernel takes 5 us, and the host 2 us to launch it in a
+persistent kernel, or 4 us when other programs ran in between.
 """
 
 GROUPS_OF_UNIT = 4
-"""Of a kernel in a chain: about as many groups as a compute unit has at work at a time."""
+"""Of a kernel that runs in a persistent kernel: about as many groups as a compute unit has at work at a time."""
 
-CHAIN_OPTIONS = {
+PERSISTENT_OPTIONS = {
     "ptx": (*BUILD_OPTIONS, "-cl-nv-maxrregcount=64"),
     "c11": ("-cl-std=CL3.0", "-cl-single-precision-constant"),
 }
-"""What builds a chain. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
+"""What builds a persistent kernel. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
 be so many that few groups run at a time."""
 
 
@@ -179,7 +179,7 @@ class _Rendered(NamedTuple):
     source: Source
     arguments: list[Argument]
     types: list[Any]
-    chained: Sequence[KernelSpec] = ()
+    group_specs: Sequence[KernelSpec] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ class _Draft:
     step: Step
     title: str
     part: Part
-    baked: bool
+    specialised: bool
     arguments: list[Argument]
     types: list[Any]
 
@@ -199,7 +199,7 @@ class _Draft:
 
     @cached_property
     def rendered(self) -> _Rendered:
-        return _Rendered(self.title, self.spec, render(self.part, self.baked), self.arguments, self.types)
+        return _Rendered(self.title, self.spec, render(self.part, self.specialised), self.arguments, self.types)
 
     @cached_property
     def is_flat(self) -> bool:
@@ -207,7 +207,7 @@ class _Draft:
 
     @cached_property
     def local_bytes(self) -> int:
-        return local_bytes(self.part, self.baked)
+        return local_bytes(self.part, self.specialised)
 
     @property
     def argument_bytes(self) -> int:
@@ -237,11 +237,11 @@ class OpenCLBackend(Backend):
             self.context = cl.Context([entry.device])
             self.queue = cl.CommandQueue(self.context)
         self.pool = Pool(cl, self.context, self.queue, self.memory)
-        self.slabs = Slabs(self._buffer)
+        self.slabs = SlabAllocator(self._buffer)
         extensions = str(entry.asked("extensions", "")).split()
         self.has_fp64 = "cl_khr_fp64" in extensions
         self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
-        chains = entry.takes_chains and config.chains()
+        chains = entry.takes_persistent and config.uses_persistent()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
@@ -257,7 +257,7 @@ class OpenCLBackend(Backend):
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.asked("max_parameter_size", 1024))
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
-        self.bakes = not entry.is_cpu
+        self.specialises = not entry.is_cpu
         self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
         self._kernels: Recent[Source, _Built] = Recent(BUILT)
         self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
@@ -294,28 +294,28 @@ class OpenCLBackend(Backend):
     def _refusal(self, call: str, error: Exception | int) -> BackendError:
         return refusal(self, call, error)
 
-    def allocate(self, nbytes: int) -> Region:
+    def allocate(self, nbytes: int) -> Allocation:
         # It begins with its buffer: places in scratch memory and in an arena are told by their offsets there alone.
         return self._buffer(nbytes)
 
-    def reserve(self, nbytes: int) -> Region:
-        if self.device.chains and nbytes <= LARGEST:
+    def reserve(self, nbytes: int) -> Allocation:
+        if self.device.persistent and nbytes <= LARGEST:
             with suppress(OutOfMemoryError):  # there may be room for so little
                 return self.slabs.take(nbytes)
         return self._buffer(nbytes)
 
-    def _buffer(self, nbytes: int) -> Region:
+    def _buffer(self, nbytes: int) -> Allocation:
         if not nbytes:
             if self._nothing is None:
                 self._nothing = self._taken(0)
-            return Region(self._nothing.handle)
+            return Allocation(self._nothing.handle)
         try:  # no context manager: this is in the way of every eager step
             return self.pool.take(nbytes)
         except (self.cl.Error, MemoryError):
             self.trim()
         return self._taken(nbytes)
 
-    def _taken(self, nbytes: int) -> Region:
+    def _taken(self, nbytes: int) -> Allocation:
         with self._asked(f"an allocation of {nbytes} bytes"):
             return self.pool.take(nbytes)
 
@@ -327,13 +327,13 @@ class OpenCLBackend(Backend):
         # It does not wait for what was launched before: so the next sample is on its way while a step runs.
         if not array.nbytes:
             return
-        region = storage.buffer
+        allocation = storage.buffer
         with self._asked("an upload"), self._upload_lock:
             self._sweep()
             waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
             values = np.ascontiguousarray(array) if waits else np.array(array, order="C")  # the caller's may change
             event = self.cl.enqueue_copy(
-                self.queue, region.handle, values, dst_offset=region.offset, is_blocking=waits
+                self.queue, allocation.handle, values, dst_offset=allocation.offset, is_blocking=waits
             )  # fmt: skip
             if not waits:
                 self._uploads.append((event, values.nbytes))
@@ -350,10 +350,10 @@ class OpenCLBackend(Backend):
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = np.empty(slot.shape, slot.dtype.stored)
         if slot.numel:
-            region = slot.storage.buffer
-            offset = region.offset + slot.offset * slot.dtype.itemsize
+            allocation = slot.storage.buffer
+            offset = allocation.offset + slot.offset * slot.dtype.itemsize
             with self._asked("reading a result"):
-                self.cl.enqueue_copy(self.queue, result, region.handle, src_offset=offset, is_blocking=True)
+                self.cl.enqueue_copy(self.queue, result, allocation.handle, src_offset=offset, is_blocking=True)
                 self._sweep()
         return result
 
@@ -420,7 +420,7 @@ class OpenCLBackend(Backend):
         kernels, needed = found
         # Scratch goes back to the pool when the launches are gone: the queue is in order, so whoever gets it next runs
         # later.
-        scratch: dict[Place, tuple[Any, int]] = {
+        scratch: dict[BufferId, tuple[Any, int]] = {
             (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
         }
         return [_Launch(kernel, step, scratch) for kernel in kernels]
@@ -471,7 +471,7 @@ class OpenCLBackend(Backend):
         }
         copy = step.over(slots)
         kernels, needed = self._lower(copy, device)
-        scratch: dict[Place, tuple[Any, int]] = {
+        scratch: dict[BufferId, tuple[Any, int]] = {
             (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
         }
         launches = [_Launch(kernel, copy, scratch) for kernel in kernels]
@@ -486,14 +486,14 @@ class OpenCLBackend(Backend):
                 best = min(best, (perf_counter() - start) / repeats)
         return best
 
-    def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
+    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
         drafts = [
-            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.beside)]
+            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.siblings)]
             for shared in launches
         ]
         for shared in launches:
             for kernel in shared.kernels:
-                for part in (kernel, *kernel.beside):
+                for part in (kernel, *kernel.siblings):
                     self._drafts.pop(part, None)  # its text would stay as long as the program
         rendered = [
             parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
@@ -517,13 +517,13 @@ class OpenCLBackend(Backend):
             return _Lowered(self, built[each.source], each)
 
         return [
-            _Several([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            _InTurn([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
             for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
         ]
 
-    def shares_launch(self, kernels: Sequence[Kernel], temporary: Collection[Place]) -> bool:
+    def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:
         # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
-        if self.device.is_cpu or self.device.chains:
+        if self.device.is_cpu or self.device.persistent:
             return False
         parts = [self._part(kernel, temporary) for kernel in kernels]
         return (
@@ -532,48 +532,48 @@ class OpenCLBackend(Backend):
             and sum(part.argument_bytes for part in parts) <= self.argument_bytes
         )
 
-    def chains(
-        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+    def launch_groups(
+        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False
     ) -> list[Sequence[Kernel]]:
-        if not self.device.chains:
-            return super().chains(kernels, temporary, later)
+        if not self.device.persistent:
+            return super().launch_groups(kernels, temporary, later)
         runs: list[Sequence[Kernel]] = []
         run: list[Kernel] = []
         room = 0
-        most = float(MOST_IN_CHAIN if later else FIRST_IN_CHAIN)
+        most = float(MOST_IN_PERSISTENT if later else FIRST_IN_PERSISTENT)
         for number, kernel in enumerate(kernels):
             part = self._part(kernel, temporary)
-            if not self._fits_chain(part):
+            if not self._fits_persistent(part):
                 run = []
                 runs.append([kernel])
                 continue
-            is_full = len(run) >= most and len(kernels) - number > FIRST_IN_CHAIN // 2
+            is_full = len(run) >= most and len(kernels) - number > FIRST_IN_PERSISTENT // 2
             if run and is_full:
-                most *= GROWTH_OF_CHAINS
-            if not run or part.argument_bytes > room or is_full or len(run) == MOST_IN_CHAIN:
+                most *= GROWTH_OF_PERSISTENT
+            if not run or part.argument_bytes > room or is_full or len(run) == MOST_IN_PERSISTENT:
                 run, room = [], self.argument_bytes
                 runs.append(run)
             run.append(kernel)
             room -= part.argument_bytes
         return runs
 
-    def _fits_chain(self, part: _Draft) -> bool:
+    def _fits_persistent(self, part: _Draft) -> bool:
         same = part.is_flat or prod(part.spec.local_size) == self.device.group()
         fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
         return same and fits and not part.rendered.source.has_double
 
-    def _part(self, kernel: Kernel, temporary: Collection[Place]) -> _Draft:
+    def _part(self, kernel: Kernel, temporary: Collection[BufferId]) -> _Draft:
         """A kernel without those beside it."""
         draft = self._drafts.get(kernel)
         if draft is None:
             step = kernel.step
-            drawn = Drawn(kernel, temporary, self.device.limited(step.op.name, step.direction), self.bakes)
-            draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
+            fused = FusedSource(kernel, temporary, self.device.limited(step.op.name, step.direction), self.specialises)
+            draft = self._drafts[kernel] = self._draft(kernel.step, fused.spec, fused.operands, fused)
         return draft
 
-    def _joined(self, parts: Sequence[_Draft], shared: Shared, placement: Placement) -> _Rendered:
+    def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> _Rendered:
         """One launch of several kernels: what each is given that stays the same becomes a part of the source."""
-        order = ORDERS[self.device.order] if shared.is_chain else None
+        order = ORDERS[self.device.order] if shared.is_persistent else None
         named: dict[Any, str] = {}
         declared: list[str] = []
         arguments: list[Argument] = [COUNTERS] if order else []
@@ -598,12 +598,12 @@ class OpenCLBackend(Backend):
                 texts.append(text)
             given.append(texts)
         specs = [part.spec for part in parts]
-        source, groups, items = render_shared(
-            [part.part for part in parts], given, declared, self.bakes, shared.waits, order,
+        source, groups, items = render_group(
+            [part.part for part in parts], given, declared, self.specialises, shared.waits, order,
             GROUPS_OF_UNIT * self.device.compute_units,
         )  # fmt: skip
         title = " | ".join(part.title for part in parts)
-        kernel = "chain" if order else "beside"
+        kernel = "persistent" if order else "group"
         spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
         return _Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
 
@@ -611,7 +611,8 @@ class OpenCLBackend(Backend):
     def orders_groups(self) -> bool:
         """Whether the device says that OpenCL C 3.0's fences and atomics reach from one work-group to another.
 
-        Tests ask that before they take a device for one that chains; it does not say that groups which run go on.
+        Tests ask that before they take a device for one that runs persistent kernels; it does not say that groups which
+        run go on.
         """
         device = self.entry.device
         try:
@@ -622,12 +623,14 @@ class OpenCLBackend(Backend):
         wanted = kinds.ORDER_ACQ_REL | kinds.SCOPE_DEVICE
         return bool(fences & wanted == wanted and atomics & kinds.SCOPE_DEVICE)
 
-    def _draft(self, step: Step, spec: KernelSpec, operands: Sequence[Operand], drawn: Drawn | None = None) -> _Draft:
-        """One kernel of ``step``: for any call of its kind; or as ``drawn`` for one program."""
+    def _draft(
+        self, step: Step, spec: KernelSpec, operands: Sequence[Operand], fused: FusedSource | None = None
+    ) -> _Draft:
+        """One kernel of ``step``: for any call of its kind; or as ``fused`` for one program."""
         check_sizes(spec)
-        owner = None if drawn is None else step
-        elsewhere = {} if drawn is None else drawn.arguments
-        baked = drawn is not None and self.bakes
+        owner = None if fused is None else step
+        elsewhere = {} if fused is None else fused.arguments
+        specialised = fused is not None and self.specialises
         arguments: list[Argument] = []
         types: list[Any] = []
         for operand in operands:
@@ -652,22 +655,22 @@ class OpenCLBackend(Backend):
                 if operand.kind == "accumulate":
                     arguments.append(("accumulates", taken, item))
                     types.append(np.int32)
-        if not baked:
+        if not specialised:
             arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
             types += [np.int32] * len(spec.sizes)
         for name, kind in spec.scalars.items():
             arguments.append(("scalar", owner, name))
             types.append(_C_TYPES[spec.constants["real"] if kind == "real" else kind])
-        if spec.tables and not baked:
+        if spec.tables and not specialised:
             arguments.append(("table", None, self._table(spec)))
             types.append(None)
-        part = Part(spec, tuple(operands), () if drawn is None else tuple(drawn.hooks))
-        steps = [step] if drawn is None else drawn.steps
+        part = Part(spec, tuple(operands), () if fused is None else tuple(fused.hooks))
+        steps = [step] if fused is None else fused.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
         if any(operand.in_arena for operand in operands):
             arguments.insert(0, ARENA)
             types.insert(0, None)
-        return _Draft(step, title, part, baked, arguments, types)
+        return _Draft(step, title, part, specialised, arguments, types)
 
     def zeros(self, count: int) -> _Table:
         """A buffer of so many ints, all of them 0."""
@@ -688,8 +691,8 @@ class OpenCLBackend(Backend):
     def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
         """The kernel of each source. Those that are not built yet come in programs of many, since each has a price.
 
-        Chains are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so, and 31 s if
-        they are built one after the other.
+        Persistent kernels are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so,
+        and 31 s if they are built one after the other.
         """
         result: dict[Source, _Built] = {}
         missing: dict[Source, _Rendered] = {}
@@ -702,12 +705,12 @@ class OpenCLBackend(Backend):
         if not missing:
             return result
         programs: dict[Source, Any] = {}
-        chains = [draft for draft in missing.values() if draft.source.is_chain]
+        chains = [draft for draft in missing.values() if draft.source.is_persistent]
         if chains:
             with ThreadPoolExecutor() as pool:
                 for built in pool.map(lambda draft: self._build_together([draft], self._options(draft.source)), chains):
                     programs.update(built)
-        others = [draft for draft in missing.values() if not draft.source.is_chain]
+        others = [draft for draft in missing.values() if not draft.source.is_persistent]
         for options in dict.fromkeys(self._options(draft.source) for draft in others):
             alike = [draft for draft in others if self._options(draft.source) == options]
             for start in range(0, len(alike), PROGRAM_KERNELS):
@@ -734,7 +737,7 @@ class OpenCLBackend(Backend):
     def _options(self, source: Source) -> tuple[str, ...]:
         if source.has_double:
             return BUILD_OPTIONS_FP64
-        return CHAIN_OPTIONS[self.device.order] if source.is_chain else BUILD_OPTIONS
+        return PERSISTENT_OPTIONS[self.device.order] if source.is_persistent else BUILD_OPTIONS
 
     def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
         """The program of each source: one for all."""
@@ -754,7 +757,7 @@ class OpenCLBackend(Backend):
                 f"kernel {spec.kernel} must build on {self.description}",
                 f"the compiler said:\n{error}\n({kept_source(source.function, text)})",
                 "Please report this with the source and the device's name."
-                + (" TINYEDGE_CHAIN=0 does without such kernels." if source.is_chain else ""),
+                + (" TINYEDGE_PERSISTENT=0 does without such kernels." if source.is_persistent else ""),
             ) from error
         return {draft.source: program for draft in drafts}
 
@@ -793,13 +796,13 @@ class _Lowered(Lowered):
     def __init__(self, backend: OpenCLBackend, built: _Built, rendered: _Rendered) -> None:
         self.backend = backend
         self.title = rendered.title
-        self.specs = rendered.chained or (rendered.spec,)
+        self.specs = rendered.group_specs or (rendered.spec,)
         self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
         # A kernel object of its own, which keeps its arguments from one call to the next.
         self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
         self._handle = ctypes.c_void_p(self.kernel.int_ptr)
         self._arguments, self._types = rendered.arguments, rendered.types
-        # Of a chain; its own, since a profile launches on another queue. Each launch leaves them at 0.
+        # Of a persistent kernel; its own, since a profile launches on another queue. Each launch leaves them at 0.
         self._counters = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in self._arguments else None
         self._packers = [_packer(kind) for kind in rendered.types]
         self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
@@ -809,7 +812,7 @@ class _Lowered(Lowered):
                 self._taken.setdefault(origin, []).append(index)
         forsake_in_child(self)
 
-    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         for index in range(len(self._arguments)):
             self._set(index, scratch)
 
@@ -820,7 +823,7 @@ class _Lowered(Lowered):
         for index in self._taken.get(origin, ()):
             self._set(index, {})
 
-    def _set(self, index: int, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def _set(self, index: int, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         argument, kind = self._arguments[index], self._types[index]
         if argument == COUNTERS:
             assert self._counters is not None
@@ -863,15 +866,15 @@ def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
     enqueue(*arguments)
 
 
-class _Several(Lowered):
+class _InTurn(Lowered):
     """Kernels that would share a launch, one after the other."""
 
     def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
         self.each = each
         self.title = joined.title
-        self.specs = joined.chained or (joined.spec,)
+        self.specs = joined.group_specs or (joined.spec,)
 
-    def bind(self, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         for lowered in self.each:
             lowered.bind(scratch)
 
@@ -904,7 +907,7 @@ class _Launch:
 
     __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
 
-    def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[Place, tuple[Any, int]]) -> None:
+    def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         self._kernel = kernel
         self._scratch = scratch  # held until it is launched
         buffers: list[Any] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyedge.backends.base import Origin, Placement
 from tinyedge.errors import ShapeError
-from tinyedge.ir.kernel import Place
+from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
 from tinyedge.shapes import INT_MAX
@@ -40,7 +40,7 @@ def check_sizes(spec: KernelSpec) -> None:
             indexable(spec.kernel, name, size)
 
 
-def value_of(argument: Argument, step: Step | None, scratch: Mapping[Place, tuple[Any, int]]) -> Any:
+def value_of(argument: Argument, step: Step | None, scratch: Mapping[BufferId, tuple[Any, int]]) -> Any:
     """What a kernel is given; ``step`` is that of the call, for an argument that belongs to no step of its own."""
     kind, owner, item = argument
     if kind == "fixed":

@@ -175,7 +175,7 @@ class DeviceEntry:
         return (version, *names, _processor() if self.is_cpu else "")
 
     @property
-    def takes_chains(self) -> bool:
+    def takes_persistent(self) -> bool:
         """Whether kernels may wait for each other in one launch.
 
         OpenCL does not promise that a work-group which runs goes on while others wait for it. NVIDIA's GPUs do, since

@@ -87,7 +87,7 @@ class Forked(Backend):
         raise forked(self.name)
 
     check_dtype = allocate = reserve = trim = write = read = prepare = launch = lower_all = _refuse
-    shares_launch = chains = finish = _refuse
+    fuses_horizontally = launch_groups = finish = _refuse
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,7 +1,7 @@
 """Where values lie: a buffer, or a part of one that many share.
 
-A driver looks at every buffer of a launch. On an H200 that took 0.3 to 1 us for each, which was most of what a chain
-of small kernels cost the host; an offset, which is a number, costs a tenth of it.
+A driver looks at every buffer of a launch. On an H200 that took 0.3 to 1 us for each, which was most of what a
+persistent kernel of small kernels cost the host; an offset, which is a number, costs a tenth of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LARGEST = SLAB_BYTES // 16
 ALIGNMENT = 256
 
 
-class Region:
+class Allocation:
     """Memory of a value: bytes of the buffer ``handle`` from ``offset`` on. Another one is never equal to it."""
 
     __slots__ = ("__weakref__", "handle", "offset")
@@ -28,12 +28,12 @@ class Region:
         self.offset = offset
 
 
-class _Shared(Region):
+class _SlabPart(Allocation):
     """A part of a slab, which goes back to it when nobody refers to it. It keeps the slab."""
 
     __slots__ = ("free", "slab")
 
-    def __init__(self, slab: Region, offset: int, free: deque[tuple[Region, int]]) -> None:
+    def __init__(self, slab: Allocation, offset: int, free: deque[tuple[Allocation, int]]) -> None:
         self.handle, self.offset = slab.handle, offset  # in the way of every eager step
         self.slab, self.free = slab, free
 
@@ -49,18 +49,18 @@ def rounded(nbytes: int) -> int:
     return max(-(-nbytes // step), 1) * step
 
 
-class Slabs:
-    """Small regions as parts of a few large ones that ``allocate`` gives. What is free is kept until ``trim``."""
+class SlabAllocator:
+    """Small allocations as parts of a few large ones that ``allocate`` gives. What is free is kept until ``trim``."""
 
-    def __init__(self, allocate: Callable[[int], Region]) -> None:
+    def __init__(self, allocate: Callable[[int], Allocation]) -> None:
         self._allocate = allocate
-        # By size: slabs and offsets. A region may end at any time, and adds its part at once, without the lock.
-        self._free: dict[int, deque[tuple[Region, int]]] = defaultdict(deque)
-        self._slabs: list[tuple[Region, int]] = []  # each with the bytes that were cut from it; the last is in use
+        # By size: slabs and offsets. An allocation may end at any time, and adds its part at once, without the lock.
+        self._free: dict[int, deque[tuple[Allocation, int]]] = defaultdict(deque)
+        self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes that were cut from it; the last is in use
         self._lock = threading.RLock()  # ``allocate`` may trim
 
-    def take(self, nbytes: int) -> Region:
-        """A region of at least ``nbytes`` bytes, of at most LARGEST."""
+    def take(self, nbytes: int) -> Allocation:
+        """An allocation of at least ``nbytes`` bytes, of at most LARGEST."""
         size = rounded(nbytes)
         free = self._free[size]
         try:
@@ -72,12 +72,12 @@ class Slabs:
                     self._slabs.append((new, 0))
                 slab, offset = self._slabs[-1]
                 self._slabs[-1] = slab, offset + size
-        return _Shared(slab, offset, free)
+        return _SlabPart(slab, offset, free)
 
     def trim(self) -> None:
         """Let go of the slabs of which no part is in use."""
         with self._lock:
-            free: dict[Region, int] = defaultdict(int)  # bytes of each slab
+            free: dict[Allocation, int] = defaultdict(int)  # bytes of each slab
             for size, parts in [*self._free.items()]:
                 for slab, _ in [*parts]:
                     free[slab] += size

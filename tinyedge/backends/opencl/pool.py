@@ -6,7 +6,7 @@ import threading
 import warnings
 from typing import Any
 
-from tinyedge.backends.opencl.memory import Region
+from tinyedge.backends.opencl.memory import Allocation
 from tinyedge.ir.values import Memory
 
 HELD_BYTES = 4 << 20
@@ -22,9 +22,9 @@ EXACT_BITS = 26
 
 
 class Pool:
-    """Gives regions that are buffers by themselves; ``memory`` counts what the driver holds for them.
+    """Gives allocations that are buffers by themselves; ``memory`` counts what the driver holds for them.
 
-    Any thread may call it. A region that ends gives its buffer back without a call of the driver.
+    Any thread may call it. An allocation that ends gives its buffer back without a call of the driver.
     """
 
     def __init__(self, cl: Any, context: Any, queue: Any, memory: Memory) -> None:
@@ -41,28 +41,28 @@ class Pool:
             allocator = cl.tools.DeferredAllocator(context, cl.mem_flags.READ_WRITE)
             self.buffers = cl.tools.MemoryPool(allocator, leading_bits_in_bin_id=EXACT_BITS)
 
-    def take(self, nbytes: int) -> Region:
-        """A region of ``nbytes`` bytes, which the device really has. Errors: pyopencl's, or MemoryError."""
+    def take(self, nbytes: int) -> Allocation:
+        """An allocation of ``nbytes`` bytes, which the device really has. Errors: pyopencl's, or MemoryError."""
         buffers = self.buffers
         with self._lock:
-            region = Region(buffers.allocate(max(nbytes, LEAST_BYTES)))
+            allocation = Allocation(buffers.allocate(max(nbytes, LEAST_BYTES)))
             if buffers.managed_bytes != self._known_bytes:
-                self._take_in(region)
-        return region
+                self._take_in(allocation)
+        return allocation
 
     @property
     def active_bytes(self) -> int:
-        """Of the regions in use."""
+        """Of the allocations in use."""
         return int(self.buffers.active_bytes)
 
-    def _take_in(self, region: Region) -> None:
+    def _take_in(self, allocation: Allocation) -> None:
         """Let the device allocate a buffer that is new: some do when it is first used, and would fail only then."""
         buffers = self.buffers
         try:
             # Migrating takes no buffer of a pool, but another reference to the same memory.
-            self._migrate(self._queue, [self._buffer.from_int_ptr(region.handle.int_ptr, True)], self._undefined)
+            self._migrate(self._queue, [self._buffer.from_int_ptr(allocation.handle.int_ptr, True)], self._undefined)
         except BaseException:
-            region.handle = None
+            allocation.handle = None
             buffers.free_held()
             self._count()
             raise

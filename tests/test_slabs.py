@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyedge.backends.opencl.memory import ALIGNMENT, LARGEST, SLAB_BYTES, Region, Slabs, rounded
+from tinyedge.backends.opencl.memory import ALIGNMENT, LARGEST, SLAB_BYTES, Allocation, SlabAllocator, rounded
 
 
 class Buffer:
@@ -37,8 +37,8 @@ def test_rounded(nbytes: int) -> None:
 
 @given(actions=st.lists(st.tuples(sizes, st.booleans()), max_size=60), random=st.randoms(use_true_random=False))
 def test_regions_in_use_do_not_overlap(actions: list[tuple[int, bool]], random: Any) -> None:
-    slabs = Slabs(lambda nbytes: Region(Buffer(nbytes)))
-    held: list[tuple[Region, int]] = []
+    slabs = SlabAllocator(lambda nbytes: Allocation(Buffer(nbytes)))
+    held: list[tuple[Allocation, int]] = []
     for nbytes, drops in actions:
         if drops and held:
             held.pop(random.randrange(len(held)))
@@ -46,7 +46,7 @@ def test_regions_in_use_do_not_overlap(actions: list[tuple[int, bool]], random: 
             slabs.trim()
         held.append((slabs.take(nbytes), nbytes))
         assert held[-1][0].offset % ALIGNMENT == 0
-        spans = sorted((id(region.handle), region.offset, region.offset + n) for region, n in held)
+        spans = sorted((id(allocation.handle), allocation.offset, allocation.offset + n) for allocation, n in held)
         for (buffer, _, stop), (other, start, _) in pairwise(spans):
             assert buffer != other or stop <= start
         assert all(stop <= SLAB_BYTES for _, _, stop in spans)
@@ -55,7 +55,7 @@ def test_regions_in_use_do_not_overlap(actions: list[tuple[int, bool]], random: 
 def test_what_is_free_is_used_again_and_trimmed() -> None:
     gc.collect()
     before = Buffer.made
-    slabs = Slabs(lambda nbytes: Region(Buffer(nbytes)))
+    slabs = SlabAllocator(lambda nbytes: Allocation(Buffer(nbytes)))
     for _ in range(3 * SLAB_BYTES // LARGEST):  # one at a time
         slabs.take(LARGEST - 5)
     assert Buffer.made - before == 1
@@ -68,13 +68,13 @@ def test_what_is_free_is_used_again_and_trimmed() -> None:
     slabs.trim()
     assert Buffer.made - before == 1
     more = [slabs.take(LARGEST) for _ in range(SLAB_BYTES // LARGEST - 1)]
-    assert all((region.handle, region.offset) != (kept.handle, kept.offset) for region in more)
+    assert all((allocation.handle, allocation.offset) != (kept.handle, kept.offset) for allocation in more)
     del more, kept
     slabs.trim()
     assert Buffer.made == before
 
 
 def test_regions_are_told_apart() -> None:
-    a, b = Region(None), Region(None)
+    a, b = Allocation(None), Allocation(None)
     assert a != b
     assert len({a, b}) == 2

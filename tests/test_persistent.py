@@ -18,8 +18,8 @@ from tests.test_fusion import assert_replays_agree, functions
 from tests.test_zero_sizes import assert_same, on_tinyedge, zero_calls
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl.backend import FIRST_IN_CHAIN, OpenCLBackend
-from tinyedge.backends.opencl.memory import Slabs
+from tinyedge.backends.opencl.backend import FIRST_IN_PERSISTENT, OpenCLBackend
+from tinyedge.backends.opencl.memory import SlabAllocator
 from tinyedge.compiler.memory import Action, make_plan
 from tinyedge.compiler.schedule import Touched, waits
 from tinyedge.errors import CaptureError
@@ -89,8 +89,8 @@ def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
     tight = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64)
     assert 5 * plan.arena_bytes <= 6 * tight.arena_bytes
     if plan.arena_bytes != tight.arena_bytes:
-        for key, block in plan.lifetimes.items():
-            for other, another in plan.lifetimes.items():
+        for key, block in plan.intervals.items():
+            for other, another in plan.intervals.items():
                 if key != other and plan.offsets[key] == plan.offsets[other]:
                     assert block.first > another.last + slack or another.first > block.last + slack
 
@@ -102,7 +102,7 @@ def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureReques
     With guards around all memory; and without, since then values share buffers.
     """
     backend: OpenCLBackend = request.param(first_device().entry)
-    if not backend.device.chains:
+    if not backend.device.persistent:
         if not backend.orders_groups:
             pytest.skip("the device does not say that one group sees what another wrote")
         if "Portable Computing Language" in backend.entry.platform:
@@ -112,7 +112,7 @@ def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureReques
         backend.device = replace(
             backend.device, kind="gpu", vector_width=4, compute_units=4, max_work_group=256, group_items=64, order="c11"
         )
-        backend.bakes = True
+        backend.specialises = True
     return backend
 
 
@@ -164,7 +164,7 @@ def test_a_step_is_few_launches(chain: Backend) -> None:
     losses = [step(x).item() for _ in range(5)]
     assert len(set(losses)) == 1
     first, *others = [len(launch.kernels) for launch in step.program.launches]
-    assert first == FIRST_IN_CHAIN  # and each of the others is longer, but for the last
+    assert first == FIRST_IN_PERSISTENT  # and each of the others is longer, but for the last
     assert all(b > a for a, b in pairwise([first, *others[:-1]]))
     assert len(others) < 3
     many = [p.grad.numpy().copy() for p in model.parameters()]
@@ -184,7 +184,7 @@ def test_a_profile_tells_the_kernels_of_a_chain_apart(chain: Backend) -> None:
     launches = len(step.program.launches)
     assert (len(profile.rows), profile.launches) == (len(step.program.kernels), launches)
     assert f"in {launches} launch" in str(profile)
-    assert f"launches: {launches}, of {FIRST_IN_CHAIN}, " in step.program.explain()
+    assert f"launches: {launches}, of {FIRST_IN_PERSISTENT}, " in step.program.explain()
     assert all(np.array_equal(a, p.grad.numpy()) for a, p in zip(before, model.parameters(), strict=True))
 
 
@@ -280,7 +280,7 @@ def test_memory_for_small_values_is_found_where_there_is_none_for_a_shared_buffe
     def refuse(nbytes: int) -> object:
         raise te.OutOfMemoryError("device", f"room for {nbytes} bytes", "there is none", "Use less.")
 
-    monkeypatch.setattr(chaining, "slabs", Slabs(refuse))
+    monkeypatch.setattr(chaining, "slabs", SlabAllocator(refuse))
     assert OpenCLBackend.reserve(chaining, 1000).handle is not None
 
 
@@ -302,6 +302,6 @@ def test_work_items_may_return_early(chain: Backend) -> None:
 
 
 def test_chains_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINYEDGE_CHAIN", "0")
+    monkeypatch.setenv("TINYEDGE_PERSISTENT", "0")
     for entry in backends.usable_devices():
-        assert not backends.opencl.backend.OpenCLBackend(entry).device.chains
+        assert not backends.opencl.backend.OpenCLBackend(entry).device.persistent
