@@ -23,7 +23,7 @@ from tinyedge.autograd.op import functions
 from tinyedge.backends import Backend
 from tinyedge.bench import command
 from tinyedge.ir.step import registry
-from tinyedge.ops import elementwise
+from tinyedge.ops import activation
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,7 +74,7 @@ def test_contributing(opencl: Backend, reference: Backend) -> None:
     source = python_block("CONTRIBUTING.md")
     known, public = dict(registry), dict(functions)
     try:
-        exec(source, vars(elementwise))
+        exec(source, vars(activation))
         op = registry["softsign"]
         random = Random(0)
         for seed in range(10):
@@ -89,7 +89,7 @@ def test_contributing(opencl: Backend, reference: Backend) -> None:
             table.clear()
             table.update(before)
         for name in ("Softsign", "softsign"):
-            vars(elementwise).pop(name, None)
+            vars(activation).pop(name, None)
 
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(te.__path__, "tinyedge.") if not name.endswith("__main__")]

@@ -16,7 +16,7 @@ import pytest
 import tinyedge as te
 from tinyedge import nn
 from tinyedge.backends import Backend
-from tinyedge.compiler import guards
+from tinyedge.compiler.guards import _Walk
 from tinyedge.nn import functional as F
 
 pytestmark = pytest.mark.check
@@ -952,13 +952,13 @@ def test_what_a_function_depends_on_is_watched_after_one_walk(
     step = te.compile(lambda y: helper(model(y) * WEIGHT + shifts[0] * settings["scale"] + CONFIG.inner.shift).sum())
     step(x())
     walks: list[Any] = []
-    root = guards._Walk.root
+    root = _Walk.root
 
     def noted(self: Any, function: Any) -> Any:
         walks.append(function)
         return root(self, function)
 
-    monkeypatch.setattr(guards._Walk, "root", noted)
+    monkeypatch.setattr(_Walk, "root", noted)
     for _ in range(3):
         step(x())
     assert not walks

@@ -24,7 +24,8 @@ from tinyedge.autograd.scope import scopes
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
-from tinyedge.compiler.guards import Guard, alive_in, first_change
+from tinyedge.compiler.guard_state import alive_in
+from tinyedge.compiler.guards import Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError

@@ -1,8 +1,4 @@
-"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program.
-
-The walk begins at the function's code, and goes on into all Python code that it mentions. Each value that is read on
-the way is compared from call to call, with its whole state; a value of another kind is refused by its name.
-"""
+"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program."""
 
 from __future__ import annotations
 
@@ -18,417 +14,58 @@ import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from itertools import repeat
-from operator import attrgetter, is_
+from operator import is_
 from pathlib import PurePath
-from types import (
-    BuiltinFunctionType,
-    FunctionType,
-    MappingProxyType,
-    MemberDescriptorType,
-    MethodType,
-    ModuleType,
-    SimpleNamespace,
-)
-from typing import Any, NamedTuple, NoReturn
+from types import FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinyedge.autograd.minibatch import Minibatch
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import CLASS_NAMES, Read, mentions
-from tinyedge.containers import by_class, is_container, slots_of
+from tinyedge.compiler.guard_state import (
+    ARRAY_BYTES,
+    BASES,
+    C_FUNCTIONS,
+    CONSTRUCTION,
+    CONTAINERS,
+    MACHINERY,
+    MISSING,
+    PLAIN,
+    SCALARS,
+    TEXT,
+    VALUES,
+    _At,
+    _attributes_of,
+    _builtins_of,
+    _contents,
+    _decimal_context,
+    _dict_of,
+    _Findings,
+    _has_items,
+    _has_items_below,
+    _holds_bytes,
+    _in_slot,
+    _is_equal,
+    _is_known,
+    _is_list_of,
+    _is_list_of_below,
+    _is_written_in_c,
+    _ModuleState,
+    _Names,
+    _Same,
+)
+from tinyedge.containers import is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.ir.values import Slot, leaf_changes
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
 from tinyedge.tensor import Tensor
-
-PLAIN = frozenset({int, bool, str, bytes, type(None), type(...), type(NotImplemented)})
-CONTAINERS = (tuple, list, dict, set, frozenset, deque, MappingProxyType)
-SCALARS: dict[type, Callable[[Any], Any]] = {
-    int: lambda value: int.__add__(value, 0),
-    float: lambda value: float.hex(value),  # two zeros are two numbers
-    complex: lambda value: (value.real.hex(), value.imag.hex()),
-    str: lambda value: str.__str__(value),
-    bytes: lambda value: bytes.join(b"", [value]),
-}
-"""The values of what classes of the user may be derived from."""
-
-VALUES: dict[type, Callable[[Any], Any]] = {
-    range: repr,
-    datetime.date: repr,
-    datetime.timedelta: repr,
-    datetime.timezone: repr,
-    decimal.Decimal: str,
-    re.Pattern: lambda value: (value.pattern, value.flags),
-    types.GenericAlias: repr,
-    types.UnionType: repr,
-}
-BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
-"""Classes written in C whose state is known."""
-
-C_FUNCTIONS = (
-    BuiltinFunctionType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    MemberDescriptorType,
-    np.ufunc,
-    type(np.sum),
-)
-ALWAYS = frozenset({"forward", "__call__", "keys", "_member_map_"})
-"""What is called or read without being mentioned."""
-
-MACHINERY = frozenset({"__builtins__", "__cached__", "__file__", "__loader__", "__spec__"})
-CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__prepare__"})
-TEXT = frozenset({"__repr__", "__str__", "__format__"})
-ARRAY_BYTES = 1024
-"""Larger NumPy arrays are not compared at each call, but refused."""
-
-MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
-
-_get = dict.get
-_builtins_of = attrgetter("__builtins__")
-_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
-
-
-def alive_in(key: Any) -> list[Any]:
-    """The objects, of those that a key tells by their identity, that could go: modules, tensors' slots, objects."""
-    found: list[Any] = []
-    pending = [key]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, (tuple, frozenset)):
-            pending += part
-        elif isinstance(part, _ModuleKey):
-            pending += part.values
-        elif isinstance(part, (weakref.ref, _Same)):
-            value = part() if isinstance(part, weakref.ref) else part.refer()
-            if isinstance(value, (Module, Slot)):
-                found.append(value)
-    return found
-
-
-class _Same:
-    """Equal for the same object only, also after that is gone and another one has its address."""
-
-    __slots__ = ("number", "refer")
-
-    def __init__(self, value: Any) -> None:
-        self.number = id(value)
-        try:
-            self.refer: Callable[[], Any] = weakref.ref(value)
-        except TypeError:
-            self.refer = lambda: value
-
-    def __hash__(self) -> int:
-        return self.number
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same) or self.number != other.number:
-            return False
-        mine = self.refer()
-        return mine is not None and mine is other.refer()
-
-
-class _ModuleKey:
-    """What a program depends on in a module: its parts, their modes and attributes, and their tensors. Hashed once."""
-
-    __slots__ = ("_hash", "values")
-
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-        self._hash = hash(values)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ModuleKey) and self.values == other.values
-
-
-class _At(NamedTuple):
-    """Where a value was found: its name, the line that mentions it, and whether it may be of any kind."""
-
-    path: str
-    where: str
-    lenient: bool = False
-
-    def attribute(self, name: str) -> _At:
-        return self._replace(path=f"{self.path}.{name}")
-
-    def item(self, key: Any) -> _At:
-        return self._replace(path=f"{self.path}[{key!r}]" if type(key) in PLAIN else f"{self.path}[...]")
-
-
-class _Names:
-    """The attributes that code mentions, and where; which of all attributes matter follows from that. It only grows."""
-
-    def __init__(self) -> None:
-        self.mentioned: dict[str, str] = {}
-        self.all = False  # names are computed, so that any attribute may be read
-        self.text = False  # values are made text
-        self.constructs = False  # instances are made of the classes of others
-        self.foreign = False  # some are no attribute that every tensor has
-        self.version = 0  # how often any of it has changed
-        self._size, self._frozen = -1, ALWAYS
-
-    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
-        flags = self.all or all, self.text or text, self.constructs or constructs
-        if flags != (self.all, self.text, self.constructs):
-            self.all, self.text, self.constructs = flags
-            self.version += 1
-
-    @property
-    def all_mentioned(self) -> frozenset[str]:
-        if self._size != len(self.mentioned):
-            self._size, self._frozen = len(self.mentioned), ALWAYS.union(self.mentioned)
-        return self._frozen
-
-    def add(self, name: str, where: str) -> None:
-        if name not in self.mentioned:
-            self.mentioned[name] = where
-            self.foreign |= not hasattr(Tensor, name)
-            self.version += 1
-
-    def has(self, name: str) -> bool:
-        return self.all or name in self.mentioned or name in ALWAYS
-
-
-class _ModuleState:
-    """A module as it was at the last call, so that the next one need only look for changes."""
-
-    def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], Any]) -> None:
-        self.module = weakref.ref(module, forget)
-        self.path = at.path
-        self.version = member_changes()
-        self.names = names.version
-        named = list(module.named_modules())
-        parts = [part for _, part in named]
-        members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
-        self.tensors = [tensor for tensor in members if tensor is not None]
-        self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if not purity.is_tinyedge(cls.__module__)]
-        self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
-        self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
-        self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
-        self.slotted: list[tuple[Any, Module]] = []
-        # Of tensors without attributes of their own. For a large model a look at them takes microseconds.
-        foreign = names.all or names.foreign
-        self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
-        self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
-        self.seen = -1  # of the changes of leaves
-        self.slots: tuple[Slot, ...] = ()
-        self.flags: tuple[bool, ...] = ()
-        self.numbers: frozenset[int] = frozenset()
-        self.kind = _ModuleKey()
-
-    def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
-        library = purity.is_tinyedge(type(part).__module__)
-        read = _read_by_library(type(part))
-        static: list[Any] = []
-        if not library:
-            self.watched.append(vars(part))
-            for name, slot in slots_of(type(part)):
-                if names.has(name):
-                    self.slotted.append((slot, part))
-                    self.live.append((_in_slot(slot, part), at.attribute(name)))
-        for name, value in vars(part).items():
-            wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
-            if wanted or (not name.startswith("_") if library else name in read):
-                if _is_constant(value):
-                    static += (name, type(value), value.hex() if type(value) is float else value)
-                else:
-                    static.append(name)
-                    where = names.mentioned.get(name, at.where)
-                    self.live.append((value, _At(f"{at.path}.{name}", where, name not in names.mentioned)))
-        self.live += [(hook, at) for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
-        hooks = (*part._pre_hooks, *part._hooks)
-        return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
-
-    def now(self) -> _ModuleKey | None:
-        """Its kind, the same object until it changes; None if members or modes of any module have changed."""
-        if self.version != member_changes() or any(self.empty):
-            return None
-        changes = leaf_changes()
-        if self.seen == changes:
-            return self.kind
-        self.seen = changes
-        slots = tuple(map(_slot_of, self.tensors))
-        flags = tuple(map(_wants_gradient, slots))
-        if slots != self.slots or flags != self.flags or not self.kind.values:
-            self.slots, self.flags = slots, flags
-            self.numbers = frozenset([slot.storage.number for slot in slots])
-            self.kind = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
-        return self.kind
-
-
-@by_class
-def _read_by_library(cls: Any) -> frozenset[str]:
-    """The attributes that the code of a class's own library bases reads of its instances."""
-    found: set[str] = set()
-    for base in cls.__mro__:
-        if purity.is_tinyedge(base.__module__) and base is not Module:
-            for value in vars(base).values():
-                if isinstance(value, FunctionType):
-                    found |= {*mentions(value.__code__).attributes}
-    return frozenset(found)
-
-
-def _is_constant(value: Any) -> bool:
-    """Whether it can only be replaced, and is told from others by its type and its value."""
-    return (
-        type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(type(v) in PLAIN for v in value))
-    )
-
-
-def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
-    """Whether these are its keys and values still, the very same, in order."""
-    return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
-
-
-def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
-    """The same for a class of the user, which may give out its items in another way."""
-    items = base.items(mapping)
-    return len(items) == len(keys) and all(k is a and v is b for (k, v), a, b in zip(items, keys, values, strict=True))
-
-
-def _has_mentioned(attributes: dict[str, Any], keys: list[str], values: list[Any], absent: frozenset[str]) -> bool:
-    return all(map(is_, map(attributes.get, keys, repeat(MISSING)), values)) and absent.isdisjoint(attributes)
-
-
-def _is_list_of(value: Any, items: list[Any]) -> bool:
-    return len(value) == len(items) and all(map(is_, value, items))
-
-
-def _is_list_of_below(value: Any, base: Any, items: list[Any]) -> bool:
-    return base.__len__(value) == len(items) and all(map(is_, base.__iter__(value), items))
-
-
-def _contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a variable that is not assigned yet, or was deleted
-        return MISSING
-
-
-def _in_slot(descriptor: Any, value: Any) -> Any:
-    try:
-        return descriptor.__get__(value)
-    except AttributeError:
-        return MISSING
-
-
-def _holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
-    return (array.dtype.str, array.shape) == form and array.tobytes() == data
-
-
-def _decimal_context() -> tuple[Any, ...]:
-    context = decimal.getcontext()
-    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
-
-
-def _is_equal(read: Callable[[], Any], value: Any) -> bool:
-    return bool(read() == value)
-
-
-def _dict_of(value: Any) -> dict[str, Any] | None:
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-    return found if type(found) is dict else None
-
-
-@by_class
-def _is_written_in_c(cls: Any) -> bool:
-    if not cls.__flags__ & (1 << 9):  # it is no type on the heap
-        return True
-    kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
-    for name, value in vars(cls).items():
-        if isinstance(value, (*kinds, types.GetSetDescriptorType)) and name not in ("__dict__", "__weakref__"):
-            if value.__objclass__ is cls:
-                return True
-        elif isinstance(value, BuiltinFunctionType) and name == "__new__":
-            return True
-    return False
-
-
-def _is_known(cls: type) -> bool:
-    """Whether the state of a class's instances is all in their attributes, slots and items."""
-    return all(
-        base in BASES or issubclass(base, BaseException) or base.__module__ == "typing"
-        for base in cls.__mro__
-        if _is_written_in_c(base)
-    )
-
-
-class _Findings:
-    """What a walk from a function comes to, and on what that rests: while nothing of it changed, so would another one.
-
-    ``reads`` gave ``values`` then, which are compared by identity: what can change has reads of its own.
-    """
-
-    def __init__(self, names: int) -> None:
-        self.names = names  # the version that was known
-        self.kind: Hashable = None
-        self.numbers: set[int] = set()  # the storages of tensors that are no arguments
-        self.tensors: dict[str, Tensor] = {}  # those, but for the members of modules
-        self.opaque: dict[str, weakref.ref[Any]] = {}  # what is not looked into, and holds tensors
-        self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
-        self.reads: list[Callable[[], Any]] = []
-        self.values: list[Any] = []
-        # Most reads are of these two forms, which take half as long without a call for each.
-        self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and what was there
-        self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # the same of objects
-
-    def watch_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
-        for column, entry in zip(self.items, (mapping, key, value), strict=True):
-            column.append(entry)
-
-    def watch_attribute(self, thing: Any, name: str, value: Any) -> None:
-        for column, entry in zip(self.attributes, (thing, name, value), strict=True):
-            column.append(entry)
-
-    def watch(self, read: Callable[[], Any], value: Any) -> None:
-        self.reads.append(read)
-        self.values.append(value)
-
-    def watch_items(self, mapping: Any) -> None:
-        self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
-
-    def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
-        """Those attributes that are mentioned, also if they are not there yet: others are the user's bookkeeping."""
-        if not attributes:
-            self.watch(partial(len, attributes), 0)
-            return
-        keys = [name for name in attributes if names.has(name) or name in more]
-        absent = names.all_mentioned.difference(attributes)
-        values = [attributes[name] for name in keys]
-        self.watch(partial(_has_mentioned, attributes, keys, values, absent), True)
-
-    def holds(self, names: int) -> bool:
-        if names != self.names:
-            return False
-        mappings, keys, items = self.items
-        things, attributes, values = self.attributes
-        try:
-            return (
-                all(map(is_, map(_get, mappings, keys, repeat(MISSING)), items))
-                and all(map(is_, map(getattr, things, attributes), values))
-                and all(map(is_, [read() for read in self.reads], self.values))
-            )
-        except ValueError:  # a variable of a closure was deleted
-            return False
 
 
 def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
     return (*slot.key, slot.requires_grad, slot.storage.backend.name)
-
-
-_attributes_of = attrgetter("__dict__")
 
 
 class Guard:
@@ -1100,6 +737,3 @@ def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str
         if name.startswith((f"{found}.", f"{found}[")):
             found = name
     return found
-
-
-__all__ = ["Guard", "first_change"]

@@ -13,17 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 from tinyedge.ir.spec import KernelSpec, round_up
-from tinyedge.kernels.render import (
-    ARENA,
-    FUNCTION,
-    Part,
-    Piece,
-    Source,
-    defined,
-    named,
-    piece_of,
-    undefined,  # fmt: skip
-)
+from tinyedge.kernels.render import ARENA, FUNCTION, Part, Piece, Source, defined, named, piece_of, undefined
 
 _LOCAL_ARRAY = re.compile(r"^[ \t]*__local (\w+) (\w+)((?:\[[^\]\n]*\])+);[ \t]*$", re.MULTILINE)
 

@@ -1,7 +1,6 @@
 """The functions that layers are made of: ``import tinyedge.nn.functional as F``, with PyTorch's names and arguments."""
 
-from tinyedge.ops.conv import conv1d, conv2d
-from tinyedge.ops.elementwise import (
+from tinyedge.ops.activation import (
     elu,
     gelu,
     hardsigmoid,
@@ -14,23 +13,24 @@ from tinyedge.ops.elementwise import (
     softplus,
     tanh,
 )
+from tinyedge.ops.conv import conv1d, conv2d
+from tinyedge.ops.cross_entropy import cross_entropy, nll_loss
 from tinyedge.ops.indexing import embedding, one_hot
 from tinyedge.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cross_entropy,
     huber_loss,
     kl_div,
     l1_loss,
     mse_loss,
-    nll_loss,
     smooth_l1_loss,
 )
 from tinyedge.ops.matmul import linear
 from tinyedge.ops.movement import pad
-from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, log_softmax, softmax, softmin
+from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm
 from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from tinyedge.ops.random import dropout
+from tinyedge.ops.softmax import log_softmax, softmax, softmin
 
 __all__ = [
     "adaptive_avg_pool2d",

@@ -1,5 +1,20 @@
 """The ops, one file a family. Importing this registers all of them."""
 
+from tinyedge.ops.activation import (
+    elu,
+    gelu,
+    hardsigmoid,
+    hardswish,
+    leaky_relu,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from tinyedge.ops.arithmetic import add, cast, clone, div, floor_divide, fmod, mul, remainder, sub
+from tinyedge.ops.comparison import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne
 from tinyedge.ops.conv import conv1d, conv2d
 from tinyedge.ops.creation import (
     arange,
@@ -15,67 +30,15 @@ from tinyedge.ops.creation import (
     zeros,
     zeros_like,
 )
-from tinyedge.ops.elementwise import (
-    abs,
-    add,
-    cast,
-    clamp,
-    clone,
-    cos,
-    div,
-    elu,
-    eq,
-    erf,
-    exp,
-    floor,
-    floor_divide,
-    fmod,
-    ge,
-    gelu,
-    gt,
-    hardsigmoid,
-    hardswish,
-    le,
-    leaky_relu,
-    log,
-    logical_and,
-    logical_not,
-    logical_or,
-    lt,
-    masked_fill,
-    maximum,
-    minimum,
-    mul,
-    ne,
-    neg,
-    pow,
-    reciprocal,
-    relu,
-    relu6,
-    remainder,
-    rsqrt,
-    sigmoid,
-    sign,
-    silu,
-    sin,
-    softplus,
-    sqrt,
-    square,
-    sub,
-    tanh,
-    trunc,
-    where,
-)
+from tinyedge.ops.cross_entropy import cross_entropy, nll_loss
 from tinyedge.ops.indexing import embedding, gather, index_select, one_hot, take_along_dim
 from tinyedge.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cross_entropy,
     huber_loss,
     kl_div,
     l1_loss,
     mse_loss,
-    nll_loss,
     smooth_l1_loss,
 )
 from tinyedge.ops.matmul import bmm, dot, linear, matmul, mm, mv
@@ -100,8 +63,9 @@ from tinyedge.ops.movement import (
     unsqueeze,
     view,
 )
-from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, log_softmax, softmax, softmin
+from tinyedge.ops.normalize import batch_norm, group_norm, instance_norm, layer_norm
 from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
+from tinyedge.ops.power import pow
 from tinyedge.ops.random import (
     Generator,
     bernoulli,
@@ -118,6 +82,9 @@ from tinyedge.ops.random import (
     uniform_,
 )
 from tinyedge.ops.reduce import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
+from tinyedge.ops.selection import clamp, masked_fill, maximum, minimum, where
+from tinyedge.ops.softmax import log_softmax, softmax, softmin
+from tinyedge.ops.unary import abs, cos, erf, exp, floor, log, neg, reciprocal, rsqrt, sign, sin, sqrt, square, trunc
 
 __all__ = [
     "Generator",

@@ -18,7 +18,7 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeErr
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.elementwise import where
+from tinyedge.ops.selection import where
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
 from tinyedge.tensor import Tensor, call, check_indices
 

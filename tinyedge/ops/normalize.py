@@ -1,53 +1,26 @@
-"""Normalization over a batch, a layer or groups of channels, and softmax."""
+"""Normalization over a batch, a layer or groups of channels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
 from random import Random
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyedge import dtypes, shapes
 from tinyedge.autograd.dispatch import execute
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.op import Elementwise, functions, public
+from tinyedge.autograd.op import Elementwise, public
 from tinyedge.autograd.scope import may_change
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Slot, Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel
+from tinyedge.ops.rows import floating, row_launch
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
-
-# Geometry
-
-
-def row_launch(
-    device: Device, rows: int, length: int, together: bool = True
-) -> tuple[tuple[int], tuple[int], dict[str, int]]:
-    """Global and local size, and the constants ``lanes`` and ``width``, for templates that walk rows (rows.cl.jinja).
-
-    ``together`` says whether the elements of a row lie side by side.
-    """
-    if device.is_cpu:
-        width = device.vector_width if together and length >= device.vector_width else 1
-        return *grid(rows, 1 if width > 1 else device.group()), {"lanes": 1, "width": width}
-    lanes = device.group()
-    if length > 32 and (together or rows < 64 * device.compute_units):
-        return (max(rows, 1) * lanes,), (lanes,), {"lanes": lanes, "width": 1}
-    return *grid(rows, lanes), {"lanes": 1, "width": 1}
-
-
-def floating(name: str, input: Any) -> Tensor:
-    """``input``, which must be a tensor of a floating-point type."""
-    if not isinstance(input, Tensor):
-        raise DtypeError(name, "a tensor", f"got {type(input).__name__}", "Convert it with te.tensor.")
-    if not input.dtype.is_floating_point:
-        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
-    return input
 
 
 def _fitting(name: str, argument: str, value: Tensor | None, shape: Shape, input: Tensor) -> None:
@@ -97,6 +70,8 @@ class _Parts(NamedTuple):
 
 
 TEMPLATE = "batch_norm.cl.jinja"
+
+
 AFFINE = {"eps": "real"}
 
 
@@ -755,130 +730,3 @@ def layer_norm(
     _fitting("layer_norm", "weight", weight, shape, input)
     _fitting("layer_norm", "bias", bias, shape, input)
     return call(LayerNorm, input, weight, bias, scalars={"eps": float(eps)}, dims=len(shape))
-
-
-# Softmax
-
-
-class Softmax(Op):
-    """Exponentials along one axis, divided by their sum."""
-
-    signature = "(...,k,...)->(...,k,...)"
-    operations = 5  # maximum, difference, exponential, sum, quotient
-    domain = {"x": (-4.0, 4.0)}
-    differentiable = ("x",)
-    saves = ("y",)
-    logarithm = False
-    errors: ClassVar[tuple[ErrorSample, ...]] = (
-        ErrorSample(lambda te: te.softmax(te.full((2, 3), 1), 1), DtypeError, "floating-point"),
-    )
-
-    @classmethod
-    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
-        assert inputs[0] is not None
-        return (inputs[0],)
-
-    @classmethod
-    def _kernel(cls, step: Step, device: Device, kernel: str, buffers: tuple[str, ...]) -> list[KernelSpec]:
-        slot = step.slots["y"]
-        dim = step.attrs["dim"]
-        shape = slot.shape or (1,)
-        length, inner = shape[dim], prod(shape[dim + 1 :])
-        rows = prod(shape[:dim]) * inner
-        global_size, local_size, walk = row_launch(device, rows, length, inner == 1)
-        return [
-            KernelSpec(
-                kernel,
-                "softmax.cl.jinja",
-                buffers,
-                global_size,
-                local_size,
-                {"rows": rows, "length": length, "step": inner},
-                constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
-                hooked=buffers,
-                in_place={buffers[-1]: buffers[:-1]},
-            )
-        ]
-
-    @classmethod
-    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return cls._kernel(step, device, "softmax_forward", ("x", "y"))
-
-    @classmethod
-    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return cls._kernel(step, device, "softmax_backward", ("dy", "y", "dx"))
-
-    @staticmethod
-    def forward(x: Any, *, dim: int) -> Any:
-        if not x.ndim:
-            return x / x
-        e = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
-        return e / e.sum(axis=dim, keepdims=True)
-
-    @staticmethod
-    def backward(dy: Any, y: Any, *, dim: int) -> Any:
-        if not y.ndim:
-            return (y * (dy - dy * y),)
-        return (y * (dy - (dy * y).sum(axis=dim, keepdims=True)),)
-
-    @classmethod
-    def sample(cls, random: Random) -> Sample:
-        shape = tuple(random.choice((1, 2, 3, 17, 70)) for _ in range(random.randint(0, 3)))
-        return Sample((shape,), {"dim": random.randrange(max(len(shape), 1))})
-
-
-class LogSoftmax(Softmax):
-    """The logarithm of ``Softmax``, without its underflow."""
-
-    signature = "(...,k,...)->(...,k,...)"
-    operations = 5
-    logarithm = True
-    errors = ()
-
-    @staticmethod
-    def forward(x: Any, *, dim: int) -> Any:
-        if not x.ndim:
-            return x - x
-        shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
-        return shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
-
-    @staticmethod
-    def backward(dy: Any, y: Any, *, dim: int) -> Any:
-        if not y.ndim:
-            return (dy - np.exp(y) * dy,)
-        return (dy - np.exp(y) * dy.sum(axis=dim, keepdims=True),)
-
-
-def _along(op: type[Softmax], name: str, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
-    if isinstance(input, Tensor) and dtype is not None:
-        input = input.to(dtypes.resolve(dtype, name))
-    input = floating(name, input)
-    if dim is None:
-        dim = 0 if input.ndim in (0, 1, 3) else 1
-    return call(op, input, dim=shapes.normalize_axis(name, dim, input.ndim))
-
-
-@public
-def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """``exp(input) / sum(exp(input))`` along ``dim``; with ``dtype``, after conversion to that.
-
-    Without ``dim`` it is 0 for 0, 1 or 3 dims, else 1, as PyTorch has it: better give it.
-
-    Saves:  the result.
-    """
-    return _along(Softmax, "softmax", input, dim, dtype)
-
-
-@public
-def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """``log(softmax(input, dim))`` without underflow; with ``dtype``, after conversion to that.
-
-    Saves:  the result.
-    """
-    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
-
-
-@public
-def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """``softmax(-input, dim)``."""
-    return _along(Softmax, "softmin", functions["neg"](input), dim, dtype)

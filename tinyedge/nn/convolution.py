@@ -1,0 +1,105 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyedge.errors import ArgumentError
+from tinyedge.nn import functional as F
+from tinyedge.nn.arguments import Device, Size, _parameter, _positive, _reset_weight_and_bias, _sizes
+from tinyedge.nn.module import Module
+from tinyedge.tensor import Parameter, Tensor
+
+
+class _Conv(Module):
+    dims = 2
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Device = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        call = type(self).__name__
+        _positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                call,
+                "groups must divide both channel counts",
+                f"got {in_channels}, {out_channels} and groups={groups}",
+            )
+        if padding_mode != "zeros":
+            raise ArgumentError(
+                call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "Pad with F.pad before it."
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = _sizes(call, self.dims, "stride", stride, 1)
+        self.dilation = _sizes(call, self.dims, "dilation", dilation, 1)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.padding: tuple[int, ...] | str
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ArgumentError(call, 'padding must be "same", "valid", or ints', f"got {padding!r}")
+            if padding == "same" and self.stride != (1,) * self.dims:
+                raise ArgumentError(call, 'padding="same" needs stride 1', f"got stride={self.stride}")
+            self.padding = padding
+        else:
+            self.padding = _sizes(call, self.dims, "padding", padding)
+        self.weight = _parameter((out_channels, in_channels // groups, *self.kernel_size), device, dtype)
+        self.register_parameter("bias", _parameter((out_channels,), device, dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        _reset_weight_and_bias(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self.dims:
+            text += f", padding={self.padding}"
+        if self.dilation != (1,) * self.dims:
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text
+
+
+class Conv1d(_Conv):
+    """One-dimensional convolution (cross-correlation).
+
+    Shapes: x (batch, in_channels, length), or without batch;
+            weight (out_channels, in_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    """
+
+    dims = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2d(_Conv):
+    """Two-dimensional convolution (cross-correlation).
+
+    Shapes: x (batch, in_channels, height, width), or without batch;
+            weight (out_channels, in_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

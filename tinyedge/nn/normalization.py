@@ -1,0 +1,209 @@
+"""Normalization layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyedge.errors import ArgumentError, ShapeError
+from tinyedge.nn import functional as F
+from tinyedge.nn import init
+from tinyedge.nn.arguments import Device, _parameter, _positive
+from tinyedge.nn.module import Module
+from tinyedge.tensor import Parameter, Tensor, full
+
+# Normalisation
+
+
+class _BatchNorm(Module):
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    ranks: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Device = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.frozen_statistics = False
+        shape = (num_features,)
+        self.register_parameter("weight", _parameter(shape, device, dtype) if affine else None)
+        self.register_parameter("bias", _parameter(shape, device, dtype) if affine and bias else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", full(shape, 0.0, dtype=dtype, device=device) if tracked else None)
+        self.register_buffer("running_var", full(shape, 1.0, dtype=dtype, device=device) if tracked else None)
+        self.register_buffer("num_batches_tracked", full((), 0, device=device) if tracked else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen: mean 0, variance 1."""
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.running_mean.zero_()
+            self.running_var.fill_(1.0)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def _freeze_statistics(self, frozen: bool) -> None:
+        self.frozen_statistics = frozen
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.ranks:
+            expected = " or ".join(f"{rank}-d" for rank in self.ranks)
+            raise ShapeError(type(self).__name__, f"a {expected} input", f"got {input.shape}")
+        from_batch = self.running_mean is None or (self.training and not self.frozen_statistics)
+        updates = from_batch and self.track_running_stats and self.num_batches_tracked is not None
+        momentum = self.momentum
+        if updates:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        keep = updates or not from_batch
+        return F.batch_norm(
+            input,
+            self.running_mean if keep else None,
+            self.running_var if keep else None,
+            self.weight,
+            self.bias,
+            from_batch,
+            0.0 if momentum is None else momentum,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        text = (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+        return text + ", frozen_statistics=True" if self.frozen_statistics else text
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation over (batch, features) or (batch, features, length).
+
+    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
+    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    Source: Ioffe and Szegedy, arXiv:1502.03167.
+    """
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation over (batch, channels, height, width).
+
+    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
+    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    Source: Ioffe and Szegedy, arXiv:1502.03167.
+    """
+
+    ranks = (4,)
+
+
+class LayerNorm(Module):
+    """Normalisation over the last dims, of sizes ``normalized_shape``. Source: Ba et al., arXiv:1607.06450."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Device = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        shape = self.normalized_shape
+        self.register_parameter("weight", _parameter(shape, device, dtype) if elementwise_affine else None)
+        self.register_parameter("bias", _parameter(shape, device, dtype) if elementwise_affine and bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class GroupNorm(Module):
+    """Normalisation over groups of channels, for each sample by itself. Source: Wu and He, arXiv:1803.08494."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Device = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        _positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ArgumentError(
+                "GroupNorm", "num_groups must divide num_channels", f"got {num_groups} and {num_channels}"
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        self.register_parameter("weight", _parameter((num_channels,), device, dtype) if affine else None)
+        self.register_parameter("bias", _parameter((num_channels,), device, dtype) if affine and bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )

@@ -1,0 +1,343 @@
+"""Functions of one number: rounding, signs, roots, exponentials, trigonometry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyedge.autograd.op import Elementwise, public
+from tinyedge.dtypes import bool_, int64
+from tinyedge.errors import DtypeError
+from tinyedge.ops.arithmetic import clone
+from tinyedge.ops.promotion import SavedMask, unary
+from tinyedge.tensor import Tensor
+
+
+class Floor(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "floor(x)"}
+    kernel_backward = {"dx": "(real)0"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.floor(x)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
+
+@public
+def floor(input: Tensor) -> Tensor:
+    """The largest integer not above each element. Its gradient is zeros."""
+    return unary(Floor, input)
+
+
+class Trunc(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "trunc(x)"}
+    kernel_backward = {"dx": "(real)0"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.trunc(x)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
+
+@public
+def trunc(input: Tensor) -> Tensor:
+    """Each element without its fraction. Its gradient is zeros."""
+    return unary(Trunc, input)
+
+
+class Neg(Elementwise):
+    signature = "()->()"
+    kinds = "if"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "-x"}
+    kernel_integer = {"y": "0 - (word)x"}
+    kernel_backward = {"dx": "-dy"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return -x
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (-dy,)
+
+
+@public
+def neg(input: Tensor) -> Tensor:
+    """``-input``."""
+    if input.dtype is bool_:
+        raise DtypeError("neg", "numbers", "got bool", "Use ~ on booleans.")
+    return unary(Neg, input, floating=False)
+
+
+class AbsMask(SavedMask):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"side": "WHERE(x < 0, -1, WHERE(x > 0, 1, 0))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return (x > 0).astype(np.int8) - (x < 0).astype(np.int8)
+
+
+class Abs(Elementwise):
+    signature = "()->()"
+    kinds = "if"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    saved_masks = {"x": AbsMask}
+    kernel_forward = {"y": "WHERE(x < 0, -x, x)"}
+    kernel_integer = {"y": "abs(x)"}
+    kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, 0))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.abs(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (np.where(x < 0, -dy, np.where(x > 0, dy, 0)),)
+
+
+@public
+def abs(input: Tensor) -> Tensor:
+    """Absolute value; its gradient at 0 is 0."""
+    return unary(Abs, input, floating=False)
+
+
+class Sign(Elementwise):
+    signature = "()->()"
+    kinds = "if"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "WHERE(x > 0, 1, WHERE(x < 0, -1, 0))"}
+    kernel_backward = {"dx": "(real)0"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+
+    @staticmethod
+    def backward(dy: Any) -> Any:
+        return (np.zeros_like(dy),)
+
+
+@public
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1. Its gradient is zeros."""
+    return clone(input) if input.dtype is bool_ else unary(Sign, input, floating=False)
+
+
+class Square(Elementwise):
+    signature = "()->()"
+    kinds = "if"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "x * x"}
+    kernel_integer = {"y": "(word)x * (word)x"}
+    kernel_backward = {"dx": "2 * dy * x"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x * x
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (2 * dy * x,)
+
+
+@public
+def square(input: Tensor) -> Tensor:
+    """``input * input``."""
+    return unary(Square, input.to(int64) if input.dtype is bool_ else input, floating=False)
+
+
+class Reciprocal(Elementwise):
+    signature = "()->()"
+    domain = {"x": (0.5, 4.0)}
+    saves = ("y",)
+    kernel_forward = {"y": "1 / x"}
+    kernel_backward = {"dx": "-dy * y * y"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return 1 / x
+
+    @staticmethod
+    def backward(dy: Any, y: Any) -> Any:
+        return (-dy * y * y,)
+
+
+@public
+def reciprocal(input: Tensor) -> Tensor:
+    """``1 / input``."""
+    return unary(Reciprocal, input)
+
+
+class Exp(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-8.0, 8.0)}
+    saves = ("y",)
+    kernel_forward = {"y": "exp(x)"}
+    kernel_backward = {"dx": "dy * y"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.exp(x)
+
+    @staticmethod
+    def backward(dy: Any, y: Any) -> Any:
+        return (dy * y,)
+
+
+@public
+def exp(input: Tensor) -> Tensor:
+    """e to the power of each element."""
+    return unary(Exp, input)
+
+
+class Log(Elementwise):
+    signature = "()->()"
+    domain = {"x": (0.1, 8.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "log(x)"}
+    kernel_backward = {"dx": "dy / x"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.log(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy / x,)
+
+
+@public
+def log(input: Tensor) -> Tensor:
+    """Natural logarithm."""
+    return unary(Log, input)
+
+
+class Sqrt(Elementwise):
+    signature = "()->()"
+    domain = {"x": (0.1, 8.0)}
+    saves = ("y",)
+    kernel_forward = {"y": "sqrt(x)"}
+    kernel_backward = {"dx": "dy / (2 * y)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.sqrt(x)
+
+    @staticmethod
+    def backward(dy: Any, y: Any) -> Any:
+        return (dy / (2 * y),)
+
+
+@public
+def sqrt(input: Tensor) -> Tensor:
+    """Square root."""
+    return unary(Sqrt, input)
+
+
+class Rsqrt(Elementwise):
+    signature = "()->()"
+    domain = {"x": (0.1, 8.0)}
+    saves = ("y",)
+    kernel_forward = {"y": "1 / sqrt(x)"}
+    kernel_backward = {"dx": "(real)-0.5 * dy * y * y * y"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return 1 / np.sqrt(x)
+
+    @staticmethod
+    def backward(dy: Any, y: Any) -> Any:
+        return (-0.5 * dy * y * y * y,)
+
+
+@public
+def rsqrt(input: Tensor) -> Tensor:
+    """``1 / sqrt(input)``."""
+    return unary(Rsqrt, input)
+
+
+class Sin(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "sin(x)"}
+    kernel_backward = {"dx": "dy * cos(x)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.sin(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy * np.cos(x),)
+
+
+@public
+def sin(input: Tensor) -> Tensor:
+    """Sine. Units: radians."""
+    return unary(Sin, input)
+
+
+class Cos(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "cos(x)"}
+    kernel_backward = {"dx": "-dy * sin(x)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.cos(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (-dy * np.sin(x),)
+
+
+@public
+def cos(input: Tensor) -> Tensor:
+    """Cosine. Units: radians."""
+    return unary(Cos, input)
+
+
+class Erf(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-3.0, 3.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "erf(x)"}
+    kernel_backward = {"dx": "dy * (real)1.1283791670955126 * exp(-x * x)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return _erf(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy * (2 / math.sqrt(math.pi)) * np.exp(-x * x),)
+
+
+def _erf(x: Any) -> Any:
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+@public
+def erf(input: Tensor) -> Tensor:
+    """The error function."""
+    return unary(Erf, input)
