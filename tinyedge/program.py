@@ -951,7 +951,7 @@ class Program:
         targets: Sequence[tuple[Slot, bool]],
         fresh: Mapping[int, Storage],
     ) -> None:
-        with self._lock:
+        with self._lock, not_deferring():  # what a gradient is filled with before is not held back until after
             self._point_as_at(node, lease, seeds)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
