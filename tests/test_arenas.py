@@ -96,7 +96,7 @@ class Mobile(nn.Module):
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], te.DType]] = {
     "lenet5": (models.lenet5, (16, 1, 28, 28), te.float32),
     "mobile": (Mobile, (12, 3, 16, 16), te.float32),
-    "transformer": (lambda: models.transformer(16, 32, 2, 2, 8), (2, 6), te.int64),
+    "transformer": (lambda: models.transformer(16, 32, 1, 2, 8), (2, 6), te.int64),
 }
 
 
@@ -387,7 +387,7 @@ def test_plans_keep_to_what_the_device_gives(small: Backend) -> None:
     _ = step(x)
     assert small.memory.peak_bytes - outside == fit.total_bytes
     limit(small, 1024)  # the parameters have their place, and nothing else
-    with pytest.raises(te.ArgumentError, match="values of at most 1024 bytes, .*one takes 4096 bytes"):
+    with pytest.raises(te.ArgumentError, match=r"values of at most 1024 bytes, .*one takes 4096 bytes"):
         plan()
 
 
@@ -440,8 +440,8 @@ def test_numbers_that_kernels_cannot_count_are_refused() -> None:
 @pytest.mark.slow
 def test_an_arena_of_five_gigabytes(opencl: OpenCLBackend) -> None:
     """Masks for backward lie past 2^31 bytes, where 32-bit offsets end: as many rows at once as in ten parts."""
-    if int(opencl.entry.asked("global_mem_size", 0)) < 12 << 30:
-        pytest.skip("a device with at least 12 GiB")
+    if opencl.entry.is_cpu or int(opencl.entry.asked("global_mem_size", 0)) < 12 << 30:
+        pytest.skip("a GPU with at least 12 GiB")
     rows, parts = 300_000, 10
     with te.use_backend(OpenCLBackend(opencl.entry)) as backend:
         random = np.random.default_rng(0)
@@ -465,7 +465,7 @@ def test_an_arena_of_five_gigabytes(opencl: OpenCLBackend) -> None:
         whole = te.cat([x] * parts)
         program = step.prepare(whole)
         assert program.arena_bytes > 4 << 30
-        assert program.plan.is_split
+        assert program.plan.is_split or not backend.device.chains  # elsewhere other kernels need less, or more
         for count in range(1, 3):
             np.testing.assert_allclose(step(whole).item(), parts * loss, rtol=1e-4)
             assert weight.grad is not None
