@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MAX_ELEMENTS = shapes.INT_MAX
-"""Kernels index with 32-bit ints: small devices are slow with longer ones."""
+MAX_ELEMENTS = shapes.MAX_ELEMENTS
 
 
 _serial = count()

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyedge.chain import Shared
 from tinyedge.dtypes import DType
-from tinyedge.errors import BackendError
+from tinyedge.errors import BackendError, OutOfMemoryError
 from tinyedge.fusion import Kernel, Place
 from tinyedge.kernels.spec import KernelSpec
 from tinyedge.tape import Slot, Step, Storage
@@ -75,12 +75,14 @@ class GroupsLimited(BackendError):
 class Placement(NamedTuple):
     """Where a program's memory lies.
 
-    ``temporary`` are the storages in its arena, ``offsets`` the first byte there of each place, scratch memory too;
-    ``moving`` the storages in which slots do not stay where they are from call to call.
+    ``temporary`` are the storages in its arena, ``where`` the chunk there of each place and its first byte in that,
+    scratch memory too; ``is_split``: there is more than one chunk. ``moving`` are the storages in which slots do not
+    stay where they are from call to call.
     """
 
     temporary: Collection[Place]
-    offsets: Mapping[Place, int]
+    where: Mapping[Place, tuple[int, int]]
+    is_split: bool
     moving: Collection[Place]
 
 
@@ -119,6 +121,8 @@ class Backend:
     name: str = ""
     description: str = ""
     device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
+    largest_bytes: int | None = None  # the most that it gives in one piece; None: whatever there is
+    counts_to: int | None = None  # elements of one piece that its kernels can tell apart; None: any number
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -139,6 +143,16 @@ class Backend:
 
     def check_dtype(self, dtype: DType) -> None:
         """Raise DtypeError if values of ``dtype`` cannot be kept here."""
+
+    def check_size(self, nbytes: int) -> None:
+        """Raise OutOfMemoryError if the device gives no piece of memory so large."""
+        if self.largest_bytes is not None and nbytes > self.largest_bytes:
+            raise OutOfMemoryError(
+                f"{self.name}, an allocation of {nbytes} bytes",
+                f"at most {self.largest_bytes} bytes for one tensor, which is what the device gives in one piece",
+                f"one takes {nbytes}",
+                f"Compute it in parts: for fewer samples at a time, or in several smaller tensors. {SMALLER}",
+            )
 
     def allocate(self, nbytes: int) -> Any:
         """A buffer of at least ``nbytes`` bytes, its contents undefined."""
@@ -188,11 +202,12 @@ class Backend:
         return False
 
     def chains(
-        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False, is_split: bool = False
     ) -> list[Sequence[Kernel]]:
         """The kernels, in order, in runs that should share a launch although some depend on others.
 
-        When they are launched ``later``, the device is at work on what was launched before.
+        When they are launched ``later``, the device is at work on what was launched before. ``is_split``: their arena
+        has several chunks.
         """
         return [[kernel] for kernel in kernels]
 
