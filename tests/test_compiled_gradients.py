@@ -648,3 +648,24 @@ def test_what_changes_something_is_not_done_again(backend: Backend) -> None:
     _, y = step(samples(1)[0])
     with pytest.raises(AutogradError, match="detach"):
         y.sum().backward()
+
+
+def test_a_retained_graph_begins_gradients_that_were_there_when_it_was_recorded(backend: Backend) -> None:
+    """Zeros are written before what is added to them, not after."""
+    w = weight()
+    x = samples(1)[0]
+
+    def forward(x: te.Tensor) -> te.Tensor:
+        return (x * w).relu().sum()
+
+    forward(x).backward()
+    assert w.grad is not None
+    wanted = w.grad.numpy().copy()
+    step = te.compile(forward)
+    step(x).backward()
+    loss = step(x)
+    for retain in (True, True, False):
+        w.grad = None
+        loss.backward(retain_graph=retain)
+        assert w.grad is not None
+        np.testing.assert_allclose(w.grad.numpy(), wanted, rtol=1e-6)

@@ -36,7 +36,7 @@ from tinyedge.backends.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_
 from tinyedge.backends.platforms import BUILD_OPTIONS, DeviceEntry, pyopencl_module, was_forked
 from tinyedge.backends.pool import Pool
 from tinyedge.backends.recent import Recent
-from tinyedge.backends.regions import LARGEST, Region, Slabs
+from tinyedge.backends.regions import SLAB_BYTES, Region, Slabs
 from tinyedge.chain import Shared
 from tinyedge.drawn import Drawn, plain_operands
 from tinyedge.dtypes import DType, float64, int64
@@ -47,7 +47,7 @@ from tinyedge.kernels.shared import APART, ORDERS, groups_of, is_flat, local_byt
 from tinyedge.kernels.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tune import remembered
-from tinyedge.shapes import Shape
+from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tape import Slot, Step, Storage
 
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
@@ -170,6 +170,11 @@ class _SetOneByOne(_Prepared):
             self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
+def _bytes_of(types: Iterable[Any]) -> int:
+    """What arguments of these types take of the memory for arguments."""
+    return sum(8 if kind is None else np.dtype(kind).itemsize for kind in types)
+
+
 class _Rendered(NamedTuple):
     """A launch before it is built."""
 
@@ -179,6 +184,10 @@ class _Rendered(NamedTuple):
     arguments: list[Argument]
     types: list[Any]
     chained: Sequence[KernelSpec] = ()
+
+    @property
+    def argument_bytes(self) -> int:
+        return _bytes_of(self.types)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +219,7 @@ class _Draft:
 
     @property
     def argument_bytes(self) -> int:
-        return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
+        return _bytes_of(self.types)
 
 
 class OpenCLBackend(Backend):
@@ -236,7 +245,6 @@ class OpenCLBackend(Backend):
             self.context = cl.Context([entry.device])
             self.queue = cl.CommandQueue(self.context)
         self.pool = Pool(cl, self.context, self.queue, self.memory)
-        self.slabs = Slabs(self._buffer)
         extensions = str(entry.asked("extensions", "")).split()
         self.has_fp64 = "cl_khr_fp64" in extensions
         self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
@@ -255,12 +263,17 @@ class OpenCLBackend(Backend):
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.asked("max_parameter_size", 1024))
+        # What is larger a driver may refuse, or give and address wrongly: Intel's compiler must be told of it.
+        self.largest_bytes = int(entry.asked("max_mem_alloc_size", 0)) or None
+        self.counts_to = INT_MAX
+        self.slabs = Slabs(self._buffer, min(SLAB_BYTES, self.largest_bytes or SLAB_BYTES))
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.bakes = not entry.is_cpu
         self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
         self._kernels: Recent[Source, _Built] = Recent(BUILT)
         self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
-        self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
+        # Of programs that are being made, and whether their arenas have several chunks.
+        self._drafts: WeakKeyDictionary[Kernel, tuple[bool, _Draft]] = WeakKeyDictionary()
         self._nothing: Any = None  # a buffer for what has no bytes
         self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
         self._uploading_bytes = 0
@@ -298,12 +311,13 @@ class OpenCLBackend(Backend):
         return self._buffer(nbytes)
 
     def reserve(self, nbytes: int) -> Region:
-        if self.device.chains and nbytes <= LARGEST:
+        if self.device.chains and nbytes <= self.slabs.largest:
             with suppress(OutOfMemoryError):  # there may be room for so little
                 return self.slabs.take(nbytes)
         return self._buffer(nbytes)
 
     def _buffer(self, nbytes: int) -> Region:
+        self.check_size(nbytes)
         if not nbytes:
             if self._nothing is None:
                 self._nothing = self._taken(0)
@@ -487,7 +501,11 @@ class OpenCLBackend(Backend):
 
     def lower_all(self, launches: Sequence[Shared], placement: Placement) -> list[Lowered]:
         drafts = [
-            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.beside)]
+            [
+                self._part(kernel, placement.temporary, placement.is_split)
+                for first in shared.kernels
+                for kernel in (first, *first.beside)
+            ]
             for shared in launches
         ]
         for shared in launches:
@@ -498,11 +516,16 @@ class OpenCLBackend(Backend):
             parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
             for parts, shared in zip(drafts, launches, strict=True)
         ]
-        built = self._build(rendered)
+        # Kernels are placed beside each other before it is known in how many chunks the arena is split.
+        too_many = [
+            len(parts) > 1 and each.argument_bytes > self.argument_bytes
+            for parts, each in zip(drafts, rendered, strict=True)
+        ]
+        built = self._build([each for each, is_apart in zip(rendered, too_many, strict=True) if not is_apart])
         # Where a device runs a shared launch in smaller groups only, its kernels are launched one by one.
         apart = [
-            len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit
-            for parts, each in zip(drafts, rendered, strict=True)
+            is_apart or (len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit)
+            for parts, each, is_apart in zip(drafts, rendered, too_many, strict=True)
         ]
         alone = [
             part for parts, is_apart in zip(drafts, apart, strict=True) if is_apart or len(parts) == 1 for part in parts
@@ -532,16 +555,16 @@ class OpenCLBackend(Backend):
         )
 
     def chains(
-        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False
+        self, kernels: Sequence[Kernel], temporary: Collection[Place], later: bool = False, is_split: bool = False
     ) -> list[Sequence[Kernel]]:
         if not self.device.chains:
-            return super().chains(kernels, temporary, later)
+            return super().chains(kernels, temporary, later, is_split)
         runs: list[Sequence[Kernel]] = []
         run: list[Kernel] = []
         room = 0
         most = float(MOST_IN_CHAIN if later else FIRST_IN_CHAIN)
         for number, kernel in enumerate(kernels):
-            part = self._part(kernel, temporary)
+            part = self._part(kernel, temporary, is_split)
             if not self._fits_chain(part):
                 run = []
                 runs.append([kernel])
@@ -561,13 +584,15 @@ class OpenCLBackend(Backend):
         fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
         return same and fits and not part.rendered.source.has_double
 
-    def _part(self, kernel: Kernel, temporary: Collection[Place]) -> _Draft:
+    def _part(self, kernel: Kernel, temporary: Collection[Place], is_split: bool = False) -> _Draft:
         """A kernel without those beside it."""
-        draft = self._drafts.get(kernel)
-        if draft is None:
-            step = kernel.step
-            drawn = Drawn(kernel, temporary, self.device.limited(step.op.name, step.direction), self.bakes)
-            draft = self._drafts[kernel] = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
+        known = self._drafts.get(kernel)
+        if known is not None and known[0] == is_split:
+            return known[1]
+        step = kernel.step
+        drawn = Drawn(kernel, temporary, self.device.limited(step.op.name, step.direction), self.bakes, is_split)
+        draft = self._draft(kernel.step, drawn.spec, drawn.operands, drawn)
+        self._drafts[kernel] = is_split, draft
         return draft
 
     def _joined(self, parts: Sequence[_Draft], shared: Shared, placement: Placement) -> _Rendered:
