@@ -630,8 +630,24 @@ def _adds_a_group(optimizer: te.optim.Optimizer) -> None:
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1), lambda o: o.param_groups[0]["params"].pop()),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1), _adds_a_group),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), lambda o: o.state.clear()),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=3), lambda o: setattr(o, "accumulate", 2)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=1), lambda o: setattr(o, "accumulate", 2)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=4), lambda o: setattr(o, "accumulate", 1)),
     ],
-    ids=("momentum on", "off", "nesterov", "maximize", "amsgrad", "betas", "fewer", "another group", "no state"),
+    ids=(
+        "momentum on",
+        "off",
+        "nesterov",
+        "maximize",
+        "amsgrad",
+        "betas",
+        "fewer",
+        "another group",
+        "no state",
+        "3 to 2",
+        "1 to 2",
+        "4 to 1",
+    ),
 )
 @pytest.mark.parametrize("last", [False, True])
 def test_what_changes_in_an_optimizer_is_noticed(backend: Backend, optimizer: Any, change: Any, last: bool) -> None:
@@ -642,12 +658,12 @@ def test_what_changes_in_an_optimizer_is_noticed(backend: Backend, optimizer: An
         updates = optimizer(model)
 
         def step(x: te.Tensor) -> te.Tensor:
-            if not last:
+            if not last and not updates.accumulate:
                 updates.zero_grad()
             loss = model(x).square().sum()
             loss.backward()
             updates.step()
-            if last:
+            if last and not updates.accumulate:
                 updates.zero_grad()
             return loss
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 import collections
+import contextlib
+import dataclasses
 import functools
 import gc
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -813,6 +816,147 @@ def indices_outside_their_range(compile: Compile) -> list[Any]:
         except te.IndexRangeError as error:
             found.append(str(error))
     return found
+
+
+@situation
+def a_cache_that_is_cleared(compile: Compile) -> list[Any]:
+    @functools.lru_cache
+    def scale(k: float) -> float:
+        return float(TABLE[0] * k)
+
+    f = compile(lambda y: y * scale(2.0))
+    return after(lambda: f(x()), lambda: TABLE.__setitem__(0, 5.0), scale.cache_clear)
+
+
+@situation
+def a_method_that_is_put_into_tensors(compile: Compile) -> list[Any]:
+    te.Tensor.scaled = lambda self: self * 2  # type: ignore[attr-defined]
+    f = compile(lambda y: y.scaled())
+
+    def another() -> None:
+        te.Tensor.scaled = lambda self: self * OFFSET  # type: ignore[attr-defined]
+
+    try:
+        return after(lambda: f(x()), another, put(OFFSET=3.0))
+    finally:
+        del te.Tensor.scaled  # type: ignore[attr-defined]
+
+
+@situation
+def a_layer_of_the_package_that_is_changed(compile: Compile) -> list[Any]:
+    model = nn.Sequential(nn.ReLU())
+    f, before = compile(lambda y: model(y)), nn.ReLU.forward
+
+    def change() -> None:
+        nn.ReLU.forward = lambda self, y: y * OFFSET  # type: ignore[method-assign]
+
+    def restore() -> None:
+        nn.ReLU.forward = before  # type: ignore[method-assign]
+
+    try:
+        return after(
+            lambda: f(x()),
+            change,
+            put(OFFSET=3.0),
+            restore,
+            lambda: vars(model[0]).update(forward=lambda y: y * 7),
+            lambda: vars(model[0]).pop("forward"),
+        )
+    finally:
+        restore()
+
+
+@situation
+def a_partial_that_gets_other_arguments(compile: Compile) -> list[Any]:
+    scaled = functools.partial(plain_multiply, k=2.0)
+    f = compile(lambda y: scaled(y))
+    return after(lambda: f(x()), lambda: scaled.__setstate__((plain_multiply, (), {"k": 3.0}, {})))  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass
+class Computed:
+    first: float
+    second: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.both = self.first * OFFSET
+
+
+@situation
+def an_object_that_is_made_from_another(compile: Compile) -> list[Any]:
+    thing = Computed(2.0)
+    f = compile(lambda y: y * dataclasses.replace(thing, second=2.0).both)
+    return after(lambda: f(x()), lambda: setattr(thing, "first", 3.0), put(OFFSET=5.0))
+
+
+class Row(NamedTuple):
+    scale: float
+    shift: float
+
+
+@situation
+def a_named_tuple(compile: Compile) -> list[Any]:
+    rows = [Row(1.0, 2.0), collections.namedtuple("Other", "scale shift")(3.0, 4.0)]
+    f = compile(lambda y: [y * row.scale + row.shift for row in rows])
+    return after(lambda: f(x()), lambda: rows.reverse(), lambda: rows.__setitem__(0, Row(5.0, 6.0)))
+
+
+@situation
+def a_class_that_is_registered(compile: Compile) -> list[Any]:
+    class Scales(abc.ABC):  # noqa: B024
+        pass
+
+    thing = Twice()
+    f = compile(lambda y: thing.apply(y) if isinstance(thing, Scales) else y)
+    return after(lambda: f(x()), lambda: Scales.register(Twice))
+
+
+@situation
+def tensors_that_were_computed_or_not(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * (2.0 if y.is_leaf else 3.0) + (1.0 if y.grad_fn is None else 5.0))
+    w = x().requires_grad_()
+    return after(lambda: f(w)) + after(lambda: f(w * 1)) + after(lambda: f(w))
+
+
+@situation
+def the_modes_that_are_asked_for(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * (2.0 if te.is_grad_enabled() else 3.0))
+    return after(lambda: f(x())) + after(te.no_grad()(lambda: f(x()))) + after(lambda: f(x()))
+
+
+@situation
+def a_result_that_is_the_very_argument(compile: Compile) -> list[Any]:
+    f = compile(lambda y, more: (more, [y]))
+    found = []
+    for given in (x(), x().requires_grad_(), x()):
+        for _ in range(2):
+            more, (same,) = f(given, given * 1)
+            found.append(same is given and more is not given)
+    return found
+
+
+@situation
+def an_exception_after_a_change(compile: Compile) -> list[Any]:
+    """What was done until then stays done, as in any call."""
+    w, counter, fails = te.ones(3, requires_grad=True), te.zeros(1), [False]
+
+    def function(y: te.Tensor) -> te.Tensor:
+        w.grad = None
+        loss = (w * y).sum()
+        loss.backward()
+        counter.add_(1.0)
+        if fails[0]:
+            raise RuntimeError("at the end")
+        return loss
+
+    f = compile(function)
+
+    def call() -> Any:
+        with contextlib.suppress(RuntimeError):
+            f(x() * (2.0 if fails[0] else 1.0))
+        return w.grad, counter
+
+    return after(call, lambda: fails.__setitem__(0, True), lambda: fails.__setitem__(0, False))
 
 
 def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Scaled) -> Callable[..., Any]:

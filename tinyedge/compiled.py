@@ -18,7 +18,7 @@ from typing import Any, overload
 from tinyedge import checking, config, tape
 from tinyedge.arenas import Arenas
 from tinyedge.backends import default_backend
-from tinyedge.errors import ArgumentError, AutogradError, CaptureError
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError, TinyedgeError
 from tinyedge.guards import Surroundings, alive_in, first_change
 from tinyedge.program import Program, prepared
 from tinyedge.recording import Recording, bytes_of
@@ -144,8 +144,14 @@ class Compiled:
             self._require_dropped(recording, program, result)
             if recording.runs:
                 program = prepared(program, make)
-        except BaseException:
-            recording.undo()
+        except BaseException as error:
+            # What the user's code raises ends an eager call like any other.
+            if (
+                not recording.runs
+                or isinstance(error, (TinyedgeError, MemoryError))
+                or not isinstance(error, Exception)
+            ):
+                recording.undo()
             raise
         if not recording.runs:
             recording.undo()

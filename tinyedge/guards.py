@@ -6,6 +6,10 @@ the way is compared from call to call, with its whole state; a value of another 
 
 from __future__ import annotations
 
+import abc
+import collections
+import copy
+import dataclasses
 import datetime
 import decimal
 import functools
@@ -85,6 +89,13 @@ CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subcla
 TEXT = frozenset({"__repr__", "__str__", "__format__"})
 ARRAY_BYTES = 1024
 """Larger NumPy arrays are not compared at each call, but refused."""
+
+HISTORY = frozenset({"is_leaf", "grad_fn"})
+"""What tells where a tensor came from."""
+
+FIELD = type(collections.namedtuple("_Row", "field").field)  # type: ignore[attr-defined]
+CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
+"""What makes instances of the classes of what it is given."""
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 
@@ -171,6 +182,7 @@ class _Names:
         self.text = False  # values are made text
         self.constructs = False  # instances are made of the classes of others
         self.foreign = False  # some are no attribute that every tensor has
+        self.history = False  # whether tensors were computed is asked for
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
@@ -190,6 +202,7 @@ class _Names:
         if name not in self.mentioned:
             self.mentioned[name] = where
             self.foreign |= not hasattr(Tensor, name)
+            self.history |= name in HISTORY
             self.version += 1
 
     def has(self, name: str) -> bool:
@@ -209,6 +222,9 @@ class _ModuleState:
         members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
         self.tensors = [tensor for tensor in members if tensor is not None]
         self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if not purity.is_tinyedge(cls.__module__)]
+        self.ours = [cls for cls in dict.fromkeys(map(type, parts)) if purity.is_tinyedge(cls.__module__)]
+        self.library = [vars(part) for part in parts if type(part) in self.ours]
+        self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
@@ -287,6 +303,10 @@ def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
     return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
 
 
+def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+    return sum(map(len, dicts)) == size
+
+
 def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
     """The same for a class of the user, which may give out its items in another way."""
     items = base.items(mapping)
@@ -321,6 +341,19 @@ def _in_slot(descriptor: Any, value: Any) -> Any:
 
 def _holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
     return (array.dtype.str, array.shape) == form and array.tobytes() == data
+
+
+_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
+
+
+def _times_cleared(function: Any) -> int:
+    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
+    hits, misses, _, _ = function.cache_info()
+    times, *before = _cached.get(function, (0, 0, 0))
+    if [hits, misses] != before:
+        times += hits < before[0] or misses < before[1]
+        _cached[function] = times, hits, misses
+    return times
 
 
 def _decimal_context() -> tuple[Any, ...]:
@@ -458,7 +491,9 @@ class Surroundings:
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
-                plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
+                names = self.names
+                plain = not (names.foreign or names.all) or not any(map(_attributes_of, arguments))
+                plain = plain and not (names.history or names.all)
             else:
                 plain = False
             if plain:
@@ -499,6 +534,7 @@ class Surroundings:
             or any(state.empty)
             or state.watched  # what its attributes are is looked up anew
             or state.slotted
+            or not _have_size(state.library, state.size)
         ):
             states = self.states
             state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
@@ -525,7 +561,7 @@ class _Walk:
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
             first = self.kind(function, at)
-        self.around.kind = first, self.all()
+        self.around.kind = first, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         return self.around
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -625,6 +661,8 @@ class _Walk:
         if issubclass(made, ModuleType):
             return self.python_module(value, at)
         if issubclass(made, functools.partial):
+            for name in ("func", "args", "keywords"):
+                self.around.watch_attribute(value, name, getattr(value, name))
             return made, self.kind(value.func, at), self.kind(value.args, at), self.kind(value.keywords, at)
         if issubclass(made, (staticmethod, classmethod)):
             return made, self.kind(value.__func__, at)
@@ -633,7 +671,11 @@ class _Walk:
         if made is functools.cached_property:
             return made, self.kind(value.func, at)
         if made is functools._lru_cache_wrapper:
-            return made, self.kind(value.__wrapped__, at)
+            times = _times_cleared(value)
+            self.around.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
+            return made, times, self.kind(value.__wrapped__, at)
+        if made is FIELD:
+            return _Same(value)
         if made is slice:
             return slice, *[self.kind(part, at, given) for part in (value.start, value.stop, value.step)]
         return self.other_value(value, made, at, given)
@@ -684,9 +726,11 @@ class _Walk:
             extra = self.attributes(attributes, at, False)
         elif not given:
             self.around.watch(partial(len, attributes), 0)
+        slot = value._slot
+        if self.names.history or self.names.all:
+            extra = slot.is_leaf, *extra
         if given:
             return _kind_of_given(value), *extra
-        slot = value._slot
         self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
         self.around.watch_attribute(value, "_slot", slot)
@@ -810,6 +854,17 @@ class _Walk:
             if not name.startswith("_") and name in self.names.mentioned:
                 yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
 
+    def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
+        """What the user put into a class of this package."""
+        for name in names:
+            value = getattr(cls, name, None)
+            if isinstance(value, (FunctionType, property)):
+                self.around.watch_attribute(cls, name, value)
+                code = value.fget if isinstance(value, property) else value
+                if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
+                    yield name
+                    yield self.kind(value, _At(f"{cls.__name__}.{name}", "te.compile"))
+
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
         """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
         state = self.surroundings.state(module, at)
@@ -824,6 +879,9 @@ class _Walk:
                 self.around.watch_items(attributes)
             else:
                 self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.around.watch(partial(_have_size, state.library, state.size), True)
+        for cls in state.ours:
+            yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
             self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
         for cls in state.classes:
@@ -876,8 +934,11 @@ class _Walk:
             self.names.note(all=not called or None in called[which])
         elif value in purity.MAKES_TEXT:
             self.names.note(text=True)
-        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
+        elif value in CONSTRUCTS:
             self.names.note(constructs=True)
+        elif value is type:
+            # Where it is called by its name, it is seen what is done with what it gives.
+            self.names.note(constructs=called is None or not path.endswith("type"))
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
@@ -910,6 +971,10 @@ class _Walk:
         """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
         self.around.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
+        if isinstance(cls, abc.ABCMeta):
+            registered = abc.get_cache_token()
+            self.around.watch(partial(_is_equal, abc.get_cache_token, registered), True)
+            yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.kind(type(cls), at)

@@ -129,7 +129,7 @@ class _Found:
 
     def tensor(self, place: _Place) -> Tensor:
         if place.same is not None:
-            return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
+            return self.arguments[place.same] if isinstance(place.same, int) else Tensor._wrap(place.same)
         slot = self.slot(place)
         if place.root is not None:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
@@ -631,7 +631,7 @@ class Program:
 
     def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
         number = slot.storage.number
-        if slot.requires_grad and slot.number < recording.first_number:
+        if id(slot) in given or (slot.requires_grad and slot.number < recording.first_number):
             return _Place(number, self._moved(slot), same=given.get(id(slot), slot))
         if id(slot) in roots:
             return _Place(number, self._moved(slot), root=roots[id(slot)])

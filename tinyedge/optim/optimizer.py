@@ -131,9 +131,9 @@ class _Updated(_Counted):
 
     def fits(self) -> bool:
         """Whether the same parameters, with the same state and options, but for numbers, would be updated."""
-        if not super().fits() or not self._has_members():
-            return False
         optimizer = self.optimizer
+        if not super().fits() or not self._has_members() or optimizer.waiting(self.earlier + 1) != self.count:
+            return False
         earlier = sum(optimizer.ends(k + 1) for k in range(self.earlier))
         self.steps_of = []
         for job, group in self.jobs:
@@ -475,7 +475,14 @@ class Optimizer(Minibatch):
 
     def ends(self, count: int) -> bool:
         """Whether ``count`` more samples complete a minibatch."""
-        return self.accumulate is None or (self._pending + count) % self.accumulate == 0
+        return self.accumulate is None or self.waiting(count) >= self.accumulate
+
+    def waiting(self, count: int) -> int:
+        """The samples in the minibatch at call number ``count`` of ``step()`` from now, that one's included."""
+        if self.accumulate is None:
+            return self._pending + 1
+        first = max(self.accumulate - self._pending, 1)  # the first call that completes a minibatch
+        return self._pending + count if count <= first else (count - first - 1) % self.accumulate + 1
 
     def _restorer(self) -> Callable[[], None]:
         """What puts back the host's part of the state, which holds memory, to how it is now."""
