@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import datetime
 import decimal
+import enum
 import functools
 import importlib
 import operator
@@ -39,8 +40,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tinyedge import purity
+from tinyedge.backends import Backend
 from tinyedge.bytecode import CLASS_NAMES, Read, mentions
-from tinyedge.containers import by_class, is_container, slots_of
+from tinyedge.containers import by_class, contents, is_container, slots_of
+from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
@@ -71,6 +74,10 @@ VALUES: dict[type, Callable[[Any], Any]] = {
 BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
 """Classes written in C whose state is known."""
 
+IMMUTABLE = (
+    *SCALARS, *VALUES, bool, type(None), type(...), slice, np.generic, np.dtype, DType, Backend, Module, enum.Enum,
+    type, ModuleType, datetime.date, datetime.time, PurePath,
+)  # fmt: skip
 C_FUNCTIONS = (
     BuiltinFunctionType,
     types.MethodDescriptorType,
@@ -508,6 +515,47 @@ class Surroundings:
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
+
+    def new_in(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
+        tensors in containers, values that cannot change, and what was there before the call. MISSING if there is none.
+        """
+        known: set[int] | None = None
+        pending, seen = [result], set()
+        while pending:
+            value = pending.pop()
+            made = type(value)
+            if (
+                id(value) in seen
+                or issubclass(made, Tensor)
+                or (issubclass(made, IMMUTABLE) and not is_container(made))
+            ):
+                continue
+            seen.add(id(value))
+            if is_container(made):
+                pairs = list(contents(value))
+                if any(issubclass(type(key), Tensor) for key, _ in pairs):
+                    return value
+                pending += [part for pair in pairs for part in pair]
+            elif made in (set, frozenset, deque):
+                if not all(issubclass(type(part), IMMUTABLE) for part in value):
+                    return value
+            elif issubclass(made, MethodType) and not isinstance(value.__self__, Tensor):
+                pending += (value.__func__, value.__self__)
+            elif issubclass(made, FunctionType) and not (
+                value.__closure__ or value.__defaults__ or value.__kwdefaults__
+            ):
+                continue
+            else:
+                if known is None:
+                    walk = _Walk(self, _Around(self.names.version), None)
+                    walk.given(args, kwargs)
+                    around = self._around
+                    found = [*walk.around.met.values(), *(around.met.values() if around is not None else ())]
+                    known = {id(there) for _, there in found}
+                if id(value) not in known:
+                    return value
+        return MISSING
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
@@ -1142,4 +1190,4 @@ def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str
     return found
 
 
-__all__ = ["Surroundings", "first_change"]
+__all__ = ["MISSING", "Surroundings", "first_change"]
