@@ -8,9 +8,12 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import importlib
+import sys
 import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +21,7 @@ import pytest
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tinyedge import guards, nn
+from tinyedge import guards, nn, purity
 from tinyedge.backends import Backend
 
 pytestmark = pytest.mark.check
@@ -957,6 +960,71 @@ def an_exception_after_a_change(compile: Compile) -> list[Any]:
         return w.grad, counter
 
     return after(call, lambda: fails.__setitem__(0, True), lambda: fails.__setitem__(0, False))
+
+
+class Scale(nn.Parameter):
+    factor = 2.0
+
+
+@situation
+def a_class_of_tensors(compile: Compile) -> list[Any]:
+    w = Scale(te.ones(3))
+    f = compile(lambda y: y * w * w.factor)
+    g = compile(lambda y: y * (2.0 if isinstance(y, nn.Parameter) else 3.0))
+    before = Scale.factor
+    try:
+        found = after(lambda: f(x()), lambda: setattr(Scale, "factor", 3.0), lambda: setattr(w, "factor", 4.0))
+    finally:
+        Scale.factor = before
+    given = te.ones(3, requires_grad=True)
+    return [*found, *after(lambda: g(given)), *after(lambda: g(nn.Parameter(te.ones(3)))), *after(lambda: g(given))]
+
+
+@situation
+def text_that_names_attributes(compile: Compile) -> list[Any]:
+    form = ["{0.scale}"]
+    f = compile(lambda y: y * float(f"{CONFIG.scale}") + float(form[0].format(CONFIG)))
+    return after(
+        lambda: f(x()), lambda: setattr(CONFIG, "scale", 2.0), lambda: form.__setitem__(0, "{0.inner.shift}"),
+        lambda: setattr(CONFIG.inner, "shift", 3.0),
+    )  # fmt: skip
+
+
+@situation
+def a_property_of_an_optimizer(compile: Compile) -> list[Any]:
+    w = te.ones(1, requires_grad=True)
+    optimizer = te.optim.SGD([w], lr=0.1, accumulate=3)
+    f = compile(lambda y: y * optimizer.pending)
+
+    def change() -> None:
+        w.sum().backward()
+        optimizer.step()
+
+    return after(lambda: f(x()), change, change)
+
+
+@situation
+def an_attribute_of_a_compiled_function(compile: Compile) -> list[Any]:
+    inner: Any = compile(lambda y: y * 2)
+    inner.scale = 2.0
+    f = compile(lambda y: inner(y) * inner.scale)
+    return after(lambda: f(x()), lambda: setattr(inner, "scale", 3.0))
+
+
+def test_a_module_with_the_name_of_one_of_pythons(
+    reference: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("SCALE = 2.0\n\n\ndef scaled(y):\n    return y * SCALE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    purity.top_of.cache_clear()
+    module: Any = importlib.import_module("colorsys")
+    try:
+        f = te.compile(lambda y: module.scaled(y))
+        assert after(lambda: f(te.ones(1)), lambda: setattr(module, "SCALE", 3.0)) == [[2.0], [2.0], [3.0], [3.0]]
+    finally:
+        del sys.modules["colorsys"]
+        purity.top_of.cache_clear()
 
 
 def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Scaled) -> Callable[..., Any]:

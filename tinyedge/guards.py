@@ -45,7 +45,7 @@ from tinyedge.bytecode import CLASS_NAMES, Read, mentions
 from tinyedge.containers import by_class, contents, is_container, slots_of
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.nn import Module
+from tinyedge.nn import Module, Parameter
 from tinyedge.nn.module import member_changes
 from tinyedge.tape import Slot, leaf_changes
 from tinyedge.tensor import Tensor
@@ -97,6 +97,7 @@ TEXT = frozenset({"__repr__", "__str__", "__format__"})
 ARRAY_BYTES = 1024
 """Larger NumPy arrays are not compared at each call, but refused."""
 
+OURS = frozenset({Tensor, Parameter})
 HISTORY = frozenset({"is_leaf", "grad_fn"})
 """What tells where a tensor came from."""
 
@@ -187,16 +188,17 @@ class _Names:
         self.mentioned: dict[str, str] = {}
         self.all = False  # names are computed, so that any attribute may be read
         self.text = False  # values are made text
+        self.format = False  # text may name attributes: "{0.scale}"
         self.constructs = False  # instances are made of the classes of others
         self.foreign = False  # some are no attribute that every tensor has
         self.history = False  # whether tensors were computed is asked for
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
-    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
-        flags = self.all or all, self.text or text, self.constructs or constructs
-        if flags != (self.all, self.text, self.constructs):
-            self.all, self.text, self.constructs = flags
+    def note(self, all: bool = False, text: bool = False, constructs: bool = False, format: bool = False) -> None:
+        flags = self.all or all, self.text or text, self.constructs or constructs, self.format or format
+        if flags != (self.all, self.text, self.constructs, self.format):
+            self.all, self.text, self.constructs, self.format = flags
             self.version += 1
 
     @property
@@ -463,7 +465,7 @@ class _Around:
 
 def _kind_of_given(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+    return (*slot.key, slot.requires_grad, slot.storage.backend.name, type(argument))
 
 
 _attributes_of = attrgetter("__dict__")
@@ -500,7 +502,7 @@ class Surroundings:
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
                 names = self.names
                 plain = not (names.foreign or names.all) or not any(map(_attributes_of, arguments))
-                plain = plain and not (names.history or names.all)
+                plain = plain and not (names.history or names.all) and OURS.issuperset(map(type, arguments))
             else:
                 plain = False
             if plain:
@@ -665,6 +667,9 @@ class _Walk:
             token: Hashable = "nothing"
         elif made in PLAIN:
             token = made, value
+            if made is str and self.names.format and "{" in value:
+                for name in re.findall(r"[.\[](\w+)", value):
+                    self.names.add(name, at.where)
         elif made is float:
             token = float, value.hex()
         elif self.surroundings.constant and self.surroundings.is_constant(at.path):
@@ -777,13 +782,17 @@ class _Walk:
         slot = value._slot
         if self.names.history or self.names.all:
             extra = slot.is_leaf, *extra
+        made: type = type(value)
+        if made not in OURS:
+            at = at._replace(path=made.__qualname__)
+            extra = self.later(made, "class", at, partial(self.members, made, at, False)), *extra
         if given:
             return _kind_of_given(value), *extra
         self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
         self.around.watch_attribute(value, "_slot", slot)
         self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
-        return weakref.ref(slot), slot.requires_grad, *extra
+        return weakref.ref(slot), made, slot.requires_grad, *extra
 
     def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
         if given:
@@ -802,9 +811,10 @@ class _Walk:
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
+        plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [
-                (type(value), value) if type(value) in PLAIN else self.kind(value, at.item(position), given)
+                (type(value), value) if type(value) in plain else self.kind(value, at.item(position), given)
                 for position, value in enumerate(values)
             ]
         )
@@ -896,11 +906,21 @@ class _Walk:
             self.surroundings.constant |= attributes["_surroundings"].constant
             self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.kind(attributes["__wrapped__"], at)
+            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
+                self.around.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                if item is not MISSING:
+                    yield name, self.kind(item, self.below(at, name))
             return
         self.around.watch_mentioned(attributes, self.names)
         for name, item in attributes.items():
             if not name.startswith("_") and name in self.names.mentioned:
                 yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
+        for name in self.names.all_mentioned:
+            if isinstance(getattr(type(value), name, None), property):
+                item = getattr(value, name, MISSING)
+                if type(item) in PLAIN or type(item) is float:
+                    self.around.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
+                    yield name, self.kind(item, self.below(at, name))
 
     def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
         """What the user put into a class of this package."""
@@ -1107,7 +1127,7 @@ class _Walk:
         elif name in ("__class__", "replace"):
             names.note(constructs=True)
         elif name in ("format", "format_map"):
-            names.note(text=True)
+            names.note(text=True, format=True)
         elif name in purity.HIDDEN:
             self.refuse_function(None, _At(name, where))
 
