@@ -680,6 +680,26 @@ def test_what_changes_in_an_optimizer_is_noticed(backend: Backend, optimizer: An
     assert_as_eager(make, 8)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("samples_in_a_call", [2, 3, 4])
+def test_several_samples_in_a_call(backend: Backend, accumulate: int, samples_in_a_call: int) -> None:
+    """What is added after an update waits for the next."""
+
+    def make(wrap: Wrap) -> Any:
+        model = network()
+        optimizer = te.optim.Adam(model.parameters(), lr=0.1, accumulate=accumulate)
+
+        def step(x: te.Tensor) -> None:
+            for k in range(samples_in_a_call):
+                (model(x * (k + 1)).square().sum()).backward()
+                optimizer.step()
+            model(x).sum().backward()
+
+        return wrap(step), lambda: [*model.parameters(), *grads(model)(), optimizer.pending]
+
+    assert_as_eager(make, 9)
+
+
 def test_a_search_for_nan_stops_replays_of_an_update(backend: Backend) -> None:
     model = network()
     optimizer = te.optim.SGD(model.parameters(), lr=0.1, accumulate=1)

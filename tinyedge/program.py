@@ -329,6 +329,8 @@ class Program:
         steps = [self._own(step) for step in recorded]
         del self._twins
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
+        for effect in recording.effects:
+            effect.recorded()
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]

@@ -125,6 +125,10 @@ class _Updated(_Counted):
         launches = {id(job) for job in launched}
         self.launched = [id(job) in launches for job in jobs]
         self.steps_of: list[int] = []  # of each job, the number of the update
+        self.cleared: list[Tensor] = []  # whose gradients are not added to later in the call
+
+    def recorded(self) -> None:
+        self.cleared = [job.param for job, _ in self.jobs if job.clears and job.param._slot.gradient() is None]
 
     def leaves(self) -> Iterable[Slot]:
         return [job.slots["param"] for job, _ in self.jobs]
@@ -182,9 +186,9 @@ class _Updated(_Counted):
         for (job, _), step in zip(self.jobs, self.steps_of, strict=True):
             if "step" in optimizer.state.get(job.param, {}):
                 optimizer.state[job.param]["step"] = step
-            leaf = job.param._slot
-            if job.clears and leaf.grad is not None:
-                leaf.grad.clear()
+        for param in self.cleared:
+            if (gradient := param._slot.grad) is not None:
+                gradient.clear()
         optimizer._count(0)
 
 
