@@ -1027,6 +1027,19 @@ def test_a_module_with_the_name_of_one_of_pythons(
         purity.top_of.cache_clear()
 
 
+@situation
+def results_from_the_host_that_are_changed(compile: Compile) -> list[Any]:
+    f = compile(lambda y: (y * 2, te.tensor([1, 2]), [z := te.tensor([3.0]), z]))
+    found = []
+    for _ in range(4):
+        _, first, (second, third) = f(x())
+        found.append(seen((first, second, third)))
+        first.add_(1)
+        second.mul_(2.0)
+        found.append(seen((first, second, third)))
+    return found
+
+
 def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Scaled) -> Callable[..., Any]:
     def function() -> Callable[..., Any]:
         model = make()

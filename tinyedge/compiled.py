@@ -131,7 +131,7 @@ class Compiled:
         key = self._key(arguments, args, kwargs, before)
         try:
             with tape.recording(recording):
-                result = self.function(*args, **kwargs)
+                result = recording.renewed(self.function(*args, **kwargs))
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
             if not same or not recording.repeats:
                 return None, result
