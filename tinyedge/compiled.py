@@ -355,7 +355,8 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
-    and NumPy arrays of at most 1024 bytes.
+    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
+    assignment, not through ``vars``.
 
     All else is refused, with its name and line, even in a branch that does not run: iterators, files, locks, larger
     arrays, objects of classes written in C; and functions that are not known to give the same for the same: of the
