@@ -11,6 +11,7 @@ from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
 from tinyedge.program import Program
 from tinyedge.recompute import checkpoint, checkpoint_sequential
+from tinyedge.tape import is_grad_enabled
 from tinyedge.tensor import (
     Parameter,
     Tensor,
@@ -57,6 +58,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_grad_enabled",
     "load",
     "load_safetensors",
     "models",

@@ -6,8 +6,13 @@ the way is compared from call to call, with its whole state; a value of another 
 
 from __future__ import annotations
 
+import abc
+import collections
+import copy
+import dataclasses
 import datetime
 import decimal
+import enum
 import functools
 import importlib
 import operator
@@ -35,10 +40,12 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tinyedge import purity
+from tinyedge.backends import Backend
 from tinyedge.bytecode import CLASS_NAMES, Read, mentions
-from tinyedge.containers import by_class, is_container, slots_of
+from tinyedge.containers import by_class, contents, is_container, slots_of
+from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.nn import Module
+from tinyedge.nn import Module, Parameter
 from tinyedge.nn.module import member_changes
 from tinyedge.tape import Minibatch, Slot, leaf_changes
 from tinyedge.tensor import Tensor
@@ -67,6 +74,10 @@ VALUES: dict[type, Callable[[Any], Any]] = {
 BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
 """Classes written in C whose state is known."""
 
+IMMUTABLE = (
+    *SCALARS, *VALUES, bool, type(None), type(...), slice, np.generic, np.dtype, DType, Backend, Module, enum.Enum,
+    type, ModuleType, datetime.date, datetime.time, PurePath,
+)  # fmt: skip
 C_FUNCTIONS = (
     BuiltinFunctionType,
     types.MethodDescriptorType,
@@ -85,6 +96,14 @@ CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subcla
 TEXT = frozenset({"__repr__", "__str__", "__format__"})
 ARRAY_BYTES = 1024
 """Larger NumPy arrays are not compared at each call, but refused."""
+
+OURS = frozenset({Tensor, Parameter})
+HISTORY = frozenset({"is_leaf", "grad_fn"})
+"""What tells where a tensor came from."""
+
+FIELD = type(collections.namedtuple("_Row", "field").field)  # type: ignore[attr-defined]
+CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
+"""What makes instances of the classes of what it is given."""
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 
@@ -169,15 +188,17 @@ class _Names:
         self.mentioned: dict[str, str] = {}
         self.all = False  # names are computed, so that any attribute may be read
         self.text = False  # values are made text
+        self.format = False  # text may name attributes: "{0.scale}"
         self.constructs = False  # instances are made of the classes of others
         self.foreign = False  # some are no attribute that every tensor has
+        self.history = False  # whether tensors were computed is asked for
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
-    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
-        flags = self.all or all, self.text or text, self.constructs or constructs
-        if flags != (self.all, self.text, self.constructs):
-            self.all, self.text, self.constructs = flags
+    def note(self, all: bool = False, text: bool = False, constructs: bool = False, format: bool = False) -> None:
+        flags = self.all or all, self.text or text, self.constructs or constructs, self.format or format
+        if flags != (self.all, self.text, self.constructs, self.format):
+            self.all, self.text, self.constructs, self.format = flags
             self.version += 1
 
     @property
@@ -190,6 +211,7 @@ class _Names:
         if name not in self.mentioned:
             self.mentioned[name] = where
             self.foreign |= not hasattr(Tensor, name)
+            self.history |= name in HISTORY
             self.version += 1
 
     def has(self, name: str) -> bool:
@@ -209,6 +231,9 @@ class _ModuleState:
         members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
         self.tensors = [tensor for tensor in members if tensor is not None]
         self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if not purity.is_tinyedge(cls.__module__)]
+        self.ours = [cls for cls in dict.fromkeys(map(type, parts)) if purity.is_tinyedge(cls.__module__)]
+        self.library = [vars(part) for part in parts if type(part) in self.ours]
+        self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
@@ -287,6 +312,10 @@ def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
     return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
 
 
+def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+    return sum(map(len, dicts)) == size
+
+
 def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
     """The same for a class of the user, which may give out its items in another way."""
     items = base.items(mapping)
@@ -321,6 +350,19 @@ def _in_slot(descriptor: Any, value: Any) -> Any:
 
 def _holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
     return (array.dtype.str, array.shape) == form and array.tobytes() == data
+
+
+_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
+
+
+def _times_cleared(function: Any) -> int:
+    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
+    hits, misses, _, _ = function.cache_info()
+    times, *before = _cached.get(function, (0, 0, 0))
+    if [hits, misses] != before:
+        times += hits < before[0] or misses < before[1]
+        _cached[function] = times, hits, misses
+    return times
 
 
 def _decimal_context() -> tuple[Any, ...]:
@@ -424,7 +466,7 @@ class _Around:
 
 def _kind_of_given(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+    return (*slot.key, slot.requires_grad, slot.storage.backend.name, type(argument))
 
 
 _attributes_of = attrgetter("__dict__")
@@ -459,7 +501,9 @@ class Surroundings:
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
-                plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
+                names = self.names
+                plain = not (names.foreign or names.all) or not any(map(_attributes_of, arguments))
+                plain = plain and not (names.history or names.all) and OURS.issuperset(map(type, arguments))
             else:
                 plain = False
             if plain:
@@ -474,6 +518,47 @@ class Surroundings:
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
+
+    def new_in(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
+        tensors in containers, values that cannot change, and what was there before the call. MISSING if there is none.
+        """
+        known: set[int] | None = None
+        pending, seen = [result], set()
+        while pending:
+            value = pending.pop()
+            made = type(value)
+            if (
+                id(value) in seen
+                or issubclass(made, Tensor)
+                or (issubclass(made, IMMUTABLE) and not is_container(made))
+            ):
+                continue
+            seen.add(id(value))
+            if is_container(made):
+                pairs = list(contents(value))
+                if any(issubclass(type(key), Tensor) for key, _ in pairs):
+                    return value
+                pending += [part for pair in pairs for part in pair]
+            elif made in (set, frozenset, deque):
+                if not all(issubclass(type(part), IMMUTABLE) for part in value):
+                    return value
+            elif issubclass(made, MethodType) and not isinstance(value.__self__, Tensor):
+                pending += (value.__func__, value.__self__)
+            elif issubclass(made, FunctionType) and not (
+                value.__closure__ or value.__defaults__ or value.__kwdefaults__
+            ):
+                continue
+            else:
+                if known is None:
+                    walk = _Walk(self, _Around(self.names.version), None)
+                    walk.given(args, kwargs)
+                    around = self._around
+                    found = [*walk.around.met.values(), *(around.met.values() if around is not None else ())]
+                    known = {id(there) for _, there in found}
+                if id(value) not in known:
+                    return value
+        return MISSING
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
@@ -519,6 +604,7 @@ class Surroundings:
             or any(state.empty)
             or state.watched  # what its attributes are is looked up anew
             or state.slotted
+            or not _have_size(state.library, state.size)
         ):
             states = self.states
             state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
@@ -545,7 +631,7 @@ class _Walk:
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
             first = self.kind(function, at)
-        self.around.kind = first, self.all()
+        self.around.kind = first, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         return self.around
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -601,6 +687,9 @@ class _Walk:
             token: Hashable = "nothing"
         elif made in PLAIN:
             token = made, value
+            if made is str and self.names.format and "{" in value:
+                for name in re.findall(r"[.\[](\w+)", value):
+                    self.names.add(name, at.where)
         elif made is float:
             token = float, value.hex()
         elif self.surroundings.constant and self.surroundings.is_constant(at.path):
@@ -647,6 +736,8 @@ class _Walk:
         if issubclass(made, ModuleType):
             return self.python_module(value, at)
         if issubclass(made, functools.partial):
+            for name in ("func", "args", "keywords"):
+                self.around.watch_attribute(value, name, getattr(value, name))
             return made, self.kind(value.func, at), self.kind(value.args, at), self.kind(value.keywords, at)
         if issubclass(made, (staticmethod, classmethod)):
             return made, self.kind(value.__func__, at)
@@ -655,7 +746,11 @@ class _Walk:
         if made is functools.cached_property:
             return made, self.kind(value.func, at)
         if made is functools._lru_cache_wrapper:
-            return made, self.kind(value.__wrapped__, at)
+            times = _times_cleared(value)
+            self.around.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
+            return made, times, self.kind(value.__wrapped__, at)
+        if made is FIELD:
+            return _Same(value)
         if made is slice:
             return slice, *[self.kind(part, at, given) for part in (value.start, value.stop, value.step)]
         return self.other_value(value, made, at, given)
@@ -706,14 +801,20 @@ class _Walk:
             extra = self.attributes(attributes, at, False)
         elif not given:
             self.around.watch(partial(len, attributes), 0)
+        slot = value._slot
+        if self.names.history or self.names.all:
+            extra = slot.is_leaf, *extra
+        made: type = type(value)
+        if made not in OURS:
+            at = at._replace(path=made.__qualname__)
+            extra = self.later(made, "class", at, partial(self.members, made, at, False)), *extra
         if given:
             return _kind_of_given(value), *extra
-        slot = value._slot
         self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
         self.around.watch_attribute(value, "_slot", slot)
         self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
-        return weakref.ref(slot), slot.requires_grad, *extra
+        return weakref.ref(slot), made, slot.requires_grad, *extra
 
     def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
         if given:
@@ -732,9 +833,10 @@ class _Walk:
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
+        plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [
-                (type(value), value) if type(value) in PLAIN else self.kind(value, at.item(position), given)
+                (type(value), value) if type(value) in plain else self.kind(value, at.item(position), given)
                 for position, value in enumerate(values)
             ]
         )
@@ -828,11 +930,32 @@ class _Walk:
             self.surroundings.constant |= attributes["_surroundings"].constant
             self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.kind(attributes["__wrapped__"], at)
+            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
+                self.around.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                if item is not MISSING:
+                    yield name, self.kind(item, self.below(at, name))
             return
         self.around.watch_mentioned(attributes, self.names)
         for name, item in attributes.items():
             if not name.startswith("_") and name in self.names.mentioned:
                 yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
+        for name in self.names.all_mentioned:
+            if isinstance(getattr(type(value), name, None), property):
+                item = getattr(value, name, MISSING)
+                if type(item) in PLAIN or type(item) is float:
+                    self.around.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
+                    yield name, self.kind(item, self.below(at, name))
+
+    def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
+        """What the user put into a class of this package."""
+        for name in names:
+            value = getattr(cls, name, None)
+            if isinstance(value, (FunctionType, property)):
+                self.around.watch_attribute(cls, name, value)
+                code = value.fget if isinstance(value, property) else value
+                if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
+                    yield name
+                    yield self.kind(value, _At(f"{cls.__name__}.{name}", "te.compile"))
 
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
         """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
@@ -848,6 +971,9 @@ class _Walk:
                 self.around.watch_items(attributes)
             else:
                 self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.around.watch(partial(_have_size, state.library, state.size), True)
+        for cls in state.ours:
+            yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
             self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
         for cls in state.classes:
@@ -900,8 +1026,11 @@ class _Walk:
             self.names.note(all=not called or None in called[which])
         elif value in purity.MAKES_TEXT:
             self.names.note(text=True)
-        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
+        elif value in CONSTRUCTS:
             self.names.note(constructs=True)
+        elif value is type:
+            # Where it is called by its name, it is seen what is done with what it gives.
+            self.names.note(constructs=called is None or not path.endswith("type"))
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
@@ -934,6 +1063,10 @@ class _Walk:
         """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
         self.around.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
+        if isinstance(cls, abc.ABCMeta):
+            registered = abc.get_cache_token()
+            self.around.watch(partial(_is_equal, abc.get_cache_token, registered), True)
+            yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.kind(type(cls), at)
@@ -1018,7 +1151,7 @@ class _Walk:
         elif name in ("__class__", "replace"):
             names.note(constructs=True)
         elif name in ("format", "format_map"):
-            names.note(text=True)
+            names.note(text=True, format=True)
         elif name in purity.HIDDEN:
             self.refuse_function(None, _At(name, where))
 
@@ -1101,4 +1234,4 @@ def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str
     return found
 
 
-__all__ = ["Surroundings", "first_change"]
+__all__ = ["MISSING", "Surroundings", "first_change"]

@@ -131,7 +131,7 @@ class _Found:
 
     def tensor(self, place: _Place) -> Tensor:
         if place.same is not None:
-            return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
+            return self.arguments[place.same] if isinstance(place.same, int) else Tensor._wrap(place.same)
         slot = self.slot(place)
         if place.root is not None:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
@@ -337,6 +337,8 @@ class Program:
         steps = [self._own(step) for step in recorded]
         del self._twins
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
+        for effect in recording.effects:
+            effect.recorded()
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
@@ -672,7 +674,7 @@ class Program:
 
     def _result_place(self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]) -> _Place:
         number = slot.storage.number
-        if slot.requires_grad and slot.number < recording.first_number:
+        if id(slot) in given or (slot.requires_grad and slot.number < recording.first_number):
             return _Place(number, self._moved(slot), same=given.get(id(slot), slot))
         if id(slot) in roots:
             return _Place(number, self._moved(slot), root=roots[id(slot)])
