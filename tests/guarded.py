@@ -58,6 +58,7 @@ class GuardedOpenCL(OpenCLBackend):
         return self._kept(Allocation(parent, self.before), parent, nbytes, word)
 
     def _poisoned(self, nbytes: int) -> tuple[Any, np.uint32]:
+        self.check_size(nbytes)
         size = round_up(self.before + max(nbytes, 4) + GUARD_BYTES, 4)
         parent = self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, size)
         word = poison_word(next(self.serials))
@@ -121,4 +122,5 @@ class PoisonedReference(ReferenceBackend):
     """The reference backend, whose memory starts as poison. NumPy itself keeps writes inside."""
 
     def allocate(self, nbytes: int) -> np.ndarray[Any, Any]:
+        self.check_size(nbytes)
         return poison(poison_word(0), nbytes).copy()

@@ -12,7 +12,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge import backends
-from tinyedge.autograd.dispatch import new_slot
+from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.devices import embedded_runtime
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, ShapeError
@@ -140,10 +140,13 @@ def test_kernel_that_does_not_build(opencl: Backend, monkeypatch: pytest.MonkeyP
 
 
 def test_too_many_elements(backend: Backend) -> None:
+    """Up to the last ones, of which a map with vectors of 16 in groups of 1024 would count past 2^31."""
     from tinyedge import dtypes
 
-    with pytest.raises(ShapeError, match="2147483647"):
-        new_slot(backend, dtypes.float32, (1 << 16, 1 << 15))
+    assert MAX_ELEMENTS + 16 * 1024 < 2**31
+    for shape in ((1 << 16, 1 << 15), (2**31 - 1,), (MAX_ELEMENTS + 1,)):
+        with pytest.raises(ShapeError, match=str(MAX_ELEMENTS)):
+            new_slot(backend, dtypes.bool_, shape)
 
 
 def test_a_new_shape_costs_no_build(opencl: Backend) -> None:

@@ -610,6 +610,115 @@ def test_the_update_is_launched_with_the_last_sample(backend: Backend) -> None:
         te.compile(lambda: optimizer.flush())()
 
 
+def _group(**options: Any) -> Callable[[te.optim.Optimizer], None]:
+    return lambda optimizer: optimizer.param_groups[0].update(options)
+
+
+def _adds_a_group(optimizer: te.optim.Optimizer) -> None:
+    optimizer.add_param_group({"params": [optimizer.param_groups[0]["params"].pop()], "lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "change"),
+    [
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1), _group(momentum=0.9)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), _group(momentum=0.0)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), _group(nesterov=True)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1), _group(maximize=True)),
+        (lambda m: te.optim.Adam(m.parameters(), lr=0.1), _group(amsgrad=True)),
+        (lambda m: te.optim.Adam(m.parameters(), lr=0.1), _group(betas=(0.5, 0.5))),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1), lambda o: o.param_groups[0]["params"].pop()),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1), _adds_a_group),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), lambda o: o.state.clear()),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=3), lambda o: setattr(o, "accumulate", 2)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=1), lambda o: setattr(o, "accumulate", 2)),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=4), lambda o: setattr(o, "accumulate", 1)),
+    ],
+    ids=(
+        "momentum on",
+        "off",
+        "nesterov",
+        "maximize",
+        "amsgrad",
+        "betas",
+        "fewer",
+        "another group",
+        "no state",
+        "3 to 2",
+        "1 to 2",
+        "4 to 1",
+    ),
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_what_changes_in_an_optimizer_is_noticed(backend: Backend, optimizer: Any, change: Any, last: bool) -> None:
+    """``last``: the gradients are dropped at the end of the step, and not before."""
+
+    def make(wrap: Wrap) -> Any:
+        model = network()
+        updates = optimizer(model)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            if not last and not updates.accumulate:
+                updates.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            updates.step()
+            if last and not updates.accumulate:
+                updates.zero_grad()
+            return loss
+
+        compiled, count = wrap(step), iter(range(8))
+
+        def call(x: te.Tensor) -> te.Tensor:
+            if next(count) == 4:
+                change(updates)
+            loss: te.Tensor = compiled(x)
+            return loss
+
+        return call, lambda: [*model.parameters(), *grads(model)()]
+
+    assert_as_eager(make, 8)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("samples_in_a_call", [2, 3, 4])
+def test_several_samples_in_a_call(backend: Backend, accumulate: int, samples_in_a_call: int) -> None:
+    """What is added after an update waits for the next."""
+
+    def make(wrap: Wrap) -> Any:
+        model = network()
+        optimizer = te.optim.Adam(model.parameters(), lr=0.1, accumulate=accumulate)
+
+        def step(x: te.Tensor) -> None:
+            for k in range(samples_in_a_call):
+                (model(x * (k + 1)).square().sum()).backward()
+                optimizer.step()
+            model(x).sum().backward()
+
+        return wrap(step), lambda: [*model.parameters(), *grads(model)(), optimizer.pending]
+
+    assert_as_eager(make, 9)
+
+
+def test_a_search_for_nan_stops_replays_of_an_update(backend: Backend) -> None:
+    model = network()
+    optimizer = te.optim.SGD(model.parameters(), lr=0.1, accumulate=1)
+
+    @te.compile
+    def step(x: te.Tensor) -> None:
+        model(x).square().sum().backward()
+        optimizer.step()
+
+    for x in samples(3):
+        step(x)
+    with te.detect_anomaly(), pytest.raises(CaptureError, match="looking for NaN"):
+        step(x)
+    step(x)
+    optimizer.nonfinite = "skip"
+    with pytest.raises(CaptureError, match="looking for NaN"):
+        step(x)
+
+
 # Gradients of some results
 
 
@@ -648,3 +757,24 @@ def test_what_changes_something_is_not_done_again(backend: Backend) -> None:
     _, y = step(samples(1)[0])
     with pytest.raises(AutogradError, match="detach"):
         y.sum().backward()
+
+
+def test_a_retained_graph_begins_gradients_that_were_there_when_it_was_recorded(backend: Backend) -> None:
+    """Zeros are written before what is added to them, not after."""
+    w = weight()
+    x = samples(1)[0]
+
+    def forward(x: te.Tensor) -> te.Tensor:
+        return (x * w).relu().sum()
+
+    forward(x).backward()
+    assert w.grad is not None
+    wanted = w.grad.numpy().copy()
+    step = te.compile(forward)
+    step(x).backward()
+    loss = step(x)
+    for retain in (True, True, False):
+        w.grad = None
+        loss.backward(retain_graph=retain)
+        assert w.grad is not None
+        np.testing.assert_allclose(w.grad.numpy(), wanted, rtol=1e-6)

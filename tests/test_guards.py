@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 import collections
+import contextlib
+import dataclasses
 import functools
 import gc
+import importlib
+import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +22,7 @@ import pytest
 import tinyedge as te
 from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.compiler import purity
 from tinyedge.compiler.guards import _Walk
 from tinyedge.nn import functional as F
 
@@ -813,6 +820,225 @@ def indices_outside_their_range(compile: Compile) -> list[Any]:
             found.append(seen(f(te.zeros(1, 4), te.tensor([[label]]))))
         except te.IndexRangeError as error:
             found.append(str(error))
+    return found
+
+
+@situation
+def a_cache_that_is_cleared(compile: Compile) -> list[Any]:
+    @functools.lru_cache
+    def scale(k: float) -> float:
+        return float(TABLE[0] * k)
+
+    f = compile(lambda y: y * scale(2.0))
+    return after(lambda: f(x()), lambda: TABLE.__setitem__(0, 5.0), scale.cache_clear)
+
+
+@situation
+def a_method_that_is_put_into_tensors(compile: Compile) -> list[Any]:
+    te.Tensor.scaled = lambda self: self * 2  # type: ignore[attr-defined]
+    f = compile(lambda y: y.scaled())
+
+    def another() -> None:
+        te.Tensor.scaled = lambda self: self * OFFSET  # type: ignore[attr-defined]
+
+    try:
+        return after(lambda: f(x()), another, put(OFFSET=3.0))
+    finally:
+        del te.Tensor.scaled  # type: ignore[attr-defined]
+
+
+@situation
+def a_layer_of_the_package_that_is_changed(compile: Compile) -> list[Any]:
+    model = nn.Sequential(nn.ReLU())
+    f, before = compile(lambda y: model(y)), nn.ReLU.forward
+
+    def change() -> None:
+        nn.ReLU.forward = lambda self, y: y * OFFSET  # type: ignore[method-assign]
+
+    def restore() -> None:
+        nn.ReLU.forward = before  # type: ignore[method-assign]
+
+    try:
+        return after(
+            lambda: f(x()),
+            change,
+            put(OFFSET=3.0),
+            restore,
+            lambda: vars(model[0]).update(forward=lambda y: y * 7),
+            lambda: vars(model[0]).pop("forward"),
+        )
+    finally:
+        restore()
+
+
+@situation
+def a_partial_that_gets_other_arguments(compile: Compile) -> list[Any]:
+    scaled = functools.partial(plain_multiply, k=2.0)
+    f = compile(lambda y: scaled(y))
+    return after(lambda: f(x()), lambda: scaled.__setstate__((plain_multiply, (), {"k": 3.0}, {})))  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass
+class Computed:
+    first: float
+    second: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.both = self.first * OFFSET
+
+
+@situation
+def an_object_that_is_made_from_another(compile: Compile) -> list[Any]:
+    thing = Computed(2.0)
+    f = compile(lambda y: y * dataclasses.replace(thing, second=2.0).both)
+    return after(lambda: f(x()), lambda: setattr(thing, "first", 3.0), put(OFFSET=5.0))
+
+
+class Row(NamedTuple):
+    scale: float
+    shift: float
+
+
+@situation
+def a_named_tuple(compile: Compile) -> list[Any]:
+    rows = [Row(1.0, 2.0), collections.namedtuple("Other", "scale shift")(3.0, 4.0)]
+    f = compile(lambda y: [y * row.scale + row.shift for row in rows])
+    return after(lambda: f(x()), lambda: rows.reverse(), lambda: rows.__setitem__(0, Row(5.0, 6.0)))
+
+
+@situation
+def a_class_that_is_registered(compile: Compile) -> list[Any]:
+    class Scales(abc.ABC):  # noqa: B024
+        pass
+
+    thing = Twice()
+    f = compile(lambda y: thing.apply(y) if isinstance(thing, Scales) else y)
+    return after(lambda: f(x()), lambda: Scales.register(Twice))
+
+
+@situation
+def tensors_that_were_computed_or_not(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * (2.0 if y.is_leaf else 3.0) + (1.0 if y.grad_fn is None else 5.0))
+    w = x().requires_grad_()
+    return after(lambda: f(w)) + after(lambda: f(w * 1)) + after(lambda: f(w))
+
+
+@situation
+def the_modes_that_are_asked_for(compile: Compile) -> list[Any]:
+    f = compile(lambda y: y * (2.0 if te.is_grad_enabled() else 3.0))
+    return after(lambda: f(x())) + after(te.no_grad()(lambda: f(x()))) + after(lambda: f(x()))
+
+
+@situation
+def a_result_that_is_the_very_argument(compile: Compile) -> list[Any]:
+    f = compile(lambda y, more: (more, [y]))
+    found = []
+    for given in (x(), x().requires_grad_(), x()):
+        for _ in range(2):
+            more, (same,) = f(given, given * 1)
+            found.append(same is given and more is not given)
+    return found
+
+
+@situation
+def an_exception_after_a_change(compile: Compile) -> list[Any]:
+    """What was done until then stays done, as in any call."""
+    w, counter, fails = te.ones(3, requires_grad=True), te.zeros(1), [False]
+
+    def function(y: te.Tensor) -> te.Tensor:
+        w.grad = None
+        loss = (w * y).sum()
+        loss.backward()
+        counter.add_(1.0)
+        if fails[0]:
+            raise RuntimeError("at the end")
+        return loss
+
+    f = compile(function)
+
+    def call() -> Any:
+        with contextlib.suppress(RuntimeError):
+            f(x() * (2.0 if fails[0] else 1.0))
+        return w.grad, counter
+
+    return after(call, lambda: fails.__setitem__(0, True), lambda: fails.__setitem__(0, False))
+
+
+class Scale(nn.Parameter):
+    factor = 2.0
+
+
+@situation
+def a_class_of_tensors(compile: Compile) -> list[Any]:
+    w = Scale(te.ones(3))
+    f = compile(lambda y: y * w * w.factor)
+    g = compile(lambda y: y * (2.0 if isinstance(y, nn.Parameter) else 3.0))
+    before = Scale.factor
+    try:
+        found = after(lambda: f(x()), lambda: setattr(Scale, "factor", 3.0), lambda: setattr(w, "factor", 4.0))
+    finally:
+        Scale.factor = before
+    given = te.ones(3, requires_grad=True)
+    return [*found, *after(lambda: g(given)), *after(lambda: g(nn.Parameter(te.ones(3)))), *after(lambda: g(given))]
+
+
+@situation
+def text_that_names_attributes(compile: Compile) -> list[Any]:
+    form = ["{0.scale}"]
+    f = compile(lambda y: y * float(f"{CONFIG.scale}") + float(form[0].format(CONFIG)))
+    return after(
+        lambda: f(x()), lambda: setattr(CONFIG, "scale", 2.0), lambda: form.__setitem__(0, "{0.inner.shift}"),
+        lambda: setattr(CONFIG.inner, "shift", 3.0),
+    )  # fmt: skip
+
+
+@situation
+def a_property_of_an_optimizer(compile: Compile) -> list[Any]:
+    w = te.ones(1, requires_grad=True)
+    optimizer = te.optim.SGD([w], lr=0.1, accumulate=3)
+    f = compile(lambda y: y * optimizer.pending)
+
+    def change() -> None:
+        w.sum().backward()
+        optimizer.step()
+
+    return after(lambda: f(x()), change, change)
+
+
+@situation
+def an_attribute_of_a_compiled_function(compile: Compile) -> list[Any]:
+    inner: Any = compile(lambda y: y * 2)
+    inner.scale = 2.0
+    f = compile(lambda y: inner(y) * inner.scale)
+    return after(lambda: f(x()), lambda: setattr(inner, "scale", 3.0))
+
+
+def test_a_module_with_the_name_of_one_of_pythons(
+    reference: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("SCALE = 2.0\n\n\ndef scaled(y):\n    return y * SCALE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    purity.top_of.cache_clear()
+    module: Any = importlib.import_module("colorsys")
+    try:
+        f = te.compile(lambda y: module.scaled(y))
+        assert after(lambda: f(te.ones(1)), lambda: setattr(module, "SCALE", 3.0)) == [[2.0], [2.0], [3.0], [3.0]]
+    finally:
+        del sys.modules["colorsys"]
+        purity.top_of.cache_clear()
+
+
+@situation
+def results_from_the_host_that_are_changed(compile: Compile) -> list[Any]:
+    f = compile(lambda y: (y * 2, te.tensor([1, 2]), [z := te.tensor([3.0]), z]))
+    found = []
+    for _ in range(4):
+        _, first, (second, third) = f(x())
+        found.append(seen((first, second, third)))
+        first.add_(1)
+        second.mul_(2.0)
+        found.append(seen((first, second, third)))
     return found
 
 

@@ -82,6 +82,82 @@ def test_what_is_read_is_still_there(recording: tuple[list[Action], dict[int, in
             assert (block(where) == where).all()
 
 
+@given(
+    recording=recordings(), most=st.integers(64, 12000), factor=st.one_of(st.none(), st.integers(1, 4)), data=st.data()
+)
+def test_chunks_are_no_larger_than_they_may_be(
+    recording: tuple[list[Action], dict[int, int]], most: int, factor: int | None, data: st.DataObject
+) -> None:
+    """No block lies across the end of one, none reaches too far, and of those alive together none meet."""
+    actions, temporary = recording
+    reach = None if factor is None else {n: data.draw(st.integers(1, most)) * factor for n in temporary}
+    distances = data.draw(st.sampled_from([(0,), (3, 0)]))
+    whole = make_plan(actions, temporary, ALIGNMENT, distances)
+    plan = make_plan(actions, temporary, ALIGNMENT, distances, most, reach)
+    assert (plan.kept, plan.intervals, plan.reused_in_place) == (whole.kept, whole.intervals, whole.replaced)
+    assert plan.arena_bytes == sum(plan.chunks)
+    assert list(plan.chunks) == sorted(plan.chunks, reverse=True)
+    assert whole.chunks == (whole.arena_bytes,)
+    if whole.arena_bytes <= most and reach is None:
+        assert plan == whole
+    assert plan.where.keys() == whole.where.keys()
+    ends = [0] * len(plan.chunks)
+    for key, (chunk, offset) in plan.where.items():
+        end = offset + temporary[key]
+        assert offset % ALIGNMENT == 0
+        largest = max(temporary[other] for other, (its, at) in plan.where.items() if its == chunk and not at)
+        assert end <= max(most, largest)
+        assert offset == 0 or reach is None or end <= reach[key]
+        ends[chunk] = max(ends[chunk], end)
+        assert plan.offsets[key] == sum(plan.chunks[:chunk]) + offset
+        for other, (in_chunk, at) in plan.where.items():
+            apart = in_chunk != chunk or end <= at or at + temporary[other] <= offset
+            if other != key and not apart and plan.intervals[key].meets(plan.intervals[other]):
+                early, late = sorted((key, other), key=lambda one: plan.intervals[one].last)
+                assert {early, late} & plan.reused_in_place
+                assert plan.where[key] == plan.where[other]
+    assert ends == list(plan.chunks)
+
+
+@given(recording=recordings(), most=st.integers(64, 12000))
+def test_what_is_read_is_still_there_in_chunks(recording: tuple[list[Action], dict[int, int]], most: int) -> None:
+    """As for one; each chunk is memory of its own."""
+    actions, temporary = recording
+    plan = make_plan(actions, temporary, ALIGNMENT, most=most)
+    chunks = [np.full(nbytes, -1) for nbytes in plan.chunks]
+    written: set[object] = set()
+
+    def block(place: int) -> np.ndarray[Any, Any]:
+        chunk, offset = plan.where[place]
+        return chunks[chunk][offset : offset + temporary[place]]
+
+    for number in plan.kept:
+        action = actions[number]
+        there = {where for where in action.reads if where in temporary and where in written}
+        assert all((block(where) == where).all() for where in there)
+        for where in action.writes & temporary.keys():
+            block(where)[:] = where
+            written.add(where)
+
+
+def test_what_needs_a_chunk_of_its_own_is_shared_in_turn() -> None:
+    """And by what is smaller, as far as that may lie."""
+    actions = [Action(frozenset({n - 1} if n else ()), frozenset({n})) for n in range(6)]
+    sizes = {0: 4096, 1: 4096, 2: 4096, 3: 128, 4: 128}
+    plan = make_plan(actions, sizes, ALIGNMENT, most=1024)
+    assert plan.chunks == (4096, 4096)
+    assert [chunk for chunk, _ in plan.where.values()].count(0) > 1
+    assert [offset for _, offset in plan.where.values()] == [0] * 5
+
+
+def test_bytes_lie_where_kernels_can_count_them() -> None:
+    """A byte for each element of what is four times as large: behind that its number would be too large."""
+    actions = [Action(frozenset(), frozenset({0, 1})), Action(frozenset({0, 1}), frozenset({2}))]
+    sizes, reach = {0: 4096, 1: 1024}, {0: 4 * 2047, 1: 2047}
+    assert make_plan(actions, sizes, ALIGNMENT).where == {0: (0, 0), 1: (0, 4096)}
+    assert make_plan(actions, sizes, ALIGNMENT, reach=reach).where == {0: (0, 0), 1: (1, 0)}
+
+
 @given(recording=recordings())
 def test_what_is_needed_is_kept(recording: tuple[list[Action], dict[int, int]]) -> None:
     actions, temporary = recording

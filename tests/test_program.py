@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -300,6 +303,50 @@ def test_what_cannot_be_replayed(backend: Backend, function: Callable[..., Any],
     while not kept.empty():
         kept.get()
     assert (te.tensor(1.0) + 1).item() == 2.0  # recording is over
+
+
+class Held:
+    def __init__(self, x: te.Tensor) -> None:
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda x: (k * x for k in (1, 2)), "generator"),
+        (lambda x: iter([x]), "list_iterator"),
+        (lambda x: lambda: x * 2, "function"),
+        (lambda x: {"call": x.sum}, "method"),
+        (lambda x: functools.partial(te.mul, x), "partial"),
+        (lambda x: [Held(x)], "Held"),
+        (lambda x: {x}, "set"),
+        (lambda x: {x: 1}, "dict"),
+        (lambda x: deque([x]), "deque"),
+        (lambda x: SimpleNamespace(x=x), "SimpleNamespace"),
+    ],
+)
+def test_what_a_replay_would_not_make_anew_is_no_result(
+    backend: Backend, function: Callable[..., Any], text: str
+) -> None:
+    """It would be what the recorded call returned, with that call's arguments."""
+    with pytest.raises(te.CaptureError, match=rf"it returns a [\w.<>]*{text}, which a replay"):
+        te.compile(function)(te.ones(2))
+
+
+def test_what_was_there_before_may_be_returned(backend: Backend) -> None:
+    model, options = nn.Sequential(nn.ReLU()), Held(te.ones(1))
+    optimizer = optim.SGD([te.ones(1, requires_grad=True)])
+    given = Held(te.ones(2))
+    function = te.compile(
+        lambda x, held: (
+            x * 2, held, model, model[0], options, optimizer, te.relu, Held, x.dtype, x.backend, {1, 2}, x.shape,
+            np.float32(1), None, slice(1), lambda y: y, model.forward,
+        )
+    )  # fmt: skip
+    for _ in range(3):
+        results = function(te.ones(2), given)
+        assert results[1:6] == (given, model, model[0], options, optimizer)
+        assert results[6:9] == (te.relu, Held, te.float32)
 
 
 def test_arrays_are_no_arguments(backend: Backend) -> None:

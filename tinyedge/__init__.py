@@ -11,6 +11,7 @@ from tinyedge.compiler.tune import tune
 from tinyedge.convert import load, load_safetensors, save
 from tinyedge.dtypes import DType, bool_, float32, float64, int8, int16, int32, int64, uint8
 from tinyedge.errors import *  # noqa: F403
+from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
@@ -47,6 +48,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_grad_enabled",
     "load",
     "load_safetensors",
     "models",

@@ -13,6 +13,9 @@ Shape = tuple[int, ...]
 INT_MAX = 2**31 - 1
 """The largest size, stride or offset: kernels index with 32-bit ints, since small devices are slow with longer ones."""
 
+MAX_ELEMENTS = INT_MAX + 1 - 2**16
+"""Of one value. Work-items behind its end count on for as much as a work-group takes, of vectors of 16 at most."""
+
 
 @lru_cache(maxsize=8192)
 def contiguous_strides(shape: Shape) -> Shape:

@@ -120,6 +120,7 @@ class Tensor(SlotHolder):
 
     @property
     def _version(self) -> int:
+        recorder.forbid_in_recording("_version", "it counts changes, and is another at each call")
         return self._slot.storage.version
 
     def dim(self) -> int:

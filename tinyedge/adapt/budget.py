@@ -77,6 +77,8 @@ class Fit:
     """The modules that are computed again in backward, by name."""
     model_bytes: int
     sample_bytes: int
+    largest_bytes: int
+    """Of all that the device must give, the largest piece."""
     gradient_bytes: int
     state_bytes: int
     step_bytes: int
@@ -136,16 +138,26 @@ def plan_for(
     Counted are the model's parameters and buffers, the sample, gradients, optimizer state, and all that a compiled step
     (``te.compile(...).prepare``) allocates: temporaries, what is saved for backward, kernels' scratch memory, and the
     loss. Not counted are programs on the device, and what the driver takes. The minibatch, if it is accumulated sample
-    by sample, does not matter.
+    by sample, does not matter. No value is larger than what the device gives in one piece; all temporaries together
+    may be.
 
     Errors: ArgumentError if nothing fits, with the least that would.
     """
     limit = _bytes_of(budget)
-    search = _Search(model, loss, sample, _states(optimizer))
-    for fit in search.fits(limit):
-        if fit.total_bytes <= limit:
+    search = _Search(model, loss, sample, _states(optimizer), limit)
+    for fit in search.fits():
+        if search.suffices(fit):
             return fit
-    least = min(search.tried.values(), key=lambda fit: fit.total_bytes)
+    given = [fit for fit in search.tried.values() if search.is_given(fit)]
+    if not given:
+        smallest = min(search.tried.values(), key=lambda fit: fit.largest_bytes)
+        raise ArgumentError(
+            "plan_for",
+            f"values of at most {search.backend.largest_bytes} bytes, which is what the device gives in one piece",
+            f"one takes {smallest.largest_bytes} bytes; the least was {smallest}",
+            "Use smaller inputs or a narrower model, or compute what is so large in parts.",
+        )
+    least = min(given, key=lambda fit: fit.total_bytes)
     raise ArgumentError(
         "plan_for",
         f"a budget of at least {least.total_bytes} bytes",
@@ -157,11 +169,12 @@ def plan_for(
 class _Search:
     """The ways to train a model, each traced abstractly when it is asked for."""
 
-    def __init__(self, model: Module, loss: Callable[..., Tensor], sample: Sample, states: int) -> None:
+    def __init__(self, model: Module, loss: Callable[..., Tensor], sample: Sample, states: int, limit: int) -> None:
         self.model = model
         self.loss = loss
         self.sample = sample
         self.states = states
+        self.limit = limit
         self.trainable = {name: param for name, param in model.named_parameters() if param.requires_grad}
         if not self.trainable:
             raise ArgumentError("plan_for", "a model with parameters that require gradients", "all are frozen")
@@ -173,36 +186,47 @@ class _Search:
         self.plain_flops = 0  # of the forward pass without more checkpoints; known when that was tried
         self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
 
-    def fits(self, limit: int) -> Iterator[Fit]:
+    def is_given(self, fit: Fit) -> bool:
+        """Whether the device gives pieces of memory as large as the largest."""
+        most = self.backend.largest_bytes
+        return most is None or fit.largest_bytes <= most
+
+    def suffices(self, fit: Fit) -> bool:
+        """Whether the budget does, and the device."""
+        return fit.total_bytes <= self.limit and self.is_given(fit)
+
+    def cost(self, fit: Fit) -> tuple[bool, int]:
+        """The less of it the better."""
+        return not self.is_given(fit), fit.total_bytes
+
+    def fits(self) -> Iterator[Fit]:
         """What was found for each way in order, whether it fits or not."""
         everything = self.fit("everything", self.trainable)
         self.plain_flops = everything.forward_flops
         yield everything
-        yield self.again(limit, "everything", self.trainable)
+        yield self.again("everything", self.trainable)
         last, *before = reversed(self.layers)
         suffixes = [[name for layer in self.layers[start:] for name in layer] for start in range(1, len(before))]
         if suffixes:
             method = "the last layers"
-            most = _first_that_fits(
-                limit, [partial(self.plain_or_all_again, limit, method, names) for names in suffixes]
-            )
-            yield most if most.method == method else self.again(limit, method, most.trained)
+            most = self.first_that_suffices([partial(self.plain_or_all_again, method, names) for names in suffixes])
+            yield most if most.method == method else self.again(method, most.trained)
         biases = [name for name in self.trainable if name.rpartition(".")[2] == "bias" or name in last]
         if len(biases) > len(last):
             yield self.fit("biases and the last layer", biases)
-            yield self.again(limit, "biases and the last layer", biases)
+            yield self.again("biases and the last layer", biases)
         yield self.fit("the last layer", last)
         biases = [name for name in biases if name.rpartition(".")[2] == "bias"]
         if biases:
             yield self.fit("biases", biases)
-            yield self.again(limit, "biases", biases)
+            yield self.again("biases", biases)
 
     def blocks_of(self, trained: Collection[str]) -> list[str]:
         """The blocks from the first on in which something is trained: those before save nothing."""
         starts = [k for k, block in enumerate(self.blocks) if any(name.startswith(block + ".") for name in trained)]
         return self.blocks[starts[0] :] if starts else []
 
-    def again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+    def again(self, method: str, trained: Collection[str]) -> Fit:
         """With as few blocks computed again as needed; if nothing fits, with as many as take the least."""
         blocks = self.blocks_of(trained)
 
@@ -213,18 +237,33 @@ class _Search:
         low, high = 0, len(blocks)
         while low < high:
             middle = (low + high) // 2
-            if first(middle).total_bytes <= first(middle + 1).total_bytes:
+            if self.cost(first(middle)) <= self.cost(first(middle + 1)):
                 high = middle
             else:
                 low = middle + 1
-        return _first_that_fits(limit, [partial(first, count) for count in range(high + 1)])
+        return self.first_that_suffices([partial(first, count) for count in range(high + 1)])
 
-    def plain_or_all_again(self, limit: int, method: str, trained: Collection[str]) -> Fit:
+    def plain_or_all_again(self, method: str, trained: Collection[str]) -> Fit:
         plain = self.fit(method, trained)
         blocks = self.blocks_of(trained)
-        if plain.total_bytes <= limit or not blocks:
+        if self.suffices(plain) or not blocks:
             return plain
-        return min(plain, self.fit(f"{method}, with checkpoints", trained, blocks), key=lambda fit: fit.total_bytes)
+        return min(plain, self.fit(f"{method}, with checkpoints", trained, blocks), key=self.cost)
+
+    def first_that_suffices(self, ways: Sequence[Callable[[], Fit]]) -> Fit:
+        """By bisection, as each takes less than the one before; the last if none does."""
+        best = ways[-1]()
+        low, high = 0, len(ways) - 1
+        if not self.suffices(best):
+            return best
+        while low < high:
+            middle = (low + high) // 2
+            fit = ways[middle]()
+            if self.suffices(fit):
+                best, high = fit, middle
+            else:
+                low = middle + 1
+        return best
 
     def fit(self, method: str, trained: Iterable[str], checkpointed: Sequence[str] = ()) -> Fit:
         """Rehearse a step that trains so."""
@@ -249,6 +288,7 @@ class _Search:
             checkpointed=chosen,
             model_bytes=sum({t._slot.storage: t._slot.storage.nbytes for t in _tensors(self.model)}.values()),
             sample_bytes=sum(_nbytes(item) for item in self.sample),
+            largest_bytes=max([program.largest_bytes, *(_nbytes(item) for item in self.sample)]),
             gradient_bytes=gradients,
             state_bytes=self.states * gradients,
             step_bytes=program.peak_bytes,
@@ -261,22 +301,6 @@ class _Search:
             program=program,
         )
         return fit
-
-
-def _first_that_fits(limit: int, ways: Sequence[Callable[[], Fit]]) -> Fit:
-    """By bisection, as each takes less than the one before; the last if none fits."""
-    best = ways[-1]()
-    low, high = 0, len(ways) - 1
-    if best.total_bytes > limit:
-        return best
-    while low < high:
-        middle = (low + high) // 2
-        fit = ways[middle]()
-        if fit.total_bytes <= limit:
-            best, high = fit, middle
-        else:
-            low = middle + 1
-    return best
 
 
 def _blocks(module: Module, path: str) -> Iterator[tuple[str, Module]]:

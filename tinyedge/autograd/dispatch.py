@@ -15,8 +15,7 @@ from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
 from tinyedge.ir.values import Layout, MemorySpace, Read, Slot, Spec, Storage, Value
 from tinyedge.shapes import Shape
 
-MAX_ELEMENTS = shapes.INT_MAX
-"""Kernels index with 32-bit ints: small devices are slow with longer ones."""
+MAX_ELEMENTS = shapes.MAX_ELEMENTS
 
 
 def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = False) -> Slot:

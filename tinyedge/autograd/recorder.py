@@ -25,6 +25,9 @@ class Effect:
         """Whether it would launch the same steps now as when it was recorded."""
         return True
 
+    def recorded(self) -> None:
+        """Called when the recorded call is over."""
+
     def before(self) -> Sequence[Mapping[str, float]]:
         """Called, in order, before anything is launched: the numbers of ``steps``."""
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from tinyedge.errors import BackendError
+from tinyedge.errors import BackendError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import KernelSpec
@@ -37,12 +37,14 @@ class GroupsLimited(BackendError):
 class Placement(NamedTuple):
     """Where a program's memory lies.
 
-    ``temporary`` are the storages in its arena, ``offsets`` the first byte there of each place, scratch memory too;
-    ``moving`` the storages in which slots do not stay where they are from call to call.
+    ``temporary`` are the storages in its arena, ``where`` the chunk there of each place and its first byte in that,
+    scratch memory too; ``is_split``: there is more than one chunk. ``moving`` are the storages in which slots do not
+    stay where they are from call to call.
     """
 
     temporary: Collection[BufferId]
-    offsets: Mapping[BufferId, int]
+    where: Mapping[BufferId, tuple[int, int]]
+    is_split: bool
     moving: Collection[BufferId]
 
 
@@ -89,6 +91,16 @@ class Backend(MemorySpace):
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self
 
+    def check_size(self, nbytes: int) -> None:
+        """Raise OutOfMemoryError if the device gives no piece of memory so large."""
+        if self.largest_bytes is not None and nbytes > self.largest_bytes:
+            raise OutOfMemoryError(
+                f"{self.name}, an allocation of {nbytes} bytes",
+                f"at most {self.largest_bytes} bytes for one tensor, which is what the device gives in one piece",
+                f"one takes {nbytes}",
+                f"Compute it in parts: for fewer samples at a time, or in several smaller tensors. {SMALLER}",
+            )
+
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
         """The launches that carry out ``step``; ``allocate`` gives scratch memory, instead of the backend itself."""
         raise NotImplementedError
@@ -115,10 +127,11 @@ class Backend(MemorySpace):
         return False
 
     def launch_groups(
-        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False
+        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False, is_split: bool = False
     ) -> list[Sequence[Kernel]]:
         """The kernels, in order, in runs that should share a launch although some depend on others.
 
-        When they are launched ``later``, the device is at work on what was launched before.
+        When they are launched ``later``, the device is at work on what was launched before. ``is_split``: their arena
+        has several chunks.
         """
         return [[kernel] for kernel in kernels]

@@ -49,6 +49,7 @@ class ReferenceBackend(Backend):
         self.description = f"NumPy {np.__version__} on {platform.machine()}"
 
     def allocate(self, nbytes: int) -> Array:
+        self.check_size(nbytes)
         try:
             return np.empty(nbytes, np.uint8)
         except MemoryError as error:

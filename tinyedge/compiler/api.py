@@ -24,11 +24,11 @@ from tinyedge.autograd.scope import scopes
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
-from tinyedge.compiler.guard_state import alive_in
+from tinyedge.compiler.guard_state import MISSING, alive_in
 from tinyedge.compiler.guards import Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
-from tinyedge.errors import ArgumentError, AutogradError, CaptureError
+from tinyedge.errors import ArgumentError, AutogradError, CaptureError, TinyedgeError
 from tinyedge.ir.modes import is_grad_enabled, is_recording
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor, tensors_in
@@ -183,10 +183,11 @@ class Compiled:
         key = self._key(arguments, args, kwargs, before)
         try:
             with recorder.recording(recording):
-                result = self.function(*args, **kwargs)
+                result = recording.renewed(self.function(*args, **kwargs))
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
             if not same or not recording.repeats:
                 return None, result
+            self._require_renewed(result, args, kwargs)
             trace = recording.trace(arguments, tensors_in(result), self._wanted.get(key))
 
             def make() -> Program:
@@ -196,8 +197,14 @@ class Compiled:
             self._require_dropped(recording, program, result)
             if recording.runs:
                 program = prepared(program, make)
-        except BaseException:
-            recording.undo()
+        except BaseException as error:
+            # What the user's code raises ends an eager call like any other.
+            if (
+                not recording.runs
+                or isinstance(error, (TinyedgeError, MemoryError))
+                or not isinstance(error, Exception)
+            ):
+                recording.undo()
             raise
         if not recording.runs:
             recording.undo()
@@ -245,6 +252,17 @@ class Compiled:
                 "Change it outside of the compiled function, or return what is new.",
             )
         return same
+
+    def _require_renewed(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise CaptureError if a replay would not make all of the result anew."""
+        new = self._guard.new_in(result, args, kwargs)
+        if new is not MISSING:
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "results are tensors, numbers, text and containers of these, or what was there before the call",
+                f"it returns a {type(new).__module__}.{type(new).__qualname__}, which a replay would not make anew",
+                "Return the tensors, and make it of them outside.",
+            )
 
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
         """Raise CaptureError if something that the call made is held, but is no result."""
@@ -389,7 +407,8 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
-    and NumPy arrays of at most 1024 bytes.
+    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
+    assignment, not through ``vars``.
 
     All else is refused, with its name and line, even in a branch that does not run: iterators, files, locks, larger
     arrays, objects of classes written in C; and functions that are not known to give the same for the same: of the
@@ -405,6 +424,7 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
             value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
             walking back through what was computed before the call; for tensors that are kept without being returned;
+            for results that are no tensors, values or containers of these, such as an iterator;
             and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one
             that does sets something up, perhaps, and is not replayed. ArgumentError for NumPy arrays as arguments.
     """

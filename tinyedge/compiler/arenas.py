@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Protocol
 
 from tinyedge.backends import Backend
+from tinyedge.errors import OutOfMemoryError
 from tinyedge.ir.values import Storage
+
+
+class Arena:
+    """Memory for temporaries: one piece, or chunks, as a device gives only so much at a time."""
+
+    __slots__ = ("__weakref__", "backend", "chunks")
+
+    def __init__(self, backend: Backend, chunks: Sequence[Storage]) -> None:
+        self.backend = backend
+        self.chunks = tuple(chunks)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(chunk.nbytes for chunk in self.chunks)
+
+    def holds(self, sizes: Sequence[int]) -> bool:
+        """Whether chunks of so many bytes find place, each in one of its own."""
+        return len(sizes) <= len(self.chunks) and all(
+            size <= chunk.nbytes for size, chunk in zip(sizes, self.chunks, strict=False)
+        )
 
 
 class Tenant(Protocol):
     """What has places in an arena."""
 
-    def leave(self, arena: Storage) -> None:
+    def leave(self, arena: Arena) -> None:
         """Refer to ``arena`` no longer: it is about to be let go."""
 
 
@@ -23,7 +49,7 @@ class Lease:
 
     __slots__ = ("_arenas", "arena")
 
-    def __init__(self, arenas: Arenas, arena: Storage) -> None:
+    def __init__(self, arenas: Arenas, arena: Arena) -> None:
         self._arenas: Arenas | None = arenas
         self.arena = arena
 
@@ -40,7 +66,7 @@ class Arenas:
     """One arena for all programs of a function; more only while values that wait for backward lie in the others."""
 
     def __init__(self) -> None:
-        self._free: list[Storage] = []
+        self._free: list[Arena] = []
         self.lock = threading.RLock()  # a lease may end at any time
         self._tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
 
@@ -49,35 +75,53 @@ class Arenas:
         """The bytes of those that are free."""
         return sum(arena.nbytes for arena in self._free)
 
-    def is_free(self, arena: Storage) -> bool:
+    def is_free(self, arena: Arena) -> bool:
         return any(arena is each for each in self._free)
 
     def enter(self, tenant: Tenant) -> None:
         self._tenants.add(tenant)
 
     def take(
-        self, backend: Backend, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None
+        self,
+        backend: Backend,
+        sizes: tuple[int, ...],
+        allocate: Callable[[tuple[int, ...]], Arena],
+        preferred: Arena | None,
     ) -> Lease:
-        """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
+        """An arena with chunks of at least these bytes: ``preferred``, if it is free, as its places are bound already.
+
+        A new one has room for all that the one before had room for, if there is memory for that: else programs of which
+        none fits in what another one left would allocate theirs at each call.
+        """
         with self.lock:
             if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # as a rule
                 self._free.clear()
                 return Lease(self, preferred)
-            fitting = [arena for arena in self._free if arena.nbytes >= nbytes and arena.backend is backend]
+            fitting = [arena for arena in self._free if arena.backend is backend and arena.holds(sizes)]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:
+                grown = sizes
                 while self._free:
-                    self._let_go(self._free.pop())
-                arena = allocate(nbytes)
+                    gone = self._free.pop()
+                    if gone.backend is backend:
+                        grown = tuple(map(max, zip_longest(grown, gone.sizes, fillvalue=0)))
+                    self._let_go(gone)
+                    del gone  # its memory is free for the next one
+                try:
+                    arena = allocate(grown)
+                except OutOfMemoryError:
+                    if grown == sizes:
+                        raise
+                    arena = allocate(sizes)
             self._free = [other for other in self._free if other is not arena]
             return Lease(self, arena)
 
-    def give(self, arena: Storage) -> None:
+    def give(self, arena: Arena) -> None:
         with self.lock:
             self._free.append(arena)
             while len(self._free) > 1:
                 self._let_go(self._free.pop(0))
 
-    def _let_go(self, arena: Storage) -> None:
+    def _let_go(self, arena: Arena) -> None:
         for tenant in [*self._tenants]:
             tenant.leave(arena)

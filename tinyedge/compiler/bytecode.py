@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 from collections.abc import Iterator
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType
@@ -125,8 +126,8 @@ class _Scan:
             self.text |= inner.text
             self.constructs |= inner.constructs
             self.matches |= inner.matches
-        elif isinstance(constant, str):  # for getattr, and attrgetter
-            for part in constant.split("."):
+        elif isinstance(constant, str):  # for getattr, attrgetter, and format
+            for part in re.findall(r"\w+", constant) if "{" in constant else constant.split("."):
                 if part.isidentifier():
                     self.attributes.setdefault(part, self.code.co_firstlineno)
         elif isinstance(constant, (tuple, frozenset)):

@@ -19,6 +19,7 @@ import numpy as np
 
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import mentions
+from tinyedge.compiler.guards import HISTORY
 from tinyedge.containers import by_class, slots_of
 from tinyedge.ir.values import Slot, leaf_changes
 from tinyedge.nn import Module
@@ -174,15 +175,17 @@ class _Names:
         self.mentioned: dict[str, str] = {}
         self.all = False  # names are computed, so that any attribute may be read
         self.text = False  # values are made text
+        self.format = False  # text may name attributes: "{0.scale}"
         self.constructs = False  # instances are made of the classes of others
         self.foreign = False  # some are no attribute that every tensor has
+        self.history = False  # whether tensors were computed is asked for
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
-    def note(self, all: bool = False, text: bool = False, constructs: bool = False) -> None:
-        flags = self.all or all, self.text or text, self.constructs or constructs
-        if flags != (self.all, self.text, self.constructs):
-            self.all, self.text, self.constructs = flags
+    def note(self, all: bool = False, text: bool = False, constructs: bool = False, format: bool = False) -> None:
+        flags = self.all or all, self.text or text, self.constructs or constructs, self.format or format
+        if flags != (self.all, self.text, self.constructs, self.format):
+            self.all, self.text, self.constructs, self.format = flags
             self.version += 1
 
     @property
@@ -195,6 +198,7 @@ class _Names:
         if name not in self.mentioned:
             self.mentioned[name] = where
             self.foreign |= not hasattr(Tensor, name)
+            self.history |= name in HISTORY
             self.version += 1
 
     def has(self, name: str) -> bool:
@@ -214,6 +218,9 @@ class _ModuleState:
         members = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
         self.tensors = [tensor for tensor in members if tensor is not None]
         self.classes = [cls for cls in dict.fromkeys(map(type, parts)) if not purity.is_tinyedge(cls.__module__)]
+        self.ours = [cls for cls in dict.fromkeys(map(type, parts)) if purity.is_tinyedge(cls.__module__)]
+        self.library = [vars(part) for part in parts if type(part) in self.ours]
+        self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]

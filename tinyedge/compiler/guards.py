@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import abc
+import collections
+import copy
+import dataclasses
 import datetime
 import decimal
+import enum
 import functools
 import importlib
 import operator
@@ -22,6 +27,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyedge.autograd.minibatch import Minibatch
+from tinyedge.backends import Backend
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import CLASS_NAMES, Read, mentions
 from tinyedge.compiler.guard_state import (
@@ -56,16 +62,53 @@ from tinyedge.compiler.guard_state import (
     _Names,
     _Same,
 )
-from tinyedge.containers import is_container, slots_of
+from tinyedge.containers import contents, is_container, slots_of
+from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.nn import Module
+from tinyedge.nn import Module, Parameter
 from tinyedge.nn.module import member_changes
 from tinyedge.tensor import Tensor
+
+IMMUTABLE = (
+    *SCALARS, *VALUES, bool, type(None), type(...), slice, np.generic, np.dtype, DType, Backend, Module, enum.Enum,
+    type, ModuleType, datetime.date, datetime.time, PurePath,
+)  # fmt: skip
+
+
+OURS = frozenset({Tensor, Parameter})
+
+
+HISTORY = frozenset({"is_leaf", "grad_fn"})
+"""What tells where a tensor came from."""
+
+
+FIELD = type(collections.namedtuple("_Row", "field").field)  # type: ignore[attr-defined]
+
+
+CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
+"""What makes instances of the classes of what it is given."""
+
+
+def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+    return sum(map(len, dicts)) == size
+
+
+_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
+
+
+def _times_cleared(function: Any) -> int:
+    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
+    hits, misses, _, _ = function.cache_info()
+    times, *before = _cached.get(function, (0, 0, 0))
+    if [hits, misses] != before:
+        times += hits < before[0] or misses < before[1]
+        _cached[function] = times, hits, misses
+    return times
 
 
 def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, slot.storage.backend.name)
+    return (*slot.key, slot.requires_grad, slot.storage.backend.name, type(argument))
 
 
 class Guard:
@@ -97,7 +140,9 @@ class Guard:
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
-                plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
+                names = self.names
+                plain = not (names.foreign or names.all) or not any(map(_attributes_of, arguments))
+                plain = plain and not (names.history or names.all) and OURS.issuperset(map(type, arguments))
             else:
                 plain = False
             if plain:
@@ -112,6 +157,47 @@ class Guard:
         # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
+
+    def new_in(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
+        tensors in containers, values that cannot change, and what was there before the call. MISSING if there is none.
+        """
+        known: set[int] | None = None
+        pending, seen = [result], set()
+        while pending:
+            value = pending.pop()
+            made = type(value)
+            if (
+                id(value) in seen
+                or issubclass(made, Tensor)
+                or (issubclass(made, IMMUTABLE) and not is_container(made))
+            ):
+                continue
+            seen.add(id(value))
+            if is_container(made):
+                pairs = list(contents(value))
+                if any(issubclass(type(key), Tensor) for key, _ in pairs):
+                    return value
+                pending += [part for pair in pairs for part in pair]
+            elif made in (set, frozenset, deque):
+                if not all(issubclass(type(part), IMMUTABLE) for part in value):
+                    return value
+            elif issubclass(made, MethodType) and not isinstance(value.__self__, Tensor):
+                pending += (value.__func__, value.__self__)
+            elif issubclass(made, FunctionType) and not (
+                value.__closure__ or value.__defaults__ or value.__kwdefaults__
+            ):
+                continue
+            else:
+                if known is None:
+                    walk = _Walk(self, _Findings(self.names.version), None)
+                    walk.given(args, kwargs)
+                    around = self._around
+                    found = [*walk.around.met.values(), *(around.met.values() if around is not None else ())]
+                    known = {id(there) for _, there in found}
+                if id(value) not in known:
+                    return value
+        return MISSING
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
@@ -157,6 +243,7 @@ class Guard:
             or any(state.empty)
             or state.watched  # what its attributes are is looked up anew
             or state.slotted
+            or not _have_size(state.library, state.size)
         ):
             states = self.states
             state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
@@ -183,7 +270,7 @@ class _Walk:
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
             first = self.kind(function, at)
-        self.around.kind = first, self.all()
+        self.around.kind = first, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         return self.around
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -239,6 +326,9 @@ class _Walk:
             token: Hashable = "nothing"
         elif made in PLAIN:
             token = made, value
+            if made is str and self.names.format and "{" in value:
+                for name in re.findall(r"[.\[](\w+)", value):
+                    self.names.add(name, at.where)
         elif made is float:
             token = float, value.hex()
         elif self.guard.constant and self.guard.is_constant(at.path):
@@ -285,6 +375,8 @@ class _Walk:
         if issubclass(made, ModuleType):
             return self.python_module(value, at)
         if issubclass(made, functools.partial):
+            for name in ("func", "args", "keywords"):
+                self.around.watch_attribute(value, name, getattr(value, name))
             return made, self.kind(value.func, at), self.kind(value.args, at), self.kind(value.keywords, at)
         if issubclass(made, (staticmethod, classmethod)):
             return made, self.kind(value.__func__, at)
@@ -293,7 +385,11 @@ class _Walk:
         if made is functools.cached_property:
             return made, self.kind(value.func, at)
         if made is functools._lru_cache_wrapper:
-            return made, self.kind(value.__wrapped__, at)
+            times = _times_cleared(value)
+            self.around.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
+            return made, times, self.kind(value.__wrapped__, at)
+        if made is FIELD:
+            return _Same(value)
         if made is slice:
             return slice, *[self.kind(part, at, given) for part in (value.start, value.stop, value.step)]
         return self.other_value(value, made, at, given)
@@ -344,14 +440,20 @@ class _Walk:
             extra = self.attributes(attributes, at, False)
         elif not given:
             self.around.watch(partial(len, attributes), 0)
+        slot = value._slot
+        if self.names.history or self.names.all:
+            extra = slot.is_leaf, *extra
+        made: type = type(value)
+        if made not in OURS:
+            at = at._replace(path=made.__qualname__)
+            extra = self.later(made, "class", at, partial(self.members, made, at, False)), *extra
         if given:
             return _argument_key(value), *extra
-        slot = value._slot
         self.around.tensors[at.path] = value
         self.around.numbers.add(slot.storage.number)
         self.around.watch_attribute(value, "_slot", slot)
         self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
-        return weakref.ref(slot), slot.requires_grad, *extra
+        return weakref.ref(slot), made, slot.requires_grad, *extra
 
     def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
         if given:
@@ -370,9 +472,10 @@ class _Walk:
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
+        plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [
-                (type(value), value) if type(value) in PLAIN else self.kind(value, at.item(position), given)
+                (type(value), value) if type(value) in plain else self.kind(value, at.item(position), given)
                 for position, value in enumerate(values)
             ]
         )
@@ -466,11 +569,32 @@ class _Walk:
             self.guard.constant |= attributes["_guard"].constant
             self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.kind(attributes["__wrapped__"], at)
+            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
+                self.around.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                if item is not MISSING:
+                    yield name, self.kind(item, self.below(at, name))
             return
         self.around.watch_mentioned(attributes, self.names)
         for name, item in attributes.items():
             if not name.startswith("_") and name in self.names.mentioned:
                 yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
+        for name in self.names.all_mentioned:
+            if isinstance(getattr(type(value), name, None), property):
+                item = getattr(value, name, MISSING)
+                if type(item) in PLAIN or type(item) is float:
+                    self.around.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
+                    yield name, self.kind(item, self.below(at, name))
+
+    def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
+        """What the user put into a class of this package."""
+        for name in names:
+            value = getattr(cls, name, None)
+            if isinstance(value, (FunctionType, property)):
+                self.around.watch_attribute(cls, name, value)
+                code = value.fget if isinstance(value, property) else value
+                if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
+                    yield name
+                    yield self.kind(value, _At(f"{cls.__name__}.{name}", "te.compile"))
 
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
         """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
@@ -486,6 +610,9 @@ class _Walk:
                 self.around.watch_items(attributes)
             else:
                 self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.around.watch(partial(_have_size, state.library, state.size), True)
+        for cls in state.ours:
+            yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
             self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
         for cls in state.classes:
@@ -538,8 +665,11 @@ class _Walk:
             self.names.note(all=not called or None in called[which])
         elif value in purity.MAKES_TEXT:
             self.names.note(text=True)
-        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
+        elif value in CONSTRUCTS:
             self.names.note(constructs=True)
+        elif value is type:
+            # Where it is called by its name, it is seen what is done with what it gives.
+            self.names.note(constructs=called is None or not path.endswith("type"))
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
@@ -572,6 +702,10 @@ class _Walk:
         """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
         self.around.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
+        if isinstance(cls, abc.ABCMeta):
+            registered = abc.get_cache_token()
+            self.around.watch(partial(_is_equal, abc.get_cache_token, registered), True)
+            yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.kind(type(cls), at)
@@ -656,7 +790,7 @@ class _Walk:
         elif name in ("__class__", "replace"):
             names.note(constructs=True)
         elif name in ("format", "format_map"):
-            names.note(text=True)
+            names.note(text=True, format=True)
         elif name in purity.HIDDEN:
             self.refuse_function(None, _At(name, where))
 

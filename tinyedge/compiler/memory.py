@@ -3,6 +3,8 @@
 A recording is a list of actions, each with the places that it reads and writes. Temporary places are made and dropped
 inside the recording: they share one arena, and two of them get the same bytes only if they are never needed at the same
 time; or if an action that needs one for the last time, and is the first that needs the other, may replace it by that.
+
+An arena is one chunk of memory, or where a device gives no piece so large, several: a block lies in one of them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, count
 
 from tinyedge.ir.kernel import BufferId
+
+Chunk = Mapping[BufferId, int]
+"""An offset for each block that lies in a chunk of an arena."""
 
 MOST_GROWTH = 120
 """What an arena may grow to for the sake of longer reuse distances, in hundredths."""
@@ -47,13 +53,30 @@ class LivenessInterval:
 
 @dataclass(frozen=True)
 class Plan:
-    """The actions that are kept, and an offset in the arena for each temporary place that they touch."""
+    """The actions that are kept, and where each temporary place that they touch lies: in which chunk, at what offset.
+
+    ``chunks`` are the bytes of each, the largest first; as a rule there is one.
+    """
 
     kept: tuple[int, ...]
     intervals: Mapping[BufferId, LivenessInterval]
-    offsets: Mapping[BufferId, int]
-    arena_bytes: int
+    where: Mapping[BufferId, tuple[int, int]]
+    chunks: tuple[int, ...]
     reused_in_place: frozenset[BufferId] = frozenset()  # the blocks whose last action writes another one over them
+
+    @property
+    def is_split(self) -> bool:
+        return len(self.chunks) > 1
+
+    @property
+    def arena_bytes(self) -> int:
+        return sum(self.chunks)
+
+    @cached_property
+    def offsets(self) -> Mapping[BufferId, int]:
+        """Where each block begins in the arena, as if its chunks lay one behind the other."""
+        starts = [0, *accumulate(self.chunks)]
+        return {place: starts[chunk] + offset for place, (chunk, offset) in self.where.items()}
 
     @property
     def unshared_bytes(self) -> int:
@@ -74,12 +97,20 @@ def needed_actions(actions: Sequence[Action], temporary: Collection[BufferId]) -
 
 
 def make_plan(
-    actions: Sequence[Action], temporary: Mapping[BufferId, int], alignment: int, distances: Sequence[int] = (0,)
+    actions: Sequence[Action],
+    temporary: Mapping[BufferId, int],
+    alignment: int,
+    distances: Sequence[int] = (0,),
+    most: int | None = None,
+    reach: Mapping[BufferId, int] | None = None,
 ) -> Plan:
     """Plan ``actions``; ``temporary`` gives the bytes of each temporary place.
 
     ``distances`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses:
     who gets them early must wait for who had them. The first is taken that costs little memory.
+
+    ``most`` is what a chunk of the arena may have. A block that is larger begins a chunk of its own size, which it is
+    for others to refuse. ``reach`` says for places where they must end in their chunk, unless they begin it.
     """
     kept = needed_actions(actions, temporary)
     first: dict[BufferId, int] = {}
@@ -98,11 +129,43 @@ def make_plan(
     for old, new in reused.items():
         holder[new] = holder.get(old, old)
     joined = _joined(intervals, holder)
-    tried = [place(_longer(joined, rest), alignment) for rest in distances]
-    sizes = [max((found[key] + block.nbytes for key, block in joined.items()), default=0) for found in tried]
-    chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= MOST_GROWTH * min(sizes))
-    offsets = {key: tried[chosen][holder.get(key, key)] for key in intervals}
-    return Plan(kept, intervals, offsets, sizes[chosen], frozenset(reused))
+    ends: dict[BufferId, int] = {}
+    for key in intervals:
+        if reach is not None and key in reach:
+            name = holder.get(key, key)
+            ends[name] = min(reach[key], ends.get(name, reach[key]))
+    found = _cheapest([[place(_longer(joined, rest), alignment)] for rest in distances], joined)
+    if not _fits(found, joined, most, ends):
+        found = _cheapest([split(_longer(joined, rest), alignment, most, ends) for rest in distances], joined)
+    sizes = [_end(chunk, joined) for chunk in found]
+    order = sorted(range(len(found)), key=lambda number: -sizes[number])
+    at = {key: (to, offset) for to, number in enumerate(order) for key, offset in found[number].items()}
+    where = {key: at[holder.get(key, key)] for key in intervals}
+    return Plan(kept, intervals, where, tuple(sizes[number] for number in order), frozenset(reused))
+
+
+def _cheapest(tried: Sequence[Sequence[Chunk]], blocks: Mapping[BufferId, LivenessInterval]) -> Sequence[Chunk]:
+    """The first that costs little more memory than any other."""
+    sizes = [sum(_end(chunk, blocks) for chunk in found) for found in tried]
+    return next(found for found, nbytes in zip(tried, sizes, strict=True) if 100 * nbytes <= MOST_GROWTH * min(sizes))
+
+
+def _end(chunk: Chunk, blocks: Mapping[BufferId, LivenessInterval]) -> int:
+    return max((offset + blocks[key].nbytes for key, offset in chunk.items()), default=0)
+
+
+def _fits(
+    found: Sequence[Chunk], blocks: Mapping[BufferId, LivenessInterval], most: int | None, reach: Mapping[BufferId, int]
+) -> bool:
+    """Whether chunks are as small as they must be, and each block ends where it must."""
+    if most is not None and any(_end(chunk, blocks) > most for chunk in found):
+        return False
+    return all(
+        not chunk[key] or chunk[key] + blocks[key].nbytes <= end
+        for chunk in found
+        for key, end in reach.items()
+        if key in chunk
+    )
 
 
 def _reused(
@@ -156,8 +219,7 @@ def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dic
     """
     if not intervals:
         return {}
-    # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
-    order = sorted(intervals, key=lambda key: (-intervals[key].nbytes, intervals[key].first))
+    order = _by_size(intervals)
     enough = 1.01 * _most_alive(intervals.values())
     found: dict[int, dict[BufferId, int]] = {}
     for _ in range(ORDERS):
@@ -170,6 +232,31 @@ def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dic
         order.remove(highest)
         order.insert(0, highest)
     return found[min(found)]
+
+
+def split(
+    intervals: Mapping[BufferId, LivenessInterval], alignment: int, most: int | None, reach: Mapping[BufferId, int]
+) -> list[Chunk]:
+    """The same in chunks of at most ``most`` bytes: each block in the first of them that has room for it."""
+    order = _by_size(intervals)
+    enough = 1.01 * _most_alive(intervals.values())
+    found: dict[int, list[Chunk]] = {}
+    for _ in range(ORDERS):
+        chunks = _placed_in_chunks(intervals, order, alignment, most, reach)
+        total = sum(_end(chunk, intervals) for chunk in chunks)
+        found.setdefault(total, chunks)
+        if total <= enough:
+            break
+        last = chunks[-1]
+        highest = max(last, key=lambda key: last[key] + intervals[key].nbytes)
+        order.remove(highest)
+        order.insert(0, highest)
+    return found[min(found)]
+
+
+def _by_size(intervals: Mapping[BufferId, LivenessInterval]) -> list[BufferId]:
+    # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
+    return sorted(intervals, key=lambda key: (-intervals[key].nbytes, intervals[key].first))
 
 
 def _most_alive(blocks: Collection[LivenessInterval]) -> int:
@@ -186,16 +273,43 @@ def _placed(
 ) -> dict[BufferId, int]:
     offsets: dict[BufferId, int] = {}
     for key in order:
-        block = intervals[key]
-        taken = sorted(
-            (offset, offset + intervals[other].nbytes)
-            for other, offset in offsets.items()
-            if intervals[other].meets(block)
-        )
-        position = 0
-        for start, end in taken:
-            if position + block.nbytes <= start:
-                break
-            position = max(position, -(-end // alignment) * alignment)
-        offsets[key] = position
+        offsets[key] = _lowest(intervals[key], offsets, intervals, alignment)
     return offsets
+
+
+def _placed_in_chunks(
+    intervals: Mapping[BufferId, LivenessInterval],
+    order: Sequence[BufferId],
+    alignment: int,
+    most: int | None,
+    reach: Mapping[BufferId, int],
+) -> list[Chunk]:
+    chunks: list[dict[BufferId, int]] = []
+    room: list[int | None] = []
+    for key in order:
+        block = intervals[key]
+        for number in count():
+            if number == len(chunks):
+                chunks.append({})
+                room.append(None if most is None else max(most, block.nbytes))
+            position = _lowest(block, chunks[number], intervals, alignment)
+            end, space = position + block.nbytes, room[number]
+            if (space is None or end <= space) and (not position or end <= reach.get(key, end)):
+                chunks[number][key] = position
+                break
+    return [*chunks]
+
+
+def _lowest(
+    block: LivenessInterval, offsets: Chunk, intervals: Mapping[BufferId, LivenessInterval], alignment: int
+) -> int:
+    """The first place where ``block`` meets none of those that have their ``offsets``."""
+    taken = sorted(
+        (offset, offset + intervals[other].nbytes) for other, offset in offsets.items() if intervals[other].meets(block)
+    )
+    position = 0
+    for start, end in taken:
+        if position + block.nbytes <= start:
+            break
+        position = max(position, -(-end // alignment) * alignment)
+    return position

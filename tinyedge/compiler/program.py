@@ -25,15 +25,16 @@ from tinyedge.autograd.scope import T
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.compiler import rewrite
-from tinyedge.compiler.arenas import Arenas, Lease
+from tinyedge.compiler.arenas import Arena, Arenas, Lease
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.schedule import persistent_group
-from tinyedge.dtypes import DType, bool_, float32
+from tinyedge.dtypes import DType, bool_, float32, uint8
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
 from tinyedge.ir.launch import LaunchGroup, single
+from tinyedge.ir.spec import C_BYTES
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
 from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes
 from tinyedge.ir.values import Value as NumberValue
@@ -122,7 +123,7 @@ class _Found:
 
     def tensor(self, place: _ResultPlace) -> Tensor:
         if place.same is not None:
-            return Tensor._wrap(self.arguments[place.same]._slot if isinstance(place.same, int) else place.same)
+            return self.arguments[place.same] if isinstance(place.same, int) else Tensor._wrap(place.same)
         slot = self.slot(place)
         if place.root is not None:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
@@ -232,7 +233,7 @@ class Program:
         self.name = recording.name
         self._arenas = arenas or Arenas()
         self._arenas.enter(self)
-        self._arena_of: weakref.ref[Storage] | None = None  # to which the temporaries are bound
+        self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
         self._parts: list[_Part] = []
         self.ends_with: list[weakref.ref[Any]] = []  # what it was recorded for; without that it is dropped
         self.wanted = () if trace is None else trace.wanted
@@ -331,6 +332,8 @@ class Program:
         steps = [self._own(step) for step in recorded]
         del self._twins
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
+        for effect in recording.effects:
+            effect.recorded()
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
@@ -343,7 +346,10 @@ class Program:
                 kernels, lambda group: self.backend.fuses_horizontally(group, self.temporary), split
             )
         chains = config.fuses() and self.backend.device is not None and self.backend.device.persistent
-        self.plan = make_plan(*self._actions(kernels), ALIGNMENT, REUSE_DISTANCES if chains else (0,))
+        self.plan = make_plan(
+            *self._actions(kernels), ALIGNMENT, REUSE_DISTANCES if chains else (0,), self.backend.largest_bytes,
+            self._reach(kernels),
+        )  # fmt: skip
         self.kernels = [kernels[number] for number in self.plan.kept]
         self._forward = [kernel.step.number < border for kernel in kernels]
         first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
@@ -403,6 +409,11 @@ class Program:
     @property
     def peak_bytes(self) -> int:
         return self.plan.arena_bytes + sum(self._outputs.values())
+
+    @property
+    def largest_bytes(self) -> int:
+        """Of the memory that a call needs, the largest piece: a chunk of the arena, or a result."""
+        return max([*self.plan.chunks, *self._outputs.values(), *self._passed.values()])
 
     @property
     def gradient_bytes(self) -> int:
@@ -526,33 +537,38 @@ class Program:
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
+        return self._arenas.take(
+            self.backend, self.plan.chunks, lambda sizes: self._allocated(partial(self._made, sizes)), self._arena
+        )
 
-        def allocate(nbytes: int) -> Storage:
-            return self._allocated(lambda: Storage(self.backend, nbytes, alone=True))
-
-        return self._arenas.take(self.backend, self.plan.arena_bytes, allocate, self._arena)
+    def _made(self, sizes: Sequence[int]) -> Arena:
+        return Arena(self.backend, [Storage(self.backend, nbytes, alone=True) for nbytes in sizes])
 
     @property
-    def _arena(self) -> Storage | None:
+    def _arena(self) -> Arena | None:
         return None if self._arena_of is None else self._arena_of()
 
-    def _move_in(self, arena: Storage) -> None:
+    def _move_in(self, arena: Arena) -> None:
         """Let every temporary lie in ``arena``."""
         if self._arena is arena:
             return
         self._arena_of = weakref.ref(arena)
-        self._let_temporaries_be(arena.buffer)
+        self._let_temporaries_be([chunk.buffer for chunk in arena.chunks])
 
-    def leave(self, arena: Storage) -> None:
+    def leave(self, arena: Arena) -> None:
         if self._arena is arena:
             self._arena_of = None
-            self._let_temporaries_be(None)
+            self._let_temporaries_be([])
 
-    def _let_temporaries_be(self, buffer: Any) -> None:
+    def _let_temporaries_be(self, chunks: Sequence[Any]) -> None:
+        """Let the memory of temporaries be these buffers, one for each chunk of the plan; or none."""
+        where = self.plan.where
         for storage in self._storages.values():
             if storage.number in self.temporary:
-                storage.buffer = buffer
-        self._scratch = {} if buffer is None else {place: (buffer, n) for place, n in self.plan.offsets.items()}
+                # What no kernel touches has no place; it lies anywhere.
+                chunk, _ = where.get(storage.number, (0, 0))
+                storage.buffer = chunks[chunk] if chunks else None
+        self._scratch = {place: (chunks[chunk], n) for place, (chunk, n) in where.items()} if chunks else {}
         for part in self._parts:
             part.is_bound = False
 
@@ -580,6 +596,24 @@ class Program:
             for kernel in kernels
         ]
         return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
+
+    def _reach(self, kernels: Sequence[Kernel]) -> dict[BufferId, int] | None:
+        """Where temporary places end at the latest: kernels count the elements from the first of a chunk on."""
+        most = self.backend.counts_to
+        if most is None:
+            return None
+        reach: dict[BufferId, int] = {}
+        for kernel in kernels:
+            for part in (kernel, *kernel.siblings):
+                if part.spec is not None:
+                    for item in part.spec.scratch:
+                        reach[part.step.number, item.name] = most * C_BYTES[item.ctype]
+            for step in kernel.steps():
+                for slot in step.slots.values():
+                    if isinstance(slot, Slot) and (number := slot.storage.number) in self.temporary:
+                        end = most * slot.dtype.itemsize
+                        reach[number] = min(end, reach.get(number, end))
+        return reach
 
     def _needed(self, kernels: Sequence[Kernel]) -> list[Kernel]:
         return [kernels[number] for number in needed_actions(*self._actions(kernels))]
@@ -611,13 +645,15 @@ class Program:
 
     def _place(self) -> None:
         """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
+        where = self.plan.where
         for step in self.steps.values():
             for slot in step.slots.values():
-                if isinstance(slot, Slot) and slot.storage.number in self.plan.offsets:
-                    slot.offset += self.plan.offsets[slot.storage.number] // slot.dtype.itemsize
+                if isinstance(slot, Slot) and slot.storage.number in where:
+                    slot.offset += where[slot.storage.number][1] // slot.dtype.itemsize
 
     def _lower(self, launches: Sequence[LaunchGroup]) -> list[Lowered]:
-        return self.backend.lower_all(launches, Placement(self.temporary, self.plan.offsets, self._moving))
+        plan = self.plan
+        return self.backend.lower_all(launches, Placement(self.temporary, plan.where, plan.is_split, self._moving))
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel, bound to what the program is bound to."""
@@ -628,14 +664,14 @@ class Program:
 
     def _runs(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
         if config.fuses():
-            return self.backend.launch_groups(kernels, self.temporary, later)
+            return self.backend.launch_groups(kernels, self.temporary, later, self.plan.is_split)
         return [[kernel] for kernel in kernels]
 
     def _result_place(
         self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]
     ) -> _ResultPlace:
         number = slot.storage.number
-        if slot.requires_grad and slot.number < recording.first_number:
+        if id(slot) in given or (slot.requires_grad and slot.number < recording.first_number):
             return _ResultPlace(number, self._moved(slot), same=given.get(id(slot), slot))
         if id(slot) in roots:
             return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
@@ -955,7 +991,7 @@ class Program:
         targets: Sequence[tuple[Slot, bool]],
         fresh: Mapping[int, Storage],
     ) -> None:
-        with self.lock:
+        with self.lock, not_deferring():  # what a gradient is filled with before is not held back until after
             self._point_as_at(node, lease, seeds)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
@@ -966,13 +1002,16 @@ class Program:
             if lease is not node.lease:
                 lease.end()
 
-    def _copied(self, arena: Storage) -> Lease:
+    def _copied(self, arena: Arena) -> Lease:
         """Another arena with the same in it: backward writes over what was saved."""
-        backend = self.backend
-        copy = self._arenas.take(backend, arena.nbytes, lambda nbytes: Storage(backend, nbytes, alone=True), None)
-        layout = Layout((self.plan.arena_bytes // 4,), (1,), 0)
-        if self.plan.arena_bytes:
-            write_into(Slot(arena, float32, layout), Slot(copy.arena, float32, layout))
+        copy = self._arenas.take(self.backend, arena.sizes, self._made, None)
+        for nbytes, old, new in zip(self.plan.chunks, arena.chunks, copy.arena.chunks, strict=False):
+            words = nbytes // 4
+            for dtype, layout in (
+                (float32, Layout((words,), (1,), 0)),
+                (uint8, Layout((nbytes % 4,), (1,), 4 * words)),
+            ):
+                write_into(Slot(old, dtype, layout), Slot(new, dtype, layout))
         return copy
 
     # What changes from call to call

@@ -7,8 +7,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import operator
+import os
 import sys
 from functools import cache
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -53,7 +55,8 @@ IMPURE = {
         "random", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "open_memmap", "lib", "DataSource", "save",
         "savez",
         "savetxt", "savez_compressed", "geterr", "seterr", "get_printoptions", "test", "ctypeslib", "f2py", "testing",
-        "show_config", "show_runtime", "distutils", "core", "_core", "fromregex",
+        "array2string", "array_repr", "array_str", "show_config", "show_runtime", "distutils", "core", "_core",
+        "fromregex",
     },
 }  # fmt: skip
 """What pure modules have that looks outside: at the time, files, contexts."""
@@ -82,8 +85,15 @@ BY_NAME |= {operator.attrgetter: slice(0, None), operator.methodcaller: slice(0,
 MAKES_TEXT = {str, repr, format, ascii}
 
 
+@cache
 def top_of(module: str | None) -> str:
-    return (module or "").partition(".")[0]
+    """The outermost package; nothing for one of the user's that has the name of one of Python's."""
+    top = (module or "").partition(".")[0]
+    if top in sys.stdlib_module_names and top != "__main__":
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file is not None and not Path(file).is_relative_to(Path(os.__file__).parent):
+            return ""
+    return top
 
 
 def is_tinyedge(module: str | None) -> bool:

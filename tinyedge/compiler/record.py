@@ -17,7 +17,7 @@ from tinyedge.ir.step import Edge, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Storage, next_number
 from tinyedge.ops.random import Generator
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -112,6 +112,20 @@ class Recording(Recorder):
                 made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape, self._tracing)
                 self.made.setdefault(slot.storage.number, made)
         self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
+
+    def renewed(self, result: Any) -> Any:
+        """The result of the call, with copies of what came from the host, which is the same in all replays: the user
+        may change it.
+        """
+        copies: dict[int, Tensor] = {}
+
+        def renew(tensor: Tensor) -> Tensor:
+            if tensor._slot.storage.number not in self._constants or tensor.requires_grad:
+                return tensor
+            return copies.setdefault(id(tensor._slot), tensor.clone())
+
+        constants = self._constants.intersection(tensor._slot.storage.number for tensor in tensors_in(result))
+        return map_tensors(result, renew) if constants else result
 
     def trace(
         self, arguments: Sequence[Tensor], results: Sequence[Tensor], wanted: Sequence[int] | None

@@ -64,6 +64,8 @@ class MemorySpace:
     name: str = ""
     description: str = ""
     device: Any = None  # a Device: what kernels are written for; None where a step is run as a whole
+    largest_bytes: int | None = None  # the most that it gives in one piece; None: whatever there is
+    counts_to: int | None = None  # elements of one piece that its kernels can tell apart; None: any number
 
     def __init__(self) -> None:
         self.memory = Memory()

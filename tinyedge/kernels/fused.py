@@ -17,9 +17,12 @@ from tinyedge.kernels.inline import Hook, PointwiseText, Source, Target
 class FusedSource:
     """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
 
-    def __init__(self, kernel: Kernel, temporary: Collection[BufferId], device: Device, specialised: bool) -> None:
+    def __init__(
+        self, kernel: Kernel, temporary: Collection[BufferId], device: Device, specialised: bool, is_split: bool = False
+    ) -> None:
         assert kernel.spec is not None
         self.temporary = temporary
+        self.is_split = is_split  # the arena has several chunks: then its operands have buffers, as all others have
         self.specialised = specialised  # sizes are constants of the source, else arguments
         self._axes: dict[tuple[shapes.Shape, shapes.Shape], tuple[tuple[str, str, str], ...]] = {}
         self.unstored = kernel.unstored
@@ -58,6 +61,8 @@ class FusedSource:
                 self.operands[number] = replace(operand, in_arena=True)
 
     def _is_in_arena(self, own: Step, operand: Operand) -> bool:
+        if self.is_split:
+            return False
         if operand.kind == "scratch":
             return True
         if operand.kind not in ("read", "write", "accumulate"):

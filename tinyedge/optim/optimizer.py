@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,15 @@ class _Job(NamedTuple):
         return update_step(self.rule.op, inputs, targets, self.rule.scalars, self.rule.attrs)
 
 
+class _Told(NamedTuple):
+    """What a program knows of a job."""
+
+    param: Tensor
+    slots: dict[str, Slot]
+    rule: Rule
+    clears: bool
+
+
 def _is_torn(leaf: Slot) -> bool:
     """Whether a part of a sample was added to the gradient of ``leaf``, and the rest was not."""
     return leaf.grad is not None and getattr(leaf.grad.storage, "torn", False)
@@ -79,6 +89,8 @@ class _Counted(Effect):
 
     def fits(self) -> bool:
         optimizer = self.optimizer
+        if optimizer.nonfinite != "ignore" or is_checking_anomalies():  # then values would be read
+            return False
         return not optimizer._rest and optimizer.ends(self.earlier + 1) is self.updates
 
     def after(self) -> None:
@@ -97,18 +109,25 @@ class _Updated(_Counted):
         super().__init__(optimizer, earlier)
         self.count = optimizer._pending + 1
         groups = {id(param): group for group in optimizer.param_groups for param in group["params"]}
-        self.jobs = [(job, groups[id(job.param)]) for job in jobs]
-        self.launched = {id(job) for job in launched}
+        self.members = [(group, [*group["params"]]) for group in optimizer.param_groups]
+        # Without the gradients: one that the function drops at its end must go.
+        self.jobs = [(_Told(job.param, job.slots, job.rule, job.clears), groups[id(job.param)]) for job in jobs]
+        launches = {id(job) for job in launched}
+        self.launched = [id(job) in launches for job in jobs]
         self.steps_of: list[int] = []  # of each job, the number of the update
+        self.cleared: list[Tensor] = []  # whose gradients are not added to later in the call
+
+    def recorded(self) -> None:
+        self.cleared = [job.param for job, _ in self.jobs if job.clears and job.param._slot.gradient() is None]
 
     def leaves(self) -> Iterable[Slot]:
         return [job.slots["param"] for job, _ in self.jobs]
 
     def fits(self) -> bool:
         """Whether the same parameters, with the same state and options, but for numbers, would be updated."""
-        if not super().fits():
-            return False
         optimizer = self.optimizer
+        if not super().fits() or not self._has_members() or optimizer.waiting(self.earlier + 1) != self.count:
+            return False
         earlier = sum(optimizer.ends(k + 1) for k in range(self.earlier))
         self.steps_of = []
         for job, group in self.jobs:
@@ -117,13 +136,23 @@ class _Updated(_Counted):
             if slot is not job.slots["param"] or not slot.requires_grad or _is_torn(slot):
                 return False
             names = optimizer.state_names(group)
-            slots = {name: state[name]._slot for name in names if name != "step" and name in state}
+            if not state.keys() >= set(names):  # an option that was changed needs a state that is not there yet
+                return False
+            slots = {name: state[name]._slot for name in names if name != "step"}
             if slots != {name: slot for name, slot in job.slots.items() if name != "param"}:
                 return False
             self.steps_of.append(int(state.get("step", 0)) + 1 + earlier)
         return all(
             rule.op is job.rule.op and rule.attrs == job.rule.attrs
             for rule, (job, _) in zip(self._rules(), self.jobs, strict=True)
+        )
+
+    def _has_members(self) -> bool:
+        """Whether the optimizer's groups, and their parameters, are still the same."""
+        groups = self.optimizer.param_groups
+        return len(groups) == len(self.members) and all(
+            group is known and len(group["params"]) == len(params) and all(map(is_, group["params"], params))
+            for group, (known, params) in zip(groups, self.members, strict=True)
         )
 
     def _rules(self) -> list[Rule]:
@@ -140,16 +169,16 @@ class _Updated(_Counted):
     def before(self) -> Sequence[Mapping[str, float]]:
         # Asked again: a schedule may have changed the rates earlier in this very call.
         rules = self._rules()
-        return [rule.scalars for rule, (job, _) in zip(rules, self.jobs, strict=True) if id(job) in self.launched]
+        return [rule.scalars for rule, launches in zip(rules, self.launched, strict=True) if launches]
 
     def after(self) -> None:
         optimizer = self.optimizer
         for (job, _), step in zip(self.jobs, self.steps_of, strict=True):
-            if "step" in job.state:
+            if "step" in optimizer.state.get(job.param, {}):
                 optimizer.state[job.param]["step"] = step
-            leaf = job.param._slot
-            if job.clears and leaf.grad is not None:
-                leaf.grad.clear()
+        for param in self.cleared:
+            if (gradient := param._slot.grad) is not None:
+                gradient.clear()
         optimizer._count(0)
 
 
@@ -468,7 +497,14 @@ class Optimizer(Minibatch):
 
     def ends(self, count: int) -> bool:
         """Whether ``count`` more samples complete a minibatch."""
-        return self.accumulate is None or (self._pending + count) % self.accumulate == 0
+        return self.accumulate is None or self.waiting(count) >= self.accumulate
+
+    def waiting(self, count: int) -> int:
+        """The samples in the minibatch at call number ``count`` of ``step()`` from now, that one's included."""
+        if self.accumulate is None:
+            return self._pending + 1
+        first = max(self.accumulate - self._pending, 1)  # the first call that completes a minibatch
+        return self._pending + count if count <= first else (count - first - 1) % self.accumulate + 1
 
     def _restorer(self) -> Callable[[], None]:
         """What puts back the host's part of the state, which holds memory, to how it is now."""

@@ -65,7 +65,7 @@ class LaunchRow:
 
     ``ops`` is what it computes: more than one name where ops were fused. ``bytes_moved`` counts every element that it
     reads or writes once, however often the kernel touches it, and twice where it adds to what is there.
-    ``arena_offset`` is where it writes; None: outside.
+    ``arena_offset`` is where it writes, as if the chunks of the arena lay one behind the other; None: outside.
     """
 
     number: int
@@ -305,8 +305,9 @@ def explain(program: Program, repeats: int) -> str:
 def memory_line(program: Program) -> str:
     plan = program.plan
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
+    chunks = f" in {len(plan.chunks)} chunks" if plan.is_split else ""
     return (
-        f"memory: arena {memory_text(plan.arena_bytes)} for {len(plan.intervals)} blocks of "
+        f"memory: arena {memory_text(plan.arena_bytes)}{chunks} for {len(plan.intervals)} blocks of "
         f"{memory_text(plan.unshared_bytes)} unshared; saved for backward {memory_text(saved)}; "
         f"outputs {memory_text(program.peak_bytes - plan.arena_bytes)}"
     )

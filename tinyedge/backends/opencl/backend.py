@@ -34,7 +34,7 @@ from tinyedge.backends.opencl.binding import (
 )
 from tinyedge.backends.opencl.devices import BUILD_OPTIONS, DeviceEntry, pyopencl_module, was_forked
 from tinyedge.backends.opencl.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
-from tinyedge.backends.opencl.memory import LARGEST, Allocation, SlabAllocator
+from tinyedge.backends.opencl.memory import SLAB_BYTES, Allocation, SlabAllocator
 from tinyedge.backends.opencl.pool import Pool
 from tinyedge.backends.opencl.recent import Recent
 from tinyedge.dtypes import DType, float64, int64
@@ -49,7 +49,7 @@ from tinyedge.kernels.persistent import APART, ORDERS, groups_of, is_flat, local
 from tinyedge.kernels.render import Part, Source, render
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tuned import remembered
-from tinyedge.shapes import Shape
+from tinyedge.shapes import INT_MAX, Shape
 
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
 TIMED_LAUNCHES = 20
@@ -171,6 +171,11 @@ class _SetOneByOne(_Prepared):
             self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
+def _bytes_of(types: Iterable[Any]) -> int:
+    """What arguments of these types take of the memory for arguments."""
+    return sum(8 if kind is None else np.dtype(kind).itemsize for kind in types)
+
+
 class _Rendered(NamedTuple):
     """A launch before it is built."""
 
@@ -180,6 +185,10 @@ class _Rendered(NamedTuple):
     arguments: list[Argument]
     types: list[Any]
     group_specs: Sequence[KernelSpec] = ()
+
+    @property
+    def argument_bytes(self) -> int:
+        return _bytes_of(self.types)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +220,7 @@ class _Draft:
 
     @property
     def argument_bytes(self) -> int:
-        return sum(8 if kind is None else np.dtype(kind).itemsize for kind in self.types)
+        return _bytes_of(self.types)
 
 
 class OpenCLBackend(Backend):
@@ -237,7 +246,6 @@ class OpenCLBackend(Backend):
             self.context = cl.Context([entry.device])
             self.queue = cl.CommandQueue(self.context)
         self.pool = Pool(cl, self.context, self.queue, self.memory)
-        self.slabs = SlabAllocator(self._buffer)
         extensions = str(entry.asked("extensions", "")).split()
         self.has_fp64 = "cl_khr_fp64" in extensions
         self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
@@ -256,12 +264,17 @@ class OpenCLBackend(Backend):
         )
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
         self.argument_bytes = int(entry.asked("max_parameter_size", 1024))
+        # What is larger a driver may refuse, or give and address wrongly: Intel's compiler must be told of it.
+        self.largest_bytes = int(entry.asked("max_mem_alloc_size", 0)) or None
+        self.counts_to = INT_MAX
+        self.slabs = SlabAllocator(self._buffer, min(SLAB_BYTES, self.largest_bytes or SLAB_BYTES))
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.specialises = not entry.is_cpu
         self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
         self._kernels: Recent[Source, _Built] = Recent(BUILT)
         self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
-        self._drafts: WeakKeyDictionary[Kernel, _Draft] = WeakKeyDictionary()  # of programs that are being made
+        # Of programs that are being made, and whether their arenas have several chunks.
+        self._drafts: WeakKeyDictionary[Kernel, tuple[bool, _Draft]] = WeakKeyDictionary()
         self._nothing: Any = None  # a buffer for what has no bytes
         self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
         self._uploading_bytes = 0
@@ -299,12 +312,13 @@ class OpenCLBackend(Backend):
         return self._buffer(nbytes)
 
     def reserve(self, nbytes: int) -> Allocation:
-        if self.device.persistent and nbytes <= LARGEST:
+        if self.device.persistent and nbytes <= self.slabs.largest:
             with suppress(OutOfMemoryError):  # there may be room for so little
                 return self.slabs.take(nbytes)
         return self._buffer(nbytes)
 
     def _buffer(self, nbytes: int) -> Allocation:
+        self.check_size(nbytes)
         if not nbytes:
             if self._nothing is None:
                 self._nothing = self._taken(0)
@@ -488,7 +502,11 @@ class OpenCLBackend(Backend):
 
     def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
         drafts = [
-            [self._part(kernel, placement.temporary) for first in shared.kernels for kernel in (first, *first.siblings)]
+            [
+                self._part(kernel, placement.temporary, placement.is_split)
+                for first in shared.kernels
+                for kernel in (first, *first.siblings)
+            ]
             for shared in launches
         ]
         for shared in launches:
@@ -499,11 +517,16 @@ class OpenCLBackend(Backend):
             parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
             for parts, shared in zip(drafts, launches, strict=True)
         ]
-        built = self._build(rendered)
+        # Kernels are placed beside each other before it is known in how many chunks the arena is split.
+        too_many = [
+            len(parts) > 1 and each.argument_bytes > self.argument_bytes
+            for parts, each in zip(drafts, rendered, strict=True)
+        ]
+        built = self._build([each for each, is_apart in zip(rendered, too_many, strict=True) if not is_apart])
         # Where a device runs a shared launch in smaller groups only, its kernels are launched one by one.
         apart = [
-            len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit
-            for parts, each in zip(drafts, rendered, strict=True)
+            is_apart or (len(parts) > 1 and prod(each.spec.local_size) > built[each.source].limit)
+            for parts, each, is_apart in zip(drafts, rendered, too_many, strict=True)
         ]
         alone = [
             part for parts, is_apart in zip(drafts, apart, strict=True) if is_apart or len(parts) == 1 for part in parts
@@ -533,16 +556,16 @@ class OpenCLBackend(Backend):
         )
 
     def launch_groups(
-        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False
+        self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False, is_split: bool = False
     ) -> list[Sequence[Kernel]]:
         if not self.device.persistent:
-            return super().launch_groups(kernels, temporary, later)
+            return super().launch_groups(kernels, temporary, later, is_split)
         runs: list[Sequence[Kernel]] = []
         run: list[Kernel] = []
         room = 0
         most = float(MOST_IN_PERSISTENT if later else FIRST_IN_PERSISTENT)
         for number, kernel in enumerate(kernels):
-            part = self._part(kernel, temporary)
+            part = self._part(kernel, temporary, is_split)
             if not self._fits_persistent(part):
                 run = []
                 runs.append([kernel])
@@ -562,13 +585,17 @@ class OpenCLBackend(Backend):
         fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
         return same and fits and not part.rendered.source.has_double
 
-    def _part(self, kernel: Kernel, temporary: Collection[BufferId]) -> _Draft:
+    def _part(self, kernel: Kernel, temporary: Collection[BufferId], is_split: bool = False) -> _Draft:
         """A kernel without those beside it."""
-        draft = self._drafts.get(kernel)
-        if draft is None:
-            step = kernel.step
-            fused = FusedSource(kernel, temporary, self.device.limited(step.op.name, step.direction), self.specialises)
-            draft = self._drafts[kernel] = self._draft(kernel.step, fused.spec, fused.operands, fused)
+        known = self._drafts.get(kernel)
+        if known is not None and known[0] == is_split:
+            return known[1]
+        step = kernel.step
+        fused = FusedSource(
+            kernel, temporary, self.device.limited(step.op.name, step.direction), self.specialises, is_split
+        )
+        draft = self._draft(kernel.step, fused.spec, fused.operands, fused)
+        self._drafts[kernel] = is_split, draft
         return draft
 
     def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> _Rendered:

@@ -10,13 +10,16 @@ from tinyedge.errors import ShapeError
 from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
-from tinyedge.shapes import INT_MAX
+from tinyedge.shapes import INT_MAX, MAX_ELEMENTS
 
 Argument = tuple[str, Step | None, Any]
 """What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
 
 ARENA: Argument = ("arena", None, None)
 COUNTERS: Argument = ("counters", None, None)
+
+SPLIT = "Use smaller tensors: split them, or what was computed into one step."
+"""What to do where kernels cannot count so far."""
 
 
 def indexable(kernel: str, name: str, value: int) -> int:
@@ -26,7 +29,7 @@ def indexable(kernel: str, name: str, value: int) -> int:
             kernel,
             f"sizes, strides and offsets of at most {INT_MAX}: kernels index with 32-bit ints",
             f"{name} is {value}",
-            "Use smaller tensors: split them, or what was computed into one step.",
+            SPLIT,
         )
     return value
 
@@ -35,6 +38,14 @@ def check_sizes(spec: KernelSpec) -> None:
     """Raise ShapeError unless the kernel can count as far as its sizes and tables say."""
     for name, size in spec.sizes.items():
         indexable(spec.kernel, name, size)
+    for item in spec.scratch:
+        if item.numel > MAX_ELEMENTS:
+            raise ShapeError(
+                spec.kernel,
+                f"scratch memory of at most {MAX_ELEMENTS} elements: kernels index with 32-bit ints",
+                f"{item.name} has {item.numel}",
+                SPLIT,
+            )
     for name, table in spec.tables.items():
         for size in table:
             indexable(spec.kernel, name, size)
@@ -78,9 +89,9 @@ def constant_text(argument: Argument, placement: Placement) -> str | None:
         return None
     if kind == "scratch offset":
         name, itemsize = item
-        return str(indexable("scratch memory", name, placement.offsets[owner.number, name] // itemsize))
+        return str(indexable("scratch memory", name, placement.where[owner.number, name][1] // itemsize))
     if kind == "offset" and owner.slots[item].storage.number in placement.temporary:
-        return str(owner.slots[item].offset)
+        return str(indexable(owner.op.name, f"the offset of {item}", owner.slots[item].offset))
     if kind == "accumulates" and owner.slots[item].storage.number in placement.temporary:
         return "1" if item in owner.accumulate else "0"
     return None
@@ -93,8 +104,12 @@ def identity(argument: Argument, placement: Placement) -> Any:
         slot = owner.slots[item]
         number = slot.storage.number
         if kind == "buffer":  # what stays may share one with others
+            if number in placement.temporary:
+                return "chunk", placement.where[number][0]
             return kind, number if number in placement.moving else ("handle", id(slot.storage.buffer.handle))
         return kind, number, slot.offset, slot.dtype.itemsize
+    if kind == "scratch" and owner is not None:
+        return "chunk", placement.where[owner.number, item][0]
     return (kind, id(item)) if owner is None else (kind, owner.number, item)
 
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 SLAB_BYTES = 32 << 20
-LARGEST = SLAB_BYTES // 16
+PARTS = 16
+LARGEST = SLAB_BYTES // PARTS
 """What is larger has a buffer of its own: it is no small part of what a launch costs, and would leave gaps."""
 ALIGNMENT = 256
 
@@ -50,25 +51,30 @@ def rounded(nbytes: int) -> int:
 
 
 class SlabAllocator:
-    """Small allocations as parts of a few large ones that ``allocate`` gives. What is free is kept until ``trim``."""
+    """Small allocations as parts of a few large ones, of ``nbytes`` bytes, that ``allocate`` gives.
 
-    def __init__(self, allocate: Callable[[int], Allocation]) -> None:
+    What is free is kept until ``trim``.
+    """
+
+    def __init__(self, allocate: Callable[[int], Allocation], nbytes: int = SLAB_BYTES) -> None:
         self._allocate = allocate
+        self._nbytes = nbytes
+        self.largest = nbytes // PARTS
         # By size: slabs and offsets. An allocation may end at any time, and adds its part at once, without the lock.
         self._free: dict[int, deque[tuple[Allocation, int]]] = defaultdict(deque)
         self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes that were cut from it; the last is in use
         self._lock = threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Allocation:
-        """An allocation of at least ``nbytes`` bytes, of at most LARGEST."""
+        """An allocation of at least ``nbytes`` bytes, of at most ``largest``."""
         size = rounded(nbytes)
         free = self._free[size]
         try:
             slab, offset = free.pop()
         except IndexError:
             with self._lock:
-                if not self._slabs or self._slabs[-1][1] + size > SLAB_BYTES:
-                    new = self._allocate(SLAB_BYTES)
+                if not self._slabs or self._slabs[-1][1] + size > self._nbytes:
+                    new = self._allocate(self._nbytes)
                     self._slabs.append((new, 0))
                 slab, offset = self._slabs[-1]
                 self._slabs[-1] = slab, offset + size
