@@ -611,7 +611,7 @@ def test_a_driver_that_takes_a_process_down_is_left_out(opencl: Any, tmp_path: P
     environment = {
         "OCL_ICD_VENDORS": str(vendors), "TINYEDGE_CACHE": str(tmp_path / "cache"), "TINYEDGE_PROBE": "15",
     }  # fmt: skip
-    code = "import tinyedge as te; print((te.tensor([1.0]) + 1).item(), te.backends.platforms.os.getpid())"
+    code = "import tinyedge as te; print((te.tensor([1.0]) + 1).item(), te.backends.opencl.devices.os.getpid())"
     first = run(code, **environment)
     assert first.stdout.startswith("2.0 "), first.stderr
     (line,) = first.stderr.splitlines()
@@ -681,7 +681,7 @@ def test_a_device_whose_test_takes_its_driver_down_is_not_used(opencl: Any, monk
 BREAKS = """
 import os, signal, sys
 sys.path[:0] = {path!r}
-from tinyedge.backends import probe
+from tinyedge.backends.opencl import probe
 real = probe.problem_of
 def problem_of(cl, device):
     os.kill(os.getpid(), signal.SIGSEGV)

@@ -10,12 +10,12 @@ from functools import lru_cache
 from types import FunctionType, MappingProxyType, MemberDescriptorType
 from typing import Any, TypeVar, cast
 
-from tinyedge.compiler.purity import is_tinyedge
-
 NO_CONTAINERS = frozenset({int, float, bool, str, bytes, complex, type(None), type(...), slice, type, FunctionType})
 """What is met most often, and holds no tensors."""
 
 HEAP_TYPE = 1 << 9
+PACKAGE = __name__.partition(".")[0]
+"""Our own dataclasses are values by themselves: a dtype, for instance."""
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L")
 
@@ -30,7 +30,7 @@ def is_container(cls: Any) -> bool:
     """Whether instances hold values that may be replaced by others: of those written in Python, all that they hold."""
     if issubclass(cls, (tuple, list, dict, MappingProxyType)):
         return cls.__module__ == "builtins" or bool(cls.__flags__ & HEAP_TYPE) or cls in (OrderedDict, defaultdict)
-    if not (issubclass(cls, Mapping) or dataclasses.is_dataclass(cls)) or is_tinyedge(cls.__module__):
+    if not (issubclass(cls, Mapping) or dataclasses.is_dataclass(cls)) or cls.__module__.partition(".")[0] == PACKAGE:
         return False
     return all(base is object or base.__flags__ & HEAP_TYPE for base in cls.__mro__)
 

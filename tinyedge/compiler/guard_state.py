@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import copy
+import dataclasses
 import datetime
 import decimal
+import enum
 import re
 import types
 import weakref
@@ -12,17 +16,19 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import repeat
 from operator import attrgetter, is_
+from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MemberDescriptorType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyedge.backends import Backend
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import mentions
-from tinyedge.compiler.guards import HISTORY
 from tinyedge.containers import by_class, slots_of
+from tinyedge.dtypes import DType
 from tinyedge.ir.values import Slot, leaf_changes
-from tinyedge.nn import Module
+from tinyedge.nn import Module, Parameter
 from tinyedge.nn.module import member_changes
 from tinyedge.tensor import Tensor
 
@@ -97,6 +103,43 @@ _builtins_of = attrgetter("__builtins__")
 
 
 _slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+
+
+IMMUTABLE = (
+    *SCALARS, *VALUES, bool, type(None), type(...), slice, np.generic, np.dtype, DType, Backend, Module, enum.Enum,
+    type, ModuleType, datetime.date, datetime.time, PurePath,
+)  # fmt: skip
+
+
+OURS = frozenset({Tensor, Parameter})
+
+
+HISTORY = frozenset({"is_leaf", "grad_fn"})
+"""What tells where a tensor came from."""
+
+
+FIELD = type(collections.namedtuple("_Row", "field").field)  # type: ignore[attr-defined]
+
+
+CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
+"""What makes instances of the classes of what it is given."""
+
+
+def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+    return sum(map(len, dicts)) == size
+
+
+_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
+
+
+def _times_cleared(function: Any) -> int:
+    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
+    hits, misses, _, _ = function.cache_info()
+    times, *before = _cached.get(function, (0, 0, 0))
+    if [hits, misses] != before:
+        times += hits < before[0] or misses < before[1]
+        _cached[function] = times, hits, misses
+    return times
 
 
 def alive_in(key: Any) -> list[Any]:

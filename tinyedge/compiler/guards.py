@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import abc
-import collections
-import copy
-import dataclasses
 import datetime
 import decimal
-import enum
 import functools
 import importlib
 import operator
@@ -27,7 +23,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyedge.autograd.minibatch import Minibatch
-from tinyedge.backends import Backend
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import CLASS_NAMES, Read, mentions
 from tinyedge.compiler.guard_state import (
@@ -35,9 +30,13 @@ from tinyedge.compiler.guard_state import (
     BASES,
     C_FUNCTIONS,
     CONSTRUCTION,
+    CONSTRUCTS,
     CONTAINERS,
+    FIELD,
+    IMMUTABLE,
     MACHINERY,
     MISSING,
+    OURS,
     PLAIN,
     SCALARS,
     TEXT,
@@ -51,6 +50,7 @@ from tinyedge.compiler.guard_state import (
     _Findings,
     _has_items,
     _has_items_below,
+    _have_size,
     _holds_bytes,
     _in_slot,
     _is_equal,
@@ -61,49 +61,13 @@ from tinyedge.compiler.guard_state import (
     _ModuleState,
     _Names,
     _Same,
+    _times_cleared,
 )
 from tinyedge.containers import contents, is_container, slots_of
-from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, CaptureError
-from tinyedge.nn import Module, Parameter
+from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
 from tinyedge.tensor import Tensor
-
-IMMUTABLE = (
-    *SCALARS, *VALUES, bool, type(None), type(...), slice, np.generic, np.dtype, DType, Backend, Module, enum.Enum,
-    type, ModuleType, datetime.date, datetime.time, PurePath,
-)  # fmt: skip
-
-
-OURS = frozenset({Tensor, Parameter})
-
-
-HISTORY = frozenset({"is_leaf", "grad_fn"})
-"""What tells where a tensor came from."""
-
-
-FIELD = type(collections.namedtuple("_Row", "field").field)  # type: ignore[attr-defined]
-
-
-CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
-"""What makes instances of the classes of what it is given."""
-
-
-def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
-    return sum(map(len, dicts)) == size
-
-
-_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
-
-
-def _times_cleared(function: Any) -> int:
-    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
-    hits, misses, _, _ = function.cache_info()
-    times, *before = _cached.get(function, (0, 0, 0))
-    if [hits, misses] != before:
-        times += hits < before[0] or misses < before[1]
-        _cached[function] = times, hits, misses
-    return times
 
 
 def _argument_key(argument: Tensor) -> Hashable:
