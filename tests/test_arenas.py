@@ -25,8 +25,10 @@ from tinyedge.compiler.arenas import Arena, Arenas
 from tinyedge.compiler.program import Program
 from tinyedge.errors import OutOfMemoryError
 from tinyedge.ir.spec import KernelSpec, Scratch
+from tinyedge.ir.step import registry
 from tinyedge.ir.values import Storage
 from tinyedge.nn import functional as F
+from tinyedge.report.program import blocks
 from tinyedge.shapes import INT_MAX, MAX_ELEMENTS
 
 KINDS = ["numpy", "cpu", "gpu", "chains", "chains without guards"]
@@ -314,10 +316,10 @@ def test_reports_show_all_chunks(small: Backend) -> None:
     step(x)
     assert len(program.plan.chunks) > 1
     assert f"in {len(program.plan.chunks)} chunks" in program.explain(1)
-    blocks = te.report.blocks(program)
-    assert max(block.offset + block.nbytes for block in blocks) == program.arena_bytes
-    for a in blocks:
-        for b in blocks:
+    parts = blocks(program)
+    assert max(block.offset + block.nbytes for block in parts) == program.arena_bytes
+    for a in parts:
+        for b in parts:
             if a is not b and a.start < b.stop and b.start < a.stop:
                 assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
     assert program.profile(1).elapsed_ns > 0
@@ -423,7 +425,7 @@ def test_numbers_that_kernels_cannot_count_are_refused() -> None:
 
     class Owner:
         number = 1
-        op = te.op.registry["add"]
+        op = registry["add"]
         slots: dict[str, Any] = {}
 
     storage = Storage.over(PoisonedReference(), None)

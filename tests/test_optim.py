@@ -715,7 +715,8 @@ def test_a_refused_update_is_repeated_once(
             refusal = Refuses(backend, context, after, finish)
             try:
                 optimizer.step()
-                assert finish or after >= 4
+                # Where kernels share launches, the whole update may be one.
+                assert finish or after >= (1 if backend.device is not None and backend.device.persistent else 4)
                 refused = False
             except (te.errors.OutOfMemoryError, RuntimeError) as error:
                 refused, text = True, str(error)

@@ -28,6 +28,7 @@ from tinyedge.compiler.guard_state import MISSING, alive_in
 from tinyedge.compiler.guards import Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
+from tinyedge.containers import leaves_in
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError, TinyedgeError
 from tinyedge.ir.modes import is_grad_enabled, is_recording
 from tinyedge.ir.values import Slot
@@ -115,7 +116,7 @@ class Compiled:
             self._require_apart()
         if self._mode == "0" or is_recording() or scopes():
             return self.function(*args, **kwargs)
-        arguments = tensors_in(args) + tensors_in(kwargs)
+        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
         key = self._key(arguments, args, kwargs)
         program = self._find(key)
         if program is None:
@@ -137,7 +138,7 @@ class Compiled:
         """
         if self._others:
             self._require_apart()
-        arguments = tensors_in(args) + tensors_in(kwargs)
+        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
         key = self._key(arguments, args, kwargs)
         program = self._find(key)
         if program is None:
@@ -214,7 +215,7 @@ class Compiled:
         self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], slots: list[Slot], wanted: tuple[int, ...]
     ) -> tuple[Program, list[Tensor]]:
         """The program of such a call, whose results ``wanted`` are those for which gradients come, from now on."""
-        arguments = tensors_in(args) + tensors_in(kwargs)
+        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
         with enable_grad():
             moved = any(argument._slot is not slot for argument, slot in zip(arguments, slots, strict=True))
             if moved or self._key(arguments, args, kwargs) != key:

@@ -136,7 +136,7 @@ class Storage:
             backend.memory.add(nbytes)
         self.nbytes = nbytes
         self.torn = False  # a gradient to which only a part of a backward pass was added
-        self.number = next_number()  # storages and steps are numbered together, in the order in which they were made
+        self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
         # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
         self.bounds: tuple[int, int, int, int] | None = None
@@ -148,7 +148,7 @@ class Storage:
         """A storage over memory that belongs to somebody else."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
-        self.number, self.version, self.history, self.bounds, self.renewed = next_number(), 0, 0, None, 0
+        self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
         return self
 
     @classmethod
@@ -185,7 +185,7 @@ def leaf_changes() -> int:
 def note_leaf_change() -> None:
     """To be called after each such change, of a tensor that others may know already."""
     global _leaf_changes
-    _leaf_changes = next_number()
+    _leaf_changes = next(_serial)
 
 
 class Slot:
@@ -214,7 +214,7 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.shape, self.strides, self.offset = layout
-        self.number = next_number()
+        self.number = next(_serial)
         self.numel = prod(self.shape)
         self.contiguous = shapes.is_contiguous(self.shape, self.strides)
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
