@@ -6,8 +6,12 @@ work-groups hold 64 items, the least that kernels may count on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +21,14 @@ from hypothesis import strategies as st
 import tinyedge as te
 from tests import properties
 from tests.guarded import GuardedOpenCL, first_device
-from tests.strategies import calls
+from tests.properties import Run, output_gradients
+from tests.strategies import call_of, calls
 from tests.test_ops import every_differentiable_op, every_op
 from tinyedge.backends import Backend
-from tinyedge.ir.step import Op
+from tinyedge.ir.spec import KernelSpec
+from tinyedge.ir.step import Op, Step
+from tinyedge.kernels.fused import plain_operands
+from tinyedge.kernels.render import Part, piece_of
 from tinyedge.nn import functional as F
 
 few = settings(max_examples=8)
@@ -86,3 +94,36 @@ def test_depthwise_convolutions(
             outcomes.append([y.detach().numpy(), x.grad.numpy(), weight.grad.numpy()])
     for got, wanted in zip(*outcomes, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * float(np.abs(wanted).max(initial=1e-3)))
+
+
+@every_op
+def test_what_a_kernel_states_of_its_groups(op: type[Op], opencl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local memory, and whether it matters which work-items make a group, are as the text of the kernel has them."""
+    lowered = Step.kernels
+    own = opencl.device
+    gpu = replace(
+        own, kind="gpu", vector_width=4, compute_units=100, max_work_group=1024, group_items=64, local_bytes=48 << 10
+    )
+    devices = (own, gpu, replace(gpu, group_items=256, order="ptx"))
+    stated: list[KernelSpec] = []
+
+    def kernels(step: Step, device: Any) -> list[KernelSpec]:
+        for each in devices:
+            for spec in lowered(step, each):
+                stated.append(spec)
+                body = piece_of(Part(spec, tuple(plain_operands(step, spec))), False).body
+                assert not re.search(r"__local \w+ \w+\[", body), "local arrays are declared by KernelSpec.local"
+                for array in spec.local:
+                    assert re.search(rf"\b{array.name}\b", body)
+                asks = r"\b(barrier|get_local_id|get_group_id|get_num_groups|get_local_size)\b"
+                assert spec.grouped == bool(re.search(asks, body))
+                if not spec.grouped and spec.local:
+                    assert prod(spec.local_size) == 1  # nobody to share it with
+        return lowered(step, device)
+
+    monkeypatch.setattr(Step, "kernels", kernels)
+    random = Random(0)
+    for seed in range(6):
+        run = Run(call_of(op, op.sample(random), seed), opencl)
+        run.walk_back(output_gradients(run.call, run.outputs))
+    assert stated

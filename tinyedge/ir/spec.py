@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from tinyedge.shapes import Shape
@@ -16,6 +17,9 @@ from tinyedge.shapes import Shape
 MAX_RANK = 8
 """The longest table (shape, strides) that a kernel takes, after axes were merged."""
 
+
+LOCAL_ALIGNMENT = 16
+"""Of an array in local memory, in bytes: what vectors of four floats need."""
 
 C_BYTES = {"char": 1, "uchar": 1, "short": 2, "int": 4, "uint": 4, "long": 8, "float": 4, "double": 8}
 """OpenCL C's types, and the bytes of one."""
@@ -73,6 +77,20 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class LocalArray:
+    """Memory that the work-items of a group share, as the kernel's text names it."""
+
+    name: str
+    ctype: str  # a vector, too
+    extents: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        scalar = self.ctype.rstrip("0123456789")
+        return int(self.ctype[len(scalar) :] or 1) * C_BYTES[scalar] * prod(self.extents)
+
+
+@dataclass(frozen=True)
 class Pointwise:
     """What a pointwise kernel computes: for each output its C expression over the inputs at the same place of
     ``shape``.
@@ -105,6 +123,8 @@ class KernelSpec:
     ``in_place`` gives, for some that it writes, those of the same layout of which it reads an element for the last time
     in the work-item that stores the one at that place, and before: the two may have the same bytes.
     ``pointwise`` says that the kernel is pointwise, and can be inlined.
+    ``local`` is the memory that a group's work-items share. ``grouped`` says that it matters which work-items make a
+    group: they share memory, meet at barriers, or ask for the group's number.
     ``is_heavy`` says that its work-items take so many registers that kernels which share its launch would suffer.
     ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
     """
@@ -123,8 +143,15 @@ class KernelSpec:
     runs: Mapping[str, int] = field(default_factory=dict)
     in_place: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pointwise: Pointwise | None = None
+    local: tuple[LocalArray, ...] = ()
+    grouped: bool = False
     flops: int | None = None
     is_heavy: bool = False
+
+    @property
+    def local_bytes(self) -> int:
+        """Of local memory, each array from a multiple of LOCAL_ALIGNMENT on."""
+        return sum(round_up(array.nbytes, LOCAL_ALIGNMENT) for array in self.local)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from tinyedge.ir.spec import Device, KernelSpec, Scratch, round_up
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, round_up
 from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
@@ -123,8 +123,13 @@ def gemm_kernels(
             sizes["tiles"] = packing.sizes["tiles"]
     flops = 2 * m * n * k * outer * entries
     runs = {}
+    shared: tuple[LocalArray, ...] = ()
     if variant == "gemm_panels":
         constants["transposes"] = b.col != 1
+        shared = (
+            LocalArray("packed", ctype, (constants["depth"] * constants["block"],)),
+            LocalArray("sums", ctype, (constants["max_rows"] * constants["block"],)),
+        )
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
@@ -134,7 +139,7 @@ def gemm_kernels(
             KernelSpec(
                 variant, "gemm.cl.jinja", buffers, groups, local, sizes, {}, tables,
                 {**constants, "c": c.name}, scratch, (*loaded, *(extra if variant == "gemm_panels" else ()), c.name),
-                runs, flops=flops,
+                runs, local=shared, flops=flops,
             ),
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, parts * entries * m * n)
@@ -143,7 +148,7 @@ def gemm_kernels(
     packed = {**tables, "c_batch": contiguous_batch(batch, m * n)}
     split = KernelSpec(
         variant, "gemm.cl.jinja", (constants["a"], b.name, partial.name), groups, local, spread, {}, packed,
-        {**constants, "c": partial.name}, declared, loaded, runs, flops=flops,
+        {**constants, "c": partial.name}, declared, loaded, runs, local=shared, flops=flops,
     )  # fmt: skip
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)

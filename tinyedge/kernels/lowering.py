@@ -8,13 +8,13 @@ loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tinyedge import shapes
 from tinyedge.dtypes import SMALL, bool_, int8
-from tinyedge.ir.spec import Device, KernelSpec, Pointwise, Scratch, grid, power_of_two, round_up
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Pointwise, Scratch, grid, power_of_two, round_up
 from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
@@ -202,6 +202,10 @@ def reduce_kernels(
         "steps": tuple(steps.items()) if wide else (),
     }
     template = "reduce.cl.jinja"
+
+    def joined(names: Iterable[str], lanes: int, rows: int = 1) -> tuple[LocalArray, ...]:
+        return tuple(LocalArray(f"joined_{name}", ctype, (lanes * rows,)) for name in names) if lanes > 1 else ()
+
     named = used_scalars(texts, scalars or {})
     hooked = (*arrays, *outputs)
     parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
@@ -223,6 +227,8 @@ def reduce_kernels(
             {**constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, texts))},
             partial,
             tuple(arrays),
+            local=joined(between, lanes),
+            grouped=True,
         )
         second = KernelSpec(
             "reduce_parts",
@@ -282,6 +288,8 @@ def reduce_kernels(
             {**constants, "lanes": lanes, "rows": rows},
             (),
             hooked,
+            local=joined(outputs, lanes, rows),
+            grouped=True,
         )
     ]
 

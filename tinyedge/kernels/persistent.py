@@ -6,48 +6,21 @@ kin, and its local arrays in memory that the launch has for all.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
-from tinyedge.ir.spec import KernelSpec, round_up
+from tinyedge.ir.spec import LOCAL_ALIGNMENT, KernelSpec, round_up
 from tinyedge.kernels.render import ARENA, FUNCTION, Part, Piece, Source, defined, named, piece_of, undefined
 
-_LOCAL_ARRAY = re.compile(r"^[ \t]*__local (\w+) (\w+)((?:\[[^\]\n]*\])+);[ \t]*$", re.MULTILINE)
 
-LOCAL_ALIGNMENT = 16
-
-
-def _local_arrays(text: str, real: str) -> list[tuple[str, str, str, int]]:
-    """Type, name, extents and bytes of each local array that a kernel's text declares."""
-    found = []
-    for ctype, name, extents in _LOCAL_ARRAY.findall(text):
-        ctype = re.sub(r"\breal\b", real, ctype)
-        lanes = int(re.sub(r"\D", "", ctype) or 1)
-        numel = prod(int(extent) for extent in re.findall(r"\[\s*(\d+)\s*\]", extents))
-        found.append((ctype, name, extents, lanes * (8 if ctype.startswith("double") else 4) * numel))
-    return found
-
-
-def local_bytes(part: Part, specialised: bool) -> int:
-    """Of local memory that a kernel takes in a launch that it shares."""
-    arrays = _local_arrays(piece_of(part, specialised).body, str(part.spec.constants.get("real")))
-    return sum(round_up(nbytes, LOCAL_ALIGNMENT) for *_, nbytes in arrays)
-
-
-def is_flat(text: str) -> bool:
-    """Whether a kernel's work-items do not care which of them make a group."""
-    return not re.search(r"\b(barrier|get_local_id|get_group_id|get_num_groups|get_local_size)\b", text)
-
-
-def groups_of(specs: Sequence[KernelSpec], flat: Sequence[bool]) -> tuple[int, list[int]] | None:
+def groups_of(specs: Sequence[KernelSpec]) -> tuple[int, list[int]] | None:
     """Work-items in a group, and each kernel's groups, of a launch that several kernels share.
 
-    None if they do not agree on the size of a group. Those that are flat take any.
+    None if they do not agree on the size of a group. Those that are not ``grouped`` take any.
     """
-    sizes = {prod(spec.local_size) for spec, any_size in zip(specs, flat, strict=True) if not any_size}
+    sizes = {prod(spec.local_size) for spec in specs if spec.grouped}
     if len(sizes) > 1:
         return None
     items = sizes.pop() if sizes else max(prod(spec.local_size) for spec in specs)
@@ -116,15 +89,14 @@ def render_group(
     """
     pieces = [piece_of(part, specialised) for part in parts]
     specs = [part.spec for part in parts]
-    flat = [is_flat(piece.body) for piece in pieces]
-    launch = groups_of(specs, flat)
+    launch = groups_of(specs)
     assert launch is not None
     items, groups = launch
     texts: dict[str, str] = {}  # kernels that differ in their arguments alone are one function
     calls = []
     taken = 0
-    for piece, spec, any_size, own in zip(pieces, specs, flat, given, strict=True):
-        text, nbytes = _function(piece, spec, any_size, items, order)
+    for piece, spec, own in zip(pieces, specs, given, strict=True):
+        text, nbytes = _function(piece, spec, items, order)
         source = named(spec.kernel, text)
         texts[source.function] = source.text
         taken = max(taken, nbytes)
@@ -169,18 +141,19 @@ def _work(call: str, first: int, each: int, groups: int) -> str:
     )
 
 
-def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, order: Order | None) -> tuple[str, int]:
+def _function(piece: Piece, spec: KernelSpec, items: int, order: Order | None) -> tuple[str, int]:
     """A function that does what one group of a kernel does; and the bytes of local memory that it takes.
 
     It sees its own numbers from get_global_id and its kin. In a persistent kernel, which has an ``order``, all of the
     group's work-items are through when it returns.
     """
-    flat = flat and prod(spec.local_size) != items
+    flat = not spec.grouped and prod(spec.local_size) != items
     macros = {**piece.macros, **_geometry(spec, flat)}
     taken = 0
-    for ctype, name, extents, nbytes in _local_arrays(piece.body, str(spec.constants.get("real"))):
-        macros[name] = f"(*(__local {ctype} (*){extents})(pool_ + {taken // LOCAL_ALIGNMENT}))"
-        taken += round_up(nbytes, LOCAL_ALIGNMENT)
+    for array in spec.local:
+        extents = "".join(f"[{size}]" for size in array.extents)
+        macros[array.name] = f"(*(__local {array.ctype} (*){extents})(pool_ + {taken // LOCAL_ALIGNMENT}))"
+        taken += round_up(array.nbytes, LOCAL_ALIGNMENT)
     pool = ["__local float4* pool_"] if taken else []
     parameters = ["const int own_", "const int item_", *pool, *piece.parameters()]
     name = f"{FUNCTION}_items" if order else FUNCTION
@@ -188,7 +161,7 @@ def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, order: Ord
     if order:
         # Work-items that return at different places must meet before the function does: NVIDIA's compiler (13.0) lets
         # those that are through overwrite uniform registers, which a warp has once, and which others read later.
-        passed = ", ".join(re.split(r"[ *]", parameter)[-1] for parameter in parameters)
+        passed = ", ".join(parameter.replace("*", " ").split()[-1] for parameter in parameters)
         met = [
             f"static {order.inline}void {FUNCTION}({', '.join(parameters)}) {{",
             f"    {name}({passed});",
@@ -206,7 +179,7 @@ def _function(piece: Piece, spec: KernelSpec, flat: bool, items: int, order: Ord
             f"    const int all_ = own_ * {items} + item_;",
             *([f"    if (all_ >= {prod(spec.global_size)}) return;"] if flat else []),
             *piece.variables,
-            _LOCAL_ARRAY.sub("", piece.body),
+            piece.body,
             "}",
             *met,
             *undefined(macros),

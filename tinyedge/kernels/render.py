@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jinja2
 
-from tinyedge.ir.spec import MAX_RANK, KernelSpec, Operand
+from tinyedge.ir.spec import MAX_RANK, KernelSpec, LocalArray, Operand
 from tinyedge.kernels.inline import Hook, functions
 
 _environment = jinja2.Environment(
@@ -79,7 +79,7 @@ def named(kernel: str, text: str) -> Source:
 
 def piece_of(part: Part, specialised: bool) -> Piece:
     spec = part.spec
-    return _piece(
+    piece = _piece(
         spec.template,
         spec.kernel,
         part.operands,
@@ -89,6 +89,7 @@ def piece_of(part: Part, specialised: bool) -> Piece:
         tuple((name, table if specialised else None) for name, table in spec.tables.items()),
         tuple(spec.constants.items()),
     )
+    return piece if piece.local == spec.local else replace(piece, local=spec.local)
 
 
 LIMITS = {
@@ -122,6 +123,7 @@ class Piece:
     attributes: str = ""
     arguments: list[tuple[str, str]] = field(default_factory=list)  # types and names
     variables: list[str] = field(default_factory=list)
+    local: tuple[LocalArray, ...] = ()
     in_arena: bool = False
     before: str = ""  # the template's own macros
     body: str = ""
@@ -179,6 +181,7 @@ def _alone(piece: Piece) -> str:
             *piece.functions,
             *defined(piece.macros),
             f"__kernel {piece.attributes}void {FUNCTION}(\n    {signature})\n{{",
+            *[f"    __local {a.ctype} {a.name}{''.join(f'[{n}]' for n in a.extents)};" for a in piece.local],
             *piece.variables,
             piece.body,
             "}",

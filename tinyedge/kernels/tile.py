@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from tinyedge.ir.spec import Device, KernelSpec, Scratch
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
 from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
 from tinyedge.shapes import Shape
 
@@ -43,10 +43,23 @@ class Tile:
     def run_n(self) -> int:
         return min(4, self.item_n)
 
-    def local_bytes(self, itemsize: int) -> int:
+    @property
+    def pool(self) -> int:
+        """Elements of A and B that a group stages; at the end its slices' sums lie there."""
         slab = self.k * (self.m + self.run_m + self.n + self.run_n)
+        return max(self.slices * slab, self.slices // 2 * self.m * self.n)
+
+    def local_bytes(self, itemsize: int) -> int:
         looked_up = 16 * max(2 * self.slices * self.k, self.n)
-        return max(self.slices * slab, self.slices // 2 * self.m * self.n) * itemsize + looked_up
+        return self.pool * itemsize + looked_up
+
+    def local(self, ctype: str, patches: str | None) -> tuple[LocalArray, ...]:
+        """The memory that a group shares; of patches it looks up where they lie."""
+        pool = LocalArray("pool_4", f"{ctype}4", (-(-self.pool // 4),))
+        if patches is None:
+            return (pool,)
+        per_tap = patches in ("forward", "input_gradient")
+        return pool, LocalArray("taps", "int4", (2, self.slices, self.k) if per_tap else (self.n,))
 
 
 @dataclass(frozen=True)
@@ -221,7 +234,8 @@ def tile_kernels(
             return [
                 KernelSpec(
                     streaming.kernel, "line.cl.jinja", slots, (items * across * down * entries,), (items,), sizes, {},
-                    tables, constants, hooked=slots, flops=flops,
+                    tables, constants, hooked=slots, flops=flops, grouped=True,
+                    local=(LocalArray("sums", ctype, (items,)),) if streaming.kernel == "gemm_line" else (),
                 )
             ]  # fmt: skip
     else:
@@ -245,7 +259,7 @@ def tile_kernels(
         return [
             KernelSpec(
                 "gemm_tile", "tile.cl.jinja", slots, *geometry, sizes, {}, tables, constants, hooked=slots, flops=flops,
-                is_heavy=is_heavy(device, tile),
+                is_heavy=is_heavy(device, tile), local=tile.local(ctype, kind), grouped=True,
             )
         ]  # fmt: skip
     partial = Scratch(f"{c.name}_parts", ctype, tile.parts * entries * m * n)
@@ -253,6 +267,7 @@ def tile_kernels(
         "gemm_tile", "tile.cl.jinja", (a.name, b.name, partial.name), *geometry, {**sizes, "c_row": n, "c_col": 1}, {},
         {**tables, "c_batch": contiguous_batch(batch, m * n)}, {**constants, "c": partial.name, "bias": None},
         (partial,), hooked=(a.name, b.name), flops=flops, is_heavy=is_heavy(device, tile),
+        local=tile.local(ctype, kind), grouped=True,
     )  # fmt: skip
     join = join_kernel(
         device, partial, c, m, n, tile.parts, ctype, batch, bias, bias_axis, tables["bias_batch"], (partial,)

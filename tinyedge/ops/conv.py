@@ -18,7 +18,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.autograd.op import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, Scratch, power_of_two, round_up
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, power_of_two, round_up
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.gemm import gemm_kernels
@@ -371,7 +371,8 @@ class _Lowering:
         while lanes > 1 and lanes > room:
             lanes //= 2
         groups = self.o * self.kh
-        return self.depthwise_on_gpu("depthwise_weight_gradient", buffers, (lanes * groups,), (lanes,), lanes=lanes)
+        spec = self.depthwise_on_gpu("depthwise_weight_gradient", buffers, (lanes * groups,), (lanes,), lanes=lanes)
+        return replace(spec, local=(LocalArray("totals", self.ctype, (self.kw, lanes)),), grouped=True)
 
     def depthwise_on_gpu(
         self, name: str, buffers: tuple[str, ...], global_size: Shape, local_size: Shape, **constants: Any
@@ -419,6 +420,7 @@ class _Lowering:
         return KernelSpec(
             name, "conv.cl.jinja", buffers, (-(-tiles // each),), (1,), {**self.sizes(), **sizes}, {}, {},
             {"real": self.ctype, "width": lanes, "pool": self.pool, "max_taps": MAX_TAPS}, (), buffers, self.runs(),
+            local=(LocalArray("pool", self.ctype, (self.pool,)),),
         )  # fmt: skip
 
     def unfold(self) -> list[KernelSpec]:
@@ -432,7 +434,8 @@ class _Lowering:
         spec = self.kernel(
             name, buffers, (-(-planes // each),), (1,), width=min(self.device.native_width, 8), pool=self.pool
         )
-        return replace(spec, sizes={**spec.sizes, "planes_per_item": each})
+        local = (LocalArray("line", self.ctype, (self.pool,)),) if name == "fold_planes" else ()
+        return replace(spec, sizes={**spec.sizes, "planes_per_item": each}, local=local)
 
     def scratch(self) -> tuple[Scratch, ...]:
         return () if self.pointwise else (self.columns,)

@@ -11,12 +11,12 @@ import numpy as np
 from tinyedge.autograd.op import public
 from tinyedge.dtypes import bool_, int32
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRangeError, ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, Scratch
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.loss import _alike
 from tinyedge.ops.reduction import _reduction
-from tinyedge.ops.rows import floating, row_launch
+from tinyedge.ops.rows import floating, row_launch, shared_rows
 from tinyedge.ops.softmax import log_softmax
 from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tensor import Tensor, call, check_indices
@@ -67,6 +67,7 @@ class _ClassLoss(Op):
         global_size, local_size, sizes, constants = cls._geometry(step, device, "x")
         inputs = (*step.read_names(), *(("lse",) if cls.normalize else ()))
         constants["mean"] = reduction == "mean"
+        shared = shared_rows(constants["real"], constants, joins=cls.normalize)
         rows = sizes["rows"]
         if reduction == "none" or rows == 1:  # nothing to add up
             constants["losses"] = "y"
@@ -81,6 +82,7 @@ class _ClassLoss(Op):
                     sizes,
                     constants=constants,
                     hooked=buffers,
+                    **shared,
                 )
             ]
         scratch = tuple(Scratch(name, constants["real"], rows) for name in ("losses", "weights"))
@@ -95,6 +97,7 @@ class _ClassLoss(Op):
             constants={**constants, "losses": "losses"},
             scratch=scratch,
             hooked=inputs,
+            **shared,
         )
         second = KernelSpec(
             "cross_entropy_join",
@@ -106,6 +109,8 @@ class _ClassLoss(Op):
             constants={**constants, "group": group, "lanes": 1, "width": 1},
             scratch=scratch,
             hooked=("y", "divisor"),
+            local=tuple(LocalArray(name, constants["real"], (group,)) for name in ("losses_joined", "weights_joined")),
+            grouped=True,
         )
         return [first, second]
 
@@ -124,6 +129,7 @@ class _ClassLoss(Op):
                 sizes,
                 constants=constants,
                 hooked=("dy", *saved, *divisor, "dx"),
+                **shared_rows(constants["real"], constants, joins=False),
             )
         ]
 

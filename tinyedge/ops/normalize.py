@@ -18,7 +18,7 @@ from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Slot, Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel
-from tinyedge.ops.rows import floating, row_launch
+from tinyedge.ops.rows import floating, row_launch, shared_rows
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -93,6 +93,7 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         constants={"real": ctype, **walk},
         scratch=scratch,
         hooked=("dy", "x"),
+        **shared_rows(ctype, walk),
     )
     means = ("plain_mean", "slope") if center else ()
     second = KernelSpec(
@@ -120,10 +121,10 @@ def _walk_kernel(
     """A kernel that goes over every element, part by part."""
     parts = _Parts.of(full, device)
     global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
-    constants = {"real": step.slots[buffers[0]].dtype.ctype, **walk}
+    ctype = step.slots[buffers[0]].dtype.ctype
     return KernelSpec(
-        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants=constants, scratch=scratch,
-        hooked=buffers,
+        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants={"real": ctype, **walk},
+        scratch=scratch, hooked=buffers, **shared_rows(ctype, walk, joins=False),
     )  # fmt: skip
 
 
@@ -216,6 +217,7 @@ class BatchNorm(Op):
             constants={"real": ctype, **walk},
             scratch=scratch,
             hooked=("x",),
+            **shared_rows(ctype, walk),
         )
         second = KernelSpec(
             "batch_norm_join",
@@ -594,6 +596,7 @@ class LayerNorm(Op):
                 constants={"real": step.slots["x"].dtype.ctype, **walk},
                 hooked=(*step.read_names(), "y", "mean", "rstd"),
                 in_place={"y": ("x",)},
+                **shared_rows(step.slots["x"].dtype.ctype, walk),
             )
         ]
 
@@ -616,6 +619,7 @@ class LayerNorm(Op):
                     constants={"real": ctype, **walk},
                     hooked=("dy", "x", *weight, "mean", "rstd", "dx"),
                     in_place={"dx": ("dy", "x")},
+                    **shared_rows(ctype, walk),
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))

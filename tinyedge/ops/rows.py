@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tinyedge.errors import DtypeError
-from tinyedge.ir.spec import Device, grid
+from tinyedge.ir.spec import Device, LocalArray, grid
 from tinyedge.tensor import Tensor
 
 # Geometry
@@ -25,6 +26,13 @@ def row_launch(
     if length > 32 and (together or rows < 64 * device.compute_units):
         return (max(rows, 1) * lanes,), (lanes,), {"lanes": lanes, "width": 1}
     return *grid(rows, lanes), {"lanes": 1, "width": 1}
+
+
+def shared_rows(ctype: str, walk: Mapping[str, int], joins: bool = True) -> dict[str, Any]:
+    """What a kernel that walks rows, as ``row_launch`` says, states of its groups, and whether it ``joins`` values."""
+    lanes = walk["lanes"]
+    local = (LocalArray("joined", ctype, (lanes,)),) if lanes > 1 and joins else ()
+    return {"local": local, "grouped": lanes > 1}
 
 
 def floating(name: str, input: Any) -> Tensor:

@@ -14,7 +14,7 @@ from tinyedge.errors import DtypeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.rows import floating, row_launch
+from tinyedge.ops.rows import floating, row_launch, shared_rows
 from tinyedge.tensor import Tensor, call
 
 # Softmax
@@ -57,6 +57,7 @@ class Softmax(Op):
                 constants={"real": slot.dtype.ctype, "logarithm": cls.logarithm, "strided": inner != 1, **walk},
                 hooked=buffers,
                 in_place={buffers[-1]: buffers[:-1]},
+                **shared_rows(slot.dtype.ctype, walk),
             )
         ]
 

@@ -45,7 +45,7 @@ from tinyedge.ir.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, Storage
 from tinyedge.kernels.fused import FusedSource, plain_operands
-from tinyedge.kernels.persistent import APART, ORDERS, groups_of, is_flat, local_bytes, render_group
+from tinyedge.kernels.persistent import APART, ORDERS, groups_of, render_group
 from tinyedge.kernels.render import Part, Source, render
 from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tuned import remembered
@@ -209,14 +209,6 @@ class _Draft:
     @cached_property
     def rendered(self) -> _Rendered:
         return _Rendered(self.title, self.spec, render(self.part, self.specialised), self.arguments, self.types)
-
-    @cached_property
-    def is_flat(self) -> bool:
-        return is_flat(self.rendered.source.text)
-
-    @cached_property
-    def local_bytes(self) -> int:
-        return local_bytes(self.part, self.specialised)
 
     @property
     def argument_bytes(self) -> int:
@@ -550,8 +542,8 @@ class OpenCLBackend(Backend):
             return False
         parts = [self._part(kernel, temporary) for kernel in kernels]
         return (
-            groups_of([part.spec for part in parts], [part.is_flat for part in parts]) is not None
-            and max(part.local_bytes for part in parts) <= self.device.local_bytes
+            groups_of([part.spec for part in parts]) is not None
+            and max(part.spec.local_bytes for part in parts) <= self.device.local_bytes
             and sum(part.argument_bytes for part in parts) <= self.argument_bytes
         )
 
@@ -581,8 +573,8 @@ class OpenCLBackend(Backend):
         return runs
 
     def _fits_persistent(self, part: _Draft) -> bool:
-        same = part.is_flat or prod(part.spec.local_size) == self.device.group()
-        fits = part.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
+        same = not part.spec.grouped or prod(part.spec.local_size) == self.device.group()
+        fits = part.spec.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
         return same and fits and not part.rendered.source.has_double
 
     def _part(self, kernel: Kernel, temporary: Collection[BufferId], is_split: bool = False) -> _Draft:
