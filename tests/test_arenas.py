@@ -159,7 +159,9 @@ def outcome(name: str, kind: str, backend: Backend) -> list[Any]:
     return [np.float32(losses), *gradients, *[buffer.numpy().copy() for buffer in model.buffers()]]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "lenet5" else [pytest.mark.slow]) for name in MODELS]
+)
 def test_a_step_gives_the_same_bits(name: str, small: Backend) -> None:
     """As with an arena in one piece; and what an eager step gives. Its memory is known to the byte."""
     eager, whole, split = (outcome(name, kind, small) for kind in ("eager", "whole", "split"))

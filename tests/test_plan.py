@@ -94,7 +94,7 @@ def test_chunks_are_no_larger_than_they_may_be(
     distances = data.draw(st.sampled_from([(0,), (3, 0)]))
     whole = make_plan(actions, temporary, ALIGNMENT, distances)
     plan = make_plan(actions, temporary, ALIGNMENT, distances, most, reach)
-    assert (plan.kept, plan.intervals, plan.reused_in_place) == (whole.kept, whole.intervals, whole.replaced)
+    assert (plan.kept, plan.intervals, plan.reused_in_place) == (whole.kept, whole.intervals, whole.reused_in_place)
     assert plan.arena_bytes == sum(plan.chunks)
     assert list(plan.chunks) == sorted(plan.chunks, reverse=True)
     assert whole.chunks == (whole.arena_bytes,)

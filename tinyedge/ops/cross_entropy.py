@@ -129,7 +129,7 @@ class _ClassLoss(Op):
                 sizes,
                 constants=constants,
                 hooked=("dy", *saved, *divisor, "dx"),
-                **shared_rows(constants["real"], constants, joins=False),
+                **shared_rows(constants["real"], constants, joins=bool(constants["smoothing"]) and "weight" in saved),
             )
         ]
 
