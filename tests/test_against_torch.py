@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Tensor

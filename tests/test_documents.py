@@ -19,7 +19,7 @@ import tinyedge as te
 from tests import properties
 from tests.strategies import call_of
 from tinyedge import nn
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.bench import command
 from tinyedge.ir.step import registry

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, power_of_two, round_up
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
@@ -448,7 +448,7 @@ class _Lowering:
         return Matrix(name, self.positions, 1, (self.o * self.positions, self.og * self.positions))
 
 
-@public
+@public(functional=True)
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -502,7 +502,7 @@ def _padding(
     return y, y, x, x
 
 
-@public
+@public(functional=True)
 def conv1d(
     input: Tensor,
     weight: Tensor,

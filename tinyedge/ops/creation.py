@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyedge import dtypes
 from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.backends import Backend, get_backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, ShapeError

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import int32, int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -168,7 +168,7 @@ class Embedding(Op):
         return Sample((index, (rows, random.choice((1, 3, 16, 35)))), attrs, {"index": rows})
 
 
-@public
+@public(functional=True)
 def embedding(
     input: Tensor,
     weight: Tensor,
@@ -255,7 +255,7 @@ class IndexSelect(Op):
         return Sample((shape, (random.choice((0, 1, 4, 9)),)), {"dim": dim}, {"index": shape[dim]})
 
 
-@public
+@public(method=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries of ``input`` along ``dim`` that ``index`` names, in its order.
 
@@ -456,7 +456,7 @@ class OneHot(Op):
         return Sample((shape,), {"num_classes": classes}, {"index": classes})
 
 
-@public
+@public(functional=True)
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """1 at the class of each element, else 0, as int64.
 

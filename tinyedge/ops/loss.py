@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
@@ -146,7 +146,7 @@ class MseLoss(PairLoss):
         return _spread(dy, scale, shapes, 2 * (a - b), 2 * (b - a))
 
 
-@public
+@public(functional=True, module="MSELoss", arguments="reduction")
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -181,7 +181,7 @@ class L1Loss(PairLoss):
         return _spread(dy, scale, shapes, np.sign(a - b), np.sign(b - a))
 
 
-@public
+@public(functional=True, module="L1Loss", arguments="reduction")
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -229,7 +229,7 @@ class HuberLoss(PairLoss):
         return {"delta": random.choice((0.5, 1.0, 2.0))}
 
 
-@public
+@public(functional=True, module="HuberLoss", arguments="reduction, delta")
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -248,7 +248,7 @@ def huber_loss(
     return _weighted_mean("huber_loss", result, weight, reduction, input)
 
 
-@public
+@public(functional=True, module="SmoothL1Loss", arguments="reduction, beta")
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -291,7 +291,7 @@ class BinaryCrossEntropy(PairLoss):
         return _spread(dy, scale, shapes, (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a))
 
 
-@public
+@public(functional=True, module="BCELoss", arguments="weight, *, reduction")
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -332,7 +332,7 @@ class BinaryCrossEntropyWithLogits(PairLoss):
         return _spread(dy, scale, shapes, 1 / (1 + np.exp(-a)) - b, -a)
 
 
-@public
+@public(functional=True, module="BCEWithLogitsLoss", arguments="weight, *, reduction, pos_weight")
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -391,7 +391,7 @@ class KlDivLog(PairLoss):
         return _spread(dy, scale, shapes, -np.exp(b), np.exp(b) * (b - a + 1))
 
 
-@public
+@public(functional=True)
 def kl_div(
     input: Tensor,
     target: Tensor,

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.dispatch import link, new_slot, write_into
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_, promote
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
@@ -125,7 +125,7 @@ class Cat(Op):
 # Shapes
 
 
-@public
+@public(variadic=True)
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
     target = shapes.infer_reshape("reshape", input.numel(), shape)
@@ -137,7 +137,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     return call(Reshape, input, shape=target)
 
 
-@public
+@public(variadic=True)
 def view(input: Tensor, shape: Sequence[int]) -> Tensor:
     """As ``reshape``, but never a copy.
 
@@ -153,7 +153,7 @@ def view(input: Tensor, shape: Sequence[int]) -> Tensor:
     return call(Reshape, input, shape=target)
 
 
-@public
+@public(method=True)
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
     first = shapes.normalize_axis("flatten", start_dim, input.ndim)
@@ -166,7 +166,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*input.shape[:first], merged, *input.shape[last + 1 :]))
 
 
-@public
+@public(method=True)
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dim ``dim`` split into ``sizes``, of which one may be -1."""
     axis = shapes.normalize_axis("unflatten", dim, input.ndim)
@@ -174,7 +174,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return reshape(input, (*input.shape[:axis], *parts, *input.shape[axis + 1 :]))
 
 
-@public
+@public(method=True)
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without the dims of length one, or without those of ``dim`` that have it."""
     if dim is None:
@@ -186,14 +186,14 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return view(input, tuple(n for axis, n in enumerate(input.shape) if axis not in chosen or n != 1))
 
 
-@public
+@public(method=True)
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dim of length one inserted at ``dim``."""
     axis = shapes.normalize_axis("unsqueeze", dim, input.ndim + 1)
     return view(input, (*input.shape[:axis], 1, *input.shape[axis:]))
 
 
-@public
+@public(variadic=True)
 def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
     """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
     order = tuple(shapes.normalize_axis("permute", int(axis), input.ndim) for axis in dims)
@@ -202,7 +202,7 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
     return call(Permute, input, dims=order)
 
 
-@public
+@public(method=True)
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dims swapped. A view."""
     order = list(range(input.ndim))
@@ -213,7 +213,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return call(Permute, input, dims=tuple(order))
 
 
-@public
+@public(method=True)
 def t(input: Tensor) -> Tensor:
     """The transpose of a tensor of at most two dims."""
     if input.ndim > 2:
@@ -221,7 +221,7 @@ def t(input: Tensor) -> Tensor:
     return permute(input, tuple(reversed(range(input.ndim))))
 
 
-@public
+@public(variadic=True)
 def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
     """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory."""
     lead = len(sizes) - input.ndim
@@ -252,7 +252,7 @@ def _whole(shape: Shape) -> list[Range]:
     return [(0, size, 1) for size in shape]
 
 
-@public
+@public(method=True)
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """``length`` elements of dim ``dim`` from ``start`` on. A view."""
     axis = shapes.normalize_axis("narrow", dim, input.ndim)
@@ -285,7 +285,7 @@ def _size(name: str, input: Tensor, axis: int) -> int:
     return input.shape[axis]
 
 
-@public
+@public(method=True)
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """Element ``index`` of dim ``dim``, without that dim. A view."""
     axis = shapes.normalize_axis("select", dim, input.ndim)
@@ -314,7 +314,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths))
 
 
-@public
+@public(method=True)
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` views of equal length along ``dim``."""
     if chunks < 1:
@@ -387,7 +387,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([unsqueeze(item, dim) for item in items], shapes.normalize_axis("stack", dim, items[0].ndim + 1))
 
 
-@public
+@public(functional=True)
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """``value`` (0) around ``input``: pad = (before, after) of the last dim, then of the one before it, and so on.
 
@@ -445,7 +445,7 @@ def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) 
 # Indexing with brackets
 
 
-@public
+@public(top=False, operators=("__getitem__",))
 def getitem(input: Tensor, index: Any, for_assignment: bool = False) -> Tensor:
     """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors (copies)."""
     items = list(index) if isinstance(index, tuple) else [index]
@@ -540,7 +540,7 @@ def _take(input: Tensor, tensors: list[tuple[int, Tensor]]) -> Tensor:
     return reshape(picked, (*input.shape[:first], *flat.shape, *input.shape[first + axes :]))
 
 
-@public
+@public(top=False, operators=("__setitem__",))
 def setitem(input: Tensor, index: Any, value: Number | Tensor) -> None:
     """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
     if isinstance(index, (np.ndarray, Tensor)) and as_tensor(index).dtype is bool_:

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from tinyedge import dtypes
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.op import public
 from tinyedge.autograd.recorder import forbid_in_recording, will_draw
+from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import once
 from tinyedge.backends import Backend
 from tinyedge.dtypes import float32, int64
@@ -251,7 +251,7 @@ class Dropout(Op):
         return Sample((shape,), {**words, "scale": random.choice((1.25, 2.0))})
 
 
-@public
+@public(functional=True)
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
 ) -> Tensor:

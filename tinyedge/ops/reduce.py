@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd.op import Elementwise, functions, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
@@ -259,7 +260,7 @@ def _nonempty(name: str, input: Tensor, axes: Sequence[int]) -> None:
         raise AxisError(name, "each reduced dim must have elements", f"got shape {input.shape} and dim={tuple(axes)}")
 
 
-@public
+@public(method=True)
 def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over ``dim``, or over everything; bools and integers give int64.
 
@@ -271,7 +272,7 @@ def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = 
     return _reduce(Sum, input.to(dtype), dim, keepdim).to(dtype)
 
 
-@public
+@public(method=True)
 def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean over ``dim``, or over everything; of nothing it is NaN.
 
@@ -284,7 +285,7 @@ def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any =
     return _reduce(Mean, input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def var(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
@@ -309,7 +310,7 @@ def var(
     return total / float(left)
 
 
-@public
+@public(method=True)
 def std(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
@@ -318,13 +319,13 @@ def std(
     return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
 
 
-@public
+@public(method=True)
 def amax(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
     """The largest over ``dim``; NaN wins; equal elements share the gradient."""
     return _extreme(Amax, input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def amin(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
     """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
     return _extreme(Amin, input, dim, keepdim)
@@ -371,7 +372,7 @@ def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, 
     return _with_index(op, name, input, given["dim"], given.get("keepdim", False))
 
 
-@public
+@public(method=True)
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
     other)``: maximum.
@@ -381,13 +382,13 @@ def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     return _max_min("max", input, args, kwargs)
 
 
-@public
+@public(method=True)
 def min(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
     return _max_min("min", input, args, kwargs)
 
 
-@public
+@public(method=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the first largest element along ``dim``, or in the flattened tensor; int64.
 
@@ -397,7 +398,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg(MaxWithIndex, "argmax", input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
     return _arg(MinWithIndex, "argmin", input, dim, keepdim)
@@ -410,13 +411,13 @@ def _arg(op: type[Op], name: str, input: Tensor, dim: int | None, keepdim: bool)
     return functions["reshape"](indices, (1,) * input.ndim) if keepdim else indices
 
 
-@public
+@public(method=True)
 def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero."""
     return _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0
 
 
-@public
+@public(method=True)
 def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether every element is nonzero."""
     return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))

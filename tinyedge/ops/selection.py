@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_, fitting
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.ir.step import ErrorSample, Op
@@ -49,7 +50,7 @@ class Maximum(Elementwise):
         return (np.where(a < b, 0, half), np.where(b < a, 0, half))
 
 
-@public
+@public(method=True)
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
     _tensors("maximum", input, other)
@@ -77,7 +78,7 @@ class Minimum(Elementwise):
         return (np.where(a > b, 0, half), np.where(b > a, 0, half))
 
 
-@public
+@public(method=True)
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
     _tensors("minimum", input, other)
@@ -131,7 +132,7 @@ class Clamp(Elementwise):
         )
 
 
-@public
+@public(method=True, inplace=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
     if min is None and max is None:
@@ -193,7 +194,7 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
     return call(Where, condition, a, b)
 
 
-@public
+@public(method=True)
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
