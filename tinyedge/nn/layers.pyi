@@ -84,7 +84,7 @@ class Hardsigmoid(Module):
     def forward(self, input: Tensor) -> Tensor: ...
 
 class Hardswish(Module):
-    """``input * relu6(input + 3) / 6``. Source: Howard et al., arXiv:1905.02244."""
+    """``input * relu6(input + 3) / 6``."""
 
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...
@@ -144,7 +144,7 @@ class ReLU6(Module):
     def forward(self, input: Tensor) -> Tensor: ...
 
 class SiLU(Module):
-    """``input * sigmoid(input)``. Source: Elfwing et al., arXiv:1702.03118."""
+    """``input * sigmoid(input)``."""
 
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...

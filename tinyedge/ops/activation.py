@@ -217,7 +217,10 @@ class Silu(Elementwise):
 
 @public(functional=True, module="SiLU")
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """``input * sigmoid(input)``. Source: Elfwing et al., arXiv:1702.03118."""
+    """``input * sigmoid(input)``.
+
+    Source: Elfwing et al., arXiv:1702.03118.
+    """
     result = unary(Silu, input)
     return input._assign("silu_", result) if inplace else result
 
@@ -330,7 +333,10 @@ class Hardswish(Elementwise):
 
 @public(functional=True, module="Hardswish", shown="")
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """``input * relu6(input + 3) / 6``. Source: Howard et al., arXiv:1905.02244."""
+    """``input * relu6(input + 3) / 6``.
+
+    Source: Howard et al., arXiv:1905.02244.
+    """
     result = unary(Hardswish, input)
     return input._assign("hardswish_", result) if inplace else result
 

@@ -153,7 +153,10 @@ class Sub(Elementwise):
 
 @public(method=True, inplace=True, operators=("__sub__", "__rsub__", "__isub__"))
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
-    """``input - alpha * other``, broadcast."""
+    """``input - alpha * other``, broadcast.
+
+    Errors: DtypeError of two bools.
+    """
     if alpha != 1:
         other = mul(other, alpha)
     a, b = prepared("sub", (input, other))
@@ -239,6 +242,7 @@ def _nonzero(call_name: str, divisor: Any) -> None:
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros.
 
+    Shapes: input and other broadcast; returns what they broadcast to.
     Errors: as ``div``.
     """
     return _rounded_quotient("floor_divide", [_operand("floor_divide", item) for item in (input, other)], "floor")

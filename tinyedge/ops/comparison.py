@@ -101,14 +101,20 @@ def le(input: Tensor, other: Operand) -> Tensor:
 
 @public(method=True, operators=("__gt__",))
 def gt(input: Tensor, other: Operand) -> Tensor:
-    """``input > other``, element by element."""
+    """``input > other``, element by element.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
     _tensors("gt", input)
     return call(Lt, *compared("gt", other, input))
 
 
 @public(method=True, operators=("__ge__",))
 def ge(input: Tensor, other: Operand) -> Tensor:
-    """``input >= other``, element by element."""
+    """``input >= other``, element by element.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
     _tensors("ge", input)
     return call(Le, *compared("ge", other, input))
 

@@ -515,6 +515,7 @@ def conv1d(
     """Cross-correlation of sequences with ``weight``: conv2d over images of height one.
 
     Shapes: input (n, c, w) or (c, w); weight (o, c / groups, kw); returns (n, o, ow).
+    Errors: as ``conv2d``.
     """
     if input.ndim not in (2, 3) or weight.ndim != 3:
         raise ShapeError(

@@ -406,6 +406,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end.
 
     Without ``dim``, from the flat input by the flat indices.
+
+    Shapes: input and indices broadcast but along ``dim``; returns what they broadcast to, with indices' length there.
+    Errors: as ``gather``; ShapeError unless both have as many dims.
     """
     if dim is None:
         return take_along_dim(input.reshape(-1), indices.reshape(-1), 0)

@@ -158,6 +158,7 @@ def mse_loss(
     """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
+    Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
     """
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
     _warn_unlike("mse_loss", input, target)
@@ -193,6 +194,7 @@ def l1_loss(
     """Mean of ``abs(input - target)``; with ``weight``, the weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
+    Errors: as ``mse_loss``.
     """
     reduction = _reduction("l1_loss", reduction, size_average, reduce)
     _warn_unlike("l1_loss", input, target)
@@ -235,6 +237,7 @@ def huber_loss(
 ) -> Tensor:
     """Mean of half the squared distance up to ``delta``, and of ``delta * (distance - delta / 2)`` beyond.
 
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError unless delta > 0.
     Source: Huber, Robust estimation of a location parameter (1964).
     """
@@ -259,6 +262,7 @@ def smooth_l1_loss(
 ) -> Tensor:
     """``huber_loss`` with delta=beta, divided by beta; ``l1_loss`` if beta is 0.
 
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError if beta < 0.
     Source: Girshick, arXiv:1504.08083.
     """
@@ -404,6 +408,7 @@ def kl_div(
 
     Shapes: input and target broadcast; returns () unless reduction="none". "batchmean" divides the sum by the batch.
     Units:  nats.
+    Errors: ArgumentError for another reduction; ShapeError if the shapes do not broadcast.
     """
     op = KlDivLog if log_target else KlDiv
     if reduction == "batchmean" and size_average is None and reduce is None:

@@ -358,7 +358,11 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """``max_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    """``max_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L'), and with ``return_indices`` the positions.
+    Errors: as ``max_pool2d``.
+    """
     call_name = "max_pool1d"
     result = max_pool2d(
         _row(call_name, input),
@@ -505,7 +509,11 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """``avg_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    """``avg_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L').
+    Errors: as ``avg_pool2d``.
+    """
     call_name = "avg_pool1d"
     return avg_pool2d(
         _row(call_name, input),
@@ -579,6 +587,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] |
     """The mean over windows that split the input into ``output_size``; None keeps the input's size.
 
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, *output_size).
+    Errors: ArgumentError unless output_size is one or two ints of at least 0 or None.
     """
     size = _output_size("adaptive_avg_pool2d", input, output_size)
     if size == (1, 1) and input.is_floating_point():

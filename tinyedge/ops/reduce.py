@@ -264,6 +264,9 @@ def _nonempty(name: str, input: Tensor, axes: Sequence[int]) -> None:
 def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over ``dim``, or over everything; bools and integers give int64.
 
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+
     >>> te.sum(te.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
     [4.0, 6.0]
     """
@@ -276,7 +279,8 @@ def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = 
 def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean over ``dim``, or over everything; of nothing it is NaN.
 
-    Errors: DtypeError for integers: convert with .float().
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """
     if dtype is not None:
         input = input.to(dtype)
@@ -290,7 +294,11 @@ def var(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless ``unbiased=False``)."""
+    """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless ``unbiased=False``).
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
+    """
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
@@ -315,19 +323,31 @@ def std(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The square root of ``var``; where it is 0, so is its gradient."""
+    """The square root of ``var``; where it is 0, so is its gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
+    """
     return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
 
 
 @public(method=True)
 def amax(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
-    """The largest over ``dim``; NaN wins; equal elements share the gradient."""
+    """The largest over ``dim``; NaN wins; equal elements share the gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _extreme(Amax, input, dim, keepdim)
 
 
 @public(method=True)
 def amin(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
-    """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+    """The smallest over ``dim``; NaN wins; equal elements share the gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _extreme(Amin, input, dim, keepdim)
 
 
@@ -378,19 +398,30 @@ def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     other)``: maximum.
 
     Along a dim the gradient goes to the first largest element; over everything, equal elements share it.
+
+    Shapes: any; returns (), or without ``dim`` (its length is 1 with ``keepdim``), or what input and other broadcast
+            to.
+    Errors: AxisError if there is no such dim, or nothing in it.
     """
     return _max_min("max", input, args, kwargs)
 
 
 @public(method=True)
 def min(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
+    """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``.
+
+    Shapes: as ``max``.
+    Errors: as ``max``.
+    """
     return _max_min("min", input, args, kwargs)
 
 
 @public(method=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the first largest element along ``dim``, or in the flattened tensor; int64.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
 
     >>> te.argmax(te.tensor([[1.0, 3.0], [5.0, 2.0]]), dim=1).tolist()
     [1, 0]
@@ -400,7 +431,11 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 @public(method=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
+    """The index of the first smallest element along ``dim``, or in the flattened tensor; int64.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _arg(MinWithIndex, "argmin", input, dim, keepdim)
 
 
@@ -413,19 +448,31 @@ def _arg(op: type[Op], name: str, input: Tensor, dim: int | None, keepdim: bool)
 
 @public(method=True)
 def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Whether any element is nonzero."""
+    """Whether any element is nonzero.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     return _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0
 
 
 @public(method=True)
 def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Whether every element is nonzero."""
+    """Whether every element is nonzero.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
 
 
 @public
 def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
+    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
     input = input if dtypes.category(input.dtype) == 2 else input.float()
     if not input.numel():

@@ -52,7 +52,10 @@ class Maximum(Elementwise):
 
 @public(method=True)
 def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
+    """The larger of two, broadcast; NaN wins; equal elements share the gradient.
+
+    Errors: DtypeError for numbers: use clamp.
+    """
     _tensors("maximum", input, other)
     return call(Maximum, *prepared("maximum", (input, other)))
 
@@ -80,7 +83,10 @@ class Minimum(Elementwise):
 
 @public(method=True)
 def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
+    """The smaller of two, broadcast; NaN wins; equal elements share the gradient.
+
+    Errors: DtypeError for numbers: use clamp.
+    """
     _tensors("minimum", input, other)
     return call(Minimum, *prepared("minimum", (input, other)))
 
@@ -134,7 +140,10 @@ class Clamp(Elementwise):
 
 @public(method=True, inplace=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+    """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit.
+
+    Errors: ArgumentError if both are None.
+    """
     if min is None and max is None:
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
@@ -178,7 +187,10 @@ class Where(Elementwise):
 
 @public
 def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
-    """``input`` where ``condition`` is true, else ``other``; all three broadcast."""
+    """``input`` where ``condition`` is true, else ``other``; all three broadcast.
+
+    Errors: DtypeError unless ``condition`` is bool.
+    """
     return _where("where", condition, input, other)
 
 
@@ -198,6 +210,7 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
+    Shapes: input and mask broadcast; returns what they broadcast to.
     Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool; for a number that does not fit.
     """
     value = _operand("masked_fill", value)

@@ -124,7 +124,9 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
     Without ``dim`` it is 0 for 0, 1 or 3 dims, else 1, as PyTorch has it: better give it.
 
+    Shapes: any; returns the same.
     Saves:  the result.
+    Errors: AxisError if there is no such dim; DtypeError unless the input is floating point.
     """
     return _along(Softmax, "softmax", input, dim, dtype)
 
@@ -133,12 +135,18 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``log(softmax(input, dim))`` without underflow; with ``dtype``, after conversion to that.
 
+    Shapes: any; returns the same.
     Saves:  the result.
+    Errors: as ``softmax``.
     """
     return _along(LogSoftmax, "log_softmax", input, dim, dtype)
 
 
 @public(functional=True)
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """``softmax(-input, dim)``."""
+    """``softmax(-input, dim)``.
+
+    Shapes: any; returns the same.
+    Errors: as ``softmax``.
+    """
     return _along(Softmax, "softmin", functions["neg"](input), dim, dtype)

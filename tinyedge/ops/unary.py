@@ -77,7 +77,10 @@ class Neg(Elementwise):
 
 @public(method=True, operators=("__neg__",))
 def neg(input: Tensor) -> Tensor:
-    """``-input``."""
+    """``-input``.
+
+    Errors: DtypeError of bools: use ~.
+    """
     if input.dtype is bool_:
         raise DtypeError("neg", "numbers", "got bool", "Use ~ on booleans.")
     return unary(Neg, input, floating=False)
@@ -114,7 +117,10 @@ class Abs(Elementwise):
 
 @public(method=True, operators=("__abs__",))
 def abs(input: Tensor) -> Tensor:
-    """Absolute value; its gradient at 0 is 0."""
+    """Absolute value; its gradient at 0 is 0.
+
+    Errors: DtypeError of bools.
+    """
     return unary(Abs, input, floating=False)
 
 
@@ -292,7 +298,10 @@ class Sin(Elementwise):
 
 @public
 def sin(input: Tensor) -> Tensor:
-    """Sine. Units: radians."""
+    """Sine.
+
+    Units:  radians.
+    """
     return unary(Sin, input)
 
 
@@ -314,7 +323,10 @@ class Cos(Elementwise):
 
 @public
 def cos(input: Tensor) -> Tensor:
-    """Cosine. Units: radians."""
+    """Cosine.
+
+    Units:  radians.
+    """
     return unary(Cos, input)
 
 
