@@ -7,6 +7,7 @@ from the entries: from those that are there, and from those that come later. Nob
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
@@ -150,13 +151,16 @@ def methods_of(entry: Entry) -> dict[str, Callable[..., Any]]:
         found[entry.name] = _one_by_one(entry.name, function) if entry.variadic else function
     if entry.inplace:
         found[entry.name + "_"] = _in_place(entry.name + "_", function)
-    for operator in entry.operators:
-        if operator.startswith("__r"):
-            found[operator] = _swapped(operator, function)
-        elif operator.startswith("__i"):
-            found[operator] = found[entry.name + "_"]
+    for name in entry.operators:
+        kind = (
+            name[2] if hasattr(operator, "__" + name[3:]) else ""
+        )  # that of __radd__ is r, that of __rshift__ is none
+        if kind == "r":
+            found[name] = _swapped(name, function)
+        elif kind == "i":
+            found[name] = found[entry.name + "_"]
         else:
-            found[operator] = function
+            found[name] = function
     return found
 
 
