@@ -16,23 +16,19 @@ LAYERS = "tinyedge.nn.layers"
 
 def signatures(entry: Entry) -> tuple[Signature, Signature]:
     """Those of the layer's ``__init__`` and of its ``forward``; see ``public``."""
-    parameters = signature(entry.function).parameters
+    own = signature(entry.function)
+    parameters = own.parameters
     if entry.arguments is None:
         names = [name for name, parameter in parameters.items() if parameter.default is not Parameter.empty]
     else:
         names = [name.strip() for name in entry.arguments.split(",")]
     positional, keyword = (names[: names.index("*")], names[names.index("*") + 1 :]) if "*" in names else (names, [])
-    inputs = [
-        parameter.replace(kind=Parameter.POSITIONAL_OR_KEYWORD)
-        for name, parameter in parameters.items()
-        if parameter.default is Parameter.empty and name not in names
-    ]
-    arguments = [parameters[name].replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for name in positional]
+    inputs = [item for item in parameters.values() if item.default is Parameter.empty and item.name not in names]
+    arguments = [parameters[name] for name in positional]
     arguments += [parameters[name].replace(kind=Parameter.KEYWORD_ONLY) for name in keyword]
-    result = signature(entry.function).return_annotation
     return (
         Signature([SELF, *arguments], return_annotation="None"),
-        Signature([SELF, *inputs], return_annotation=result),
+        Signature([SELF, *inputs], return_annotation=own.return_annotation),
     )
 
 

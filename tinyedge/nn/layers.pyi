@@ -99,7 +99,7 @@ class HuberLoss(Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
 class L1Loss(Module):
-    """Mean of ``abs(input - target)``; with ``weight``, the weighted mean."""
+    """Mean of ``abs(input - target)``; the function also takes ``weight``, for a weighted mean."""
 
     reduction: str
     def __init__(self, reduction: str = "mean") -> None: ...
@@ -114,7 +114,7 @@ class LeakyReLU(Module):
     def forward(self, input: Tensor) -> Tensor: ...
 
 class MSELoss(Module):
-    """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean."""
+    """Mean of ``(input - target) ** 2``; the function also takes ``weight``, for a weighted mean."""
 
     reduction: str
     def __init__(self, reduction: str = "mean") -> None: ...

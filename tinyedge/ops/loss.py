@@ -155,7 +155,7 @@ def mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean.
+    """Mean of ``(input - target) ** 2``; the function also takes ``weight``, for a weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
@@ -191,7 +191,7 @@ def l1_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean of ``abs(input - target)``; with ``weight``, the weighted mean.
+    """Mean of ``abs(input - target)``; the function also takes ``weight``, for a weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: as ``mse_loss``.
