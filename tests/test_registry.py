@@ -56,6 +56,7 @@ every_layer = pytest.mark.parametrize("name", sorted(layers.__all__))
 @pytest.fixture
 def kept() -> Iterator[None]:
     """What is entered in a test is forgotten after it."""
+    users = registry.of_users
     tables: list[dict[str, Any]] = [entries, registry.functions, *(vars(module) for module in FILLED)]
     before = [dict(table) for table in tables]
     names = [list(module.__all__) for module in FILLED]
@@ -65,6 +66,7 @@ def kept() -> Iterator[None]:
         for name in set(table) - set(old):
             del table[name]
         table.update(old)
+    registry.of_users = users
     for module, old_names in zip(FILLED, names, strict=True):
         module.__all__[:] = old_names
     for name in set(vars(Methods)) - methods:
@@ -200,6 +202,48 @@ def test_entries_that_come_late_are_found_too(backend: Backend, kept: None) -> N
     assert te.compile(lambda x: layer(x))(x).tolist() == [3.0, 5.0]
     assert (x >> 1.0).tolist() == [3.0, 5.0]
     assert x.twice_and_().tolist() == [2.0, 4.0]
+
+
+FACTOR = 2.0
+
+
+@pytest.mark.parametrize("way", ["function", "method", "in place", "layer"])
+def test_compile_looks_into_what_a_user_entered(backend: Backend, kept: None, way: str, monkeypatch: Any) -> None:
+    @public(method=True, inplace=True, functional=True, module="Times")
+    def times(input: te.Tensor, more: float = 0.0) -> te.Tensor:
+        """``input`` times FACTOR.
+
+        Shapes: any; returns the same.
+        """
+        return input * FACTOR + more
+
+    layer = nn.Times()
+    ways = {
+        "function": lambda x: nn.functional.times(x),
+        "method": lambda x: x.times(),
+        "in place": lambda x: x.clone().times_(),
+        "layer": lambda x: layer(x),
+    }
+    compiled = te.compile(ways[way])
+    x = te.tensor([1.0])
+    assert [compiled(x).item() for _ in range(2)] == [2.0, 2.0]
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert compiled(x).item() == 3.0
+
+
+class Leaky(nn.LeakyReLU):
+    def forward(self, input: te.Tensor) -> te.Tensor:
+        return super().forward(input) * 2
+
+
+@pytest.mark.parametrize("kind", [nn.LeakyReLU, Leaky])
+def test_compile_compares_the_arguments_of_layers(backend: Backend, kind: type[nn.LeakyReLU]) -> None:
+    layer = kind(0.25)
+    compiled = te.compile(lambda x: layer(x))
+    x = te.tensor([-1.0])
+    before = [compiled(x).item() for _ in range(2)]
+    layer.negative_slope = 0.5
+    assert [2 * value for value in before] == [compiled(x).item()] * 2 == [layer(x).item()] * 2
 
 
 def test_bare_public(kept: None) -> None:

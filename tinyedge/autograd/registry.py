@@ -42,6 +42,9 @@ entries: dict[str, Entry] = {}
 functions: dict[str, Callable[..., Any]] = {}
 """The functions of the entries, by name: how what is below ops/ in the order of stages reaches them."""
 
+of_users: tuple[Callable[..., Any], ...] = ()
+"""Those that no module of tinyedge entered. ``te.compile`` looks into them, whatever method or layer leads there."""
+
 _hearers: list[Callable[[Entry], None]] = []
 
 
@@ -91,6 +94,7 @@ def public(
     """
 
     def enter(function: F) -> F:
+        global of_users
         name = function.__name__
         method_too = method or variadic
         entry = Entry(
@@ -99,6 +103,8 @@ def public(
         function.__doc__ = _with_shapes(function)
         entries[name] = entry
         functions[name] = function
+        if function.__module__.partition(".")[0] != __name__.partition(".")[0]:
+            of_users = (*of_users, function)
         for attribute, found in methods_of(entry).items():
             setattr(Methods, attribute, found)
         for hear in _hearers:

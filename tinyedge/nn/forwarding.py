@@ -83,5 +83,6 @@ def layer_of(entry: Entry) -> type[Module]:
     for member, method in members.items():
         method.__qualname__, method.__module__ = f"{name}.{member}", LAYERS
     members["__init__"].__signature__, members["forward"].__signature__ = made, forwarded
-    layer = type(name, (Module,), {"__module__": LAYERS, "__doc__": function.__doc__, **members})
+    described = {"__module__": LAYERS, "__doc__": function.__doc__, "_arguments": tuple(names)}
+    layer = type(name, (Module,), {**described, **members})
     return layer
