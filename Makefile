@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench format stubs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/finetune_digits.py
@@ -14,8 +14,12 @@ test: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python tools/stubs.py --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
+
+stubs: $(VENV)/.dev
+	$(BIN)/python tools/stubs.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

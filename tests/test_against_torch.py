@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.methods import Methods
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Tensor
@@ -35,7 +36,9 @@ RANDOM |= {"randn_like", "randperm", "uniform_"}
 """Functions whose values are not determined: dtype and shape are compared."""
 
 METHODS = [
-    name for name in vars(Tensor) if callable(getattr(Tensor, name)) and (name[0] != "_" or name.startswith("__r"))
+    name
+    for name in {**vars(Methods), **vars(Tensor)}
+    if callable(getattr(Tensor, name)) and (name[0] != "_" or name.startswith("__r"))
 ]
 NAMES = sorted({*functions, *METHODS, "__getitem__", "T", "mT"} - {"__repr__"})
 

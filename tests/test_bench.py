@@ -14,7 +14,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge import cli
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.bench import ops, processes, roofline, startup
 from tinyedge.bench.ops import CASES, Case

@@ -2,6 +2,7 @@
 
 from tinyedge import convert, data, errors, models, nn, ops, optim
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
 from tinyedge.autograd.modes import enable_grad, no_grad, set_grad_enabled
 from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
@@ -68,3 +69,4 @@ __all__ = [
 ]
 __all__ += errors.__all__
 __all__ += ops.__all__
+_registry.show(globals(), lambda entry: entry.top)  # also those that a user registers

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from tinyedge import dtypes, shapes
 from tinyedge.autograd import backward, deferral, dispatch, minibatch, recorder, scope
 from tinyedge.autograd.dispatch import new_slot, write_into
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.methods import Methods
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend, get_backend
 from tinyedge.containers import attributes_of, leaves_in, with_leaves
 from tinyedge.dtypes import DType
@@ -52,11 +53,12 @@ def _several(name: str) -> Callable[..., tuple[Tensor, ...]]:
     return cast("Callable[..., tuple[Tensor, ...]]", functions[name])
 
 
-class Tensor(SlotHolder):
+class Tensor(SlotHolder, Methods):
     """A multi-dimensional array on a backend, with the history that ``backward`` walks.
 
     Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
-    order and semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N".
+    order and semantics are PyTorch's. ``device`` is the backend's name: "numpy" or "opencl:N". Methods that are no more
+    than a function with the tensor as its first argument are that function: see ``tinyedge/autograd/methods.pyi``.
 
     Leaves can be pickled and copied, with ``requires_grad`` and attributes. A tensor by two names stays one; a view
     gets memory of its own. A pickle holds no gradient and no device: it is loaded onto the backend that is the default
@@ -87,14 +89,17 @@ class Tensor(SlotHolder):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The length of each dim."""
         return self._slot.shape
 
     @property
     def dtype(self) -> DType:
+        """The type of the elements."""
         return self._slot.dtype
 
     @property
     def backend(self) -> Backend:
+        """The backend that holds the values."""
         return cast("Backend", self._slot.storage.backend)
 
     @property
@@ -104,18 +109,22 @@ class Tensor(SlotHolder):
 
     @property
     def ndim(self) -> int:
+        """The number of dims."""
         return len(self._slot.shape)
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the elements take."""
         return self._slot.nbytes
 
     @property
     def itemsize(self) -> int:
+        """The bytes that one element takes."""
         return self._slot.dtype.itemsize
 
     @property
     def is_leaf(self) -> bool:
+        """Whether this is no result of an op that autograd records: only leaves get a ``grad``."""
         return self._slot.is_leaf
 
     @property
@@ -124,28 +133,41 @@ class Tensor(SlotHolder):
         return self._slot.storage.version
 
     def dim(self) -> int:
+        """The number of dims."""
         return len(self._slot.shape)
 
     def numel(self) -> int:
+        """The number of elements."""
         return self._slot.numel
 
     def size(self, dim: int | None = None) -> Any:
+        """The length of each dim, or of dim ``dim``.
+
+        Errors: AxisError if there is no such dim.
+        """
         if dim is None:
             return self.shape
         return self.shape[shapes.normalize_axis("size", dim, self.ndim)]
 
     def stride(self, dim: int | None = None) -> Any:
+        """For each dim, or for ``dim``, how many elements of memory its neighbours lie apart.
+
+        Errors: AxisError if there is no such dim.
+        """
         if dim is None:
             return self._slot.strides
         return self._slot.strides[shapes.normalize_axis("stride", dim, self.ndim)]
 
     def is_contiguous(self) -> bool:
+        """Whether the elements lie in memory in C order, without gaps."""
         return self._slot.contiguous
 
     def is_floating_point(self) -> bool:
+        """Whether the elements are floats: only these have gradients."""
         return self._slot.dtype.is_floating_point
 
     def __len__(self) -> int:
+        """The length of the first dim. Errors: ShapeError of a 0-d tensor."""
         if not self.shape:
             raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor")
         return self.shape[0]
@@ -169,6 +191,7 @@ class Tensor(SlotHolder):
 
     @property
     def requires_grad(self) -> bool:
+        """Whether ``backward`` computes a gradient for this; see ``requires_grad_``."""
         return self._slot.requires_grad
 
     @requires_grad.setter
@@ -225,10 +248,12 @@ class Tensor(SlotHolder):
 
     @property
     def grad_fn(self) -> Any:
+        """The recorded call that this is the result of, or None of a leaf."""
         return self._slot.step
 
     @property
     def data(self) -> Tensor:
+        """The same values in the same memory, without history. Setting it copies values here, unseen by autograd."""
         return self.detach()
 
     @data.setter
@@ -270,6 +295,7 @@ class Tensor(SlotHolder):
         return Tensor._wrap(self._slot.alias())
 
     def detach_(self) -> Tensor:
+        """Forget the history, in place: this becomes a leaf. Returns self."""
         self._slot = self._slot.alias()
         values.note_leaf_change()
         return self
@@ -304,6 +330,7 @@ class Tensor(SlotHolder):
         return cast(Number, self.detach().numpy().item())
 
     def tolist(self) -> Any:
+        """The values as nested lists of Python numbers, one number of a 0-d tensor; waits for the device."""
         return self.detach().numpy().tolist()
 
     def __float__(self) -> float:
@@ -401,33 +428,43 @@ class Tensor(SlotHolder):
         return result
 
     def cpu(self) -> Tensor:
+        """As ``to("numpy")``: in the memory of the host."""
         return self.to("numpy")
 
     def type(self, dtype: Any) -> Tensor:
+        """As ``to(dtype)``."""
         return self.to(dtype)
 
     def float(self) -> Tensor:
+        """As float32."""
         return self.to(dtypes.float32)
 
     def double(self) -> Tensor:
+        """As float64."""
         return self.to(dtypes.float64)
 
     def int(self) -> Tensor:
+        """As int32."""
         return self.to(dtypes.int32)
 
     def long(self) -> Tensor:
+        """As int64."""
         return self.to(dtypes.int64)
 
     def short(self) -> Tensor:
+        """As int16."""
         return self.to(dtypes.int16)
 
     def char(self) -> Tensor:
+        """As int8."""
         return self.to(dtypes.int8)
 
     def byte(self) -> Tensor:
+        """As uint8."""
         return self.to(dtypes.uint8)
 
     def bool(self) -> Tensor:
+        """As bool: whether each element is nonzero."""
         return self.to(dtypes.bool_)
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
@@ -484,24 +521,6 @@ class Tensor(SlotHolder):
             values.note_leaf_change()
         return self
 
-    def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:
-        return self._assign("add_", _function("add")(self, other, alpha=alpha))
-
-    def sub_(self, other: Any, *, alpha: Number = 1) -> Tensor:
-        return self._assign("sub_", _function("sub")(self, other, alpha=alpha))
-
-    def mul_(self, other: Any) -> Tensor:
-        return self._assign("mul_", _function("mul")(self, other))
-
-    def div_(self, other: Any) -> Tensor:
-        return self._assign("div_", _function("div")(self, other))
-
-    def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
-        return self._assign("clamp_", _function("clamp")(self, min, max))
-
-    def relu_(self) -> Tensor:
-        return self._assign("relu_", _function("relu")(self))
-
     def copy_(self, source: Any) -> Tensor:
         """Copy ``source`` here, broadcast and converted. Returns self."""
         if isinstance(source, (bool, int, float)):
@@ -514,6 +533,10 @@ class Tensor(SlotHolder):
         return self._assign("copy_", source)._renewed()
 
     def fill_(self, value: Number | Tensor) -> Tensor:
+        """Set every element to ``value``, a number or a 0-d tensor. Returns self.
+
+        Errors: NumberRangeError if the dtype does not hold the number. ArgumentError if elements share memory.
+        """
         if isinstance(value, Tensor):
             return self.copy_(value)
         slot = self._slot
@@ -530,306 +553,82 @@ class Tensor(SlotHolder):
         return self
 
     def zero_(self) -> Tensor:
+        """Set every element to 0. Returns self."""
         return self.fill_(0)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
 
     # Operators
 
-    def __add__(self, other: Any) -> Tensor:
-        return _function("add")(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return _function("add")(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return _function("sub")(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return _function("sub")(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return _function("mul")(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return _function("mul")(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return _function("div")(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return _function("div")(other, self)
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return _function("floor_divide")(self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return _function("floor_divide")(other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return _function("remainder")(self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return _function("remainder")(other, self)
-
     def __and__(self, other: Any) -> Tensor:
+        """Both, of booleans."""
         return _function("logical_and")(*_booleans("&", self, other))
 
     def __or__(self, other: Any) -> Tensor:
+        """Either, of booleans."""
         return _function("logical_or")(*_booleans("|", self, other))
 
-    def __pow__(self, exponent: Any) -> Tensor:
-        return _function("pow")(self, exponent)
-
-    def __rpow__(self, base: Any) -> Tensor:
-        return _function("pow")(base, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return _function("matmul")(self, other)
-
-    def __neg__(self) -> Tensor:
-        return _function("neg")(self)
-
-    def __abs__(self) -> Tensor:
-        return _function("abs")(self)
-
     def __invert__(self) -> Tensor:
+        """The opposite, of booleans."""
         return _function("logical_not")(*_booleans("~", self))
 
     def __eq__(self, other: Any) -> Any:
+        """``te.eq(self, other)``; False for None."""
         if other is None:
             return False
         return _function("eq")(self, other)
 
     def __ne__(self, other: Any) -> Any:
+        """``te.ne(self, other)``; True for None."""
         if other is None:
             return True
         return _function("ne")(self, other)
 
-    def __lt__(self, other: Any) -> Tensor:
-        return _function("lt")(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _function("le")(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _function("gt")(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _function("ge")(self, other)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return _function("getitem")(self, index)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        _function("setitem")(self, index, value)
-
     @property
     def T(self) -> Tensor:
+        """The dims in reverse order. A view."""
         return _function("permute")(self, tuple(reversed(range(self.ndim))))
 
     @property
     def mT(self) -> Tensor:
+        """The last two dims swapped: the transpose of each matrix. A view."""
         return _function("transpose")(self, -2, -1)
 
-    # Functions as methods, in the order of the modules in ops/
-
-    def add(self, other: Any, *, alpha: Number = 1) -> Tensor:
-        return _function("add")(self, other, alpha=alpha)
-
-    def sub(self, other: Any, *, alpha: Number = 1) -> Tensor:
-        return _function("sub")(self, other, alpha=alpha)
-
-    def mul(self, other: Any) -> Tensor:
-        return _function("mul")(self, other)
-
-    def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
-        return _function("div")(self, other, rounding_mode=rounding_mode)
-
-    def pow(self, exponent: Any) -> Tensor:
-        return _function("pow")(self, exponent)
-
-    def maximum(self, other: Tensor) -> Tensor:
-        return _function("maximum")(self, other)
-
-    def minimum(self, other: Tensor) -> Tensor:
-        return _function("minimum")(self, other)
-
-    def neg(self) -> Tensor:
-        return _function("neg")(self)
-
-    def abs(self) -> Tensor:
-        return _function("abs")(self)
-
-    def sign(self) -> Tensor:
-        return _function("sign")(self)
-
-    def exp(self) -> Tensor:
-        return _function("exp")(self)
-
-    def log(self) -> Tensor:
-        return _function("log")(self)
-
-    def sqrt(self) -> Tensor:
-        return _function("sqrt")(self)
-
-    def rsqrt(self) -> Tensor:
-        return _function("rsqrt")(self)
-
-    def square(self) -> Tensor:
-        return _function("square")(self)
-
-    def reciprocal(self) -> Tensor:
-        return _function("reciprocal")(self)
-
-    def tanh(self) -> Tensor:
-        return _function("tanh")(self)
-
-    def sigmoid(self) -> Tensor:
-        return _function("sigmoid")(self)
-
-    def relu(self) -> Tensor:
-        return _function("relu")(self)
-
-    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
-        return _function("clamp")(self, min, max)
+    # Methods that take other arguments than the function of the same name
 
     def where(self, condition: Tensor, other: Any) -> Tensor:
+        """``self`` where ``condition`` is true, else ``other``; see ``te.where``.
+
+        Shapes: all three broadcast; returns what they broadcast to.
+        """
         return _function("where")(condition, self, other)
 
-    def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
-        return _function("masked_fill")(self, mask, value)
-
-    def eq(self, other: Any) -> Tensor:
-        return _function("eq")(self, other)
-
-    def ne(self, other: Any) -> Tensor:
-        return _function("ne")(self, other)
-
-    def lt(self, other: Any) -> Tensor:
-        return _function("lt")(self, other)
-
-    def le(self, other: Any) -> Tensor:
-        return _function("le")(self, other)
-
-    def gt(self, other: Any) -> Tensor:
-        return _function("gt")(self, other)
-
-    def ge(self, other: Any) -> Tensor:
-        return _function("ge")(self, other)
-
-    def logical_not(self) -> Tensor:
-        return _function("logical_not")(self)
-
-    def clone(self) -> Tensor:
-        return _function("clone")(self)
-
     def contiguous(self) -> Tensor:
+        """This tensor, if its elements lie in memory in C order, else a ``clone``."""
         return self if self._slot.contiguous else _function("clone")(self)
 
-    def sum(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
-        return _function("sum")(self, dim, keepdim, dtype=dtype)
-
-    def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
-        return _function("mean")(self, dim, keepdim, dtype=dtype)
-
-    def var(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _function("var")(self, *args, **kwargs)
-
-    def std(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _function("std")(self, *args, **kwargs)
-
-    def max(self, *args: Any, **kwargs: Any) -> Any:
-        return _function("max")(self, *args, **kwargs)
-
-    def min(self, *args: Any, **kwargs: Any) -> Any:
-        return _function("min")(self, *args, **kwargs)
-
-    def amax(self, dim: Any = (), keepdim: Any = False) -> Tensor:
-        return _function("amax")(self, dim, keepdim)
-
-    def amin(self, dim: Any = (), keepdim: Any = False) -> Tensor:
-        return _function("amin")(self, dim, keepdim)
-
-    def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        return _function("argmax")(self, dim, keepdim)
-
-    def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
-        return _function("argmin")(self, dim, keepdim)
-
-    def all(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _function("all")(self, *args, **kwargs)
-
-    def any(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _function("any")(self, *args, **kwargs)
-
-    def matmul(self, other: Tensor) -> Tensor:
-        return _function("matmul")(self, other)
-
-    def mm(self, mat2: Tensor) -> Tensor:
-        return _function("mm")(self, mat2)
-
-    def bmm(self, mat2: Tensor) -> Tensor:
-        return _function("bmm")(self, mat2)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        return _function("reshape")(self, _sizes(shape))
-
-    def view(self, *shape: Any) -> Tensor:
-        return _function("view")(self, _sizes(shape))
-
-    def flatten(self, start_dim: Any = 0, end_dim: Any = -1) -> Tensor:
-        return _function("flatten")(self, start_dim, end_dim)
-
-    def unflatten(self, dim: Any, sizes: Any) -> Tensor:
-        return _function("unflatten")(self, dim, sizes)
-
-    def permute(self, *dims: Any) -> Tensor:
-        return _function("permute")(self, _sizes(dims))
-
-    def transpose(self, dim0: Any, dim1: Any) -> Tensor:
-        return _function("transpose")(self, dim0, dim1)
-
-    def t(self) -> Tensor:
-        return _function("t")(self)
-
-    def expand(self, *sizes: Any) -> Tensor:
-        return _function("expand")(self, _sizes(sizes))
-
     def expand_as(self, other: Tensor) -> Tensor:
+        """As ``expand(other.shape)``."""
         return _function("expand")(self, other.shape)
 
     def view_as(self, other: Tensor) -> Tensor:
+        """As ``view(other.shape)``."""
         return _function("view")(self, other.shape)
 
-    def squeeze(self, dim: Any = None) -> Tensor:
-        return _function("squeeze")(self, dim)
-
-    def unsqueeze(self, dim: Any) -> Tensor:
-        return _function("unsqueeze")(self, dim)
-
-    def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
-        return _function("narrow")(self, dim, start, length)
-
-    def select(self, dim: Any, index: Any) -> Tensor:
-        return _function("select")(self, dim, index)
-
     def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        """Views of length ``split_size`` (the last may be shorter), or of the given lengths; see ``te.split``."""
         return _several("split")(self, split_size, dim)
 
-    def chunk(self, chunks: Any, dim: Any = 0) -> tuple[Tensor, ...]:
-        return _several("chunk")(self, chunks, dim)
-
-    def index_select(self, dim: Any, index: Tensor) -> Tensor:
-        return _function("index_select")(self, dim, index)
-
     def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+        """Positive values that sum to 1 along ``dim``; see ``te.softmax``.
+
+        Shapes: any; returns the same.
+        """
         return _function("softmax")(self, dim, dtype=dtype)
 
     def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+        """The logarithm of ``softmax`` along ``dim``, without underflow; see ``te.log_softmax``.
+
+        Shapes: any; returns the same.
+        """
         return _function("log_softmax")(self, dim, dtype=dtype)
 
 
@@ -885,13 +684,6 @@ def _booleans(call: str, *operands: Any) -> tuple[Any, ...]:
             raise DtypeError(call, "bool operands", f"got {dtype.name}", "Compare first, e.g. (x > 0) & (y > 0).")
     backend = next(operand.backend for operand in operands if isinstance(operand, Tensor))
     return tuple(x if isinstance(x, Tensor) else full((), x, device=backend) for x in operands)
-
-
-def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
-    """``x.view(2, 3)`` and ``x.view((2, 3))`` are the same."""
-    if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
-        arguments = tuple(arguments[0])
-    return tuple(int(size) for size in arguments)
 
 
 def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:

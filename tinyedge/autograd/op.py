@@ -1,10 +1,10 @@
-"""Ops of one output element each, and the public functions over ops."""
+"""Ops of one output element each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from random import Random
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from tinyedge import shapes
 from tinyedge.dtypes import INTEGER, DType
@@ -13,18 +13,6 @@ from tinyedge.ir.step import Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
 from tinyedge.kernels.lowering import gradient_kernels, mentions, pointwise_kernel
 from tinyedge.shapes import Shape
-
-functions: dict[str, Callable[..., Any]] = {}
-"""The public functions over the ops, by name: how ``Tensor``'s methods reach them."""
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def public(function: F) -> F:
-    """Register a function for users; ``Tensor.name(...)`` and ``tinyedge.name(...)`` are this one."""
-    functions[function.__name__] = function
-    return function
 
 
 class Elementwise(Op):

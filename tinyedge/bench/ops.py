@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tinyedge as te
-from tinyedge.autograd.op import functions
+from tinyedge.autograd.registry import functions
 from tinyedge.ir.step import BACKWARD, FORWARD
 from tinyedge.shapes import Shape
 

@@ -324,6 +324,7 @@ def _read_by_library(cls: Any) -> frozenset[str]:
     found: set[str] = set()
     for base in cls.__mro__:
         if purity.is_tinyedge(base.__module__) and base is not Module:
+            found |= {*vars(base).get("_arguments", ())}  # which a layer that is made of a function reads by name
             for value in vars(base).values():
                 if isinstance(value, FunctionType):
                     found |= {*mentions(value.__code__).attributes}

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tinyedge.autograd import registry
 from tinyedge.autograd.minibatch import Minibatch
 from tinyedge.compiler import purity
 from tinyedge.compiler.bytecode import CLASS_NAMES, Read, mentions
@@ -234,7 +235,11 @@ class _Walk:
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
             first = self.kind(function, at)
-        self.around.kind = first, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        # A method or a layer leads to them that is not looked into itself.
+        entered = registry.of_users
+        self.around.watch(partial(getattr, registry, "of_users"), entered)
+        users = tuple([self.kind(user, _At(user.__name__, "an entry of public")) for user in entered])
+        self.around.kind = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         return self.around
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:

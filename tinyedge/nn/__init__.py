@@ -1,87 +1,20 @@
-"""Layers, losses, and the base of models: ``from tinyedge import nn``."""
+"""Layers, losses, and the base of models: ``from tinyedge import nn``. ``__init__.pyi`` says which (``make stubs``)."""
 
-from tinyedge.nn import functional, init, utils
-from tinyedge.nn.activation import (
-    ELU,
-    GELU,
-    Hardsigmoid,
-    Hardswish,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from tinyedge.nn.container import ModuleDict, ModuleList, Sequential
-from tinyedge.nn.convolution import Conv1d, Conv2d
-from tinyedge.nn.linear import Dropout, Embedding, Flatten, Identity, Linear, Unflatten
-from tinyedge.nn.loss import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    HuberLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-)
-from tinyedge.nn.module import IncompatibleKeys, Module, RemovableHandle
-from tinyedge.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from tinyedge.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from tinyedge.autograd import registry as _registry
+from tinyedge.nn import functional, init, layers, utils
 from tinyedge.tensor import Parameter
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "AdaptiveAvgPool2d",
-    "AdaptiveMaxPool2d",
-    "AvgPool1d",
-    "AvgPool2d",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "Conv1d",
-    "Conv2d",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "Flatten",
-    "GroupNorm",
-    "Hardsigmoid",
-    "Hardswish",
-    "HuberLoss",
-    "Identity",
-    "IncompatibleKeys",
-    "L1Loss",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxPool1d",
-    "MaxPool2d",
-    "Module",
-    "ModuleDict",
-    "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "ReLU",
-    "ReLU6",
-    "RemovableHandle",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SmoothL1Loss",
-    "Softmax",
-    "Softplus",
-    "Tanh",
-    "Unflatten",
-    "functional",
-    "init",
-    "utils",
-]
+__all__ = ["Parameter", "functional", "init", "utils"]
+for _name, _class in _registry.classes_of(_registry.import_all(__name__, __path__)).items():
+    globals()[_name] = _class
+    __all__.append(_name)
+
+
+def _add(entry: _registry.Entry) -> None:
+    if entry.module is not None:
+        globals()[entry.module] = getattr(layers, entry.module)
+        if entry.module not in __all__:
+            __all__.append(entry.module)
+
+
+_registry.each_entry(_add)

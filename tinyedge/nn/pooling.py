@@ -113,30 +113,3 @@ class AvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class _Adaptive(Module):
-    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        super().__init__()
-        self.output_size = output_size
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
-
-
-class AdaptiveAvgPool2d(_Adaptive):
-    """The means of as many windows as ``output_size`` says, whatever the input's size."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(input, self.output_size)
-
-
-class AdaptiveMaxPool2d(_Adaptive):
-    """The largest values of as many windows as ``output_size`` says, whatever the input's size."""
-
-    def __init__(self, output_size: int | tuple[int | None, ...] | None, return_indices: bool = False) -> None:
-        super().__init__(output_size)
-        self.return_indices = return_indices
-
-    def forward(self, input: Tensor) -> Any:
-        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.errors import ArgumentError
 from tinyedge.ops.promotion import SavedMask, unary
 from tinyedge.ops.unary import _erf
@@ -33,7 +34,7 @@ class Tanh(Elementwise):
         return (dy * (1 - y * y),)
 
 
-@public
+@public(method=True, functional=True, module="Tanh")
 def tanh(input: Tensor) -> Tensor:
     """Hyperbolic tangent."""
     return unary(Tanh, input)
@@ -55,7 +56,7 @@ class Sigmoid(Elementwise):
         return (dy * y * (1 - y),)
 
 
-@public
+@public(method=True, functional=True, module="Sigmoid")
 def sigmoid(input: Tensor) -> Tensor:
     """``1 / (1 + exp(-input))``."""
     return unary(Sigmoid, input)
@@ -89,7 +90,7 @@ class Relu(Elementwise):
         return (np.where(y <= 0, 0, dy),)
 
 
-@public
+@public(method=True, inplace=True, functional=True, module="ReLU")
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """``max(input, 0)``."""
     return input.relu_() if inplace else unary(Relu, input, floating=False)
@@ -123,7 +124,7 @@ class Relu6(Elementwise):
         return (np.where((y <= 0) | (y >= 6), 0, dy),)
 
 
-@public
+@public(functional=True, module="ReLU6")
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """``min(max(input, 0), 6)``."""
     result = unary(Relu6, input, floating=False)
@@ -162,7 +163,7 @@ class LeakyRelu(Elementwise):
         return {"negative_slope": random.choice((0.01, 0.5, 0.0))}
 
 
-@public
+@public(functional=True, module="LeakyReLU")
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """``input`` where positive, else ``negative_slope * input``."""
     result = unary(LeakyRelu, input, negative_slope=negative_slope)
@@ -190,7 +191,7 @@ class Elu(Elementwise):
         return {"alpha": random.choice((1.0, 0.5))}
 
 
-@public
+@public(functional=True, module="ELU")
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``input`` where positive, else ``alpha * (exp(input) - 1)``."""
     result = unary(Elu, input, alpha=alpha)
@@ -214,9 +215,12 @@ class Silu(Elementwise):
         return (dy * s * (1 + x * (1 - s)),)
 
 
-@public
+@public(functional=True, module="SiLU")
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """``input * sigmoid(input)``. Source: Elfwing et al., arXiv:1702.03118."""
+    """``input * sigmoid(input)``.
+
+    Source: Elfwing et al., arXiv:1702.03118.
+    """
     result = unary(Silu, input)
     return input._assign("silu_", result) if inplace else result
 
@@ -265,7 +269,7 @@ class GeluTanh(Elementwise):
         return (dy * (0.5 * (1 + inner) + 0.5 * x * (1 - inner**2) * slope),)
 
 
-@public
+@public(functional=True, module="GELU")
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """``input * Phi(input)``, with the normal distribution function; or its tanh approximation.
 
@@ -304,7 +308,7 @@ class Hardsigmoid(Elementwise):
         return (np.where((x <= -3) | (x >= 3), 0, dy / 6),)
 
 
-@public
+@public(functional=True, module="Hardsigmoid", shown="")
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``relu6(input + 3) / 6``."""
     result = unary(Hardsigmoid, input)
@@ -327,9 +331,12 @@ class Hardswish(Elementwise):
         return (np.where(x <= -3, 0, np.where(x < 3, dy * (x / 3 + 0.5), dy)),)
 
 
-@public
+@public(functional=True, module="Hardswish", shown="")
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """``input * relu6(input + 3) / 6``. Source: Howard et al., arXiv:1905.02244."""
+    """``input * relu6(input + 3) / 6``.
+
+    Source: Howard et al., arXiv:1905.02244.
+    """
     result = unary(Hardswish, input)
     return input._assign("hardswish_", result) if inplace else result
 
@@ -355,7 +362,7 @@ class Softplus(Elementwise):
         return {"beta": random.choice((1.0, 2.0)), "threshold": 20.0}
 
 
-@public
+@public(functional=True, module="Softplus")
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * input)) / beta``; the identity above ``threshold``."""
     return unary(Softplus, input, beta=beta, threshold=threshold)

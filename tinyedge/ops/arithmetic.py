@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import INTEGER, DType, bool_, float32, int8, int16, int32, int64, uint8
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError, ZeroDivisorError
 from tinyedge.ir.spec import Device, KernelSpec
@@ -40,7 +41,7 @@ class Clone(Elementwise):
         return (dy,)
 
 
-@public
+@public(method=True)
 def clone(input: Tensor) -> Tensor:
     """A contiguous copy with its own memory; the gradient flows through."""
     return call(Clone, input)
@@ -122,7 +123,7 @@ class Add(Elementwise):
         return (dy, dy)
 
 
-@public
+@public(method=True, inplace=True, operators=("__add__", "__radd__", "__iadd__"))
 def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """``input + alpha * other``, broadcast."""
     if alpha != 1:
@@ -150,9 +151,12 @@ class Sub(Elementwise):
         return (dy, -dy)
 
 
-@public
+@public(method=True, inplace=True, operators=("__sub__", "__rsub__", "__isub__"))
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
-    """``input - alpha * other``, broadcast."""
+    """``input - alpha * other``, broadcast.
+
+    Errors: DtypeError of two bools.
+    """
     if alpha != 1:
         other = mul(other, alpha)
     a, b = prepared("sub", (input, other))
@@ -179,7 +183,7 @@ class Mul(Elementwise):
         return (dy * b, dy * a)
 
 
-@public
+@public(method=True, inplace=True, operators=("__mul__", "__rmul__", "__imul__"))
 def mul(input: Operand, other: Operand) -> Tensor:
     """``input * other``, broadcast."""
     return call(Mul, *prepared("mul", (input, other)))
@@ -201,7 +205,7 @@ class Div(Elementwise):
         return (dy / b, -dy * (a / b / b))
 
 
-@public
+@public(method=True, inplace=True, operators=("__truediv__", "__rtruediv__", "__itruediv__"))
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc".
 
@@ -234,10 +238,11 @@ def _nonzero(call_name: str, divisor: Any) -> None:
         )
 
 
-@public
+@public(operators=("__floordiv__", "__rfloordiv__"))
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros.
 
+    Shapes: input and other broadcast; returns what they broadcast to.
     Errors: as ``div``.
     """
     return _rounded_quotient("floor_divide", [_operand("floor_divide", item) for item in (input, other)], "floor")
@@ -352,7 +357,7 @@ class Remainder(Elementwise):
         return (dy, -dy * np.floor_divide(a, b))
 
 
-@public
+@public(operators=("__mod__", "__rmod__"))
 def remainder(input: Operand, other: Operand) -> Tensor:
     """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0.
 

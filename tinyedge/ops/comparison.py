@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import DtypeError
 from tinyedge.ir.step import ErrorSample
@@ -40,7 +41,7 @@ class Eq(Comparison):
         return a == b
 
 
-@public
+@public(method=True)
 def eq(input: Tensor, other: Operand) -> Tensor:
     """``input == other``, element by element."""
     _tensors("eq", input)
@@ -57,7 +58,7 @@ class Ne(Comparison):
         return a != b
 
 
-@public
+@public(method=True)
 def ne(input: Tensor, other: Operand) -> Tensor:
     """``input != other``, element by element."""
     _tensors("ne", input)
@@ -74,7 +75,7 @@ class Lt(Comparison):
         return a < b
 
 
-@public
+@public(method=True, operators=("__lt__",))
 def lt(input: Tensor, other: Operand) -> Tensor:
     """``input < other``, element by element."""
     _tensors("lt", input)
@@ -91,23 +92,29 @@ class Le(Comparison):
         return a <= b
 
 
-@public
+@public(method=True, operators=("__le__",))
 def le(input: Tensor, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
     _tensors("le", input)
     return call(Le, *compared("le", input, other))
 
 
-@public
+@public(method=True, operators=("__gt__",))
 def gt(input: Tensor, other: Operand) -> Tensor:
-    """``input > other``, element by element."""
+    """``input > other``, element by element.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
     _tensors("gt", input)
     return call(Lt, *compared("gt", other, input))
 
 
-@public
+@public(method=True, operators=("__ge__",))
 def ge(input: Tensor, other: Operand) -> Tensor:
-    """``input >= other``, element by element."""
+    """``input >= other``, element by element.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
     _tensors("ge", input)
     return call(Le, *compared("ge", other, input))
 
@@ -156,7 +163,7 @@ class LogicalNot(Comparison):
         return np.logical_not(x)
 
 
-@public
+@public(method=True)
 def logical_not(input: Tensor) -> Tensor:
     """Whether each element is zero."""
     return unary(LogicalNot, input, floating=False)

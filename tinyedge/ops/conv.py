@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, power_of_two, round_up
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
@@ -451,7 +451,7 @@ class _Lowering:
         return Matrix(name, self.positions, 1, (self.o * self.positions, self.og * self.positions))
 
 
-@public
+@public(functional=True)
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -505,7 +505,7 @@ def _padding(
     return y, y, x, x
 
 
-@public
+@public(functional=True)
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -518,6 +518,7 @@ def conv1d(
     """Cross-correlation of sequences with ``weight``: conv2d over images of height one.
 
     Shapes: input (n, c, w) or (c, w); weight (o, c / groups, kw); returns (n, o, ow).
+    Errors: as ``conv2d``.
     """
     if input.ndim not in (2, 3) or weight.ndim != 3:
         raise ShapeError(

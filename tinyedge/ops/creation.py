@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyedge import dtypes
 from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.backends import Backend, get_backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, ShapeError
@@ -40,19 +40,31 @@ def _float(call_name: str, dtype: Any) -> DType:
 
 @public
 def zeros(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros, float32 unless told otherwise."""
+    """A tensor of zeros, float32 unless told otherwise.
+
+    Shapes: ``zeros(2, 3)`` and ``zeros((2, 3))`` return (2, 3).
+    Errors: ShapeError if a size is negative.
+    """
     return full(sizes("zeros", size), 0, dtype=_float("zeros", dtype), device=device, requires_grad=requires_grad)
 
 
 @public
 def ones(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones, float32 unless told otherwise."""
+    """A tensor of ones, float32 unless told otherwise.
+
+    Shapes: as ``zeros``.
+    Errors: as ``zeros``.
+    """
     return full(sizes("ones", size), 1, dtype=_float("ones", dtype), device=device, requires_grad=requires_grad)
 
 
 @public
 def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """A tensor that nobody has written yet: its values are whatever was there."""
+    """A tensor that nobody has written yet: its values are whatever was there.
+
+    Shapes: as ``zeros``.
+    Errors: as ``zeros``.
+    """
     backend = device if isinstance(device, Backend) else get_backend(device)
     result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", size)))
     return result.requires_grad_() if requires_grad else result
@@ -60,13 +72,19 @@ def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: b
 
 @public
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``zeros`` with the shape, dtype and device of ``input``."""
+    """``zeros`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    """
     return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @public
 def ones_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``ones`` with the shape, dtype and device of ``input``."""
+    """``ones`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    """
     return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -74,7 +92,11 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Target = None, requir
 def full_like(
     input: Tensor, fill_value: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
 ) -> Tensor:
-    """``full`` with the shape, dtype and device of ``input``."""
+    """``full`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    Errors: NumberRangeError if the dtype does not hold ``fill_value``.
+    """
     dtype, device = dtype or input.dtype, device or input.backend
     wanted = dtypes.resolve(dtype, "full_like")
     backend = device if isinstance(device, Backend) else get_backend(device)
@@ -84,7 +106,10 @@ def full_like(
 
 @public
 def empty_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``empty`` with the shape, dtype and device of ``input``."""
+    """``empty`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    """
     dtype, device = dtype or input.dtype, device or input.backend
     return empty(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -102,6 +127,9 @@ def arange(
     """start, start + step, ... before ``end``: int64 if all three are integers, else float32.
 
     ``arange(end)`` starts from 0.
+
+    Shapes: returns (n,) with n = ceil((end - start) / step).
+    Errors: ArgumentError unless all are finite, and ``step`` leads from start to end. ShapeError if there are too many.
     """
     if end is None:
         start, end = 0, start
@@ -126,7 +154,11 @@ def arange(
 def linspace(
     start: float, end: float, steps: int, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
 ) -> Tensor:
-    """``steps`` numbers from ``start`` to ``end``, both included, at equal distances."""
+    """``steps`` numbers from ``start`` to ``end``, both included, at equal distances.
+
+    Shapes: start and end are numbers, or (); returns (steps,).
+    Errors: ArgumentError if steps < 0. ShapeError if start or end has dims.
+    """
     if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise ArgumentError("linspace", "steps must be an int of at least 0", f"got {steps}")
     for end_point in (start, end):
@@ -140,7 +172,10 @@ def linspace(
 def eye(
     n: int, m: int | None = None, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
 ) -> Tensor:
-    """Ones on the diagonal of an (n, m) matrix, m = n if it is left out; zeros elsewhere."""
+    """Ones on the diagonal of an (n, m) matrix, m = n if it is left out; zeros elsewhere.
+
+    Shapes: returns (n, m).
+    """
     rows, columns = sizes("eye", (n, n if m is None else m))
     return tensor(np.eye(rows, columns), dtype=_float("eye", dtype), device=device, requires_grad=requires_grad)
 
@@ -207,7 +242,11 @@ class Tril(Triangle):
 
 @public
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+    """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right.
+
+    Shapes: input (..., n, m); returns the same.
+    Errors: ShapeError if the input has less than 2 dims.
+    """
     return call(Tril, input, diagonal=_diagonal("tril", input, diagonal))
 
 
@@ -228,7 +267,11 @@ class Triu(Triangle):
 
 @public
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
+    """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right.
+
+    Shapes: input (..., n, m); returns the same.
+    Errors: ShapeError if the input has less than 2 dims.
+    """
     return call(Triu, input, diagonal=_diagonal("triu", input, diagonal))
 
 

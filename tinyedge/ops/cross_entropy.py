@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_, int32
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
@@ -288,7 +288,7 @@ def _class_weight(name: str, input: Tensor, weight: Tensor | None, classes: int)
         )
 
 
-@public
+@public(functional=True, module="CrossEntropyLoss", arguments="weight, *, ignore_index, reduction, label_smoothing")
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -310,7 +310,7 @@ def cross_entropy(
             device computed the loss is NaN, since to look at it would be to wait for the device.
     Source: Goodfellow et al., Deep Learning (2016), section 6.2.2.3; smoothing: Szegedy et al., arXiv:1512.00567.
 
-    >>> round(cross_entropy(te.tensor([[0.0, 0.0]]), te.tensor([1])).item(), 4)
+    >>> round(F.cross_entropy(te.tensor([[0.0, 0.0]]), te.tensor([1])).item(), 4)
     0.6931
     """
     name = "cross_entropy"
@@ -364,7 +364,7 @@ def _soft_cross_entropy(
     return total if reduction == "sum" else total * (1 / places if places else float("nan"))
 
 
-@public
+@public(functional=True, module="NLLLoss", arguments="weight, *, ignore_index, reduction")
 def nll_loss(
     input: Tensor,
     target: Tensor,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import int32, int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -168,7 +168,7 @@ class Embedding(Op):
         return Sample((index, (rows, random.choice((1, 3, 16, 35)))), attrs, {"index": rows})
 
 
-@public
+@public(functional=True)
 def embedding(
     input: Tensor,
     weight: Tensor,
@@ -255,7 +255,7 @@ class IndexSelect(Op):
         return Sample((shape, (random.choice((0, 1, 4, 9)),)), {"dim": dim}, {"index": shape[dim]})
 
 
-@public
+@public(method=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries of ``input`` along ``dim`` that ``index`` names, in its order.
 
@@ -406,6 +406,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end.
 
     Without ``dim``, from the flat input by the flat indices.
+
+    Shapes: input and indices broadcast but along ``dim``; returns what they broadcast to, with indices' length there.
+    Errors: as ``gather``; ShapeError unless both have as many dims.
     """
     if dim is None:
         return take_along_dim(input.reshape(-1), indices.reshape(-1), 0)
@@ -456,7 +459,7 @@ class OneHot(Op):
         return Sample((shape,), {"num_classes": classes}, {"index": classes})
 
 
-@public
+@public(functional=True)
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """1 at the class of each element, else 0, as int64.
 

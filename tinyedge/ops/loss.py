@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
@@ -146,7 +146,7 @@ class MseLoss(PairLoss):
         return _spread(dy, scale, shapes, 2 * (a - b), 2 * (b - a))
 
 
-@public
+@public(functional=True, module="MSELoss", arguments="reduction")
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -155,9 +155,10 @@ def mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean of ``(input - target) ** 2``; with ``weight``, the weighted mean.
+    """Mean of ``(input - target) ** 2``; the function also takes ``weight``, for a weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
+    Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
     """
     reduction = _reduction("mse_loss", reduction, size_average, reduce)
     _warn_unlike("mse_loss", input, target)
@@ -181,7 +182,7 @@ class L1Loss(PairLoss):
         return _spread(dy, scale, shapes, np.sign(a - b), np.sign(b - a))
 
 
-@public
+@public(functional=True, module="L1Loss", arguments="reduction")
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -190,9 +191,10 @@ def l1_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean of ``abs(input - target)``; with ``weight``, the weighted mean.
+    """Mean of ``abs(input - target)``; the function also takes ``weight``, for a weighted mean.
 
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
+    Errors: as ``mse_loss``.
     """
     reduction = _reduction("l1_loss", reduction, size_average, reduce)
     _warn_unlike("l1_loss", input, target)
@@ -229,12 +231,13 @@ class HuberLoss(PairLoss):
         return {"delta": random.choice((0.5, 1.0, 2.0))}
 
 
-@public
+@public(functional=True, module="HuberLoss", arguments="reduction, delta")
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
     """Mean of half the squared distance up to ``delta``, and of ``delta * (distance - delta / 2)`` beyond.
 
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError unless delta > 0.
     Source: Huber, Robust estimation of a location parameter (1964).
     """
@@ -248,7 +251,7 @@ def huber_loss(
     return _weighted_mean("huber_loss", result, weight, reduction, input)
 
 
-@public
+@public(functional=True, module="SmoothL1Loss", arguments="reduction, beta")
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -259,6 +262,7 @@ def smooth_l1_loss(
 ) -> Tensor:
     """``huber_loss`` with delta=beta, divided by beta; ``l1_loss`` if beta is 0.
 
+    Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError if beta < 0.
     Source: Girshick, arXiv:1504.08083.
     """
@@ -291,7 +295,7 @@ class BinaryCrossEntropy(PairLoss):
         return _spread(dy, scale, shapes, (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a))
 
 
-@public
+@public(functional=True, module="BCELoss", arguments="weight, *, reduction")
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -332,7 +336,7 @@ class BinaryCrossEntropyWithLogits(PairLoss):
         return _spread(dy, scale, shapes, 1 / (1 + np.exp(-a)) - b, -a)
 
 
-@public
+@public(functional=True, module="BCEWithLogitsLoss", arguments="weight, *, reduction, pos_weight")
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -391,7 +395,7 @@ class KlDivLog(PairLoss):
         return _spread(dy, scale, shapes, -np.exp(b), np.exp(b) * (b - a + 1))
 
 
-@public
+@public(functional=True)
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -404,6 +408,7 @@ def kl_div(
 
     Shapes: input and target broadcast; returns () unless reduction="none". "batchmean" divides the sum by the batch.
     Units:  nats.
+    Errors: ArgumentError for another reduction; ShapeError if the shapes do not broadcast.
     """
     op = KlDivLog if log_target else KlDiv
     if reduction == "batchmean" and size_average is None and reduce is None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
@@ -102,7 +102,7 @@ class Matmul(Op):
         return sum(2 * int(step.slots[name].numel) * int(inner[name]) for name in step.writes)
 
 
-@public
+@public(method=True, operators=("__matmul__",))
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; the axes before the last two broadcast.
 
@@ -151,27 +151,43 @@ def _checked(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) ->
     return matmul(input, other)
 
 
-@public
+@public(method=True)
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The product of two matrices."""
+    """The product of two matrices.
+
+    Shapes: (m, k) and (k, n) give (m, n).
+    Errors: ShapeError unless both have 2 dims, and the two k are equal.
+    """
     return _checked("mm", input, mat2, (2, 2))
 
 
-@public
+@public(method=True)
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The products of two batches of matrices."""
+    """The products of two batches of matrices.
+
+    Shapes: (b, m, k) and (b, k, n) give (b, m, n).
+    Errors: ShapeError unless both have 3 dims, and the two b and the two k are equal.
+    """
     return _checked("bmm", input, mat2, (3, 3))
 
 
 @public
 def mv(input: Tensor, vec: Tensor) -> Tensor:
-    """The product of a matrix and a vector."""
+    """The product of a matrix and a vector.
+
+    Shapes: (m, k) and (k,) give (m,).
+    Errors: ShapeError unless the shapes are such.
+    """
     return _checked("mv", input, vec, (2, 1))
 
 
 @public
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """The scalar product of two vectors."""
+    """The scalar product of two vectors.
+
+    Shapes: (k,) and (k,) give ().
+    Errors: ShapeError unless the shapes are such.
+    """
     return _checked("dot", input, tensor, (1, 1))
 
 
@@ -246,7 +262,7 @@ class Linear(Op):
         return sum(int(step.slots[name].numel) * each[name] for name in step.writes)
 
 
-@public
+@public(functional=True)
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``.
 

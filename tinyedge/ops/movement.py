@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.dispatch import link, new_slot, write_into
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_, promote
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
@@ -125,9 +125,13 @@ class Cat(Op):
 # Shapes
 
 
-@public
+@public(variadic=True)
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
+    """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy.
+
+    Shapes: any; returns ``shape``.
+    Errors: ShapeError unless that has as many elements.
+    """
     target = shapes.infer_reshape("reshape", input.numel(), shape)
     if target == input.shape:
         return call(Reshape, input, shape=target)
@@ -137,10 +141,11 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     return call(Reshape, input, shape=target)
 
 
-@public
+@public(variadic=True)
 def view(input: Tensor, shape: Sequence[int]) -> Tensor:
     """As ``reshape``, but never a copy.
 
+    Shapes: any; returns ``shape``.
     Errors: ShapeError if the strides do not allow it: use reshape.
     """
     target = shapes.infer_reshape("view", input.numel(), shape)
@@ -153,9 +158,13 @@ def view(input: Tensor, shape: Sequence[int]) -> Tensor:
     return call(Reshape, input, shape=target)
 
 
-@public
+@public(method=True)
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
+    """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d.
+
+    Shapes: (..., a, b, ...) gives (..., a * b, ...).
+    Errors: AxisError if there is no such dim; ArgumentError if start_dim comes after end_dim.
+    """
     first = shapes.normalize_axis("flatten", start_dim, input.ndim)
     last = shapes.normalize_axis("flatten", end_dim, input.ndim)
     if first > last:
@@ -166,17 +175,25 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*input.shape[:first], merged, *input.shape[last + 1 :]))
 
 
-@public
+@public(method=True)
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
-    """Dim ``dim`` split into ``sizes``, of which one may be -1."""
+    """Dim ``dim`` split into ``sizes``, of which one may be -1.
+
+    Shapes: (..., n, ...) gives (..., *sizes, ...).
+    Errors: ShapeError unless the sizes multiply to n; AxisError if there is no such dim.
+    """
     axis = shapes.normalize_axis("unflatten", dim, input.ndim)
     parts = shapes.infer_reshape("unflatten", input.shape[axis], sizes)
     return reshape(input, (*input.shape[:axis], *parts, *input.shape[axis + 1 :]))
 
 
-@public
+@public(method=True)
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Without the dims of length one, or without those of ``dim`` that have it."""
+    """Without the dims of length one, or without those of ``dim`` that have it.
+
+    Shapes: (..., 1, ...) gives (..., ...).
+    Errors: AxisError if there is no such dim.
+    """
     if dim is None:
         chosen: tuple[int, ...] = tuple(range(input.ndim))
     elif isinstance(dim, int):
@@ -186,25 +203,37 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return view(input, tuple(n for axis, n in enumerate(input.shape) if axis not in chosen or n != 1))
 
 
-@public
+@public(method=True)
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
-    """With a dim of length one inserted at ``dim``."""
+    """With a dim of length one inserted at ``dim``.
+
+    Shapes: (..., ...) gives (..., 1, ...).
+    Errors: AxisError unless dim is in [-ndim - 1, ndim].
+    """
     axis = shapes.normalize_axis("unsqueeze", dim, input.ndim + 1)
     return view(input, (*input.shape[:axis], 1, *input.shape[axis:]))
 
 
-@public
+@public(variadic=True)
 def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
-    """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
+    """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view.
+
+    Shapes: any; returns the lengths in the order of ``dims``.
+    Errors: AxisError unless ``dims`` names each dim once.
+    """
     order = tuple(shapes.normalize_axis("permute", int(axis), input.ndim) for axis in dims)
     if sorted(order) != list(range(input.ndim)):
         raise AxisError("permute", f"each of the {input.ndim} dims once", f"got dims={tuple(dims)}")
     return call(Permute, input, dims=order)
 
 
-@public
+@public(method=True)
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two dims swapped. A view."""
+    """Two dims swapped. A view.
+
+    Shapes: (..., a, ..., b, ...) gives (..., b, ..., a, ...).
+    Errors: AxisError if there is no such dim.
+    """
     order = list(range(input.ndim))
     a = shapes.normalize_axis("transpose", dim0, input.ndim)
     b = shapes.normalize_axis("transpose", dim1, input.ndim)
@@ -213,17 +242,25 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return call(Permute, input, dims=tuple(order))
 
 
-@public
+@public(method=True)
 def t(input: Tensor) -> Tensor:
-    """The transpose of a tensor of at most two dims."""
+    """The transpose of a tensor of at most two dims.
+
+    Shapes: (n, m) gives (m, n); (n,) and () stay.
+    Errors: ShapeError for more dims.
+    """
     if input.ndim > 2:
         raise ShapeError("t", "a tensor of at most two dims", f"got shape {input.shape}", "Use transpose or permute.")
     return permute(input, tuple(reversed(range(input.ndim))))
 
 
-@public
+@public(variadic=True)
 def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory."""
+    """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory.
+
+    Shapes: any; returns ``sizes``, which may have more dims, in front.
+    Errors: ShapeError unless the input broadcasts to ``sizes``.
+    """
     lead = len(sizes) - input.ndim
     if lead < 0:
         raise ShapeError("expand", f"at least {input.ndim} sizes for shape {input.shape}", f"got {tuple(sizes)}")
@@ -241,7 +278,11 @@ def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
 
 @public
 def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """``input`` expanded to ``shape``."""
+    """``input`` expanded to ``shape``.
+
+    Shapes: any; returns ``shape``.
+    Errors: as ``expand``.
+    """
     return expand(input, shape)
 
 
@@ -252,9 +293,13 @@ def _whole(shape: Shape) -> list[Range]:
     return [(0, size, 1) for size in shape]
 
 
-@public
+@public(method=True)
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """``length`` elements of dim ``dim`` from ``start`` on. A view."""
+    """``length`` elements of dim ``dim`` from ``start`` on. A view.
+
+    Shapes: (..., n, ...) gives (..., length, ...).
+    Errors: IndexRangeError if the elements are not all there; AxisError if there is no such dim.
+    """
     axis = shapes.normalize_axis("narrow", dim, input.ndim)
     size = _size("narrow", input, axis)
     if isinstance(start, Tensor) and (start.ndim or start.dtype is bool_ or start.is_floating_point()):
@@ -285,9 +330,13 @@ def _size(name: str, input: Tensor, axis: int) -> int:
     return input.shape[axis]
 
 
-@public
+@public(method=True)
 def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """Element ``index`` of dim ``dim``, without that dim. A view."""
+    """Element ``index`` of dim ``dim``, without that dim. A view.
+
+    Shapes: (..., n, ...) gives (..., ...).
+    Errors: IndexRangeError if there is no such element; AxisError if there is no such dim.
+    """
     axis = shapes.normalize_axis("select", dim, input.ndim)
     size = _size("select", input, axis)
     if not -size <= index < size:
@@ -298,7 +347,11 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 @public
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of equal length (the last may be shorter), or of the given lengths, along ``dim``."""
+    """Views of equal length (the last may be shorter), or of the given lengths, along ``dim``.
+
+    Shapes: (..., n, ...) gives several (..., length, ...).
+    Errors: ArgumentError unless the length is positive, or the lengths add up to n; AxisError if there is no such dim.
+    """
     axis = shapes.normalize_axis("split", dim, tensor.ndim)
     size = _size("split", tensor, axis)
     if isinstance(split_size_or_sections, int):
@@ -314,9 +367,13 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths))
 
 
-@public
+@public(method=True)
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most ``chunks`` views of equal length along ``dim``."""
+    """At most ``chunks`` views of equal length along ``dim``.
+
+    Shapes: (..., n, ...) gives several (..., ceil(n / chunks), ...).
+    Errors: ArgumentError if chunks < 1; AxisError if there is no such dim.
+    """
     if chunks < 1:
         raise ArgumentError("chunk", "at least one chunk", f"got {chunks}")
     axis = shapes.normalize_axis("chunk", dim, input.ndim)
@@ -328,7 +385,11 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 @public
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Every slice along ``dim``, without that dim."""
+    """Every slice along ``dim``, without that dim.
+
+    Shapes: (..., n, ...) gives n times (..., ...).
+    Errors: AxisError if there is no such dim.
+    """
     axis = shapes.normalize_axis("unbind", dim, input.ndim)
     return tuple(select(input, axis, index) for index in range(_size("unbind", input, axis)))
 
@@ -346,7 +407,11 @@ def _place(op: type[Op], inputs: Sequence[Tensor], out: Slot, parts: tuple[tuple
 
 @public
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``tensors`` joined along ``dim``; their other sizes must be equal. An empty 1-d tensor is skipped."""
+    """``tensors`` joined along ``dim``; their other sizes must be equal. An empty 1-d tensor is skipped.
+
+    Shapes: (..., n, ...) and (..., m, ...) give (..., n + m, ...).
+    Errors: ShapeError if other sizes differ; ArgumentError for no tensors; DtypeError for what is no tensor.
+    """
     items = list(tensors)
     if not items:
         raise ArgumentError("cat", "at least one tensor", "got none")
@@ -378,7 +443,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 @public
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``tensors`` of one shape joined along a new dim."""
+    """``tensors`` of one shape joined along a new dim.
+
+    Shapes: n times (..., ...) give (..., n, ...).
+    Errors: ShapeError unless the shapes are equal; ArgumentError for no tensors.
+    """
     items = list(tensors)
     if not items:
         raise ArgumentError("stack", "at least one tensor", "got none")
@@ -387,12 +456,13 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([unsqueeze(item, dim) for item in items], shapes.normalize_axis("stack", dim, items[0].ndim + 1))
 
 
-@public
+@public(functional=True)
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """``value`` (0) around ``input``: pad = (before, after) of the last dim, then of the one before it, and so on.
 
     Negative amounts cut. ``mode`` "reflect", "replicate" or "circular" puts the input's own elements there instead.
 
+    Shapes: (..., n) gives (..., before + n + after).
     Errors: ArgumentError for another mode, or if "reflect" or "circular" needs more elements than there are.
     """
     if mode not in ("constant", *PAD_MODES):
@@ -445,9 +515,14 @@ def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) 
 # Indexing with brackets
 
 
-@public
+@public(top=False, operators=("__getitem__",))
 def getitem(input: Tensor, index: Any, for_assignment: bool = False) -> Tensor:
-    """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors (copies)."""
+    """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors (copies).
+
+    Shapes: an int takes a dim away, a slice shortens it, None adds one of length 1, integers give theirs in its place.
+    Errors: IndexRangeError for an index that is not there; ArgumentError for negative steps, or tensors that are not
+            next to each other; DtypeError for what is no index.
+    """
     items = list(index) if isinstance(index, tuple) else [index]
     items = [_index_item(item, input) for item in items]
     used = builtins.sum(
@@ -540,9 +615,13 @@ def _take(input: Tensor, tensors: list[tuple[int, Tensor]]) -> Tensor:
     return reshape(picked, (*input.shape[:first], *flat.shape, *input.shape[first + axes :]))
 
 
-@public
+@public(top=False, operators=("__setitem__",))
 def setitem(input: Tensor, index: Any, value: Number | Tensor) -> None:
-    """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
+    """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape.
+
+    Shapes: value broadcasts to ``input[index]``.
+    Errors: as ``getitem``.
+    """
     if isinstance(index, (np.ndarray, Tensor)) and as_tensor(index).dtype is bool_:
         mask = as_tensor(index, device=input.backend)
         if mask.shape == input.shape and not (isinstance(value, Tensor) and value.ndim):

@@ -11,7 +11,8 @@ import numpy as np
 
 from tinyedge.autograd.dispatch import execute
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import may_change
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -423,7 +424,7 @@ def _move(running: Tensor | None, new: Tensor, momentum: float, correction: floa
     slot.storage.version += 1
 
 
-@public
+@public(functional=True)
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -474,7 +475,7 @@ def batch_norm(
     return y
 
 
-@public
+@public(functional=True)
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -512,7 +513,7 @@ def instance_norm(
     return _scale_channels(y.reshape(input.shape), weight, bias)
 
 
-@public
+@public(functional=True)
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -710,7 +711,7 @@ class LayerNorm(Op):
         return Sample((lead + tail, *_sample_affine(random, tail)), attrs)
 
 
-@public
+@public(functional=True)
 def layer_norm(
     input: Tensor,
     normalized_shape: int | Sequence[int],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyedge.autograd.op import public
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import DType, bool_, int8, int64
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, grid, round_up
@@ -323,7 +323,7 @@ def _windows(call_name: str, kernel_size: Size, stride: Any, padding: Size) -> d
     }
 
 
-@public
+@public(functional=True)
 def max_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -348,7 +348,7 @@ def max_pool2d(
     return (y, indices) if return_indices else y
 
 
-@public
+@public(functional=True)
 def max_pool1d(
     input: Tensor,
     kernel_size: Size,
@@ -358,7 +358,11 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """``max_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    """``max_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L'), and with ``return_indices`` the positions.
+    Errors: as ``max_pool2d``.
+    """
     call_name = "max_pool1d"
     result = max_pool2d(
         _row(call_name, input),
@@ -467,7 +471,7 @@ class AvgPool2d(Op):
         return Sample(((*shape[:-2], shape[-2] + kernel[0], shape[-1] + kernel[1]),), attrs)
 
 
-@public
+@public(functional=True)
 def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -496,7 +500,7 @@ def avg_pool2d(
     )
 
 
-@public
+@public(functional=True)
 def avg_pool1d(
     input: Tensor,
     kernel_size: Size,
@@ -505,7 +509,11 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """``avg_pool2d`` along the last dim of (N, C, L) or (C, L)."""
+    """``avg_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L').
+    Errors: as ``avg_pool2d``.
+    """
     call_name = "avg_pool1d"
     return avg_pool2d(
         _row(call_name, input),
@@ -574,11 +582,12 @@ class AdaptiveAvgPool2d(Op):
         return Sample((shape,), {"output_size": (random.randint(0, 7), random.randint(1, 11))})
 
 
-@public
+@public(functional=True, module="AdaptiveAvgPool2d", arguments="output_size")
 def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
     """The mean over windows that split the input into ``output_size``; None keeps the input's size.
 
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, *output_size).
+    Errors: ArgumentError unless output_size is one or two ints of at least 0 or None.
     """
     size = _output_size("adaptive_avg_pool2d", input, output_size)
     if size == (1, 1) and input.is_floating_point():
@@ -628,7 +637,7 @@ class AdaptiveMaxPool2d(Op):
         return AdaptiveAvgPool2d.sample(random)
 
 
-@public
+@public(functional=True, module="AdaptiveMaxPool2d", arguments="output_size, return_indices", shown="output_size")
 def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None] | None, return_indices: bool = False
 ) -> Any:

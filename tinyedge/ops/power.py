@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError
 from tinyedge.ir.spec import Device, KernelSpec, grid
@@ -42,7 +43,7 @@ class Pow(Elementwise):
         return (da, db)
 
 
-@public
+@public(method=True, operators=("__pow__", "__rpow__"))
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """``input ** exponent``, broadcast. Of integers it is exact, and wraps around.
 

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from tinyedge import dtypes
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.op import public
 from tinyedge.autograd.recorder import forbid_in_recording, will_draw
+from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import once
 from tinyedge.backends import Backend
 from tinyedge.dtypes import float32, int64
@@ -251,12 +251,13 @@ class Dropout(Op):
         return Sample((shape,), {**words, "scale": random.choice((1.25, 2.0))})
 
 
-@public
+@public(functional=True)
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
 ) -> Tensor:
     """Each element with probability 1 - p, times 1 / (1 - p), else 0; without ``training`` the input itself.
 
+    Shapes: any; returns the same.
     Saves:  nothing: the gradient computes the same mask again.
     Errors: ArgumentError if p is outside [0, 1].
     Source: Srivastava et al., Dropout (JMLR 2014).
@@ -292,7 +293,10 @@ def rand(
     device: Target = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform numbers in [0, 1); the same on every backend."""
+    """Uniform numbers in [0, 1); the same on every backend.
+
+    Shapes: as ``zeros``.
+    """
     values = (generator or default_generator).uniform(sizes("rand", size))
     return _made("rand", values, dtype, device, requires_grad)
 
@@ -305,7 +309,10 @@ def randn(
     device: Target = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Standard normal numbers; the same on every backend."""
+    """Standard normal numbers; the same on every backend.
+
+    Shapes: as ``zeros``.
+    """
     values = (generator or default_generator).normal(sizes("randn", size))
     return _made("randn", values, dtype, device, requires_grad)
 
@@ -323,6 +330,7 @@ def randint(
 ) -> Tensor:
     """Uniform integers in [low, high), int64; ``randint(high, size)`` starts from 0.
 
+    Shapes: returns ``size``.
     Errors: NumberRangeError if the dtype does not hold all of them.
     """
     if size is None:
@@ -344,7 +352,10 @@ def randint(
 
 @public
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Target = None) -> Tensor:
-    """The integers [0, n) in random order, int64."""
+    """The integers [0, n) in random order, int64.
+
+    Shapes: returns (n,).
+    """
     if n < 0:
         raise ArgumentError("randperm", "n must be at least 0", f"got {n}")
     dtypes.fitting("randperm", max(n - 1, 0), dtypes.resolve(dtype or int64, "randperm"))
@@ -361,7 +372,10 @@ def rand_like(
     device: Target = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """``rand`` with the shape, dtype and device of ``input``."""
+    """``rand`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    """
     dtype, device = dtype or input.dtype, device or input.backend
     return rand(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -375,27 +389,39 @@ def randn_like(
     device: Target = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """``randn`` with the shape, dtype and device of ``input``."""
+    """``randn`` with the shape, dtype and device of ``input``.
+
+    Shapes: any; returns the same.
+    """
     dtype, device = dtype or input.dtype, device or input.backend
     return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @public
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element gives, else 0; without a gradient."""
+    """1 with the probability that each element gives, else 0; without a gradient.
+
+    Shapes: any; returns the same.
+    """
     return (rand_like(input, generator=generator) < input.detach()).to(input.dtype)
 
 
 @public
 def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it."""
+    """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it.
+
+    Shapes: any; returns the same.
+    """
     values = a + (b - a) * (generator or default_generator).uniform(input.shape)
     return _fill(input, values)
 
 
 @public
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill ``input`` with normal numbers, outside autograd. Returns it."""
+    """Fill ``input`` with normal numbers, outside autograd. Returns it.
+
+    Shapes: any; returns the same.
+    """
     if std < 0:
         raise ArgumentError("normal_", "std must be at least 0", f"got {std}")
     return _fill(input, mean + std * (generator or default_generator).normal(input.shape))

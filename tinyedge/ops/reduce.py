@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd.op import Elementwise, functions, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
@@ -259,9 +260,12 @@ def _nonempty(name: str, input: Tensor, axes: Sequence[int]) -> None:
         raise AxisError(name, "each reduced dim must have elements", f"got shape {input.shape} and dim={tuple(axes)}")
 
 
-@public
+@public(method=True)
 def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over ``dim``, or over everything; bools and integers give int64.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
 
     >>> te.sum(te.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
     [4.0, 6.0]
@@ -271,11 +275,12 @@ def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = 
     return _reduce(Sum, input.to(dtype), dim, keepdim).to(dtype)
 
 
-@public
+@public(method=True)
 def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean over ``dim``, or over everything; of nothing it is NaN.
 
-    Errors: DtypeError for integers: convert with .float().
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """
     if dtype is not None:
         input = input.to(dtype)
@@ -284,12 +289,16 @@ def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any =
     return _reduce(Mean, input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def var(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless ``unbiased=False``)."""
+    """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless ``unbiased=False``).
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
+    """
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
@@ -309,24 +318,36 @@ def var(
     return total / float(left)
 
 
-@public
+@public(method=True)
 def std(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
     *, correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The square root of ``var``; where it is 0, so is its gradient."""
+    """The square root of ``var``; where it is 0, so is its gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
+    """
     return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
 
 
-@public
+@public(method=True)
 def amax(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
-    """The largest over ``dim``; NaN wins; equal elements share the gradient."""
+    """The largest over ``dim``; NaN wins; equal elements share the gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _extreme(Amax, input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def amin(input: Tensor, dim: Axes = (), keepdim: bool = False) -> Tensor:
-    """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+    """The smallest over ``dim``; NaN wins; equal elements share the gradient.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _extreme(Amin, input, dim, keepdim)
 
 
@@ -371,25 +392,36 @@ def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, 
     return _with_index(op, name, input, given["dim"], given.get("keepdim", False))
 
 
-@public
+@public(method=True)
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
     other)``: maximum.
 
     Along a dim the gradient goes to the first largest element; over everything, equal elements share it.
+
+    Shapes: any; returns (), or without ``dim`` (its length is 1 with ``keepdim``), or what input and other broadcast
+            to.
+    Errors: AxisError if there is no such dim, or nothing in it.
     """
     return _max_min("max", input, args, kwargs)
 
 
-@public
+@public(method=True)
 def min(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
+    """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``.
+
+    Shapes: as ``max``.
+    Errors: as ``max``.
+    """
     return _max_min("min", input, args, kwargs)
 
 
-@public
+@public(method=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the first largest element along ``dim``, or in the flattened tensor; int64.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
 
     >>> te.argmax(te.tensor([[1.0, 3.0], [5.0, 2.0]]), dim=1).tolist()
     [1, 0]
@@ -397,9 +429,13 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg(MaxWithIndex, "argmax", input, dim, keepdim)
 
 
-@public
+@public(method=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
+    """The index of the first smallest element along ``dim``, or in the flattened tensor; int64.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim, or nothing in it.
+    """
     return _arg(MinWithIndex, "argmin", input, dim, keepdim)
 
 
@@ -410,21 +446,33 @@ def _arg(op: type[Op], name: str, input: Tensor, dim: int | None, keepdim: bool)
     return functions["reshape"](indices, (1,) * input.ndim) if keepdim else indices
 
 
-@public
+@public(method=True)
 def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Whether any element is nonzero."""
+    """Whether any element is nonzero.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     return _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0
 
 
-@public
+@public(method=True)
 def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Whether every element is nonzero."""
+    """Whether every element is nonzero.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
 
 
 @public
 def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
+    """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf.
+
+    Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
+    Errors: AxisError if there is no such dim.
+    """
     axes = shapes.normalize_axes("logsumexp", dim, input.ndim)
     input = input if dtypes.category(input.dtype) == 2 else input.float()
     if not input.numel():

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_, fitting
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.ir.step import ErrorSample, Op
@@ -49,9 +50,12 @@ class Maximum(Elementwise):
         return (np.where(a < b, 0, half), np.where(b < a, 0, half))
 
 
-@public
+@public(method=True)
 def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
+    """The larger of two, broadcast; NaN wins; equal elements share the gradient.
+
+    Errors: DtypeError for numbers: use clamp.
+    """
     _tensors("maximum", input, other)
     return call(Maximum, *prepared("maximum", (input, other)))
 
@@ -77,9 +81,12 @@ class Minimum(Elementwise):
         return (np.where(a > b, 0, half), np.where(b > a, 0, half))
 
 
-@public
+@public(method=True)
 def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
+    """The smaller of two, broadcast; NaN wins; equal elements share the gradient.
+
+    Errors: DtypeError for numbers: use clamp.
+    """
     _tensors("minimum", input, other)
     return call(Minimum, *prepared("minimum", (input, other)))
 
@@ -131,9 +138,12 @@ class Clamp(Elementwise):
         )
 
 
-@public
+@public(method=True, inplace=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+    """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit.
+
+    Errors: ArgumentError if both are None.
+    """
     if min is None and max is None:
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
@@ -177,7 +187,10 @@ class Where(Elementwise):
 
 @public
 def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
-    """``input`` where ``condition`` is true, else ``other``; all three broadcast."""
+    """``input`` where ``condition`` is true, else ``other``; all three broadcast.
+
+    Errors: DtypeError unless ``condition`` is bool.
+    """
     return _where("where", condition, input, other)
 
 
@@ -193,10 +206,11 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
     return call(Where, condition, a, b)
 
 
-@public
+@public(method=True)
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
+    Shapes: input and mask broadcast; returns what they broadcast to.
     Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool; for a number that does not fit.
     """
     value = _operand("masked_fill", value)

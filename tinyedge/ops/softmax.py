@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd.op import functions, public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import DtypeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
@@ -119,27 +119,35 @@ def _along(op: type[Softmax], name: str, input: Tensor, dim: int | None, dtype: 
     return call(op, input, dim=shapes.normalize_axis(name, dim, input.ndim))
 
 
-@public
+@public(functional=True)
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``exp(input) / sum(exp(input))`` along ``dim``; with ``dtype``, after conversion to that.
 
     Without ``dim`` it is 0 for 0, 1 or 3 dims, else 1, as PyTorch has it: better give it.
 
+    Shapes: any; returns the same.
     Saves:  the result.
+    Errors: AxisError if there is no such dim; DtypeError unless the input is floating point.
     """
     return _along(Softmax, "softmax", input, dim, dtype)
 
 
-@public
+@public(functional=True)
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``log(softmax(input, dim))`` without underflow; with ``dtype``, after conversion to that.
 
+    Shapes: any; returns the same.
     Saves:  the result.
+    Errors: as ``softmax``.
     """
     return _along(LogSoftmax, "log_softmax", input, dim, dtype)
 
 
-@public
+@public(functional=True)
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """``softmax(-input, dim)``."""
+    """``softmax(-input, dim)``.
+
+    Shapes: any; returns the same.
+    Errors: as ``softmax``.
+    """
     return _along(Softmax, "softmin", functions["neg"](input), dim, dtype)

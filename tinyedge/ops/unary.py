@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.op import Elementwise, public
+from tinyedge.autograd.op import Elementwise
+from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_, int64
 from tinyedge.errors import DtypeError
 from tinyedge.ops.arithmetic import clone
@@ -74,9 +75,12 @@ class Neg(Elementwise):
         return (-dy,)
 
 
-@public
+@public(method=True, operators=("__neg__",))
 def neg(input: Tensor) -> Tensor:
-    """``-input``."""
+    """``-input``.
+
+    Errors: DtypeError of bools: use ~.
+    """
     if input.dtype is bool_:
         raise DtypeError("neg", "numbers", "got bool", "Use ~ on booleans.")
     return unary(Neg, input, floating=False)
@@ -111,9 +115,12 @@ class Abs(Elementwise):
         return (np.where(x < 0, -dy, np.where(x > 0, dy, 0)),)
 
 
-@public
+@public(method=True, operators=("__abs__",))
 def abs(input: Tensor) -> Tensor:
-    """Absolute value; its gradient at 0 is 0."""
+    """Absolute value; its gradient at 0 is 0.
+
+    Errors: DtypeError of bools.
+    """
     return unary(Abs, input, floating=False)
 
 
@@ -133,7 +140,7 @@ class Sign(Elementwise):
         return (np.zeros_like(dy),)
 
 
-@public
+@public(method=True)
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1. Its gradient is zeros."""
     return clone(input) if input.dtype is bool_ else unary(Sign, input, floating=False)
@@ -157,7 +164,7 @@ class Square(Elementwise):
         return (2 * dy * x,)
 
 
-@public
+@public(method=True)
 def square(input: Tensor) -> Tensor:
     """``input * input``."""
     return unary(Square, input.to(int64) if input.dtype is bool_ else input, floating=False)
@@ -179,7 +186,7 @@ class Reciprocal(Elementwise):
         return (-dy * y * y,)
 
 
-@public
+@public(method=True)
 def reciprocal(input: Tensor) -> Tensor:
     """``1 / input``."""
     return unary(Reciprocal, input)
@@ -201,7 +208,7 @@ class Exp(Elementwise):
         return (dy * y,)
 
 
-@public
+@public(method=True)
 def exp(input: Tensor) -> Tensor:
     """e to the power of each element."""
     return unary(Exp, input)
@@ -223,7 +230,7 @@ class Log(Elementwise):
         return (dy / x,)
 
 
-@public
+@public(method=True)
 def log(input: Tensor) -> Tensor:
     """Natural logarithm."""
     return unary(Log, input)
@@ -245,7 +252,7 @@ class Sqrt(Elementwise):
         return (dy / (2 * y),)
 
 
-@public
+@public(method=True)
 def sqrt(input: Tensor) -> Tensor:
     """Square root."""
     return unary(Sqrt, input)
@@ -267,7 +274,7 @@ class Rsqrt(Elementwise):
         return (-0.5 * dy * y * y * y,)
 
 
-@public
+@public(method=True)
 def rsqrt(input: Tensor) -> Tensor:
     """``1 / sqrt(input)``."""
     return unary(Rsqrt, input)
@@ -291,7 +298,10 @@ class Sin(Elementwise):
 
 @public
 def sin(input: Tensor) -> Tensor:
-    """Sine. Units: radians."""
+    """Sine.
+
+    Units:  radians.
+    """
     return unary(Sin, input)
 
 
@@ -313,7 +323,10 @@ class Cos(Elementwise):
 
 @public
 def cos(input: Tensor) -> Tensor:
-    """Cosine. Units: radians."""
+    """Cosine.
+
+    Units:  radians.
+    """
     return unary(Cos, input)
 
 

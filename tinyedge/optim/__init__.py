@@ -1,9 +1,14 @@
-"""Optimizers, with PyTorch's names and arithmetic, and gradient accumulation as one of their options."""
+"""Optimizers, with PyTorch's names and arithmetic, and gradient accumulation as one of their options.
 
+``__init__.pyi`` says which; ``make stubs`` writes it.
+"""
+
+from tinyedge.autograd import registry as _registry
 from tinyedge.optim import lr_scheduler
-from tinyedge.optim.adam import Adam, AdamW
 from tinyedge.optim.optimizer import Optimizer, detect_anomaly
-from tinyedge.optim.rmsprop import RMSprop
-from tinyedge.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "detect_anomaly", "lr_scheduler"]
+__all__ = ["detect_anomaly", "lr_scheduler"]
+for _name, _class in _registry.classes_of(_registry.import_all(__name__, __path__)).items():
+    if issubclass(_class, Optimizer):
+        globals()[_name] = _class
+        __all__.append(_name)

@@ -1,0 +1,302 @@
+# Written by tools/stubs.py: run make stubs.
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyedge.ops.promotion import Operand
+from tinyedge.ops.reduce import Axes
+from tinyedge.tensor import Number, Tensor
+
+class Methods:
+    def __abs__(self) -> Tensor:
+        """Absolute value; its gradient at 0 is 0."""
+
+    def __add__(self, other: Any) -> Tensor:
+        """``input + alpha * other``, broadcast."""
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def __ge__(self, other: Any) -> Tensor:
+        """``input >= other``, element by element."""
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors
+        (copies).
+        """
+
+    def __gt__(self, other: Any) -> Tensor:
+        """``input > other``, element by element."""
+
+    def __iadd__(self, other: Any) -> Tensor:
+        """``input + alpha * other``, broadcast."""
+
+    def __imul__(self, other: Any) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def __isub__(self, other: Any) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def __le__(self, other: Any) -> Tensor:
+        """``input <= other``, element by element."""
+
+    def __lt__(self, other: Any) -> Tensor:
+        """``input < other``, element by element."""
+
+    def __matmul__(self, other: Any) -> Tensor:
+        """The matrix product; the axes before the last two broadcast."""
+
+    def __mod__(self, other: Any) -> Tensor:
+        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
+    def __mul__(self, other: Any) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def __neg__(self) -> Tensor:
+        """``-input``."""
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def __radd__(self, other: Any) -> Tensor:
+        """``input + alpha * other``, broadcast."""
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def __rmod__(self, other: Any) -> Tensor:
+        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
+    def __rmul__(self, other: Any) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def __rpow__(self, other: Any) -> Tensor:
+        """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def __rsub__(self, other: Any) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
+
+    def __sub__(self, other: Any) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def __truediv__(self, other: Any) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def abs(self) -> Tensor:
+        """Absolute value; its gradient at 0 is 0."""
+
+    def add(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input + alpha * other``, broadcast."""
+
+    def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input + alpha * other``, broadcast."""
+
+    def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Whether every element is nonzero."""
+
+    def amax(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
+        """The largest over ``dim``; NaN wins; equal elements share the gradient."""
+
+    def amin(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
+        """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+
+    def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Whether any element is nonzero."""
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """The index of the first largest element along ``dim``, or in the flattened tensor; int64."""
+
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
+
+    def bmm(self, mat2: Tensor) -> Tensor:
+        """The products of two batches of matrices."""
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """At most ``chunks`` views of equal length along ``dim``."""
+
+    def clamp(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+        """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+
+    def clamp_(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+        """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+
+    def clone(self) -> Tensor:
+        """A contiguous copy with its own memory; the gradient flows through."""
+
+    def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def div_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def eq(self, other: Operand) -> Tensor:
+        """``input == other``, element by element."""
+
+    def exp(self) -> Tensor:
+        """e to the power of each element."""
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory."""
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
+
+    def ge(self, other: Operand) -> Tensor:
+        """``input >= other``, element by element."""
+
+    def gt(self, other: Operand) -> Tensor:
+        """``input > other``, element by element."""
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
+
+    def le(self, other: Operand) -> Tensor:
+        """``input <= other``, element by element."""
+
+    def log(self) -> Tensor:
+        """Natural logarithm."""
+
+    def logical_not(self) -> Tensor:
+        """Whether each element is zero."""
+
+    def lt(self, other: Operand) -> Tensor:
+        """``input < other``, element by element."""
+
+    def masked_fill(self, mask: Tensor, value: Operand) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
+
+    def matmul(self, other: Tensor) -> Tensor:
+        """The matrix product; the axes before the last two broadcast."""
+
+    def max(self, *args: Any, **kwargs: Any) -> Any:
+        """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
+        other)``: maximum.
+        """
+
+    def maximum(self, other: Tensor) -> Tensor:
+        """The larger of two, broadcast; NaN wins; equal elements share the gradient."""
+
+    def mean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The mean over ``dim``, or over everything; of nothing it is NaN."""
+
+    def min(self, *args: Any, **kwargs: Any) -> Any:
+        """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
+
+    def minimum(self, other: Tensor) -> Tensor:
+        """The smaller of two, broadcast; NaN wins; equal elements share the gradient."""
+
+    def mm(self, mat2: Tensor) -> Tensor:
+        """The product of two matrices."""
+
+    def mul(self, other: Operand) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def mul_(self, other: Operand) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        """``length`` elements of dim ``dim`` from ``start`` on. A view."""
+
+    def ne(self, other: Operand) -> Tensor:
+        """``input != other``, element by element."""
+
+    def neg(self) -> Tensor:
+        """``-input``."""
+
+    def permute(self, *dims: Any) -> Tensor:
+        """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
+
+    def pow(self, exponent: Operand) -> Tensor:
+        """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def reciprocal(self) -> Tensor:
+        """``1 / input``."""
+
+    def relu(self, inplace: bool = False) -> Tensor:
+        """``max(input, 0)``."""
+
+    def relu_(self) -> Tensor:
+        """``max(input, 0)``."""
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
+
+    def rsqrt(self) -> Tensor:
+        """``1 / sqrt(input)``."""
+
+    def select(self, dim: int, index: int) -> Tensor:
+        """Element ``index`` of dim ``dim``, without that dim. A view."""
+
+    def sigmoid(self) -> Tensor:
+        """``1 / (1 + exp(-input))``."""
+
+    def sign(self) -> Tensor:
+        """-1, 0 or 1. Its gradient is zeros."""
+
+    def sqrt(self) -> Tensor:
+        """Square root."""
+
+    def square(self) -> Tensor:
+        """``input * input``."""
+
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """Without the dims of length one, or without those of ``dim`` that have it."""
+
+    def std(
+        self,
+        dim: Axes | bool = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
+    ) -> Tensor:
+        """The square root of ``var``; where it is 0, so is its gradient."""
+
+    def sub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def sub_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The sum over ``dim``, or over everything; bools and integers give int64."""
+
+    def t(self) -> Tensor:
+        """The transpose of a tensor of at most two dims."""
+
+    def tanh(self) -> Tensor:
+        """Hyperbolic tangent."""
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """Two dims swapped. A view."""
+
+    def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
+        """Dim ``dim`` split into ``sizes``, of which one may be -1."""
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With a dim of length one inserted at ``dim``."""
+
+    def var(
+        self,
+        dim: Axes | bool = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
+    ) -> Tensor:
+        """The variance over ``dim``; the sum of squares is divided by ``n - correction`` (1 unless
+        ``unbiased=False``).
+        """
+
+    def view(self, *shape: Any) -> Tensor:
+        """As ``reshape``, but never a copy."""
