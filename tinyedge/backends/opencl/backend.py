@@ -340,9 +340,8 @@ class OpenCLBackend(Backend):
         with self._asked("an upload"), self._upload_lock:
             self._sweep()
             waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
-            values = (
-                np.ascontiguousarray(array) if waits else np.array(array, order="C")
-            )  # the caller's array may change
+            # A copy, unless it waits: the caller's array may change.
+            values = np.ascontiguousarray(array) if waits else np.array(array, order="C")
             event = self.cl.enqueue_copy(
                 self.queue, allocation.handle, values, dst_offset=allocation.offset, is_blocking=waits
             )  # fmt: skip
