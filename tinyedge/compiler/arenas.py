@@ -1,4 +1,8 @@
-"""The memory of programs' temporaries: those of one function take turns in it."""
+"""The arenas of a compiled function: the memory of its programs' temporaries, which its programs use one at a time.
+
+In: the bytes that a program's plan needs. Out: a Lease on an arena. A call whose results are differentiable holds its
+lease until backward, because saved values lie in the arena.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,14 @@ from tinyedge.ir.values import Storage
 
 
 class Tenant(Protocol):
-    """What has places in an arena."""
+    """A program with buffers in an arena."""
 
     def leave(self, arena: Storage) -> None:
-        """Refer to ``arena`` no longer: it is about to be let go."""
+        """Stop referring to ``arena``, which is about to be released."""
 
 
 class Lease:
-    """An arena in use; it is free again when the lease ends, or is dropped."""
+    """An arena in use. It is free again when the lease ends or is dropped."""
 
     __slots__ = ("_arenas", "arena")
 
@@ -37,7 +41,7 @@ class Lease:
 
 
 class Arenas:
-    """One arena for all programs of a function; more only while values that wait for backward lie in the others."""
+    """One arena for all programs of a function; further ones only while saved values lie in the others."""
 
     def __init__(self) -> None:
         self._free: list[Storage] = []
@@ -46,7 +50,7 @@ class Arenas:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of those that are free."""
+        """Bytes of the free arenas."""
         return sum(arena.nbytes for arena in self._free)
 
     def is_free(self, arena: Storage) -> bool:
@@ -58,9 +62,9 @@ class Arenas:
     def take(
         self, backend: Backend, nbytes: int, allocate: Callable[[int], Storage], preferred: Storage | None
     ) -> Lease:
-        """An arena of at least ``nbytes`` bytes: ``preferred``, if it is free, since its places are bound already."""
+        """Lease an arena of at least ``nbytes`` bytes; ``preferred`` if it is free, since launches are bound to it."""
         with self.lock:
-            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # as a rule
+            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # the usual case
                 self._free.clear()
                 return Lease(self, preferred)
             fitting = [arena for arena in self._free if arena.nbytes >= nbytes and arena.backend is backend]

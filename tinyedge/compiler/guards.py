@@ -1,4 +1,9 @@
-"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program."""
+"""Guards: the guard key of a call, that is everything it depends on apart from the values of tensors.
+
+In: a function and the arguments of a call. Out: a hashable key; calls with equal keys may share a program. A walk
+starts at the function's code and follows each name that it mentions (``bytecode``). What can be compared becomes a part
+of the key; what cannot is refused with its name and line, unless ``purity`` knows that it is harmless.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +74,9 @@ def _argument_key(argument: Tensor) -> Hashable:
 
 
 class Guard:
-    """What a function depends on beside its arguments, and how: its ``key`` for a call.
+    """The guards of one function: ``key`` gives the guard key of a call.
 
-    ``constant`` are names of variables or attributes, dotted or not, that are neither looked into nor compared.
+    ``constant`` names variables or attributes, dotted or not, that are neither looked into nor compared.
     """
 
     def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
@@ -85,10 +90,10 @@ class Guard:
     def key(
         self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
     ) -> Hashable:
-        """The key of a call. ``trail``, if given, gets the part of it that each variable is, by its name.
+        """The guard key of a call. ``trail``, if given, is filled with the part of each variable, by its name.
 
-        Errors: CaptureError for what cannot be compared from call to call, or may be another at each;
-                ArgumentError for an array among the arguments.
+        Errors: CaptureError for a value that cannot be compared from call to call, or may differ at each;
+                ArgumentError for a NumPy array among the arguments.
         """
         while True:
             around = self._around
@@ -96,7 +101,7 @@ class Guard:
                 around = self._around = _Walk(self, _Findings(self.names.version), trail).root(self.function)
             known = around.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
-                # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
+                # The usual case: tensors only. A walk through them takes 5 us with cold caches, before each launch.
                 plain = not (self.names.foreign or self.names.all) or not any(map(_attributes_of, arguments))
             else:
                 plain = False
@@ -107,14 +112,14 @@ class Guard:
                 walk.around.met |= around.met
                 given = walk.given(args, kwargs)
                 known = known | walk.around.numbers
-            if self.names.version == around.names:  # else what was met before may have attributes that only now matter
+            if self.names.version == around.names:  # else newly mentioned attributes of earlier values matter
                 break
-        # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
+        # An argument that the function also reaches by itself, say as a parameter, must be the same tensor each time.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return around.kind, given, tuple(pinned)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
+        """The tensors that the last walk reached, by name: 'buffer model.norm.running_mean'."""
         found = dict(self._around.tensors) if self._around is not None else {}
         for state in list(self.states.values()):
             module = state.module()
@@ -125,7 +130,7 @@ class Guard:
         return found
 
     def trained(self) -> dict[str, Tensor]:
-        """What calls may train without getting it as an argument, by name.
+        """The tensors that a call may train without getting them as arguments, by name.
 
         Errors: CaptureError as for a call.
         """
@@ -155,7 +160,7 @@ class Guard:
             or state.names != self.names.version
             or state.version != member_changes()
             or any(state.empty)
-            or state.watched  # what its attributes are is looked up anew
+            or state.watched  # its attributes are looked up again
             or state.slotted
         ):
             states = self.states
@@ -164,9 +169,9 @@ class Guard:
 
 
 class _Walk:
-    """One walk through what a function, or a call's arguments, depend on.
+    """One walk through all that a function, or the arguments of a call, depend on.
 
-    What can contain itself is kept in a queue, and stands in the key at the position at which it was met.
+    Values that may contain themselves are queued; in the key, the position at which one was met stands for it.
     """
 
     def __init__(self, guard: Guard, around: _Findings, trail: dict[str, Hashable] | None) -> None:
@@ -179,7 +184,7 @@ class _Walk:
 
     def root(self, function: Any) -> _Findings:
         at = _At(self.guard.name, "te.compile")
-        if isinstance(function, FunctionType):  # one of the library's own, too
+        if isinstance(function, FunctionType):  # also if it belongs to a library
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
             first = self.kind(function, at)
@@ -208,7 +213,7 @@ class _Walk:
         return tuple(found)
 
     def later(self, value: Any, way: Any, at: _At, look: Callable[[], Iterable[Hashable]]) -> Hashable:
-        """Keep a value, unless it was met before, and let its position stand for it."""
+        """Queue a value unless it was met before; its position stands for it in the key."""
         met = self.around.met
         key = id(value), way
         if key not in met:
@@ -220,10 +225,10 @@ class _Walk:
         name = re.sub(r"\[.*", "", at.path)
         raise CaptureError(
             f"te.compile({self.guard.name})",
-            "all that it reads can be compared from call to call",
+            "all that it reads can be guarded, that is compared from call to call",
             f"{at.path}, which {at.where} mentions, {what}",
             remedy
-            or "Pass it as an argument, or what comes of it; or, if it never changes, say so: "
+            or "Pass it, or what is computed from it, as an argument; or, if it never changes, say so: "
             f'te.compile(function, constant=["{name}"]).',
         )
 
@@ -233,7 +238,7 @@ class _Walk:
     # Values
 
     def kind(self, value: Any, at: _At, given: bool = False, called: tuple[str | None, ...] | None = None) -> Hashable:
-        """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
+        """The part of the key for ``value``. ``given``: it is an argument, or inside of one."""
         made = type(value)
         if value is MISSING:
             token: Hashable = "nothing"
@@ -250,7 +255,7 @@ class _Walk:
         return token
 
     def constant(self, value: Any, at: _At) -> Hashable:
-        """What the user says never changes."""
+        """The part for what the user declared constant."""
         if isinstance(value, (Tensor, Module, Minibatch)):
             self.around.opaque[at.path] = weakref.ref(value)
         if isinstance(value, Tensor):
@@ -299,7 +304,7 @@ class _Walk:
         return self.other_value(value, made, at, given)
 
     def other_value(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
-        """The kind of what is no number, container, function, tensor or module."""
+        """The part for what is no number, container, function, tensor or module."""
         if made in VALUES:
             if made is decimal.Decimal:
                 context = _decimal_context()
@@ -333,7 +338,7 @@ class _Walk:
         if (odd and made.__module__ != "builtins") or not _is_known(made):
             if at.lenient:
                 return _Same(value)
-            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be seen")
+            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
         inside = given and is_container(made)
         return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
 
@@ -358,13 +363,13 @@ class _Walk:
             raise ArgumentError(
                 "te.compile",
                 "arguments that are tensors, numbers, strings or modules",
-                f"{at.path} is a NumPy array, whose values would be frozen into the program",
+                f"{at.path} is a NumPy array, whose values would become constants of the program",
                 "Pass te.tensor(array).",
             )
         if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
             if at.lenient:
                 return _Same(value)
-            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, and would be compared at each call")
+            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
         form, data = (value.dtype.str, value.shape), value.tobytes()
         self.around.watch(partial(_holds_bytes, value, form, data), True)
         return np.ndarray, form, data
@@ -378,7 +383,7 @@ class _Walk:
         )
 
     def container(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
-        """What is in a list, a dict or such, of its own class or one of the user's."""
+        """The contents of a list, dict or the like, or of a user's subclass of one."""
         yield made
         watch = self.around.watch
         if issubclass(made, (dict, MappingProxyType)):
@@ -421,7 +426,7 @@ class _Walk:
         yield from self.instance(value, made, at, given)
 
     def instance(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
-        """The class and the attributes of an instance of a class of the user, or of a pure one."""
+        """The class and the attributes of an instance of a user's class, or of a pure library class."""
         self.around.watch(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
@@ -443,7 +448,7 @@ class _Walk:
         return at._replace(path=f"{at.path}.{name}", where=self.names.mentioned.get(name, at.where))
 
     def attributes(self, attributes: dict[str, Any], at: _At, given: bool, whole: bool = False) -> tuple[Hashable, ...]:
-        """Those of ``attributes`` that are read."""
+        """Those of ``attributes`` that the code may read."""
         if whole or given or self.names.all:
             self.around.watch_items(attributes)
         else:
@@ -457,7 +462,9 @@ class _Walk:
         )
 
     def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
-        """An object of this package, whose code says itself what a replay would not repeat; and what is read of it."""
+        """An object of this package, whose code refuses by itself what a replay would not repeat; and what is read of
+        it.
+        """
         yield _Same(value)
         if isinstance(value, Minibatch):
             self.around.opaque[at.path] = weakref.ref(value)
@@ -473,7 +480,7 @@ class _Walk:
                 yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
 
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
-        """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+        """A module's identity and state: with another parameter, a frozen one, or another mode the key differs."""
         state = self.guard.state(module, at)
         kind = state.now()
         self.around.watch(state.now, kind)
@@ -505,7 +512,7 @@ class _Walk:
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
     def library_function(self, value: FunctionType, at: _At) -> Iterator[Hashable]:
-        """One that is not looked into, but for functions of the user that it wraps."""
+        """A library function: it is not looked into, except for functions of the user that it wraps."""
         yield _Same(value)
         for cell in value.__closure__ or ():
             inner = _contents(cell)
@@ -530,7 +537,7 @@ class _Walk:
         return _Same(value)
 
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
-        """What follows for the attributes that are read from the use of a function."""
+        """Note which attributes a function reads if it is used: all of them, those named by its arguments, ..."""
         if value in purity.READS_ALL:
             self.names.note(all=True)
         elif value in purity.BY_NAME:
@@ -538,14 +545,14 @@ class _Walk:
             self.names.note(all=not called or None in called[which])
         elif value in purity.MAKES_TEXT:
             self.names.note(text=True)
-        elif value is type and (called is None or not path.endswith("type")):  # else it is seen what is done with it
+        elif value is type and (called is None or not path.endswith("type")):  # else the bytecode shows its use
             self.names.note(constructs=True)
 
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
             at,
-            "is not known to give the same at each call",
-            "Call it outside, and pass what it gives as an argument, as a tensor if it changes; or, if that never "
+            "may return something else at each call",
+            "Call it outside, and pass its result as an argument, as a tensor if it changes; or, if that never "
             f'changes, say so: te.compile(function, constant=["{at.path}"]).',
         )
 
@@ -569,7 +576,7 @@ class _Walk:
         return self.later(cls, "made", at, partial(self.members, cls, at, True))
 
     def members(self, cls: type, at: _At, made: bool) -> Iterator[Hashable]:
-        """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
+        """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
         self.around.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
@@ -578,7 +585,7 @@ class _Walk:
         if made and not _is_known(cls):
             odd = next(b for b in cls.__mro__ if _is_written_in_c(b) and b not in BASES)
             if not purity.is_allowed(odd):
-                self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be seen")
+                self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be compared")
         overridden = {name for base in library if base is not object for name in vars(base)}
         for base in cls.__mro__:
             if base in library:
@@ -602,7 +609,7 @@ class _Walk:
         return self.wanted(name) or name in overridden
 
     def python_module(self, module: ModuleType, at: _At) -> Hashable:
-        """A module that is more than the start of a dotted name."""
+        """A module that is used as a value, not only as the start of a dotted name."""
         name = module.__name__
         if purity.is_tinyedge(name) or purity.is_silent(name):
             return _Same(module)
@@ -610,7 +617,7 @@ class _Walk:
             if not purity.is_pure(name) and not name.startswith("numpy"):
                 if at.lenient:
                     return _Same(module)
-                self.refuse(at, "is a module that looks outside of Python")
+                self.refuse(at, "is a module whose functions depend on the world outside")
             self.check_names(name.partition(".")[0], at)
             return _Same(module)
         return self.later(module, 0, at, partial(self.module_of_users, module, at))
@@ -630,7 +637,7 @@ class _Walk:
             yield self.kind(vars(module)["__getattr__"], at)
 
     def function(self, function: FunctionType) -> Iterator[Hashable]:
-        """A function is its code, and what that mentions."""
+        """A function: its code, and everything that the code mentions."""
         code = function.__code__
         self.around.watch_attribute(function, "__code__", code)
         found = mentions(code)
@@ -668,9 +675,9 @@ class _Walk:
         return value
 
     def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
-        """What a name stands for, after the modules that it leads through."""
+        """The part for a name, after the modules through which a dotted name leads."""
         if not read.name.isidentifier() and read.root == "global":
-            return None  # no user can write it: a tool did, such as pytest in assertions
+            return None  # no user can write such a name: a tool did, such as pytest in assertions
         at = _At(read.name, f"{function.__code__.co_filename}:{read.line}")
         if read.root == "closure":
             cell = cells.get(read.name)
@@ -730,7 +737,7 @@ class _Walk:
 
 
 def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str:
-    """The name of the first variable that is another between two trails, or of the innermost attribute in it."""
+    """The name of the first variable whose part differs between two trails, or of the innermost attribute in it."""
     changed = [name for name, kind in after.items() if before.get(name, MISSING) != kind]
     found = changed[0] if changed else ""
     for name in changed[1:]:

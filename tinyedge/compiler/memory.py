@@ -1,8 +1,8 @@
-"""Where a recorded tape's values lie in memory, and which of its steps are needed. Pure: no device, no buffers.
+"""The memory plan: an offset in the arena for each temporary of a program, and which of its actions are needed. Pure.
 
-A recording is a list of actions, each with the places that it reads and writes. Temporary places are made and dropped
-inside the recording: they share one arena, and two of them get the same bytes only if they are never needed at the same
-time; or if an action that needs one for the last time, and is the first that needs the other, may replace it by that.
+In: a list of actions (kernels), each with the buffers that it reads and writes. Out: a Plan. Temporaries exist only
+inside the program and share one arena. Two of them get the same bytes only if their liveness intervals do not overlap;
+or by in-place reuse, if an action that reads one for the last time writes the other one over it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from itertools import accumulate
 from tinyedge.ir.kernel import BufferId
 
 MOST_GROWTH = 120
-"""What an arena may grow to for the sake of longer reuse distances, in hundredths."""
+"""How large an arena may get for the sake of a longer reuse distance, in percent of the smallest."""
 
 ORDERS = 16
-"""In which blocks are placed: for the models of ``tinyedge bench``, trained or not, ten came within a percent."""
+"""Orders in which buffers are placed: for the models of ``tinyedge bench``, trained or not, ten
+came within a percent.
+"""
 
 
 @dataclass(frozen=True)
 class Action:
     """What a kernel does to memory.
 
-    ``in_place`` are pairs of what it reads and what it writes, that may have the same bytes.
+    ``in_place``: pairs of a buffer that it reads and one that it writes that may share bytes.
     """
 
     reads: frozenset[BufferId]
@@ -35,7 +37,7 @@ class Action:
 
 @dataclass(frozen=True)
 class LivenessInterval:
-    """A block of memory, and the first and last action that needs it."""
+    """The bytes of a buffer, and the first and the last action that needs it."""
 
     nbytes: int
     first: int
@@ -47,22 +49,22 @@ class LivenessInterval:
 
 @dataclass(frozen=True)
 class Plan:
-    """The actions that are kept, and an offset in the arena for each temporary place that they touch."""
+    """The actions that are kept, and the liveness interval and arena offset of each temporary that they touch."""
 
     kept: tuple[int, ...]
     intervals: Mapping[BufferId, LivenessInterval]
     offsets: Mapping[BufferId, int]
     arena_bytes: int
-    reused_in_place: frozenset[BufferId] = frozenset()  # the blocks whose last action writes another one over them
+    reused_in_place: frozenset[BufferId] = frozenset()  # buffers whose last action writes another one over them
 
     @property
     def unshared_bytes(self) -> int:
-        """What the same blocks would take if none shared memory with another."""
+        """The bytes that the same buffers would take if none shared memory."""
         return sum(interval.nbytes for interval in self.intervals.values())
 
 
 def needed_actions(actions: Sequence[Action], temporary: Collection[BufferId]) -> tuple[int, ...]:
-    """The actions from which something outside the recording is computed, in order."""
+    """The actions on which something outside the program depends, in order; the others are dead code."""
     wanted: set[BufferId] = set()
     kept: list[int] = []
     for number in reversed(range(len(actions))):
@@ -76,10 +78,11 @@ def needed_actions(actions: Sequence[Action], temporary: Collection[BufferId]) -
 def make_plan(
     actions: Sequence[Action], temporary: Mapping[BufferId, int], alignment: int, distances: Sequence[int] = (0,)
 ) -> Plan:
-    """Plan ``actions``; ``temporary`` gives the bytes of each temporary place.
+    """Plan ``actions``. ``temporary`` gives the bytes of each temporary.
 
-    ``distances`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses:
-    who gets them early must wait for who had them. The first is taken that costs little memory.
+    ``distances`` are reuse distances, in actions, the preferred one first: so many actions must lie between two uses of
+    the same bytes, because in a persistent kernel the second user waits for the first. The first distance whose arena
+    is not much larger than the smallest is taken.
     """
     kept = needed_actions(actions, temporary)
     first: dict[BufferId, int] = {}
@@ -94,7 +97,7 @@ def make_plan(
         touched: LivenessInterval(temporary[touched], start, last[touched]) for touched, start in first.items()
     }
     reused = _reused(actions, kept, intervals)
-    holder: dict[BufferId, BufferId] = {}  # of each block's bytes: the first
+    holder: dict[BufferId, BufferId] = {}  # the first buffer in the same bytes, by buffer
     for old, new in reused.items():
         holder[new] = holder.get(old, old)
     joined = _joined(intervals, holder)
@@ -108,7 +111,7 @@ def make_plan(
 def _reused(
     actions: Sequence[Action], kept: Sequence[int], intervals: Mapping[BufferId, LivenessInterval]
 ) -> dict[BufferId, BufferId]:
-    """For each block that is replaced, in order: the one that gets its bytes."""
+    """In-place reuse: for each buffer that is overwritten at its last use, the buffer that gets its bytes."""
     reused: dict[BufferId, BufferId] = {}
     taken: set[BufferId] = set()
     for number in kept:
@@ -128,7 +131,7 @@ def _reused(
 def _joined(
     intervals: Mapping[BufferId, LivenessInterval], holder: Mapping[BufferId, BufferId]
 ) -> dict[BufferId, LivenessInterval]:
-    """One block for all that have the same bytes in turn."""
+    """One interval for all buffers that have the same bytes one after the other."""
     joined: dict[BufferId, LivenessInterval] = {}
     for key, block in intervals.items():
         name = holder.get(key, key)
@@ -146,17 +149,17 @@ def _in_order(touched: BufferId) -> tuple[int, str]:
 
 
 def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dict[BufferId, int]:
-    """An offset for each block: in order, each at the lowest place where it meets no other.
+    """An arena offset for each buffer: greedily, each at the lowest offset where it overlaps no other live buffer.
 
-    The order is by size; as long as there is more than a percent to be won, and at most ``ORDERS`` times, the block
-    that came to lie highest is the first the next time.
+    The order is by size. If the arena exceeds the lower bound by more than a percent, the buffer that lies highest is
+    moved to the front of the order, and all are placed again, at most ``ORDERS`` times.
 
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
     """
     if not intervals:
         return {}
-    # Of equals the one that was met first: numbers depend on what ran before, and a plan must not.
+    # Buffers of equal size by first use, not by number: numbers depend on what ran before, and a plan must not.
     order = sorted(intervals, key=lambda key: (-intervals[key].nbytes, intervals[key].first))
     enough = 1.01 * _most_alive(intervals.values())
     found: dict[int, dict[BufferId, int]] = {}
@@ -173,7 +176,7 @@ def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dic
 
 
 def _most_alive(blocks: Collection[LivenessInterval]) -> int:
-    """The most bytes that are needed at one time: no arena is smaller."""
+    """The most bytes that are alive at one time: a lower bound for every arena."""
     change: dict[int, int] = defaultdict(int)
     for block in blocks:
         change[block.first] += block.nbytes

@@ -59,9 +59,7 @@ class SlabAllocator:
         self._allocate = allocate
         # By size: slabs and offsets. An allocation may end at any time, and returns its part at once, without the lock.
         self._free: dict[int, deque[tuple[Allocation, int]]] = defaultdict(deque)
-        self._slabs: list[
-            tuple[Allocation, int]
-        ] = []  # each with the bytes that were cut from it; the last one is in use
+        self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes cut from it; the last one is in use
         self._lock = threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Allocation:
