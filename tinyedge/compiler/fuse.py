@@ -35,9 +35,9 @@ def fuse(kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: i
     fusion = _Fusion(kernels, temporary, border)
     fusion.join_pointwise()
     fusion.inline_into_loads(sole_inputs=True)
-    fusion.inline_behind_stores()
+    fusion.inline_into_stores()
     fusion.inline_into_loads(sole_inputs=False)
-    fusion.inline_first_summands()
+    fusion.inline_into_accumulations()
     fusion.drop_stores()
     return fusion.kernels()
 
@@ -114,7 +114,7 @@ class _Fusion:
     def _touch(self, kernels: Collection[Kernel], after: int, before: int) -> bool:
         return any(after < kernel.at < before for kernel in kernels)
 
-    def _may_rise(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
+    def _may_hoist(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
         """Whether ``kernel`` may be hoisted to the end of ``block`` in the earlier ``target`` (an epilogue)."""
         assert kernel.pointwise is not None
         if self.border is not None and target.step.number < self.border <= kernel.step.number:
@@ -146,7 +146,7 @@ class _Fusion:
         reads, _ = self.touched[kernel.at]
         return not any(self._touch(self.writers[place], kernel.at, target.at + 1) for place in reads)
 
-    def _maps(self) -> list[Kernel]:
+    def _pointwise_kernels(self) -> list[Kernel]:
         """The kernels that consist of pointwise ops only, in order."""
         return [kernel for kernel in self.kernels() if kernel.pointwise is not None]
 
@@ -175,7 +175,7 @@ class _Fusion:
 
     def join_pointwise(self) -> None:
         """Merge a pointwise op whose result only one other pointwise op reads into that one."""
-        for kernel in self._maps():
+        for kernel in self._pointwise_kernels():
             output = self._sole_output(kernel)
             if output is None:
                 continue
@@ -189,7 +189,7 @@ class _Fusion:
         With ``sole_inputs``, only ops whose input other kernels read too, so that it stays in memory anyway. Without,
         also ops with more inputs, if their result has few readers.
         """
-        for kernel in reversed(self._maps()):
+        for kernel in reversed(self._pointwise_kernels()):
             output = self._sole_output(kernel)
             if output is None:
                 continue
@@ -205,16 +205,16 @@ class _Fusion:
             if readers and worth:
                 self._sink(kernel, output, sorted(readers, key=lambda reader: reader.at))
 
-    def inline_behind_stores(self) -> None:
+    def inline_into_stores(self) -> None:
         """Epilogues: compute a pointwise op right where its input is stored."""
-        for kernel in self._maps():
-            self._rise(kernel)
+        for kernel in self._pointwise_kernels():
+            self._hoist(kernel)
 
-    def inline_first_summands(self) -> None:
+    def inline_into_accumulations(self) -> None:
         """Accumulation fusion: if a pointwise op gives a gradient's first summand, the kernel of the second computes
         it.
         """
-        for kernel in reversed(self._maps()):
+        for kernel in reversed(self._pointwise_kernels()):
             assert kernel.pointwise is not None
             outputs = [(each.step, name) for each in kernel.pointwise.ops for name in each.outputs]
             if len(outputs) != 1:
@@ -318,7 +318,7 @@ class _Fusion:
                     return False
         return True
 
-    def _rise(self, kernel: Kernel) -> None:
+    def _hoist(self, kernel: Kernel) -> None:
         """Hoist a pointwise kernel into an epilogue at the last store of one of its inputs, if that is allowed."""
         assert kernel.pointwise is not None
         inputs = [(each, name) for each, name in kernel.pointwise.memory_reads() if each.is_linear(name)]
@@ -330,7 +330,7 @@ class _Fusion:
         ]
         for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
             block, hook = self._block_at(target, each.step.slots[name], each.numel)
-            if block is None or not self._may_rise(kernel, target, block):
+            if block is None or not self._may_hoist(kernel, target, block):
                 continue
             if target.pointwise_count() + kernel.pointwise_count() > MOST_POINTWISE:
                 continue

@@ -230,7 +230,7 @@ class _ModuleState:
         self.slots: tuple[Slot, ...] = ()
         self.flags: tuple[bool, ...] = ()
         self.numbers: frozenset[int] = frozenset()
-        self.kind = _ModuleKey()
+        self.key = _ModuleKey()
 
     def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
         library = purity.is_tinyedge(type(part).__module__)
@@ -261,15 +261,15 @@ class _ModuleState:
             return None
         changes = leaf_changes()
         if self.seen == changes:
-            return self.kind
+            return self.key
         self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
         flags = tuple(map(_wants_gradient, slots))
-        if slots != self.slots or flags != self.flags or not self.kind.values:
+        if slots != self.slots or flags != self.flags or not self.key.values:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])
-            self.kind = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
-        return self.kind
+            self.key = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
+        return self.key
 
 
 @by_class
@@ -381,7 +381,7 @@ class _Findings:
 
     def __init__(self, names: int) -> None:
         self.names = names  # the version of the names that were known
-        self.kind: Hashable = None
+        self.key: Hashable = None
         self.numbers: set[int] = set()  # the storages of tensors that are not arguments
         self.tensors: dict[str, Tensor] = {}  # tensors that are not members of modules, by name
         self.opaque: dict[str, weakref.ref[Any]] = {}  # objects that are not looked into, and hold tensors

@@ -100,9 +100,9 @@ def make_plan(
     holder: dict[BufferId, BufferId] = {}  # the first buffer in the same bytes, by buffer
     for old, new in reused.items():
         holder[new] = holder.get(old, old)
-    joined = _joined(intervals, holder)
-    tried = [place(_longer(joined, rest), alignment) for rest in distances]
-    sizes = [max((found[key] + block.nbytes for key, block in joined.items()), default=0) for found in tried]
+    merged = _merged(intervals, holder)
+    tried = [place(_extended(merged, distance), alignment) for distance in distances]
+    sizes = [max((found[key] + block.nbytes for key, block in merged.items()), default=0) for found in tried]
     chosen = next(number for number, nbytes in enumerate(sizes) if 100 * nbytes <= MOST_GROWTH * min(sizes))
     offsets = {key: tried[chosen][holder.get(key, key)] for key in intervals}
     return Plan(kept, intervals, offsets, sizes[chosen], frozenset(reused))
@@ -128,20 +128,20 @@ def _reused(
     return reused
 
 
-def _joined(
+def _merged(
     intervals: Mapping[BufferId, LivenessInterval], holder: Mapping[BufferId, BufferId]
 ) -> dict[BufferId, LivenessInterval]:
     """One interval for all buffers that have the same bytes one after the other."""
-    joined: dict[BufferId, LivenessInterval] = {}
+    merged: dict[BufferId, LivenessInterval] = {}
     for key, block in intervals.items():
         name = holder.get(key, key)
-        there = joined.get(name, block)
-        joined[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
-    return joined
+        there = merged.get(name, block)
+        merged[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
+    return merged
 
 
-def _longer(intervals: Mapping[BufferId, LivenessInterval], rest: int) -> dict[BufferId, LivenessInterval]:
-    return {key: LivenessInterval(block.nbytes, block.first, block.last + rest) for key, block in intervals.items()}
+def _extended(intervals: Mapping[BufferId, LivenessInterval], distance: int) -> dict[BufferId, LivenessInterval]:
+    return {key: LivenessInterval(block.nbytes, block.first, block.last + distance) for key, block in intervals.items()}
 
 
 def _in_order(touched: BufferId) -> tuple[int, str]:

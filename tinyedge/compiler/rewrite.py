@@ -110,7 +110,7 @@ def saved_masks(
             if not step.is_value(name):
                 reads[step.slots[name].storage.number].append((position, name))
         written.update({slot.storage.number: position for slot in step.written()})
-    behind: dict[int, list[Step]] = defaultdict(list)
+    after_step: dict[int, list[Step]] = defaultdict(list)
     for number, at in written.items():
         waiting = [(p, name) for p, name in reads[number] if _waits(steps[p], name)]
         others = [p for p, name in reads[number] if not _waits(steps[p], name)]
@@ -118,11 +118,11 @@ def saved_masks(
             continue
         if at < len(forward) and any(p >= len(forward) for p in others):
             continue  # forward steps are computed again from it (a checkpoint)
-        if not all(_takes_stand_in(steps[p], name) for p, name in waiting):
+        if not all(_takes_mask(steps[p], name) for p, name in waiting):
             continue
         users: dict[tuple[Any, Layout, tuple[float, ...]], list[tuple[int, str]]] = defaultdict(list)
         for p, name in waiting:
-            op = _placeholders(steps[p])[name]
+            op = _masks_of(steps[p])[name]
             assert isinstance(op, type)
             numbers = tuple(steps[p].slots[other].number for other in op.inputs if other != name)
             users[op, steps[p].slots[name].layout(), numbers].append((p, name))
@@ -132,11 +132,11 @@ def saved_masks(
             like = steps[places[0][0]].slots
             byte = make(int8, layout.shape)
             slots = {**{name: like[name] for name in op.inputs}, op.outputs[0]: byte}
-            behind[at].append(Step(op, FORWARD, {}, {}, slots, op.inputs, op.outputs))
+            after_step[at].append(Step(op, FORWARD, {}, {}, slots, op.inputs, op.outputs))
             for p, name in places:
-                steps[p] = _with_stand_in(steps[p], name, byte)
+                steps[p] = _with_mask(steps[p], name, byte)
     before, after = (
-        [each for p in part for each in (steps[p], *behind[p])]
+        [each for p in part for each in (steps[p], *after_step[p])]
         for part in (range(len(forward)), range(len(forward), len(steps)))
     )
     return before, after
@@ -147,13 +147,13 @@ def _waits(step: Step, name: str) -> bool:
     return step.direction == BACKWARD and name in step.op.saves
 
 
-def _placeholders(step: Step) -> Mapping[str, type[Op] | float]:
+def _masks_of(step: Step) -> Mapping[str, type[Op] | float]:
     return step.op.saved_masks_for(frozenset(name[1:] for name in step.writes))
 
 
-def _takes_stand_in(step: Step, name: str) -> bool:
+def _takes_mask(step: Step, name: str) -> bool:
     """Whether a backward step can take a mask for ``name``, and all else that the mask depends on is a number."""
-    instead = _placeholders(step)
+    instead = _masks_of(step)
     op = instead.get(name)
     if not isinstance(op, type):
         return False
@@ -161,11 +161,11 @@ def _takes_stand_in(step: Step, name: str) -> bool:
     return all(step.is_value(other) for other in numbers.union(op.inputs) - {name})
 
 
-def _with_stand_in(step: Step, name: str, byte: Slot) -> Step:
+def _with_mask(step: Step, name: str, byte: Slot) -> Step:
     """The step with the mask ``byte`` for ``name``, and with the numbers that replace other saved values."""
     numbers = {
         other: Value(less, step.slots[other].dtype)
-        for other, less in _placeholders(step).items()
+        for other, less in _masks_of(step).items()
         if not isinstance(less, type)
     }
     return step.over({**step.slots, **numbers, name: byte})
