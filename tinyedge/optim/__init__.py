@@ -1,4 +1,4 @@
-"""Optimizers, with PyTorch's names and arithmetic, and gradient accumulation as one of their options."""
+"""Optimizers with PyTorch's names and arithmetic, learning-rate schedules, and gradient accumulation as an option."""
 
 from tinyedge.optim import lr_scheduler
 from tinyedge.optim.adam import Adam, AdamW
