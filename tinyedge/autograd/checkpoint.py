@@ -28,7 +28,7 @@ from tinyedge.ir.values import Read, Slot, SlotHolder, Storage, next_number
 R = TypeVar("R")
 
 
-class _Later(Postponed):
+class _Rematerialised(Postponed):
     """What a step saved, apart from ``kept``: its segment rematerialises it, as number ``index`` of what it dropped."""
 
     def __init__(self, segment: _Segment, index: int, kept: Saved) -> None:
@@ -106,7 +106,7 @@ class _Segment(Scope):
         self.linked_at.append(len(self.calls) - 1)
         kept = _older(step.saved, self.number)
         if len(kept) < len(step.saved):
-            step.saved = _Later(self, len(self.dropped), kept)
+            step.saved = _Rematerialised(self, len(self.dropped), kept)
             self.dropped.append(len(self.calls) - 1)
 
     def once(self, make: Callable[[], T]) -> T:
@@ -125,11 +125,11 @@ class _Segment(Scope):
                         f"{storage.nbytes} bytes were changed in place (version {storage.version}, read at {version})",
                         "Use the out-of-place form, or change a clone().",
                     )
-            self.made = dict(enumerate(_Again(self).saved()))
+            self.made = dict(enumerate(_SecondRun(self).saved()))
         return self.made.pop(index)
 
 
-class _Again(Scope):
+class _SecondRun(Scope):
     """The second run of a checkpointed function, which must not change anything outside again.
 
     Its calls must be those of the first run, without those that happen only once: an update of a running statistic, a

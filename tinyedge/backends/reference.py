@@ -54,7 +54,7 @@ class ReferenceBackend(Backend):
         except MemoryError as error:
             raise OutOfMemoryError(
                 self.name,
-                f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
+                f"an allocation of {nbytes} bytes must fit in addition to {self.memory.allocated_bytes} bytes in use",
                 str(error),
                 SMALLER,
             ) from error

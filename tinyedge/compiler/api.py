@@ -126,7 +126,7 @@ class Compiled:
         self._changed = False
         if self._mode == "check":
             return self._check(program, arguments, args, kwargs)
-        if program.is_several:
+        if program.has_several_roots:
             slots = [argument._slot for argument in arguments]
             return program(arguments, partial(self._again, key, args, kwargs, slots))
         return program(arguments)
@@ -145,12 +145,12 @@ class Compiled:
         program = self._find(key)
         if program is None:
 
-            def rehearsed() -> Program:
+            def traced() -> Program:
                 program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
                 assert program is not None  # abstract tracing always gives one
                 return program
 
-            program = prepared(rehearsed(), rehearsed)
+            program = prepared(traced(), traced)
             self._add(key, program)
         return program
 
@@ -245,7 +245,7 @@ class Compiled:
                 f"te.compile({self.name})",
                 "a call must not change its own guard key",
                 f"it changed {changed or 'an argument, or a mode'}, and so did the call before",
-                "Change it outside of the compiled function, or return what is new.",
+                "Change it outside of the compiled function, or return the new value.",
             )
         return same
 

@@ -31,7 +31,7 @@ class Read(NamedTuple):
 
     root: str  # "global", "closure" or "import"
     name: str
-    chain: tuple[str, ...]
+    dotted: tuple[str, ...]
     line: int
     level: int = 0  # of a relative import
     called: bool = False
@@ -121,7 +121,7 @@ class _Scan:
                 elif read.name in self.variables:
                     whole = self.variables[read.name]
                     read = read._replace(
-                        root=whole.root, name=whole.name, chain=whole.chain + read.chain, level=whole.level
+                        root=whole.root, name=whole.name, dotted=whole.dotted + read.dotted, level=whole.level
                     )
                     self.reads[read] = None
             for name, line in inner.attributes.items():
@@ -197,7 +197,7 @@ class _Scan:
             stack.append(None)
         elif opname == "SWAP" and argument <= len(stack):
             stack[-1], stack[-argument] = stack[-argument], stack[-1]
-        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].chain):
+        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].dotted):
             stack.pop()
         elif opname == "LOAD_CONST":
             stack.append(value if isinstance(value, str) else None)
@@ -246,7 +246,7 @@ class _Scan:
         attribute of anything.
         """
         if isinstance(item, Read):
-            return item._replace(chain=(*item.chain, name), line=self.line)
+            return item._replace(dotted=(*item.dotted, name), line=self.line)
         if item is CLASS and name in CLASS_NAMES:
             return None
         self._use(item)
@@ -269,7 +269,7 @@ class _Scan:
                 self._use(None if isinstance(function, Read) else function)
                 if isinstance(function, Read):
                     self._use(function._replace(called=True, constants=constants))
-                    result = CLASS if count == 1 and (function.name, *function.chain)[-1] == "type" else None
+                    result = CLASS if count == 1 and (function.name, *function.dotted)[-1] == "type" else None
                     break
         stack.append(result)
 

@@ -702,9 +702,9 @@ class _Walk:
             value = self.look_up(function.__globals__, read.name)
             if value is MISSING:
                 value = self.look_up(_builtins_of(function), read.name)
-        chain = list(read.chain)
-        while chain and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
-            name = chain.pop(0)
+        dotted = list(read.dotted)
+        while dotted and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
+            name = dotted.pop(0)
             at = at.attribute(name)
             if self.is_said_constant(at.path):
                 return "constant"
@@ -717,15 +717,15 @@ class _Walk:
                     return self.key_part(attributes["__getattr__"], at)
                 found = getattr(value, name, MISSING)
             elif found is MISSING and type(value) is not ModuleType:
-                chain = [name, *chain]
+                dotted = [name, *dotted]
                 break
             value = found
-        for name, following in zip(chain, [*chain[1:], ""], strict=False):
+        for name, following in zip(dotted, [*dotted[1:], ""], strict=False):
             if name != "__class__" or following not in CLASS_NAMES:
                 self.mention(name, at.where)
         if value is MISSING:
             return "nothing"
-        return self.key_part(value, at, called=read.constants if read.called and not chain else None)
+        return self.key_part(value, at, called=read.constants if read.called and not dotted else None)
 
     def is_said_constant(self, path: str) -> bool:
         return bool(self.guard.constant) and self.guard.is_constant(path)

@@ -223,7 +223,7 @@ class Program:
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentError(
-            "pickle or copy", "what is not bound to a device's memory", f"got the Program {self.name}",
+            "pickle or copy", "an object that is not bound to a device's memory", f"got the Program {self.name}",
             "Copy or pickle the function, and compile it again.",
         )  # fmt: skip
 
@@ -683,7 +683,7 @@ class Program:
                 self._point(number, None)
 
     @property
-    def is_several(self) -> bool:
+    def has_several_roots(self) -> bool:
         """Whether several results are differentiable, so that gradients may come for some of them only."""
         return len(self._roots) > 1
 

@@ -160,7 +160,7 @@ class Tape:
 
 
 class Postponed:
-    """A stand-in for saved values that are rematerialised when backward asks for them."""
+    """A placeholder for saved values that are rematerialised when backward asks for them."""
 
     def values(self) -> Saved:
         """The values that the step would have saved."""

@@ -49,7 +49,7 @@ def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
         memory, entry = backend.memory, backend.entry
         return OutOfMemoryError(
             f"{backend.name}, {call}",
-            f"there must be memory beside {memory.allocated_bytes} bytes in use "
+            f"there must be memory in addition to {memory.allocated_bytes} bytes in use "
             f"({memory.reserved_bytes} that the driver holds)",
             f"the device refused it, {said}; it says that it has {entry.asked('global_mem_size', 'unknown')} bytes, "
             f"at most {entry.asked('max_mem_alloc_size', 'unknown')} for one allocation",
