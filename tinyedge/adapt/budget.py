@@ -119,8 +119,7 @@ def plan_for(
     budget: int | str,
     optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
 ) -> Fit:
-    """Choose how to train ``model`` in ``budget`` bytes of device memory, from shapes alone: the first of these that
-    fits.
+    """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
 
     1. everything that requires a gradient now;
     2. the last layers, as many as fit;

@@ -132,15 +132,12 @@ class OwnBackward(Step):
         raise NotImplementedError
 
     def walk_alone(self) -> bool:
-        """Do the whole backward from the only output, with a gradient of 1, if no other step takes
-        part; then forget.
-        """
+        """Do the whole backward from the only output, with gradient 1, if no other step takes part."""
         return False
 
 
 def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
-    """Walk the graph that leads to ``root`` in reverse, and add gradients into the leaves. ``gradient`` None means
-    ones.
+    """Walk the graph of ``root`` in reverse, and add gradients into the leaves. ``gradient`` None means ones.
 
     Everything is checked, allocated and built before the first launch: a failure until then changes nothing. If the
     device refuses a later launch, the gradients that were added to are marked as ``torn``.

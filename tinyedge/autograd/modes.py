@@ -30,16 +30,13 @@ class no_grad(_GradMode):
 
 
 class enable_grad(_GradMode):
-    """Context manager and decorator: inside, in this thread, op calls are linked into the graph,
-    also in ``no_grad``.
-    """
+    """Context manager and decorator: inside, in this thread, op calls are linked into the graph."""
 
     enabled = True
 
 
 class set_grad_enabled(modes.ModeContext):
-    """Switch gradients on or off in this thread, as ``mode`` says: from the call on, in a ``with`` block, or as a
-    decorator.
+    """Switch gradients on or off in this thread: from the call on, in a ``with`` block, or as a decorator.
 
     A plain call inside ``with te.no_grad():`` holds until the end of that block.
     """

@@ -114,9 +114,7 @@ def default_backend() -> Backend:
 
 
 def set_default_backend(name: str | Backend) -> None:
-    """Make this the default backend, in all threads: for tensors that are made without ``device=`` and outside of
-    ``use_backend``.
-    """
+    """Make this the default backend of all threads, for tensors made without ``device=`` or ``use_backend``."""
     global _default
     with _lock:
         _default = name if isinstance(name, Backend) else get_backend(name)

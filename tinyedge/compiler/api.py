@@ -67,9 +67,7 @@ class Compiled:
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """A compiled function that its module has by name is pickled by that name; others as the
-        function they compile.
-        """
+        """Pickled by name if its module has it by that name, as functions are; else as the function it compiles."""
         name = self.__dict__.get("__qualname__")
         found: Any = sys.modules.get(self.__dict__.get("__module__", ""))
         for part in name.split(".") if name else ():

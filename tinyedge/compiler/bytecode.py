@@ -242,9 +242,7 @@ class _Scan:
         self.stack += [None] * max(count + effect, 0)
 
     def _attribute(self, item: Any, name: str) -> Any:
-        """An attribute of the stack's top: of a name, a longer dotted name; of anything else, an
-        attribute of anything.
-        """
+        """An attribute of the stack's top. Of a name it makes a longer name; else it may be any object's."""
         if isinstance(item, Read):
             return item._replace(dotted=(*item.dotted, name), line=self.line)
         if item is CLASS and name in CLASS_NAMES:

@@ -140,9 +140,7 @@ class _Fusion:
         return True
 
     def _may_sink(self, kernel: Kernel, target: Kernel) -> bool:
-        """Whether ``kernel`` may be sunk into the later ``target`` (a prologue): its inputs are
-        still unchanged there.
-        """
+        """Whether ``kernel`` may be sunk into the later ``target`` (a prologue): its inputs are unchanged there."""
         reads, _ = self.touched[kernel.at]
         return not any(self._touch(self.writers[place], kernel.at, target.at + 1) for place in reads)
 
@@ -211,9 +209,7 @@ class _Fusion:
             self._hoist(kernel)
 
     def inline_into_accumulations(self) -> None:
-        """Accumulation fusion: if a pointwise op gives a gradient's first summand, the kernel of the second computes
-        it.
-        """
+        """Accumulation fusion: the kernel that adds a gradient's second summand computes a pointwise first one."""
         for kernel in reversed(self._pointwise_kernels()):
             assert kernel.pointwise is not None
             outputs = [(each.step, name) for each in kernel.pointwise.ops for name in each.outputs]

@@ -470,9 +470,7 @@ class _Walk:
         )
 
     def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
-        """An object of this package, whose code refuses by itself what a replay would not repeat; and what is read of
-        it.
-        """
+        """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
         yield _Same(value)
         if isinstance(value, Minibatch):
             self.findings.opaque[at.path] = weakref.ref(value)

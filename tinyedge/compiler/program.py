@@ -136,9 +136,7 @@ class _Found:
 
 
 class _Part:
-    """Launches that are enqueued together: those of a call, or of its forward or its backward if it
-    is differentiable.
-    """
+    """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
 
     def __init__(self, lowered: list[Lowered]) -> None:
         self.lowered = lowered

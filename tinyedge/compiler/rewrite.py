@@ -25,8 +25,7 @@ Make = Callable[[DType, Shape], Slot]
 
 
 def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make) -> list[Step]:
-    """Compute the weight gradient of a frozen norm behind a convolution or linear layer from the layer's weight
-    gradient.
+    """Compute the weight gradient of a frozen norm from that of the convolution or linear layer before it.
 
     z = weight * (W x - mean) / sd + bias is one linear map of x, with the weight W' = W weight / sd. Its gradient dW'
     is needed for W's anyway, and gives the norm's: the sum of W dW' / sd for each channel. So W x, which was saved only

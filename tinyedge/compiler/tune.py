@@ -67,8 +67,7 @@ def products_in(step: Step, device: Device) -> list[Product]:
 
 
 def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Product, Tile]:
-    """Call ``function``, measure the tiles of its matrix products on the default backend's device, remember the
-    fastest.
+    """Call ``function``, measure tiles for its matrix products on the default device, remember the fastest.
 
     Give the plain function: what ``te.compile`` returned would replay kernels whose tiles are chosen already.
 

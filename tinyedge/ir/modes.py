@@ -64,8 +64,7 @@ class Switch(Generic[T]):
 
 
 class ModeContext:
-    """Base of the context managers that set a mode of this thread for a block, or for each call of a decorated
-    function.
+    """Base of context managers that set a mode of this thread for a block, or for calls of a decorated function.
 
     Threads may share one of them, and it may be entered again inside itself: the value to restore is kept by the
     thread. At the end of a block its mode is restored to what it was before, whatever inner blocks set.

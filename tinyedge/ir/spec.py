@@ -76,8 +76,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """A pointwise kernel's computation: for each output a C expression over the inputs at the same element of
-    ``shape``.
+    """A pointwise kernel's computation: for each output a C expression over the inputs' elements.
 
     It computes in the float type ``ctype``; bools and small integers are converted at loads and stores. ``strides`` of
     each operand walk ``shape``, and are 0 where an operand is broadcast. ``sizes`` are further ints that the

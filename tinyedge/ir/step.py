@@ -288,9 +288,7 @@ class Op:
 
     @staticmethod
     def backward(*gradients_and_saved: Any, **attrs: Any) -> tuple[Any, ...]:
-        """The backward computation in NumPy: output gradients and saved values in; one gradient for each differentiable
-        input out.
-        """
+        """The backward computation in NumPy: output gradients and saved values in, gradients of inputs out."""
         raise NotImplementedError
 
     @classmethod

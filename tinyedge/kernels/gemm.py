@@ -49,8 +49,7 @@ def gemm_kernels(
     bias_batch: Shape = (),
     scratch: tuple[Scratch, ...] = (),
 ) -> list[KernelSpec]:
-    """Kernels for the product. ``bias`` is added along the columns or the rows of C, and is contiguous within a batch
-    entry.
+    """Kernels for the product. ``bias``, contiguous within a batch entry, is added along the columns or rows of C.
 
     ``scratch`` describes those operands that are scratch memory instead of slots of the step.
     """
@@ -154,9 +153,7 @@ def gemm_kernels(
 def _tiles_kernel(
     device: Device, a: Matrix, m: int, k: int, tile_m: int, ctype: str, batch: Shape, scratch: tuple[Scratch, ...]
 ) -> KernelSpec:
-    """The kernel that copies A into tiles, in the order in which they are read; its output is its
-    last scratch buffer.
-    """
+    """The kernel that copies A into tiles in the order of their use; its last scratch buffer is the output."""
     tiles, depth, each = -(-m // tile_m), 256, 8
     entries = prod(batch)
     packed = Scratch(f"{a.name}_tiles", ctype, entries * tiles * tile_m * k)
@@ -178,9 +175,7 @@ def _holds_rows(matrix: Matrix, length: int) -> bool:
 
 
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
-    """The kernel for a CPU, rows and columns of a work-item's block, and its vector width, so that the accumulators
-    fill the registers.
-    """
+    """A CPU's kernel, rows and columns of a work-item's block, and vector width; the sums fill the registers."""
     lanes = device.native_width
     if m > 4:
         if ctype == "double":

@@ -48,9 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class PointwiseText:
-    """One pointwise op of a block. Values, scalars and sizes: the name in the expressions, and the
-    operand or number.
-    """
+    """One pointwise op of a block. ``values`` and ``sizes``: names in the expressions, with operands or numbers."""
 
     sources: tuple[Source, ...]
     values: tuple[tuple[str, str], ...]

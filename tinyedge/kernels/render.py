@@ -70,9 +70,7 @@ Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 def render(part: Part, specialised: bool = False) -> Source:
-    """The source of a kernel. With shape specialisation, sizes and tables are constants of the
-    source; else arguments.
-    """
+    """The source of a kernel. With shape specialisation sizes and tables are constants of it, else arguments."""
     return named(part.spec.kernel, _alone(piece_of(part, specialised)))
 
 

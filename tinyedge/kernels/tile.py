@@ -264,9 +264,7 @@ def tile_kernels(
 
 
 def _phases(sizes: Mapping[str, int], k: int) -> tuple[int, int, int]:
-    """For a strided convolution's input gradient: the number of phases of pixels, and per phase its
-    pixels and depth.
-    """
+    """For a strided convolution's input gradient: the number of phases, and the pixels and depth of each."""
     stride_y, stride_x = sizes["stride_y"], sizes["stride_x"]
     pixels = -(-sizes["spots_height"] // stride_y) * -(-sizes["spots_width"] // stride_x)
     depth = k * sizes["kernel_height"] * sizes["kernel_width"] // (stride_y * stride_x)

@@ -34,8 +34,7 @@ class _Stepped(Effect):
 
 
 class LRScheduler:
-    """Base of the schedules. ``step()`` sets the learning rate of each of the optimizer's groups; call it once an
-    epoch.
+    """Base of the schedules. ``step()`` sets the learning rate of each parameter group; call it once an epoch.
 
     A schedule starts from each group's ``initial_lr``, which the first schedule of an optimizer sets to the present
     rate. A group that is added later starts from its own rate.

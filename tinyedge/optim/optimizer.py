@@ -73,9 +73,7 @@ def _is_torn(leaf: Slot) -> bool:
 
 
 class _Counted(Effect):
-    """``step()`` in a compiled function that counts a sample; it is call number ``before`` of this
-    optimizer's there.
-    """
+    """``step()`` in a compiled function that counts a sample, after ``earlier`` other calls there."""
 
     updates = False
 
@@ -254,9 +252,7 @@ class Optimizer(Minibatch):
         self._seen = -1  # leaf_changes() when gradients were last looked at
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """Names of the state tensors of one parameter, like it, zero at first. ``step``, if named,
-        counts its updates.
-        """
+        """Names of one parameter's state tensors, which begin as zeros. ``step``, if named, counts its updates."""
         raise NotImplementedError
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:

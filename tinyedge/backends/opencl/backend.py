@@ -108,9 +108,7 @@ as many older ones.
 
 
 def _packer(kind: Any) -> Callable[[Any], bytes]:
-    """A function that packs an argument into the bytes that the driver takes: a number; a buffer if
-    ``kind`` is None.
-    """
+    """A function that packs an argument into the driver's bytes: a number, or a buffer if ``kind`` is None."""
     if kind is None:
         return lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder)
     if kind is np.int32:  # mostly offsets: a tenth of the time that NumPy's numbers take
@@ -411,9 +409,7 @@ class OpenCLBackend(Backend):
             return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
 
     def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
-        """Launch a bound kernel on the timing queue. The returned function waits for it, and
-        returns its nanoseconds.
-        """
+        """Launch a bound kernel on the timing queue; return a function that waits and returns nanoseconds."""
         with self._asked("a launch that is timed"):
             event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
 

@@ -46,8 +46,7 @@ class _Loader:
         self.process: int | None = None  # the process in which drivers were loaded
 
     def register(self, again: str = "") -> None:
-        """Make the drivers that can be loaded known to the loader, also the embedded runtime, which pip registers
-        nowhere.
+        """Tell the loader of the drivers that can be loaded, also of the embedded runtime, which pip does not.
 
         A value of OCL_ICD_VENDORS that the user set is left alone, unless it lists a driver that must be left out.
         """

@@ -35,8 +35,7 @@ def status_name(cl: Any, code: int) -> str:
 
 
 def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
-    """The exception for a ``call`` that the driver refused. ``call`` is a kernel's title, or what was asked of the
-    device.
+    """The exception for a ``call`` that the driver refused: a kernel's title, or what was asked of the device.
 
     ``error`` is what pyopencl raised, or the status code that a bare call returned.
     """

@@ -125,9 +125,7 @@ def listed() -> list[Driver]:
 
 
 def can_try() -> bool:
-    """Whether drivers can be tried in other processes: drivers are files that a folder lists, and a Python can be
-    started.
-    """
+    """Whether drivers can be tried in other processes: a folder lists them, and Python can be started."""
     frozen = getattr(sys, "frozen", False)
     return os.name == "posix" and bool(sys.executable) and not frozen and config.probe_seconds() > 0
 

@@ -51,9 +51,7 @@ def rounded(nbytes: int) -> int:
 
 
 class SlabAllocator:
-    """The slab sub-allocator: small allocations are parts of slabs, which ``allocate`` gives; free ones are kept for
-    reuse.
-    """
+    """The slab sub-allocator: small allocations are parts of slabs, and free parts are kept for reuse."""
 
     def __init__(self, allocate: Callable[[int], Allocation]) -> None:
         self._allocate = allocate

@@ -19,8 +19,7 @@ LEAST_BYTES = 4
 """OpenCL allows no buffer of 0 bytes."""
 
 EXACT_BITS = 26
-"""Leading bits of a size that pyopencl's pool keeps: sizes up to 64 MiB are exact. Its default rounds up by up to an
-eighth."""
+"""Leading bits that pyopencl's pool keeps of a size: exact up to 64 MiB. Its default adds up to an eighth."""
 
 
 class Pool:
