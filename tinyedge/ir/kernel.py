@@ -98,7 +98,7 @@ def address_of(slot: Slot) -> tuple[int, int]:
 
 
 class Kernel:
-    """A kernel of a recording: ``spec`` over the slots of ``step``, with blocks at its hooks; or a pointwise block alone.
+    """A kernel of a recording: a spec over the slots of ``step``, with blocks at its hooks; or a pointwise block alone.
 
     ``at`` is its position in the recording. On a backend without kernels (NumPy) each step is one Kernel, whose
     ``spec`` is None.
