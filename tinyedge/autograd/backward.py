@@ -176,8 +176,8 @@ def require_saved(step: Step) -> None:
     if step.saved is None:
         raise AutogradError(
             "backward",
-            "each recorded graph can be walked once",
-            f"what {step.op.name} saved was already freed",
+            "one backward for each recorded graph",
+            f"the values that {step.op.name} saved were already freed",
             "Call backward(retain_graph=True) the first time, or compute the loss again.",
         )
 
@@ -217,7 +217,7 @@ def _run_backward(
         if version_of(saved) != version:
             raise AutogradError(
                 "backward",
-                f"what {op.name} saved for its gradient must not change",
+                f"values that {op.name} saved for backward must not change",
                 f"its {name!r} of shape {saved.shape if saved is not None else ()} was changed in place afterwards "
                 f"(version {version_of(saved)}, saved at {version})",
                 "Use the out-of-place form, or change a clone().",

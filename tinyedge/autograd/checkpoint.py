@@ -121,7 +121,7 @@ class _Segment(Scope):
                 if storage.version != version:
                     raise AutogradError(
                         "backward",
-                        "what a checkpointed function read must not change before backward computes it again",
+                        "tensors that a checkpointed function read must not change before backward computes it again",
                         f"{storage.nbytes} bytes were changed in place (version {storage.version}, read at {version})",
                         "Use the out-of-place form, or change a clone().",
                     )
@@ -166,13 +166,13 @@ class _SecondRun(Scope):
             if calls[at] == call:
                 self.at = at
                 return
-        raise self._differs(f"{_words(call)} was not there with these inputs the first time")
+        raise self._differs(f"{_words(call)} did not run with these inputs the first time")
 
     def linked(self, step: Step) -> None:
         saved = step.saved
         assert saved is not None
         if self.at != next(self.linked_at, None):
-            raise self._differs(f"{step.op.name} was not there with these inputs the first time")
+            raise self._differs(f"{step.op.name} did not run with these inputs the first time")
         self.found[self.at] = saved
 
     def once(self, make: Callable[[], T]) -> T:
@@ -220,7 +220,7 @@ def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = Fal
     Source: Chen et al., Training deep nets with sublinear memory cost, arXiv:1604.06174.
     """
     if use_reentrant:
-        raise ArgumentError("checkpoint", "use_reentrant=False, the only kind there is", "got True")
+        raise ArgumentError("checkpoint", "use_reentrant=False, which is the only variant here", "got True")
     # Inside another segment everything is dropped already; this one takes effect when that one is computed again.
     if not is_grad_enabled() or any(isinstance(scope, _Segment) for scope in scopes()):
         return function(*args, **kwargs)

@@ -37,7 +37,7 @@ def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
         if any(id(leaf) in dropped for leaf in minibatch.leaves()):
             raise ArgumentError(
                 call,
-                "it must not drop samples that wait for their update",
+                "accumulated samples must not be dropped before their update",
                 minibatch.counted(),
                 "Leave it out (each update clears the gradients), or call the optimizer's flush() or discard() first.",
             )

@@ -214,9 +214,9 @@ class Compiled:
             if moved or self._key(arguments, args, kwargs) != key:
                 raise AutogradError(
                     "backward",
-                    f"what te.compile({self.name}) reads must be as it was when it was called, since the call is done "
-                    f"again for gradients of other results than recorded: {list(wanted)}",
-                    "it changed in the meantime",
+                    f"what te.compile({self.name}) reads must not change after the call, since the call is repeated "
+                    f"for gradients of other results than recorded: {list(wanted)}",
+                    "it has changed",
                     "Return with detach() the results that need no gradient.",
                 )
             self._wanted[key] = wanted
@@ -294,9 +294,9 @@ class Compiled:
         program.ends_with = [weakref.ref(each, drop) for each in alive_in(key)]
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
-                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
-                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
-                "tensors.",
+                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: its guard key changes from call to call, "
+                "by a shape, a number or a mode among its arguments or among what it reads. Pass numbers that change "
+                "as tensors.",
                 stacklevel=4,
             )
 

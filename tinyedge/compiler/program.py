@@ -876,7 +876,7 @@ class Program:
             if storage.version != version:
                 raise AutogradError(
                     "backward",
-                    f"what te.compile({self.name}) saved for its gradient must not change",
+                    f"values that te.compile({self.name}) saved for backward must not change",
                     f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
                     f"{version})",
                     "Use the out-of-place form, or change a clone().",
@@ -1086,7 +1086,7 @@ class Program:
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
                 raise CaptureError(
                     f"te.compile({self.name})",
-                    "memory that a call changes is reached in one way only, as at its first call",
+                    "memory that a call writes must not be shared in other ways than at its first call",
                     "an argument or a gradient now shares memory with another one, or with a parameter",
                     "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
                 )

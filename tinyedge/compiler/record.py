@@ -104,7 +104,10 @@ class Recording(Recorder):
     def before(self, step: Step) -> None:
         for slot in step.written():
             if slot.storage.number in self._constants:
-                self.forbid("a change in place", "the tensor's values came from the host, and would not come again")
+                self.forbid(
+                    "a change in place",
+                    "the tensor's values came from the host, and a replay does not upload them again",
+                )
             self._keep(slot.storage)
 
     def step(self, step: Step) -> None:

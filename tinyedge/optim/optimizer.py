@@ -370,7 +370,7 @@ class Optimizer(Minibatch):
         Errors: AutogradError, until ``discard()``, if a gradient is torn: a failed backward added a part of a sample.
         """
         if self._rest:
-            forbid_in_recording("optimizer.step()", "it does the rest of an update that stopped halfway")
+            forbid_in_recording("optimizer.step()", "it completes an update that the device refused halfway")
             self._do_rest()
             return None
         loss = None
@@ -406,7 +406,7 @@ class Optimizer(Minibatch):
         if self._pending or self._rest:
             raise ArgumentError(
                 "zero_grad",
-                "it must not drop samples that wait for their update",
+                "accumulated samples must not be dropped before their update",
                 self.counted(),
                 "Leave it out (each update clears the gradients), or call flush() or discard() first.",
             )
@@ -434,7 +434,7 @@ class Optimizer(Minibatch):
 
     def counted(self) -> str:
         if self._rest:
-            return f"{len(self._rest)} parameters wait for the rest of an update that stopped halfway"
+            return f"{len(self._rest)} parameters wait for the rest of an update that the device refused halfway"
         return f"{self._pending} of {self.accumulate} were accumulated"
 
     def _count(self, pending: int) -> None:
@@ -606,8 +606,8 @@ class Optimizer(Minibatch):
             f"{self._call}.step",
             f"all of {len(jobs)} parameters must be updated",
             f"{len(refused)} were refused: {error}",
-            "The others are new. Call step() or flush() again, which updates the rest by the same samples and does "
-            "nothing else; or discard() to leave it at that.",
+            "The others are updated. Call step() or flush() again, which only updates the remaining parameters; or "
+            "discard() to leave them as they are.",
         ) from error
 
     def _commit(self, jobs: Iterable[_Job]) -> None:
@@ -635,9 +635,9 @@ class Optimizer(Minibatch):
             ):
                 raise AutogradError(
                     f"{self._call}.step",
-                    "nothing between an update that stopped halfway and the call that does the rest of it",
+                    "no change between an update that the device refused halfway and the call that completes it",
                     f"the gradient of a parameter of shape {slot.shape} changed since, or was dropped",
-                    "Call discard(), and step() at once the next time.",
+                    "Call discard(); next time, call step() at once after such an error.",
                 )
         with no_grad():
             self._carry_out([job for job, _ in self._rest])
@@ -655,8 +655,8 @@ class Optimizer(Minibatch):
         self._applied.clear()
         if self._warned:
             warnings.warn(
-                f"{self._call}.step: the gradient that the last step() applied is being added to. Call zero_grad() "
-                "after each step(), or pass accumulate=1, with which it clears the gradients.",
+                f"{self._call}.step: backward added to a gradient that the last step() had applied. Call "
+                "zero_grad() after each step(), or pass accumulate=1, with which it clears the gradients.",
                 stacklevel=4,
             )
 
@@ -745,7 +745,7 @@ class Optimizer(Minibatch):
             raise AutogradError(
                 f"{self._call}.step",
                 "gradients of whole samples",
-                f"that of {label} holds a part of one, whose backward failed or was interrupted",
+                f"the gradient of {label} holds a part of one, whose backward failed or was interrupted",
                 "Nothing was updated; discard() drops the gradients.",
             )
 

@@ -32,7 +32,7 @@ def indexable(kernel: str, name: str, value: int) -> int:
             kernel,
             f"sizes, strides and offsets of at most {INT_MAX}: kernels index with 32-bit ints",
             f"{name} is {value}",
-            "Use smaller tensors: split them, or what was computed into one step.",
+            "Use smaller tensors: split them, or compute in several steps.",
         )
     return value
 

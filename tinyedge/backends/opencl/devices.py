@@ -104,7 +104,7 @@ def _folder_of(drivers: Iterable[Driver]) -> Path:
                 config.remember(folder / name, text.encode())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        warnings.warn(f"nothing is remembered between runs: {config.cache_path()}: {error}", stacklevel=2)
+        warnings.warn(f"verdicts on drivers are not kept for later runs: {config.cache_path()}: {error}", stacklevel=2)
         folder = Path(tempfile.mkdtemp(prefix="tinyedge-icd-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         for name, text in files.items():

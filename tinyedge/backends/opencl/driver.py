@@ -54,7 +54,9 @@ def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
             f"at most {entry.asked('max_mem_alloc_size', 'unknown')} for one allocation",
             SMALLER,
         )
-    return BackendError(f"{backend.name}, {call}", f"{backend.description} must do it", f"it refused, {said}", REMEDY)
+    return BackendError(
+        f"{backend.name}, {call}", f"{backend.description} must accept the call", f"it refused, {said}", REMEDY
+    )
 
 
 # Forks
