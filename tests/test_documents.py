@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import doctest
 import importlib
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import tinyedge as te
+from tests.stages import PICTURE, edges, text_in, text_of
 from tinyedge import nn
 from tinyedge.backends import Backend
 from tinyedge.bench import command
@@ -135,6 +137,25 @@ def test_contributing(opencl: Backend, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_picture_of_the_stages_is_not_stale() -> None:
+    assert text_in(PICTURE) == text_of(edges()), "the imports changed: run python -m tests.stages"
+
+
+def test_contributing_names_what_is_there() -> None:
+    """Each `file` (`function`, ...) of the section on where to look is defined in that file."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where do I look")[2].partition("\n## ")[0]
+    found = re.findall(r"`([\w/]+\.py)` \(((?:`[\w.]+`(?:, )?)+)\)", section)
+    assert len(found) >= 20
+    for file, names in found:
+        tree = ast.parse((ROOT / "tinyedge" / file).read_text())
+        for name in re.findall(r"[\w.]+", names):
+            within: Any = tree
+            for part in name.split("."):
+                defined = {node.name: node for node in within.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+                assert part in defined, f"{file} defines no {name}"
+                within = defined[part]
 
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(te.__path__, "tinyedge.") if not name.endswith("__main__")]

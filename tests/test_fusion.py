@@ -1,4 +1,4 @@
-"""Fusion and side-by-side launches: whatever a function does, its replays give what the eager call gives."""
+"""Fusion, vertical and horizontal: whatever a function does, its replays give what the eager call gives."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def assert_replays_agree(steps: list[tuple[str, int, int]], backend: Backend, ex
 @settings(max_examples=20)
 @given(steps=functions())
 def test_replays_without_fusion_agree_to_the_bit(steps: list[tuple[str, int, int]], backend: Backend) -> None:
-    """Though bytes wait for backward, and maps write over what they read.
+    """Though masks are saved for backward, and pointwise ops reuse their inputs in place.
 
     Where sizes are constants of a program, its kernels are others than an eager call's, which round otherwise.
     """
@@ -217,7 +217,7 @@ def test_a_layer_that_is_used_beside_its_norm_has_both_gradients(opencl: Backend
 
 
 IN_PLACE: dict[str, tuple[Callable[[te.Tensor], te.Tensor], int]] = {
-    "a chain of maps": (lambda x: te.exp(te.sin(te.cos(te.exp(x)))), 1),
+    "a sequence of pointwise ops": (lambda x: te.exp(te.sin(te.cos(te.exp(x)))), 1),
     "reads it twice": (lambda x: (y := te.exp(x)) * y + 1, 1),
     "reads another that repeats": (lambda x: te.exp(x) * x[0] * x[:, :1] + 1, 1),
     "reads it turned as well": (lambda x: (y := te.exp(x)) + y.T + 1, 2),

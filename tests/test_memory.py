@@ -498,7 +498,7 @@ def test_what_the_error_says() -> None:
         backend.left = 0
         with pytest.raises(te.OutOfMemoryError) as caught:
             step.prepare(x)
-        for part in ("kept for backward", "for results", "there is none", "Nothing was changed"):
+        for part in ("saved for backward", "for results", "there is none", "Nothing was changed"):
             assert part in str(caught.value)
         backend.left = -1
 

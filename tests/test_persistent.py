@@ -96,7 +96,7 @@ def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
 
 
 @pytest.fixture(scope="module", params=[GuardedOpenCL, OpenCLBackend])
-def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureRequest) -> OpenCLBackend:
+def persistent_opencl(guarded_backends: dict[str, Backend], request: pytest.FixtureRequest) -> OpenCLBackend:
     """The first device, taken for a GPU on which kernels may wait for each other; its groups hold 64 or 256 items.
 
     With guards around all memory; and without, since then values share buffers.
@@ -107,7 +107,7 @@ def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureReques
             pytest.skip("the device does not say that one group sees what another wrote")
         if "Portable Computing Language" in backend.entry.platform:
             pytest.skip(
-                "PoCL 3.1 builds a kernel with barriers wrongly where it is called in a branch, in a chain or beside"
+                "PoCL 3.1 builds a kernel with barriers wrongly where it is called in a branch, as in a launch group"
             )
         backend.device = replace(
             backend.device, kind="gpu", vector_width=4, compute_units=4, max_work_group=256, group_items=64, order="c11"
@@ -117,15 +117,15 @@ def chaining(guarded_backends: dict[str, Backend], request: pytest.FixtureReques
 
 
 @pytest.fixture
-def chain(chaining: OpenCLBackend) -> Iterator[Backend]:
-    with te.use_backend(chaining) as chosen:
+def persistent(persistent_opencl: OpenCLBackend) -> Iterator[Backend]:
+    with te.use_backend(persistent_opencl) as chosen:
         yield chosen
 
 
 @settings(max_examples=15)
 @given(steps=functions())
-def test_replays_in_chains_agree(steps: list[tuple[str, int, int]], chain: Backend) -> None:
-    assert_replays_agree(steps, chain)
+def test_replays_of_persistent_kernels_agree(steps: list[tuple[str, int, int]], persistent: Backend) -> None:
+    assert_replays_agree(steps, persistent)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_replays_in_chains_agree(steps: list[tuple[str, int, int]], chain: Backe
         "cat",
     ],
 )  # fmt: skip
-def test_kernels_without_elements(name: str, chain: Backend, guarded_backends: dict[str, Backend]) -> None:
+def test_kernels_without_elements(name: str, persistent: Backend, guarded_backends: dict[str, Backend]) -> None:
     """On a GPU, where products are cut otherwise, and by themselves no more than in a launch that others share."""
     for _, shapes in zero_calls(name):
         expected = on_tinyedge(name, shapes, guarded_backends["numpy"])
         for compiled in (False, True):
-            assert_same(on_tinyedge(name, shapes, chain, compiled), expected)
+            assert_same(on_tinyedge(name, shapes, persistent, compiled), expected)
 
 
 def make_step() -> tuple[nn.Module, te.Tensor, te.compiler.api.Compiled]:
@@ -159,7 +159,7 @@ def make_step() -> tuple[nn.Module, te.Tensor, te.compiler.api.Compiled]:
     return model, te.rand(1, 3, 14, 14), te.compile(step)
 
 
-def test_a_step_is_few_launches(chain: Backend) -> None:
+def test_a_step_is_few_launches(persistent: Backend) -> None:
     model, x, step = make_step()
     losses = [step(x).item() for _ in range(5)]
     assert len(set(losses)) == 1
@@ -175,7 +175,7 @@ def test_a_step_is_few_launches(chain: Backend) -> None:
         np.testing.assert_allclose(total, 5 * once.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_profile_tells_the_kernels_of_a_chain_apart(chain: Backend) -> None:
+def test_a_profile_tells_the_kernels_of_a_persistent_kernel_apart(persistent: Backend) -> None:
     model, x, step = make_step()
     step(x)
     step(x)
@@ -188,7 +188,7 @@ def test_a_profile_tells_the_kernels_of_a_chain_apart(chain: Backend) -> None:
     assert all(np.array_equal(a, p.grad.numpy()) for a, p in zip(before, model.parameters(), strict=True))
 
 
-def test_memory_of_two_kinds_that_became_one_is_refused(chain: Backend) -> None:
+def test_memory_of_two_kinds_that_became_one_is_refused(persistent: Backend) -> None:
     """The recording could not show that the kernels which read the argument must wait for those that add to it."""
     weight = te.ones(8, 8, requires_grad=True)
 
@@ -217,7 +217,7 @@ def make_product() -> tuple[te.Tensor, te.Tensor, te.compiler.api.Compiled]:
     return first, second, te.compile(step)
 
 
-def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) -> None:
+def test_a_refused_call_leaves_no_gradient_that_nobody_computed(persistent: Backend) -> None:
     first, second, step = make_product()
     step(te.ones(8, 8))
     step(te.ones(8, 8))
@@ -233,7 +233,7 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(chain: Backend) 
     assert np.array_equal(second.grad.numpy(), wanted)
 
 
-def test_gradients_may_become_parts_of_one_tensor(chain: Backend) -> None:
+def test_gradients_may_become_parts_of_one_tensor(persistent: Backend) -> None:
     """As a copy of them in one piece is made: the kernels that add to them now wait for each other."""
     first, second, step = make_product()
     for _ in range(3):
@@ -248,7 +248,7 @@ def test_gradients_may_become_parts_of_one_tensor(chain: Backend) -> None:
         assert np.array_equal(whole.numpy()[1], wanted * k)
 
 
-def test_parameters_share_buffers(chain: Backend) -> None:
+def test_parameters_share_buffers(persistent: Backend) -> None:
     """So that a launch has few; unless each has guards of its own."""
     _, x, step = make_step()
     step(x)
@@ -262,10 +262,10 @@ def test_parameters_share_buffers(chain: Backend) -> None:
     }
     handles = {storage.buffer.handle for storage in storages}
     assert len(storages) >= 16
-    assert len(handles) == (len(storages) if isinstance(chain, GuardedOpenCL) else 1)
+    assert len(handles) == (len(storages) if isinstance(persistent, GuardedOpenCL) else 1)
 
 
-def test_a_step_may_be_prepared_before_anything_runs(chain: Backend) -> None:
+def test_a_step_may_be_prepared_before_anything_runs(persistent: Backend) -> None:
     _, x, step = make_step()
     program = step.prepare(x)
     prepared = step(x).item()
@@ -275,16 +275,16 @@ def test_a_step_may_be_prepared_before_anything_runs(chain: Backend) -> None:
 
 
 def test_memory_for_small_values_is_found_where_there_is_none_for_a_shared_buffer(
-    chaining: OpenCLBackend, monkeypatch: pytest.MonkeyPatch
+    persistent_opencl: OpenCLBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(nbytes: int) -> object:
         raise te.OutOfMemoryError("device", f"room for {nbytes} bytes", "there is none", "Use less.")
 
-    monkeypatch.setattr(chaining, "slabs", SlabAllocator(refuse))
-    assert OpenCLBackend.reserve(chaining, 1000).handle is not None
+    monkeypatch.setattr(persistent_opencl, "slabs", SlabAllocator(refuse))
+    assert OpenCLBackend.reserve(persistent_opencl, 1000).handle is not None
 
 
-def test_work_items_may_return_early(chain: Backend) -> None:
+def test_work_items_may_return_early(persistent: Backend) -> None:
     """Some of a warp sum rows by fours, one does what is left over, and returns elsewhere."""
     weight = te.tensor(np.random.default_rng(0).random((1, 35), np.float32), requires_grad=True)
     index, weights = te.tensor([0] * 7), te.arange(7 * 35, dtype=te.float32).reshape(7, 35)

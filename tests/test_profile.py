@@ -208,7 +208,7 @@ def test_explain(backend: Backend) -> None:
     program = train_sample.program
     lines, memory, times = parts_of(program.explain())
     assert len(lines) == 1 + len(launch_rows(program))
-    assert lines[0].split()[:4] == ["launch", "op", "direction", "kernel"]
+    assert lines[0].split()[:5] == ["kernel", "fused", "ops", "direction", "function"]
     assert times.startswith("times: not measured: there was no replay yet")
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     assert saved >= 4 * 2 * 4 * 36  # what relu keeps

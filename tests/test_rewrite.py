@@ -85,7 +85,7 @@ def saved_masks() -> list[tuple[str, str]]:
 @example(value=6.0)
 @example(value=float("-inf"))
 @given(value=st.floats(width=32))
-def test_backward_cannot_tell_a_stand_in_from_what_it_stands_for(op_name: str, saved: str, value: float) -> None:
+def test_backward_cannot_tell_a_mask_from_the_saved_value(op_name: str, saved: str, value: float) -> None:
     op = registry[op_name]
     call = call_of(op, op.sample(Random(0)), 0)
     scalars = {name: call.scalars[name] for name in op.scalars}
@@ -106,7 +106,7 @@ def saved_by(function: Callable[[te.Tensor], te.Tensor], *shape: int) -> int:
     return te.rehearse(lambda x: function(x * weight).sum().backward(), (shape,)).saved_bytes
 
 
-def test_what_backward_needs_anyway_has_no_stand_in(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_backward_needs_anyway_has_no_mask(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYEDGE_FUSE", "0")
     assert saved_by(F.relu, 10) == 10
     assert saved_by(lambda x: F.relu(x).square(), 10) == 40  # which reads it as it is

@@ -1,15 +1,15 @@
 """What the environment asks for: the only reader of ``os.environ``.
 
 TINYEDGE_BACKEND   ``numpy``, ``opencl`` or ``opencl:N``; unset: the best usable device
-TINYEDGE_COMPILE   what ``te.compile`` does, read when it is called: 1 records and replays (the default), 0 nothing,
-                   ``check`` compares; with 1 updates are replayed too
-TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to find out what fusion does
-TINYEDGE_PERSISTENT  0: kernels that depend on each other never share a launch, nor values a buffer
-TINYEDGE_CACHE     the folder for what is remembered between runs; unset: the user's cache folder
-TINYEDGE_TUNE      ``must``: an error where a product was not tuned; unset: what was tuned is used
-TINYEDGE_BINARIES  0: kernels are built anew in every run, and none are kept in the cache folder
-TINYEDGE_PROBE     seconds that an OpenCL driver which was never tried may take for that, in a process of its own (60);
-                   0: it is tried in this process, which it may take down
+TINYEDGE_COMPILE   read when ``te.compile`` is called: 1 (the default) records and replays, optimizers' updates too;
+                   0 runs eagerly; ``check`` compares each replay with the eager call
+TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to see what fusion changes
+TINYEDGE_PERSISTENT  0: no persistent kernels, and no slabs that small values share
+TINYEDGE_CACHE     the folder for built kernels and the tuning cache; unset: the user's cache folder
+TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is an error; unset: the cache is used
+TINYEDGE_BINARIES  0: kernels are built in every run, and none are kept in the cache folder
+TINYEDGE_PROBE     seconds in which an OpenCL driver that was never tried must answer, in a process of its own (60);
+                   0: it is tried in this process, which it may crash
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
@@ -30,7 +30,7 @@ def backend_name() -> str | None:
 
 
 def cache_path() -> Path:
-    """Where what is remembered between runs lies, private to the user."""
+    """The folder for everything that is kept between runs, private to the user."""
     return Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
 
 
@@ -94,22 +94,22 @@ def keeps_binaries() -> bool:
 
 
 def compile_mode() -> str:
-    """What ``te.compile`` shall do: "0", "1" or "check"."""
+    """What ``te.compile`` does: "0", "1" or "check"."""
     return os.environ.get("TINYEDGE_COMPILE", "").strip().lower() or "1"
 
 
 def tune_mode() -> str:
-    """How what was tuned is used: "must" or ""."""
+    """How the tuning cache is used: "must" or ""."""
     return os.environ.get("TINYEDGE_TUNE", "").strip().lower()
 
 
 def fuses() -> bool:
-    """Whether programs compute pointwise ops inside other kernels."""
+    """Whether programs fuse kernels."""
     return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
 
 
 def uses_persistent() -> bool:
-    """Whether kernels that depend on each other may share a launch, on devices that can do that."""
+    """Whether persistent kernels may be used, on devices that can run them."""
     return os.environ.get("TINYEDGE_PERSISTENT", "").strip() != "0"
 
 

@@ -1,7 +1,8 @@
-"""``te.rehearse`` and ``te.plan_for``: memory that is known before anything runs, and what can be trained in so much.
+"""``te.rehearse`` and ``te.plan_for``: memory that is known before anything runs, and what can be trained in a budget.
 
-Abstract tracing calls a function with tensors that hold nothing, on the real backend: nothing is allocated, built,
-launched or changed, and the plan is that of the real call, since it depends on nothing but the recorded steps.
+In: a model or function, and shapes. Out: a Program with its memory plan, or a Fit. Both use abstract tracing: the
+function is called on the real backend with tensors that have no values, so nothing is allocated, built, launched or
+changed. The plan equals that of the real call, because it depends only on the recorded steps.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ Sample = Sequence[Any]
 
 
 def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
-    """The program that ``te.compile`` would make for such arguments, with its plan, from their shapes alone.
+    """Compile a function abstractly, from shapes alone: the program that ``te.compile`` would make for such arguments.
 
-    ``sample`` is a tuple of tensors, shapes, or (shape, dtype). Nothing is allocated, built, launched or changed; the
-    program is there to be asked for ``peak_bytes``, ``saved_bytes`` and ``plan``.
+    ``sample`` is a tuple of tensors, shapes, or (shape, dtype). Nothing is allocated, built, launched or changed. The
+    program's ``peak_bytes``, ``saved_bytes`` and ``plan`` can be read.
 
     Errors: CaptureError as from ``te.compile``.
     """
@@ -56,7 +57,7 @@ def _trace_abstractly(function: Callable[..., Any], sample: Sample, backend: Bac
 
 
 def _argument(item: Any, backend: Backend) -> Tensor:
-    """The tensor itself, or one of that shape and dtype that holds nothing."""
+    """The tensor itself, or a tensor of that shape and dtype without memory."""
     if isinstance(item, Tensor):
         return item
     shape, dtype = item if item and isinstance(item[0], (tuple, list)) else (item, dtypes.float32)
@@ -65,16 +66,16 @@ def _argument(item: Any, backend: Backend) -> Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is trained in a budget, and what that takes; ``apply()`` makes the model so.
+    """What is trained within a budget, and what that costs. ``apply()`` sets up the model accordingly.
 
-    Units: bytes on the device. ``step_bytes`` is what a compiled step needs beside the rest, if it returns the loss.
+    Units: bytes on the device. ``step_bytes`` is what a compiled step allocates, if it returns only the loss.
     """
 
     method: str
     trained: tuple[str, ...]
-    """The parameters that are trained, by name."""
+    """Names of the parameters that are trained."""
     checkpointed: tuple[str, ...]
-    """The modules that are computed again in backward, by name."""
+    """Names of the modules that are rematerialised in backward (``te.checkpoint``)."""
     model_bytes: int
     sample_bytes: int
     largest_bytes: int
@@ -84,21 +85,21 @@ class Fit:
     step_bytes: int
     forward_flops: int
     extra_flops: int
-    """Those of them that are spent on computing again."""
+    """The part of ``forward_flops`` that rematerialisation costs."""
     step_flops: int
-    """Of a step as a whole, forward and backward."""
+    """FLOPs of a whole step, forward and backward."""
     trained_elements: int
     elements: int
     model: Module = field(repr=False)
     program: Program = field(repr=False)
-    """Not prepared: for its plan."""
+    """The abstractly traced program of a step, which is not prepared; it holds the memory plan."""
 
     @property
     def total_bytes(self) -> int:
         return self.model_bytes + self.sample_bytes + self.gradient_bytes + self.state_bytes + self.step_bytes
 
     def apply(self) -> Fit:
-        """Let the trained parameters, and no others, require gradients, and checkpoint the chosen modules."""
+        """Make exactly the trained parameters require gradients, and checkpoint the chosen modules."""
         _set(self.model, set(self.trained), set(self.checkpointed))
         return self
 
@@ -107,7 +108,7 @@ class Fit:
             f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
             f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
             f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
-            f"{self.extra_flops / 1e6:.4g} for computing {len(self.checkpointed)} modules again: "
+            f"{self.extra_flops / 1e6:.4g} for rematerialising {len(self.checkpointed)} modules: "
             f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
         )
 
@@ -120,20 +121,22 @@ def plan_for(
     budget: int | str,
     optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
 ) -> Fit:
-    """How to train ``model`` in ``budget`` bytes of device memory, from shapes alone: the first of these that fits.
+    """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
 
     1. everything that requires a gradient now;
     2. the last layers, as many as fit;
-    3. the biases everywhere, and the last layer;
+    3. all biases, and the last layer;
     4. the last layer;
     5. the biases alone.
 
-    Each of them as it is, or if only so it fits, with ``te.checkpoint`` for as few blocks as needed, from the first
-    that is trained: the modules in a Sequential or ModuleList. What that costs is said in FLOPs.
+    Each is tried as it is, and if it does not fit, with ``te.checkpoint`` (rematerialisation) for as few blocks as
+    needed, beginning with the first block that is trained. Blocks are the modules in a Sequential or ModuleList. The
+    result says how many FLOPs that costs.
 
-    ``loss(model, *sample)`` returns what is walked back from. ``sample`` is a tuple of tensors, shapes, or
-    (shape, dtype). ``budget`` is a number of bytes, or such as "24MB" or "24MiB". ``optimizer`` says how much state a
-    parameter has: an optimizer, a class or function that makes one, or a number of tensors for each parameter.
+    ``loss(model, *sample)`` returns the tensor on which backward is called. ``sample`` is a tuple of tensors, shapes,
+    or (shape, dtype). ``budget`` is a number of bytes, or text such as "24MB" or "24MiB". ``optimizer`` says how much
+    state each parameter has: an optimizer, a class or function that makes one, or a number of tensors for each
+    parameter.
 
     Counted are the model's parameters and buffers, the sample, gradients, optimizer state, and all that a compiled step
     (``te.compile(...).prepare``) allocates: temporaries, what is saved for backward, kernels' scratch memory, and the
@@ -141,7 +144,7 @@ def plan_for(
     by sample, does not matter. No value is larger than what the device gives in one piece; all temporaries together
     may be.
 
-    Errors: ArgumentError if nothing fits, with the least that would.
+    Errors: ArgumentError if nothing fits, with the smallest total.
     """
     limit = _bytes_of(budget)
     search = _Search(model, loss, sample, _states(optimizer), limit)
@@ -183,7 +186,7 @@ class _Search:
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
         owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
         self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
-        self.plain_flops = 0  # of the forward pass without more checkpoints; known when that was tried
+        self.plain_flops = 0  # of the forward pass without further checkpoints; known after that was tried
         self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
 
     def is_given(self, fit: Fit) -> bool:
@@ -222,7 +225,7 @@ class _Search:
             yield self.again("biases", biases)
 
     def blocks_of(self, trained: Collection[str]) -> list[str]:
-        """The blocks from the first on in which something is trained: those before save nothing."""
+        """The blocks from the first trained parameter on: those before it save nothing."""
         starts = [k for k, block in enumerate(self.blocks) if any(name.startswith(block + ".") for name in trained)]
         return self.blocks[starts[0] :] if starts else []
 
@@ -233,7 +236,7 @@ class _Search:
         def first(count: int) -> Fit:
             return self.fit(f"{method}, with checkpoints" if count else method, trained, blocks[:count])
 
-        # What one more block frees falls with their number, until its input takes more than that.
+        # One more block frees less and less, until its input takes more memory than it frees.
         low, high = 0, len(blocks)
         while low < high:
             middle = (low + high) // 2
@@ -266,7 +269,7 @@ class _Search:
         return best
 
     def fit(self, method: str, trained: Iterable[str], checkpointed: Sequence[str] = ()) -> Fit:
-        """Rehearse a step that trains so."""
+        """Trace a step of this choice abstractly."""
         trained, chosen = tuple(trained), (*self.checkpointed, *checkpointed)
         if (trained, chosen) in self.tried:
             return self.tried[trained, chosen]
@@ -304,7 +307,7 @@ class _Search:
 
 
 def _blocks(module: Module, path: str) -> Iterator[tuple[str, Module]]:
-    """The modules of each outermost Sequential or ModuleList, if they hold more than one layer."""
+    """The modules of each outermost Sequential or ModuleList that hold more than one layer."""
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
         if isinstance(module, (Sequential, ModuleList)) and len(list(child.modules())) > 2:
@@ -346,7 +349,7 @@ def _nbytes(item: Any) -> int:
 
 
 def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) -> int:
-    """How many tensors an optimizer keeps for each parameter."""
+    """The number of tensors that an optimizer keeps for each parameter."""
     if isinstance(optimizer, int):
         return optimizer
     if not isinstance(optimizer, Optimizer):

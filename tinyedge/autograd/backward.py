@@ -1,4 +1,9 @@
-"""Backward: the walk back through the graph, from a loss to the gradients of leaves."""
+"""Backward: the reverse walk through the graph, from a loss to the gradients of the leaves.
+
+In: the slot of a loss. Out: gradients in the leaves. Each step's backward runs through the same dispatch as forward; a
+gradient that has several contributions is accumulated inside the kernels that compute them. All launches are held back
+(``deferral``) until everything was checked, allocated and built, so that a failure before them changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from tinyedge.ir.values import MemorySpace, Slot, Spec, Value
 
 
 class Gradient:
-    """A gradient on its way: ``owned`` if its storage is nobody else's, so that more may be added in place."""
+    """A gradient that waits for its step. ``owned``: nobody else uses its storage, so others may be added in place."""
 
     __slots__ = ("owned", "slot")
 
@@ -26,20 +31,20 @@ class Gradient:
 
 
 class Walk:
-    """The reverse walk: gradients on their way to the steps before, and to the leaves.
+    """The state of a reverse walk: gradients of steps that were not reached yet, and of leaves.
 
-    ``boundary`` are leaves, by id, whose gradients stay with the walk, as do those of steps that are not walked.
+    ``boundary`` holds the ids of leaves whose gradients stay in ``pending``, as do those of steps that are not walked.
     """
 
     def __init__(self, boundary: Collection[int] = (), retain_graph: bool = False) -> None:
         self.boundary = boundary
         self.retain_graph = retain_graph
         self.pending: dict[tuple[int, int], Gradient] = {}
-        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each, and where its gradient will be when the walk is over
+        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each leaf, and the slot of its gradient after the walk
 
     @staticmethod
     def key(edge: Edge) -> tuple[int, int]:
-        """The step and output that an edge comes from, by number; or the leaf."""
+        """The step and output number that an edge comes from; or the leaf."""
         step, index, leaf = edge
         return (-1, id(leaf)) if step is None else (step.number, index)
 
@@ -47,7 +52,7 @@ class Walk:
         return edge[2] is None or id(edge[2]) in self.boundary
 
     def target(self, edge: Edge, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
-        """Where a kernel shall put the gradient of ``edge``, and whether it shall add to what is there."""
+        """The slot for the gradient of ``edge``, and whether a kernel must accumulate into it."""
         leaf = edge[2]
         if leaf is not None and not self._is_pending(edge):
             return self.leaf_target(leaf, spec, backend)
@@ -74,7 +79,7 @@ class Walk:
         return target, adds
 
     def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
-        """Pass on a gradient that is already computed: as it is if it is the first, else added."""
+        """Pass on a computed gradient: the first one as it is, further ones by accumulation."""
         leaf = edge[2]
         if leaf is None or self._is_pending(edge):
             key = self.key(edge)
@@ -95,9 +100,9 @@ class Walk:
         write_into(slot, target, accumulate)
 
     def finish(self, deferred: Deferred) -> None:
-        """Launch what the walk consists of, and let the leaves have their gradients."""
+        """Launch everything that was held back, and give the leaves their gradients."""
         there = [gradient for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
-        with _finishing:  # what two threads add to one leaf is added in turn
+        with _finishing:  # threads that accumulate into one leaf do so one after the other
             try:
                 deferred.launch()
             except BaseException as error:
@@ -109,7 +114,7 @@ class Walk:
             for leaf, gradient in self.leaves.values():
                 if leaf.grad is None:
                     leaf.keep_gradient(gradient)
-                elif leaf.grad is not gradient:  # another thread was faster
+                elif leaf.grad is not gradient:  # another thread has set it meanwhile
                     write_into(gradient, leaf.grad, accumulate=True)
             deferred.launch()
 
@@ -118,24 +123,24 @@ _finishing = threading.RLock()
 
 
 class OwnBackward(Step):
-    """A step whose gradients do not come from its op: it walks back by itself."""
+    """A step that computes its gradients itself, instead of through its op's backward."""
 
     __slots__ = ()
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        """Turn the gradients of the outputs into those of the inputs, and pass these on."""
+        """Compute the inputs' gradients from the outputs', and deliver them to ``walk``."""
         raise NotImplementedError
 
     def walk_alone(self) -> bool:
-        """Do all of a walk back from the only output, with a gradient of 1, if nothing else takes part; then forget."""
+        """Do the whole backward from the only output, with gradient 1, if no other step takes part."""
         return False
 
 
 def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> None:
-    """Walk the tape that leads to ``root`` once in reverse, adding gradients into the leaves; None stands for ones.
+    """Walk the graph of ``root`` in reverse, and add gradients into the leaves. ``gradient`` None means ones.
 
-    Everything is checked, allocated and built before the first launch: what fails until then changes nothing. If the
-    device refuses a launch in the middle, the gradients that were added to are marked as ``torn``.
+    Everything is checked, allocated and built before the first launch: a failure until then changes nothing. If the
+    device refuses a later launch, the gradients that were added to are marked as ``torn``.
     """
     plain = gradient is None and not retain_graph and modes.recorder is None and modes.deferred is None
     if plain and isinstance(root.step, OwnBackward) and root.step.walk_alone():
@@ -157,7 +162,7 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
 
 
 def walk_back(walk: Walk, steps: Tape) -> None:
-    """Turn the gradients with which ``walk`` begins into those that ``steps`` were computed from."""
+    """Turn the gradients that ``walk`` holds into those of the inputs of ``steps``."""
     for step in reversed(steps):
         gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
         if any(item is not None for item in gradients):
@@ -171,14 +176,14 @@ def require_saved(step: Step) -> None:
     if step.saved is None:
         raise AutogradError(
             "backward",
-            "each recorded graph can be walked once",
-            f"what {step.op.name} saved was already freed",
+            "one backward for each recorded graph",
+            f"the values that {step.op.name} saved were already freed",
             "Call backward(retain_graph=True) the first time, or compute the loss again.",
         )
 
 
 def step_back(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> None:
-    """Turn the gradients of a step's outputs into those of its inputs, and pass these on."""
+    """Turn the gradients of a step's outputs into those of its inputs, and deliver them to ``walk``."""
     op = step.op
     require_saved(step)
     slots: dict[str, Any] = {"d" + name: None if g is None else g.slot for name, g in zip(op.outputs, gradients)}
@@ -204,7 +209,7 @@ def step_back(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> N
 def _run_backward(
     walk: Walk, step: Step, slots: dict[str, Any], wanted: list[tuple[str, Edge, Spec]], backend: MemorySpace
 ) -> None:
-    """Run the op's backward, its gradients stored or added where they belong."""
+    """Run the op's backward, which stores its gradients or accumulates them."""
     op = step.op
     kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
     assert kept is not None
@@ -212,7 +217,7 @@ def _run_backward(
         if version_of(saved) != version:
             raise AutogradError(
                 "backward",
-                f"what {op.name} saved for its gradient must not change",
+                f"values that {op.name} saved for backward must not change",
                 f"its {name!r} of shape {saved.shape if saved is not None else ()} was changed in place afterwards "
                 f"(version {version_of(saved)}, saved at {version})",
                 "Use the out-of-place form, or change a clone().",
@@ -225,7 +230,7 @@ def _run_backward(
     again: list[tuple[Edge, Slot, Spec]] = []
     for name, edge, spec in wanted:
         identity: Any = id(edge[2]) if edge[0] is None else (edge[0].number, edge[1])
-        if identity in taken:  # one tensor in two places of one call: its two gradients may not race in one kernel
+        if identity in taken:  # one tensor in two places of a call: its two gradients must not race in one kernel
             target, adds = new_slot(backend, spec.dtype, spec.shape), False
             again.append((edge, target, spec))
         else:
@@ -241,7 +246,7 @@ def _run_backward(
 
 
 def _scatter(walk: Walk, step: Step, dy: Slot, edge: Edge, spec: Spec) -> None:
-    """The gradient of a view: ``dy`` in the same view of it, and zeros where that does not reach."""
+    """The gradient of a view: ``dy`` at the view's place, and zeros elsewhere."""
     target, accumulate = walk.target(edge, spec, dy.storage.backend)
     covers = dy.numel == target.numel
     if not accumulate and not covers:

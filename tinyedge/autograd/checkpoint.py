@@ -1,9 +1,10 @@
-"""``te.checkpoint``: less memory for more arithmetic.
+"""``te.checkpoint``: rematerialisation, less memory for more arithmetic.
 
-A checkpointed function runs as ever, and its steps stand in the graph as ever; only what they would save for backward,
-as far as it was made inside, is dropped. The first of them whose gradient asks for it has the function computed again,
-and all of them find what they would have saved. So the gradients are the same to the bit, and whatever works for a step
-(several outputs, parameters in closures, walking a graph twice) works here.
+In: a function and its arguments. Out: its result, with a graph whose steps do not keep what they saved inside the
+function. The function's steps run and are linked as always; only the saved values that were made inside are dropped.
+When backward reaches the first step that needs one, the function is computed again, and all its steps find their saved
+values. So gradients are the same to the bit, and several outputs, parameters in closures and a second walk of the graph
+work as without a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from tinyedge.ir.values import Read, Slot, SlotHolder, Storage, next_number
 R = TypeVar("R")
 
 
-class _Later(Postponed):
-    """What a step saved, but for ``kept``: it will be made again by its segment, as number ``index`` there."""
+class _Rematerialised(Postponed):
+    """What a step saved, apart from ``kept``: its segment rematerialises it, as number ``index`` of what it dropped."""
 
     def __init__(self, segment: _Segment, index: int, kept: Saved) -> None:
         self.segment = segment
@@ -50,29 +51,29 @@ class _Later(Postponed):
 
 
 def _older(saved: Saved, number: int) -> Saved:
-    """The part of ``saved`` that a segment that began at ``number`` did not make."""
+    """The saved values that are older than a segment which began at ``number``."""
     return {
         name: item for name, item in saved.items() if not isinstance(item[0], Slot) or item[0].storage.number < number
     }
 
 
 class _Segment(Scope):
-    """A function that is run for the first time: what its steps save is dropped."""
+    """The first run of a checkpointed function: what its steps save is dropped."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.number = next_number()
-        self.versions: dict[Storage, int] = {}  # of what lies outside and is read
-        self.calls: list[Any] = []  # what it did, in order
-        self.linked_at: list[int] = []  # which of them have a gradient
-        self.dropped: list[int] = []  # which of them dropped something
-        self.outcomes: list[Any] = []  # of what is to be done once
+        self.versions: dict[Storage, int] = {}  # of tensors from outside that it read
+        self.calls: list[Any] = []  # the calls of ops and the uploads, in order
+        self.linked_at: list[int] = []  # the positions in ``calls`` of those that have a gradient
+        self.dropped: list[int] = []  # the positions of those whose saved values were dropped
+        self.outcomes: list[Any] = []  # the results of what must happen only once, such as a draw of random numbers
         self.made: dict[int, Saved | Postponed] = {}
 
     def first(self) -> Any:
         with within(*scopes(), self):
             result = self.function()
-        # What the function itself changed, such as a counter, is no longer as it was read.
+        # What the function changed itself, such as a counter, has another version now, and is not checked.
         self.versions = {storage: v for storage, v in self.versions.items() if storage.version == v}
         return result
 
@@ -83,9 +84,9 @@ class _Segment(Scope):
                 self.versions.setdefault(read.storage, read.storage.version)
 
     def described(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Any) -> Any:
-        """What must be the same when it is computed again.
+        """The description of a call that must be the same when the function is computed again.
 
-        What was made inside is another then, and may as well be what the first run made and kept.
+        A tensor that was made inside is described by its type and layout only, since the second run makes another one.
         """
         values = {name: repr(value) for name, value in scalars.items()} if isinstance(scalars, dict) else scalars
         inputs: list[Any] = []
@@ -105,7 +106,7 @@ class _Segment(Scope):
         self.linked_at.append(len(self.calls) - 1)
         kept = _older(step.saved, self.number)
         if len(kept) < len(step.saved):
-            step.saved = _Later(self, len(self.dropped), kept)
+            step.saved = _Rematerialised(self, len(self.dropped), kept)
             self.dropped.append(len(self.calls) - 1)
 
     def once(self, make: Callable[[], T]) -> T:
@@ -114,33 +115,33 @@ class _Segment(Scope):
         return result
 
     def take(self, index: int) -> Saved | Postponed:
-        """What step number ``index`` would have saved; after the graph was walked once, it is made anew."""
+        """The saved values of dropped step number ``index``; they are computed again if that was not done yet."""
         if index not in self.made:
             for storage, version in self.versions.items():
                 if storage.version != version:
                     raise AutogradError(
                         "backward",
-                        "what a checkpointed function read must not change before backward computes it again",
+                        "tensors that a checkpointed function read must not change before backward computes it again",
                         f"{storage.nbytes} bytes were changed in place (version {storage.version}, read at {version})",
                         "Use the out-of-place form, or change a clone().",
                     )
-            self.made = dict(enumerate(_Again(self).saved()))
+            self.made = dict(enumerate(_SecondRun(self).saved()))
         return self.made.pop(index)
 
 
-class _Again(Scope):
-    """The same function computed again: nothing outside changes a second time.
+class _SecondRun(Scope):
+    """The second run of a checkpointed function, which must not change anything outside again.
 
-    Its calls are those of the first run, but for what is done once: a running statistic that is moved, a table that is
-    made and kept.
+    Its calls must be those of the first run, without those that happen only once: an update of a running statistic, a
+    table that was made and kept.
     """
 
     def __init__(self, segment: _Segment) -> None:
         self.segment = segment
         self.number = next_number()
-        self.at = -1  # the call of the first run that is the last one of this
+        self.at = -1  # the position in the first run's calls of the latest call of this run
         self.linked_at = iter(segment.linked_at)
-        self.found: dict[int, Saved | Postponed] = {}  # by the number of the call
+        self.found: dict[int, Saved | Postponed] = {}  # by position in the first run's calls
         self.outcomes: Iterator[Any] = iter(segment.outcomes)
 
     def saved(self) -> list[Saved | Postponed]:
@@ -159,19 +160,19 @@ class _Again(Scope):
         self._met(_digest(values))
 
     def _met(self, call: Any) -> None:
-        """Go on to where the first run did the same."""
+        """Find ``call`` among the first run's remaining calls, and go on from there."""
         calls = self.segment.calls
         for at in range(self.at + 1, len(calls)):
             if calls[at] == call:
                 self.at = at
                 return
-        raise self._differs(f"{_words(call)} was not there with these inputs the first time")
+        raise self._differs(f"{_words(call)} did not run with these inputs the first time")
 
     def linked(self, step: Step) -> None:
         saved = step.saved
         assert saved is not None
         if self.at != next(self.linked_at, None):
-            raise self._differs(f"{step.op.name} was not there with these inputs the first time")
+            raise self._differs(f"{step.op.name} did not run with these inputs the first time")
         self.found[self.at] = saved
 
     def once(self, make: Callable[[], T]) -> T:
@@ -197,7 +198,7 @@ def _words(call: Any) -> str:
 
 
 def _digest(values: npt.NDArray[Any]) -> bytes:
-    """Of what comes from the host, which would be long to keep."""
+    """A digest of uploaded values, which would take too much memory to keep."""
     return blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).digest()
 
 
@@ -206,12 +207,12 @@ def _without_history(saved: Saved) -> Saved:
 
 
 def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = False, **kwargs: Any) -> R:
-    """``function(*args, **kwargs)``, computed again in backward instead of saving what its steps need there.
+    """Call ``function(*args, **kwargs)``; backward computes it again instead of reading what its steps saved.
 
-    In between only the arguments live. Arguments, results and what the function closes over may be anything; gradients
-    are those without the call, to the bit. Random numbers are drawn once: the second time they are the same. What
-    outlives the call changes once: running statistics of batch norms are moved by the first run alone. Checkpoints
-    nest, and work inside ``te.compile``.
+    Until backward only the arguments are kept. Arguments, results and closures may be anything; gradients equal those
+    without a checkpoint to the bit. Random numbers are drawn once: the second run gets the same ones. What outlives the
+    call changes once: the running statistics of a batch norm are updated by the first run alone. Checkpoints can be
+    nested, and work inside ``te.compile``.
 
     Errors: AutogradError from ``backward`` if something that it read was changed in place in the meantime, if it does
             something else the second time, or if it changes in place, recorded by autograd, what it did not make.
@@ -219,8 +220,8 @@ def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = Fal
     Source: Chen et al., Training deep nets with sublinear memory cost, arXiv:1604.06174.
     """
     if use_reentrant:
-        raise ArgumentError("checkpoint", "use_reentrant=False, the only kind there is", "got True")
-    # Inside a segment that drops everything there is nothing left to drop; it is done when that one is computed again.
+        raise ArgumentError("checkpoint", "use_reentrant=False, which is the only variant here", "got True")
+    # Inside another segment everything is dropped already; this one takes effect when that one is computed again.
     if not is_grad_enabled() or any(isinstance(scope, _Segment) for scope in scopes()):
         return function(*args, **kwargs)
     result: R = _Segment(partial(function, *args, **kwargs)).first()
@@ -230,9 +231,9 @@ def checkpoint(function: Callable[..., R], *args: Any, use_reentrant: bool = Fal
 def checkpoint_sequential(
     functions: Sequence[Callable[[Any], Any]], segments: int, input: Any, use_reentrant: bool = False
 ) -> Any:
-    """The functions (or an ``nn.Sequential``) one after the other, in so many checkpointed segments.
+    """Call the functions (or an ``nn.Sequential``) one after the other, in ``segments`` checkpointed segments.
 
-    As in PyTorch the last segment is not checkpointed: backward begins there.
+    As in PyTorch the last segment is not checkpointed, since backward begins there.
 
     Errors: ArgumentError unless there are from 1 to ``len(functions)`` segments.
     """

@@ -1,4 +1,8 @@
-"""Launches that are held back until all of them are prepared."""
+"""Deferred launches: a backward holds its launches back until all of them are prepared.
+
+In: steps of a backward. Out: their launches, one after the other, once memory is allocated and kernels are built for
+all.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +17,27 @@ from tinyedge.ir.values import MemorySpace
 
 
 class Deferred:
-    """Launches that are held back until all of them are prepared: memory is there, and kernels are built.
+    """Launches that are held back until memory and kernels are there for all of them.
 
-    What its steps made and dropped is used again by later steps, which run later. Until the launches are out, nobody
-    else may have that memory.
+    Memory that a step's temporaries no longer need is reused by later steps, since these run later. Until everything is
+    launched, nobody else may get that memory.
     """
 
     LARGER = 1.5
-    """How much larger than asked for memory may be that is used again."""
+    """A buffer is reused for a value if it is at most so many times larger."""
 
     def __init__(self) -> None:
         self.launches: list[Callable[[], Any]] = []
-        self.gone = 0  # so many of them are out
-        self.adds_from: int | None = None  # the first that adds to a gradient which was there before
+        self.gone = 0  # the number of launches that were enqueued
+        self.adds_from: int | None = None  # the first launch that adds to a gradient which existed before
         self._free: dict[
             tuple[MemorySpace, bool], dict[int, list[Any]]
-        ] = {}  # by whether each is a buffer by itself; by size
+        ] = {}  # by whether each is a buffer of its own; by size
         self._kept: list[Any] = []  # what launches read, and nobody else may hold
         self._closed = False
 
     def take(self, backend: MemorySpace, nbytes: int, alone: bool = False) -> Any:
-        """Memory for a value that a step makes; ``alone`` if it must not be a part of a larger buffer."""
+        """Memory for a value of a step; ``alone`` if it must not be a part of a slab."""
         there = self._free.get((backend, alone))
         if there:
             buffers = there.get(nbytes)
@@ -45,7 +49,7 @@ class Deferred:
         return backend.allocate(nbytes) if alone else backend.reserve(nbytes)
 
     def give(self, backend: MemorySpace, buffer: Any, nbytes: int, alone: bool = False) -> bool:
-        """Take back what ``take`` gave; False if the launches are out, and it can go to whoever asks."""
+        """Take back what ``take`` gave; False if everything was launched, so that it can be given to anyone."""
         if self._closed:
             return False
         self._free.setdefault((backend, alone), {}).setdefault(nbytes, []).append(buffer)
@@ -55,7 +59,7 @@ class Deferred:
         self.launches.append(launch)
 
     def keep(self, value: Any) -> None:
-        """Hold ``value`` until the launches are out."""
+        """Keep ``value`` alive until everything was launched."""
         self._kept.append(value)
 
     def add_step(self, step: Step) -> None:
@@ -72,7 +76,7 @@ class Deferred:
             self.give(backend, buffer, nbytes, alone=True)
 
     def launch(self) -> None:
-        """Launch what was added since the last time."""
+        """Enqueue what was added since the last call."""
         while self.gone < len(self.launches):
             self.launches[self.gone]()
             self.gone += 1
@@ -85,7 +89,7 @@ class Deferred:
 
 
 class deferring(Switch[Deferred]):
-    """Hold back what this thread launches inside the ``with`` block, at the end of which it must have been launched."""
+    """Hold back the launches of this thread inside the ``with`` block, by whose end they must have been enqueued."""
 
     __slots__ = ()
 
@@ -98,14 +102,14 @@ class deferring(Switch[Deferred]):
 
 
 def deferred_launches() -> Deferred:
-    """Where launches of this thread are held back."""
+    """The launches of this thread that are held back."""
     assert modes.deferred is not None
     return cast("Deferred", modes.deferred)
 
 
 @contextmanager
 def not_deferring() -> Iterator[None]:
-    """Launch at once inside the ``with`` block: what does not depend on what is held back."""
+    """Launch at once inside the ``with`` block, for work that does not depend on what is held back."""
     before, modes.deferred = modes.deferred, None
     try:
         yield
@@ -114,6 +118,6 @@ def not_deferring() -> Iterator[None]:
 
 
 def launch_deferred() -> None:
-    """Launch what is held back, since a value is about to be read."""
+    """Enqueue what is held back, because a value is about to be read."""
     if modes.deferred is not None:
         modes.deferred.launch()

@@ -1,4 +1,7 @@
-"""Dispatch: an op's call is executed as a Step, and linked into the graph."""
+"""Dispatch: a call of an op becomes a Step, which is executed at once and linked into the graph.
+
+In: an op and its inputs. Out: slots of the outputs. Checks are here: backends, stale views, versions of saved values.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ MAX_ELEMENTS = shapes.MAX_ELEMENTS
 
 
 def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = False) -> Slot:
-    """A contiguous slot with storage of its own, not yet written; in abstract tracing it has no memory unless it
-    ``holds`` what comes from the host.
+    """A contiguous slot with a storage of its own, not written yet. In abstract tracing it has no memory, unless it
+    ``holds`` values from the host.
     """
     numel = prod(shape)
     if numel > MAX_ELEMENTS:
@@ -61,7 +64,7 @@ def dispatch(
     scalars: Mapping[str, float] | None = None,
     backend: MemorySpace | None = None,
 ) -> tuple[Slot, ...]:
-    """Call ``op``: infer, allocate, run, and link the outputs to their step if a gradient may be asked for."""
+    """Call ``op``: infer the outputs' specs, run, and link the outputs to the step if a gradient may be asked for."""
     attrs, scalars = attrs or {}, scalars or {}
     tracked = False
     for read in reads:
@@ -106,7 +109,7 @@ def dispatch(
         saved: Saved = {
             name: (slot := slots[name], version_of(slot)) if name in kept else (None, 0) for name in op.saves
         }
-        for name in op.outputs:  # without its history, which is this step: a cycle would keep the memory
+        for name in op.outputs:  # without history, which is this step: a reference cycle would keep the memory
             if saved.get(name, (None, 0))[0] is not None:
                 saved[name] = (slots[name].alias(), version_of(slots[name]))
         step.saved = saved
@@ -116,7 +119,7 @@ def dispatch(
 
 
 def execute(step: Step) -> None:
-    """Prepare and launch a step; then tell whoever records."""
+    """Prepare and launch a step; then tell the recorder."""
     recorder, deferred = modes.recorder, modes.deferred
     if recorder is not None:
         recorder.before(step)
@@ -131,7 +134,7 @@ def execute(step: Step) -> None:
 
 
 def launch_step(step: Step) -> None:
-    """Run a step, after the reads that its kernels cannot walk as they lie were made contiguous."""
+    """Run a step; inputs that its kernels cannot read with their strides are first made contiguous."""
     for name in step.reads:
         slot = step.slots[name]
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
@@ -145,7 +148,7 @@ def version_of(slot: Slot | Value | None) -> int:
 
 
 def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
-    """Give ``outs`` the history of a step that runs no kernel of its own, if a gradient may be asked for."""
+    """Give ``outs`` the history of a step without a kernel of its own, if a gradient may be asked for."""
     if modes.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
@@ -153,7 +156,7 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
 
 
 def keep_saved(step: Step, storage: Storage) -> None:
-    """Copy what ``step`` saved of ``storage``, which is about to be changed."""
+    """Copy what ``step`` saved of ``storage``, because that is about to be changed in place."""
     saved = step.saved
     if not isinstance(saved, dict):
         return
@@ -176,7 +179,7 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
 
 
 def contiguous_copy(slot: Slot) -> Slot:
-    """A contiguous copy, outside autograd."""
+    """A contiguous copy, outside of autograd."""
     copy = registry["clone"]
     out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
     launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
@@ -184,7 +187,7 @@ def contiguous_copy(slot: Slot) -> Slot:
 
 
 def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> None:
-    """Copy ``source`` into ``target``, or add it there; any strides on both sides, ``source`` broadcasts."""
+    """Copy ``source`` into ``target``, or add it there. Both may have any strides; ``source`` broadcasts."""
     if target.numel == 0 or not may_change(target.storage):
         return
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
@@ -197,5 +200,5 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
 
 
 def edge_to(slot: Slot) -> Edge:
-    """What a step that reads ``slot`` keeps of it for backward."""
+    """The edge that a step which reads ``slot`` keeps for backward."""
     return slot.step, slot.index, slot if slot.step is None else None

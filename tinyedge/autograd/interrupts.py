@@ -1,4 +1,4 @@
-"""Ctrl-C held back while something is done that must be done whole."""
+"""Ctrl-C is held back while something runs that must be done completely, such as an optimizer's update."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 
 class held_back:
-    """Context manager: an interrupt (SIGINT) that comes inside is delivered at the end of the block.
+    """Context manager: an interrupt (SIGINT) that arrives inside is delivered at the end of the block.
 
-    What must not be left half done stands inside with all that says that it was done. Python delivers interrupts to the
-    main thread alone; in others, and where the handler was not set from Python, nothing is to be done. It takes 2 us.
+    The block holds what must not be left half done, with the bookkeeping that says that it was done. Python delivers
+    interrupts to the main thread only, so in other threads, and where the handler was not set from Python, it does
+    nothing. It takes 2 us.
     """
 
     __slots__ = ("_came", "_handler")

@@ -1,4 +1,4 @@
-"""Samples whose gradients wait for an update, and gradients that got a part of one only."""
+"""Minibatches of accumulated samples, which must not be dropped; torn gradients, which hold a part of a sample."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tinyedge.ir.values import Slot, note_leaf_change
 
 
 class Minibatch:
-    """Samples that were counted, and wait in the gradients of ``leaves()`` for the update by their mean."""
+    """Samples that were counted, and whose gradients wait in ``leaves()`` for an update by their mean."""
 
     def leaves(self) -> Iterable[Slot]:
         raise NotImplementedError
 
     def counted(self) -> str:
-        """How many they are, as an error says it."""
+        """How many samples wait, in words for an error."""
         raise NotImplementedError
 
 
@@ -24,12 +24,12 @@ _minibatches: weakref.WeakSet[Minibatch] = weakref.WeakSet()
 
 
 def note_minibatch(minibatch: Minibatch, waits: bool) -> None:
-    """To be called when samples wait from now on, and when none do any more."""
+    """Must be called when samples begin to wait, and when none wait any more."""
     (_minibatches.add if waits else _minibatches.discard)(minibatch)
 
 
 def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
-    """Refuse to drop gradients in which counted samples wait: the mean would be taken of those that are left."""
+    """Refuse to drop gradients in which counted samples wait, since the mean would be taken of the others."""
     if not _minibatches:
         return
     dropped = {id(leaf) for leaf in leaves if leaf.requires_grad and leaf.gradient() is not None}
@@ -37,16 +37,16 @@ def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
         if any(id(leaf) in dropped for leaf in minibatch.leaves()):
             raise ArgumentError(
                 call,
-                "it must not drop samples that wait for their update",
+                "accumulated samples must not be dropped before their update",
                 minibatch.counted(),
                 "Leave it out (each update clears the gradients), or call the optimizer's flush() or discard() first.",
             )
 
 
 def mark_torn(gradients: Sequence[Slot], error: BaseException, first: int) -> None:
-    """Say of gradients that a part of a sample may have been added to them, and the rest not, because of ``error``.
+    """Mark gradients as torn: because of ``error`` only a part of a sample may have been added to them.
 
-    That is so only if the ``first`` launch that adds to one was carried out, as far as the backend says.
+    That is so only if the ``first`` launch that adds to one of them ran, as far as the backend can tell.
     """
     if not gradients or (isinstance(error, Exception) and getattr(error, "launched", first + 1) <= first):
         return

@@ -15,7 +15,7 @@ class _GradMode(modes.ModeContext):
     enabled: bool
 
     def __new__(cls: type[G], function: Callable[..., Any] | None = None) -> G:
-        """Without parentheses they decorate too: ``@te.no_grad``."""
+        """It decorates without parentheses too: ``@te.no_grad``."""
         made = object.__new__(cls)
         return made if function is None else cast(Any, made)(function)
 
@@ -24,21 +24,21 @@ class _GradMode(modes.ModeContext):
 
 
 class no_grad(_GradMode):
-    """Context manager and decorator: nothing inside is recorded for backward, in this thread."""
+    """Context manager and decorator: inside, in this thread, op calls are not linked into the graph."""
 
     enabled = False
 
 
 class enable_grad(_GradMode):
-    """Context manager and decorator: recording is on inside, also within ``no_grad``, in this thread."""
+    """Context manager and decorator: inside, in this thread, op calls are linked into the graph."""
 
     enabled = True
 
 
 class set_grad_enabled(modes.ModeContext):
-    """Recording is as ``mode`` says, in this thread: from the call on, in a ``with`` block, or as a decorator.
+    """Switch gradients on or off in this thread: from the call on, in a ``with`` block, or as a decorator.
 
-    A plain call inside ``with te.no_grad():``, for instance, holds until the end of that block.
+    A plain call inside ``with te.no_grad():`` holds until the end of that block.
     """
 
     mode = "grad"
@@ -53,7 +53,7 @@ class set_grad_enabled(modes.ModeContext):
         return self.enabled
 
     def _undo(self) -> None:
-        """The call was only the beginning of a block, or of a decoration."""
+        """Undo the plain call, which was only the beginning of a block or of a decoration."""
         before, self._before = self._before, None
         if before is not None:
             modes.set_grad_setting(before)

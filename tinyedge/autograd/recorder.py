@@ -1,4 +1,8 @@
-"""Who is told what runs: how a call is recorded."""
+"""The Recorder protocol: how ``te.compile`` and others are told what runs in a thread (capture).
+
+In: dispatch, backward, uploads and optimizers report here what they do. Out: calls of the thread's Recorder. What a
+replay could not repeat is refused through ``forbid_in_recording``.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from tinyedge.ir.values import Slot, Storage
 
 
 class Effect:
-    """Something that a recorded call did on the host beside launching steps, and that a replay does again."""
+    """Something that a recorded call did on the host, besides launching steps, and that a replay must do again."""
 
-    steps: range = range(0)  # the recorded steps whose numbers it gives
+    steps: range = range(0)  # the recorded steps whose scalars it computes
 
     def leaves(self) -> Iterable[Slot]:
-        """What it changes beside, which must be the same in each call."""
+        """Tensors that it changes as well, which must be the same in each call."""
         return ()
 
     def fits(self) -> bool:
@@ -29,24 +33,24 @@ class Effect:
         """Called when the recorded call is over."""
 
     def before(self) -> Sequence[Mapping[str, float]]:
-        """Called, in order, before anything is launched: the numbers of ``steps``."""
+        """Called, in order, before anything is launched. Returns the scalars of ``steps``."""
         return ()
 
     def after(self) -> None:
-        """Called, in order, when everything is launched."""
+        """Called, in order, after everything was launched."""
 
     def undo(self) -> None:
-        """Called, in reverse order, if something was refused after ``before``."""
+        """Called, in reverse order, if a launch was refused after ``before``."""
 
     def restorer(self) -> Callable[[], None]:
-        """What puts back all that it changes to how it is now."""
+        """A function that restores all that it changes to its present state."""
         raise NotImplementedError
 
 
 class Recorder:
-    """Who is told what runs in this thread, while it is set by ``recording``.
+    """It is told what runs in a thread while ``recording`` sets it.
 
-    Unless it ``runs``, this is abstract tracing: nothing is allocated, nothing launched, and no value is there.
+    If ``runs`` is false this is abstract tracing: nothing is allocated or launched, and there are no values.
     """
 
     runs = True
@@ -55,38 +59,38 @@ class Recorder:
         """``step`` is about to be launched."""
 
     def step(self, step: Step) -> None:
-        """``step`` was launched; its slots are still all there."""
+        """``step`` was launched; all its slots are still there."""
 
     def upload(self, storage: Storage) -> None:
         """``storage`` was filled from the host."""
 
     def backward(self, steps: Tape) -> None:
-        """A walk back through ``steps`` begins."""
+        """A reverse walk through ``steps`` begins."""
 
     def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
-        """``check`` was made of what is known of ``storage``."""
+        """``check``, which needs the values of ``storage``, was made, and must be made again at each replay."""
 
     def draw(self, generator: Any) -> None:
-        """A ``Generator`` is about to be drawn from."""
+        """Random numbers are about to be drawn from a ``Generator``."""
 
     def leaf_gradient(self, leaf: Slot) -> None:
-        """The gradient of ``leaf`` is about to be added to, or to begin."""
+        """The gradient of ``leaf`` is about to be stored or added to."""
 
     def gradient_seen(self, leaf: Slot) -> None:
-        """Somebody looks whether ``leaf`` has a gradient."""
+        """The program asks whether ``leaf`` has a gradient, or reads it."""
 
     def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
-        """``gradient`` is about to take the place of that of ``leaf``."""
+        """``gradient`` is about to replace that of ``leaf``."""
 
     def effect(self, effect: Effect, run: Callable[[], None], undo: Callable[[], None]) -> None:
-        """``run`` an effect, which ``undo`` takes back; a replay does ``effect`` instead."""
+        """``run`` an effect, which ``undo`` takes back. A replay does ``effect`` instead."""
         run()
 
     def once(self) -> None:
-        """What happens now sets something up, and will not happen in another call."""
+        """What happens now is a setup that other calls will not do again."""
 
     def forbid(self, call: str, reason: str) -> None:
-        """Something is about to happen that a replay would not do again."""
+        """Something is about to happen that a replay would not repeat."""
 
 
 def recording(recorder: Recorder) -> Switch[Recorder]:
@@ -95,26 +99,26 @@ def recording(recorder: Recorder) -> Switch[Recorder]:
 
 
 def recorder() -> Recorder | None:
-    """Who is told what runs in this thread."""
+    """The recorder of this thread, or None."""
     return cast("Recorder | None", modes.recorder)
 
 
 def seen_gradient(leaf: Slot) -> Slot | None:
-    """The gradient of ``leaf``; a recorder is told that somebody looks at it."""
+    """The gradient of ``leaf``; the recorder is told that it was looked at."""
     if modes.recorder is not None:
         modes.recorder.gradient_seen(leaf)
     return leaf.gradient()
 
 
 def set_gradient(leaf: Slot, gradient: Slot | None) -> None:
-    """Let ``gradient`` take the place of that of ``leaf``; a recorder is told."""
+    """Replace the gradient of ``leaf`` by ``gradient``; the recorder is told."""
     if modes.recorder is not None:
         modes.recorder.gradient_set(leaf, gradient)
     leaf.keep_gradient(gradient)
 
 
 def uploaded(storage: Storage, values: npt.NDArray[Any]) -> None:
-    """Tell a recorder and the scopes that ``storage`` was filled with ``values`` from the host."""
+    """Tell the recorder and the scopes that ``storage`` was filled with ``values`` from the host."""
     for scope in modes.scopes:
         scope.uploaded(values)
     if modes.deferred is not None:
@@ -124,18 +128,18 @@ def uploaded(storage: Storage, values: npt.NDArray[Any]) -> None:
 
 
 def checked(storage: Storage, check: Callable[[Storage], None]) -> None:
-    """Tell a recorder that ``check`` was made of what is known of ``storage``."""
+    """Tell the recorder that ``check`` was made of the values of ``storage``."""
     if modes.recorder is not None:
         modes.recorder.checked(storage, check)
 
 
 def will_draw(generator: Any) -> None:
-    """Tell a recorder that a ``Generator`` is about to be drawn from."""
+    """Tell the recorder that random numbers are about to be drawn from a ``Generator``."""
     if modes.recorder is not None:
         modes.recorder.draw(generator)
 
 
 def forbid_in_recording(call: str, reason: str) -> None:
-    """Let a recorder refuse ``call``, whose effect a replay would not repeat."""
+    """Let the recorder refuse ``call``, because a replay would not repeat its effect."""
     if modes.recorder is not None:
         modes.recorder.forbid(call, reason)

@@ -1,4 +1,8 @@
-"""Parts of a forward pass that have a say in what happens inside: checkpoints."""
+"""Scopes: a checkpoint's way to take part in a forward pass.
+
+In: dispatch tells the scopes of this thread which ops are called and linked. Out: a scope decides what a step saves,
+and what happens only once when the pass is computed again.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,19 @@ T = TypeVar("T")
 
 
 class Scope:
-    """A part of a forward pass that has a say in what happens inside, while it is set by ``within``."""
+    """A part of a forward pass, while it is set by ``within``: it is told what happens inside, and may change it."""
 
     def called(self, op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
-        """``op`` is called with this."""
+        """``op`` is called with these inputs and attributes."""
 
     def uploaded(self, values: npt.NDArray[Any]) -> None:
-        """A tensor is made of ``values`` of the host."""
+        """A tensor is made of ``values`` from the host."""
 
     def linked(self, step: Step) -> None:
-        """``step`` has got its edges, and what it saved."""
+        """``step`` got its edges and its saved values."""
 
     def once(self, make: Callable[[], T]) -> T:
-        """What ``make`` returns, or returned when the same was computed before."""
+        """The result of ``make``; or its earlier result, if the same pass was computed before."""
         return make()
 
     def may_change(self, storage: Storage) -> bool:
@@ -37,22 +41,22 @@ class Scope:
 
 
 def within(*scopes: Scope) -> Switch[tuple[Scope, ...]]:
-    """Let these, the innermost last, and no others be the scopes of what runs in this thread."""
+    """Make these scopes, the innermost last, and no others the scopes of this thread."""
     return Switch("scopes", scopes)
 
 
 def scopes() -> tuple[Scope, ...]:
-    """The scopes of what runs in this thread, the innermost last."""
+    """The scopes of this thread, the innermost last."""
     return modes.scopes
 
 
 def once(make: Callable[[], T]) -> T:
-    """What ``make`` returns, random numbers for instance; the same again where a forward pass is computed again."""
+    """The result of ``make``, for instance random numbers; the same again when a forward pass is computed again."""
     for scope in modes.scopes:
         make = partial(scope.once, make)
     return make()
 
 
 def may_change(storage: Storage) -> bool:
-    """Whether a change of ``storage`` in place is to be made: one that was made before is not made again."""
+    """Whether to change ``storage`` in place: not if the same change was made when the pass was computed before."""
     return all(scope.may_change(storage) for scope in modes.scopes)

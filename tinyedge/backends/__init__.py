@@ -1,4 +1,8 @@
-"""Which backend is used: by name, by ``TINYEDGE_BACKEND``, or the best usable device."""
+"""Backends, and the choice of one: by name, by ``TINYEDGE_BACKEND``, or the best usable device.
+
+In: Steps (eager) or launch groups (programs). Out: memory, built kernels, launches. ``base`` is the interface,
+``reference`` NumPy, ``opencl`` any OpenCL device.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _lock = threading.RLock()
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
+    _lock = threading.RLock()  # another thread of the parent may hold it
 
 
 if hasattr(os, "register_at_fork"):
@@ -44,7 +48,7 @@ def usable_devices() -> list[DeviceEntry]:
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The backend called ``name``: ``numpy``, ``opencl`` (the best usable device) or ``opencl:N``; None: the default.
+    """The backend ``name``: ``numpy``, ``opencl`` (the best usable device) or ``opencl:N``; None means the default.
 
     Errors: BackendError if it cannot be used. A backend that was asked for is never replaced by another.
     """
@@ -88,7 +92,7 @@ def _nothing_usable() -> BackendError:
 
 
 def default_backend() -> Backend:
-    """The backend for tensors made without ``device=``. If nobody chose it, the choice is said once on stderr."""
+    """The backend for tensors made without ``device=``. If nobody chose it, stderr names the choice once."""
     global _default
     if (chosen := chosen_backend()) is not None:
         return cast("Backend", chosen)
@@ -110,19 +114,16 @@ def default_backend() -> Backend:
 
 
 def set_default_backend(name: str | Backend) -> None:
-    """Make tensors on this backend from now on, in all threads, unless a call says ``device=``, or ``use_backend`` says
-    otherwise in a thread.
-    """
+    """Make this the default backend of all threads, for tensors made without ``device=`` or ``use_backend``."""
     global _default
     with _lock:
         _default = name if isinstance(name, Backend) else get_backend(name)
 
 
 class use_backend(ModeContext):
-    """Context manager and decorator: tensors are made on this backend inside, in this thread, unless a call says
-    ``device=``.
+    """Context manager and decorator: this is the default backend inside, in this thread.
 
-    Other threads, those that are started inside too, go on with theirs, or with the process' default.
+    Other threads, also those that are started inside, keep theirs, or the default of the process.
 
     Errors: BackendError if it cannot be used.
     """

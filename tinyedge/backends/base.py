@@ -1,4 +1,8 @@
-"""What every backend gives: memory, copies in and out, and prepared steps."""
+"""The interface of a backend: memory, copies between host and device, prepared steps, lowered launch groups.
+
+In: Steps and LaunchGroups. Out: launches, that is callables which enqueue a kernel with its arguments bound. Eager
+calls use ``prepare`` and ``launch``; programs use ``lower_all`` once, and bind only what changed at each replay.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,28 @@ SMALLER = (
     "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "
     "model, use smaller inputs, or run under te.no_grad()."
 )
-"""What to do where memory does not suffice."""
+"""The remedy in an OutOfMemoryError."""
 
 Launch = Callable[[], Any]
-"""A kernel with its arguments bound. What it returns, if not None or 0, is the driver's error; ``title``, if it has
-one, says what it does."""
+"""A kernel with its arguments bound. It returns the driver's error code, if not None or 0. Its attribute ``title``, if
+it has one, describes it.
+"""
 
 
 def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch) -> None:
-    """Let ``error.launched`` say how many launches came before the one that was refused."""
+    """Set ``error.launched`` to the number of launches that came before the one that was refused."""
     error.__dict__["launched"] = next(at for at, launch in enumerate(launches) if launch is refused)
 
 
 class GroupsLimited(BackendError):
-    """A kernel of a program has larger work-groups than the device runs it with, which only building it showed. What
-    the backend's ``device`` lowers from now on has groups that fit, so a program that is made anew will do.
+    """The device runs a program's kernel only in smaller work-groups than it has, which showed when it was built.
+
+    The backend's ``device`` knows the limit from now on, so the same program, lowered again, gets work-groups that fit.
     """
 
 
 class Placement(NamedTuple):
-    """Where a program's memory lies.
+    """Where a program's buffers lie.
 
     ``temporary`` are the storages in its arena, ``where`` the chunk there of each place and its first byte in that,
     scratch memory too; ``is_split``: there is more than one chunk. ``moving`` are the storages in which slots do not
@@ -49,38 +55,40 @@ class Placement(NamedTuple):
 
 
 Origin = tuple[str, int]
-"""On what an argument of a launch depends: the number of a "storage", or of a "step"."""
+"""What an argument of a launch depends on: a "storage" or a "step", by number."""
 
 
 class Lowered:
-    """A launch of a program: bound once, launched often. ``specs`` are its kernel, or all those in one."""
+    """A launch of a program: bound once, launched often. ``specs`` are its kernels' specs, of one
+    or of a launch group.
+    """
 
     specs: Sequence[KernelSpec]
 
     def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        """Bind the slots and numbers as they are now, and scratch: a buffer and an offset in bytes for each place."""
+        """Bind all arguments as they are now. ``scratch`` gives a buffer and a byte offset for each scratch buffer."""
         raise NotImplementedError
 
     def origins(self) -> Iterable[Origin]:
-        """That on which its arguments depend."""
+        """What its arguments depend on."""
         return ()
 
     def rebind(self, origin: Origin) -> None:
-        """Bind again the arguments that depend on ``origin``, which changed."""
+        """Bind again the arguments that depend on ``origin``, because that has changed."""
 
     def launcher(self) -> Launch:
-        """What carries it out, with what was bound last."""
+        """The callable that enqueues it with the arguments that are bound."""
         raise NotImplementedError
 
     def timed(self) -> Callable[[], int]:
-        """Launch what was bound last; a call that waits for it and gives the nanoseconds that it took."""
+        """Enqueue it once, and return a function that waits for it and returns the nanoseconds that it took."""
         raise NotImplementedError
 
 
 class Backend(MemorySpace):
-    """Base of the backends: memory, and what is done to it."""
+    """Base of the backends: memory, and the execution of steps and programs."""
 
-    by_name: ClassVar[Callable[[str], Any]]  # how a pickle finds the backend of its name
+    by_name: ClassVar[Callable[[str], Any]]  # a pickle finds the backend by its name through this
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).by_name, (self.name,)
@@ -102,14 +110,14 @@ class Backend(MemorySpace):
             )
 
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
-        """The launches that carry out ``step``; ``allocate`` gives scratch memory, instead of the backend itself."""
+        """The launches that compute ``step``. ``allocate`` gives scratch memory; by default the backend does."""
         raise NotImplementedError
 
     def launch(self, launches: Sequence[Launch]) -> None:
-        """Carry them out in order.
+        """Enqueue the launches in order.
 
-        Errors: OutOfMemoryError from a device that allocates when memory is first used. What is raised says in its
-                attribute ``launched`` how many were carried out, or enqueued, before.
+        Errors: OutOfMemoryError from a device that allocates when memory is first used. The exception's attribute
+                ``launched`` says how many launches were enqueued, or done, before.
         """
         try:
             for launch in launches:
@@ -119,17 +127,17 @@ class Backend(MemorySpace):
             raise
 
     def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
-        """The launches of a program, whose temporary slots have their places already."""
+        """Lower the launch groups of a program, whose temporaries have their offsets in the arena already."""
         raise NotImplementedError
 
     def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:
-        """Whether one launch should do all these kernels, which do not depend on each other."""
+        """Whether these kernels, which are independent, should share a launch (horizontal fusion)."""
         return False
 
     def launch_groups(
         self, kernels: Sequence[Kernel], temporary: Collection[BufferId], later: bool = False, is_split: bool = False
     ) -> list[Sequence[Kernel]]:
-        """The kernels, in order, in runs that should share a launch although some depend on others.
+        """The kernels, in order, divided into launch groups: those of a persistent kernel may depend on each other.
 
         When they are launched ``later``, the device is at work on what was launched before. ``is_split``: their arena
         has several chunks.

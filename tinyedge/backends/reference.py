@@ -1,4 +1,4 @@
-"""The reference backend: NumPy, each op by its own ``forward`` and ``backward``. Simple, and what OpenCL must equal."""
+"""The reference backend: NumPy, each op by its own ``forward`` and ``backward``. OpenCL must give the same results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Lowered(Lowered):
 
 
 class ReferenceBackend(Backend):
-    """NumPy arrays as device memory."""
+    """The NumPy backend: device memory is NumPy arrays."""
 
     name = "numpy"
 
@@ -55,7 +55,7 @@ class ReferenceBackend(Backend):
         except MemoryError as error:
             raise OutOfMemoryError(
                 self.name,
-                f"an allocation of {nbytes} bytes must fit beside {self.memory.allocated_bytes} bytes in use",
+                f"an allocation of {nbytes} bytes must fit in addition to {self.memory.allocated_bytes} bytes in use",
                 str(error),
                 SMALLER,
             ) from error
@@ -68,7 +68,7 @@ class ReferenceBackend(Backend):
         return values
 
     def view(self, slot: Slot) -> Array:
-        """The slot's values, in place."""
+        """The slot's values as an array that shares its memory."""
         size = slot.dtype.itemsize
         view: Array = np.ndarray(
             slot.shape,
@@ -93,11 +93,11 @@ class ReferenceBackend(Backend):
         return self.view(read)
 
     def _bound(self, step: Step) -> Launch:
-        """What carries out ``step`` on the memory and the numbers that it has now."""
+        """A launch of ``step`` on the memory and the scalars that it has now."""
         op, keywords = step.op, {**step.attrs, **step.scalars}
         reads = [self._value(step.slots[name]) for name in step.reads]
         if op.elementwise:
-            # A gradient that is not wanted may be computed from nothing; it is dropped below.
+            # A gradient that is not needed may be computed from missing values; it is dropped below.
             reads = [np.nan if read is None else read for read in reads]
         targets = {name: self.view(step.slots[name]) for name in step.writes}
         if step.direction == FORWARD:
@@ -112,8 +112,8 @@ class ReferenceBackend(Backend):
 
         elementwise, accumulate = op.elementwise, step.accumulate
 
-        def run() -> None:  # it holds memory, but not the step: who waits for its launch lets go of its values
-            # Infinities and NaN are results here, as on a device; ``detect_anomaly`` is there to look for them.
+        def run() -> None:  # it holds memory but not the step, so that a waiting launch keeps no values alive
+            # Infinities and NaN are valid results here, as on a device; ``detect_anomaly`` looks for them.
             with np.errstate(all="ignore"):
                 results = call(*reads, **keywords)
                 found = dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))

@@ -23,29 +23,31 @@ from tinyedge.report.text import memory_text, table
 
 PROFILE_REPEATS = 10
 
-DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update every 32nd
-time), eager and compiled; or inference; or ops by themselves, against what the device can do. It runs on the backend
-that TINYEDGE_BACKEND names. Each thing is measured in processes of its own, one after the other, in the environment
-that you have; of others the best of their ways counts, such as PyTorch with one thread and with all. Let nothing else
-run."""
+DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update at every
+32nd step), eager and compiled; or inference; or single ops, against what the device can do. It runs on the backend that
+TINYEDGE_BACKEND names. Each case is measured in processes of its own, one after the other, in your environment. If a
+peer can be run in several ways, such as PyTorch with one thread and with all, the fastest one counts. Nothing else
+should run meanwhile."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS) + "; none: all of them")
     parser.add_argument("--inference", action="store_true", help="forward alone, without gradients")
-    parser.add_argument("--ops", action="store_true", help="single ops, as a roofline; alone without WORKLOADs")
+    parser.add_argument(
+        "--ops", action="store_true", help="single ops, as a roofline; only these if no WORKLOAD is named"
+    )
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel of the compiled program")
-    parser.add_argument("--startup", action="store_true", help="the import and the first steps, in new processes")
     parser.add_argument(
-        "--against", action="append", choices=list(PEERS), default=[], help="measure this too; repeatable"
+        "--startup", action="store_true", help="start-up: the import and the first steps, in new processes"
     )
     parser.add_argument(
-        "--rounds", type=int, default=30, metavar="N", help="at least, of which the median is taken (30)"
+        "--against", action="append", choices=list(PEERS), default=[], help="also measure this peer; may be repeated"
     )
+    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="take the median of at least N calls (30)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pictures go (needs matplotlib)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="draw pictures into this folder (needs matplotlib)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements into this file")
     parser.set_defaults(run=run)
 
 
@@ -108,7 +110,7 @@ def _workloads(
     others = [name for name in columns if not name.startswith("tinyedge")]
     print(
         f"\n{kind} at batch 1, float32: median milliseconds of at least {options.rounds}, in {processes.PROCESSES} "
-        "processes each, which follow each other"
+        "processes for each case, one after the other"
     )
     rows = [["", *(f"{name} ms" for name in columns), *(f"tinyedge / {name}" for name in others)]]
     for name, found in timings.items():
@@ -153,7 +155,7 @@ def _said(timing: Timing) -> str:
 
 
 def _ready(item: Workload, kind: str) -> Run:
-    """A compiled run that has been replayed."""
+    """A compiled run that was replayed once."""
     step = Run(item, kind, True)
     step()
     step()
@@ -191,10 +193,10 @@ def _ops(options: argparse.Namespace) -> dict[str, Any]:
     ceilings = roofline.measure_ceilings(backend)
     print(
         f"\nops, float32, the kernels' own time; the device does {ceilings.gflops:,.0f} GFLOP/s (multiply-adds in "
-        f"registers) and {ceilings.gbytes:,.1f} GB/s (copy); more is a cache's doing"
+        f"registers) and {ceilings.gbytes:,.1f} GB/s (copy); higher rates come from caches"
     )
     rates = [rate for case in ops.CASES for rate in ops.measure(case, options.rounds)]
-    rows = [["", "", "us", "GFLOP/s", "GB/s", "of what is possible"]]
+    rows = [["", "", "us", "GFLOP/s", "GB/s", "of the roofline"]]
     for rate in rates:
         rows.append(
             [

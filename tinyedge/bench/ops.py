@@ -1,4 +1,4 @@
-"""Ops by themselves: cases over the registry, and how fast the device runs their kernels, forward and backward."""
+"""Single ops: cases over the registry, and the rates of their kernels, forward and backward."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ CASE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Rate:
-    """What the kernels of one direction of a case took, and did."""
+    """The time that the kernels of one direction of a case take, and their work."""
 
     label: str
     op: str
@@ -138,9 +138,9 @@ def ready(case: Case, direction: str) -> Callable[[], te.Program]:
 
 
 def measure(case: Case, repeats: int) -> Iterator[Rate]:
-    """Forward and backward of a case, by the device's own clock: the medians of ``repeats``, or fewer if it is slow.
+    """Forward and backward of a case by the device's own clock: the medians of ``repeats``, or of fewer if it is slow.
 
-    A backward that was fused with its forward is no launch of its own, and left out.
+    A backward that was fused into its forward is no kernel of its own, and left out.
     """
     for direction in (FORWARD, BACKWARD):
         call = ready(case, direction)

@@ -1,6 +1,7 @@
-"""``te.compile``: record a function's steps once, and replay them as a Program.
+"""``te.compile``: the compiled function, its programs, and the choice among them.
 
-The first call for a kind of arguments is an ordinary eager call, with real values, while its steps are recorded.
+In: calls. Out: results. The first call with a guard key is an ordinary eager call with real values, whose steps are
+recorded and compiled into a Program; later calls with an equal guard key replay that.
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor, tensors_in
 
 MANY_PROGRAMS = 8
-"""So many programs for one function are a sign that an argument changes at every call."""
+"""So many programs of one function, and there is a warning: probably an argument changes at every call."""
 
 MOST_PROGRAMS = 32
-"""What was not replayed for the longest time is dropped."""
+"""Programs of one function; beyond them the least recently used one is dropped."""
 
 MOST_VARIANTS = 4
-"""Of the programs for one key, which differ in the leaves that have gradients."""
+"""Programs for one guard key; they differ in which leaves had gradients before the call."""
 
 
 class Compiled:
-    """A function that records its first call for each kind of arguments, and replays it after that."""
+    """A compiled function: it records the first call for each guard key, and replays it after that."""
 
     def __init__(self, function: Callable[..., Any], constant: Iterable[str] = ()) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.constant = tuple(constant)
-        self._others: dict[int, weakref.ref[Tensor]] = {}  # of a deep copy: what the original trains, by its address
+        self._others: dict[int, weakref.ref[Tensor]] = {}  # of a deep copy: what the original trains, by its id
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._mode = config.compile_mode()  # read once: with cold caches a look at the environment takes 3 us
         self._guard = Guard(function, constant)
-        self._changed = False  # whether the last call changed what decides about programs
-        # By key and number: of one key, those for leaves that have gradients, and that have none. The last used last.
+        self._changed = False  # whether the last call changed its own guard key
+        # By guard key and number: programs of a key differ in which leaves have gradients. The last used one is last.
         self.programs: OrderedDict[tuple[Any, int], Program] = OrderedDict()
         self._latest: Program | None = None
         self._latest_key: Any = None
         self._arenas = Arenas()
-        self._wanted: dict[Any, tuple[int, ...]] = {}  # the results for which gradients came, where not the usual ones
+        self._wanted: dict[Any, tuple[int, ...]] = {}  # results that got gradients, if not the default ones
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """One that a module has by its name is pickled by that name, as functions are; others as what they compile."""
+        """Pickled by name if its module has it by that name, as functions are; else as the function it compiles."""
         name = self.__dict__.get("__qualname__")
         found: Any = sys.modules.get(self.__dict__.get("__module__", ""))
         for part in name.split(".") if name else ():
@@ -84,13 +85,13 @@ class Compiled:
     def _trained(self) -> dict[str, Tensor]:
         try:
             return Guard(self.function, self.constant).trained()
-        except CaptureError:  # calls are refused for the same reason
+        except CaptureError:  # calls will be refused for the same reason
             return {}
 
     def _require_apart(self) -> None:
-        """Raise CaptureError if calls of this deep copy would train what belongs to the original.
+        """Raise CaptureError if calls of this deep copy would train tensors that belong to the original.
 
-        Not before: a function may be copied earlier than the model that it is a method of.
+        It is checked at the first call, since a method may be copied earlier than its model.
         """
         for name, tensor in self._trained().items():
             other = self._others.get(id(tensor))
@@ -106,7 +107,7 @@ class Compiled:
 
     @property
     def program(self) -> Program:
-        """The program that was made last. Errors: CaptureError before the first call."""
+        """The program that was made or replayed last. Errors: CaptureError before the first call."""
         if self._latest is None:
             raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
         return self._latest
@@ -124,15 +125,15 @@ class Compiled:
         self._changed = False
         if self._mode == "check":
             return self._check(program, arguments, args, kwargs)
-        if program.is_several:
+        if program.has_several_roots:
             slots = [argument._slot for argument in arguments]
             return program(arguments, partial(self._again, key, args, kwargs, slots))
         return program(arguments)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
-        """Make the program for such arguments without running anything: the first call is a replay too.
+        """Compile the program for such arguments by abstract tracing, without running anything.
 
-        So not even that call takes more than ``program.peak_bytes``.
+        Then the first call is a replay too, and takes no more memory than ``program.peak_bytes``.
 
         Errors: CaptureError as for a call; OutOfMemoryError.
         """
@@ -143,12 +144,12 @@ class Compiled:
         program = self._find(key)
         if program is None:
 
-            def rehearsed() -> Program:
+            def traced() -> Program:
                 program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
-                assert program is not None  # of abstract tracing there always is one
+                assert program is not None  # abstract tracing always gives one
                 return program
 
-            program = prepared(rehearsed(), rehearsed)
+            program = prepared(traced(), traced)
             self._add(key, program)
         return program
 
@@ -175,10 +176,10 @@ class Compiled:
     def recorded(
         self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Program | None, Any]:
-        """The program of a call, and what the call returned, without history.
+        """Record a call; return its program and its result, without history.
 
-        There is none if the call changed what decides which program is replayed: it set up something for the next one,
-        perhaps, and was an eager call like any other.
+        The program is None if the call changed its own guard key: perhaps it set something up, and the next call is the
+        one to record.
         """
         before: dict[str, Any] = {}
         key = self._key(arguments, args, kwargs, before)
@@ -221,10 +222,10 @@ class Compiled:
             if moved or self._key(arguments, args, kwargs) != key:
                 raise AutogradError(
                     "backward",
-                    f"what te.compile({self.name}) reads must be as it was when it was called, since the call is done "
-                    f"again for gradients of other results than expected: {list(wanted)}",
-                    "it changed in the meantime",
-                    "Return with detach() what is not walked back from.",
+                    f"what te.compile({self.name}) reads must not change after the call, since the call is repeated "
+                    f"for gradients of other results than recorded: {list(wanted)}",
+                    "it has changed",
+                    "Return with detach() the results that need no gradient.",
                 )
             self._wanted[key] = wanted
             for known in [known for known in self.programs if known[0] == key]:
@@ -240,7 +241,7 @@ class Compiled:
         kwargs: dict[str, Any],
         ran: bool,
     ) -> bool:
-        """Whether what decides about programs is as before the call. CaptureError if two calls in a row changed it."""
+        """Whether the call left its guard key as it was. CaptureError if two calls in a row changed it."""
         after: dict[str, Any] = {}
         same = bool(self._key(arguments, args, kwargs, after) == key)
         again, self._changed = self._changed or not ran, not same
@@ -248,9 +249,9 @@ class Compiled:
             changed = first_change(before, after)
             raise CaptureError(
                 f"te.compile({self.name})",
-                "whatever runs inside must be repeatable by a replay",
-                f"it changed {changed or 'an argument, or a mode'}, as the call before did",
-                "Change it outside of the compiled function, or return what is new.",
+                "a call must not change its own guard key",
+                f"it changed {changed or 'an argument, or a mode'}, and so did the call before",
+                "Change it outside of the compiled function, or return the new value.",
             )
         return same
 
@@ -266,7 +267,7 @@ class Compiled:
             )
 
     def _require_dropped(self, recording: Recording, program: Program, result: Any) -> None:
-        """Raise CaptureError if something that the call made is held, but is no result."""
+        """Raise CaptureError if a tensor that the call made is still held, but is not returned."""
         kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
         kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
         kept |= {leaf.number for leaf in program._leaves}
@@ -276,12 +277,12 @@ class Compiled:
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "tensors made inside must be returned, or be dropped before it returns",
-                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not renew it",
+                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not compute it again",
                     "Return it, or keep a copy of what the function returned.",
                 )
 
     def _find(self, key: Any) -> Program | None:
-        """The program that can be replayed now."""
+        """The program that can be replayed for this guard key; None if there is none."""
         program = self._latest
         if program is not None and self.programs and self._latest_key == key and program.fits():
             return program
@@ -303,7 +304,7 @@ class Compiled:
         myself = weakref.ref(self)
 
         def drop(_: object) -> None:
-            """Something is gone with which calls of this kind would be made: a model and its parameters, as a rule."""
+            """An object of the guard key is gone, usually a model: no later call can have this key."""
             if (compiled := myself()) is not None and compiled.programs.pop((key, number), None) is not None:
                 (compiled._latest_key, _), compiled._latest = next(
                     reversed(compiled.programs.items()), ((None, 0), None)
@@ -312,14 +313,14 @@ class Compiled:
         program.ends_with = [weakref.ref(each, drop) for each in alive_in(key)]
         if len(self.programs) == MANY_PROGRAMS:
             warnings.warn(
-                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: a shape, a number or a mode among its "
-                "arguments, or among what it reads around it, changes from call to call. Pass numbers that change as "
-                "tensors.",
+                f"te.compile({self.name}) has made {MANY_PROGRAMS} programs: its guard key changes from call to call, "
+                "by a shape, a number or a mode among its arguments or among what it reads. Pass numbers that change "
+                "as tensors.",
                 stacklevel=4,
             )
 
     def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Replay and run eagerly from one state, and compare what comes out; the eager outcome stays."""
+        """Replay, restore, run eagerly, and compare; the eager call's results and changes stay."""
         program.take_leaves(arguments)
         leaves = program.leaves()
         restore = self._restorer(program, arguments, leaves)
@@ -343,13 +344,13 @@ class Compiled:
                 f"te.compile({self.name})",
                 "a replay must equal the eager call",
                 f"they differ in {difference}",
-                "The function depends on something that is no argument, or changes something outside.",
+                "The function depends on something that no guard sees, or changes something outside.",
             )
         return result
 
     @staticmethod
     def _restorer(program: Program, arguments: list[Tensor], leaves: list[Slot]) -> Callable[[], None]:
-        """What puts back all that a replay changes: memory, gradients, random numbers, optimizers."""
+        """A function that restores all that a replay changes: memory, gradients, generators, optimizers."""
         gradients = [(leaf, leaf.grad, -1 if leaf.grad is None else leaf.grad.cleared) for leaf in leaves]
         storages = program.changed_by(arguments) + [grad.storage for _, grad, _ in gradients if grad is not None]
         before = [(each, each.version, bytes_of(each)) for each in dict.fromkeys(storages) if each.nbytes]
@@ -373,8 +374,10 @@ class Compiled:
 
 
 def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
-    """Nothing if each argument has a storage of its own; else for each the positions of the first that is the same, and
-    of the first in the same storage, and how far behind that it begins.
+    """How arguments share memory, as a part of the guard key: () if each has a storage of its own.
+
+    Else, for each argument: the position of the first one that is the same tensor, of the first one in the same
+    storage, and the offset between the two.
     """
     slots = [argument._slot for argument in arguments]
     if len({slot.storage.number for slot in slots}) == len(slots):
@@ -397,12 +400,11 @@ def compile(function: None = None, *, constant: Iterable[str] = ()) -> Callable[
 
 
 def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[str] = ()) -> Any:
-    """Record ``function`` at its first call, and replay its launches at later calls of the same kind.
+    """Compile ``function``: record its first call, and replay the recording at later calls with an equal guard key.
 
-    A decorator for a function or method over tensors: forward and backward, or forward alone. Calls are of one kind if
-    shapes, dtypes, and all other arguments are the same, and what its code reads. Deleting the decorator changes no
-    result beyond rounding. Results are new tensors; a call is one node of the graph, so that ``backward`` may walk
-    through it, and a whole step, ``optimizer.step()`` included, may be inside.
+    It is a decorator for a function or method over tensors: forward and backward, or forward alone. Deleting it changes
+    no result beyond rounding. Results are new tensors. A call is one node of the autograd graph, so ``backward`` may
+    walk through it. A whole training step, ``optimizer.step()`` included, may be inside.
 
     Compared at each call is all that its code mentions, and the Python code that this comes to, yours or that of
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
@@ -411,16 +413,16 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
     assignment, not through ``vars``.
 
-    All else is refused, with its name and line, even in a branch that does not run: iterators, files, locks, larger
-    arrays, objects of classes written in C; and functions that are not known to give the same for the same: of the
-    time, random numbers, the environment. What only says something (``print``, ``logging``, ``warnings``) is allowed,
-    and is said while recording only. ``constant`` names variables or attributes, dotted or not, that never change:
-    they are neither looked into nor compared. ``te.compile(constant=["table"])`` is a decorator.
+    Everything else is refused, with its name and line, even in a branch that does not run: iterators, files, locks,
+    larger arrays, objects of classes written in C, and functions that may return something else at each call, such as
+    time, random numbers and the environment. Functions that only print (``print``, ``logging``, ``warnings``) are
+    allowed; they print while recording, and not in a replay.
 
-    Pickles and deep copies hold the function, and no programs: those are made anew. A deep copy of a function that
-    trains what was not copied with it, such as a model among its variables, refuses to be called.
+    ``constant`` names variables or attributes, dotted or not, that never change: they are not looked into, and are no
+    part of the guard key. ``te.compile(constant=["table"])`` is a decorator.
 
-    With ``TINYEDGE_COMPILE=check``, which is read here, each replay is compared with the eager call.
+    Pickles and deep copies contain the function but no programs, which are compiled again. A deep copy of a function
+    that trains what was not copied with it, such as a model among its globals, refuses to be called.
 
     Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
             value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
@@ -435,7 +437,7 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     if function is None:
         return functools.partial(compile, constant=names)
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        raise ArgumentError("te.compile", "a function that does its work when it is called", "got one that does later")
+        raise ArgumentError("te.compile", "a plain function", "got a generator or a coroutine function")
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(Compiled(function.__func__, names))
     return Compiled(function, names)

@@ -1,4 +1,8 @@
-"""The memory of programs' temporaries: those of one function take turns in it."""
+"""The arenas of a compiled function: the memory of its programs' temporaries, which its programs use one at a time.
+
+In: the bytes that a program's plan needs. Out: a Lease on an arena. A call whose results are differentiable holds its
+lease until backward, because saved values lie in the arena.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +42,14 @@ class Arena:
 
 
 class Tenant(Protocol):
-    """What has places in an arena."""
+    """A program with buffers in an arena."""
 
     def leave(self, arena: Arena) -> None:
         """Refer to ``arena`` no longer: it is about to be let go."""
 
 
 class Lease:
-    """An arena in use; it is free again when the lease ends, or is dropped."""
+    """An arena in use. It is free again when the lease ends or is dropped."""
 
     __slots__ = ("_arenas", "arena")
 
@@ -63,7 +67,7 @@ class Lease:
 
 
 class Arenas:
-    """One arena for all programs of a function; more only while values that wait for backward lie in the others."""
+    """One arena for all programs of a function; further ones only while saved values lie in the others."""
 
     def __init__(self) -> None:
         self._free: list[Arena] = []
@@ -72,7 +76,7 @@ class Arenas:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of those that are free."""
+        """Bytes of the free arenas."""
         return sum(arena.nbytes for arena in self._free)
 
     def is_free(self, arena: Arena) -> bool:
@@ -94,7 +98,7 @@ class Arenas:
         none fits in what another one left would allocate theirs at each call.
         """
         with self.lock:
-            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # as a rule
+            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # the usual case
                 self._free.clear()
                 return Lease(self, preferred)
             fitting = [arena for arena in self._free if arena.backend is backend and arena.holds(sizes)]

@@ -1,4 +1,8 @@
-"""What the code of a Python function reads by name: variables, imports, chains of attributes."""
+"""What the code of a Python function reads by name: variables, imports, dotted attributes.
+
+In: a code object. Out: its Mentions. Guards are made of these. It is one pass over the bytecode, with an abstract
+stack.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ POPS = {"COMPARE_OP": 2, "IS_OP": 2, "CONTAINS_OP": 2, "STORE_ATTR": 2, "STORE_S
 
 
 CLASS = object()
-"""Stands for the class of some instance."""
+"""On the abstract stack: the class of an instance."""
 
 CLASS_NAMES = frozenset({"__name__", "__qualname__", "__module__", "__doc__"})
 
@@ -23,12 +27,12 @@ CLASS_NAMES = frozenset({"__name__", "__qualname__", "__module__", "__doc__"})
 class Read(NamedTuple):
     """A name that code mentions, and the attributes that it takes from it at once: ``os.path.join``.
 
-    ``constants`` are the arguments where it is called, as far as they are text, else None.
+    ``constants`` are the arguments if it is called: those that are text constants, None for others.
     """
 
     root: str  # "global", "closure" or "import"
     name: str
-    chain: tuple[str, ...]
+    dotted: tuple[str, ...]
     line: int
     level: int = 0  # of a relative import
     called: bool = False
@@ -36,21 +40,21 @@ class Read(NamedTuple):
 
 
 class Mentions(NamedTuple):
-    """What one code mentions, and all functions inside it. The code is held, so that its id stays its own."""
+    """What a code object and all functions inside it mention. It keeps the code alive, so that its id stays its own."""
 
     code: CodeType
     reads: tuple[Read, ...]
     attributes: dict[str, int]  # the line of each
-    text: bool  # whether it makes text of values
-    constructs: bool  # whether it has the class of an instance, and does more with it than to look at its name
-    matches: bool  # whether it matches patterns of classes, whose attributes it does not name
+    text: bool  # whether values are converted to text
+    constructs: bool  # whether the class of an instance is used for more than its name
+    matches: bool  # whether there are class patterns (match), which do not name the attributes that they read
 
 
 _known: dict[int, Mentions] = {}
 
 
 def mentions(code: CodeType) -> Mentions:
-    """What ``code`` mentions, found once."""
+    """What ``code`` mentions; found once, and remembered."""
     found = _known.get(id(code))
     if found is None:
         found = _known.setdefault(id(code), _Scan(code).result())
@@ -58,7 +62,7 @@ def mentions(code: CodeType) -> Mentions:
 
 
 class _Scan:
-    """One pass over instructions, with the stack as far as it is names; where branches meet, nothing is known of it."""
+    """One pass over the instructions, with the names on the stack; where branches meet, the stack is unknown."""
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
@@ -67,7 +71,7 @@ class _Scan:
         self.text = self.constructs = self.matches = False
         self.stack: list[Any] = []  # a Read, text, CLASS, or None
         self.line = code.co_firstlineno
-        self.variables: dict[str, Read] = {}  # local ones that are assigned once, before they are used
+        self.variables: dict[str, Read] = {}  # local variables that are assigned once, before they are used
         self.assigned, self.imports = self._assigned_once(), self._imports()
 
     def _assigned_once(self) -> set[str]:
@@ -89,7 +93,7 @@ class _Scan:
         return {name for name, times in count.items() if times == 1 and name not in used and name not in given}
 
     def _imports(self) -> dict[int, tuple[int, Any]]:
-        """The level of each import, and the names that it takes: constants that stand before it."""
+        """The level of each import and the names that it takes, which are constants loaded just before it."""
         steps = [instruction for instruction in dis.get_instructions(self.code) if instruction.opname not in SILENT]
         return {
             step.offset: (level.argval if isinstance(level.argval, int) else 0, names.argval)
@@ -118,7 +122,7 @@ class _Scan:
                 elif read.name in self.variables:
                     whole = self.variables[read.name]
                     read = read._replace(
-                        root=whole.root, name=whole.name, chain=whole.chain + read.chain, level=whole.level
+                        root=whole.root, name=whole.name, dotted=whole.dotted + read.dotted, level=whole.level
                     )
                     self.reads[read] = None
             for name, line in inner.attributes.items():
@@ -140,7 +144,7 @@ class _Scan:
         self.constructs |= item is CLASS
 
     def _pop(self, count: int = 1) -> list[Any]:
-        """The topmost ``count``, which are used by something."""
+        """Pop ``count`` entries, which an instruction uses."""
         kept = max(len(self.stack) - count, 0)
         taken = self.stack[kept:]
         del self.stack[kept:]
@@ -194,7 +198,7 @@ class _Scan:
             stack.append(None)
         elif opname == "SWAP" and argument <= len(stack):
             stack[-1], stack[-argument] = stack[-argument], stack[-1]
-        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].chain):
+        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].dotted):
             stack.pop()
         elif opname == "LOAD_CONST":
             stack.append(value if isinstance(value, str) else None)
@@ -239,9 +243,9 @@ class _Scan:
         self.stack += [None] * max(count + effect, 0)
 
     def _attribute(self, item: Any, name: str) -> Any:
-        """An attribute of what is on the stack: of a name, a longer one; of anything else, it may be anything's."""
+        """An attribute of the stack's top. Of a name it makes a longer name; else it may be any object's."""
         if isinstance(item, Read):
-            return item._replace(chain=(*item.chain, name), line=self.line)
+            return item._replace(dotted=(*item.dotted, name), line=self.line)
         if item is CLASS and name in CLASS_NAMES:
             return None
         self._use(item)
@@ -258,19 +262,19 @@ class _Scan:
         constants = tuple([item if isinstance(item, str) else None for item in arguments])
         self._pop(count)
         result = None
-        for _ in range(2):  # the function, and what stands for no instance, in one order or the other
+        for _ in range(2):  # the function, and the null that stands for no instance, in one order or the other
             if stack:
                 function = stack.pop()
                 self._use(None if isinstance(function, Read) else function)
                 if isinstance(function, Read):
                     self._use(function._replace(called=True, constants=constants))
-                    result = CLASS if count == 1 and (function.name, *function.chain)[-1] == "type" else None
+                    result = CLASS if count == 1 and (function.name, *function.dotted)[-1] == "type" else None
                     break
         stack.append(result)
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
-    """A code, and those of the functions and classes inside it."""
+    """A code object, and those of the functions and classes inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

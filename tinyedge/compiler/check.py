@@ -1,4 +1,4 @@
-"""``TINYEDGE_COMPILE=check``: what a replay gave against what the eager call gave, by name."""
+"""``TINYEDGE_COMPILE=check``: compares what a replay gave with what the eager call gave, value by value, by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor
 
 Named = tuple[str, Any]
-"""What to call an array, and it."""
+"""An array and its name for an error."""
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""How much a float may differ, by itself and by the largest of its array: sums may be taken in another order."""
+"""The tolerance for floats, relative to the value and to the array's largest: sums may be taken in another order."""
 
 
 def named_tensors(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -32,7 +32,7 @@ def named_results(result: Any) -> list[Named]:
 
 
 def named_gradients(leaves: Iterable[Slot], names: dict[int, str]) -> list[Named]:
-    """The gradients of leaves; ``names`` are those of tensors, by the number of their storage."""
+    """The gradients of leaves. ``names`` gives names of tensors by the number of their storage."""
     found = []
     for position, leaf in enumerate(leaves):
         if leaf.grad is not None:
@@ -46,7 +46,7 @@ def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
 
 
 def first_difference(replayed: list[Named], eager: list[Named]) -> str | None:
-    """What differs first, and by how much; None if nothing does beyond rounding."""
+    """What differs first, and by how much; None if nothing differs beyond rounding."""
     theirs = dict(eager)
     for name, _ in eager:
         if name not in dict(replayed):

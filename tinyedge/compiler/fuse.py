@@ -1,4 +1,10 @@
-"""Fusion: pointwise work into the kernels around it, and independent kernels into one launch."""
+"""Fusion: pointwise ops into the kernels around them, and independent kernels into one launch.
+
+In: the Kernels of a recording. Out: fewer Kernels. A pointwise op becomes a prologue (computed where its result is
+loaded), an epilogue (computed where its input is stored), or a part of another pointwise kernel; a gradient's first
+summand is computed where the second one is accumulated (accumulation fusion). Horizontal fusion then lets independent
+kernels share launches.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +16,28 @@ from tinyedge.ir.step import FORWARD, Step
 from tinyedge.ir.values import Slot
 
 MOST_SIBLINGS = 6
-"""Kernels in one launch: each adds arguments, of which small devices take a kilobyte."""
+"""Kernels in one launch: each adds arguments, of which a small device takes only a kilobyte."""
 
 
 MOST_POINTWISE = 12
-"""In one kernel, for the same reason."""
+"""Pointwise ops in one kernel, for the same reason."""
 
 
 FEW_INPUTS = 3
-"""A pointwise op of more inputs is not computed again at each place where it is loaded."""
+"""A pointwise op with more inputs is not computed again at each load of its result."""
 
 
 def fuse(kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None = None) -> list[Kernel]:
-    """The same work in fewer kernels. ``temporary`` gives the bytes of the storages that nobody sees outside.
+    """Fuse pointwise ops vertically. ``temporary`` gives the bytes of storages that exist only inside the program.
 
-    The steps from number ``border`` on run later: what they do is not done before.
+    Steps from number ``border`` on run later, in another replay: they are not fused into earlier kernels.
     """
     fusion = _Fusion(kernels, temporary, border)
     fusion.join_pointwise()
     fusion.inline_into_loads(sole_inputs=True)
-    fusion.inline_behind_stores()
+    fusion.inline_into_stores()
     fusion.inline_into_loads(sole_inputs=False)
-    fusion.inline_first_summands()
+    fusion.inline_into_accumulations()
     fusion.drop_stores()
     return fusion.kernels()
 
@@ -39,19 +45,19 @@ def fuse(kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: i
 def fuse_horizontally(
     kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], border: int | None = None
 ) -> list[Kernel]:
-    """The same work in fewer launches: kernels that do not depend on each other share one, where ``shares`` says so.
+    """Fuse horizontally: independent kernels share a launch, where ``shares`` allows it.
 
-    In order, each kernel goes into the first launch that it may, after all that it needs; a weight's gradient so runs
-    beside the input's, or beside what comes later.
+    In order, each kernel joins the first launch after all that it depends on. So a weight's gradient runs with the
+    input's gradient, or with something later.
     """
     launches: list[Kernel] = []
-    read: dict[BufferId, int] = {}  # the last launch that does
+    read: dict[BufferId, int] = {}  # the last launch that reads it
     written: dict[BufferId, int] = {}
     later = 0
     for kernel in kernels:
         reads, writes = kernel.reads(), kernel.writes()
         if border is not None and kernel.step.number >= border and not later:
-            later = len(launches)  # from here on launches are of the second part
+            later = len(launches)  # from here on launches belong to the part that runs later
         earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
         for number in range(max(earliest, later), len(launches)):
@@ -68,7 +74,7 @@ def fuse_horizontally(
 
 
 class _Fusion:
-    """The kernels that are left, and who reads and writes each place."""
+    """The kernels that are left, and which of them read and write each buffer."""
 
     def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None) -> None:
         self.temporary = temporary
@@ -108,8 +114,8 @@ class _Fusion:
     def _touch(self, kernels: Collection[Kernel], after: int, before: int) -> bool:
         return any(after < kernel.at < before for kernel in kernels)
 
-    def _may_rise(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
-        """Whether ``kernel`` may run at the end of ``block`` in the earlier ``target``."""
+    def _may_hoist(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
+        """Whether ``kernel`` may be hoisted to the end of ``block`` in the earlier ``target`` (an epilogue)."""
         assert kernel.pointwise is not None
         if self.border is not None and target.step.number < self.border <= kernel.step.number:
             return False
@@ -120,7 +126,7 @@ class _Fusion:
             if self._touch(self.writers[place], target.at, kernel.at):
                 return False
         for each, name in kernel.pointwise.memory_reads():
-            # Of what the target writes, only the variables of the block are there when the pointwise ops run.
+            # Of the buffers that the target writes, only values that are variables of the block can be read there.
             if each.place(name) in target_writes and not (
                 address_of(each.step.slots[name]) in known and each.is_linear(name)
             ):
@@ -134,17 +140,17 @@ class _Fusion:
         return True
 
     def _may_sink(self, kernel: Kernel, target: Kernel) -> bool:
-        """Whether ``kernel`` may run inside the later ``target``: all that it reads is still there."""
+        """Whether ``kernel`` may be sunk into the later ``target`` (a prologue): its inputs are unchanged there."""
         reads, _ = self.touched[kernel.at]
         return not any(self._touch(self.writers[place], kernel.at, target.at + 1) for place in reads)
 
-    def _maps(self) -> list[Kernel]:
-        """The kernels that are pointwise ops and nothing else, in order."""
+    def _pointwise_kernels(self) -> list[Kernel]:
+        """The kernels that consist of pointwise ops only, in order."""
         return [kernel for kernel in self.kernels() if kernel.pointwise is not None]
 
     def _sole_output(self, kernel: Kernel) -> tuple[Step, str] | None:
-        """What a pointwise op gives that somebody else reads or keeps, if that is one temporary that it alone
-        writes.
+        """The only output of a pointwise kernel that others read or that outlives it, if that is a temporary which no
+        other kernel writes; else None.
         """
         assert kernel.pointwise is not None
         outputs = [(each.step, name) for each in kernel.pointwise.ops for name in each.outputs]
@@ -166,8 +172,8 @@ class _Fusion:
     # The passes
 
     def join_pointwise(self) -> None:
-        """A pointwise op whose result only one other reads becomes a part of that one."""
-        for kernel in self._maps():
+        """Merge a pointwise op whose result only one other pointwise op reads into that one."""
+        for kernel in self._pointwise_kernels():
             output = self._sole_output(kernel)
             if output is None:
                 continue
@@ -176,12 +182,12 @@ class _Fusion:
                 self._sink(kernel, output, [reader])
 
     def inline_into_loads(self, sole_inputs: bool) -> None:
-        """A pointwise op that costs no more than its result is computed wherever that is loaded.
+        """Prologues: compute a pointwise op at each load of its result, if that reads no more memory.
 
-        With ``sole_inputs``, those whose input has other readers, and so stays in memory: nothing is read that was
-        not read before. Without, also those of more inputs, if there are few readers.
+        With ``sole_inputs``, only ops whose input other kernels read too, so that it stays in memory anyway. Without,
+        also ops with more inputs, if their result has few readers.
         """
-        for kernel in reversed(self._maps()):
+        for kernel in reversed(self._pointwise_kernels()):
             output = self._sole_output(kernel)
             if output is None:
                 continue
@@ -197,14 +203,14 @@ class _Fusion:
             if readers and worth:
                 self._sink(kernel, output, sorted(readers, key=lambda reader: reader.at))
 
-    def inline_behind_stores(self) -> None:
-        """A pointwise op runs behind the store of what it reads."""
-        for kernel in self._maps():
-            self._rise(kernel)
+    def inline_into_stores(self) -> None:
+        """Epilogues: compute a pointwise op right where its input is stored."""
+        for kernel in self._pointwise_kernels():
+            self._hoist(kernel)
 
-    def inline_first_summands(self) -> None:
-        """Where a pointwise op gives the first summand of a gradient, the kernel that adds the second loads it."""
-        for kernel in reversed(self._maps()):
+    def inline_into_accumulations(self) -> None:
+        """Accumulation fusion: the kernel that adds a gradient's second summand computes a pointwise first one."""
+        for kernel in reversed(self._pointwise_kernels()):
             assert kernel.pointwise is not None
             outputs = [(each.step, name) for each in kernel.pointwise.ops for name in each.outputs]
             if len(outputs) != 1:
@@ -233,7 +239,7 @@ class _Fusion:
                 self._changed(target)
 
     def drop_stores(self) -> None:
-        """What is a variable of a block, and read by nobody else, is not stored."""
+        """Do not store a temporary that no later kernel reads: it stays a variable of its block."""
         for kernel in self.kernels():
             if kernel.pointwise is None and not kernel.epilogues:
                 continue
@@ -247,7 +253,7 @@ class _Fusion:
             self._changed(kernel)
 
     def _sink(self, kernel: Kernel, output: tuple[Step, str], readers: Sequence[Kernel]) -> None:
-        """Compute ``output`` of a pointwise op wherever it is loaded, if every reader takes it."""
+        """Sink a pointwise kernel: compute ``output`` at each of its loads, if every reader can do so."""
         assert kernel.pointwise is not None
         step, name = output
         slot = step.slots[name]
@@ -271,7 +277,7 @@ class _Fusion:
             self._changed(reader)
 
     def _keeps_more(self, kernel: Kernel, place: BufferId, readers: Sequence[Kernel]) -> bool:
-        """Whether what a pointwise op of forward reads would wait for backward in the place of less that it gives."""
+        """Whether sinking would keep more memory until backward: the inputs instead of the smaller result."""
         last = max((reader for reader in readers), key=lambda reader: reader.at)
         if last.step.direction == FORWARD:
             return False
@@ -284,7 +290,7 @@ class _Fusion:
         return sum(self.temporary[read] for read in waiting) > self.temporary[place]
 
     def _takes(self, reader: Kernel, kernel: Kernel, slot: Slot) -> bool:
-        """Whether everything that ``reader`` reads of ``slot``'s storage can be computed there by ``kernel``."""
+        """Whether ``reader`` can compute everything that it reads of ``slot``'s storage by ``kernel``'s ops."""
         assert kernel.pointwise is not None
         place = slot.storage.number
         if reader.spec is None:
@@ -308,8 +314,8 @@ class _Fusion:
                     return False
         return True
 
-    def _rise(self, kernel: Kernel) -> None:
-        """Run a pointwise op behind the last store of one of its inputs, if that may be."""
+    def _hoist(self, kernel: Kernel) -> None:
+        """Hoist a pointwise kernel into an epilogue at the last store of one of its inputs, if that is allowed."""
         assert kernel.pointwise is not None
         inputs = [(each, name) for each, name in kernel.pointwise.memory_reads() if each.is_linear(name)]
         writers = [
@@ -320,7 +326,7 @@ class _Fusion:
         ]
         for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
             block, hook = self._block_at(target, each.step.slots[name], each.numel)
-            if block is None or not self._may_rise(kernel, target, block):
+            if block is None or not self._may_hoist(kernel, target, block):
                 continue
             if target.pointwise_count() + kernel.pointwise_count() > MOST_POINTWISE:
                 continue
@@ -333,7 +339,7 @@ class _Fusion:
             return
 
     def _block_at(self, target: Kernel, slot: Slot, numel: int) -> tuple[PointwiseBlock | None, str | None]:
-        """The block of ``target`` in which the value of ``slot`` is a variable; or a new one, and its hook."""
+        """The block of ``target`` in which the value of ``slot`` is a variable; or a new epilogue, and its hook."""
         if target.spec is None or slot.numel != numel:
             return None, None
         for block in (*target.epilogues.values(), *([target.pointwise] if target.pointwise else [])):

@@ -1,4 +1,8 @@
-"""What guards compare: what is known of a value's kind, and what was found at the last call."""
+"""The parts of a guard key, and the state by which the next call finds out cheaply that nothing has changed.
+
+In: values that a walk met (``guards``). Out: hashable parts of the key, compared by value or by identity; and
+_Findings, a list of reads (dict items, attributes) with what they gave, so that a call only repeats the reads.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +44,12 @@ CONTAINERS = (tuple, list, dict, set, frozenset, deque, MappingProxyType)
 
 SCALARS: dict[type, Callable[[Any], Any]] = {
     int: lambda value: int.__add__(value, 0),
-    float: lambda value: float.hex(value),  # two zeros are two numbers
+    float: lambda value: float.hex(value),  # 0.0 and -0.0 are two values
     complex: lambda value: (value.real.hex(), value.imag.hex()),
     str: lambda value: str.__str__(value),
     bytes: lambda value: bytes.join(b"", [value]),
 }
-"""The values of what classes of the user may be derived from."""
+"""The value of an instance of a user's class that is derived from one of these."""
 
 
 VALUES: dict[type, Callable[[Any], Any]] = {
@@ -61,7 +65,7 @@ VALUES: dict[type, Callable[[Any], Any]] = {
 
 
 BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
-"""Classes written in C whose state is known."""
+"""Classes written in C whose state can be compared."""
 
 
 C_FUNCTIONS = (
@@ -77,7 +81,7 @@ C_FUNCTIONS = (
 
 
 ALWAYS = frozenset({"forward", "__call__", "keys", "_member_map_"})
-"""What is called or read without being mentioned."""
+"""Attributes that are called or read without being mentioned."""
 
 
 MACHINERY = frozenset({"__builtins__", "__cached__", "__file__", "__loader__", "__spec__"})
@@ -90,7 +94,7 @@ TEXT = frozenset({"__repr__", "__str__", "__format__"})
 
 
 ARRAY_BYTES = 1024
-"""Larger NumPy arrays are not compared at each call, but refused."""
+"""Larger NumPy arrays are refused, instead of being compared at each call."""
 
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
@@ -143,7 +147,7 @@ def _times_cleared(function: Any) -> int:
 
 
 def alive_in(key: Any) -> list[Any]:
-    """The objects, of those that a key tells by their identity, that could go: modules, tensors' slots, objects."""
+    """The objects that a key holds by identity and that may be garbage-collected: modules and tensors' slots."""
     found: list[Any] = []
     pending = [key]
     while pending:
@@ -160,7 +164,7 @@ def alive_in(key: Any) -> list[Any]:
 
 
 class _Same:
-    """Equal for the same object only, also after that is gone and another one has its address."""
+    """An identity in a key: equal only for the same object, also when it is gone and its address was reused."""
 
     __slots__ = ("number", "refer")
 
@@ -182,7 +186,7 @@ class _Same:
 
 
 class _ModuleKey:
-    """What a program depends on in a module: its parts, their modes and attributes, and their tensors. Hashed once."""
+    """A module in a key: its submodules, their modes and attributes, and their tensors. The hash is computed once."""
 
     __slots__ = ("_hash", "values")
 
@@ -198,7 +202,7 @@ class _ModuleKey:
 
 
 class _At(NamedTuple):
-    """Where a value was found: its name, the line that mentions it, and whether it may be of any kind."""
+    """Where a value was found: its name, the line that mentions it, and whether any type is accepted there."""
 
     path: str
     where: str
@@ -212,7 +216,7 @@ class _At(NamedTuple):
 
 
 class _Names:
-    """The attributes that code mentions, and where; which of all attributes matter follows from that. It only grows."""
+    """The attribute names that code mentions, and where. They decide which attributes are compared. It only grows."""
 
     def __init__(self) -> None:
         self.mentioned: dict[str, str] = {}
@@ -249,7 +253,7 @@ class _Names:
 
 
 class _ModuleState:
-    """A module as it was at the last call, so that the next one need only look for changes."""
+    """A module's part of the key at the last call, and what must be compared to see whether it changed."""
 
     def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], Any]) -> None:
         self.module = weakref.ref(module, forget)
@@ -268,15 +272,15 @@ class _ModuleState:
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
-        # Of tensors without attributes of their own. For a large model a look at them takes microseconds.
+        # Tensors without attributes of their own: they must stay so. For a large model the look takes microseconds.
         foreign = names.all or names.foreign
         self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
-        self.seen = -1  # of the changes of leaves
+        self.seen = -1  # the value of leaf_changes() at the last look
         self.slots: tuple[Slot, ...] = ()
         self.flags: tuple[bool, ...] = ()
         self.numbers: frozenset[int] = frozenset()
-        self.kind = _ModuleKey()
+        self.key = _ModuleKey()
 
     def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
         library = purity.is_tinyedge(type(part).__module__)
@@ -302,25 +306,25 @@ class _ModuleState:
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
     def now(self) -> _ModuleKey | None:
-        """Its kind, the same object until it changes; None if members or modes of any module have changed."""
+        """The key, the same object until it changes; None if members or modes of any module have changed."""
         if self.version != member_changes() or any(self.empty):
             return None
         changes = leaf_changes()
         if self.seen == changes:
-            return self.kind
+            return self.key
         self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
         flags = tuple(map(_wants_gradient, slots))
-        if slots != self.slots or flags != self.flags or not self.kind.values:
+        if slots != self.slots or flags != self.flags or not self.key.values:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])
-            self.kind = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
-        return self.kind
+            self.key = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
+        return self.key
 
 
 @by_class
 def _read_by_library(cls: Any) -> frozenset[str]:
-    """The attributes that the code of a class's own library bases reads of its instances."""
+    """The attributes that the library code of a class's bases reads of its instances."""
     found: set[str] = set()
     for base in cls.__mro__:
         if purity.is_tinyedge(base.__module__) and base is not Module:
@@ -332,19 +336,19 @@ def _read_by_library(cls: Any) -> frozenset[str]:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether it can only be replaced, and is told from others by its type and its value."""
+    """Whether a value is immutable, and determined by its type and value."""
     return (
         type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(type(v) in PLAIN for v in value))
     )
 
 
 def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
-    """Whether these are its keys and values still, the very same, in order."""
+    """Whether a mapping still has these keys and values, the same objects in the same order."""
     return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
 
 
 def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
-    """The same for a class of the user, which may give out its items in another way."""
+    """The same for a user's subclass, which may override how its items are read."""
     items = base.items(mapping)
     return len(items) == len(keys) and all(k is a and v is b for (k, v), a, b in zip(items, keys, values, strict=True))
 
@@ -398,7 +402,7 @@ def _dict_of(value: Any) -> dict[str, Any] | None:
 
 @by_class
 def _is_written_in_c(cls: Any) -> bool:
-    if not cls.__flags__ & (1 << 9):  # it is no type on the heap
+    if not cls.__flags__ & (1 << 9):  # not a heap type
         return True
     kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
     for name, value in vars(cls).items():
@@ -411,7 +415,7 @@ def _is_written_in_c(cls: Any) -> bool:
 
 
 def _is_known(cls: type) -> bool:
-    """Whether the state of a class's instances is all in their attributes, slots and items."""
+    """Whether the state of a class's instances consists of their attributes, slots and items."""
     return all(
         base in BASES or issubclass(base, BaseException) or base.__module__ == "typing"
         for base in cls.__mro__
@@ -420,23 +424,24 @@ def _is_known(cls: type) -> bool:
 
 
 class _Findings:
-    """What a walk from a function comes to, and on what that rests: while nothing of it changed, so would another one.
+    """The result of a walk from a function, and the reads on which it rests: while these give the same, it holds.
 
-    ``reads`` gave ``values`` then, which are compared by identity: what can change has reads of its own.
+    Each of ``reads`` gave the value in ``values``; they are compared by identity, since whatever can change inside a
+    value has reads of its own.
     """
 
     def __init__(self, names: int) -> None:
-        self.names = names  # the version that was known
-        self.kind: Hashable = None
-        self.numbers: set[int] = set()  # the storages of tensors that are no arguments
-        self.tensors: dict[str, Tensor] = {}  # those, but for the members of modules
-        self.opaque: dict[str, weakref.ref[Any]] = {}  # what is not looked into, and holds tensors
+        self.names = names  # the version of the names that were known
+        self.key: Hashable = None
+        self.numbers: set[int] = set()  # the storages of tensors that are not arguments
+        self.tensors: dict[str, Tensor] = {}  # tensors that are not members of modules, by name
+        self.opaque: dict[str, weakref.ref[Any]] = {}  # objects that are not looked into, and hold tensors
         self.met: dict[tuple[int, Any], tuple[int, Any]] = {}
         self.reads: list[Callable[[], Any]] = []
         self.values: list[Any] = []
-        # Most reads are of these two forms, which take half as long without a call for each.
-        self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and what was there
-        self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # the same of objects
+        # Most reads have one of these two forms, which take half as long without a Python call for each.
+        self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and the items found
+        self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # objects, names, and the attributes found
 
     def watch_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
         for column, entry in zip(self.items, (mapping, key, value), strict=True):
@@ -454,7 +459,7 @@ class _Findings:
         self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
 
     def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
-        """Those attributes that are mentioned, also if they are not there yet: others are the user's bookkeeping."""
+        """Watch the attributes that are mentioned, also those that are missing: others are the user's bookkeeping."""
         if not attributes:
             self.watch(partial(len, attributes), 0)
             return

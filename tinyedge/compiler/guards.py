@@ -1,4 +1,9 @@
-"""What a compiled function depends on beside the values of tensors, as a key: equal keys may share a program."""
+"""Guards: the guard key of a call, that is everything it depends on apart from the values of tensors.
+
+In: a function and the arguments of a call. Out: a hashable key; calls with equal keys may share a program. A walk
+starts at the function's code and follows each name that it mentions (``bytecode``). What can be compared becomes a part
+of the key; what cannot is refused with its name and line, unless ``purity`` knows that it is harmless.
+"""
 
 from __future__ import annotations
 
@@ -77,9 +82,9 @@ def _argument_key(argument: Tensor) -> Hashable:
 
 
 class Guard:
-    """What a function depends on beside its arguments, and how: its ``key`` for a call.
+    """The guards of one function: ``key`` gives the guard key of a call.
 
-    ``constant`` are names of variables or attributes, dotted or not, that are neither looked into nor compared.
+    ``constant`` names variables or attributes, dotted or not, that are neither looked into nor compared.
     """
 
     def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
@@ -88,21 +93,21 @@ class Guard:
         self.constant = set(constant)
         self.names = _Names()
         self.states: dict[int, _ModuleState] = {}
-        self._around: _Findings | None = None  # of the last walk
+        self._findings: _Findings | None = None  # of the last walk
 
     def key(
         self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
     ) -> Hashable:
-        """The key of a call. ``trail``, if given, gets the part of it that each variable is, by its name.
+        """The guard key of a call. ``trail``, if not None, is filled with the part of each variable, by its name.
 
-        Errors: CaptureError for what cannot be compared from call to call, or may be another at each;
-                ArgumentError for an array among the arguments.
+        Errors: CaptureError for a value that cannot be compared from call to call, or may differ at each;
+                ArgumentError for a NumPy array among the arguments.
         """
         while True:
-            around = self._around
-            if trail is not None or around is None or not around.holds(self.names.version):
-                around = self._around = _Walk(self, _Findings(self.names.version), trail).root(self.function)
-            known = around.numbers
+            findings = self._findings
+            if trail is not None or findings is None or not findings.holds(self.names.version):
+                findings = self._findings = _Walk(self, _Findings(self.names.version), trail).root(self.function)
+            known = findings.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
                 names = self.names
@@ -111,17 +116,17 @@ class Guard:
             else:
                 plain = False
             if plain:
-                given: Hashable = tuple([_argument_key(tensor) for tensor in arguments])
+                arguments_key: Hashable = tuple([_argument_key(tensor) for tensor in arguments])
             else:
-                walk = _Walk(self, _Findings(around.names), None)
-                walk.around.met |= around.met
-                given = walk.given(args, kwargs)
-                known = known | walk.around.numbers
-            if self.names.version == around.names:  # else what was met before may have attributes that only now matter
+                walk = _Walk(self, _Findings(findings.names), None)
+                walk.findings.met |= findings.met
+                arguments_key = walk.arguments(args, kwargs)
+                known = known | walk.findings.numbers
+            if self.names.version == findings.names:  # else newly mentioned attributes of earlier values matter
                 break
-        # An argument that is also known otherwise, say as a parameter, may not be replaced by another one.
+        # An argument that the function also reaches by itself, say as a parameter, must be the same tensor each time.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
-        return around.kind, given, tuple(pinned)
+        return findings.key, arguments_key, tuple(pinned)
 
     def new_in(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
@@ -156,17 +161,17 @@ class Guard:
             else:
                 if known is None:
                     walk = _Walk(self, _Findings(self.names.version), None)
-                    walk.given(args, kwargs)
-                    around = self._around
-                    found = [*walk.around.met.values(), *(around.met.values() if around is not None else ())]
+                    walk.arguments(args, kwargs)
+                    findings = self._findings
+                    found = [*walk.findings.met.values(), *(findings.met.values() if findings is not None else ())]
                     known = {id(there) for _, there in found}
                 if id(value) not in known:
                     return value
         return MISSING
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that the last walk came to, by name: 'buffer model.norm.running_mean'."""
-        found = dict(self._around.tensors) if self._around is not None else {}
+        """The tensors that the last walk reached, by name: 'buffer model.norm.running_mean'."""
+        found = dict(self._findings.tensors) if self._findings is not None else {}
         for state in list(self.states.values()):
             module = state.module()
             if module is not None:
@@ -176,14 +181,14 @@ class Guard:
         return found
 
     def trained(self) -> dict[str, Tensor]:
-        """What calls may train without getting it as an argument, by name.
+        """The tensors that a call may train without getting them as arguments, by name.
 
         Errors: CaptureError as for a call.
         """
         self.key([], (), {}, None)
-        assert self._around is not None  # there was a walk
+        assert self._findings is not None  # there was a walk
         found = self.tensors()
-        for path, refer in self._around.opaque.items():
+        for path, refer in self._findings.opaque.items():
             value = refer()
             if isinstance(value, Module):
                 found |= {f"{path}.{name}": param for name, param in value.named_parameters()}
@@ -206,7 +211,7 @@ class Guard:
             or state.names != self.names.version
             or state.version != member_changes()
             or any(state.empty)
-            or state.watched  # what its attributes are is looked up anew
+            or state.watched  # its attributes are looked up again
             or state.slotted
             or not _have_size(state.library, state.size)
         ):
@@ -216,43 +221,43 @@ class Guard:
 
 
 class _Walk:
-    """One walk through what a function, or a call's arguments, depend on.
+    """One walk through all that a function, or the arguments of a call, depend on.
 
-    What can contain itself is kept in a queue, and stands in the key at the position at which it was met.
+    Values that may contain themselves are queued; in the key, the position at which one was met stands for it.
     """
 
-    def __init__(self, guard: Guard, around: _Findings, trail: dict[str, Hashable] | None) -> None:
+    def __init__(self, guard: Guard, findings: _Findings, trail: dict[str, Hashable] | None) -> None:
         self.guard = guard
         self.names = guard.names
-        self.around = around
+        self.findings = findings
         self.trail = trail
         self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
         self.watched: set[tuple[int, str]] = set()
 
     def root(self, function: Any) -> _Findings:
         at = _At(self.guard.name, "te.compile")
-        if isinstance(function, FunctionType):  # one of the library's own, too
+        if isinstance(function, FunctionType):  # also if it belongs to a library
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
-            first = self.kind(function, at)
+            first = self.key_part(function, at)
         # A method or a layer leads to them that is not looked into itself.
         entered = registry.of_users
-        self.around.watch(partial(getattr, registry, "of_users"), entered)
-        users = tuple([self.kind(user, _At(user.__name__, "an entry of public")) for user in entered])
-        self.around.kind = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
-        return self.around
+        self.findings.watch(partial(getattr, registry, "of_users"), entered)
+        users = tuple([self.key_part(user, _At(user.__name__, "an entry of public")) for user in entered])
+        self.findings.key = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        return self.findings
 
-    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         function = self.guard.function
         code = getattr(getattr(function, "__func__", function), "__code__", None)
         names = code.co_varnames[: code.co_argcount] if code is not None else ()
         where = "this call"
-        kinds = []
+        parts = []
         for position, value in enumerate(args):
             name = names[position] if position < len(names) else f"args[{position}]"
-            kinds.append(self.kind(value, _At(name, where), True))
-        kinds += [(name, self.kind(value, _At(name, where), True)) for name, value in kwargs.items()]
-        return tuple(kinds), self.all()
+            parts.append(self.key_part(value, _At(name, where), True))
+        parts += [(name, self.key_part(value, _At(name, where), True)) for name, value in kwargs.items()]
+        return tuple(parts), self.all()
 
     def all(self) -> Hashable:
         found: list[Hashable] = []
@@ -264,8 +269,8 @@ class _Walk:
         return tuple(found)
 
     def later(self, value: Any, way: Any, at: _At, look: Callable[[], Iterable[Hashable]]) -> Hashable:
-        """Keep a value, unless it was met before, and let its position stand for it."""
-        met = self.around.met
+        """Queue a value unless it was met before; its position stands for it in the key."""
+        met = self.findings.met
         key = id(value), way
         if key not in met:
             met[key] = len(met), value
@@ -276,10 +281,10 @@ class _Walk:
         name = re.sub(r"\[.*", "", at.path)
         raise CaptureError(
             f"te.compile({self.guard.name})",
-            "all that it reads can be compared from call to call",
+            "all that it reads can be guarded, that is compared from call to call",
             f"{at.path}, which {at.where} mentions, {what}",
             remedy
-            or "Pass it as an argument, or what comes of it; or, if it never changes, say so: "
+            or "Pass it, or what is computed from it, as an argument; or, if it never changes, say so: "
             f'te.compile(function, constant=["{name}"]).',
         )
 
@@ -288,8 +293,10 @@ class _Walk:
 
     # Values
 
-    def kind(self, value: Any, at: _At, given: bool = False, called: tuple[str | None, ...] | None = None) -> Hashable:
-        """The part of the key that ``value`` is; ``given`` if it is an argument, or in one."""
+    def key_part(
+        self, value: Any, at: _At, is_argument: bool = False, called: tuple[str | None, ...] | None = None
+    ) -> Hashable:
+        """The part of the key for ``value``. ``is_argument``: it is an argument, or inside of one."""
         made = type(value)
         if value is MISSING:
             token: Hashable = "nothing"
@@ -303,32 +310,36 @@ class _Walk:
         elif self.guard.constant and self.guard.is_constant(at.path):
             token = self.constant(value, at)
         else:
-            token = self._kind(value, made, at, given, called)
+            token = self._key_part(value, made, at, is_argument, called)
         if self.trail is not None:
             self.trail[at.path] = token
         return token
 
     def constant(self, value: Any, at: _At) -> Hashable:
-        """What the user says never changes."""
+        """The part for what the user declared constant."""
         if isinstance(value, (Tensor, Module, Minibatch)):
-            self.around.opaque[at.path] = weakref.ref(value)
+            self.findings.opaque[at.path] = weakref.ref(value)
         if isinstance(value, Tensor):
-            self.around.numbers.add(value._slot.storage.number)
+            self.findings.numbers.add(value._slot.storage.number)
         elif isinstance(value, Module):
             members = (*value.parameters(), *value.buffers())
-            self.around.numbers |= {tensor._slot.storage.number for tensor in members}
+            self.findings.numbers |= {tensor._slot.storage.number for tensor in members}
         return "constant"
 
-    def _kind(self, value: Any, made: type, at: _At, given: bool, called: tuple[str | None, ...] | None) -> Hashable:
+    def _key_part(
+        self, value: Any, made: type, at: _At, is_argument: bool, called: tuple[str | None, ...] | None
+    ) -> Hashable:
         if issubclass(made, Tensor):
-            return self.tensor(value, at, given)
+            return self.tensor(value, at, is_argument)
         if issubclass(made, Module):
             return self.later(value, 0, at, partial(self.module, value, at))
         if issubclass(made, CONTAINERS) and made is not np.ndarray:
             if made is tuple:
-                return tuple, self.items(value, at, given)
-            given = given and is_container(made)
-            return self.later(value, (at.lenient, given), at, partial(self.container, value, made, at, given))
+                return tuple, self.items(value, at, is_argument)
+            is_argument = is_argument and is_container(made)
+            return self.later(
+                value, (at.lenient, is_argument), at, partial(self.container, value, made, at, is_argument)
+            )
         if made is complex:
             return complex, SCALARS[complex](value)
         if issubclass(made, FunctionType):
@@ -336,44 +347,44 @@ class _Walk:
         if issubclass(made, type):
             return self.class_(value, at, called)
         if issubclass(made, MethodType):
-            return MethodType, self.kind(value.__func__, at), self.kind(value.__self__, at)
+            return MethodType, self.key_part(value.__func__, at), self.key_part(value.__self__, at)
         if issubclass(made, C_FUNCTIONS):
             return self.c_function(value, at, called)
         if made is types.MethodWrapperType:
-            return made, value.__name__, self.kind(value.__self__, at)
+            return made, value.__name__, self.key_part(value.__self__, at)
         if issubclass(made, ModuleType):
             return self.python_module(value, at)
         if issubclass(made, functools.partial):
             for name in ("func", "args", "keywords"):
-                self.around.watch_attribute(value, name, getattr(value, name))
-            return made, self.kind(value.func, at), self.kind(value.args, at), self.kind(value.keywords, at)
+                self.findings.watch_attribute(value, name, getattr(value, name))
+            return made, self.key_part(value.func, at), self.key_part(value.args, at), self.key_part(value.keywords, at)
         if issubclass(made, (staticmethod, classmethod)):
-            return made, self.kind(value.__func__, at)
+            return made, self.key_part(value.__func__, at)
         if issubclass(made, property):
-            return made, *[self.kind(function, at) for function in (value.fget, value.fset, value.fdel)]
+            return made, *[self.key_part(function, at) for function in (value.fget, value.fset, value.fdel)]
         if made is functools.cached_property:
-            return made, self.kind(value.func, at)
+            return made, self.key_part(value.func, at)
         if made is functools._lru_cache_wrapper:
             times = _times_cleared(value)
-            self.around.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
-            return made, times, self.kind(value.__wrapped__, at)
+            self.findings.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
+            return made, times, self.key_part(value.__wrapped__, at)
         if made is FIELD:
             return _Same(value)
         if made is slice:
-            return slice, *[self.kind(part, at, given) for part in (value.start, value.stop, value.step)]
-        return self.other_value(value, made, at, given)
+            return slice, *[self.key_part(part, at, is_argument) for part in (value.start, value.stop, value.step)]
+        return self.other_value(value, made, at, is_argument)
 
-    def other_value(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
-        """The kind of what is no number, container, function, tensor or module."""
+    def other_value(self, value: Any, made: type, at: _At, is_argument: bool) -> Hashable:
+        """The part for what is no number, container, function, tensor or module."""
         if made in VALUES:
             if made is decimal.Decimal:
                 context = _decimal_context()
-                self.around.watch(partial(_is_equal, _decimal_context, context), True)
+                self.findings.watch(partial(_is_equal, _decimal_context, context), True)
                 return made, str(value), context
             return made, VALUES[made](value)
         if made in (datetime.datetime, datetime.time):
             self.check_names("datetime", at)
-            return made, repr(value.replace(tzinfo=None)), value.fold, self.kind(value.tzinfo, at)
+            return made, repr(value.replace(tzinfo=None)), value.fold, self.key_part(value.tzinfo, at)
         if issubclass(made, np.generic) and value.dtype.kind in "biufcSUMm":
             return made, value.dtype.str, value.tobytes()
         if issubclass(made, np.dtype):
@@ -382,14 +393,14 @@ class _Walk:
             self.check_names("pathlib", at)
             return made, str(value)
         if issubclass(made, np.ndarray):
-            return self.array(value, made, at, given)
+            return self.array(value, made, at, is_argument)
         if made in (operator.attrgetter, operator.itemgetter, operator.methodcaller):
             parts = value.__reduce__()[1]
             if made is not operator.itemgetter:
                 for part in parts:
                     for name in str(part).split("."):
                         self.names.add(name, at.where)
-            return made, self.kind(parts, at)
+            return made, self.key_part(parts, at)
         if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
             return _Same(value)
         if purity.is_tinyedge(made.__module__):
@@ -398,17 +409,17 @@ class _Walk:
         if (odd and made.__module__ != "builtins") or not _is_known(made):
             if at.lenient:
                 return _Same(value)
-            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be seen")
-        inside = given and is_container(made)
+            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
+        inside = is_argument and is_container(made)
         return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
 
-    def tensor(self, value: Tensor, at: _At, given: bool) -> Hashable:
+    def tensor(self, value: Tensor, at: _At, is_argument: bool) -> Hashable:
         attributes = vars(value)
         extra: tuple[Hashable, ...] = ()
         if attributes:
             extra = self.attributes(attributes, at, False)
-        elif not given:
-            self.around.watch(partial(len, attributes), 0)
+        elif not is_argument:
+            self.findings.watch(partial(len, attributes), 0)
         slot = value._slot
         if self.names.history or self.names.all:
             extra = slot.is_leaf, *extra
@@ -416,43 +427,43 @@ class _Walk:
         if made not in OURS:
             at = at._replace(path=made.__qualname__)
             extra = self.later(made, "class", at, partial(self.members, made, at, False)), *extra
-        if given:
+        if is_argument:
             return _argument_key(value), *extra
-        self.around.tensors[at.path] = value
-        self.around.numbers.add(slot.storage.number)
-        self.around.watch_attribute(value, "_slot", slot)
-        self.around.watch_attribute(slot, "requires_grad", slot.requires_grad)
+        self.findings.tensors[at.path] = value
+        self.findings.numbers.add(slot.storage.number)
+        self.findings.watch_attribute(value, "_slot", slot)
+        self.findings.watch_attribute(slot, "requires_grad", slot.requires_grad)
         return weakref.ref(slot), made, slot.requires_grad, *extra
 
-    def array(self, value: Any, made: type, at: _At, given: bool) -> Hashable:
-        if given:
+    def array(self, value: Any, made: type, at: _At, is_argument: bool) -> Hashable:
+        if is_argument:
             raise ArgumentError(
                 "te.compile",
                 "arguments that are tensors, numbers, strings or modules",
-                f"{at.path} is a NumPy array, whose values would be frozen into the program",
+                f"{at.path} is a NumPy array, whose values would become constants of the program",
                 "Pass te.tensor(array).",
             )
         if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
             if at.lenient:
                 return _Same(value)
-            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, and would be compared at each call")
+            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
         form, data = (value.dtype.str, value.shape), value.tobytes()
-        self.around.watch(partial(_holds_bytes, value, form, data), True)
+        self.findings.watch(partial(_holds_bytes, value, form, data), True)
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
         plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [
-                (type(value), value) if type(value) in plain else self.kind(value, at.item(position), given)
+                (type(value), value) if type(value) in plain else self.key_part(value, at.item(position), given)
                 for position, value in enumerate(values)
             ]
         )
 
-    def container(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
-        """What is in a list, a dict or such, of its own class or one of the user's."""
+    def container(self, value: Any, made: type, at: _At, is_argument: bool) -> Iterator[Hashable]:
+        """The contents of a list, dict or the like, or of a user's subclass of one."""
         yield made
-        watch = self.around.watch
+        watch = self.findings.watch
         if issubclass(made, (dict, MappingProxyType)):
             base: Any = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
             pairs = list(base.items(value))
@@ -463,10 +474,10 @@ class _Walk:
                 watch(partial(_has_items_below, value, base, keys, values), True)
             yield self.items(keys, at, False)
             for key, item in pairs:
-                yield self.kind(item, at.item(key), given)
+                yield self.key_part(item, at.item(key), is_argument)
             if issubclass(made, defaultdict):
-                self.around.watch_attribute(value, "default_factory", value.default_factory)
-                yield self.kind(value.default_factory, at)
+                self.findings.watch_attribute(value, "default_factory", value.default_factory)
+                yield self.key_part(value.default_factory, at)
         else:
             base = next(base for base in CONTAINERS if issubclass(made, base))
             items = list(base.__iter__(value))
@@ -474,27 +485,27 @@ class _Walk:
                 watch(partial(_is_list_of, value, items), True)
             elif base is not tuple:
                 watch(partial(_is_list_of_below, value, base, items), True)
-            yield self.items(items, at, given)
+            yield self.items(items, at, is_argument)
             if issubclass(made, deque):
                 yield value.maxlen
         if made not in CONTAINERS and not _is_written_in_c(made):
-            yield from self.instance(value, made, at, given)
+            yield from self.instance(value, made, at, is_argument)
 
-    def thing(self, value: Any, at: _At, given: bool) -> Iterator[Hashable]:
+    def thing(self, value: Any, at: _At, is_argument: bool) -> Iterator[Hashable]:
         """An object: its class, and its attributes."""
         made = type(value)
         for base, convert in SCALARS.items():
             if issubclass(made, base):
                 yield convert(value)
         if issubclass(made, BaseException):
-            self.around.watch_attribute(value, "args", value.args)
-            yield self.kind(value.args, at)
+            self.findings.watch_attribute(value, "args", value.args)
+            yield self.key_part(value.args, at)
         yield _Same(made if is_container(made) else value)
-        yield from self.instance(value, made, at, given)
+        yield from self.instance(value, made, at, is_argument)
 
-    def instance(self, value: Any, made: type, at: _At, given: bool) -> Iterator[Hashable]:
-        """The class and the attributes of an instance of a class of the user, or of a pure one."""
-        self.around.watch(partial(type, value), made)
+    def instance(self, value: Any, made: type, at: _At, is_argument: bool) -> Iterator[Hashable]:
+        """The class and the attributes of an instance of a user's class, or of a pure library class."""
+        self.findings.watch(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
         whole = made is not SimpleNamespace and any(
@@ -503,91 +514,93 @@ class _Walk:
         )
         attributes = _dict_of(value)
         if attributes is not None:
-            yield self.attributes(attributes, at, given, whole)
+            yield self.attributes(attributes, at, is_argument, whole)
         for name, descriptor in slots_of(made):
-            if whole or self.wanted(name) or given:
+            if whole or self.wanted(name) or is_argument:
                 item = _in_slot(descriptor, value)
-                self.around.watch(partial(_in_slot, descriptor, value), item)
+                self.findings.watch(partial(_in_slot, descriptor, value), item)
                 if item is not MISSING:
-                    yield name, self.kind(item, self.below(at, name), given)
+                    yield name, self.key_part(item, self.below(at, name), is_argument)
 
     def below(self, at: _At, name: str) -> _At:
         return at._replace(path=f"{at.path}.{name}", where=self.names.mentioned.get(name, at.where))
 
-    def attributes(self, attributes: dict[str, Any], at: _At, given: bool, whole: bool = False) -> tuple[Hashable, ...]:
-        """Those of ``attributes`` that are read."""
-        if whole or given or self.names.all:
-            self.around.watch_items(attributes)
+    def attributes(
+        self, attributes: dict[str, Any], at: _At, is_argument: bool, whole: bool = False
+    ) -> tuple[Hashable, ...]:
+        """Those of ``attributes`` that the code may read."""
+        if whole or is_argument or self.names.all:
+            self.findings.watch_items(attributes)
         else:
-            self.around.watch_mentioned(attributes, self.names)
+            self.findings.watch_mentioned(attributes, self.names)
         return tuple(
             [
-                (name, self.kind(value, self.below(at, name), given))
+                (name, self.key_part(value, self.below(at, name), is_argument))
                 for name, value in attributes.items()
-                if whole or given or self.wanted(name)
+                if whole or is_argument or self.wanted(name)
             ]
         )
 
     def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
-        """An object of this package, whose code says itself what a replay would not repeat; and what is read of it."""
+        """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
         yield _Same(value)
         if isinstance(value, Minibatch):
-            self.around.opaque[at.path] = weakref.ref(value)
+            self.findings.opaque[at.path] = weakref.ref(value)
         attributes = _dict_of(value) or {}
         if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
             self.guard.constant |= attributes["_guard"].constant
-            self.around.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
-            yield self.kind(attributes["__wrapped__"], at)
+            self.findings.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
+            yield self.key_part(attributes["__wrapped__"], at)
             for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
-                self.around.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                self.findings.watch_item(attributes, name, item := attributes.get(name, MISSING))
                 if item is not MISSING:
-                    yield name, self.kind(item, self.below(at, name))
+                    yield name, self.key_part(item, self.below(at, name))
             return
-        self.around.watch_mentioned(attributes, self.names)
+        self.findings.watch_mentioned(attributes, self.names)
         for name, item in attributes.items():
             if not name.startswith("_") and name in self.names.mentioned:
-                yield name, self.kind(item, self.below(at, name)._replace(lenient=True))
+                yield name, self.key_part(item, self.below(at, name)._replace(lenient=True))
         for name in self.names.all_mentioned:
             if isinstance(getattr(type(value), name, None), property):
                 item = getattr(value, name, MISSING)
                 if type(item) in PLAIN or type(item) is float:
-                    self.around.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
-                    yield name, self.kind(item, self.below(at, name))
+                    self.findings.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
+                    yield name, self.key_part(item, self.below(at, name))
 
     def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
         """What the user put into a class of this package."""
         for name in names:
             value = getattr(cls, name, None)
             if isinstance(value, (FunctionType, property)):
-                self.around.watch_attribute(cls, name, value)
+                self.findings.watch_attribute(cls, name, value)
                 code = value.fget if isinstance(value, property) else value
                 if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
                     yield name
-                    yield self.kind(value, _At(f"{cls.__name__}.{name}", "te.compile"))
+                    yield self.key_part(value, _At(f"{cls.__name__}.{name}", "te.compile"))
 
     def module(self, module: Module, at: _At) -> Iterator[Hashable]:
-        """A module's identity and state: another parameter, a frozen one, train or eval make another program."""
+        """A module's identity and state: with another parameter, a frozen one, or another mode the key differs."""
         state = self.guard.state(module, at)
-        kind = state.now()
-        self.around.watch(state.now, kind)
-        self.around.numbers |= state.numbers
+        state_key = state.now()
+        self.findings.watch(state.now, state_key)
+        self.findings.numbers |= state.numbers
         if self.trail is not None:
-            self.trail[at.path] = kind
-        yield kind
+            self.trail[at.path] = state_key
+        yield state_key
         for attributes in state.watched:
             if self.names.all:
-                self.around.watch_items(attributes)
+                self.findings.watch_items(attributes)
             else:
-                self.around.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
-        self.around.watch(partial(_have_size, state.library, state.size), True)
+                self.findings.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.findings.watch(partial(_have_size, state.library, state.size), True)
         for cls in state.ours:
             yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
-            self.around.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
+            self.findings.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
         for cls in state.classes:
             yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
         for value, where in state.live:
-            yield self.kind(value, where)
+            yield self.key_part(value, where)
 
     # Code
 
@@ -601,7 +614,7 @@ class _Walk:
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
     def library_function(self, value: FunctionType, at: _At) -> Iterator[Hashable]:
-        """One that is not looked into, but for functions of the user that it wraps."""
+        """A library function: it is not looked into, except for functions of the user that it wraps."""
         yield _Same(value)
         for cell in value.__closure__ or ():
             inner = _contents(cell)
@@ -609,15 +622,15 @@ class _Walk:
             if isinstance(inner, functions) or (
                 type(inner) is dict and inner and all(isinstance(item, functions) for item in inner.values())
             ):
-                self.around.watch(partial(_contents, cell), inner)
-                yield self.kind(inner, at._replace(lenient=True))
+                self.findings.watch(partial(_contents, cell), inner)
+                yield self.key_part(inner, at._replace(lenient=True))
 
     def c_function(self, value: Any, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, ModuleType) and not isinstance(value, np.ufunc):
             if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
                 self.refuse_function(value, at)
-            return "bound", value.__name__, self.kind(owner, at)
+            return "bound", value.__name__, self.key_part(owner, at)
         if not purity.is_allowed(value):
             owner = getattr(value, "__objclass__", None)
             if not isinstance(owner, type) or purity.is_library(owner.__module__) or _is_written_in_c(owner):
@@ -626,7 +639,7 @@ class _Walk:
         return _Same(value)
 
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
-        """What follows for the attributes that are read from the use of a function."""
+        """Note which attributes a function reads if it is used: all of them, those named by its arguments, ..."""
         if value in purity.READS_ALL:
             self.names.note(all=True)
         elif value in purity.BY_NAME:
@@ -643,8 +656,8 @@ class _Walk:
     def refuse_function(self, value: Any, at: _At) -> NoReturn:
         self.refuse(
             at,
-            "is not known to give the same at each call",
-            "Call it outside, and pass what it gives as an argument, as a tensor if it changes; or, if that never "
+            "may return something else at each call",
+            "Call it outside, and pass its result as an argument, as a tensor if it changes; or, if that never "
             f'changes, say so: te.compile(function, constant=["{at.path}"]).',
         )
 
@@ -668,30 +681,30 @@ class _Walk:
         return self.later(cls, "made", at, partial(self.members, cls, at, True))
 
     def members(self, cls: type, at: _At, made: bool) -> Iterator[Hashable]:
-        """The class attributes that are mentioned, or used without it. ``made``: instances are made of it."""
-        self.around.watch_attribute(cls, "__mro__", cls.__mro__)
+        """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
+        self.findings.watch_attribute(cls, "__mro__", cls.__mro__)
         yield _Same(cls)
         if isinstance(cls, abc.ABCMeta):
             registered = abc.get_cache_token()
-            self.around.watch(partial(_is_equal, abc.get_cache_token, registered), True)
+            self.findings.watch(partial(_is_equal, abc.get_cache_token, registered), True)
             yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
-            yield self.kind(type(cls), at)
+            yield self.key_part(type(cls), at)
         if made and not _is_known(cls):
             odd = next(b for b in cls.__mro__ if _is_written_in_c(b) and b not in BASES)
             if not purity.is_allowed(odd):
-                self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be seen")
+                self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be compared")
         overridden = {name for base in library if base is not object for name in vars(base)}
         for base in cls.__mro__:
             if base in library:
                 yield _Same(base)
                 continue
-            self.around.watch_items(vars(base))
+            self.findings.watch_items(vars(base))
             for name, value in vars(base).items():
                 if self.is_used(name, value, made, overridden):
                     yield name
-                    yield self.kind(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
+                    yield self.key_part(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
 
     def is_used(self, name: str, value: Any, made: bool, overridden: set[str]) -> bool:
         if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)) or name in ("__del__", "_abc_impl"):
@@ -705,7 +718,7 @@ class _Walk:
         return self.wanted(name) or name in overridden
 
     def python_module(self, module: ModuleType, at: _At) -> Hashable:
-        """A module that is more than the start of a dotted name."""
+        """A module that is used as a value, not only as the start of a dotted name."""
         name = module.__name__
         if purity.is_tinyedge(name) or purity.is_silent(name):
             return _Same(module)
@@ -713,7 +726,7 @@ class _Walk:
             if not purity.is_pure(name) and not name.startswith("numpy"):
                 if at.lenient:
                     return _Same(module)
-                self.refuse(at, "is a module that looks outside of Python")
+                self.refuse(at, "is a module whose functions depend on the world outside")
             self.check_names(name.partition(".")[0], at)
             return _Same(module)
         return self.later(module, 0, at, partial(self.module_of_users, module, at))
@@ -721,21 +734,21 @@ class _Walk:
     def module_of_users(self, module: ModuleType, at: _At) -> Iterator[Hashable]:
         yield _Same(module)
         if self.names.all:
-            self.around.watch_items(vars(module))
+            self.findings.watch_items(vars(module))
         else:
-            self.around.watch_mentioned(vars(module), self.names)
+            self.findings.watch_mentioned(vars(module), self.names)
         for name, value in vars(module).items():
             if self.wanted(name) and (name not in MACHINERY or name in self.names.mentioned):
-                yield name, self.kind(value, self.below(at, name))
+                yield name, self.key_part(value, self.below(at, name))
         if type(module) is not ModuleType:
-            yield self.kind(type(module), at)
+            yield self.key_part(type(module), at)
         if "__getattr__" in vars(module):
-            yield self.kind(vars(module)["__getattr__"], at)
+            yield self.key_part(vars(module)["__getattr__"], at)
 
     def function(self, function: FunctionType) -> Iterator[Hashable]:
-        """A function is its code, and what that mentions."""
+        """A function: its code, and everything that the code mentions."""
         code = function.__code__
-        self.around.watch_attribute(function, "__code__", code)
+        self.findings.watch_attribute(function, "__code__", code)
         found = mentions(code)
         names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
         for name, line in found.attributes.items():
@@ -744,8 +757,8 @@ class _Walk:
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
-            self.around.watch_attribute(function, title, value)
-            yield self.kind(value, _At(f"{function.__name__}.{title}", where))
+            self.findings.watch_attribute(function, title, value)
+            yield self.key_part(value, _At(f"{function.__name__}.{title}", where))
         yield self.attributes(function.__dict__, _At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for read in found.reads:
@@ -767,13 +780,13 @@ class _Walk:
         value = mapping.get(name, MISSING)
         if (id(mapping), name) not in self.watched:
             self.watched.add((id(mapping), name))
-            self.around.watch_item(mapping, name, value)
+            self.findings.watch_item(mapping, name, value)
         return value
 
     def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
-        """What a name stands for, after the modules that it leads through."""
+        """The part for a name, after the modules through which a dotted name leads."""
         if not read.name.isidentifier() and read.root == "global":
-            return None  # no user can write it: a tool did, such as pytest in assertions
+            return None  # no user can write such a name: a tool did, such as pytest in assertions
         at = _At(read.name, f"{function.__code__.co_filename}:{read.line}")
         if read.root == "closure":
             cell = cells.get(read.name)
@@ -781,18 +794,18 @@ class _Walk:
             if cell is not None and (id(cell), "") not in self.watched:
                 self.watched.add((id(cell), ""))
                 if value is MISSING:
-                    self.around.watch(partial(_contents, cell), value)
+                    self.findings.watch(partial(_contents, cell), value)
                 else:
-                    self.around.watch_attribute(cell, "cell_contents", value)
+                    self.findings.watch_attribute(cell, "cell_contents", value)
         elif read.root == "import":
             value = self.imported(function, read)
         else:
             value = self.look_up(function.__globals__, read.name)
             if value is MISSING:
                 value = self.look_up(_builtins_of(function), read.name)
-        chain = list(read.chain)
-        while chain and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
-            name = chain.pop(0)
+        dotted = list(read.dotted)
+        while dotted and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
+            name = dotted.pop(0)
             at = at.attribute(name)
             if self.is_said_constant(at.path):
                 return "constant"
@@ -802,18 +815,18 @@ class _Walk:
             found = self.look_up(attributes, name)
             if found is MISSING and "__getattr__" in attributes:
                 if not purity.is_library(value.__name__):
-                    return self.kind(attributes["__getattr__"], at)
+                    return self.key_part(attributes["__getattr__"], at)
                 found = getattr(value, name, MISSING)
             elif found is MISSING and type(value) is not ModuleType:
-                chain = [name, *chain]
+                dotted = [name, *dotted]
                 break
             value = found
-        for name, following in zip(chain, [*chain[1:], ""], strict=False):
+        for name, following in zip(dotted, [*dotted[1:], ""], strict=False):
             if name != "__class__" or following not in CLASS_NAMES:
                 self.mention(name, at.where)
         if value is MISSING:
             return "nothing"
-        return self.kind(value, at, called=read.constants if read.called and not chain else None)
+        return self.key_part(value, at, called=read.constants if read.called and not dotted else None)
 
     def is_said_constant(self, path: str) -> bool:
         return bool(self.guard.constant) and self.guard.is_constant(path)
@@ -833,8 +846,8 @@ class _Walk:
 
 
 def first_change(before: dict[str, Hashable], after: dict[str, Hashable]) -> str:
-    """The name of the first variable that is another between two trails, or of the innermost attribute in it."""
-    changed = [name for name, kind in after.items() if before.get(name, MISSING) != kind]
+    """The name of the first variable whose part differs between two trails, or of the innermost attribute in it."""
+    changed = [name for name, part in after.items() if before.get(name, MISSING) != part]
     found = changed[0] if changed else ""
     for name in changed[1:]:
         if name.startswith((f"{found}.", f"{found}[")):

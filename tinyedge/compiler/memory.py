@@ -1,4 +1,4 @@
-"""Where a recorded tape's values lie in memory, and which of its steps are needed. Pure: no device, no buffers.
+"""The memory plan: an offset in the arena for each temporary of a program, and which of its actions are needed. Pure.
 
 A recording is a list of actions, each with the places that it reads and writes. Temporary places are made and dropped
 inside the recording: they share one arena, and two of them get the same bytes only if they are never needed at the same
@@ -21,17 +21,19 @@ Chunk = Mapping[BufferId, int]
 """An offset for each block that lies in a chunk of an arena."""
 
 MOST_GROWTH = 120
-"""What an arena may grow to for the sake of longer reuse distances, in hundredths."""
+"""How large an arena may get for the sake of a longer reuse distance, in percent of the smallest."""
 
 ORDERS = 16
-"""In which blocks are placed: for the models of ``tinyedge bench``, trained or not, ten came within a percent."""
+"""Orders in which buffers are placed: for the models of ``tinyedge bench``, trained or not, ten
+came within a percent.
+"""
 
 
 @dataclass(frozen=True)
 class Action:
     """What a kernel does to memory.
 
-    ``in_place`` are pairs of what it reads and what it writes, that may have the same bytes.
+    ``in_place``: pairs of a buffer that it reads and one that it writes that may share bytes.
     """
 
     reads: frozenset[BufferId]
@@ -41,7 +43,7 @@ class Action:
 
 @dataclass(frozen=True)
 class LivenessInterval:
-    """A block of memory, and the first and last action that needs it."""
+    """The bytes of a buffer, and the first and the last action that needs it."""
 
     nbytes: int
     first: int
@@ -80,12 +82,12 @@ class Plan:
 
     @property
     def unshared_bytes(self) -> int:
-        """What the same blocks would take if none shared memory with another."""
+        """The bytes that the same buffers would take if none shared memory."""
         return sum(interval.nbytes for interval in self.intervals.values())
 
 
 def needed_actions(actions: Sequence[Action], temporary: Collection[BufferId]) -> tuple[int, ...]:
-    """The actions from which something outside the recording is computed, in order."""
+    """The actions on which something outside the program depends, in order; the others are dead code."""
     wanted: set[BufferId] = set()
     kept: list[int] = []
     for number in reversed(range(len(actions))):
@@ -104,7 +106,7 @@ def make_plan(
     most: int | None = None,
     reach: Mapping[BufferId, int] | None = None,
 ) -> Plan:
-    """Plan ``actions``; ``temporary`` gives the bytes of each temporary place.
+    """Plan ``actions``. ``temporary`` gives the bytes of each temporary.
 
     ``distances`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses:
     who gets them early must wait for who had them. The first is taken that costs little memory.
@@ -125,18 +127,18 @@ def make_plan(
         touched: LivenessInterval(temporary[touched], start, last[touched]) for touched, start in first.items()
     }
     reused = _reused(actions, kept, intervals)
-    holder: dict[BufferId, BufferId] = {}  # of each block's bytes: the first
+    holder: dict[BufferId, BufferId] = {}  # the first buffer in the same bytes, by buffer
     for old, new in reused.items():
         holder[new] = holder.get(old, old)
-    joined = _joined(intervals, holder)
+    joined = _merged(intervals, holder)
     ends: dict[BufferId, int] = {}
     for key in intervals:
         if reach is not None and key in reach:
             name = holder.get(key, key)
             ends[name] = min(reach[key], ends.get(name, reach[key]))
-    found = _cheapest([[place(_longer(joined, rest), alignment)] for rest in distances], joined)
+    found = _cheapest([[place(_extended(joined, rest), alignment)] for rest in distances], joined)
     if not _fits(found, joined, most, ends):
-        found = _cheapest([split(_longer(joined, rest), alignment, most, ends) for rest in distances], joined)
+        found = _cheapest([split(_extended(joined, rest), alignment, most, ends) for rest in distances], joined)
     sizes = [_end(chunk, joined) for chunk in found]
     order = sorted(range(len(found)), key=lambda number: -sizes[number])
     at = {key: (to, offset) for to, number in enumerate(order) for key, offset in found[number].items()}
@@ -171,7 +173,7 @@ def _fits(
 def _reused(
     actions: Sequence[Action], kept: Sequence[int], intervals: Mapping[BufferId, LivenessInterval]
 ) -> dict[BufferId, BufferId]:
-    """For each block that is replaced, in order: the one that gets its bytes."""
+    """In-place reuse: for each buffer that is overwritten at its last use, the buffer that gets its bytes."""
     reused: dict[BufferId, BufferId] = {}
     taken: set[BufferId] = set()
     for number in kept:
@@ -188,20 +190,20 @@ def _reused(
     return reused
 
 
-def _joined(
+def _merged(
     intervals: Mapping[BufferId, LivenessInterval], holder: Mapping[BufferId, BufferId]
 ) -> dict[BufferId, LivenessInterval]:
-    """One block for all that have the same bytes in turn."""
-    joined: dict[BufferId, LivenessInterval] = {}
+    """One interval for all buffers that have the same bytes one after the other."""
+    merged: dict[BufferId, LivenessInterval] = {}
     for key, block in intervals.items():
         name = holder.get(key, key)
-        there = joined.get(name, block)
-        joined[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
-    return joined
+        there = merged.get(name, block)
+        merged[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
+    return merged
 
 
-def _longer(intervals: Mapping[BufferId, LivenessInterval], rest: int) -> dict[BufferId, LivenessInterval]:
-    return {key: LivenessInterval(block.nbytes, block.first, block.last + rest) for key, block in intervals.items()}
+def _extended(intervals: Mapping[BufferId, LivenessInterval], distance: int) -> dict[BufferId, LivenessInterval]:
+    return {key: LivenessInterval(block.nbytes, block.first, block.last + distance) for key, block in intervals.items()}
 
 
 def _in_order(touched: BufferId) -> tuple[int, str]:
@@ -209,10 +211,10 @@ def _in_order(touched: BufferId) -> tuple[int, str]:
 
 
 def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dict[BufferId, int]:
-    """An offset for each block: in order, each at the lowest place where it meets no other.
+    """An arena offset for each buffer: greedily, each at the lowest offset where it overlaps no other live buffer.
 
-    The order is by size; as long as there is more than a percent to be won, and at most ``ORDERS`` times, the block
-    that came to lie highest is the first the next time.
+    The order is by size. If the arena exceeds the lower bound by more than a percent, the buffer that lies highest is
+    moved to the front of the order, and all are placed again, at most ``ORDERS`` times.
 
     Source: Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net Inference, arXiv:2001.03288 (greedy by
             size).
@@ -260,7 +262,7 @@ def _by_size(intervals: Mapping[BufferId, LivenessInterval]) -> list[BufferId]:
 
 
 def _most_alive(blocks: Collection[LivenessInterval]) -> int:
-    """The most bytes that are needed at one time: no arena is smaller."""
+    """The most bytes that are alive at one time: a lower bound for every arena."""
     change: dict[int, int] = defaultdict(int)
     for block in blocks:
         change[block.first] += block.nbytes

@@ -1,7 +1,9 @@
-"""A Program: recorded steps as launches with their arguments bound, which a call enqueues.
+"""Program: the compiled form of a recording, as launches with their arguments bound, which a call enqueues (a replay).
 
-The plan gives every temporary a place in one arena. A call points the launches at its arguments, its results and the
-gradients that there are, and enqueues them, with no Python for each op.
+In: a Recording. ``Program.__init__`` is the compiler's driver: it rewrites and fuses the steps, plans the arena, forms
+the launch groups. Out: ``__call__`` binds what differs from the last call (arguments, results, gradients, random
+numbers) and enqueues the launches, with no Python for each op. If its results are differentiable, a Program has two
+parts, forward and backward; its Node in the graph replays the second one.
 """
 
 from __future__ import annotations
@@ -44,32 +46,34 @@ from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 ALIGNMENT = 256
-"""Of the blocks in an arena, in bytes: what vector loads like on every device."""
+"""Alignment of buffers in an arena, in bytes, for the vector loads of every device."""
 
 REUSE_DISTANCES = (6, 4, 2, 0)
-"""Kernels in one persistent launch between two uses of the same bytes: those that share none can run at the same time.
-With 6 the longest path of waits in MobileNet v1 and v2, ResNet-18 and the transformer is as if nothing shared memory;
-with 2 nearly.
+"""Reuse distances to try, in kernels: so many must lie between two uses of the same bytes, since the second user has to
+wait for the first in a persistent kernel. With 6 the longest path of dependencies in MobileNet v1 and v2, ResNet-18 and
+the transformer is as short as if no buffers shared memory; with 2 nearly so.
 """
 
 
 MOST_TRIES = 16
-"""To prepare a program: each finds smaller groups, half as large as a rule."""
+"""Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
 
 
 class _Leaf:
-    """A parameter (or another leaf) whose gradient a program computes, and the memory in which it does."""
+    """A parameter (or another leaf) whose gradient a program computes, and the buffer in which it does."""
 
     def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
         self.slot = slot
         self.number, self.offset = gradient.storage.number, gradient.offset
-        self.stored_first = not had_gradient  # the recording begins the gradient anew, and need not find zeros
+        self.stored_first = not had_gradient  # the recording begins the gradient, and needs no zeros there
         self.first_write: tuple[Step, str] | None = None
-        self.adds_to: weakref.ref[Slot] | None = None  # the gradient to which the launches are bound, if they add to it
+        self.adds_to: weakref.ref[Slot] | None = (
+            None  # the gradient to which the launches are bound, if they accumulate
+        )
 
     @property
     def slot(self) -> Slot:
-        """The leaf, which a program does not keep alive."""
+        """The leaf; a program holds it weakly."""
         slot = self._slot()
         assert slot is not None, "programs are dropped with what they were recorded for"
         return slot
@@ -84,7 +88,7 @@ class _Leaf:
         return None if slot is None else slot.grad
 
     def is_bound(self) -> bool:
-        """Whether the launches add to the gradient that it has now."""
+        """Whether the launches are bound to accumulate into its present gradient."""
         return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
 
 
@@ -93,17 +97,17 @@ class _ResultPlace(NamedTuple):
 
     number: int
     slot: Slot
-    same: int | Slot | None = None  # it is that argument, or that tensor from outside, with its history
-    root: int | None = None  # it is differentiable, as this output of the call's node
-    history: Step | None = None  # it has one that was walked already
+    same: int | Slot | None = None  # it is this argument, or this tensor from outside, with its history
+    root: int | None = None  # it is differentiable: this output of the call's node
+    history: Step | None = None  # it has a history that was walked already
 
 
 Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
-"""From the results for which gradients come: the program of such calls, and the arguments of this one."""
+"""Given the results for which gradients come: a program for such calls, and the arguments of this call."""
 
 
 class _Found:
-    """Where the results of one call lie."""
+    """The results of one call."""
 
     __slots__ = ("arguments", "fresh", "node", "program")
 
@@ -133,7 +137,7 @@ class _Found:
 
 
 class _Part:
-    """Launches that are enqueued together: all of a call, or if its results are differentiable forward and backward."""
+    """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
 
     def __init__(self, lowered: list[Lowered]) -> None:
         self.lowered = lowered
@@ -160,7 +164,7 @@ class _Part:
 
 
 class _Replay(Op):
-    """What a node stands for that replays a program."""
+    """The op that a Node stands for in the graph: the replay of a program."""
 
     name = "a compiled function"
 
@@ -177,7 +181,7 @@ class Node(OwnBackward):
         self.saved = {}
         self.inputs: list[Edge] = []
         self.leaves: list[Slot] = []
-        self.held: list[tuple[int, Slot]] = []  # what backward reads, by number
+        self.held: list[tuple[int, Slot]] = []  # what backward reads, by storage number
         self.versions: list[tuple[Storage, int]] = []
         self.again: Again | None = None  # makes the program for gradients of other results
         self.seen: list[tuple[Storage, int]] = []  # what the call read
@@ -189,7 +193,7 @@ class Node(OwnBackward):
 
     @edges.setter
     def edges(self, edges: tuple[Edge | None, ...]) -> None:
-        """A node makes its edges when somebody asks."""
+        """Ignored: the edges are computed when somebody asks."""
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         require_saved(self)
@@ -209,16 +213,16 @@ class Node(OwnBackward):
 
 
 class Program:
-    """Launches with their arguments bound, in order: what one call of a compiled function does.
+    """The launches of a compiled function, in order, with their arguments bound.
 
-    ``peak_bytes`` is the memory that a call needs beside what lives outside of it (parameters, gradients, arguments):
-    the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which allocates
-    the arena and builds the kernels.
+    ``peak_bytes`` is the memory that a call needs in addition to what exists outside of it (parameters, gradients,
+    arguments): the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which
+    allocates the arena and builds the kernels.
     """
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentError(
-            "pickle or copy", "what is not bound to a device's memory", f"got the Program {self.name}",
+            "pickle or copy", "an object that is not bound to a device's memory", f"got the Program {self.name}",
             "Copy or pickle the function, and compile it again.",
         )  # fmt: skip
 
@@ -235,7 +239,7 @@ class Program:
         self._arenas.enter(self)
         self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
         self._parts: list[_Part] = []
-        self.ends_with: list[weakref.ref[Any]] = []  # what it was recorded for; without that it is dropped
+        self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
         if len(backends) > 1:
@@ -243,7 +247,7 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self.lock = self._arenas.lock
-        self._leaves: list[_Leaf] = []  # whose gradients are added to, or read
+        self._leaves: list[_Leaf] = []  # leaves whose gradients are read or added to
         needs, ends = [], []
         for use in recording.leaves.values():
             gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
@@ -253,11 +257,11 @@ class Program:
                 needs.append((weakref.ref(use.leaf), use.existed))
             if use.replaced:
                 ends.append((weakref.ref(use.leaf), use.leaf.grad))
-        self._needs = needs  # the leaves of which some must have gradients, and some must have none
-        self._gradients: list[weakref.ref[Storage]] = []  # of the leaves, where the launches are bound to them
-        self._repointed = False  # since these were collected, launches were bound to others
-        self._seen = -1  # of the changes of leaves, when all gradients were where the launches are bound to
-        # Of those of the second part, where the recording had them.
+        self._needs = needs  # the leaves that must have gradients before the call, and those that must have none
+        self._gradients: list[weakref.ref[Storage]] = []  # gradients of the leaves to which launches are bound
+        self._repointed = False  # launches were bound to other gradients since these were collected
+        self._seen = -1  # leaf_changes() when all leaves had the gradients to which launches are bound
+        # The leaves of the second part, with their gradients in the recording.
         self._later = [_Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
         self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
         lying = Counter(leaf.number for leaf in self._leaves)
@@ -282,7 +286,7 @@ class Program:
             inside[slot.storage.number] = slot.nbytes
             return slot
 
-        # Both rewrite what follows the first step of backward by itself, so that it stays the border.
+        # Both rewrite the steps from the first of backward on by themselves, so the border stays where it is.
         first = len(recording.steps) if recording.first_backward is None else recording.first_backward
         kept = results | passed
         forward, backward = recording.steps[:first], recording.steps[first:]
@@ -293,13 +297,13 @@ class Program:
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
-        self._returned: dict[int, weakref.ref[Storage]] = {}  # of each, what the last call returned
+        self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
         self._recorded_offsets |= {seed.storage.number: seed.offset for seed in seeds}
         self._seeds = [seed.storage.number for seed in seeds]
-        # The first argument in each storage. The others move with it: how they lie to each other is their kind.
+        # The first argument in each storage. Others move with it, since the guard key contains their relative offsets.
         self._first_in: dict[int, int] = {}
         for position, number in enumerate(self._arguments):
             self._first_in.setdefault(number, position)
@@ -321,7 +325,7 @@ class Program:
             if trace is not None
             else []
         )
-        # What the leaves have in place of the gradients that they had: nothing, or what lies there.
+        # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
         self._ends = [
             (refer, None if end is None else _ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
         ]
@@ -353,29 +357,29 @@ class Program:
         self.kernels = [kernels[number] for number in self.plan.kept]
         self._forward = [kernel.step.number < border for kernel in kernels]
         first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
-        runs = self._runs(first_part)
-        self._cut, self._cut_kernels = len(runs), len(first_part)  # of so many does the first part consist
-        runs += self._runs(self.kernels[len(first_part) :], later=True)
-        self.launches = [self._shared(run) for run in runs]
+        groups = self._groups(first_part)
+        self._cut, self._cut_kernels = len(groups), len(first_part)  # launches and kernels of the first part
+        groups += self._groups(self.kernels[len(first_part) :], later=True)
+        self.launches = [self._launch_group(group) for group in groups]
         self.lowered: list[Lowered] = []
-        self._changed: dict[int, Storage] = {}  # what outlives a call, and is changed by it
+        self._changed: dict[int, Storage] = {}  # what exists outside and is changed by a call
         self._changed_arguments: set[int] = set()
         self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self.steps:
                 self._note_writes(old, own, own.number >= border and trace is not None)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
-        self._offsets = {**self._recorded_offsets}  # of each argument in its storage, at the last call
+        self._offsets = {**self._recorded_offsets}  # the offset of each argument in its storage, at the last call
         self._persistent = any(launch.is_persistent for launch in self.launches)
-        self._pointed: list[Storage] = []  # what lies elsewhere than at the last call
-        self._owners: dict[Any, int] = {}  # of the memory outside of the arena, if launches are in persistent kernels
+        self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
+        self._owners: dict[Any, int] = {}  # of buffers outside the arena, if there are persistent kernels
         if self._persistent:
             slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
         self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
         self._place()
-        self._one: Slot | None = None  # the gradient with which a walk begins
-        self._seen_later = -1  # as ``_seen``, of the leaves of the second part
+        self._one: Slot | None = None  # the gradient with which backward begins
+        self._seen_later = -1  # like ``_seen``, for the leaves of the second part
         self._root_specs = tuple(self._roots)
         self._input_specs = (
             *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
@@ -403,7 +407,7 @@ class Program:
 
     @property
     def arena_bytes(self) -> int:
-        """The bytes that all temporaries and scratch memory share."""
+        """Bytes of the arena, which all temporaries and scratch memory share."""
         return self.plan.arena_bytes
 
     @property
@@ -417,12 +421,12 @@ class Program:
 
     @property
     def gradient_bytes(self) -> int:
-        """The gradients that a call adds to, which live outside."""
+        """Bytes of the gradients that a call adds to, which exist outside."""
         return self._gradient_bytes
 
     @property
     def saved_bytes(self) -> int:
-        """The temporaries that wait for backward: written before its first step, and read after it."""
+        """Bytes of the temporaries that are saved for backward: written before its first step, and read after it."""
         intervals = [block for key, block in self.plan.intervals.items() if key in self.temporary]
         return sum(b.nbytes for b in intervals if self._forward[b.first] and not self._forward[b.last])
 
@@ -432,51 +436,53 @@ class Program:
 
     @property
     def is_bound(self) -> bool:
-        """Whether it could be launched as it is: it was replayed, and still holds the arguments of the last call."""
+        """Whether its arguments are bound: it was replayed, and still holds the arguments of the last call."""
         return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
 
     @property
     def bound_kernels(self) -> int:
-        """How many of its kernels could be launched as they are: those of backward only after that was replayed."""
+        """How many of its kernels have their arguments bound: those of backward only after a backward."""
         return len(self.kernels) if self._parts[1].is_bound and not self._parts[1].stale else self._cut_kernels
 
     def bound(self) -> list[Lowered]:
-        """The launches of those."""
+        """The launches of these kernels."""
         return self.lowered if self.bound_kernels == len(self.kernels) else self.lowered[: self._cut]
 
     def explain(self, repeats: int = 10) -> str:
-        """A table of the launches in order: the ops that are fused in each, its kernel and geometry, how long it takes
-        as for ``profile``, the bytes that it moves, its FLOPs, its place in memory; and a line on memory.
+        """A table of the kernels in order: the ops fused in each, its geometry, time (as for ``profile``), the bytes
+        that it moves, its FLOPs, and its offset in the arena; then lines on memory, times, and launches.
 
-        Before the first replay, which is the function's second call, it has no times, and says so.
+        Before the first replay, which is the function's second call, there are no times.
         """
         self.prepare()
         return report.explain(self, repeats)
 
     def profile(self, repeats: int = 10) -> Profile:
-        """How long each launch takes, by the device's own clock: a table (``str``), the longest first, and its rows.
+        """A table (``str``) of the kernels' times by the device's own clock, the slowest first, and its rows.
 
-        The launches are replayed with the arguments of the last call; results, gradients and versions stay.
+        The program is replayed with the arguments of the last call; results, gradients and versions do not change.
 
         Errors: CaptureError before the first replay, which is the function's second call.
         """
         return report.profile(self, repeats)
 
     def chart(self, path: str | Path) -> None:
-        """Draw which part of the arena is taken during which launches, and by what, into a .png or .svg.
+        """Draw into a .png or .svg which part of the arena is in use during which kernels, and by what.
 
         Errors: MissingPackageError without matplotlib.
         """
         report.chart(self, path)
 
     def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
-        """What a call with these arguments changes outside, but for gradients."""
+        """The storages outside that a call with these arguments changes, without gradients."""
         given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
         return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
 
     def fits(self) -> bool:
-        """Whether it can be replayed: gradients that are parts of one memory cannot be moved one by one, and kernels of
-        a persistent kernel do not wait for each other where gradients have become such parts since.
+        """Whether it can be replayed now.
+
+        It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
+        more, or, with persistent kernels, if gradients have come to share one.
         """
         if self._persistent and leaf_changes() != self._seen:
             found = [(leaf.number, leaf.grad) for leaf in self._leaves]
@@ -498,7 +504,7 @@ class Program:
         )
 
     def take_leaves(self, arguments: list[Tensor]) -> None:
-        """Let the arguments that have gradients be the leaves."""
+        """Let those arguments that have gradients be the leaves."""
         for leaf, position in self._given:
             leaf.slot = arguments[position]._slot
 
@@ -509,7 +515,7 @@ class Program:
 
     @property
     def generators(self) -> list[Generator]:
-        """Those from which a call draws random numbers."""
+        """The generators from which a call draws random numbers."""
         return list({id(draw.generator): draw.generator for draw in self._draws()}.values())
 
     def gradients(self) -> list[Any]:
@@ -521,7 +527,7 @@ class Program:
         found = dict.fromkeys([leaf.slot for leaf in self._leaves])
         return [*found, *[leaf for refer, _ in self._ends if (leaf := refer()) is not None and leaf not in found]]
 
-    # Making it
+    # Compilation
 
     def prepare(self) -> None:
         """Build the kernels and allocate the arena, if that was not done yet.
@@ -530,7 +536,7 @@ class Program:
         """
         with self.lock:
             if not self.lowered:
-                self.backend.trim()  # of an eager call before; the arena could use none of it
+                self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self._move_in(self._lease().arena)
                 self.lowered = self._lower(self.launches)
                 self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
@@ -573,7 +579,7 @@ class Program:
             part.is_bound = False
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
-        """What ``allocate`` gives; if there is no room for it, an error that says what for."""
+        """The result of ``allocate``; if there is no room for it, an error that says what it was for."""
         try:
             return allocate()
         except OutOfMemoryError as error:
@@ -582,15 +588,15 @@ class Program:
     def _refused(self, error: OutOfMemoryError) -> OutOfMemoryError:
         return OutOfMemoryError(
             f"te.compile({self.name})",
-            f"{self.peak_bytes} bytes beside the model: {self.arena_bytes} for all that lives inside "
-            f"({len(self.plan.intervals)} blocks, at most {self.saved_bytes} bytes of them kept for backward), "
+            f"{self.peak_bytes} bytes in addition to the model: {self.arena_bytes} for the arena "
+            f"({len(self.plan.intervals)} buffers, of which at most {self.saved_bytes} bytes are saved for backward), "
             f"{self.peak_bytes - self.arena_bytes} for results",
             f"{error.call}: {error.expected}, but {error.got}",
             f"Nothing was changed. {error.remedy}",
         )
 
     def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[BufferId, int]]:
-        """What each kernel does to memory, and the bytes of the temporary places."""
+        """The reads, writes and in-place pairs of each kernel, and the bytes of each temporary."""
         actions = [
             Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.in_place_pairs()))
             for kernel in kernels
@@ -629,7 +635,7 @@ class Program:
         return own
 
     def _moved(self, slot: Slot) -> Slot:
-        """The same place, without history, on a storage of the program if it is movable."""
+        """The same view, without history; on a storage of the program if it is movable."""
         return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
 
     def _note_writes(self, old: Step, own: Step, later: bool) -> None:
@@ -656,13 +662,13 @@ class Program:
         return self.backend.lower_all(launches, Placement(self.temporary, plan.where, plan.is_split, self._moving))
 
     def each_alone(self) -> list[Lowered]:
-        """A launch for each kernel, bound to what the program is bound to."""
+        """A launch for each kernel alone, bound to what the program is bound to."""
         launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
         for lowered in launches:
             lowered.bind(self._scratch)
         return launches
 
-    def _runs(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
+    def _groups(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
         if config.fuses():
             return self.backend.launch_groups(kernels, self.temporary, later, self.plan.is_split)
         return [[kernel] for kernel in kernels]
@@ -681,22 +687,22 @@ class Program:
             history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
             history.output_specs = slot.step.output_specs
         elif slot.requires_grad and slot.is_leaf:
-            recording.forbid("a leaf that is returned", "a replay would not make its gradient; return its clone()")
+            recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
         return _ResultPlace(number, self._moved(slot), history=history)
 
-    def _shared(self, run: Sequence[Kernel]) -> LaunchGroup:
+    def _launch_group(self, group: Sequence[Kernel]) -> LaunchGroup:
         sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
-        return single(run[0]) if len(run) == 1 else persistent_group(run, sizes, self.plan.offsets)
+        return single(group[0]) if len(group) == 1 else persistent_group(group, sizes, self.plan.offsets)
 
-    # A call
+    # A call (a replay)
 
     def _note(self, origin: Origin) -> None:
-        """Something changed on which arguments of launches depend."""
+        """Note that something changed on which arguments of launches depend."""
         for part in self._parts:
             part.stale.add(origin)
 
     def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
-        """Let these be the numbers of the steps, which were all kept, in the order in which they were recorded."""
+        """Set the scalars of the steps, all of which were kept, in the order in which they were recorded."""
         with self.lock:
             for number, new in zip(sorted(self.steps), scalars, strict=True):
                 step = self.steps[number]
@@ -705,29 +711,30 @@ class Program:
                     self._note(("step", number))
 
     def let_go(self) -> None:
-        """Hold the arguments of the last call no longer: the next call binds its own, even if they are the same."""
+        """Stop holding the arguments of the last call: the next call binds its own, even if they are the same."""
         with self.lock:
             for number in self._arguments:
                 self._point(number, None)
 
     @property
-    def is_several(self) -> bool:
-        """Whether gradients may come for some of its results, and for others not."""
+    def has_several_roots(self) -> bool:
+        """Whether several results are differentiable, so that gradients may come for some of them only."""
         return len(self._roots) > 1
 
     def __call__(
         self, arguments: list[Tensor], again: Again | None = None, numbers: Sequence[Mapping[str, float]] | None = None
     ) -> Any:
-        """Launch everything; the results as new tensors. ``numbers`` are those of each draw, else new ones are drawn.
+        """Replay: enqueue the launches, and return the results as new tensors. ``numbers`` are the scalars of each draw
+        of random numbers; without them new ones are drawn.
 
-        Errors: OutOfMemoryError, with all as it was. Memory is there before the first launch; a device that refuses a
-                launch none the less, for what a kernel needs itself, does so the first time, which is undone.
+        Errors: OutOfMemoryError, with nothing changed. All memory is allocated before the first launch. If the device
+                still refuses a launch, for memory that the kernel itself needs, the first replay is undone.
         """
         if not self.lowered:
             self.prepare()
         for position, check in self._checks:
             check(arguments[position]._slot.storage)
-        with self.lock:  # that of all programs of the function: they share an arena
+        with self.lock:  # the lock of all programs of the function, since they share an arena
             lease = (
                 self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
             )
@@ -768,9 +775,9 @@ class Program:
             return result
 
     def _begun(self, moved: Sequence[_Leaf]) -> dict[int, Slot]:
-        """New gradients for those leaves that have none, by the leaf's id."""
+        """New gradients for the leaves that have none, by the leaf's id."""
         absent = [leaf for leaf in moved if leaf.grad is None]
-        for leaf in absent:  # what was there is free for them, if nobody else holds it
+        for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
             self._point(leaf.number, None)
         slots = [leaf.slot for leaf in absent]
         made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in slots])
@@ -783,7 +790,7 @@ class Program:
         gradients: dict[int, Slot],
         numbers: Sequence[Mapping[str, float]] | None,
     ) -> None:
-        """Launch, and count what changed. What is refused the first time is undone; later, gradients are marked."""
+        """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
         if not self._parts[0].has_run:
             with self._undone_if_refused(arguments):
                 self._launch(moved, gradients, numbers)
@@ -797,7 +804,7 @@ class Program:
             raise
 
     def _adds_from(self, part: int) -> int:
-        """The first launch of a part that writes a leaf's gradient."""
+        """The number of the first launch of a part that writes a leaf's gradient."""
         written = {self._storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
         launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
         found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
@@ -820,7 +827,7 @@ class Program:
     def _launch(
         self, moved: list[_Leaf], gradients: dict[int, Slot], numbers: Sequence[Mapping[str, float]] | None
     ) -> None:
-        """Bind what changed, and enqueue. Of the leaves whose gradients ``moved``, some get new ``gradients``."""
+        """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
         for leaf in moved:
             new = gradients.get(id(leaf.slot))
             gradient = new or leaf.grad
@@ -843,7 +850,7 @@ class Program:
                 raise
         self.backend.launch(part.launches)
 
-    # Its backward
+    # Backward of a call
 
     def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
         """Let ``node`` hold what its backward needs of this call."""
@@ -867,7 +874,7 @@ class Program:
             node.draws = [(draw, dict(draw)) for draw in self._draws()]
 
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
-        """What a call reads that was there before."""
+        """The storages from outside that a call reads."""
         yield from (argument._slot.storage for argument in arguments)
         moving = {storage.number for storage in self._storages.values()}
         for step in self.steps.values():
@@ -876,7 +883,7 @@ class Program:
                     yield slot.storage
 
     def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        """Plan the backward of a call: replay the second part, with the gradients of its results."""
+        """Prepare the backward of a call: replay the second part, with the gradients of its results."""
         given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
         if given != self.wanted:
             other = self._for_others(node, given)
@@ -895,7 +902,7 @@ class Program:
             shape, strides, offset = place.slot.layout()
             if place.number in fresh:
                 slot = Slot(fresh[place.number], place.slot.dtype, place.slot.layout())
-            else:  # a view of what came
+            else:  # a view of a given gradient
                 seed = seeds[self._seeds.index(place.number)]
                 slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
@@ -905,14 +912,14 @@ class Program:
             if storage.version != version:
                 raise AutogradError(
                     "backward",
-                    f"what te.compile({self.name}) saved for its gradient must not change",
+                    f"values that te.compile({self.name}) saved for backward must not change",
                     f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
                     f"{version})",
                     "Use the out-of-place form, or change a clone().",
                 )
 
     def walk_alone(self, node: Node) -> None:
-        """The backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
+        """The whole backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
         self._require_unchanged(node)
         with self.lock:
             if self._one is None:
@@ -941,7 +948,7 @@ class Program:
                 raise
 
     def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
-        """Let the second part work on what ``node`` holds of its call."""
+        """Bind the second part to what ``node`` holds of its call."""
         self._move_in(lease.arena)
         for number, slot in node.held:
             if number in self._offsets:
@@ -964,22 +971,22 @@ class Program:
         self._enqueue(self._parts[1])
 
     def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
-        """The same call, for gradients of the results ``given``: its forward is replayed as another program does it."""
+        """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
         changes = self._changed or self._changed_arguments or self._ends or self._effects
         if node.again is None or changes or any(storage.version != version for storage, version in node.seen):
             raise AutogradError(
                 "backward",
-                f"gradients for those results of te.compile({self.name}) that were expected: {list(self.wanted)} of "
+                f"gradients for the results of te.compile({self.name}) that its program covers: {list(self.wanted)} of "
                 f"{len(self._roots)} that require one",
-                f"they came for {list(given)}, and the call cannot be done again for these, as it changes something",
-                "Return the others with detach(), or let the function return only what is walked back from.",
+                f"they came for {list(given)}, and the call cannot be repeated for these, because it changes something",
+                "Return the others with detach(), or let the function return only results that need gradients.",
             )
         with not_deferring():
             program, arguments = node.again(given)
             return program.node_of(arguments, [numbers for _, numbers in node.draws])
 
     def node_of(self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]]) -> Node:
-        """The node of a call with these random numbers, whose results nobody wants."""
+        """The node of a replay with these random numbers, whose results nobody uses."""
         results = tensors_in(self(arguments, numbers=numbers))
         return next(r._slot.step for r in results if isinstance(r._slot.step, Node))
 
@@ -1014,12 +1021,12 @@ class Program:
                 write_into(Slot(old, dtype, layout), Slot(new, dtype, layout))
         return copy
 
-    # What changes from call to call
+    # Binding: what changes from call to call
 
     def _new_results(self) -> dict[int, Storage]:
-        """Storages for what is returned: in the memory of the call before, where nobody holds its result any more.
+        """Storages for the results. If nobody holds the last call's result any more, its memory is used again.
 
-        That is still bound, so that the launches need not be told.
+        Launches are bound to that memory already.
         """
         found: dict[int, Storage] = {}
         for number, nbytes in self._outputs.items():
@@ -1031,7 +1038,7 @@ class Program:
         return found
 
     def _outside(self, place: _ResultPlace, arguments: list[Tensor]) -> Storage:
-        """The memory of a result that is no new one."""
+        """The storage of a result that is no new tensor."""
         for leaf in self._leaves:
             if leaf.number == place.number and (gradient := leaf.grad) is not None:
                 return gradient.storage
@@ -1046,13 +1053,13 @@ class Program:
         if changes == self._seen and not self._given:
             return []
         moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
-        # Gradients of some other model may have moved. What is begun anew now is added to at the next call.
+        # Perhaps gradients of another model changed. A gradient that begins now is accumulated into at the next call.
         self._seen = -1 if moved else changes
         return moved
 
     @contextmanager
     def _undone_if_refused(self, arguments: list[Tensor]) -> Iterator[None]:
-        """Launch for the first time: what that changes outside is kept on the host until the device has done it."""
+        """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
         changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
@@ -1072,7 +1079,7 @@ class Program:
 
     @contextmanager
     def _effects_undone(self) -> Iterator[None]:
-        """Do what is done on the host first; take it back if the launches are refused. Ctrl-C waits."""
+        """Do the effects on the host first, and take them back if the launches are refused. Ctrl-C waits."""
         done: list[Effect] = []
         with held_back():
             try:
@@ -1089,16 +1096,16 @@ class Program:
                 raise
 
     def steps_done(self, error: BaseException) -> list[int]:
-        """Those of the recorded steps, by position, that a call which raised ``error`` carried out none the less.
+        """The positions of the recorded steps that a call which raised ``error`` carried out nonetheless.
 
-        After the first call, which is undone, a device may still refuse a launch that follows others.
+        After the first replay, which is undone, a device may still refuse a launch that follows others.
         """
         launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
         waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
         return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
 
     def _point(self, number: int, buffer: Any) -> None:
-        """Let the storage ``number`` be ``buffer`` from now on."""
+        """Bind the storage ``number`` to ``buffer`` from now on."""
         storage = self._storages[number]
         if storage.buffer is not buffer:
             if self._persistent and self._owners.get(storage.buffer) == storage.number:
@@ -1108,24 +1115,26 @@ class Program:
             self._note(("storage", storage.number))
 
     def _require_apart(self) -> None:
-        """Kernels of a persistent kernel may run at the same time, unless the recording showed that they touch the same
-        memory.
+        """Raise CaptureError if buffers that a call writes have become the same memory.
+
+        The dependencies of a persistent kernel were computed for the memory of the recording; kernels without a
+        dependency may run at the same time.
         """
         for storage in self._pointed:
             owner = self._owners.setdefault(storage.buffer, storage.number)
             if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
                 raise CaptureError(
                     f"te.compile({self.name})",
-                    "memory that a call changes is reached in one way only, as at its first call",
-                    "an argument or a gradient lies in the memory of another one, or of a parameter",
+                    "memory that a call writes must not be shared in other ways than at its first call",
+                    "an argument or a gradient now shares memory with another one, or with a parameter",
                     "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
                 )
 
     def _point_at(self, number: int, slot: Slot) -> None:
-        """Let the storage ``number`` be that of ``slot``, which may lie elsewhere there than the slot before."""
+        """Bind the storage ``number`` to that of ``slot``, whose offset may differ from the one before."""
         self._point(number, slot.storage.buffer)
         shift = slot.offset - self._offsets[number]
-        if shift:  # so does every view of it
+        if shift:  # all its views shift too
             self._offsets[number] = slot.offset
             storage = self._storages[number]
             for step in self.steps.values():
@@ -1141,7 +1150,7 @@ class Program:
                 self._point_at(number, slot)
 
     def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
-        """Compute the gradient of ``leaf`` there; it ``adds`` to what is there, or begins it."""
+        """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
         leaf.adds_to = weakref.ref(gradient) if adds else None
         if not adds and not leaf.stored_first:
             write_into(NumberValue(0, gradient.dtype), gradient)
@@ -1156,7 +1165,7 @@ class Program:
         return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
 
     def _draw(self, numbers: Sequence[Mapping[str, float]] | None) -> None:
-        """New random numbers: forward and backward of one call of dropout share one set of scalars."""
+        """Draw random numbers: forward and backward of one call of dropout share one set of scalars."""
         for position, draw in enumerate(self._draws()):
             if numbers is None:
                 draw.renew()
@@ -1167,8 +1176,8 @@ class Program:
 
 
 def prepared(program: Program, again: Callable[[], Program]) -> Program:
-    """``program``, prepared; or where the device runs its kernels in smaller groups only, which building them showed,
-    what ``again`` makes of the same, prepared.
+    """``program``, prepared. If the device runs its kernels only in smaller work-groups, which shows when they are
+    built, it is compiled again by ``again``.
     """
     for _ in range(MOST_TRIES):
         with suppress(GroupsLimited):

@@ -1,5 +1,7 @@
-"""What of Python and its libraries gives the same for the same: what a compiled function may use without being looked
-into. Whatever is not here is refused.
+"""Which functions of Python and its libraries always return the same for equal arguments.
+
+In: a function, class or module. Out: whether compiled functions may use it without its code being looked into. Whatever
+is not listed here is refused.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ PURE = frozenset({
     "reprlib", "statistics", "string", "struct", "textwrap", "types", "typing", "typing_extensions", "unicodedata",
     "zlib",
 })  # fmt: skip
-"""Modules whose functions and classes give the same for the same, but for ``IMPURE``."""
+"""Modules whose functions and classes are pure, except for the names in ``IMPURE``."""
 
 SILENT = frozenset(
     {"logging", "warnings", "_warnings", "traceback", "typing", "types", "typing_extensions", "__future__"}
 )
-"""Modules that say something to the user, or to type checkers, and give nothing back that a result could depend on."""
+"""Modules that print to the user or serve type checkers, and return nothing that a result could depend on."""
 
 IMPURE = {
     "datetime": {"now", "today", "utcnow", "fromtimestamp", "utcfromtimestamp", "astimezone", "timestamp"},
@@ -59,7 +61,7 @@ IMPURE = {
         "fromregex",
     },
 }  # fmt: skip
-"""What pure modules have that looks outside: at the time, files, contexts."""
+"""Names in pure modules that depend on the world outside: the time, files, contexts."""
 IMPURE["ntpath"] = IMPURE["genericpath"] = IMPURE["posixpath"]
 
 IMPURE_BUILTINS = frozenset({
@@ -71,15 +73,15 @@ HIDDEN = frozenset({
     "__builtins__", "__closure__", "__globals__", "__loader__", "__spec__", "__subclasses__", "ag_frame",
     "cell_contents", "cr_frame", "f_back", "f_builtins", "f_globals", "f_locals", "gi_frame", "tb_frame",
 })  # fmt: skip
-"""Attributes that lead anywhere."""
+"""Attributes that lead to any object."""
 
 READS_ALL = {vars, dir, dataclasses.asdict, dataclasses.astuple, copy.replace} if hasattr(copy, "replace") else {
     vars, dir, dataclasses.asdict, dataclasses.astuple,
 }  # fmt: skip
-"""What reads attributes that nothing names."""
+"""Functions that read attributes which no code names."""
 
 BY_NAME = {getattr: slice(1, 2), hasattr: slice(1, 2), setattr: slice(1, 2), delattr: slice(1, 2)}
-"""What reads the attributes that some of its arguments name: of a call of text, they are known."""
+"""Functions that read the attributes named by some of their arguments: known if these are text constants."""
 BY_NAME |= {operator.attrgetter: slice(0, None), operator.methodcaller: slice(0, 1)}  # type: ignore[dict-item]
 
 MAKES_TEXT = {str, repr, format, ascii}
@@ -106,12 +108,12 @@ def _is_standard(top: str) -> bool:
 
 
 def is_standard(module: str | None) -> bool:
-    """Whether a module is of Python itself, which is not looked into."""
+    """Whether a module belongs to Python itself, whose code is not looked into."""
     return _is_standard(top_of(module))
 
 
 def is_pure(module: str | None) -> bool:
-    """Whether what a module has gives the same for the same, but for what ``is_impure`` says."""
+    """Whether a module is pure, except for its ``impure_names``."""
     return top_of(module) in PURE or is_tinyedge(module)
 
 
@@ -131,12 +133,12 @@ def is_library(module: str | None) -> bool:
 
 
 def impure_names(module: str | None) -> set[str]:
-    """What of a pure module looks outside."""
+    """The names of a pure module that depend on the world outside."""
     return IMPURE.get(top_of(module), set())
 
 
 def is_allowed(function: Any) -> bool:
-    """Whether a function or class of a library, or one written in C, gives the same for the same."""
+    """Whether a function or class of a library, or one written in C, returns the same for equal arguments."""
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None)
     if isinstance(function, type):
@@ -156,7 +158,7 @@ def is_allowed(function: Any) -> bool:
 
 
 def is_opaque(value: Any) -> bool:
-    """Whether a value has no state that a result could depend on."""
+    """Whether a value has no state on which a result could depend."""
     return is_silent(type(value).__module__) and not isinstance(value, (ModuleType, BuiltinFunctionType, FunctionType))
 
 

@@ -1,4 +1,8 @@
-"""What a call does, kept: its steps over placeholders for the memory that it made, and what is needed to undo it."""
+"""Recording (capture): the Steps of a call, over placeholders for the memory that it made, and what undoes the call.
+
+In: what dispatch, backward and optimizers report while a call runs, with values or abstractly. Out: a Recording, of
+which a Program is made. It refuses what a replay would not repeat.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ PACKAGE = str(Path(__file__).parents[1])
 
 
 def _caller() -> str:
-    """The line outside this package from which the current call came."""
+    """The line outside this package from which the present call came."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
@@ -37,62 +41,62 @@ class _Made(NamedTuple):
     nbytes: int
     op: str
     shape: Shape
-    traced: bool  # by a step of backward that was recorded, and not run
+    traced: bool  # by a step of backward that was traced and not run
 
 
 class LeafUse:
-    """What a call does with the gradient of a leaf that was there before."""
+    """What a call does with the gradient of a leaf that existed before the call."""
 
     def __init__(self, leaf: Slot) -> None:
         self.leaf = leaf
-        self.before = leaf.grad  # the memory for it
+        self.before = leaf.grad  # the gradient's buffer
         self.existed = leaf.gradient() is not None
-        self.observed = False  # what the call does depends on whether there was one
-        self.summed = False  # it is added to, or begun
-        self.replaced = False  # it is dropped, or another one takes its place
+        self.observed = False  # the program asks whether there is a gradient
+        self.summed = False  # the gradient is stored or added to
+        self.replaced = False  # the gradient is dropped, or another one takes its place
 
 
 class Trace(NamedTuple):
     """How the results of a call are differentiated: the steps of backward, recorded after those of the call.
 
-    ``roots`` are the results that have a history of their own. Of those in ``wanted``, by position, gradients are given
-    (``seeds``), and turned into those of ``leaves``, and of ``inputs``: each the position of an argument, or an edge
-    to what was computed before the call.
+    ``roots`` are the results that have a history. For those in ``wanted``, by position, gradients will come
+    (``seeds``). They are turned into gradients of ``leaves`` and of ``inputs``: for each of these the position of an
+    argument, or an edge to what was computed before the call.
     """
 
     roots: list[Slot]
     wanted: tuple[int, ...]
     seeds: list[Slot]
-    border: int  # so many steps belong to the call itself
+    border: int  # so many of the steps belong to the call itself
     leaves: list[tuple[Slot, Slot]]
     inputs: list[tuple[int | Edge, Slot]]
 
 
 class Recording(Recorder):
-    """The steps of one call, and the leaves that got gradients; what is needed to make the call undone.
+    """The steps of one call, its use of leaves' gradients, and what is needed to undo it.
 
-    Steps are kept over placeholders for the storages made inside, so that these are let go as in any call. Unless it
-    ``runs``, the call is traced abstractly: it allocates, launches and changes nothing.
+    Steps are kept over placeholders for the storages made inside, so that these are released as in any call. If
+    ``runs`` is false the call is traced abstractly: it allocates, launches and changes nothing.
     """
 
     def __init__(self, name: str, runs: bool = True) -> None:
         self.name = name
         self.runs = runs
-        self.first_number = next_number()  # storages made inside have later ones
+        self.first_number = next_number()  # storages made inside have later numbers
         self.steps: list[Step] = []
-        self.first_backward: int | None = None  # the number of the step with which the first walk back begins
+        self.first_backward: int | None = None  # the number of the step with which the first backward begins
         self.leaves: dict[int, LeafUse] = {}
         self.made: dict[int, _Made] = {}
-        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # of storages, by number
+        self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # checks of values, by the storage's number
         self.effects: list[Effect] = []
         self._undos: list[Callable[[], None]] = []
-        self.repeats = True  # other calls of its kind do the same
-        self._tracing = False  # nothing happens, and what is recorded is no part of the call
-        self._seeds: set[int] = set()  # storages that are given
+        self.repeats = True  # other calls with the same guard key do the same
+        self._tracing = False  # nothing runs, and what is recorded is no part of the call
+        self._seeds: set[int] = set()  # storages of the gradients that will be given
         self._placeholders: dict[int, Storage] = {}
-        self._constants: set[int] = set()  # storages that the call filled from the host
-        self._before: dict[int, tuple[Storage, int, Any]] = {}  # of what was changed outside: its version and bytes
-        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # those drawn from, and their states before
+        self._constants: set[int] = set()  # storages that were filled from the host
+        self._before: dict[int, tuple[Storage, int, Any]] = {}  # of changed storages: version, bytes
+        self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # with states before
 
     def upload(self, storage: Storage) -> None:
         self._constants.add(storage.number)
@@ -100,7 +104,10 @@ class Recording(Recorder):
     def before(self, step: Step) -> None:
         for slot in step.written():
             if slot.storage.number in self._constants:
-                self.forbid("a change in place", "the tensor's values came from the host, and would not come again")
+                self.forbid(
+                    "a change in place",
+                    "the tensor's values came from the host, and a replay does not upload them again",
+                )
             self._keep(slot.storage)
 
     def step(self, step: Step) -> None:
@@ -130,10 +137,10 @@ class Recording(Recorder):
     def trace(
         self, arguments: Sequence[Tensor], results: Sequence[Tensor], wanted: Sequence[int] | None
     ) -> Trace | None:
-        """Record how ``results`` are differentiated, without doing it; None if none of them can be.
+        """Trace abstractly how ``results`` are differentiated; None if none of them can be.
 
-        ``wanted`` are the positions of those for which gradients will come, among those that can; by default the
-        scalars, if there are some: the others, as a rule, are looked at and no more.
+        ``wanted`` are the positions of the results for which gradients will come, among those that require one. By
+        default these are the scalars, if there are any, since other results usually are only looked at.
         """
         roots = list({id(r._slot): r._slot for r in results if self.is_differentiable(r._slot)}.values())
         if not roots:
@@ -167,25 +174,25 @@ class Recording(Recorder):
         return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
 
     def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
-        """What the history of ``results`` keeps of the call."""
+        """The storages that the history of ``results`` keeps of the call."""
         saved = [step.saved for step in Tape.leading_to([result._slot for result in results], self.first_number)]
         held = [slot for each in saved if isinstance(each, dict) for slot, _ in each.values() if isinstance(slot, Slot)]
         held += [slot for each in saved if isinstance(each, Postponed) for slot in each.held()]
         return {slot.storage for slot in held}
 
     def is_differentiable(self, slot: Slot) -> bool:
-        """Whether the call gave it a history that was not walked yet."""
+        """Whether the call gave it a history through which no backward has gone yet."""
         if not self.made_history(slot):
             return False
         return all(step.saved is not None for step in Tape.leading_to([slot], self.first_number))
 
     def made_history(self, slot: Slot) -> bool:
-        """Whether it was computed in the call from what requires a gradient."""
+        """Whether it was computed in the call from something that requires a gradient."""
         return slot.requires_grad and slot.step is not None and slot.step.number > self.first_number
 
     def effect(self, effect: Effect, run: Callable[[], None], undo: Callable[[], None]) -> None:
         if not self.runs:
-            self.forbid("an optimizer's or a schedule's step", "it changes what only a call may change")
+            self.forbid("an optimizer's or a schedule's step", "abstract tracing must change nothing")
         self._undos.append(undo)
         first = len(self.steps)
         run()
@@ -197,7 +204,7 @@ class Recording(Recorder):
 
     def backward(self, steps: Tape) -> None:
         if any(step.number < self.first_number for step in steps):
-            self.forbid("backward()", "it walks back through steps from before the call, which would not run again")
+            self.forbid("backward()", "it goes through steps from before the call, which a replay does not run")
         if self.first_backward is None:
             self.first_backward = len(self.steps)
 
@@ -213,14 +220,16 @@ class Recording(Recorder):
 
     def gradient_set(self, leaf: Slot, gradient: Slot | None) -> None:
         if gradient is not None and gradient.storage.number in self._constants:
-            self.forbid("a gradient from the host", "what is added to it later would change what a replay begins with")
+            self.forbid(
+                "a gradient from the host", "later additions would change the values with which a replay begins"
+            )
         if (use := self._use(leaf)) is not None:
-            # What began in the call goes on elsewhere: where that is depends on whether there was one before.
+            # A gradient that began in the call is continued elsewhere: where depends on whether there was one before.
             use.observed = use.observed or (use.summed and not use.replaced)
             use.replaced = True
 
     def _use(self, leaf: Slot) -> LeafUse | None:
-        """What is known of a leaf; None for one that the call made, whose gradient is a value like others."""
+        """The record of a leaf; None for a leaf that the call made, whose gradient is a value like any other."""
         if leaf.number > self.first_number:
             return None
         return self.leaves.setdefault(id(leaf), LeafUse(leaf))
@@ -232,7 +241,7 @@ class Recording(Recorder):
         self._generators.setdefault(id(generator), (generator, generator._state()))
 
     def undo(self) -> None:
-        """Leave everything as it was before the call."""
+        """Restore everything to its state before the call."""
         for storage, version, values in self._before.values():
             if self.runs:
                 storage.backend.write(storage, values)
@@ -246,7 +255,7 @@ class Recording(Recorder):
             undo()
 
     def _is_inside(self, slot: Any) -> bool:
-        """Whether a replay makes it anew: it was made inside, and not from values of the host."""
+        """Whether a replay computes it: it was made inside, and not from values of the host."""
         return (
             isinstance(slot, Slot)
             and slot.storage.number > self.first_number
@@ -255,7 +264,7 @@ class Recording(Recorder):
         )
 
     def _bare(self, slot: Any) -> Any:
-        """The same place without history, which would keep others; over a placeholder if a replay makes it anew."""
+        """The same view without history, which would keep other values; over a placeholder if a replay computes it."""
         if not isinstance(slot, Slot):
             return slot
         return self._placeholder(slot) if self._is_inside(slot) else slot.alias()
@@ -268,19 +277,19 @@ class Recording(Recorder):
         return Slot(self._placeholders[number], slot.dtype, slot.layout())
 
     def _keep(self, storage: Storage) -> None:
-        """Copy to the host what is about to be changed outside, once: on the device there may be no room."""
+        """Copy to the host, once, what is about to be changed outside: on the device there may be no room."""
         if not self._tracing and storage.number < self.first_number and storage.number not in self._before:
             self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.runs else None
 
     def forbid(self, call: str, reason: str) -> None:
         raise CaptureError(
             f"te.compile({self.name})",
-            "whatever runs inside must be repeatable by a replay",
-            f"{call} at {_caller()} is not: {reason}",
+            "a replay must be able to repeat all that runs inside",
+            f"{call} at {_caller()} cannot be repeated: {reason}",
             "Move it out of the compiled function, or pass its result as an argument.",
         )
 
 
 def bytes_of(storage: Storage) -> Any:
-    """All that a storage holds, on the host."""
+    """All bytes of a storage, on the host."""
     return storage.backend.read(Slot(storage, bool_, Layout((storage.nbytes,), (1,), 0)))

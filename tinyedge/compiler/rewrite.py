@@ -1,4 +1,9 @@
-"""Recorded steps in another form, which needs less memory and gives the same but for rounding."""
+"""Rewrites of recorded steps, which need less memory and give the same results, but for rounding.
+
+In: the steps of forward and of backward. Out: other steps. ``saved_masks`` saves one byte per element where backward
+needs only the piece of a piecewise-linear activation; ``norm_gradients`` computes a frozen norm's weight gradient from
+that of the layer before it.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +25,15 @@ Make = Callable[[DType, Shape], Slot]
 
 
 def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make) -> list[Step]:
-    """Let a frozen norm behind a convolution or linear layer get its weight's gradient from that layer's.
+    """Compute the weight gradient of a frozen norm from that of the convolution or linear layer before it.
 
     z = weight * (W x - mean) / sd + bias is one linear map of x, with the weight W' = W weight / sd. Its gradient dW'
-    is needed for W's anyway, and gives the norm's: the sum of W dW' / sd for each channel. So W x, which only that
-    gradient was kept for, need not be saved.
+    is needed for W's anyway, and gives the norm's: the sum of W dW' / sd for each channel. So W x, which was saved only
+    for that gradient, need not be saved.
     """
     steps = [*forward, *backward]
     made_by = {slot.storage.number: step for step in steps if step.direction == FORWARD for slot in step.written()}
-    users_of: dict[int, list[Step]] = {}  # who reads or writes each storage
+    users_of: dict[int, list[Step]] = {}  # the steps that read or write each storage
     for step in steps:
         for number in {slot.storage.number for slot in (*step.read(), *step.written()) if isinstance(slot, Slot)}:
             users_of.setdefault(number, []).append(step)
@@ -39,7 +44,7 @@ def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make
         layer = made_by.get(norm.slots["x"].storage.number)
         users = users_of[norm.slots["dx"].storage.number]
         if layer is None or layer.op not in (Conv2d, Linear) or layer.slots["bias"] is not None or len(users) != 2:
-            continue  # what else adds to the layer's gradient is not the norm's
+            continue  # something else adds to the layer's output gradient
         back = users[1]
         if back.op is layer.op and back.wants("dweight") and norm.slots["dy"].contiguous and norm.slots["weight"]:
             replaced[norm.number] = [_only(norm, "dx")] if back.wants("dx") else []
@@ -48,7 +53,7 @@ def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make
 
 
 def _only(step: Step, *names: str) -> Step:
-    """The step, writing these alone."""
+    """The step, restricted to these outputs."""
     slots = {name: slot for name, slot in step.slots.items() if name in names or name not in step.writes}
     return Step(
         step.op, step.direction, step.attrs, step.scalars, slots, step.reads, names, step.accumulate.intersection(names)
@@ -56,7 +61,7 @@ def _only(step: Step, *names: str) -> Step:
 
 
 def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
-    """The layer's backward on the norm's ``dy``, and what turns that into the gradients of both."""
+    """The layer's backward on the norm's ``dy``, and the steps that turn its result into the gradients of both."""
     weight, channels = layer.slots["weight"], norm.slots["weight"].shape
     dweight, dbias = make(weight.dtype, weight.shape), make(weight.dtype, channels)
     plain = {name: slot for name, slot in back.slots.items() if name in back.reads}
@@ -91,32 +96,32 @@ def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
 def saved_masks(
     forward: Sequence[Step], backward: Sequence[Step], temporary: Mapping[int, int], make: Make
 ) -> tuple[list[Step], list[Step]]:
-    """Let a byte for each element wait for backward, where an op says that its backward can do with it.
+    """Saved masks: save one byte per element for backward, where the op says that its backward needs no more.
 
-    ``temporary`` gives the bytes of the storages that nobody sees outside. A value that something else in backward
-    reads stays as it is: beside it a byte would only take more memory.
+    ``temporary`` gives the bytes of storages that exist only inside the program. A value that another step of backward
+    reads is saved anyway, and a mask would only take more memory.
     """
     steps = [*forward, *backward]
-    reads: dict[int, list[tuple[int, str]]] = defaultdict(list)  # of each storage: the positions of steps, and names
-    written: dict[int, int] = {}  # the position of the last step that does
+    reads: dict[int, list[tuple[int, str]]] = defaultdict(list)  # by storage: positions of steps, names
+    written: dict[int, int] = {}  # by storage: the position of the last step that writes it
     for position, step in enumerate(steps):
         for name in step.read_names():
             if not step.is_value(name):
                 reads[step.slots[name].storage.number].append((position, name))
         written.update({slot.storage.number: position for slot in step.written()})
-    behind: dict[int, list[Step]] = defaultdict(list)
+    after_step: dict[int, list[Step]] = defaultdict(list)
     for number, at in written.items():
         waiting = [(p, name) for p, name in reads[number] if _waits(steps[p], name)]
         others = [p for p, name in reads[number] if not _waits(steps[p], name)]
         if number not in temporary or not all(at < p for p, _ in waiting):
             continue
         if at < len(forward) and any(p >= len(forward) for p in others):
-            continue  # a part of forward is computed again from it
-        if not all(_takes_stand_in(steps[p], name) for p, name in waiting):
+            continue  # forward steps are computed again from it (a checkpoint)
+        if not all(_takes_mask(steps[p], name) for p, name in waiting):
             continue
         users: dict[tuple[Any, Layout, tuple[float, ...]], list[tuple[int, str]]] = defaultdict(list)
         for p, name in waiting:
-            op = _placeholders(steps[p])[name]
+            op = _masks_of(steps[p])[name]
             assert isinstance(op, type)
             numbers = tuple(steps[p].slots[other].number for other in op.inputs if other != name)
             users[op, steps[p].slots[name].layout(), numbers].append((p, name))
@@ -126,28 +131,28 @@ def saved_masks(
             like = steps[places[0][0]].slots
             byte = make(int8, layout.shape)
             slots = {**{name: like[name] for name in op.inputs}, op.outputs[0]: byte}
-            behind[at].append(Step(op, FORWARD, {}, {}, slots, op.inputs, op.outputs))
+            after_step[at].append(Step(op, FORWARD, {}, {}, slots, op.inputs, op.outputs))
             for p, name in places:
-                steps[p] = _with_stand_in(steps[p], name, byte)
+                steps[p] = _with_mask(steps[p], name, byte)
     before, after = (
-        [each for p in part for each in (steps[p], *behind[p])]
+        [each for p in part for each in (steps[p], *after_step[p])]
         for part in (range(len(forward)), range(len(forward), len(steps)))
     )
     return before, after
 
 
 def _waits(step: Step, name: str) -> bool:
-    """Whether ``name`` is what ``step`` had saved."""
+    """Whether ``name`` is a value that ``step`` saved for backward."""
     return step.direction == BACKWARD and name in step.op.saves
 
 
-def _placeholders(step: Step) -> Mapping[str, type[Op] | float]:
+def _masks_of(step: Step) -> Mapping[str, type[Op] | float]:
     return step.op.saved_masks_for(frozenset(name[1:] for name in step.writes))
 
 
-def _takes_stand_in(step: Step, name: str) -> bool:
-    """Whether a backward step can do with less than ``name``, and everything else that this depends on is a number."""
-    instead = _placeholders(step)
+def _takes_mask(step: Step, name: str) -> bool:
+    """Whether a backward step can take a mask for ``name``, and all else that the mask depends on is a number."""
+    instead = _masks_of(step)
     op = instead.get(name)
     if not isinstance(op, type):
         return False
@@ -155,11 +160,11 @@ def _takes_stand_in(step: Step, name: str) -> bool:
     return all(step.is_value(other) for other in numbers.union(op.inputs) - {name})
 
 
-def _with_stand_in(step: Step, name: str, byte: Slot) -> Step:
-    """The step, with ``byte`` in the place of ``name``, and numbers where these are to stand beside it."""
+def _with_mask(step: Step, name: str, byte: Slot) -> Step:
+    """The step with the mask ``byte`` for ``name``, and with the numbers that replace other saved values."""
     numbers = {
         other: Value(less, step.slots[other].dtype)
-        for other, less in _placeholders(step).items()
+        for other, less in _masks_of(step).items()
         if not isinstance(less, type)
     }
     return step.over({**step.slots, **numbers, name: byte})

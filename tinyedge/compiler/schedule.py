@@ -1,4 +1,8 @@
-"""Which kernels of a launch wait for which, from the bytes that each touches."""
+"""Dependencies inside a launch group: which kernel waits for which, from the bytes that each reads and writes.
+
+In: kernels in order, and the offsets of their buffers in the arena. Out: a LaunchGroup, whose persistent kernel follows
+these dependencies instead of the order.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
 
 Span = tuple[Hashable, int, int]
-"""Bytes that a kernel touches: the memory in which they lie, the first, and the one after the last."""
+"""Bytes that a kernel touches: the memory in which they lie, the first byte, and the one after the last."""
 
 
 Touched = tuple[Collection[Span], Collection[Span]]
@@ -19,7 +23,7 @@ Touched = tuple[Collection[Span], Collection[Span]]
 def persistent_group(
     kernels: Sequence[Kernel], sizes: Mapping[BufferId, int], offsets: Mapping[BufferId, int]
 ) -> LaunchGroup:
-    """A launch of kernels that are described in order; ``sizes`` and ``offsets`` are those of places in the arena."""
+    """The launch group of kernels in order. ``sizes`` and ``offsets`` are those of buffers in the arena."""
 
     def spans(places: Collection[BufferId]) -> list[Span]:
         return [
@@ -31,13 +35,13 @@ def persistent_group(
 
 
 def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:
-    """For each of several kernels in order, the fewest earlier ones that must be over before it may begin.
+    """For each of several kernels in order, the fewest earlier ones that must have finished before it starts.
 
-    Two must keep their order if they touch the same byte, and one of them writes it.
+    Two kernels must keep their order if they touch the same byte and at least one of them writes it.
     """
     found = []
-    over: list[int] = []  # for each kernel, the set (bits) of those that are over before it begins
-    history: dict[Hashable, list[tuple[int, int, int, bool]]] = defaultdict(list)  # spans, by whom, whether written
+    over: list[int] = []  # for each kernel, as bits: the kernels that have finished before it starts
+    history: dict[Hashable, list[tuple[int, int, int, bool]]] = defaultdict(list)  # spans, kernel, whether written
     for number, (reads, writes) in enumerate(touched):
         needed = set()
         for is_write, spans in ((False, reads), (True, writes)):
@@ -53,7 +57,7 @@ def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:
         found.append(tuple(least))
         over.append(before)
         for memory, start, stop in writes:
-            # Whoever conflicts with a span inside of this one conflicts with this one too, which waited for that.
+            # Whoever conflicts with a span inside this one conflicts with this one too, which has waited for that.
             history[memory] = [span for span in history[memory] if not (start <= span[0] and span[1] <= stop)]
         for is_write, spans in ((False, reads), (True, writes)):
             for memory, start, stop in spans:

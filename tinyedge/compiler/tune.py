@@ -1,4 +1,8 @@
-"""te.tune: measure the ways to cut up the products of a function, and remember the best."""
+"""``te.tune``: measure the tiles (variants) of a function's matrix products, and remember the fastest.
+
+In: a function and arguments. Out: entries of the device's tuning cache (``kernels/tuned.py``), which later lowerings
+use.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ from tinyedge.kernels.tile import Product, Tile
 from tinyedge.kernels.tuned import remember
 
 TRIED = 12
-"""Tiles that are measured for a product: those that are expected to be best."""
+"""Tiles that are measured for a product: those that the cost model ranks first."""
 
 WORTH = 0.97
-"""Of the time of the model's choice, at most, that another takes to replace it: less is noise."""
+"""The time, relative to the default tile's, that another tile may take at most to replace it: less gain is noise."""
 
 
 class _Asked(dict[Product, Tile]):
-    """Knows no choice, but which it was asked for."""
+    """A tuning cache without entries that notes which products it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +40,7 @@ class _Asked(dict[Product, Tile]):
 
 
 class _Steps(Recorder):
-    """One step of each signature."""
+    """Keeps one step of each signature."""
 
     def __init__(self) -> None:
         self.found: dict[Any, Step] = {}
@@ -48,7 +52,7 @@ class _Steps(Recorder):
 
 
 def steps_in(function: Callable[[], Any]) -> list[Step]:
-    """Call ``function``; one step of each kind that it takes."""
+    """Call ``function``, and return one step of each signature that ran."""
     steps = _Steps()
     with recording(steps):
         function()
@@ -56,19 +60,19 @@ def steps_in(function: Callable[[], Any]) -> list[Step]:
 
 
 def products_in(step: Step, device: Device) -> list[Product]:
-    """The products for which ``step`` chooses a tile."""
+    """The products for which lowering ``step`` chooses a tile."""
     asked = _Asked()
     step.kernels(replace(device, tuned=asked))
     return asked.products
 
 
 def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Product, Tile]:
-    """Call ``function``; measure how the default backend's device best computes the products in it; remember that.
+    """Call ``function``, measure tiles for its matrix products on the default device, remember the fastest.
 
-    What ``te.compile`` returned replays kernels that are chosen already: give the function that it was made of.
+    Give the plain function: what ``te.compile`` returned would replay kernels whose tiles are chosen already.
 
-    Later lowerings, in this run and in others on the same device and driver, use what was measured. TINYEDGE_TUNE=must
-    makes a product that was not measured an error.
+    Later lowerings, in this run and in others on the same device and driver, use what was measured. With
+    TINYEDGE_TUNE=must, a product that was not measured is an error.
 
     Errors: BackendError if the default backend is no OpenCL device.
     """

@@ -1,4 +1,9 @@
-"""A kernel of a program: a KernelSpec over the slots of a Step, with pointwise work fused into it."""
+"""Kernel: a KernelSpec over the slots of one Step, with pointwise ops fused into it.
+
+In: recorded Steps, which ``kernels_of`` turns into Kernels. Out: what the compiler fuses, plans and launches. A Kernel
+knows which buffers it reads and writes, which of them may share bytes (in-place reuse), and which pointwise ops it
+computes as prologues (in the place of a load), as epilogues (at a store), or as a pointwise kernel of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,15 @@ from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot
 
 BufferId = int | tuple[int, str]
-"""Memory that a kernel touches: a storage's number; of scratch memory, its step's number and its name."""
+"""A buffer that a kernel touches: a storage's number; for scratch memory, its step's number and its name."""
 
 
 SlotRef = tuple[Step, str]
-"""A slot, or a number, of a step."""
+"""A step, and the name of one of its slots or numbers."""
 
 
 class PointwiseOp:
-    """One pointwise op: the step whose slots it takes, and what it computes."""
+    """One pointwise op: the step whose slots it reads and writes, and the expressions that it computes."""
 
     def __init__(self, step: Step, pointwise: Pointwise, scalars: Mapping[str, str]) -> None:
         self.step = step
@@ -34,17 +39,17 @@ class PointwiseOp:
         return number
 
     def walk(self, name: str) -> tuple[shapes.Shape, shapes.Shape]:
-        """The fewest axes that walk an operand along the linear index."""
+        """Sizes and strides of an operand over the linear index, with axes merged where possible."""
         sizes, (strides,) = shapes.collapse(self.pointwise.shape, self.pointwise.strides[name])
         return sizes, strides
 
     def is_linear(self, name: str) -> bool:
-        """Whether the operand's elements lie in the order of the linear index."""
+        """Whether the operand's elements lie in memory in the order of the linear index."""
         return self.walk(name)[1] in ((), (1,)) and self.step.slots[name].numel == self.numel
 
     @property
     def converts(self) -> bool:
-        """Whether it walks something of another type than it computes in, and all in the order of the linear index."""
+        """Whether an operand has another type than the op computes in, and all operands are linear."""
         names = (*self.pointwise.inputs, *self.outputs)
         others = any(self.step.slots[name].dtype.ctype != self.ctype for name in names)
         return others and all(map(self.is_linear, names))
@@ -55,7 +60,10 @@ class PointwiseOp:
 
 
 class PointwiseBlock:
-    """Pointwise ops over one linear index, in order. ``entry`` is what a store finds, ``result`` what a load gives."""
+    """Pointwise ops over one linear index, in order.
+
+    ``entry`` is the value that an epilogue finds at the store, ``result`` the value that a prologue gives to the load.
+    """
 
     def __init__(self, ops: Sequence[PointwiseOp], entry: SlotRef | None = None, result: SlotRef | None = None) -> None:
         self.ops = list(ops)
@@ -63,7 +71,7 @@ class PointwiseBlock:
         self.result = result
 
     def known_before(self, stop: PointwiseOp | None = None) -> dict[tuple[int, int], SlotRef]:
-        """The places and offsets whose values are variables when ``stop`` runs, or at the end."""
+        """The addresses whose values are C variables when ``stop`` runs, or after the last op."""
         known: dict[tuple[int, int], SlotRef] = {}
         if self.entry is not None:
             step, name = self.entry
@@ -76,7 +84,7 @@ class PointwiseBlock:
         return known
 
     def memory_reads(self) -> Iterator[tuple[PointwiseOp, str]]:
-        """Each pointwise op and input that comes from memory."""
+        """Each pointwise op, and the name of an input that it loads from memory."""
         known: set[tuple[int, int]] = set(self.known_before(self.ops[0])) if self.ops else set()
         for each in self.ops:
             for name in each.pointwise.inputs:
@@ -90,22 +98,23 @@ def address_of(slot: Slot) -> tuple[int, int]:
 
 
 class Kernel:
-    """A kernel of a recording: ``spec`` over the slots of ``step``, with blocks at its hooks; or a block alone.
+    """A kernel of a recording: a spec over the slots of ``step``, with blocks at its hooks; or a pointwise block alone.
 
-    ``at`` is its place in the recording. A backend without kernels has one for each step, whose spec is None.
+    ``at`` is its position in the recording. On a backend without kernels (NumPy) each step is one Kernel, whose
+    ``spec`` is None.
     """
 
     def __init__(self, at: int, step: Step, spec: KernelSpec | None, earlier: Collection[str] = ()) -> None:
         self.at = at
         self.step = step
         self.spec = spec
-        # What an earlier kernel of the step wrote is only read here, and must be there.
+        # Nothing is inlined at what an earlier kernel of the same step wrote: this one reads it from memory.
         self.hooked = set() if spec is None else set(spec.hooked).difference(earlier)
         self.prologues: dict[str, PointwiseBlock] = {}
         self.epilogues: dict[str, PointwiseBlock] = {}
         self.pointwise: PointwiseBlock | None = None
-        self.unstored: set[BufferId] = set()  # what it computes and need not keep
-        self.siblings: list[Kernel] = []  # what runs in the same launch
+        self.unstored: set[BufferId] = set()  # outputs that stay in registers, since no other kernel reads them
+        self.siblings: list[Kernel] = []  # kernels that run in the same launch (horizontal fusion)
         if spec is not None and spec.pointwise is not None:
             each = PointwiseOp(step, spec.pointwise, spec.scalars)
             if all(each.is_linear(name) for name in each.outputs):
@@ -113,9 +122,10 @@ class Kernel:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing was inlined, and it is as the op described it.
+        """Whether nothing was fused into it, so that it can be rendered as the op describes it.
 
-        A pointwise op that converts is a block even if it is alone: as the op describes it, it has no vectors.
+        A pointwise op that converts types is rendered as a block even if it is alone, because only blocks convert
+        vectors.
         """
         if self.prologues or self.epilogues or (self.pointwise and len(self.pointwise.ops) > 1):
             return False
@@ -128,7 +138,7 @@ class Kernel:
         return sum(len(block.ops) for block in self.blocks())
 
     def steps(self) -> list[Step]:
-        """The steps that take part in it, in order."""
+        """The steps that it computes, in order, also those that are fused into it."""
         found = {} if self.pointwise else {id(self.step): self.step}
         for block in self.blocks():
             found.update({id(each.step): each.step for each in block.ops})
@@ -137,7 +147,7 @@ class Kernel:
         return sorted(found.values(), key=lambda step: step.number)
 
     def names(self) -> Iterator[tuple[str, BufferId]]:
-        """The buffers of the spec itself, and their places."""
+        """The names of the spec's own buffers, and which buffers these are."""
         if self.spec is None:
             for name in (*self.step.reads, *self.step.writes):
                 if isinstance(self.step.slots[name], Slot):
@@ -177,17 +187,19 @@ class Kernel:
         return found - self.unstored
 
     def in_place_pairs(self) -> set[tuple[BufferId, BufferId]]:
-        """Pairs of what it reads and what it writes that may have the same bytes.
+        """Pairs of a buffer that it reads and one that it writes which may share bytes: in-place reuse is legal.
 
-        Each element of the first is read only to give that of the second which lies at the same place.
+        That is so where an element of the first is read only to compute the element of the second at the same place.
         """
         launch = [self, *self.siblings]
         touched = Counter(place for kernel in launch for place in kernel._own_reads() | kernel._own_writes())
         pairs = {pair for kernel in launch for pair in kernel._own_in_place_pairs()}
-        return {pair for pair in pairs if all(touched[place] == 1 for place in pair)}  # side by side is in no order
+        return {
+            pair for pair in pairs if all(touched[place] == 1 for place in pair)
+        }  # kernels of one launch run in no order
 
     def _own_in_place_pairs(self) -> Iterator[tuple[BufferId, BufferId]]:
-        if self.spec is None:  # NumPy has all results before the first is written
+        if self.spec is None:  # NumPy computes all results before it writes the first
             outputs = [self.step.slots[name] for name in self.step.writes]
             if self.step.op.elementwise and len(outputs) == 1 and not self.step.accumulate:
                 yield from _laid_alike([slot for slot in self.step.read() if isinstance(slot, Slot)], outputs)
@@ -200,7 +212,7 @@ class Kernel:
             {"": self.pointwise} if self.pointwise else {**dict.fromkeys(self.spec.in_place), **self.epilogues}
         )
         for hook, block in stores.items():
-            # What is read just before an element is stored: by the kernel, where it loads, and behind the store.
+            # All reads that precede the store of an element: by the kernel, its prologues, and its epilogue.
             readers = self.spec.in_place.get(hook, ())
             names = [name for name in readers if name not in self.prologues]
             near = [self.prologues[name] for name in readers if name in self.prologues and not self._shift(name)]
@@ -225,14 +237,14 @@ class Kernel:
             )
 
     def _shift(self, name: str) -> int:
-        """How far behind the element of a load that of its block begins."""
+        """By how many elements the block of a prologue begins before the elements that are loaded."""
         result = self.prologues[name].result
         assert result is not None
         shift: int = self.step.slots[name].offset - result[0].slots[result[1]].offset
         return shift
 
     def nbytes(self) -> int:
-        """The bytes of all that it reads and writes in memory: each element once, and twice if it does both."""
+        """The bytes that it moves: each element that it reads or writes once, and twice if it does both."""
         sizes: dict[BufferId, int] = defaultdict(int)
         for step in self.steps():
             for slot in step.slots.values():
@@ -245,7 +257,7 @@ class Kernel:
         return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
 
     def scratch(self) -> dict[BufferId, int]:
-        """The bytes of each piece of scratch memory."""
+        """The bytes of each scratch buffer."""
         found: dict[BufferId, int] = {}
         for kernel in (self, *self.siblings):
             for item in () if kernel.spec is None else kernel.spec.scratch:
@@ -254,7 +266,7 @@ class Kernel:
 
 
 def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tuple[BufferId, BufferId]]:
-    """Each storage of an input, and of an output, whose elements lie at the same places of both."""
+    """Each pair of an input's and an output's storage whose elements lie at the same bytes."""
     for output in outputs:
         for number in {slot.storage.number for slot in inputs}:
             slots = [slot for slot in inputs if slot.storage.number == number]
@@ -269,7 +281,7 @@ def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tup
 
 
 def kernels_of(steps: Sequence[Step], device: Device | None) -> list[Kernel]:
-    """The kernels of the steps in order; one for each step where there is no device to write kernels for."""
+    """The kernels of ``steps`` in order; without a device to lower for, one Kernel for each step."""
     kernels: list[Kernel] = []
     for step in steps:
         written: set[str] = set()

@@ -1,4 +1,9 @@
-"""A launch group: the kernels of one launch, and which of them wait for which."""
+"""A launch group: the kernels of one launch, and the dependencies between them.
+
+In: the compiler's kernels and their dependencies (``compiler/schedule.py``). Out: what a backend renders as one kernel
+function. With dependencies it is a persistent kernel: its work-groups take kernels from a work queue, and wait by
+dependency counters.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from tinyedge.ir.kernel import Kernel
 
 @dataclass(frozen=True)
 class LaunchGroup:
-    """A launch of kernels of a program. ``waits`` names for each those, by number, that must be over before."""
+    """The kernels of one launch. ``waits`` gives, for each, the numbers of those that must have finished before."""
 
     kernels: tuple[Kernel, ...]
     waits: tuple[tuple[int, ...], ...]
@@ -20,5 +25,5 @@ class LaunchGroup:
 
 
 def single(kernel: Kernel) -> LaunchGroup:
-    """A launch of one kernel, and of those that were placed beside it."""
+    """A launch of one kernel, with the siblings that were fused with it horizontally."""
     return LaunchGroup((kernel,), ((),))

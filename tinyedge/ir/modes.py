@@ -1,4 +1,8 @@
-"""What is set for a thread: gradients, anomalies, the backend, who records, what is held back."""
+"""Modes of the current thread: gradients on or off, anomaly detection, the default backend, the recorder.
+
+Every stage reads them here; the context managers that set them (``no_grad``, ``use_backend``, ...) stand in the stage
+to which they belong, and build on ``Switch`` and ``ModeContext``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Setting:
-    """What a mode is set to by ``owner``, a context manager, and what it was set to before."""
+    """The value of a mode, the context manager that set it (``owner``), and the setting before it."""
 
     __slots__ = ("before", "owner", "value")
 
@@ -28,20 +32,20 @@ class Setting:
 class _Modes(threading.local):
     grad = Setting(True)
     anomaly = Setting(False)
-    backend = Setting(None)  # that tensors are made on, in the place of the process' default
-    recorder: Any = None  # a Recorder, who is told what runs
+    backend = Setting(None)  # the backend for new tensors, instead of the process' default
+    recorder: Any = None  # a Recorder, which is told what runs
     deferred: Any = None  # a Deferred, which holds launches back
-    scopes: tuple[Any, ...] = ()  # Scopes of a forward pass, the innermost last
+    scopes: tuple[Any, ...] = ()  # the Scopes of a forward pass, the innermost last
 
 
 modes = _Modes()
 
 
 class Switch(Generic[T]):
-    """Context manager: ``mode``, an attribute of this thread's modes, is ``value`` inside.
+    """Context manager: ``mode``, an attribute of this thread's modes, has ``value`` inside the block.
 
-    A class and no generator, and one plain store each way: an interrupt comes before the store, or when the block has
-    begun.
+    It is a class and no generator, and sets the mode by one plain store, so that an interrupt comes either before the
+    store or after the block has begun.
     """
 
     __slots__ = ("_before", "_mode", "_value")
@@ -60,26 +64,26 @@ class Switch(Generic[T]):
 
 
 class ModeContext:
-    """Base of what sets one of this thread's modes for a block, or for each call of a function that it decorates.
+    """Base of context managers that set a mode of this thread for a block, or for calls of a decorated function.
 
-    One of them may be shared by threads, and entered again inside itself: what to go back to is kept by the thread. A
-    block that ends puts its mode back to what it was before, whatever blocks inside left it at.
+    Threads may share one of them, and it may be entered again inside itself: the value to restore is kept by the
+    thread. At the end of a block its mode is restored to what it was before, whatever inner blocks set.
     """
 
     mode: str  # the attribute of the thread's modes, a Setting
 
     def value(self) -> Any:
-        """What the mode is set to inside."""
+        """The value of the mode inside the block."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
         setting = Setting(self.value(), getattr(modes, self.mode), self)
-        modes.__dict__[self.mode] = setting  # one store, so that an interrupt comes before it, or inside the block
+        modes.__dict__[self.mode] = setting  # one store: an interrupt comes before it, or inside the block
         return setting.value
 
     def __exit__(self, *exc: object) -> None:
         mine = modes.__dict__
-        # No get(): after a call Python would deliver an interrupt, before the mode is put back.
+        # No get(): Python may deliver an interrupt after a call, before the mode is restored.
         setting = mine[self.mode] if self.mode in mine else None  # noqa: SIM401
         while setting is not None and setting.owner is not self:
             setting = setting.before
@@ -105,7 +109,7 @@ class ModeContext:
         return call
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The mode is set while the generator runs, and not while it waits."""
+        """The mode is set while the generator runs, but not while it is suspended."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             generator = function(*args, **kwargs)
@@ -129,12 +133,12 @@ class ModeContext:
 
 
 def is_recording() -> bool:
-    """Whether a recorder is told what runs in this thread."""
+    """Whether a recorder in this thread is told what runs."""
     return modes.recorder is not None
 
 
 def is_abstract() -> bool:
-    """Whether what runs in this thread is only told to a recorder."""
+    """Whether this thread traces abstractly: calls are told to a recorder, and nothing is allocated or launched."""
     return modes.recorder is not None and not modes.recorder.runs
 
 
@@ -145,7 +149,7 @@ def is_grad_enabled() -> bool:
 
 
 def grad_setting() -> Setting:
-    """Whether they are, and what set it so."""
+    """The setting of the gradient mode, and what set it."""
     return modes.grad
 
 

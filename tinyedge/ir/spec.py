@@ -1,8 +1,10 @@
-"""What an op says about one kernel, without a device and without memory.
+"""KernelSpec: what an op says about one kernel, as data, without a device's handles and without memory.
 
-An op's ``kernels_forward`` and ``kernels_backward`` return KernelSpecs; a backend renders their source, builds it,
-and binds the buffers of a step to it. Sizes are arguments of the kernel, so that a new shape does not cost a build;
-constants choose the source, so each set of them is built once.
+In: an op's ``kernels_forward`` and ``kernels_backward`` return KernelSpecs. Out: a backend renders their OpenCL C,
+builds it, and binds the buffers of a step. Sizes are arguments of the kernel, so that a new shape needs no new build
+(unless a program specialises shapes); ``constants`` choose the source, so each set of them is built once. What
+scheduling needs to know about a kernel is stated here: work-group size, hooks for fusion, in-place reuse, register
+weight.
 """
 
 from __future__ import annotations
@@ -15,31 +17,31 @@ from typing import Any
 from tinyedge.shapes import Shape
 
 MAX_RANK = 8
-"""The longest table (shape, strides) that a kernel takes, after axes were merged."""
+"""The most axes of a table (shape, strides) that a kernel takes, after axes were merged."""
 
 
 LOCAL_ALIGNMENT = 16
 """Of an array in local memory, in bytes: what vectors of four floats need."""
 
 C_BYTES = {"char": 1, "uchar": 1, "short": 2, "int": 4, "uint": 4, "long": 8, "float": 4, "double": 8}
-"""OpenCL C's types, and the bytes of one."""
+"""OpenCL C's types, and the bytes of each."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a lowering may know of the device that it writes for."""
+    """What a lowering may know of the device for which it writes kernels."""
 
     kind: str  # "cpu" or "gpu"
-    vector_width: int  # floats that one work-item should load at once when it streams
-    native_width: int  # floats in one of its vector registers
+    vector_width: int  # floats that one work-item should load at once when it streams memory
+    native_width: int  # floats in one vector register
     compute_units: int
     max_work_group: int
     local_bytes: int
-    group_items: int = 64  # in a group of a kernel that can choose; every kernel here is right with 64
-    order: str = ""  # how groups of one launch may wait for each other (see shared.ORDERS); "": not at all
-    tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # the tile measured best for a product
+    group_items: int = 64  # work-group size of kernels that can choose; every kernel is correct with 64
+    order: str = ""  # how work-groups synchronise in a persistent kernel (a key of persistent.ORDERS); "": they cannot
+    tuned: Mapping[Any, Any] = field(default_factory=dict, compare=False)  # tuning cache: the fastest tile by product
     limits: dict[tuple[str, str], int] = field(default_factory=dict, compare=False)
-    """By op and direction: the most work-items in a group with which it runs the kernels, if those are fewer."""
+    """By op and direction: the largest work-group that the device runs these kernels with, where that is less."""
 
     @property
     def is_cpu(self) -> bool:
@@ -47,11 +49,11 @@ class Device:
 
     @property
     def persistent(self) -> bool:
-        """Whether kernels that depend on each other can share a launch: those whose groups are of ``group_items``."""
+        """Whether dependent kernels can share a launch (a persistent kernel), if their groups have ``group_items``."""
         return bool(self.order)
 
     def limited(self, op: str, direction: str) -> Device:
-        """The device as the kernels of an op find it."""
+        """The device as the lowering of an op must take it, with that op's work-group limit."""
         limit = self.limits.get((op, direction))
         return self if limit is None or limit >= self.max_work_group else replace(self, max_work_group=max(limit, 1))
 
@@ -65,7 +67,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Memory that lives from the first kernel of a step to the last."""
+    """Scratch memory: it lives from the first kernel of a step to the last."""
 
     name: str
     ctype: str
@@ -92,18 +94,17 @@ class LocalArray:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """What a pointwise kernel computes: for each output its C expression over the inputs at the same place of
-    ``shape``.
+    """A pointwise kernel's computation: for each output a C expression over the inputs' elements.
 
-    It computes in the floats ``ctype``; bools and small integers are converted as they are loaded and stored.
-    ``strides`` of each input and output walk ``shape``, 0 where an operand is repeated. ``sizes`` are further ints that
-    the expressions mention.
+    It computes in the float type ``ctype``; bools and small integers are converted at loads and stores. ``strides`` of
+    each operand walk ``shape``, and are 0 where an operand is broadcast. ``sizes`` are further ints that the
+    expressions mention.
     """
 
     shape: Shape
     expressions: Mapping[str, str]
     inputs: tuple[str, ...]
-    values: tuple[str, ...]  # inputs that are numbers
+    values: tuple[str, ...]  # inputs that are Python numbers
     strides: Mapping[str, Shape]
     sizes: Mapping[str, int]
     ctype: str
@@ -111,22 +112,24 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """One kernel of a step.
+    """One kernel of a step, as data.
 
-    ``kernel`` is its function name, and the Jinja variable that picks its part of ``template``. ``buffers`` names
-    slots of the step (or scratch) in argument order. ``sizes`` are passed as ints; ``scalars`` are named numbers of
-    the step that may change from call to call, with their C types; ``tables`` are short int lists (shapes, strides)
-    in constant memory. ``hooked`` names the buffers that the kernel touches through their hooks alone, by the index of
-    an element in the buffer, and of those that it writes, each element once: there a plan may inline other ops.
-    ``runs`` gives, for some of them, a length: the kernel says HOLD_x(i) in a scope where it touches only elements of
-    one aligned run of so many, that of i; what is the same for all of the run is loaded there, once.
-    ``in_place`` gives, for some that it writes, those of the same layout of which it reads an element for the last time
-    in the work-item that stores the one at that place, and before: the two may have the same bytes.
-    ``pointwise`` says that the kernel is pointwise, and can be inlined.
-    ``local`` is the memory that a group's work-items share. ``grouped`` says that it matters which work-items make a
-    group: they share memory, meet at barriers, or ask for the group's number.
-    ``is_heavy`` says that its work-items take so many registers that kernels which share its launch would suffer.
-    ``flops`` is its part of ``Op.flops``, where a step's kernels differ in kind; None: a share of what is left.
+    ``kernel``: the function's name, and the Jinja variable that picks its part of ``template``.
+    ``buffers``: names of slots of the step (or of scratch memory), in argument order.
+    ``global_size``, ``local_size``: the geometry of the launch, in work-items.
+    ``sizes``: arguments of type int. ``scalars``: numbers that may change from call to call, with their C types.
+    ``tables``: short lists of ints (shapes, strides) in constant memory. ``constants``: they choose the source.
+    ``hooked``: buffers that the kernel accesses only through LOAD_x and STORE_x, by element index, and stores once per
+        element. There the compiler may inline pointwise ops as prologues and epilogues.
+    ``runs``: for some of these, a run length. Within the scope of HOLD_x(i) the kernel touches only the aligned run
+        that contains element i, so a prologue loads an operand that is constant over the run only once.
+    ``in_place``: for an output, the inputs of the same layout that may share its bytes, since a work-item reads an
+        element of them for the last time before it stores the output's element at the same place.
+    ``pointwise``: the kernel is pointwise, and can be inlined into others.
+    ``local``: the memory that the work-items of a group share. ``grouped``: it matters which work-items make a group,
+        since they share memory, meet at barriers, or ask for the group's number.
+    ``is_heavy``: its work-items use so many registers that it would slow down other kernels of a persistent kernel.
+    ``flops``: its part of ``Op.flops``, where the kernels of a step differ in kind; None: a share of the remainder.
     """
 
     kernel: str
@@ -156,11 +159,11 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand as its template sees it.
+    """An argument of a kernel, as its template sees it.
 
-    ``kind`` is read, write, accumulate (a gradient) or scratch, which are buffers; value, scalar or size, which are
-    numbers; or inlined, which is no argument: blocks stand at its hooks. Those in the arena of a program share one
-    argument: what costs a driver most in a launch is its buffers.
+    ``kind`` is read, write, accumulate (a gradient) or scratch for buffers; value, scalar or size for numbers; inlined
+    for what is no argument, because a block computes it. All operands ``in_arena`` share one buffer argument, because
+    buffers are the most expensive part of a launch for a driver.
     """
 
     name: str

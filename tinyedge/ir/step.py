@@ -1,4 +1,7 @@
-"""What an op is, and one call of it: a Step. A Tape is Steps in the order in which they ran."""
+"""What an op is (Op), and one call of it as plain data (Step). A Tape is Steps in the order in which they ran.
+
+In: op calls, forward or backward. Out: what backends execute, autograd walks back through, and the compiler records.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,20 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
 from tinyedge.shapes import Shape
 
-Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version that it had
+Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version of its storage when it was saved
 
 
-Edge = tuple["Step | None", int, "Slot | None"]  # the step and output that made an input; or the leaf itself
+Edge = tuple[
+    "Step | None", int, "Slot | None"
+]  # the step and the number of its output that made an input; for a leaf, the leaf itself
 
 
 class Step:
     """One op call, forward or backward.
 
-    ``slots`` maps names to what is read (inputs; or ``dy`` and what was saved) and then to what is written. After a
-    forward step ran, autograd keeps ``saved``, ``edges`` and ``input_specs`` and lets the rest go.
+    ``slots`` maps names to slots: first those that are read (inputs; in backward ``dy`` and what was saved), then those
+    that are written. After a forward step was executed, autograd keeps ``saved``, ``edges`` and ``input_specs``, and
+    drops the other slots.
     """
 
     __slots__ = (
@@ -72,16 +78,16 @@ class Step:
         return f"<Step {self.number}: {self.op.name} {self.direction}>"
 
     def over(self, slots: dict[str, Any]) -> Step:
-        """The same call over other slots, without history."""
+        """The same call on other slots, without history."""
         return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)
 
     @property
     def backend(self) -> Any:
-        """Where it runs."""
+        """The backend on which it runs."""
         return self.slots[self.writes[0]].storage.backend
 
     def kernels(self, device: Device) -> list[KernelSpec]:
-        """The kernels that carry it out on ``device``; none for what has no elements."""
+        """The kernels that compute it on ``device``; none if it writes no elements."""
         if not any(slot.numel for slot in self.written()):
             return []
         device = device.limited(self.op.name, self.direction)
@@ -89,7 +95,7 @@ class Step:
         return [spec for spec in specs if 0 not in spec.global_size]
 
     def read_names(self) -> list[str]:
-        """The names of the reads that are present."""
+        """The names of the inputs that are present."""
         return [name for name in self.reads if self.slots[name] is not None]
 
     def read(self) -> list[Any]:
@@ -99,15 +105,15 @@ class Step:
         return [self.slots[name] for name in self.writes]
 
     def is_value(self, name: str) -> bool:
-        """Whether the read ``name`` is a number passed by value."""
+        """Whether the input ``name`` is a Python number, passed by value."""
         return isinstance(self.slots[name], Value)
 
     def wants(self, name: str) -> bool:
-        """Whether ``name`` is written by this step: backward steps write only the gradients that are needed."""
+        """Whether this step writes ``name``: backward steps write only the gradients that are needed."""
         return name in self.writes
 
     def signature(self) -> tuple[Any, ...]:
-        """All that its kernels and their geometry depend on: steps of one signature share prepared kernels."""
+        """All that its kernels and their geometry depend on: steps of equal signature share prepared kernels."""
         slots = self.slots
         return (
             self.op,
@@ -119,7 +125,7 @@ class Step:
         )
 
     def forget(self) -> None:
-        """Let go of what was saved for backward: the graph was walked."""
+        """Drop what was saved for backward, after the graph was walked."""
         self.saved = None
 
 
@@ -131,7 +137,7 @@ class Tape:
 
     @classmethod
     def leading_to(cls, slots: Sequence[Slot], since: int = 0) -> Tape:
-        """The differentiable steps from which ``slots`` were computed, but for those with numbers below ``since``."""
+        """The differentiable steps from which ``slots`` were computed, without those numbered below ``since``."""
         found: dict[int, Step] = {}
         pending = [slot.step for slot in slots if slot.step is not None]
         while pending:
@@ -153,18 +159,18 @@ class Tape:
 
 
 class Postponed:
-    """In the place of what a step saved: it will be there when backward asks for it."""
+    """A placeholder for saved values that are rematerialised when backward asks for them."""
 
     def values(self) -> Saved:
-        """What the step would have saved."""
+        """The values that the step would have saved."""
         raise NotImplementedError
 
     def held(self) -> list[Slot]:
-        """What it needs of the call for that."""
+        """The slots of the call that are needed to compute them."""
         return []
 
     def forget(self) -> None:
-        """Let go of what was made for ``values`` and not taken."""
+        """Drop values that were computed and not taken."""
 
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -172,7 +178,7 @@ FORWARD, BACKWARD = "forward", "backward"
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs for one call of an op: a shape (or None) for each input, and the keyword arguments.
+    """Inputs for one call of an op: for each input a shape, or None if it is absent, and the keyword arguments.
 
     ``integers`` gives, for an input that holds indices, the exclusive upper bound of its values.
     """
@@ -184,7 +190,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ErrorSample:
-    """A call that must fail: what it does, given the package; the exception; a part of its text."""
+    """A call that must fail: a function of the package, the exception's type, and a part of its text."""
 
     call: Callable[[Any], Any]
     error: type[TinyedgeError]
@@ -192,30 +198,36 @@ class ErrorSample:
 
 
 registry: dict[str, type[Op]] = {}
-"""Every op by its name."""
+"""Every op, by its name."""
 
 
 class Op:
-    """Base of all ops. See the module's docstring for the parts of one."""
+    """Base of all ops. An op defines a shape rule (``infer``), what is ``saved`` for backward, OpenCL kernels, and the
+    same computation in NumPy.
+    """
 
     name: ClassVar[str] = ""
     signature: ClassVar[str] = ""
     domain: ClassVar[Mapping[str, tuple[float, float]]] = {}
     inputs: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("y",)
-    differentiable: ClassVar[tuple[str, ...]] = ()  # the inputs that have a gradient
-    hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: no gradient ever comes for them
+    differentiable: ClassVar[tuple[str, ...]] = ()  # inputs that have a gradient
+    hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: they never get a gradient
     saves: ClassVar[tuple[str, ...]] = ()
-    saved_masks: ClassVar[Mapping[str, type[Op] | float]] = {}  # see stand_ins_for
-    scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments that are numbers of a launch, with their C types
-    elementwise: ClassVar[bool] = False  # each output element depends on the input elements at its place alone
-    strided: ClassVar[bool] = False  # whether the kernels read any strides; otherwise inputs are made contiguous
-    is_view: ClassVar[bool] = False  # the output lies in the input's memory: nothing runs
-    scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
-    kinds: ClassVar[str] = "f"  # of elements that it takes beside indices and masks, by NumPy's letters: b, i, f
+    saved_masks: ClassVar[Mapping[str, type[Op] | float]] = {}  # see saved_masks_for
+    scalars: ClassVar[
+        Mapping[str, str]
+    ] = {}  # keyword arguments that are numbers passed at each launch, with their C types
+    elementwise: ClassVar[bool] = False  # each output element depends only on the input elements at the same place
+    strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
+    is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
+    scatters: ClassVar[bool] = (
+        False  # a view whose gradient, unless it is a view too, is the output's with zeros around it
+    )
+    kinds: ClassVar[str] = "f"  # element kinds that it takes apart from indices and masks, in NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
-    operations: ClassVar[int] = 1  # for each element of the largest slot, and each gradient; 0: data is moved
+    operations: ClassVar[int] = 1  # per element of the largest slot, and per gradient; 0: the op only moves data
     errors: ClassVar[tuple[ErrorSample, ...]] = ()
     wants_needs: ClassVar[bool] = False
     wants_shapes: ClassVar[bool] = False
@@ -236,29 +248,29 @@ class Op:
 
     @classmethod
     def prepare_class(cls) -> None:
-        """Whatever a family of ops derives from a member once, when it is defined."""
+        """A hook for a family of ops: called once when a member is defined."""
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
-        """The shape rule: specs of the outputs. Raises ShapeError and its kin."""
+        """The shape rule: the specs of the outputs. Errors: ShapeError, DtypeError and the like."""
         raise NotImplementedError
 
     @classmethod
     def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
-        """The part of ``saves`` that the gradients of ``needed`` are computed from; backward gets None for the rest."""
+        """The subset of ``saves`` that the gradients of ``needed`` need; backward gets None for the others."""
         return cls.saves
 
     @classmethod
     def saved_masks_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
-        """For what was saved, that from which backward gives the same gradients of ``needed``, to the bit.
+        """Saved masks: smaller values from which backward computes the gradients of ``needed`` to the same bit.
 
-        An op over what was saved, by the same names, whose result takes less memory; or a number.
+        For a saved value, by its name: an op over the saved values, whose result takes less memory; or a number.
         """
         return cls.saved_masks
 
     @classmethod
     def walks(cls, strides: Shape) -> bool:
-        """Whether the kernels can read what lies so, saved values and gradients too; if not they get a copy."""
+        """Whether the kernels can read such strides, also of saved values and gradients; if not they get a copy."""
         return cls.strided
 
     @classmethod
@@ -271,22 +283,22 @@ class Op:
 
     @staticmethod
     def forward(*inputs: Any, **attrs: Any) -> Any:
-        """NumPy's forward: arrays in; an array, or a tuple of arrays, out."""
+        """The forward computation in NumPy: arrays in; an array, or a tuple of arrays, out."""
         raise NotImplementedError
 
     @staticmethod
     def backward(*gradients_and_saved: Any, **attrs: Any) -> tuple[Any, ...]:
-        """NumPy's backward: output gradients and what was saved in; a gradient for each differentiable input out."""
+        """The backward computation in NumPy: output gradients and saved values in, gradients of inputs out."""
         raise NotImplementedError
 
     @classmethod
     def view(cls, layout: Layout, **attrs: Any) -> Layout:
-        """For view ops: where the output lies in the input's buffer."""
+        """For view ops: the output's layout in the input's buffer."""
         raise NotImplementedError
 
     @classmethod
     def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
-        """The gradient of input number ``index``, of ``shape``, as a view of the output's, or None."""
+        """The gradient of input number ``index``, as a view of the output's gradient; None if it is no view of it."""
         return None
 
     @classmethod
@@ -296,8 +308,8 @@ class Op:
 
     @classmethod
     def flops(cls, step: Step) -> int:
-        """Arithmetic operations of a step as the op is defined, whatever its kernels do: each addition, multiplication,
-        comparison and function value counts one.
+        """Arithmetic operations of a step by the op's definition, whatever its kernels do: each addition,
+        multiplication, comparison and function value counts one.
         """
         largest = max((slot.numel for slot in step.read() + step.written()), default=0)
         return cls.operations * largest * (1 if step.direction == FORWARD else len(step.writes))

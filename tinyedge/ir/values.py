@@ -1,4 +1,8 @@
-"""Values and where they lie: Slots, typed views of Storages, and the memory of a backend."""
+"""Values and the memory they lie in: Slot (a typed, strided view), Storage (bytes), MemorySpace (a backend's memory).
+
+In: a backend's buffers. Out: what steps read and write. Storages and steps are numbered in one sequence, so that
+numbers tell what is older. A Storage's ``version`` counts changes in place, by which backward finds stale saved values.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,15 @@ _serial = count()
 
 
 def next_number() -> int:
-    """A number above that of every storage and step so far."""
+    """A number greater than that of every storage and step so far."""
     return next(_serial)
 
 
 class Memory:
-    """Bytes on a device, and the most there ever were since the last reset.
+    """Counts the bytes in use on a device, and their peak since the last reset.
 
-    ``allocated_bytes`` are those of tensors and arenas that are alive. ``reserved_bytes`` are those that the driver
-    holds for them: also what is kept for reuse, the rest of slabs, and small tables for kernels; not programs.
+    ``allocated_bytes`` belong to tensors and arenas that are alive. ``reserved_bytes`` are what the driver holds for
+    them: also buffers kept for reuse, unused parts of slabs, and small tables for kernels; but not built programs.
     """
 
     def __init__(self) -> None:
@@ -44,13 +48,13 @@ class Memory:
         self.allocated_bytes -= nbytes
 
     def reserve(self, nbytes: int) -> None:
-        """The driver gave so many bytes more."""
+        """Count ``nbytes`` more that the driver gave."""
         self.reserved_bytes += nbytes
         if self.reserved_bytes > self.peak_reserved_bytes:
             self.peak_reserved_bytes = self.reserved_bytes
 
     def unreserve(self, nbytes: int) -> None:
-        """So many bytes went back to the driver."""
+        """Count ``nbytes`` that were returned to the driver."""
         self.reserved_bytes -= nbytes
 
     def reset_peak(self) -> None:
@@ -59,7 +63,7 @@ class Memory:
 
 
 class MemorySpace:
-    """Where storages lie: what a backend gives for memory."""
+    """The memory side of a backend: it allocates, copies in and out, and counts bytes."""
 
     name: str = ""
     description: str = ""
@@ -74,39 +78,39 @@ class MemorySpace:
         return f"<Backend {self.name}: {self.description}>"
 
     def check_dtype(self, dtype: DType) -> None:
-        """Raise DtypeError if values of ``dtype`` cannot be kept here."""
+        """Raise DtypeError if this backend cannot store values of ``dtype``."""
 
     def allocate(self, nbytes: int) -> Any:
-        """A buffer of at least ``nbytes`` bytes, its contents undefined."""
+        """A buffer of at least ``nbytes`` bytes, with undefined contents."""
         raise NotImplementedError
 
     def reserve(self, nbytes: int) -> Any:
-        """The same for a value, which may be a part of a buffer that it shares with others."""
+        """Memory for one value: a buffer, or a part of a slab that small values share."""
         return self.allocate(nbytes)
 
     def release(self, buffer: Any, nbytes: int) -> None:
-        """Called when the last view of ``buffer`` is gone; a program may use it again for its next result."""
+        """Called when the last view of ``buffer`` is gone; a program may use the buffer again for its next result."""
 
     def trim(self) -> None:
-        """Give back to the device what was released and is kept for reuse."""
+        """Return memory that is kept for reuse to the device."""
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
         """Fill ``storage`` with the bytes of a contiguous array."""
         raise NotImplementedError
 
     def read(self, slot: Slot) -> np.ndarray[Any, Any]:
-        """The values of a contiguous slot, after all that was launched before."""
+        """The values of a contiguous slot, after everything that was launched before."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Wait until everything launched so far is done."""
+        """Wait until everything launched so far has finished."""
 
 
 class Storage:
-    """Bytes on a backend, shared by every view of them. ``version`` counts the changes made in place.
+    """Bytes on a backend, shared by all views of them. ``version`` counts the changes made in place.
 
-    ``alone``: they are no part of a larger buffer. ``holds``: what comes from the host, and so they are real in a
-    abstract tracing too.
+    ``alone``: the bytes must be a buffer of their own, not a part of a slab. ``holds``: they come from the host, and so
+    are allocated in abstract tracing too.
     """
 
     __slots__ = (
@@ -138,14 +142,14 @@ class Storage:
         self.torn = False  # a gradient to which only a part of a backward pass was added
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
-        # Of integers from the host, at version 0: the least, the next to it, the one below the largest, the largest.
+        # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks.
         self.bounds: tuple[int, int, int, int] | None = None
-        self.history = 0  # those changes that autograd recorded: views made before one have a stale history
-        self.renewed = 0  # the version at which all of it was last filled with other values: zeroed, or copied into
+        self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
+        self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
 
     @classmethod
     def over(cls, backend: MemorySpace, buffer: Any) -> Storage:
-        """A storage over memory that belongs to somebody else."""
+        """A storage over memory that it does not own."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
         self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
@@ -153,7 +157,7 @@ class Storage:
 
     @classmethod
     def again(cls, backend: MemorySpace, buffer: Any, nbytes: int) -> Storage:
-        """A storage in the memory of one that is gone, which somebody kept."""
+        """A storage in the kept memory of one that is gone."""
         self = cls.over(backend, buffer)
         self.nbytes = nbytes
         backend.memory.add(nbytes)
@@ -175,21 +179,20 @@ _leaf_changes = 0
 
 
 def leaf_changes() -> int:
-    """Another number after a tensor got another slot, flag or gradient: what was learnt of leaves is true until then.
-
-    New values in the same place are no such change.
+    """A number that changes when any leaf tensor gets another slot, ``requires_grad`` flag or gradient buffer. What was
+    learnt about leaves stays true as long as it does not change. New values in the same place do not change it.
     """
     return _leaf_changes
 
 
 def note_leaf_change() -> None:
-    """To be called after each such change, of a tensor that others may know already."""
+    """Must be called after each such change of a tensor that others may have looked at."""
     global _leaf_changes
     _leaf_changes = next(_serial)
 
 
 class Slot:
-    """A value's place on a tape: a typed, strided view of a Storage."""
+    """A value's place: a typed, strided view of a Storage."""
 
     __slots__ = (
         "__weakref__",
@@ -220,26 +223,27 @@ class Slot:
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
         self.history = storage.history
         self.requires_grad = False
-        self.grad: Slot | None = None  # of a leaf: where its gradient is summed; ``gradient()`` if there is one
-        self.cleared = -1  # of a gradient: the version at which an update left it empty
+        self.grad: Slot | None = None  # of a leaf: the buffer of its gradient; ``gradient()`` says whether there is one
+        self.cleared = -1  # of a gradient: the version at which an update cleared it
         self.step: Any = None  # the Step that wrote it; None for a leaf
-        self.index = 0  # which of the step's outputs it is
+        self.index = 0  # the number of that step's output
 
     def keep_gradient(self, gradient: Slot | None) -> None:
-        """Let this leaf's gradient be summed there from now on."""
+        """Use ``gradient`` as this leaf's gradient buffer from now on."""
         self.grad = gradient
         note_leaf_change()
 
     def gradient(self) -> Slot | None:
-        """This leaf's gradient; None also where an update cleared its memory, and nothing was added since.
+        """This leaf's gradient; None also if an update cleared it, and nothing was added since.
 
-        That memory is filled with zeros and stays, so that what adds to it, in programs too, finds it where it was.
+        A cleared buffer is filled with zeros and kept, so that later additions, also by programs, find it at the same
+        place.
         """
         found = self.grad
         return None if found is None or found.cleared == found.storage.version else found
 
     def clear(self) -> None:
-        """Say of a gradient, whose memory is filled with zeros, that it is empty: none, until something is added."""
+        """Mark a gradient buffer, which was filled with zeros, as holding no gradient until something is added."""
         self.cleared = self.storage.version
 
     @property
@@ -261,7 +265,7 @@ class Slot:
         return (last + 1) * self.dtype.itemsize if self.numel else 0
 
     def alias(self, layout: Layout | None = None) -> Slot:
-        """Another place in the same storage, without history."""
+        """Another view of the same storage, without history."""
         return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
 
     def layout(self) -> Layout:
@@ -277,7 +281,7 @@ class SlotHolder:
 
 
 class Value:
-    """A Python number where an op takes a tensor: passed to the kernel by value."""
+    """A Python number where an op takes a tensor: it is passed to the kernel by value."""
 
     __slots__ = ("dtype", "key", "number")
 
@@ -299,7 +303,7 @@ Read = Slot | Value | None
 
 
 class Spec(NamedTuple):
-    """A value's type, without its place in memory."""
+    """A value's type: dtype and shape, without its place in memory."""
 
     dtype: DType
     shape: Shape

@@ -1,4 +1,8 @@
-"""Fused kernels as what a backend renders and binds: operands, blocks as C texts, and what each operand stands for."""
+"""FusedSource: a Kernel with its prologues and epilogues, as a backend renders and binds it.
+
+In: a Kernel of the compiler. Out: the KernelSpec to render, its operands, the blocks as C texts (``inline``), and for
+each operand the slot or number that it stands for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tinyedge.kernels.inline import Hook, PointwiseText, Source, Target
 
 
 class FusedSource:
-    """A kernel to be rendered: spec, operands, the blocks at its hooks, and what the blocks' operands stand for."""
+    """A fused kernel to be rendered: its spec, operands, the blocks at its hooks, and what each operand stands for."""
 
     def __init__(
         self, kernel: Kernel, temporary: Collection[BufferId], device: Device, specialised: bool, is_split: bool = False
@@ -75,7 +79,7 @@ class FusedSource:
         return f"v{self._variables}"
 
     def _adds(self, step: Step, name: str, operand: str) -> str:
-        """The C condition under which the output ``name`` is added to what is there."""
+        """The C condition under which the output ``name`` accumulates into what is in memory; "" if it never does."""
         if step.direction == FORWARD:
             return ""
         if step.slots[name].storage.number in self.temporary:
@@ -154,7 +158,7 @@ class FusedSource:
     def _walk(
         self, sizes: shapes.Shape, strides: shapes.Shape
     ) -> tuple[tuple[tuple[str, str, str], ...], list[Operand]]:
-        """The axes of a walk as C texts, and the operands that they mention."""
+        """The axes of a walk as C texts, and the operands that these mention."""
 
         def text(role: str, axis: int, number: int) -> str:
             if self.specialised or number in (0, 1):
@@ -176,12 +180,14 @@ class FusedSource:
         return axes, [item for item in self.operands if item.name in mentioned]
 
     def _needs(self, step: Step, name: str, known: bool) -> bool:
-        """Whether an output that adds needs its memory: to read it, or for the flag that says whether."""
+        """Whether an accumulated output needs a pointer: to read memory, or for the argument that
+        says whether to add.
+        """
         return not known or step.slots[name].storage.number not in self.temporary
 
 
 def plain_operands(step: Step, spec: KernelSpec) -> list[Operand]:
-    """The operands of a kernel as its op describes it."""
+    """The operands of a kernel that nothing was fused into."""
     scratch = {item.name: item.ctype for item in spec.scratch}
     operands = []
     for name in spec.buffers:

@@ -1,10 +1,10 @@
-"""The matrix product that matmul, linear and convolution share: which kernel, and its geometry.
+"""The matrix product that matmul, linear and convolution share: it chooses the kernel and its geometry.
 
     C[b, i, j] (+)= sum over o, k of A[b, o, i, k] * B[b, o, k, j]  (+ bias)
 
-A and B have any strides, but one of their last two must be 1. ``outer`` sums several products into one (the samples
-of a batch, in a weight gradient). Batches are given by tables, so that an operand may be shared along some of them
-(stride 0).
+In: the operands' strides and sizes. Out: KernelSpecs (on a GPU those of ``tile``). A and B have any strides, but one of
+their last two must be 1. ``outer`` sums several products into one (the samples of a batch, for a weight gradient).
+Batch strides are tables, so that an operand may be broadcast along some axes (stride 0).
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
 
 LOCAL_BYTES = 98304
-"""Local memory that a CPU's work-item takes where there is so much: two thirds for a block of B, which it copies there
-and multiplies with all its rows of A, and a third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the last
-was best for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first."""
+"""Local memory that one work-item takes on a CPU that has so much: two thirds for a block of B, which it copies there
+and multiplies with all its rows of A, and one third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the
+last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first.
+"""
 
 FAST_BYTES = 1 << 19
-"""What a core's own cache holds of A."""
+"""Bytes of A that fit in a core's own cache."""
 
 TILED_COLUMNS = 256
-"""Columns of a product for which A is worth to be laid out anew."""
+"""Columns of a product from which on it pays to copy A into tiles first."""
 
 ITEM_PRODUCTS = 131072
-"""Products worth one work-item of a CPU: some microseconds."""
+"""Products that are worth one work-item on a CPU: some microseconds."""
 
 
 def gemm_kernels(
@@ -48,10 +49,9 @@ def gemm_kernels(
     bias_batch: Shape = (),
     scratch: tuple[Scratch, ...] = (),
 ) -> list[KernelSpec]:
-    """Kernels for the product; ``bias`` is added along the columns or the rows of C, which is contiguous within a
-    batch entry.
+    """Kernels for the product. ``bias``, contiguous within a batch entry, is added along the columns or rows of C.
 
-    ``scratch`` describes those of the operands that are no slots of the step.
+    ``scratch`` describes those operands that are scratch memory instead of slots of the step.
     """
     trivial = without_terms(device, c, m, n, k * outer, ctype, batch, bias, bias_axis, bias_batch, scratch)
     if trivial is not None:
@@ -89,7 +89,7 @@ def gemm_kernels(
     if variant == "gemm_panels":
         parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
     if parts > 1 and outer > 1:
-        parts = min(parts, outer)  # samples are dealt out whole
+        parts = min(parts, outer)  # each part sums whole samples
     sizes: dict[str, int] = {
         "m": m, "n": n, "k_length": k, "outer": outer, "parts": parts, "batch_rank": len(batch),
         "a_row": a.row, "a_col": a.col, "a_outer": a.outer,
@@ -112,7 +112,7 @@ def gemm_kernels(
     extra = (bias,) if bias else ()
     first: list[KernelSpec] = []
     if variant == "gemm_panels":
-        # A is laid out anew where it is large, or lies across, and the product long enough to be worth it.
+        # A is copied into tiles if it is large or strided, and the product is long enough to pay for the copy.
         nbytes = m * k * itemsize
         tiled = outer == 1 and n >= TILED_COLUMNS and nbytes >= (FAST_BYTES // 8 if a.col != 1 else FAST_BYTES)
         constants["tiled"] = tiled
@@ -158,7 +158,7 @@ def gemm_kernels(
 def _tiles_kernel(
     device: Device, a: Matrix, m: int, k: int, tile_m: int, ctype: str, batch: Shape, scratch: tuple[Scratch, ...]
 ) -> KernelSpec:
-    """Copies A in the order of its use: its last scratch."""
+    """The kernel that copies A into tiles in the order of their use; its last scratch buffer is the output."""
     tiles, depth, each = -(-m // tile_m), 256, 8
     entries = prod(batch)
     packed = Scratch(f"{a.name}_tiles", ctype, entries * tiles * tile_m * k)
@@ -175,12 +175,12 @@ def _tiles_kernel(
 
 
 def _holds_rows(matrix: Matrix, length: int) -> bool:
-    """Whether rows of ``length`` lie one after the other, from the start of the buffer."""
+    """Whether rows of ``length`` follow each other in memory from the start of the buffer."""
     return all(step % length == 0 for step in (matrix.row, *matrix.batch, matrix.outer))
 
 
 def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
-    """Kernel, rows and columns of a work-item's block, and lanes: as many accumulators as the registers hold."""
+    """A CPU's kernel, rows and columns of a work-item's block, and vector width; the sums fill the registers."""
     lanes = device.native_width
     if m > 4:
         if ctype == "double":
@@ -192,9 +192,10 @@ def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[st
 
 
 def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
-    """The ways in which a CPU's gemm_panels cuts a product, the one that is best as a rule first.
+    """The tiles among which a CPU's gemm_panels can choose, the default first.
 
-    A tile is the sums that an item keeps and how deep its block of B is; in it the block that it has in registers.
+    ``m``, ``n`` are the sums that a work-item keeps, ``k`` the depth of its block of B, ``item_m``, ``item_n`` the
+    block in registers.
     """
     itemsize = 8 if product.ctype == "double" else 4
     lanes = device.native_width * 4 // itemsize
@@ -203,9 +204,9 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     panel_bytes = 2 * sums_bytes
     heights = (8, 6, 4) if device.native_width >= 16 else (6, 4)
     found = []
-    # Four rows keep the multipliers less busy than more rows do.
+    # A block of four rows uses the multipliers less well than a higher one.
     for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.12 if rows == 4 else 1)):
-        # Where k is short, the block is wide: rows of C are then stored in longer pieces.
+        # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
         block, most = tile_n, sums_bytes // (height * itemsize)
         while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
             block *= 2
@@ -217,7 +218,7 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
 
 
 def cuts(device: Device, product: Product) -> tuple[Tile, ...]:
-    """The ways to cut a product that the device has, the one that is taken without tuning first."""
+    """The tiles among which the device can choose for a product; the one that is taken without tuning comes first."""
     return panels_of(device, product) if device.is_cpu else tiles(device, product)
 
 

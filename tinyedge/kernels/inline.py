@@ -1,7 +1,9 @@
-"""Pointwise ops inlined into a kernel's hooks: the C functions that compute them, and the macros that call them.
+"""Prologues and epilogues as OpenCL C: the functions that compute pointwise ops inside a kernel, and their macros.
 
-A block is a sequence of pointwise ops over one linear index. What a pointwise op leaves is a variable for those after
-it; only what is needed later goes to memory. A block stands in the place of a load, behind a store, or alone.
+In: a block, that is pointwise ops over one linear index. Out: a C function for one element and one for a vector, and
+the LOAD_x or STORE_x macros that call them. The result of an op is a C variable for the ops after it; only what other
+kernels read goes to memory. A block replaces a load (prologue), follows a store (epilogue), or is a pointwise kernel by
+itself.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from tinyedge.ir.spec import Operand
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pointwise op's input comes from: a variable of the block, or an operand, walked by ``axes``.
+    """Where an input of a pointwise op comes from: a C variable of the block, or an operand in memory, along ``axes``.
 
-    Each axis has C texts: the elements of the linear index in one step along it, how many steps, and the operand's
-    stride, which is "0" or "1" where it is that. ``held`` says that it is one number in each run of the hook,
-    ``converts`` that it is of another type than the pointwise op computes in.
+    An axis has three C texts: the elements of the linear index per step along it, the number of steps, and the
+    operand's stride ("0" and "1" are literal). ``held``: the operand is constant over each run of the hook, and is
+    loaded once for it. ``converts``: its type is not the one that the op computes in.
     """
 
     name: str
@@ -31,10 +33,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a pointwise op's output goes: a variable.
+    """Where an output of a pointwise op goes: a C variable.
 
-    If ``adds`` (a C condition, or 1), it is added to ``before``, a variable; or if there is none to what ``operand``
-    holds.
+    If ``adds`` is a C condition, the output accumulates: into ``before``, a variable, or if that is "" into the value
+    in memory of ``operand``.
     """
 
     text: str
@@ -46,9 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class PointwiseText:
-    """One pointwise op of a block. Values, scalars and sizes: the name in the expressions, and the operand or
-    number.
-    """
+    """One pointwise op of a block. ``values`` and ``sizes``: names in the expressions, with operands or numbers."""
 
     sources: tuple[Source, ...]
     values: tuple[tuple[str, str], ...]
@@ -58,12 +58,12 @@ class PointwiseText:
 
 @dataclass(frozen=True)
 class Hook:
-    """A block at a hook of a kernel: ``kind`` is load, store or run.
+    """A block at a hook of a kernel: ``kind`` is load (a prologue), store (an epilogue), or run (a pointwise kernel).
 
-    ``shift`` is added to the hook's index. ``result`` is the variable that a load gives, ``entry`` the one that a store
-    finds; if ``adds`` (a C condition, or 1), the store adds to what its hook's load gives. ``stores`` are the variables
-    that go to memory at the end, with their operands. ``operands`` is all that the block reads, writes or takes by
-    value.
+    ``shift``: added to the hook's index. ``result``: the variable that a prologue returns. ``entry``: the variable that
+    holds what an epilogue's kernel stores. ``adds``: the C condition under which this store accumulates into memory.
+    ``stores``: variables that go to memory at the end, with their operands. ``operands``: all that the block reads,
+    writes, or takes by value.
     """
 
     kind: str
@@ -78,7 +78,9 @@ class Hook:
     adds: str = ""
 
     def held(self) -> dict[str, str]:
-        """The variables of the kernel that hold a run's numbers, and C texts of these at the index ``i``."""
+        """The kernel's variables that hold an operand's value for a run, and the C texts of these
+        at the index ``i``.
+        """
         return {
             f"{self.kind}_{source.operand}": f"{source.operand}[{position(source.axes, 'i')}]"
             for pointwise_text in self.ops
@@ -88,7 +90,7 @@ class Hook:
 
 
 def position(axes: tuple[tuple[str, str, str], ...], index: str) -> str:
-    """Where the element of linear ``index`` lies, for an operand that is walked by ``axes``."""
+    """The offset of the element with linear ``index``, for an operand that is walked along ``axes``."""
     terms = []
     for number, (inner, size, stride) in enumerate(axes):
         if stride == "0":
@@ -117,7 +119,7 @@ def _load(source: Source, kind: str, width: int, real: str) -> str:
     _, run, stride = axes[-1]
     if stride not in ("0", "1"):
         return f"({vector})({lanes})"
-    # The lanes of most vectors lie in one run, which is one number, or side by side.
+    # The lanes of most vectors lie within one run: they are then one number, or neighbours in memory.
     whole = f"({vector})({name}[{at}])" if stride == "0" else f"{convert}(vload{width}(0, {name} + {at}))"
     return f"(i % {run} + {width} <= {run} ? {whole} : ({vector})({lanes}))"
 
@@ -157,7 +159,7 @@ def _body(hook: Hook, width: int) -> list[str]:
 
 
 def _parameters(operands: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
-    """The parameters of a block's function, and what the kernel passes."""
+    """The parameters of a block's function, and the arguments that the kernel passes."""
     declared, passed = [], []
     for operand in operands:
         if operand.kind in ("value", "scalar", "size"):
@@ -173,7 +175,7 @@ def _parameters(operands: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
 
 
 def functions(hook: Hook, function: str, width: int) -> tuple[list[str], dict[str, str]]:
-    """The C functions of a block, for one element and for a vector of ``width``; the macros that call them."""
+    """The C functions of a block, for one element and for a vector of ``width``, and the macros that call them."""
     lines: list[str] = []
     macros: dict[str, str] = {}
     declared, passed = _parameters(hook.operands)

@@ -1,8 +1,8 @@
-"""The two lowerings that most ops share: a pointwise op over elements, and a reduction over axes.
+"""The two lowerings that most ops share: a pointwise kernel over elements, and a reduction over axes.
 
-Both compute any C expression over a step's slots, read with any strides. So a gradient that must be summed over
-broadcast axes, a bias gradient, a mean of squares are each one reduction with its expression in the place where it
-loads.
+In: C expressions over the slots of a step, with any strides. Out: KernelSpecs. Because a reduction computes an
+expression at its loads, a gradient that is summed over broadcast axes, a bias gradient and a mean of squares are one
+kernel each.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from tinyedge.ir.step import Step
 
 SPLIT_ELEMENTS = 8192
-"""Reductions longer than this into few outputs are done in two stages, so that more than one core has work."""
+"""Reductions of more elements into few outputs run in two stages, so that all cores have work."""
 
 
 STREAM_BYTES = 1 << 25
-"""Results from this size on, which few caches hold, are stored past them: adding two inputs of 64 MiB took two thirds
-of the time, and less where all three lay badly to each other."""
+"""Results of so many bytes, which few caches hold, are stored past the cache: adding two inputs of 64 MiB took two
+thirds of the time, and less where the three buffers were aligned badly to each other.
+"""
 
 ITEM_ELEMENTS = 4096
-"""Elements of a strided pointwise kernel that one work-item of a CPU does: a few microseconds' work."""
+"""Elements of a strided pointwise kernel for one work-item of a CPU: a few microseconds' work."""
 
 
 def mentions(text: str, name: str) -> bool:
@@ -38,7 +39,7 @@ def mentions(text: str, name: str) -> bool:
 
 
 def used_names(step: Step, expressions: Sequence[str]) -> list[str]:
-    """The slots of ``step`` that the expressions mention."""
+    """The slots of ``step`` that the expressions use."""
     return [
         name
         for name, slot in step.slots.items()
@@ -51,7 +52,7 @@ def used_scalars(expressions: Sequence[str], scalars: Mapping[str, str]) -> dict
 
 
 def broadcast_axes(shape: Shape, full: Shape) -> tuple[int, ...]:
-    """The axes of ``full`` along which an array of ``shape`` is repeated."""
+    """The axes of ``full`` along which an array of ``shape`` is broadcast."""
     lead = len(full) - len(shape)
     return tuple(axis for axis, size in enumerate(full) if axis < lead or (shape[axis - lead] == 1 and size != 1))
 
@@ -64,7 +65,7 @@ def pointwise_kernel(
     sizes: Mapping[str, int] | None = None,
     shape: Shape | None = None,
 ) -> KernelSpec:
-    """A kernel that stores, for each output, its expression over the inputs at the same place.
+    """A pointwise kernel: it stores, for each output, the value of its expression at each element.
 
     ``shape`` is what the operands broadcast to: that of the outputs, or one with more axes of length one.
     """
@@ -93,7 +94,7 @@ def pointwise_kernel(
     real = {dtype for dtype in read | written if dtype.is_floating_point}
     if len(real) == 1 and written <= real | {int8} and read <= real | set(SMALL):
         by_name = dict(zip(operands, strides, strict=True))
-        # Inlined, a bool is loaded as a number.
+        # Inlined into another kernel, a bool is loaded as a number.
         masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"
         texts = {
             name: re.sub(rf"WHERE\(\s*({masks})\s*,", r"WHERE(\1 != 0,", text) for name, text in expressions.items()
@@ -159,13 +160,13 @@ def reduce_kernels(
     axes: Sequence[int],
     scalars: Mapping[str, str] | None = None,
 ) -> list[KernelSpec]:
-    """Kernels that reduce, for each output, its expression over ``axes`` of ``full``; the outputs are contiguous.
+    """Kernels that reduce, for each output, its expression over ``axes`` of ``full``. The outputs are contiguous.
 
     ``kind`` is sum, mean, max or min.
     """
     outputs = tuple(expressions)
     alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
-    if alike and all(full[axis] == 1 for axis in axes):  # runs of one element
+    if alike and all(full[axis] == 1 for axis in axes):  # each reduction has one element
         return [pointwise_kernel(step, device, expressions, scalars, shape=full)]
     texts = tuple(expressions.values())
     used = used_names(step, texts)
@@ -187,7 +188,7 @@ def reduce_kernels(
     for name, kept_steps, run_steps in zip(arrays, kept_strides, run_strides, strict=True):
         tables[name + "_kept"], tables[name + "_run"] = kept_steps, run_steps
         sizes[name + "_step"] = run_steps[-1] if run_steps else 0
-    # A CPU's work-item reads a run in vectors, if what it reads lies side by side or is one number for the whole run.
+    # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the reduced run.
     steps = {name: run_steps[0] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
     together = {step.slots[name].dtype.ctype for name in used} == {ctype} and ctype in ("float", "double")
     adds = kind in ("sum", "mean")
@@ -243,12 +244,12 @@ def reduce_kernels(
             outputs,
         )
         return [first, second]
-    # One item an output when outputs are many or the run is short; else a group, or a part of one, an output.
+    # One work-item per output if there are many outputs or few elements in each; else a work-group, or a part of one.
     rows = 1
     if constants["width"] > 1:
         lanes = 1
     elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
-        # A CPU's work-item does a vector of places, if what it reads for them lies side by side or is one number.
+        # A CPU's work-item computes a vector of outputs, if each operand is contiguous or constant across them.
         inner = kept_shape[-1] if kept_shape else 1
         across = {name: strides[-1] if strides else 0 for name, strides in zip(arrays, kept_strides, strict=True)}
         items, group = count, device.group()
@@ -299,7 +300,8 @@ def gradient_kernels(
 ) -> list[KernelSpec]:
     """Kernels for gradients that are expressions over ``full``.
 
-    A gradient of the full shape is pointwise; one of an input that was broadcast is a sum of the same expression.
+    The gradient of an input of the full shape is a pointwise kernel; that of a broadcast input sums the same
+    expression.
     """
     by_axes: dict[tuple[int, ...], dict[str, str]] = {}
     for name, text in expressions.items():

@@ -1,4 +1,6 @@
-"""The operands of a matrix product, and the kernel that joins its parts."""
+"""The operands of a matrix product (Matrix, Patches), and the kernel that adds up the parts of a
+product split along k.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from tinyedge.shapes import Shape
 
 @dataclass(frozen=True)
 class Matrix:
-    """An operand: its slot's (or scratch's) name, and strides in elements."""
+    """An operand: the name of its slot or scratch buffer, and its strides in elements."""
 
     name: str
     row: int
@@ -28,9 +30,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Patches:
-    """An image as the matrix of the patches that a convolution, or one of its gradients (``kind``), multiplies.
+    """An image as the matrix of patches that a convolution multiplies, or one of its gradients (``kind``).
 
-    It is never laid out. ``sizes`` are the convolution's, as templates/tile.cl.jinja names them.
+    The matrix is never stored: the kernel looks its elements up in the image. ``sizes`` are the convolution's, by the
+    names in templates/tile.cl.jinja.
     """
 
     name: str
@@ -44,7 +47,7 @@ def join_kernel(
     device: Device, partial: Scratch, c: Matrix, m: int, n: int, parts: int, ctype: str, batch: Shape, bias: str | None,
     bias_axis: str, bias_batch: Shape, scratch: tuple[Scratch, ...],
 ) -> KernelSpec:  # fmt: skip
-    """Adds up, in order, the ``parts`` into which k was split."""
+    """The kernel that adds up, in a fixed order, the ``parts`` into which k was split."""
     entries = prod(batch)
     constants: dict[str, Any] = {"real": ctype, "a": partial.name, "c": c.name, "bias": bias, "bias_axis": bias_axis}
     slots = (*((bias,) if bias else ()), c.name)
@@ -59,7 +62,7 @@ def without_terms(
     device: Device, c: Matrix, m: int, n: int, k: int, ctype: str, batch: Shape, bias: str | None, bias_axis: str,
     bias_batch: Shape, scratch: tuple[Scratch, ...] = (),
 ) -> list[KernelSpec] | None:  # fmt: skip
-    """Kernels of a product that has no elements, or whose elements are sums of nothing; None for any other."""
+    """The kernels of a product without elements, or whose sums are empty; None for every other product."""
     if not m * n * prod(batch):
         return []
     if k:
@@ -70,7 +73,7 @@ def without_terms(
 
 
 def contiguous_batch(batch: Shape, entry: int) -> Shape:
-    """Strides of batch entries of ``entry`` elements that follow each other."""
+    """Batch strides of entries of ``entry`` elements that follow each other in memory."""
     strides, step = [], entry
     for size in reversed(batch):
         strides.append(step)

@@ -1,7 +1,9 @@
-"""A launch that several kernels share, each in work-groups of its own: side by side, or as a persistent kernel.
+"""One kernel function for the kernels of a launch group: horizontal fusion, or a persistent kernel.
 
-A kernel becomes a function that does what one of its groups does. It sees its own numbers from get_global_id and its
-kin, and its local arrays in memory that the launch has for all.
+In: the rendered kernels of a launch group, and their dependencies. Out: one source. Each kernel becomes a C function
+that does the work of one of its work-groups; macros give it its own get_global_id and the like, and its local arrays
+share the launch's local memory. If kernels depend on others, the launch is a *persistent kernel*: work-groups take work
+from a queue, in the kernels' order, and wait on dependency counters.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ def groups_of(specs: Sequence[KernelSpec]) -> tuple[int, list[int]] | None:
 
 
 class Order(NamedTuple):
-    """How work-groups of one launch see what others wrote: OpenCL C for each part of it.
+    """How work-groups of one launch synchronise: the OpenCL C for each part of it.
 
-    ``header`` stands before the kernel. LOOK(p) reads a counter of another group, TICK(p) adds one to it and gives what
-    it was, ORDER() lets no access move from one side of it to the other, for the whole device.
+    ``header`` stands before the kernel. LOOK(p) reads a counter; TICK(p) increments one and returns its old value;
+    ORDER() is a memory fence for the whole device.
     """
 
     header: str
@@ -45,8 +47,8 @@ PLAIN_ATOMICS = """
 """
 
 ORDERS = {
-    # PTX's memory model, since the driver says nothing of OpenCL's at the scope of a device. Functions stay functions:
-    # a kernel that comes several times with other arguments is built once.
+    # PTX's memory model, since the driver does not state OpenCL's at device scope. Functions are not inlined, so that a
+    # kernel which occurs several times, with other arguments, is compiled once.
     "ptx": Order(
         PLAIN_ATOMICS + '#define ORDER() asm volatile("fence.acq_rel.gpu;" ::: "memory")\n',
         "__attribute__((noinline)) ",
@@ -60,14 +62,14 @@ ORDERS = {
 """
     ),
 }
-"""By the dialect in which a device promises it."""
+"""By dialect: a device states which of them it guarantees."""
 
 APART = 32
-"""Ints between two counters, so that they lie in cache lines of their own."""
+"""Ints between two counters, so that each lies in a cache line of its own."""
 
 COUNTERS = "counters"
-"""The argument of a persistent kernel in which it counts: the tickets given, and the groups of each kernel that are
-over.
+"""The argument of a persistent kernel with its counters: first the head of the work queue, then a dependency counter
+for each kernel, which counts its finished work-groups.
 """
 
 
@@ -80,19 +82,20 @@ def render_group(
     order: Order | None = None,
     most: int = 0,
 ) -> tuple[Source, int, int]:
-    """The source of one kernel that does several, each in work-groups of its own; its groups, and their work-items.
+    """The source of one kernel that runs several, its number of work-groups, and their size.
 
-    ``given`` are C texts of each part's arguments, in terms of the kernel's ``arguments``. With an ``order`` it is a
-    persistent kernel: groups take work from a queue, and wait for those that ``waits`` names; the last group leaves the
-    counters at 0. No kernel of it has more than ``most`` groups: each does the work of several, since to wait and to
-    tell costs more than a group that does little.
+    ``given`` are the C texts of each kernel's arguments, in terms of ``arguments``, the parameters of the launch. With
+    an ``order`` it is a persistent kernel: a work-group takes the next piece of work from the queue, and waits for the
+    kernels in ``waits``; the last work-group resets the counters to 0. There, a kernel gets at most ``most``
+    work-groups, each of which does the work of several, because waiting and signalling cost more than a small
+    work-group.
     """
     pieces = [piece_of(part, specialised) for part in parts]
     specs = [part.spec for part in parts]
     launch = groups_of(specs)
     assert launch is not None
     items, groups = launch
-    texts: dict[str, str] = {}  # kernels that differ in their arguments alone are one function
+    texts: dict[str, str] = {}  # kernels that differ only in their arguments are one function
     calls = []
     taken = 0
     for piece, spec, own in zip(pieces, specs, given, strict=True):
@@ -100,18 +103,18 @@ def render_group(
         source = named(spec.kernel, text)
         texts[source.function] = source.text
         taken = max(taken, nbytes)
-        passed = ["own_", "item_", *(["pool_"] if nbytes else []), *([ARENA] if piece.in_arena else [])]
+        passed = ["own_", "item_", *(["local_"] if nbytes else []), *([ARENA] if piece.in_arena else [])]
         for (ctype, _), value in zip(piece.arguments, own, strict=True):
             passed.append(f"({ctype}){value}" if "*" in ctype else value)
         calls.append(f"{source.function}({', '.join(passed)});")
-    each = [-(-count // most) if order else 1 for count in groups]  # groups of a kernel that one of the launch does
-    tickets = [-(-count // share) for count, share in zip(groups, each, strict=True)]
-    firsts = [sum(tickets[:number]) for number in range(len(tickets) + 1)]
+    each = [-(-count // most) if order else 1 for count in groups]  # own work-groups for each of the launch's
+    shares = [-(-count // share) for count, share in zip(groups, each, strict=True)]
+    firsts = [sum(shares[:number]) for number in range(len(shares) + 1)]
     leaves = [_work(*of_one) for of_one in zip(calls, firsts, each, groups)]
     arena = [f"__global char* {ARENA}"] if any(piece.in_arena for piece in pieces) else []
     counters = [f"COUNTER* {COUNTERS}"] if order else []
     signature = ",\n    ".join([*counters, *arena, *arguments])
-    pool = [f"    __local float4 pool_[{taken // LOCAL_ALIGNMENT}];"] if taken else []
+    memory = [f"    __local float4 local_[{taken // LOCAL_ALIGNMENT}];"] if taken else []
     body = _persistent_body(leaves, waits, firsts, items) if order else _dispatch(leaves, firsts)
     source = named(
         "persistent" if order else "group",
@@ -120,7 +123,7 @@ def render_group(
                 *([order.header] if order else []),
                 *texts.values(),
                 f"__kernel __attribute__((reqd_work_group_size({items}, 1, 1))) void {FUNCTION}(\n    {signature})\n{{",
-                *pool,
+                *memory,
                 "    const int item_ = get_local_id(0);",
                 *(body if order else ["    const int group_ = get_group_id(0);", *body]),
                 "}",
@@ -132,7 +135,7 @@ def render_group(
 
 
 def _work(call: str, first: int, each: int, groups: int) -> str:
-    """What a group of the launch does that belongs to a kernel: ``each`` of its groups, from number ``first`` on."""
+    """The C text of one work-group's part of a kernel: ``each`` of the kernel's groups, from number ``first`` on."""
     if each == 1:
         return f"const int own_ = group_ - {first}; {call}"
     return (
@@ -144,8 +147,8 @@ def _work(call: str, first: int, each: int, groups: int) -> str:
 def _function(piece: Piece, spec: KernelSpec, items: int, order: Order | None) -> tuple[str, int]:
     """A function that does what one group of a kernel does; and the bytes of local memory that it takes.
 
-    It sees its own numbers from get_global_id and its kin. In a persistent kernel, which has an ``order``, all of the
-    group's work-items are through when it returns.
+    Macros give it its own get_global_id and the like. In a persistent kernel (with an ``order``) all work-items of the
+    group meet at a barrier before it returns.
     """
     flat = not spec.grouped and prod(spec.local_size) != items
     macros = {**piece.macros, **_geometry(spec, flat)}
@@ -191,7 +194,7 @@ def _function(piece: Piece, spec: KernelSpec, items: int, order: Order | None) -
 
 
 def _dispatch(leaves: Sequence[str], firsts: Sequence[int]) -> list[str]:
-    """Branches that lead ``group_`` to the leaf to which it belongs: a tree, since there may be a hundred."""
+    """Branches to the leaf to which ``group_`` belongs; a binary tree, since there may be a hundred leaves."""
     if len(leaves) == 1:
         return [f"    {leaves[0]}"]
     half = len(leaves) // 2
@@ -207,21 +210,21 @@ def _dispatch(leaves: Sequence[str], firsts: Sequence[int]) -> list[str]:
 def _persistent_body(
     works: Sequence[str], waits: Sequence[Sequence[int]], firsts: Sequence[int], items: int
 ) -> list[str]:
-    """The body of a persistent kernel. Counter 0 gives the tickets, counter 1 + k counts the groups of kernel k that
-    are over.
+    """The body of a persistent kernel. Counter 0 is the head of the work queue; counter 1 + k counts the finished
+    work-groups of kernel k.
     """
     groups = [stop - start for start, stop in pairwise(firsts)]
     awaited = {number for numbers in waits for number in numbers}
     last = [number for number in range(len(works)) if number not in awaited]
 
     def wait(numbers: Sequence[int]) -> str:
-        """Each of several work-items looks at a counter, so that all are looked at in the time that one takes."""
+        """C text that waits for the kernels ``numbers``: several work-items poll one counter each, at the same time."""
         if not numbers:
             return ""
-        turns = range(-(-len(numbers) // items))
+        rounds = range(-(-len(numbers) // items))
         lines = []
-        for turn in turns:
-            part = numbers[turn * items : (turn + 1) * items]
+        for number in rounds:
+            part = numbers[number * items : (number + 1) * items]
             at, needed = (
                 _choice("item_", [str(text) for text in texts])
                 for texts in ([APART * (1 + number) for number in part], [groups[number] for number in part])
@@ -231,10 +234,10 @@ def _persistent_body(
 
     leaves = [f"kernel_ = {number}; {wait(waits[number])} {work}" for number, work in enumerate(works)]
     return [
-        "    __local int ticket_[1];",
-        f"    if (item_ == 0) ticket_[0] = TICK({COUNTERS});",
+        "    __local int next_[1];",
+        f"    if (item_ == 0) next_[0] = TICK({COUNTERS});",
         "    barrier(CLK_LOCAL_MEM_FENCE);",
-        "    const int group_ = ticket_[0];",
+        "    const int group_ = next_[0];",
         "    int kernel_ = 0;",
         f"    if (group_ == {firsts[-1]}) {{",
         f"        {wait(last)}",
@@ -248,13 +251,13 @@ def _persistent_body(
 
 
 def _choice(index: str, texts: Sequence[str]) -> str:
-    """A C expression that picks a text by ``index``."""
+    """A C expression that picks one of ``texts`` by ``index``."""
     choices = "".join(f"{index} == {number} ? {text} : " for number, text in enumerate(texts[:-1]))
     return f"({choices}{texts[-1]})"
 
 
 def _geometry(spec: KernelSpec, flat: bool) -> dict[str, str]:
-    """Macros that let a piece see its own launch in the one that it is a part of."""
+    """Macros by which a kernel sees its own launch geometry inside the launch group."""
 
     def digit(value: str, sizes: Sequence[int]) -> str:
         texts, inner = [], 1

@@ -1,20 +1,22 @@
 """KernelSpec to OpenCL C.
 
-Every template has three parts, LOAD, COMPUTE, STORE, and gets its first and last lines from here:
+In: a KernelSpec, its operands, and the blocks fused into it. Out: the source of a kernel, named by its digest. Every
+template has three parts, LOAD, COMPUTE, STORE, and gets its first and last lines from here:
 
-    {{ begin() }}                the LOAD_x and STORE_y hooks, the signature, and the opening brace
+    {{ begin() }}                the LOAD_x and STORE_x hooks, the signature, and the opening brace
         ... LOAD_x(i) ... STORE_y(i, value) ...
     {{ end() }}                  the closing brace; the hooks are undefined again
 
-Many kernels may stand in one program, and several share one launch: a template undefines its macros, and defines no
-function of its own. ``kernel`` is the name that picks a part of the template.
+Many kernels may stand in one OpenCL program, and several in one launch, so a template undefines its macros and defines
+no functions of its own. ``kernel`` is the name that picks a part of the template.
 
-``STORE`` of a gradient adds to what is there when the argument ``accumulate_<name>`` says so: gradients are summed in
-the kernels that compute them. Pointers are passed with an offset in elements, so that a view needs no copy.
+Accumulation: the ``STORE`` of a gradient adds to what is in memory if the argument ``accumulate_<name>`` says so, so
+gradients are summed in the kernels that compute them. Pointers are passed with an offset in elements, so that a view
+needs no copy.
 
-Where the constants give a ``width`` above 1, LOADW_x(i) and STOREW_y(i, value) are the same for a vector of so many
-neighbours. A kernel that touches a buffer through these hooks alone names it in ``KernelSpec.hooked``. HOLD_x(i) begins
-a scope in which x is touched in one run alone (see ``KernelSpec.runs``).
+Where the constants give a ``width`` above 1, LOADW_x(i) and STOREW_y(i, value) load and store a vector of neighbouring
+elements. A kernel that accesses a buffer only through these hooks names it in ``KernelSpec.hooked``. HOLD_x(i) begins a
+scope in which x is accessed within one run only (see ``KernelSpec.runs``).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _environment = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel in OpenCL C, and the name of its function, which no other source shares."""
+    """A kernel in OpenCL C, and the name of its function, which belongs to this source alone."""
 
     function: str
     text: str
@@ -56,7 +58,7 @@ class Source:
 
 
 class Part(NamedTuple):
-    """A kernel as it is rendered: operands of these types, with blocks at some of its hooks."""
+    """A kernel to be rendered: its spec, its operands with their types, and the blocks at its hooks."""
 
     spec: KernelSpec
     operands: tuple[Operand, ...]
@@ -68,7 +70,7 @@ Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 def render(part: Part, specialised: bool = False) -> Source:
-    """The source of a kernel. Sizes and tables are arguments, or, baked, constants of the source."""
+    """The source of a kernel. With shape specialisation sizes and tables are constants of it, else arguments."""
     return named(part.spec.kernel, _alone(piece_of(part, specialised)))
 
 
@@ -99,11 +101,11 @@ LIMITS = {
     "int": ("INT_MIN", "INT_MAX"),
     "long": ("LONG_MIN", "LONG_MAX"),
 }
-"""The least and the largest value of the integer types that templates call ``lowest`` and ``highest``; of floats they
-are the infinities."""
+"""The smallest and the largest value of the integer types, which templates call ``lowest`` and ``highest``; of floats
+they are the infinities."""
 
 FUNCTION = "{function}"
-"""Stands for a kernel's name in its text, of which the name is the digest."""
+"""Stands for the kernel's name in its source, since the name is made of the source's digest."""
 
 ARENA = "arena"
 """The first argument of a kernel with operands in a program's arena."""
@@ -111,14 +113,14 @@ ARENA = "arena"
 BEGIN, END = "{begin}", "{end}"
 
 ALONE = "reqd_work_group_size(1, 1, 1)"
-"""An attribute of kernels whose work-items share nothing."""
+"""The attribute of kernels that use no work-group features."""
 
 
 @dataclass
 class Piece:
-    """A kernel's text in the pieces of which one is made."""
+    """A kernel's source in parts, from which a kernel by itself or a function of a launch group is made."""
 
-    functions: list[str] = field(default_factory=list)  # what must stand outside of any function
+    functions: list[str] = field(default_factory=list)  # declarations that must stand outside of any function
     macros: dict[str, str] = field(default_factory=dict)
     attributes: str = ""
     arguments: list[tuple[str, str]] = field(default_factory=list)  # types and names
@@ -151,8 +153,8 @@ def _piece(
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
-            # A CPU's compiler would make a second kernel that does several work-items in the lanes of a vector, and
-            # never run it. That was nine tenths of a build.
+            # Without it a CPU's compiler also builds a vectorised variant of the kernel, over several work-items, which
+            # never runs. That was nine tenths of the build time.
             piece.attributes = f"__attribute__((vec_type_hint({real or 'float'}{max(width, 4)}))) "
         piece.attributes += attributes
         _fill(piece, FUNCTION, operands, blocks, sizes, scalars, tables, width, real)
@@ -210,7 +212,7 @@ def _fill(
     width: int,
     real: str,
 ) -> None:
-    """Arguments, hooks and variables of a piece."""
+    """Fill in the arguments, hooks and variables of a piece."""
     hooks, arguments, variables = piece.macros, piece.arguments, piece.variables
     piece.in_arena = any(operand.in_arena for operand in operands)
     for operand in operands:

@@ -1,8 +1,9 @@
-"""The matrix product on a GPU: the kernels that it has, and which way of cutting it up suits which shape.
+"""The matrix product on a GPU: its kernels, and the choice of a tile for each shape.
 
-A product with a single row or column is bound by memory and has kernels of its own. All others, and convolutions as
-products with the patches of an image, are one kernel, in tiles. ``tiles`` lists the ways to cut a product, by the time
-that a simple model expects of each; a tuner may measure them instead.
+In: the shape of a product (Product). Out: KernelSpecs. A product with a single row or column is memory-bound and has
+kernels of its own (Streaming). All others, and convolutions as products with the patches of an image, are one tiled
+kernel. ``tiles`` lists the possible tiles, ordered by the time that a simple cost model predicts; ``choose`` takes the
+first, or what was measured to be fastest (the tuning cache).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from tinyedge.shapes import Shape
 
 @dataclass(frozen=True)
 class Tile:
-    """A group's block of C, how deep it is staged, and an item's block; ``slices`` sets of items in a group, and
-    ``parts`` groups, share k."""
+    """A work-group's block of C (``m``, ``n``), its depth per stage (``k``), and a work-item's block (``item_m``,
+    ``item_n``). The ``slices`` sets of work-items in a group, and ``parts`` groups, split k among them.
+    """
 
     m: int
     n: int
@@ -64,10 +66,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Product:
-    """What the choice of a tile depends on: ``entries`` products of m x k by k x n, ``outer`` of which make one sum.
+    """All that the choice of a tile depends on: ``entries`` products of m x k by k x n, each a sum of ``outer`` ones.
 
-    ``a_inner`` and ``b_inner`` name the sides along which A and B lie together; ``patches`` is the kind of B if it is
-    looked up in an image.
+    ``a_inner`` and ``b_inner`` name the contiguous axes of A and B; ``patches`` is the kind of B if it is looked up in
+    an image.
     """
 
     m: int
@@ -90,48 +92,48 @@ CUTS = (
 )  # fmt: skip
 
 SMALL_CUTS = tuple(Tile(8, lanes, lanes, 8, 1) for lanes in (32, 16, 8, 4, 2, 1))
-"""For groups of fewer work-items than any of CUTS takes."""
+"""For devices whose work-groups are smaller than any of CUTS needs."""
 
-# The model's numbers, fitted to 2600 timed tiles of 119 products on an H200 (benchmarks/tiles.py).
+# The constants of the cost model, fitted to 2600 timed tiles of 119 products on an H200 (benchmarks/tiles.py).
 LATENCY = 1300
-"""Cycles from asking for a tile to having it."""
+"""Cycles from the request for a tile to its arrival."""
 
 START = 4000
-"""Cycles that a group spends before its first tile and after its last."""
+"""Cycles of a work-group before its first tile and after its last."""
 
 CYCLES = 2.3
-"""Cycles from an item's instruction to its next."""
+"""Cycles between two instructions of a work-item."""
 
 LANES = 90
-"""Instructions of items that a compute unit really does in a cycle."""
+"""Instructions that a compute unit achieves per cycle, over all its work-items."""
 
 REGISTERS, HELD = 65536, 56
-"""Registers of a compute unit, which limit how many groups share it; and those of an item beside its sums."""
+"""Registers of a compute unit, which limit its resident work-groups; registers of a work-item beyond its sums."""
 
 LOAD, LOOKED_UP, READ = 11.5, 14, 4.7
-"""Instructions that it takes to load an element; beyond that, to look it up; and to read a run from local memory."""
+"""Instructions to load an element; the additional ones to look it up in an image; and to read a run of local memory."""
 
 LAUNCH, JOINED = 12000, 100
-"""Cycles that a launch costs at least: a shorter kernel gains nothing. And to add up one more part."""
+"""Cycles of the shortest launch, below which a faster kernel gains nothing; and cycles to add up one more part."""
 
-CHAINED = 4500
-"""The same for a kernel in a persistent one. Not fitted: on an H200 the least took 0.7 to 4 us there, and 0.5 us
-between two.
+PERSISTENT = 4500
+"""The same as LAUNCH for a kernel in a persistent kernel. Not fitted: on an H200 such kernels took 0.7 to 4 us at
+least, and 0.5 us passed between two.
 """
 
 HEAVY = 16
-"""Sums of an item beyond which a persistent kernel would not take it: with them it needs more than its 64 registers."""
+"""Sums per work-item from which on a persistent kernel does not take the tile: it needs more than its 64 registers."""
 
 SLICES = (1, 2, 4, 8, 16)
 MAX_PARTS = 64
 
 MAX_LINE = 512
-"""Products that one item of a single row's kernel adds up: for more, groups must share k."""
+"""Products that a work-item of a single row's kernel sums at most: above that, work-groups must split k."""
 
 
 @lru_cache(maxsize=4096)
 def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
-    """The tiles that ``device`` takes for ``product``, the best by the model first."""
+    """The tiles that ``device`` can use for ``product``, the best by the cost model first."""
     m, n, patches = product.m, product.n, product.patches
     itemsize = 8 if product.ctype == "double" else 4
     found = []
@@ -140,9 +142,9 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
     for cut in CUTS if device.max_work_group >= least else (small,):
         blocks = -(-m // cut.m) * -(-n // cut.n)
         if blocks * cut.m * cut.n > 2 * m * n and cut not in (CUTS[-1], small):
-            continue  # most of its work would lie outside
+            continue  # most of its work would lie outside of C
         if patches and cut.lanes % (cut.k if patches == "weight_gradient" else cut.n):
-            continue  # an item looks up one spot
+            continue  # a work-item looks up one position of the image
         wanted = 2 * device.compute_units // max(blocks * product.entries, 1)
         deep = product.outer * -(-product.k // cut.k)
         for slices in SLICES if wanted or device.persistent else SLICES[:2]:
@@ -158,7 +160,7 @@ def tiles(device: Device, product: Product) -> tuple[Tile, ...]:
 
 
 def joins_persistent(device: Device, tile: Tile) -> bool:
-    """Whether a kernel in such tiles can share a launch with kernels on which it depends."""
+    """Whether a kernel with such tiles can be a part of a persistent kernel."""
     return device.persistent and tile.lanes * tile.slices == device.group() and not is_heavy(device, tile)
 
 
@@ -167,7 +169,7 @@ def is_heavy(device: Device, tile: Tile) -> bool:
 
 
 def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]:
-    """What the product takes by the model, launches included; and its kernel by itself."""
+    """The predicted cycles of the product with its launches; and of its main kernel alone."""
     groups = -(-product.m // tile.m) * -(-product.n // tile.n) * product.entries * tile.parts
     turns = -(-product.outer * -(-product.k // tile.k) // (tile.slices * tile.parts))
     items = tile.lanes * tile.slices
@@ -179,14 +181,14 @@ def _cycles(device: Device, tile: Tile, product: Product) -> tuple[float, float]
     resident = max(1, REGISTERS // (items * (sums + HELD)))
     turn = max(LATENCY + CYCLES * work, min(share, resident) * work * items / LANES)
     kernel = max(1, share / resident) * (turns * turn + START)
-    least = CHAINED if joins_persistent(device, tile) else LAUNCH
+    least = PERSISTENT if joins_persistent(device, tile) else LAUNCH
     join = least + JOINED * tile.parts if tile.parts > 1 else 0
-    broken = LAUNCH if device.persistent and least == LAUNCH else 0  # the persistent kernel is cut in two
+    broken = LAUNCH if device.persistent and least == LAUNCH else 0  # it splits the persistent kernel into two launches
     return max(kernel, least) + join + broken, kernel
 
 
 def choose(device: Device, product: Product, found: Sequence[Tile]) -> Tile:
-    """Of the ways to cut a product that the device has, the one that was measured to be best, or else the first."""
+    """The tile that was measured to be fastest, if it is in ``found``; else the first of ``found``."""
     tuned = device.tuned.get(product)
     return tuned if tuned is not None and tuned in found else found[0]
 
@@ -196,8 +198,9 @@ def tile_kernels(
     batch: Shape = (), outer: int = 1, bias: str | None = None, bias_axis: str = "col", bias_batch: Shape = (),
     flops: int | None = None,
 ) -> list[KernelSpec]:  # fmt: skip
-    """Kernels for the product, as ``gemm_kernels`` describes it. B may be the patches of an image, and ``flops`` then
-    is what the convolution does."""
+    """Kernels for the product that ``gemm_kernels`` describes. B may be the patches of an image; then ``flops`` are
+    those of the convolution.
+    """
     trivial = without_terms(device, c, m, n, k * outer, ctype, batch, bias, bias_axis, bias_batch)
     if trivial is not None:
         return trivial
@@ -276,7 +279,7 @@ def tile_kernels(
 
 
 def _phases(sizes: Mapping[str, int], k: int) -> tuple[int, int, int]:
-    """Into how many phases the pixels fall, and of one of them the pixels and about the depth."""
+    """For a strided convolution's input gradient: the number of phases, and the pixels and depth of each."""
     stride_y, stride_x = sizes["stride_y"], sizes["stride_x"]
     pixels = -(-sizes["spots_height"] // stride_y) * -(-sizes["spots_width"] // stride_x)
     depth = k * sizes["kernel_height"] * sizes["kernel_width"] // (stride_y * stride_x)
@@ -285,7 +288,7 @@ def _phases(sizes: Mapping[str, int], k: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Streaming:
-    """A product that is bound by memory: a group's columns, the items that share each, and an item's rows."""
+    """A memory-bound product: columns per work-group, work-items that share a column, and rows per work-item."""
 
     kernel: str
     cols: int
@@ -294,9 +297,9 @@ class Streaming:
 
 
 def _streaming(device: Device, b_inner: str, m: int, n: int, depth: int) -> Streaming | None:
-    """How a product with a single row, or next to no depth, is dealt out; None for any other."""
+    """The geometry for a product with one row or almost no depth; None for every other product."""
     if m == 1:
-        # 8 columns are what memory gives at once; more of them, where there are enough to fill the device.
+        # 8 columns are what one memory access gives; more of them, if enough columns remain to fill the device.
         cols = 1 if b_inner == "k" else 8 if n <= 32 * device.compute_units else 32
         cols = min(cols, device.max_work_group)
         items = device.group() if b_inner == "k" or device.persistent else min(512, device.max_work_group)

@@ -1,4 +1,7 @@
-"""The tiles that were measured to be best, remembered between runs: one file for each device and its driver."""
+"""The tuning cache: the tiles that were measured to be fastest, in one file for each device and driver version.
+
+In: choices of ``te.tune``. Out: ``Device.tuned``, which ``tile.choose`` asks first.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LIMIT_BYTES = 16 << 20
 
 
 class Required(dict[Product, Tile]):
-    """Choices of which none may be missing."""
+    """A tuning cache in which every product must be present (TINYEDGE_TUNE=must)."""
 
     def get(self, product: Product, default: Any = None) -> Tile:
         if product not in self:
@@ -31,14 +34,14 @@ class Required(dict[Product, Tile]):
 
 
 def remembered(device: tuple[str, ...]) -> dict[Product, Tile]:
-    """What was measured before on a device of this identity. A damaged file, or one of other kernels, is not used."""
+    """The tuning cache of a device. A file that is damaged, or was measured with other kernels, is not used."""
     path = _path(device)
     choices = _read(path)
     return Required(choices) if config.tune_mode() == "must" else choices
 
 
 def remember(device: tuple[str, ...], choices: Mapping[Product, Tile]) -> Path:
-    """Keep ``choices`` for later runs, beside what is remembered already; the file."""
+    """Add ``choices`` to the device's tuning cache; return its file."""
     path = _path(device)
     merged = {**_read(path), **choices}
     data = {
@@ -50,7 +53,7 @@ def remember(device: tuple[str, ...], choices: Mapping[Product, Tile]) -> Path:
     try:
         config.remember(path, json.dumps(data).encode())
     except OSError as error:
-        warnings.warn(f"what was measured is not kept for later runs: {path}: {error}", stacklevel=3)
+        warnings.warn(f"the tuning cache is not kept for later runs: {path}: {error}", stacklevel=3)
     return path
 
 
@@ -60,7 +63,7 @@ def _path(device: tuple[str, ...]) -> Path:
 
 
 def _kernels() -> str:
-    """Changes when the kernels do: then what was measured says nothing any more."""
+    """A digest of the kernels' source: measurements of other kernels do not apply."""
     return hashlib.sha256(Path(__file__).with_name("templates").joinpath("tile.cl.jinja").read_bytes()).hexdigest()[:16]
 
 
@@ -70,7 +73,7 @@ def _read(path: Path) -> dict[Product, Tile]:
         if (data["version"], data["kernels"]) != (VERSION, _kernels()):
             warnings.warn(f"{path} was measured with other kernels and is not used; tune again", stacklevel=2)
             return {}
-        # A tile is used only where it is among those that its product may have, so its numbers need no check here.
+        # A tile is used only if it is among those that its product may have, so its numbers need no check here.
         return {Product(*product): Tile(*tile) for product, tile in data["choices"]}
     except FileNotFoundError:
         return {}

@@ -11,7 +11,20 @@ from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
 
 class Adam(Optimizer):
-    """Adam; ``weight_decay`` is added to the gradient (L2).
+    """Adam: each parameter's step is scaled by running averages of its gradient and of the gradient's square.
+
+    Options (a group may have its own, and they may change between steps):
+        lr: learning rate, the size of a step in units of the parameter; 1e-3.
+        betas: decay per update, in [0, 1), of the averages of the gradient and of its square; (0.9, 0.999).
+        eps: added to the root of the averaged square, against division by zero; 1e-8.
+        weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
+        amsgrad: divide by the largest averaged square so far, instead of the present one; False.
+        maximize: step along the gradient instead of against it; False.
+    Options of the optimizer, see ``Optimizer``:
+        accumulate: number of samples (``step()`` calls) whose mean gradient makes one update; None: every call updates,
+            and gradients are yours to clear.
+        nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
+        ("raise").
 
     Source: Kingma and Ba, arXiv:1412.6980; amsgrad: Reddi et al., arXiv:1904.09237.
     """
@@ -66,7 +79,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose ``weight_decay`` shrinks the parameter itself.
+    """Adam with decoupled weight decay: ``weight_decay`` shrinks the parameter itself, and is no part of the gradient.
+
+    Options are those of ``Adam``, except:
+        weight_decay: each update first multiplies the parameter by ``1 - lr * weight_decay``; 1e-2.
 
     Source: Loshchilov and Hutter, arXiv:1711.05101.
     """

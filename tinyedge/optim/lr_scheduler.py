@@ -1,4 +1,8 @@
-"""Learning-rate schedules, step by step as PyTorch computes them."""
+"""Learning-rate schedules, computed step by step as in PyTorch.
+
+In: an optimizer. Out: ``lr`` of its groups at each ``step()``. Inside ``te.compile`` a step is an Effect of the
+program.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from tinyedge.optim.optimizer import Optimizer
 
 
 class _Stepped(Effect):
-    """``step()`` in a compiled function."""
+    """A schedule's ``step()`` in a compiled function."""
 
     def __init__(self, scheduler: LRScheduler) -> None:
         self.scheduler = scheduler
@@ -30,12 +34,13 @@ class _Stepped(Effect):
 
 
 class LRScheduler:
-    """Base of the schedules. ``step()`` sets ``lr`` of each of the optimizer's groups; call it once an epoch.
+    """Base of the schedules. ``step()`` sets the learning rate of each parameter group; call it once an epoch.
 
-    Each starts from the group's ``initial_lr``, which the first schedule of an optimizer sets to the rate then. A group
-    that is added later starts from its own rate.
+    A schedule starts from each group's ``initial_lr``, which the first schedule of an optimizer sets to the present
+    rate. A group that is added later starts from its own rate.
 
-    A new schedule writes ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the rates now.
+    A new schedule defines ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the present
+    rates.
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -62,7 +67,7 @@ class LRScheduler:
 
     @property
     def lrs(self) -> list[float]:
-        """The rate of each group as it is now."""
+        """The present rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def get_last_lr(self) -> list[float]:
@@ -70,14 +75,14 @@ class LRScheduler:
         return self._last_lr
 
     def step(self) -> None:
-        """Go to the next epoch."""
+        """Advance to the next epoch."""
         if (told := recorder()) is not None and not self.is_first:
             told.effect(_Stepped(self), self._step, self._restorer())
         else:
             self._step()
 
     def _restorer(self) -> Callable[[], None]:
-        """What puts all back to where it is now."""
+        """A function that restores the present state."""
         state, lrs = {**self.__dict__}, self.lrs
 
         def restore() -> None:
@@ -96,14 +101,14 @@ class LRScheduler:
         self._last_lr = self.lrs
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the optimizer, and functions."""
+        """The schedule's state, without the optimizer and without functions."""
         kept = {k: v for k, v in self.__dict__.items() if k not in ("optimizer", "lr_lambdas", "is_first")}
         return {k: list(v) if isinstance(v, list) else v for k, v in kept.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the schedule that ``state_dict`` is of stood; what PyTorch's hold beside that is left out.
+        """Continue where the schedule of ``state_dict`` stood. Entries that only PyTorch's schedules have are ignored.
 
-        The rates are the optimizer's: load its state dict too.
+        The rates themselves are in the optimizer's state dict: load that too.
 
         Errors: StateDictError if it is another schedule's, or has another number of groups; nothing is changed.
         """
@@ -126,7 +131,7 @@ class LRScheduler:
 
 
 class LambdaLR(LRScheduler):
-    """The initial rate times ``lr_lambda(epoch)``; a list has one function for each group."""
+    """The initial rate times ``lr_lambda(epoch)``; a list gives one function for each group."""
 
     def __init__(
         self,
@@ -152,7 +157,7 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """The rate times ``gamma`` every ``step_size`` epochs."""
+    """Multiplies the rate by ``gamma`` every ``step_size`` epochs."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = step_size
@@ -166,7 +171,7 @@ class StepLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """From ``start_factor`` to ``end_factor`` of the initial rate, linearly, over ``total_iters`` epochs."""
+    """From ``start_factor`` to ``end_factor`` times the initial rate, linearly, over ``total_iters`` epochs."""
 
     def __init__(
         self,
@@ -196,7 +201,7 @@ class LinearLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Half a cosine from the initial rate to ``eta_min`` in ``T_max`` epochs, and back. Source: arXiv:1608.03983."""
+    """Half a cosine from the initial rate to ``eta_min`` over ``T_max`` epochs, and back. Source: arXiv:1608.03983."""
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = T_max
@@ -206,7 +211,7 @@ class CosineAnnealingLR(LRScheduler):
     def get_lr(self) -> list[float]:
         if self.is_first:
             return self.lrs
-        if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the rate is eta_min: no ratio to go by
+        if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the rate is eta_min: there is no ratio
             rise = (1 - math.cos(math.pi / self.T_max)) / 2
             return [lr + (base - self.eta_min) * rise for lr, base in zip(self.lrs, self.base_lrs, strict=True)]
         now = 1 + math.cos(math.pi * self.last_epoch / self.T_max)

@@ -1,4 +1,8 @@
-"""The base of the optimizers: parameter groups, state, minibatches of accumulated samples, and the check for NaN."""
+"""The base of the optimizers: parameter groups, state, minibatches of accumulated samples, the check for NaN.
+
+In: parameters with gradients. Out: updates, each a Step of an op in ``ops/update.py``. The second update of the same
+parameters is compiled into a Program, which later updates replay. Inside ``te.compile``, a step is an Effect instead.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ State = dict[str, Any]
 
 
 class Rule(NamedTuple):
-    """How one parameter is updated: the op, its numbers, and its attributes."""
+    """How one parameter is updated: the op, its scalars, and its attributes."""
 
     op: type[Update]
     scalars: dict[str, float]
@@ -44,14 +48,14 @@ class _Job(NamedTuple):
 
     param: Tensor
     gradient: Slot
-    slots: dict[str, Slot]  # the others: of the parameter, and of its state
+    slots: dict[str, Slot]  # slots of the parameter and of its state
     rule: Rule
-    state: State  # as it will be: not the parameter's yet if it is new
+    state: State  # the state after the update: not the parameter's yet if it is new
     step: int
-    clears: bool  # whether the kernel fills the gradient with zeros
+    clears: bool  # whether the kernel also fills the gradient with zeros
 
     def kind(self) -> tuple[Any, ...]:
-        """What a program of the update depends on: the memory that stays, and how the gradient lies."""
+        """What a program of the update depends on: the memory that stays, and the gradient's layout."""
         return self.rule.op, self.rule.attrs, self.slots, self.gradient.key, self.clears
 
     def update(self) -> Step:
@@ -59,7 +63,7 @@ class _Job(NamedTuple):
         return self.into({**self.slots, "grad": self.gradient} if self.clears else self.slots)
 
     def into(self, targets: dict[str, Slot]) -> Step:
-        """The step that puts new values into ``targets``."""
+        """The step that writes the new values into ``targets``."""
         inputs = {**self.slots, "grad": self.gradient}
         return update_step(self.rule.op, inputs, targets, self.rule.scalars, self.rule.attrs)
 
@@ -74,12 +78,12 @@ class _Told(NamedTuple):
 
 
 def _is_torn(leaf: Slot) -> bool:
-    """Whether a part of a sample was added to the gradient of ``leaf``, and the rest was not."""
+    """Whether only a part of a sample was added to the gradient of ``leaf``."""
     return leaf.grad is not None and getattr(leaf.grad.storage, "torn", False)
 
 
 class _Counted(Effect):
-    """``step()`` in a compiled function, which counts a sample: call number ``before`` of the optimizer's there."""
+    """``step()`` in a compiled function that counts a sample, after ``earlier`` other calls there."""
 
     updates = False
 
@@ -101,7 +105,7 @@ class _Counted(Effect):
 
 
 class _Updated(_Counted):
-    """``step()`` in a compiled function, which completes a minibatch and updates."""
+    """``step()`` in a compiled function that completes a minibatch and updates."""
 
     updates = True
 
@@ -167,7 +171,7 @@ class _Updated(_Counted):
         return found
 
     def before(self) -> Sequence[Mapping[str, float]]:
-        # Asked again: a schedule may have changed the rates earlier in this very call.
+        # Computed here, since a schedule may have changed the rates earlier in this very call.
         rules = self._rules()
         return [rule.scalars for rule, launches in zip(rules, self.launched, strict=True) if launches]
 
@@ -183,10 +187,10 @@ class _Updated(_Counted):
 
 
 class detect_anomaly(ModeContext):
-    """Context manager and decorator: optimizers refuse an update that NaN or infinity has reached, in this thread.
+    """Context manager and decorator: in this thread, optimizers refuse updates that contain NaN or infinity.
 
-    While it is on, each update is first computed aside and read back, so it is slow. If a gradient or an updated
-    parameter holds NaN or infinity, nothing is updated.
+    Each update is first computed into other memory and read back, so it is slow. If a gradient or an updated parameter
+    contains NaN or infinity, nothing is updated.
 
     Errors: AnomalyError from the optimizer's ``step`` or ``flush``, with the parameter's name if the optimizer was
             given ``named_parameters()``.
@@ -199,30 +203,37 @@ class detect_anomaly(ModeContext):
 
 
 class Optimizer(Minibatch):
-    """Base of the optimizers. A new one writes ``state_names`` and ``rule``.
+    """Base of the optimizers. A new one defines ``state_names`` and ``rule``.
 
     ``params`` are tensors, ``named_parameters()``, or groups: dicts with ``params`` and options of their own, as in
-    PyTorch. Each ``step()`` updates and clears nothing, as in PyTorch: call ``zero_grad()`` before the next backward.
+    PyTorch.
 
-    With ``accumulate=N``, ``step()`` counts samples: backward adds each one's gradient to those before, and every N-th
-    call updates by their mean and clears them, on the device: then ``param.grad`` is None until something is added.
-    ``flush()`` ends a minibatch that stayed shorter. ``accumulate=1`` is the same for minibatches of one sample.
+    ``accumulate`` is a number of samples, or None (the default).
+        None: as in PyTorch, each ``step()`` updates and clears nothing. Call ``zero_grad()`` before the next backward.
+        N: ``step()`` counts samples. Backward adds each sample's gradient to those before; every N-th ``step()``
+        updates by their mean and clears them on the device, after which ``param.grad`` is None until something is
+        added. ``flush()`` updates by the mean of a shorter, last minibatch. 1 does the same for minibatches of one
+        sample.
 
-    A parameter without a gradient is left alone, and so is its state; and, unlike in PyTorch, one that does not require
-    gradients any more, even if it has one.
+    A parameter without a gradient is not changed, and neither is its state. Unlike in PyTorch that also holds for a
+    parameter that has a gradient but does not require one any more.
 
-    ``nonfinite`` says what an update does where a gradient holds NaN or infinity: "ignore", as PyTorch does, looks at
-    none; "skip" leaves parameters, state and step counts as they are, drops the whole minibatch if ``accumulate`` is
-    given, and counts it in ``skipped``; "raise" raises, with nothing changed. The latter two cost a reduction of each
-    gradient at each update (not at each sample), and wait for the device, from which they read one number.
+    ``nonfinite`` says what an update does if a gradient contains NaN or infinity.
+        "ignore" (the default): it does not look, as in PyTorch.
+        "skip": parameters, state and step counts stay as they are; with ``accumulate`` the whole minibatch is dropped;
+        ``skipped`` counts such updates.
+        "raise": AnomalyError, with nothing changed.
+        The latter two cost a reduction of each gradient per update (not per sample), and wait for the device, from
+        which they read one number.
 
-    Pickles and deep copies go on where the optimizer stands, with the parameters and, if ``accumulate`` is given, with
-    their gradients: a minibatch that was begun is not lost. Copy the model and the optimizer in one call, as in
-    ``copy.deepcopy((model, optimizer))``, so that the copy of the one has the parameters of the other.
+    Pickles and deep copies continue where the optimizer stands. They contain the parameters and, with ``accumulate``,
+    their gradients, so a minibatch that was begun is not lost. Copy the model and the optimizer in one call, as in
+    ``copy.deepcopy((model, optimizer))``, so that the optimizer's copy has the parameters of the model's copy.
 
-    A call that fails changes nothing: memory and kernels are there before the first launch, the first update of a kind
-    is undone if the device refuses it, and an interrupt waits for the end. If a later one is refused halfway, the error
-    says so, and the next ``step()`` or ``flush()`` does the rest of it and nothing else.
+    A call that fails changes nothing: memory is allocated and kernels are built before the first launch, the first
+    update of a kind is undone if the device refuses it, and an interrupt waits for the end. If the device refuses a
+    later update halfway, the error says so, and the next ``step()`` or ``flush()`` only updates the remaining
+    parameters.
 
     Errors: ArgumentError if there is no parameter, one appears twice, or an option is out of its range.
     """
@@ -240,11 +251,11 @@ class Optimizer(Minibatch):
         self.accumulate = accumulate
         self.nonfinite = nonfinite
         self.skipped = 0
-        """The updates left out because a gradient was not finite, with ``nonfinite="skip"``."""
+        """The number of updates left out because a gradient was not finite, with ``nonfinite="skip"``."""
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, State] = {}
         self._pending = 0
-        self._rest: list[tuple[_Job, int]] = []  # of an update that stopped halfway; and the version of each gradient
+        self._rest: list[tuple[_Job, int]] = []  # the remaining jobs of a refused update, with gradient versions
         self._warned = False
         self._forget()
         if isinstance(params, (Tensor, dict)):
@@ -259,24 +270,24 @@ class Optimizer(Minibatch):
             self.add_param_group(group)
 
     def _forget(self) -> None:
-        """Know nothing of updates that were made."""
+        """Forget updates that were made, for a copy."""
         self._kind: list[Any] = []
         self._program: Program | None = None
-        self._proven: set[Any] = set()  # the signatures of updates that the device carried out
+        self._proven: set[Any] = set()  # signatures of updates that the device carried out
         self._made_in = None if (told := recorder()) is None else weakref.ref(told)
-        self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # calls of step() in each
-        self._applied: dict[int, int] = {}  # the versions of gradients that were applied and not cleared, by storage
-        self._waits = False  # whether it is known as a minibatch
-        self._seen = -1  # of the changes of leaves, when gradients were last looked at
+        self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # the calls of step()
+        self._applied: dict[int, int] = {}  # by storage: versions of gradients that were applied and not cleared
+        self._waits = False  # whether it is registered as a minibatch
+        self._seen = -1  # leaf_changes() when gradients were last looked at
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """The state of one parameter: tensors like it, zero at first; ``step``, if named, counts its updates."""
+        """Names of one parameter's state tensors, which begin as zeros. ``step``, if named, counts its updates."""
         raise NotImplementedError
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
         """How to make update number ``step`` of a parameter in ``group``; ``first`` if its state is new.
 
-        It is asked once for all parameters of the group for which the three are the same.
+        It is called once for all parameters of a group for which these three are equal.
         """
         raise NotImplementedError
 
@@ -301,17 +312,17 @@ class Optimizer(Minibatch):
         self.__dict__.update(state)
         self._forget()
         for param, gradient, torn in gradients:
-            if gradient._slot is not param._slot.grad:  # of a shallow copy it is
+            if gradient._slot is not param._slot.grad:  # in a shallow copy it is
                 param.grad = gradient
                 param._slot.grad.storage.torn = torn
         self._count(self._pending)
 
     def _begun(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Each gradient in which samples wait: its parameter, itself, and whether it holds a part of a sample.
+        """Each gradient in which samples wait: the parameter, the gradient, and whether it is torn.
 
-        None without ``accumulate``: gradients are then the user's, who copies them or, as in PyTorch, loses them.
+        None without ``accumulate``: then gradients are the user's, who copies them or, as in PyTorch, loses them.
         """
-        known: dict[int, Tensor] = {}  # one may be that of several parameters
+        known: dict[int, Tensor] = {}  # a gradient may belong to several parameters
         for _, param, _ in self._params() if self.accumulate is not None else ():
             slot = param._slot.gradient()
             if slot is not None:
@@ -325,14 +336,14 @@ class Optimizer(Minibatch):
 
     @property
     def pending(self) -> int:
-        """The samples counted since the last update."""
+        """The number of samples counted since the last update."""
         return self._pending
 
     @property
     def program(self) -> Program | None:
-        """The update as it is replayed; None before it came twice with the same parameters and state.
+        """The compiled update; None before two updates had the same parameters and state.
 
-        So it is known what it costs: ``optimizer.program.explain()``.
+        ``optimizer.program.explain()`` shows what it costs.
         """
         return self._program
 
@@ -347,7 +358,7 @@ class Optimizer(Minibatch):
                 raise ArgumentError(cls.__name__, f"{name} must be at least 0", f"got {value}")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with options of their own; what the group leaves out is as for the optimizer."""
+        """Add parameters with options of their own; options that the group leaves out are the optimizer's."""
         group = {**param_group}
         params = group["params"]
         items = [params] if isinstance(params, Tensor) else list(params)
@@ -380,14 +391,15 @@ class Optimizer(Minibatch):
         self.param_groups.append({**group, **{k: v for k, v in self.defaults.items() if k not in group}})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Count one sample; update if it completes the minibatch. Returns what ``closure``, if given, returned.
+        """Count a sample, and update if it completes the minibatch. Returns the result of ``closure``, if given.
 
-        If the update before stopped halfway, this does the rest of it: no sample is counted, no ``closure`` called.
+        If the device refused a part of the last update, this updates the remaining parameters: then no sample is
+        counted, and ``closure`` is not called.
 
-        Errors: AutogradError, until ``discard()``, if a gradient holds a part of a sample, whose backward failed.
+        Errors: AutogradError, until ``discard()``, if a gradient is torn: a failed backward added a part of a sample.
         """
         if self._rest:
-            forbid_in_recording("optimizer.step()", "it does the rest of an update that stopped halfway")
+            forbid_in_recording("optimizer.step()", "it completes an update that the device refused halfway")
             self._do_rest()
             return None
         loss = None
@@ -408,7 +420,7 @@ class Optimizer(Minibatch):
         return loss
 
     def flush(self) -> None:
-        """Update by the mean of the samples counted since the last update; nothing if there are none."""
+        """Update by the mean of the samples counted since the last update; do nothing if there are none."""
         forbid_in_recording("optimizer.flush()", "how many samples it finds changes from call to call")
         if self._rest:
             self._do_rest()
@@ -418,12 +430,12 @@ class Optimizer(Minibatch):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or set them to zero.
 
-        Errors: ArgumentError in the middle of a minibatch of accumulated samples: it would lose them.
+        Errors: ArgumentError in the middle of a minibatch of accumulated samples, which would be lost.
         """
         if self._pending or self._rest:
             raise ArgumentError(
                 "zero_grad",
-                "it must not drop samples that wait for their update",
+                "accumulated samples must not be dropped before their update",
                 self.counted(),
                 "Leave it out (each update clears the gradients), or call flush() or discard() first.",
             )
@@ -431,7 +443,7 @@ class Optimizer(Minibatch):
         self.discard(set_to_none)
 
     def discard(self, set_to_none: bool = True) -> None:
-        """Drop the gradients and the count of the samples since the last update."""
+        """Drop the gradients, and the count of samples since the last update."""
         if self._pending or self._rest:
             forbid_in_recording("optimizer.discard()", "how many samples it finds changes from call to call")
         self._rest = []
@@ -451,11 +463,11 @@ class Optimizer(Minibatch):
 
     def counted(self) -> str:
         if self._rest:
-            return f"{len(self._rest)} parameters wait for the rest of an update that stopped halfway"
+            return f"{len(self._rest)} parameters wait for the rest of an update that the device refused halfway"
         return f"{self._pending} of {self.accumulate} were accumulated"
 
     def _count(self, pending: int) -> None:
-        """Let so many samples wait for their update."""
+        """Set the number of samples that wait for an update."""
         self._pending = pending
         waits = bool(pending or self._rest)
         if waits is not self._waits:
@@ -463,7 +475,7 @@ class Optimizer(Minibatch):
             note_minibatch(self, waits)
 
     def _params(self) -> Iterator[tuple[dict[str, Any], Tensor, str]]:
-        """Each group, parameter, and what to call that in an error."""
+        """Each group and parameter, and the parameter's name for an error."""
         number = 0
         for group in self.param_groups:
             for position, param in enumerate(group["params"]):
@@ -490,7 +502,7 @@ class Optimizer(Minibatch):
                 self._drop_frozen()
 
     def _drop_frozen(self) -> None:
-        """Drop what waits in frozen parameters: it must not be applied when they are thawed."""
+        """Drop gradients of frozen parameters, which must not be applied when these are unfrozen."""
         for leaf in self.leaves():
             if leaf.grad is not None and not leaf.requires_grad:
                 set_gradient(leaf, None)
@@ -507,7 +519,7 @@ class Optimizer(Minibatch):
         return self._pending + count if count <= first else (count - first - 1) % self.accumulate + 1
 
     def _restorer(self) -> Callable[[], None]:
-        """What puts back the host's part of the state, which holds memory, to how it is now."""
+        """A function that restores the host's part of the state, which keeps device memory alive, to what it is now."""
         pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
 
         def restore() -> None:
@@ -517,7 +529,7 @@ class Optimizer(Minibatch):
         return restore
 
     def _recorded(self, told: Recorder, count: int) -> None:
-        """``step()`` inside a function that is compiled: the update becomes a part of its program."""
+        """``step()`` inside a compiled function: the update becomes a part of its program."""
         if self._made_in is not None and self._made_in() is told:
             forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
         undo = self._restorer()
@@ -531,7 +543,7 @@ class Optimizer(Minibatch):
         with no_grad():
             jobs = self._plan_update(count)
             if any(set(job.state) - set(self.state.get(job.param, {})) for job in jobs):
-                told.once()  # it makes the state, with which the next updates begin
+                told.once()  # it makes the state with which later updates begin
             launched = [job for job in jobs if job.gradient.numel]
 
             def run() -> None:
@@ -545,7 +557,7 @@ class Optimizer(Minibatch):
             told.effect(_Updated(self, steps, jobs, launched), run, undo)
 
     def _plan_update(self, count: int) -> list[_Job]:
-        """What an update by the mean of ``count`` samples is; new state is allocated, and nothing changed."""
+        """The jobs of an update by the mean of ``count`` samples. New state is allocated, and nothing is changed."""
         jobs = []
         taken = Counter(leaf.grad.storage.number for leaf in self.leaves() if leaf.grad is not None)
         for group in self.param_groups:
@@ -584,7 +596,7 @@ class Optimizer(Minibatch):
                     rules[key] = self.rule(group, *key)
                     rules[key].scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
                 storage = gradient.storage
-                # Only what has its memory to itself is cleared there: others, perhaps, want what is left of it.
+                # A kernel clears only gradients that have their memory to themselves: other tensors may need it.
                 clears = (
                     self.accumulate is not None and taken[storage.number] == 1 and gradient.nbytes == storage.nbytes
                 )
@@ -592,7 +604,7 @@ class Optimizer(Minibatch):
         return jobs
 
     def _all_finite(self, gradients: Sequence[Slot]) -> bool:
-        """Whether all are; reads one number for each backend and dtype, of which there is one as a rule."""
+        """Whether all gradients are finite; reads one number for each backend and dtype, usually one in all."""
         alike: dict[Any, list[Slot]] = {}
         for gradient in gradients:
             alike.setdefault((gradient.storage.backend, gradient.dtype), []).append(gradient)
@@ -600,7 +612,7 @@ class Optimizer(Minibatch):
         return all(bool(np.isfinite(backend.read(total)).all()) for backend, total in totals)
 
     def _leave_out(self, jobs: Iterable[_Job]) -> None:
-        """Do what ``nonfinite`` says of an update by gradients that are not finite."""
+        """Do what ``nonfinite`` says about an update by gradients that are not finite."""
         if self.nonfinite == "raise":
             labels = {id(param): label for _, param, label in self._params()}
             for job in jobs:
@@ -630,12 +642,12 @@ class Optimizer(Minibatch):
             f"{self._call}.step",
             f"all of {len(jobs)} parameters must be updated",
             f"{len(refused)} were refused: {error}",
-            "The others are new. Call step() or flush() again, which updates the rest by the same samples and does "
-            "nothing else; or discard() to leave it at that.",
+            "The others are updated. Call step() or flush() again, which only updates the remaining parameters; or "
+            "discard() to leave them as they are.",
         ) from error
 
     def _commit(self, jobs: Iterable[_Job]) -> None:
-        """Let what the host keeps be as after these jobs, which were launched."""
+        """Update the host's state after these jobs, which were launched."""
         for job in jobs:
             if job.state:
                 self.state[job.param] = job.state
@@ -649,7 +661,7 @@ class Optimizer(Minibatch):
                 self._applied[job.gradient.storage.number] = job.gradient.storage.version
 
     def _do_rest(self) -> None:
-        """Finish an update that stopped halfway."""
+        """Update the remaining parameters of a refused update."""
         for job, version in self._rest:
             slot = job.param._slot
             if (
@@ -659,15 +671,15 @@ class Optimizer(Minibatch):
             ):
                 raise AutogradError(
                     f"{self._call}.step",
-                    "nothing between an update that stopped halfway and the call that does the rest of it",
+                    "no change between an update that the device refused halfway and the call that completes it",
                     f"the gradient of a parameter of shape {slot.shape} changed since, or was dropped",
-                    "Call discard(), and step() at once the next time.",
+                    "Call discard(); next time, call step() at once after such an error.",
                 )
         with no_grad():
             self._carry_out([job for job, _ in self._rest])
 
     def _notice_what_was_added_to(self, jobs: Iterable[_Job]) -> None:
-        """Warn, once, of a backward after an update that left its gradients, as PyTorch's do."""
+        """Warn, once, if backward adds to gradients that an update applied and left, as PyTorch's updates do."""
         if self.accumulate is not None or self._warned:
             return
         for job in jobs:
@@ -679,22 +691,22 @@ class Optimizer(Minibatch):
         self._applied.clear()
         if self._warned:
             warnings.warn(
-                f"{self._call}.step: the gradient that the last step() applied is being added to. Call zero_grad() "
-                "after each step(), or pass accumulate=1, with which it clears the gradients.",
+                f"{self._call}.step: backward added to a gradient that the last step() had applied. Call "
+                "zero_grad() after each step(), or pass accumulate=1, with which it clears the gradients.",
                 stacklevel=4,
             )
 
     def _prepared(self, jobs: Sequence[_Job]) -> Callable[[], tuple[Sequence[_Job], BaseException | None]]:
-        """All that can be done before the first launch; then what launches, and returns the jobs that were refused.
+        """Do all that can be done before the first launch; return a function that launches and returns refused jobs.
 
-        It is one program for all if only gradients moved since the last time. To make one takes longer than a few
-        updates of one parameter after the other.
+        It is one program for all jobs if only gradients moved since the last update. Compiling that takes longer than a
+        few updates of one parameter after the other.
         """
         kind = [job.kind() for job in jobs]
         again = kind == self._kind
         if not again:
             self._program = None
-        # Gradients are the program's arguments, and those share no memory with what does not move.
+        # Gradients are the program's arguments, and those do not share memory with what stays in place.
         storages = [slot.storage for job in jobs for slot in (job.gradient, *job.slots.values())]
         apart = len(set(storages)) == len(storages) and len({storage.backend for storage in storages}) == 1
         if again and apart and config.compile_mode() == "1":
@@ -748,18 +760,18 @@ class Optimizer(Minibatch):
                 for number in done:
                     note_written(jobs[number].update())
                 return [job for number, job in enumerate(jobs) if number not in done], error
-            if self.accumulate is None:  # the gradients are dropped next, as a rule, and their memory is wanted
+            if self.accumulate is None:  # the gradients are usually dropped next, and their memory is wanted
                 program.let_go()
             return (), None
 
         return launch
 
     def _kept(self, jobs: Iterable[_Job]) -> list[tuple[Any, int, Any]]:
-        """What the jobs change, on the host: each storage, its version, and its bytes."""
+        """Copies on the host of what the jobs change: each storage, its version, and its bytes."""
         changed = []
         for job in jobs:
             changed += [job.slots["param"], job.gradient]
-            if job.state is self.state.get(job.param):  # not of what is new, and dropped if it comes to nothing
+            if job.state is self.state.get(job.param):  # not of new state, which is dropped if the update fails
                 changed += job.slots.values()
         storages = dict.fromkeys(slot.storage for slot in changed)
         return [(storage, storage.version, bytes_of(storage)) for storage in storages]
@@ -769,7 +781,7 @@ class Optimizer(Minibatch):
             raise AutogradError(
                 f"{self._call}.step",
                 "gradients of whole samples",
-                f"that of {label} holds a part of one, whose backward failed or was interrupted",
+                f"the gradient of {label} holds a part of one, whose backward failed or was interrupted",
                 "Nothing was updated; discard() drops the gradients.",
             )
 
@@ -802,11 +814,10 @@ class Optimizer(Minibatch):
     def state_dict(self) -> dict[str, Any]:
         """State and groups in PyTorch's format, with parameters as numbers. Its tensors are the optimizer's own.
 
-        If ``accumulate`` is given and a minibatch was begun, it holds that too, which PyTorch does not read: as
-        "minibatch" the number of samples "counted", the "gradients", and which of them are "torn", holding a part of a
-        sample.
+        With ``accumulate``, a begun minibatch is included, which PyTorch does not read: "minibatch" has the number of
+        samples ("counted"), the "gradients", and which of them are "torn", because they contain a part of a sample.
 
-        Errors: AutogradError if an update stopped halfway.
+        Errors: AutogradError if the device refused a part of the last update.
         """
         self._require_no_rest("saved")
         numbers = {id(param): number for number, (_, param, _) in enumerate(self._params())}
@@ -822,13 +833,14 @@ class Optimizer(Minibatch):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the state and options that ``state_dict`` holds; its arrays or tensors are copied.
+        """Take over state and options from ``state_dict``; its arrays or tensors are copied.
 
-        A minibatch in it takes the place of the one here; without one, gradients stay as they are.
+        A minibatch in it replaces the present one; without one, gradients stay as they are.
 
-        Errors: StateDictError if groups, numbers of parameters, or shapes differ, or if there is a minibatch that does
-                not fit ``accumulate``; ArgumentError if another optimizer's samples wait in the gradients of a
-                minibatch. The optimizer is left as it was.
+        Errors: StateDictError if groups, numbers of parameters, or shapes differ, or if it has a minibatch that does
+        not
+                fit ``accumulate``; ArgumentError if samples of another optimizer wait in gradients that its minibatch
+                would replace. Then the optimizer is unchanged.
         """
         saved_groups = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in self.param_groups]
@@ -850,7 +862,7 @@ class Optimizer(Minibatch):
             minibatch = self._loaded_minibatch(state_dict["minibatch"], keys)
             self._require_no_others()
         self.state = loaded
-        self._kind, self._program, self._rest = [], None, []  # they hold what was there before
+        self._kind, self._program, self._rest = [], None, []  # they hold memory of the earlier state
         self._count(self._pending)
         if minibatch is not None:
             counted, gradients, torn = minibatch
@@ -882,7 +894,7 @@ class Optimizer(Minibatch):
         return tensor(value, dtype=param.dtype, device=param.backend)
 
     def _loaded_minibatch(self, saved: Any, keys: Sequence[Any]) -> tuple[int, dict[Tensor, Tensor], set[Tensor]]:
-        """The samples counted, the gradients, and which of the parameters have a part of a sample in theirs."""
+        """The number of samples, the gradients, and the parameters whose gradients are torn."""
         call = f"{self._call}.load_state_dict"
         if not isinstance(saved, Mapping):
             raise StateDictError(call, "a minibatch that is a dict", f"got {type(saved).__name__}")
@@ -912,7 +924,7 @@ class Optimizer(Minibatch):
         return counted, found, {known[key][0] for key in torn}
 
     def _require_no_others(self) -> None:
-        """Refuse to replace gradients in which the samples of another optimizer wait."""
+        """Refuse to replace gradients in which samples of another optimizer wait."""
         note_minibatch(self, False)
         try:
             require_no_minibatch(f"{self._call}.load_state_dict", self.leaves())

@@ -9,7 +9,21 @@ from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
 
 class RMSprop(Optimizer):
-    """The gradient divided by a running root mean square of itself.
+    """RMSprop: the gradient divided by a running root mean square of itself.
+
+    Options (a group may have its own, and they may change between steps):
+        lr: learning rate, the size of a step in units of the parameter; 1e-2.
+        alpha: decay per update of the average of the squared gradient; 0.99.
+        eps: added to the root mean square, against division by zero; 1e-8.
+        weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
+        momentum: factor by which a running sum of steps decays per update; 0: no momentum, and no buffer for it.
+        centered: divide by the root of the variance, the mean square less the squared average gradient; False.
+        maximize: step along the gradient instead of against it; False.
+    Options of the optimizer, see ``Optimizer``:
+        accumulate: number of samples (``step()`` calls) whose mean gradient makes one update; None: every call updates,
+            and gradients are yours to clear.
+        nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
+        ("raise").
 
     Source: Hinton, Neural Networks for Machine Learning, lecture 6e (2012).
     """

@@ -10,7 +10,21 @@ from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum as PyTorch defines it: ``buffer = momentum * buffer + gradient``.
+    """Stochastic gradient descent: ``parameter -= lr * gradient``, optionally with momentum as PyTorch defines it.
+
+    Options (a group may have its own, and they may change between steps):
+        lr: learning rate, by which the gradient is multiplied; 1e-3.
+        momentum: with m > 0, ``buffer = m * buffer + (1 - dampening) * gradient``, and the parameter moves by
+            ``lr * buffer``; the first update starts the buffer as the gradient; 0: no buffer.
+        dampening: the part of the gradient that does not enter the momentum buffer; 0.
+        weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
+        nesterov: move by ``lr * (gradient + momentum * buffer)``; needs momentum above 0 and dampening 0; False.
+        maximize: step along the gradient instead of against it; False.
+    Options of the optimizer, see ``Optimizer``:
+        accumulate: number of samples (``step()`` calls) whose mean gradient makes one update; None: every call updates,
+            and gradients are yours to clear.
+        nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
+        ("raise").
 
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning (2013).
     """

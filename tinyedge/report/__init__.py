@@ -1,4 +1,4 @@
-"""Tables and charts of what programs do."""
+"""Tables and charts of a Program: ``explain()``, ``profile()`` and ``chart()``."""
 
 from tinyedge.report.charts import chart
 from tinyedge.report.program import Profile, explain, profile

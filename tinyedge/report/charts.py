@@ -1,4 +1,4 @@
-"""A program's memory, drawn."""
+"""``program.chart``: the arena over the kernels of a program, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b
 
 
 def chart(program: Program, path: str | Path) -> None:
-    """Draw the arena over the launches into ``path``, a .png or .svg."""
+    """Draw which part of the arena is in use during which kernels into ``path``, a .png or .svg."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg"):
         raise ArgumentError("program.chart", "a path that ends in .png or .svg", f"got {str(path)!r}")
@@ -43,13 +43,13 @@ def chart(program: Program, path: str | Path) -> None:
                 )
             )  # fmt: skip
         total = memory_text(sum(block.nbytes for block in chosen))
-        axes.add_patch(Rectangle((0, 0), 0, 0, facecolor=colour, label=f"{kind}: {total} in {len(chosen)} blocks"))
+        axes.add_patch(Rectangle((0, 0), 0, 0, facecolor=colour, label=f"{kind}: {total} in {len(chosen)} buffers"))
     alive = [0] * (len(rows) + 1)
     for block in found:
         alive[block.start] += block.nbytes
         alive[block.stop] -= block.nbytes
     levels = [level / scale for level in accumulate(alive)]
-    axes.stairs(levels[:-1], range(len(rows) + 1), color="black", linewidth=0.9, label="taken at each launch")
+    axes.stairs(levels[:-1], range(len(rows) + 1), color="black", linewidth=0.9, label="in use at each kernel")
     axes.axhline(program.arena_bytes / scale, color="#b2182b", linewidth=1.2, linestyle="--")
     axes.annotate(
         f"arena {memory_text(program.arena_bytes)}", (1, program.arena_bytes / scale), xytext=(-4, 4),
@@ -67,7 +67,7 @@ def chart(program: Program, path: str | Path) -> None:
     axes.set_xlabel("launch")
     axes.set_ylabel(f"offset in the arena ({unit})")
     axes.set_title(
-        f"{program.name}: {len(rows)} launches, {len(found)} blocks of {memory_text(program.plan.unshared_bytes)} "
+        f"{program.name}: {len(rows)} kernels, {len(found)} buffers of {memory_text(program.plan.unshared_bytes)} "
         f"in an arena of {memory_text(program.arena_bytes)}",
         loc="left",
     )
@@ -77,7 +77,7 @@ def chart(program: Program, path: str | Path) -> None:
 
 
 def _label_blocks(axes: Any, found: Sequence[ArenaBlock], scale: float) -> None:
-    """Write their names into the blocks that have room for them."""
+    """Write the names of buffers into those rectangles that have room for them."""
     (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
     dots = axes.figure.dpi / 72
     for block in found:
@@ -95,7 +95,7 @@ def _label_blocks(axes: Any, found: Sequence[ArenaBlock], scale: float) -> None:
 
 
 def new_figure(call: str, width: float, height: float) -> Any:
-    """A figure of matplotlib's that needs no display. Errors: MissingPackageError without matplotlib."""
+    """A matplotlib figure that needs no display. Errors: MissingPackageError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

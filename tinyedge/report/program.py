@@ -1,4 +1,8 @@
-"""What a program does, for people: its launches (``explain``), and their times (``profile``)."""
+"""What a program does, for people: its kernels and memory (``explain``), and their times (``profile``).
+
+In: a Program. Out: text, and rows of figures. A row is a kernel with everything that is fused into it; in a persistent
+kernel several rows share one launch. Times are measured by replaying the program on the device's clock.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,14 @@ from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.report.text import _count, _rate, memory_text, table
 
 BOTH = "both"
-"""Where forward and backward steps were fused."""
+"""The direction of a kernel in which forward and backward steps are fused."""
 
 
 SAVED, GRADIENT, SCRATCH, OTHER = "saved for backward", "gradient", "scratch", "other"
 
 
 class Program(Protocol):
-    """What is reported on: launches with their arguments bound, their kernels, and the plan of their memory."""
+    """What a report needs of a program: launches with bound arguments, their kernels, and the memory plan."""
 
     @property
     def name(self) -> str: ...
@@ -61,7 +65,7 @@ class Program(Protocol):
 
 @dataclass(frozen=True)
 class LaunchRow:
-    """One launch of a program.
+    """One kernel of a program, which is a launch of its own or a part of a launch group.
 
     ``ops`` is what it computes: more than one name where ops were fused. ``bytes_moved`` counts every element that it
     reads or writes once, however often the kernel touches it, and twice where it adds to what is there.
@@ -87,7 +91,7 @@ class LaunchRow:
 
 @dataclass(frozen=True)
 class ArenaBlock:
-    """A part of the arena, and the launches from ``start`` to before ``stop`` during which it is taken."""
+    """A buffer in the arena, in use from kernel ``start`` on until before ``stop``."""
 
     label: str
     kind: str
@@ -98,10 +102,10 @@ class ArenaBlock:
 
 
 class Profile:
-    """The kernels of a program with their times: the median of ``repeats`` replays, in nanoseconds.
+    """The times of a program's kernels: medians over ``repeats`` replays, in nanoseconds.
 
-    Kernels that share a launch although they depend on each other were launched each by itself; ``launched_ns`` is what
-    the program's own ``launches`` take. ``str()`` is a table, the longest kernels first.
+    The kernels of a persistent kernel are launched one by one for this; ``launched_ns`` is the time of the program's
+    own ``launches``. ``str()`` is a table, the slowest kernels first.
     """
 
     def __init__(
@@ -113,7 +117,7 @@ class Profile:
 
     @property
     def elapsed_ns(self) -> float:
-        """Of all launches together; what lies between them is not in it."""
+        """The sum over all kernels, without the gaps between them."""
         return _elapsed_ns(self.rows)
 
     @property
@@ -125,31 +129,31 @@ class Profile:
         return sum(row.bytes_moved for row in self.rows)
 
     def __repr__(self) -> str:
-        return f"<Profile {self.name}: {len(self.rows)} launches, {self.elapsed_ns / 1e6:.3f} ms>"
+        return f"<Profile {self.name}: {len(self.rows)} kernels, {self.elapsed_ns / 1e6:.3f} ms>"
 
     def __str__(self) -> str:
-        return self._table("launch", [(str(row.number), [row]) for row in self.rows])
+        return self._table("kernel", [(str(row.number), [row]) for row in self.rows])
 
     def together(self) -> str:
-        """What the launches take, if kernels share them that were launched each by itself; else nothing."""
+        """The time of the program's launches, if some are launch groups whose kernels were measured one by one."""
         if self.launches == len(self.rows):
             return ""
         count = f"{self.launches} launch{'es' if self.launches > 1 else ''}"
         return f"; together, in {count}, they take {self.launched_ns / 1e3:.2f} us"
 
     def by_kernel(self) -> str:
-        """The same table, with the launches of one kernel for one op and direction in one line."""
+        """The same table, summed over kernels with the same ops, direction and function."""
         groups: dict[tuple[str, str, str], list[LaunchRow]] = {}
         for row in self.rows:
             groups.setdefault((row.label, row.direction, row.kernel), []).append(row)
-        return self._table("launches", [(str(len(rows)), rows) for rows in groups.values()])
+        return self._table("kernels", [(str(len(rows)), rows) for rows in groups.values()])
 
     def _table(self, heading: str, groups: Sequence[tuple[str, Sequence[LaunchRow]]]) -> str:
-        """The longest first, and a last line for all."""
+        """The slowest first, and a last line for all."""
         ordered = sorted(groups, key=lambda group: -_elapsed_ns(group[1]))
         lines = [((first, rows[0].label, rows[0].direction, rows[0].kernel), rows) for first, rows in ordered]
-        lines.append((("", "all", "", f"{len(self.rows)} launches"), self.rows))
-        heads = (heading, "op", "direction", "kernel", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")
+        lines.append((("", "all", "", f"{len(self.rows)} kernels"), self.rows))
+        heads = (heading, "fused ops", "direction", "function", "us", "share", "bytes", "GB/s", "MFLOP", "GFLOP/s")
         cells: list[tuple[str, ...]] = [heads]
         for names, rows in lines:
             ns = _elapsed_ns(rows)
@@ -160,7 +164,7 @@ class Profile:
                     _rate(nbytes, ns), _count(flops), _rate(flops, ns),
                 )
             )  # fmt: skip
-        title = f"{self.name} on {self.device}: medians of {self.repeats} replays, the time of the kernels alone"
+        title = f"{self.name} on {self.device}: medians of {self.repeats} replays, device time of the kernels"
         title += self.together()
         return title + "\n" + table(cells, left=(1, 2, 3))
 
@@ -170,7 +174,7 @@ def _elapsed_ns(rows: Sequence[LaunchRow]) -> float:
 
 
 def launch_rows(program: Program) -> list[LaunchRow]:
-    """The launches of ``program`` in order."""
+    """A row for each kernel of ``program`` in order."""
     kernels = program.kernels
     moved = [kernel.nbytes() for kernel in kernels]
     rows = []
@@ -188,7 +192,7 @@ def launch_rows(program: Program) -> list[LaunchRow]:
 
 
 def ops_of(kernel: Kernel) -> tuple[str, ...]:
-    """The names of the ops that take part in a kernel, in order."""
+    """The names of the ops that are fused in a kernel, in order."""
     return tuple(step.op.name for step in kernel.steps())
 
 
@@ -198,7 +202,7 @@ def _direction(kernel: Kernel) -> str:
 
 
 def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
-    """The operations of each kernel: those of a step are its kernels', or the first's that it was fused into."""
+    """FLOPs of each kernel: a step's go to its own kernels, or to the first kernel that it was fused into."""
     own: dict[int, list[tuple[int, Kernel]]] = defaultdict(list)
     inlined: dict[int, list[int]] = defaultdict(list)
     steps: dict[int, Step] = {}
@@ -223,36 +227,38 @@ def _flops(kernels: Sequence[Kernel], bytes_moved: Sequence[int]) -> list[int]:
 
 
 def share_flops(total: int, stated: Sequence[int | None], bytes_moved: Sequence[int]) -> list[int]:
-    """The operations of each of a step's kernels: as stated, and of the rest a share by the bytes that it moves."""
-    rest = max(total - sum(flops or 0 for flops in stated), 0)
+    """FLOPs of each of a step's kernels: as stated; the remainder is shared out by the bytes that they move."""
+    remainder = max(total - sum(flops or 0 for flops in stated), 0)
     others = sum(nbytes for nbytes, flops in zip(bytes_moved, stated, strict=True) if flops is None)
     return [
-        rest * nbytes // max(others, 1) if flops is None else flops
+        remainder * nbytes // max(others, 1) if flops is None else flops
         for nbytes, flops in zip(bytes_moved, stated, strict=True)
     ]
 
 
 def _arena_offset(kernel: Kernel, offsets: Mapping[BufferId, int]) -> int | None:
-    """Where in the arena the kernel writes: its result, or else scratch memory."""
+    """The arena offset of the kernel's result, or else of its scratch memory."""
     written = sorted((isinstance(place, tuple), offsets[place]) for place in kernel.writes() if place in offsets)
     return written[0][1] if written else None
 
 
 def blocks(program: Program) -> list[ArenaBlock]:
-    """What the arena of ``program`` holds, and when."""
+    """The buffers in the arena of ``program``, and the kernels during which each is in use."""
     plan, kernels = program.plan, program.kernels
-    turn = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
+    border = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
     first: dict[BufferId, int] = {}  # the first kernel that writes it
     saved: set[BufferId] = set()
     for number, kernel in enumerate(kernels):
-        if number >= turn:
-            saved |= {place for place in kernel.reads() if first.get(place, turn) < turn}
+        if number >= border:
+            saved |= {place for place in kernel.reads() if first.get(place, border) < border}
         for place in kernel.writes():
             first.setdefault(place, number)
     result = []
     for place, interval in plan.intervals.items():
         start, last = (bisect_left(plan.kept, number) for number in (interval.first, interval.last))
-        kind = SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < turn else GRADIENT
+        kind = (
+            SCRATCH if isinstance(place, tuple) else SAVED if place in saved else OTHER if start < border else GRADIENT
+        )
         label = _written_as(kernels[first[place]], place)
         stop = last if place in plan.reused_in_place else last + 1
         result.append(ArenaBlock(label, kind, interval.nbytes, plan.offsets[place], start, stop))
@@ -260,7 +266,7 @@ def blocks(program: Program) -> list[ArenaBlock]:
 
 
 def _written_as(kernel: Kernel, place: BufferId) -> str:
-    """The op and the name under which a kernel writes ``place``."""
+    """The op and the slot name under which a kernel writes ``place``."""
     if isinstance(place, tuple):
         return f"{kernel.step.op.name} {place[1]}"
     names = [
@@ -273,9 +279,12 @@ def _written_as(kernel: Kernel, place: BufferId) -> str:
 
 
 def explain(program: Program, repeats: int) -> str:
-    """A table of the launches in order, a line on memory, and one on times."""
+    """A table of the kernels in order, then lines on memory, times, and launch groups."""
     measured = profile(program, repeats) if program.is_bound else None
-    heads = ("launch", "op", "direction", "kernel", "items / group", "us", "bytes", "MFLOP", "scratch", "arena offset")
+    heads = (
+        "kernel", "fused ops", "direction", "function", "work-items / group", "us", "bytes", "MFLOP", "scratch",
+        "arena offset",
+    )  # fmt: skip
     cells = [heads]
     for row in launch_rows(program) if measured is None else measured.rows:
         geometry = "x".join(map(str, row.global_size))
@@ -290,7 +299,7 @@ def explain(program: Program, repeats: int) -> str:
                 "" if row.arena_offset is None else str(row.arena_offset),
             )
         )  # fmt: skip
-    times = "not measured: there was no replay yet, with whose arguments to do it"
+    times = "not measured: there was no replay yet, whose arguments it needs"
     if measured is not None:
         total = f"{measured.elapsed_ns / 1e3:.2f} us"
         times = f"medians of {repeats} replays by the clock of {measured.device}; all together {total}"
@@ -298,7 +307,7 @@ def explain(program: Program, repeats: int) -> str:
     lines = [table(cells, left=(1, 2, 3, 4)), memory_line(program), f"times: {times}"]
     if len(program.launches) < len(program.kernels):
         counts = ", ".join(str(len(launch.kernels)) for launch in program.launches)
-        lines.append(f"launches: {len(program.launches)}, of {counts} kernels in order")
+        lines.append(f"launches: {len(program.launches)}, of {counts} kernels")
     return "\n".join(lines)
 
 
@@ -314,14 +323,15 @@ def memory_line(program: Program) -> str:
 
 
 def profile(program: Program, repeats: int) -> Profile:
-    """Replay ``program`` on what its last call was bound to, and leave everything as it was."""
+    """Replay ``program`` with the arguments of its last call, measure, and restore everything."""
     if repeats < 1:
         raise ArgumentError("program.profile", "at least one repeat", f"got repeats={repeats}")
     with program.lock:
         if not program.is_bound:
             raise CaptureError(
-                "program.profile", "a replay, with whose arguments it measures",
-                "there was none yet, or they were let go", "Call the function once more: its first call records.",
+                "program.profile", "a replay, whose arguments it measures with",
+                "there was none yet, or its arguments are not held any more",
+                "Call the function once more: its first call records.",
             )  # fmt: skip
         rows = launch_rows(program)
         with _unchanged(program):
@@ -335,17 +345,17 @@ def profile(program: Program, repeats: int) -> Profile:
 
 
 def _times(launches: Sequence[Lowered], repeats: int) -> list[float]:
-    """The median nanoseconds of each launch, in replays of all of them."""
+    """The median nanoseconds of each launch, over replays of all of them."""
     times: list[list[int]] = []
     for _ in range(1 + repeats):
         waiting = [lowered.timed() for lowered in launches]
         times.append([elapsed() for elapsed in waiting])
-    return [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first warms up
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]  # the first one warms up
 
 
 @contextmanager
 def _unchanged(program: Program) -> Iterator[None]:
-    """Put back all that the launches write outside of the arena: gradients, results, arguments, buffers of modules."""
+    """Restore all that the launches write outside of the arena: gradients, results, arguments, modules' buffers."""
     ends: dict[Storage, int] = {}
     for step in program.steps.values():
         for slot in step.written():

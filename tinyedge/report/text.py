@@ -1,4 +1,4 @@
-"""Tables and figures in words."""
+"""Tables and quantities as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Aligned columns; those numbered in ``left`` to the left, the others, numbers, to the right."""
+    """Aligned columns: those numbered in ``left`` to the left, the others, which are numbers, to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return "\n".join(
         "  ".join(
@@ -18,7 +18,7 @@ def table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
 
 
 def memory_unit(nbytes: float) -> tuple[str, int]:
-    """The unit in which to say so many bytes, and its size."""
+    """The unit in which to state so many bytes, and its size in bytes."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if nbytes >= size:
             return unit, size
@@ -36,7 +36,7 @@ def memory_text(nbytes: int) -> str:
 
 
 def _rate(count: int, elapsed_ns: float) -> str:
-    """Thousands of millions in a second."""
+    """Thousand millions per second."""
     return f"{count / elapsed_ns:.3g}" if count and elapsed_ns else ""
 
 

@@ -1,4 +1,8 @@
-"""The OpenCL backend: context, building, and one prepared kernel for each signature of a step."""
+"""The OpenCL backend of one device: context and queue, building kernels, eager launches, launches of programs.
+
+In: Steps, which are lowered and prepared once for each signature; LaunchGroups of a program, which are rendered as one
+kernel each. Out: launches on an in-order queue. Kernels that are not built yet are built many at a time.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +57,13 @@ from tinyedge.shapes import INT_MAX, Shape
 
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
 TIMED_LAUNCHES = 20
-"""In a row: as in a program, where a launch is prepared while the one before it runs."""
+"""Launches in a row for one measurement: as in a program, where the host prepares a launch while another one runs."""
 
 MOST_LOWERINGS = 16
-"""Of a step, for ever smaller groups: each halves them at least."""
+"""Attempts to lower a step for smaller and smaller work-groups: each at least halves them."""
 
 PROGRAM_KERNELS = 24
-"""At most so many in one program: few enough to find the one that is refused, by building each alone."""
+"""The most kernels in one OpenCL program: few enough to find one that does not build by building each alone."""
 _C_TYPES: dict[str, Any] = {
     "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
     "float": np.float32, "double": np.float64,
@@ -67,62 +71,65 @@ _C_TYPES: dict[str, Any] = {
 _C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
 
 MOST_IN_PERSISTENT = 64
-"""Kernels in one launch in which they wait for each other: while the device does one, the host gets the next ready.
-On an H200, chains of 64 and of 200 took the device as long, and about as long to build."""
+"""The most kernels in a persistent kernel: while the device runs one, the host prepares the next. On an H200,
+persistent kernels of 64 and of 200 kernels took the device the same time, and about the same time to build.
+"""
 
 FIRST_IN_PERSISTENT = 8
 GROWTH_OF_PERSISTENT = 1.5
-"""Of the persistent kernels of a program: a short first one lets the device begin soon, and while it does one the next,
-longer one is made ready. With MobileNet v1 on an H200 a kernel takes 5 us, and the host 2 us to launch it in a
-persistent kernel, or 4 us when other programs ran in between.
+"""Each persistent kernel of a program may be so many times as long as the one before. A short first one lets the device
+start early, and the host prepares the next, longer one while it runs. For MobileNet v1 on an H200 a kernel takes 5 us,
+and the host needs 2 us per kernel of a persistent one, or 4 us when other programs ran in between.
 """
 
 GROUPS_OF_UNIT = 4
-"""Of a kernel that runs in a persistent kernel: about as many groups as a compute unit has at work at a time."""
+"""Work-groups per compute unit of a kernel in a persistent kernel: about as many as a compute unit runs at a time."""
 
 PERSISTENT_OPTIONS = {
     "ptx": (*BUILD_OPTIONS, "-cl-nv-maxrregcount=64"),
     "c11": ("-cl-std=CL3.0", "-cl-single-precision-constant"),
 }
-"""What builds a persistent kernel. On NVIDIA's GPUs all its kernels get the registers of the largest, which must not
-be so many that few groups run at a time."""
+"""Build options of a persistent kernel. On NVIDIA's GPUs all its kernels get as many registers as the largest needs,
+which must not be so many that only few work-groups run at a time."""
 
 
 UPLOADED_BYTES = 32 << 20
-"""Of uploads on their way: so much of the host's memory they may take beside what was uploaded from."""
+"""Bytes of host memory for copies of uploads that are still in flight."""
 
 PACKED = frozenset("bBhHiIlLfd")
-"""Kinds of numbers, as NumPy calls them, of which pyopencl makes bytes."""
+"""Number types, in NumPy's letters, that pyopencl packs into bytes."""
 
 PREPARED = 1024
 BUILT = 1024
 TABLES = 1024
-"""Signatures, sources, and tables of strides that are kept: those that were used last, and as many before them."""
+"""Entries of the caches for signatures, sources, and tables of strides: the most recently used, and
+as many older ones.
+"""
 
 
 def _packer(kind: Any) -> Callable[[Any], bytes]:
-    """What makes the bytes that the driver takes of an argument: of a number, or if ``kind`` is None of a buffer."""
+    """A function that packs an argument into the driver's bytes: a number, or a buffer if ``kind`` is None."""
     if kind is None:
         return lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder)
-    if kind is np.int32:  # offsets, most of all: a tenth of what NumPy's numbers take
+    if kind is np.int32:  # mostly offsets: a tenth of the time that NumPy's numbers take
         return Struct("=i").pack
     return lambda value: bytes(kind(value).tobytes())
 
 
 class _Built:
-    """A kernel that was built, for all steps of its source."""
+    """A built kernel, for all steps that have its source."""
 
     __slots__ = ("kernel", "limit", "lock", "program")
 
     def __init__(self, program: Any, kernel: Any, limit: int) -> None:
         self.program = program
         self.kernel = kernel
-        self.limit = limit  # the most work-items in a group with which the device runs it
+        self.limit = limit  # the largest work-group that the device runs it with
         self.lock = threading.Lock()
 
 
 class _Prepared:
-    """One kernel of a signature: everything but the buffers and the numbers of a call."""
+    """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
     __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "queue", "title")
 
@@ -133,7 +140,7 @@ class _Prepared:
         self.queue, self.enqueue = queue, enqueue
         self.buffers: list[tuple[int, Argument, Any]] = []  # with the type of a number that is passed as bytes
         self.numbers: list[tuple[int, bytes, Argument]] = []
-        self.fixed: list[Any] = []  # of those numbers that are the same in every call
+        self.fixed: list[Any] = []  # numbers that are the same in every call
         for index, (argument, kind) in enumerate(zip(rendered.arguments, rendered.types, strict=True)):
             char = "" if kind is None else np.dtype(kind).char
             if char not in PACKED:
@@ -145,9 +152,9 @@ class _Prepared:
 
     def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
         built = self.built
-        # clSetKernelArg on one kernel object is not thread-safe; the enqueue copies the arguments.
+        # clSetKernelArg on one kernel object is not thread-safe; enqueueing copies the arguments.
         with built.lock:
-            # What pyopencl's own set_args comes to, which needs a Python module for each kernel.
+            # The same as pyopencl's set_args, which would generate a Python module for each kernel.
             if buffers:
                 built.kernel._set_arg_multi(buffers)
             if numbers:
@@ -156,7 +163,7 @@ class _Prepared:
 
 
 class _SetOneByOne(_Prepared):
-    """The same where pyopencl has no such methods."""
+    """The same for versions of pyopencl without such methods."""
 
     __slots__ = ()
 
@@ -177,9 +184,9 @@ def _bytes_of(types: Iterable[Any]) -> int:
 
 
 class _Rendered(NamedTuple):
-    """A launch before it is built."""
+    """A rendered launch that is not built yet."""
 
-    title: str  # what it does, in words
+    title: str  # a description of what it does
     spec: KernelSpec
     source: Source
     arguments: list[Argument]
@@ -193,7 +200,7 @@ class _Rendered(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """A kernel before it is rendered, by itself or as a part of a launch."""
+    """A lowered kernel that is not rendered yet; it will be a launch by itself or a part of a launch group."""
 
     step: Step
     title: str
@@ -241,7 +248,7 @@ class OpenCLBackend(Backend):
         extensions = str(entry.asked("extensions", "")).split()
         self.has_fp64 = "cl_khr_fp64" in extensions
         self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
-        chains = entry.takes_persistent and config.uses_persistent()
+        persistent = entry.takes_persistent and config.uses_persistent()
         self.device = Device(
             kind="cpu" if entry.is_cpu else "gpu",
             vector_width=16 if entry.is_cpu else 4,
@@ -249,8 +256,8 @@ class OpenCLBackend(Backend):
             compute_units=max(1, int(entry.asked("max_compute_units", 1))),
             max_work_group=max(1, int(entry.asked("max_work_group_size", 1))),
             local_bytes=int(entry.asked("local_mem_size", 16384)),
-            group_items=256 if chains else 64,
-            order="ptx" if chains else "",
+            group_items=256 if persistent else 64,
+            order="ptx" if persistent else "",
             tuned=remembered(entry.identity),
             limits={},
         )
@@ -274,7 +281,7 @@ class OpenCLBackend(Backend):
         forsake_in_child(self)
 
     def use_tuned(self, choices: Mapping[Product, Tile]) -> None:
-        """Lower products with these tiles from now on."""
+        """Lower matrix products with these tiles from now on."""
         self.device = replace(self.device, tuned=choices)
         self._prepared.clear()
 
@@ -290,7 +297,7 @@ class OpenCLBackend(Backend):
 
     @contextmanager
     def _asked(self, call: str) -> Iterator[None]:
-        """Raise what the driver refuses inside as an error of ours. ``call`` says what was asked."""
+        """Raise driver errors inside the block as errors of tinyedge. ``call`` says what was asked of the driver."""
         try:
             yield
         except (self.cl.Error, MemoryError) as error:
@@ -300,7 +307,7 @@ class OpenCLBackend(Backend):
         return refusal(self, call, error)
 
     def allocate(self, nbytes: int) -> Allocation:
-        # It begins with its buffer: places in scratch memory and in an arena are told by their offsets there alone.
+        # Scratch memory and arenas begin at the start of their buffer: kernels get only offsets into these.
         return self._buffer(nbytes)
 
     def reserve(self, nbytes: int) -> Allocation:
@@ -315,7 +322,7 @@ class OpenCLBackend(Backend):
             if self._nothing is None:
                 self._nothing = self._taken(0)
             return Allocation(self._nothing.handle)
-        try:  # no context manager: this is in the way of every eager step
+        try:  # no context manager, which would slow down every eager step
             return self.pool.take(nbytes)
         except (self.cl.Error, MemoryError):
             self.trim()
@@ -330,14 +337,15 @@ class OpenCLBackend(Backend):
         self.pool.trim()
 
     def write(self, storage: Storage, array: np.ndarray[Any, Any]) -> None:
-        # It does not wait for what was launched before: so the next sample is on its way while a step runs.
+        # It does not wait for earlier launches, so the next sample is uploaded while a step runs.
         if not array.nbytes:
             return
         allocation = storage.buffer
         with self._asked("an upload"), self._upload_lock:
             self._sweep()
             waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
-            values = np.ascontiguousarray(array) if waits else np.array(array, order="C")  # the caller's may change
+            # A copy, unless it waits: the caller's array may change.
+            values = np.ascontiguousarray(array) if waits else np.array(array, order="C")
             event = self.cl.enqueue_copy(
                 self.queue, allocation.handle, values, dst_offset=allocation.offset, is_blocking=waits
             )  # fmt: skip
@@ -346,7 +354,7 @@ class OpenCLBackend(Backend):
                 self._uploading_bytes += values.nbytes
 
     def _sweep(self) -> None:
-        """Let go of what was uploaded. To let go of an event before would be to wait for it."""
+        """Drop finished uploads. To drop an unfinished event would be to wait for it."""
         with self._upload_lock:
             while self._uploads and (status := self._uploads[0][0].command_execution_status) <= 0:
                 self._uploading_bytes -= self._uploads.popleft()[1]
@@ -369,7 +377,7 @@ class OpenCLBackend(Backend):
             self._sweep()
 
     def launch(self, launches: Sequence[Launch]) -> None:
-        try:  # no context manager: this is in the way of every eager step
+        try:  # no context manager, which would slow down every eager step
             for launch in launches:
                 if status := launch():
                     raise self._refused_launch(launch, status)
@@ -383,12 +391,12 @@ class OpenCLBackend(Backend):
 
     @cached_property
     def bare_enqueue(self) -> Any:
-        """clEnqueueNDRangeKernel without an event, which a program has no use for; None where it cannot be reached."""
+        """clEnqueueNDRangeKernel without an event, which programs do not need; None where it cannot be reached."""
         return self._driver_function("clEnqueueNDRangeKernel")
 
     @cached_property
     def bare_set_argument(self) -> Any:
-        """clSetKernelArg, at a third of what it costs through pyopencl; None where it cannot be reached."""
+        """clSetKernelArg, at a third of its cost through pyopencl; None where it cannot be reached."""
         function = self._driver_function("clSetKernelArg") if ctypes.sizeof(ctypes.c_void_p) == 8 else None
         if function is not None:
             function.argtypes = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_size_t, ctypes.c_char_p)
@@ -402,12 +410,12 @@ class OpenCLBackend(Backend):
 
     @cached_property
     def timing_queue(self) -> Any:
-        """A queue beside the one for work: keeping times makes launches slower."""
+        """A second queue, with profiling, which would make launches on the main queue slower."""
         with self._asked("a queue that keeps times"):
             return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
 
     def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
-        """Launch a bound kernel on the timing queue; a call that waits for it and gives the nanoseconds it took."""
+        """Launch a bound kernel on the timing queue; return a function that waits and returns nanoseconds."""
         with self._asked("a launch that is timed"):
             event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
 
@@ -424,7 +432,7 @@ class OpenCLBackend(Backend):
         if found is None:
             found = self._prepared[key] = self._lower(step, self.device)
         kernels, needed = found
-        # Scratch goes back to the pool when the launches are gone: the queue is in order, so whoever gets it next runs
+        # Scratch memory returns to the pool when the launches are gone. The queue is in order, so its next user runs
         # later.
         scratch: dict[BufferId, tuple[Any, int]] = {
             (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
@@ -432,14 +440,14 @@ class OpenCLBackend(Backend):
         return [_Launch(kernel, step, scratch) for kernel in kernels]
 
     def _lower(self, step: Step, device: Device) -> tuple[list[_Prepared], dict[str, int]]:
-        """The kernels of ``step``, and the bytes of the scratch memory that they share."""
+        """The kernels of ``step``, and the bytes of each scratch buffer that they share."""
         for _ in range(MOST_LOWERINGS):
             specs = step.kernels(device)
             drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
             built = self._build(drafts)
             over = self._too_large([(step, draft.spec, built[draft.source].limit) for draft in drafts])
             if over is None:
-                break  # else again, for smaller groups
+                break  # else lower again, for smaller work-groups
         else:
             assert over is not None
             raise over
@@ -449,11 +457,10 @@ class OpenCLBackend(Backend):
         return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
 
     def _too_large(self, built: Iterable[tuple[Step, KernelSpec, int]]) -> GroupsLimited | None:
-        """Of kernels with the work-items in a group that the device runs each with: an error if one has more, which is
-        known from now on where its step is lowered.
+        """An error if a kernel of ``built`` needs a larger work-group than the device runs it with; else None.
 
-        A device's own limit is that of a kernel which needs few registers. Others may have a lower one, known when they
-        are built.
+        ``built`` gives steps, specs and that limit. A step that failed is lowered for the limit from now on. The
+        device's general limit holds for kernels that use few registers; the limits of others show when they are built.
         """
         over = [(step, spec, limit) for step, spec, limit in built if prod(spec.local_size) > limit]
         for step, _, limit in over:
@@ -470,7 +477,7 @@ class OpenCLBackend(Backend):
         )
 
     def time(self, step: Step, device: Device) -> float:
-        """Seconds that ``step`` takes as it is lowered for ``device``, launches included, over memory of its own."""
+        """Seconds that ``step`` takes if lowered for ``device``, launches included, on memory of its own."""
         slots = {
             name: Slot(Storage(self, slot.extent_bytes), slot.dtype, slot.layout()) if isinstance(slot, Slot) else slot
             for name, slot in step.slots.items()
@@ -482,7 +489,7 @@ class OpenCLBackend(Backend):
         }
         launches = [_Launch(kernel, copy, scratch) for kernel in kernels]
         best = float("inf")
-        for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first few warm up
+        for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first ones warm up
             self.finish()
             start = perf_counter()
             for _ in range(repeats):
@@ -504,7 +511,7 @@ class OpenCLBackend(Backend):
         for shared in launches:
             for kernel in shared.kernels:
                 for part in (kernel, *kernel.siblings):
-                    self._drafts.pop(part, None)  # its text would stay as long as the program
+                    self._drafts.pop(part, None)  # its text would live as long as the program
         rendered = [
             parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
             for parts, shared in zip(drafts, launches, strict=True)
@@ -532,12 +539,12 @@ class OpenCLBackend(Backend):
             return _Lowered(self, built[each.source], each)
 
         return [
-            _InTurn([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            _Sequential([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
             for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
         ]
 
     def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:
-        # On a CPU a launch is cheap, and kernels that are alone can be shared between shapes.
+        # On a CPU a launch is cheap, and a kernel that is launched alone can be shared by several shapes.
         if self.device.is_cpu or self.device.persistent:
             return False
         parts = [self._part(kernel, temporary) for kernel in kernels]
@@ -591,7 +598,7 @@ class OpenCLBackend(Backend):
         return draft
 
     def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> _Rendered:
-        """One launch of several kernels: what each is given that stays the same becomes a part of the source."""
+        """The launch of a launch group. Arguments that are the same at every call become constants of the source."""
         order = ORDERS[self.device.order] if shared.is_persistent else None
         named: dict[Any, str] = {}
         declared: list[str] = []
@@ -628,10 +635,10 @@ class OpenCLBackend(Backend):
 
     @cached_property
     def orders_groups(self) -> bool:
-        """Whether the device says that OpenCL C 3.0's fences and atomics reach from one work-group to another.
+        """Whether the device says that OpenCL C 3.0's fences and atomics work across work-groups.
 
-        Tests ask that before they take a device for one that runs persistent kernels; it does not say that groups which
-        run go on.
+        Tests ask this before they run persistent kernels on a device. It does not promise that work-groups which run
+        make progress.
         """
         device = self.entry.device
         try:
@@ -645,7 +652,7 @@ class OpenCLBackend(Backend):
     def _draft(
         self, step: Step, spec: KernelSpec, operands: Sequence[Operand], fused: FusedSource | None = None
     ) -> _Draft:
-        """One kernel of ``step``: for any call of its kind; or as ``fused`` for one program."""
+        """One kernel of ``step``: for all calls of its signature, or, as ``fused``, for one program."""
         check_sizes(spec)
         owner = None if fused is None else step
         elsewhere = {} if fused is None else fused.arguments
@@ -692,7 +699,7 @@ class OpenCLBackend(Backend):
         return _Draft(step, title, part, specialised, arguments, types)
 
     def zeros(self, count: int) -> _Table:
-        """A buffer of so many ints, all of them 0."""
+        """A buffer of ``count`` ints that are all 0."""
         return _Table(self, "counters of a launch", np.zeros(count, np.int32))
 
     def _table(self, spec: KernelSpec) -> Any:
@@ -708,10 +715,11 @@ class OpenCLBackend(Backend):
         return found
 
     def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
-        """The kernel of each source. Those that are not built yet come in programs of many, since each has a price.
+        """The built kernel of each source. Those that are not built yet are built many to an OpenCL program, since each
+        program has a fixed cost.
 
-        Persistent kernels are long enough to be built side by side: MobileNet v2's first step on an H200 takes 23 s so,
-        and 31 s if they are built one after the other.
+        Persistent kernels are long enough to be built in parallel: the first step of MobileNet v2 on an H200 takes 23 s
+        so, and 31 s if they are built one after the other.
         """
         result: dict[Source, _Built] = {}
         missing: dict[Source, _Rendered] = {}
@@ -724,10 +732,12 @@ class OpenCLBackend(Backend):
         if not missing:
             return result
         programs: dict[Source, Any] = {}
-        chains = [draft for draft in missing.values() if draft.source.is_persistent]
-        if chains:
+        persistent = [draft for draft in missing.values() if draft.source.is_persistent]
+        if persistent:
             with ThreadPoolExecutor() as pool:
-                for built in pool.map(lambda draft: self._build_together([draft], self._options(draft.source)), chains):
+                for built in pool.map(
+                    lambda draft: self._build_together([draft], self._options(draft.source)), persistent
+                ):
                     programs.update(built)
         others = [draft for draft in missing.values() if not draft.source.is_persistent]
         for options in dict.fromkeys(self._options(draft.source) for draft in others):
@@ -745,11 +755,11 @@ class OpenCLBackend(Backend):
             return self.cl.Kernel(program, source.function)
 
     def _limit_of(self, kernel: Any) -> int:
-        """The most work-items in a group with which the device runs ``kernel``."""
+        """The largest work-group that the device runs ``kernel`` with."""
         most: int = self.device.max_work_group
         try:
             said = kernel.get_work_group_info(self.cl.kernel_work_group_info.WORK_GROUP_SIZE, self.entry.device)
-        except self.cl.Error:  # then it says no more than the device does
+        except self.cl.Error:  # then only the device's general limit is known
             return most
         return min(int(said) or most, most)
 
@@ -759,14 +769,14 @@ class OpenCLBackend(Backend):
         return PERSISTENT_OPTIONS[self.device.order] if source.is_persistent else BUILD_OPTIONS
 
     def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
-        """The program of each source: one for all."""
+        """The OpenCL program of each source: one for all of them."""
         text = "\n".join(draft.source.text for draft in drafts)
         if drafts[0].source.has_double:
             text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
         try:
             program = self._program(text, options)
         except (self.cl.Error, MemoryError) as error:
-            if len(drafts) > 1:  # each alone: then the message names the one that is refused
+            if len(drafts) > 1:  # build each alone, so that the message names the one that does not build
                 return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
             if code_of(error) in OUT_OF_MEMORY or isinstance(error, MemoryError):
                 raise self._refusal(f"building {drafts[0].title}", error) from error
@@ -781,7 +791,7 @@ class OpenCLBackend(Backend):
         return {draft.source: program for draft in drafts}
 
     def _program(self, text: str, options: tuple[str, ...]) -> Any:
-        """``text``, built, or from the binary that an earlier run left."""
+        """``text``, built, or loaded from the binary that an earlier run kept."""
         key = self.binaries.key(text, options)
         binary = self.binaries.load(key)
         if binary:
@@ -790,13 +800,13 @@ class OpenCLBackend(Backend):
             except self.cl.Error as error:
                 self.binaries.reject(key, str(error))
         program = self.cl.Program(self.context, text).build(list(options), cache_dir=False)
-        with suppress(self.cl.Error):  # then later runs build it anew
+        with suppress(self.cl.Error):  # then later runs build it again
             self.binaries.store(key, program.get_info(self.cl.program_info.BINARIES)[0])
         return program
 
 
 class _Table:
-    """A small buffer of ints, made whole."""
+    """A small buffer of ints, allocated with its values."""
 
     def __init__(self, backend: OpenCLBackend, what: str, values: np.ndarray[Any, Any]) -> None:
         cl = backend.cl
@@ -817,14 +827,15 @@ class _Lowered(Lowered):
         self.title = rendered.title
         self.specs = rendered.group_specs or (rendered.spec,)
         self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
-        # A kernel object of its own, which keeps its arguments from one call to the next.
+        # a kernel object of its own, which keeps its arguments from one call to the next.
         self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
         self._handle = ctypes.c_void_p(self.kernel.int_ptr)
         self._arguments, self._types = rendered.arguments, rendered.types
-        # Of a persistent kernel; its own, since a profile launches on another queue. Each launch leaves them at 0.
+        # A persistent kernel's counters. They are its own, since a profile launches on another queue; each launch
+        # leaves them at 0.
         self._counters = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in self._arguments else None
         self._packers = [_packer(kind) for kind in rendered.types]
-        self._taken: dict[Origin, list[int]] = {}  # the arguments that depend on each
+        self._taken: dict[Origin, list[int]] = {}  # indices of the arguments that depend on each
         for index, argument in enumerate(self._arguments):
             origin = origin_of(argument)
             if origin is not None:
@@ -881,12 +892,12 @@ class _Lowered(Lowered):
 
 
 def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
-    """Without the event, which is no status."""
+    """Enqueue without returning the event, which is no status."""
     enqueue(*arguments)
 
 
-class _InTurn(Lowered):
-    """Kernels that would share a launch, one after the other."""
+class _Sequential(Lowered):
+    """The kernels of a launch group as separate launches, where the device cannot run them in one."""
 
     def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
         self.each = each
@@ -928,7 +939,7 @@ class _Launch:
 
     def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         self._kernel = kernel
-        self._scratch = scratch  # held until it is launched
+        self._scratch = scratch  # kept alive until it is launched
         buffers: list[Any] = []
         for index, argument, kind in kernel.buffers:
             value = value_of(argument, step, scratch)

@@ -1,7 +1,7 @@
-"""Built programs, remembered between runs: plain files, each whole and as it was written, or not used.
+"""The cache of built programs: a plain file for each, which is either complete and as written, or not used.
 
-A driver takes a binary at its word, so a file counts only if it belongs to this user, nobody else may write it, and its
-contents have the digest that stands at its head.
+In: source text and build options. Out: the binary that an earlier run built. A driver trusts a binary, so a file counts
+only if it belongs to this user, nobody else may write to it, and its contents have the digest at its head.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT_BYTES = 256 << 20
 
 
 class Binaries:
-    """A folder of binaries, good for what ``identity`` names: the device and its driver."""
+    """A folder of binaries for one ``identity``: the device and its driver."""
 
     def __init__(self, folder: Path, identity: tuple[str, ...], enabled: bool = True) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Binaries:
             warnings.warn(f"kernels are not kept for later runs: {self.folder}: {problem}", stacklevel=2)
 
     def _open_folder(self) -> str | None:
-        """Why the folder cannot be used, or None."""
+        """Why the folder cannot be used; None if it can."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return config.distrust(self.folder.stat())
@@ -42,11 +42,11 @@ class Binaries:
             return str(error)
 
     def key(self, text: str, options: tuple[str, ...]) -> str:
-        """The name of the file for this source: made of all that may change the binary."""
+        """The file name for a source: a digest of all that may change the binary."""
         return hashlib.sha256(repr((self.identity, options, text)).encode()).hexdigest()
 
     def load(self, key: str) -> bytes | None:
-        """The binary stored under ``key``, or None if there is none that can be trusted."""
+        """The binary stored under ``key``; None if there is none that can be trusted."""
         if not self.enabled:
             return None
         path = self.folder / key
@@ -65,11 +65,11 @@ class Binaries:
             self.reject(key, problem)
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # used last: the oldest files go first
+            os.utime(path)  # it counts as just used: the oldest files are deleted first
         return binary
 
     def store(self, key: str, binary: bytes) -> None:
-        """Keep ``binary``. A file appears whole, under its name, or not at all."""
+        """Store ``binary``. A file appears complete, under its name, or not at all."""
         if not self.enabled:
             return
         try:
@@ -80,13 +80,13 @@ class Binaries:
             warnings.warn(f"kernels are not kept for later runs: {self.folder}: {error}", stacklevel=2)
 
     def reject(self, key: str, problem: str) -> None:
-        """Say why the file under ``key`` is of no use; the ``store`` after the build replaces it."""
+        """Say why the file under ``key`` cannot be used; the ``store`` after the build replaces it."""
         warnings.warn(f"kernels are built anew: {self.folder / key}: {problem}", stacklevel=3)
 
     def _trim(self) -> None:
         files = []
         for path in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another process trims too
+            with contextlib.suppress(FileNotFoundError):  # another process deletes old files too
                 status = path.lstat()
                 if stat.S_ISREG(status.st_mode):
                     files.append((status, path))
@@ -99,12 +99,12 @@ class Binaries:
 
 
 def _digest(key: str, binary: bytes) -> bytes:
-    # With the key, so that a file under another's name is found out.
+    # with the key, so that a file under another's name is noticed
     return hashlib.sha256(key.encode() + binary).digest()
 
 
 def kept_source(function: str, text: str) -> str:
-    """Keep the source of a kernel that did not build; where it is, or why it is not, in words."""
+    """Keep the source of a kernel that did not build; return a sentence with its path, or why it was not kept."""
     path = config.cache_path() / f"failed-{function}.cl"
     try:
         config.remember(path, text.encode())

@@ -1,4 +1,8 @@
-"""What a kernel takes: which slot, number or memory each argument is, what it is now, and on what that depends."""
+"""Arguments of kernels: what each one is, its present value, and what it depends on.
+
+In: an Argument (a slot, number or buffer of a step) and a Placement. Out: the value to bind, or the C text of a
+constant. Eager launches and programs both bind through here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ from tinyedge.ir.step import Step
 from tinyedge.shapes import INT_MAX, MAX_ELEMENTS
 
 Argument = tuple[str, Step | None, Any]
-"""What a kernel takes: the kind, the step to which it belongs (None: that of the call), and what of it."""
+"""An argument of a kernel: its kind, the step to which it belongs (None: the step of the call), and
+what of the step.
+"""
 
 ARENA: Argument = ("arena", None, None)
 COUNTERS: Argument = ("counters", None, None)
@@ -23,7 +29,7 @@ SPLIT = "Use smaller tensors: split them, or what was computed into one step."
 
 
 def indexable(kernel: str, name: str, value: int) -> int:
-    """``value``, a size or an offset, if a kernel can count so far. Errors: ShapeError if it cannot."""
+    """``value``, a size or an offset. Errors: ShapeError if kernels cannot count so far."""
     if not -INT_MAX - 1 <= value <= INT_MAX:
         raise ShapeError(
             kernel,
@@ -35,7 +41,7 @@ def indexable(kernel: str, name: str, value: int) -> int:
 
 
 def check_sizes(spec: KernelSpec) -> None:
-    """Raise ShapeError unless the kernel can count as far as its sizes and tables say."""
+    """Raise ShapeError if a size or table of the kernel is beyond what kernels can count."""
     for name, size in spec.sizes.items():
         indexable(spec.kernel, name, size)
     for item in spec.scratch:
@@ -52,7 +58,7 @@ def check_sizes(spec: KernelSpec) -> None:
 
 
 def value_of(argument: Argument, step: Step | None, scratch: Mapping[BufferId, tuple[Any, int]]) -> Any:
-    """What a kernel is given; ``step`` is that of the call, for an argument that belongs to no step of its own."""
+    """The value to bind. ``step`` is that of the call, for an argument that belongs to no step of its own."""
     kind, owner, item = argument
     if kind == "fixed":
         return item
@@ -81,7 +87,7 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[BufferId, t
 
 
 def constant_text(argument: Argument, placement: Placement) -> str | None:
-    """The C text of an argument that is the same at every call, or None."""
+    """The C text of an argument that is the same at every call; None for others."""
     kind, owner, item = argument
     if kind == "fixed":
         return str(item) if isinstance(item, int) else None
@@ -98,7 +104,7 @@ def constant_text(argument: Argument, placement: Placement) -> str | None:
 
 
 def identity(argument: Argument, placement: Placement) -> Any:
-    """The same for arguments that are the same at every call."""
+    """A key that is equal for arguments that have equal values at every call."""
     kind, owner, item = argument
     if owner is not None and kind in ("buffer", "offset"):
         slot = owner.slots[item]
@@ -114,7 +120,7 @@ def identity(argument: Argument, placement: Placement) -> Any:
 
 
 def origin_of(argument: Argument) -> Origin | None:
-    """That on which an argument of a program's launch depends, if it may change."""
+    """What an argument of a program's launch depends on; None if it never changes."""
     kind, owner, item = argument
     if owner is None or kind.startswith("scratch"):
         return None

@@ -1,4 +1,8 @@
-"""Which OpenCL devices there are: drivers made known to the loader, platforms asked, each device tried once."""
+"""The OpenCL devices: drivers are registered with the loader, platforms are asked, each device is tried once.
+
+In: the drivers that can be loaded (``drivers``). Out: a DeviceEntry for each device, with the reason if it cannot be
+used.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +36,19 @@ from tinyedge.errors import BackendError
 
 
 class _Loader:
-    """What the OpenCL loader was told, once in a process: it reads OCL_ICD_VENDORS when it is first asked."""
+    """What the OpenCL loader was told, once per process: it reads OCL_ICD_VENDORS when it is first called."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.drivers: list[Driver] | None = None
         self.verdicts: dict[Driver, Verdict] = {}
         self.entries: list[DeviceEntry] | None = None
-        self.process: int | None = None  # in which drivers were loaded
+        self.process: int | None = None  # the process in which drivers were loaded
 
     def register(self, again: str = "") -> None:
-        """Let the loader see the drivers that can be loaded, the embedded runtime among them, which pip registers
-        nowhere. A value that the user set is left alone, unless there is a driver that must be left out.
+        """Tell the loader of the drivers that can be loaded, also of the embedded runtime, which pip does not.
+
+        A value of OCL_ICD_VENDORS that the user set is left alone, unless it lists a driver that must be left out.
         """
         with self.lock:
             if self.drivers is not None and not again:
@@ -52,7 +57,7 @@ class _Loader:
                 self.drivers = listed()
             self.verdicts |= verdicts(self.drivers, again)
             if self.process is not None:
-                return  # they are loaded
+                return  # they are loaded already
             usable = [driver for driver in self.drivers if driver not in self.left_out()]
             embedded = config.opencl_vendors() is None and embedded_runtime() is not None
             if embedded or len(usable) < len(self.drivers):
@@ -64,7 +69,7 @@ class _Loader:
         return {driver: problem for driver, problem in found.items() if problem is not None}
 
     def problems(self) -> dict[Identity, list[str | None]]:
-        """What is known of the devices: for those of one name, of each in order."""
+        """What is known of the devices: by identity, a problem or None for each device of that name, in order."""
         found: dict[Identity, list[str | None]] = defaultdict(list)
         for verdict in self.verdicts.values():
             for identity, problem in verdict.devices:
@@ -76,7 +81,7 @@ _loader = _Loader()
 
 
 def _after_fork() -> None:
-    _loader.lock = threading.RLock()  # another thread of the parent may have held it
+    _loader.lock = threading.RLock()  # another thread of the parent may hold it
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,12 +89,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def was_forked() -> bool:
-    """Whether drivers were loaded in a process of which this one was forked: then no device can be used here."""
+    """Whether this process was forked from one that had loaded drivers: then it can use no device."""
     return _loader.process is not None and _loader.process != os.getpid()
 
 
 def _folder_of(drivers: Iterable[Driver]) -> Path:
-    """A folder that lists these drivers: one for each set, so that environments do not disturb each other."""
+    """A folder that lists these drivers: one for each set, so that environments do not affect each other."""
     files = {driver.icd: f"{driver.library}\n" for driver in drivers}
     key = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
     folder = config.cache_path() / "icd" / key
@@ -99,7 +104,7 @@ def _folder_of(drivers: Iterable[Driver]) -> Path:
                 config.remember(folder / name, text.encode())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        warnings.warn(f"nothing is remembered between runs: {config.cache_path()}: {error}", stacklevel=2)
+        warnings.warn(f"verdicts on drivers are not kept for later runs: {config.cache_path()}: {error}", stacklevel=2)
         folder = Path(tempfile.mkdtemp(prefix="tinyedge-icd-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         for name, text in files.items():
@@ -121,10 +126,10 @@ def pyopencl_module() -> Any:
 
 
 def asked(device: Any, name: str, otherwise: Any) -> Any:
-    """What a device says of itself, as pyopencl names it; ``otherwise`` if the driver refuses to say it."""
+    """A property of a device, by pyopencl's name; ``otherwise`` if the driver refuses to tell it."""
     try:
         return getattr(device, name)
-    except Exception:  # whatever a driver makes of the question
+    except Exception:  # drivers raise all kinds of errors here
         return otherwise
 
 
@@ -148,16 +153,16 @@ class DeviceEntry:
         self._probed = False
 
     def asked(self, name: str, otherwise: Any) -> Any:
-        """What the device says of itself, as pyopencl names it; ``otherwise`` if the driver refuses to say it."""
+        """A property of the device, by pyopencl's name; ``otherwise`` if the driver refuses to tell it."""
         return asked(self.device, name, otherwise)
 
     def take(self, problem: str | None) -> None:
-        """What came of trying it, in another process or before."""
+        """Take over the result of trying it, from another process or an earlier run."""
         self._problem, self._probed = problem, True
 
     @property
     def problem(self) -> str | None:
-        """Why the device cannot be used, or None: a device that is listed may still build no kernel."""
+        """Why the device cannot be used; None if it can. A device that is listed may still build no kernel."""
         if not self._probed:
             if was_forked():
                 return str(forked(self.name))
@@ -166,20 +171,20 @@ class DeviceEntry:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What a binary for this device depends on."""
+        """All that a binary for this device depends on."""
         cl, device = pyopencl_module(), self.device
         owner = self.asked("platform", None)
         version = "" if owner is None else text_of(cl, owner, "VERSION")
         names = (text_of(cl, device, name) for name in ("VENDOR", "NAME", "VERSION", "DRIVER_VERSION", "EXTENSIONS"))
-        # Machines that share a home folder may call different processors by one name.
+        # Machines that share a home folder may give different processors the same name.
         return (version, *names, _processor() if self.is_cpu else "")
 
     @property
     def takes_persistent(self) -> bool:
-        """Whether kernels may wait for each other in one launch.
+        """Whether the device can run persistent kernels, whose work-groups wait for each other.
 
-        OpenCL does not promise that a work-group which runs goes on while others wait for it. NVIDIA's GPUs do, since
-        Volta, and PTX has the fences; elsewhere it was not tried.
+        OpenCL does not guarantee that a running work-group makes progress while others wait for it. NVIDIA's GPUs do,
+        since Volta, and PTX has the memory fences; other devices were not tried.
         """
         if self.is_cpu or "NVIDIA" not in str(self.asked("vendor", "")).upper():
             return False
@@ -201,14 +206,14 @@ def _processor() -> str:
 
 
 def try_again() -> None:
-    """Try once more the drivers that could not be loaded: what they lacked may be there now."""
+    """Try again the drivers that could not be loaded, since what they lacked may be there now."""
     _loader.register("bad")
 
 
 def devices() -> list[DeviceEntry]:
     """Every OpenCL device of every driver that can be loaded, in the order that gives N in ``opencl:N``.
 
-    Each was tried, in a process of its own, the first time that its driver was seen.
+    Each was tried in a process of its own when its driver was first seen.
     """
     with _loader.lock:
         if _loader.entries is None:
@@ -216,14 +221,14 @@ def devices() -> list[DeviceEntry]:
             _loader.process = os.getpid()
             entries = [DeviceEntry(number, device) for number, device in enumerate(all_devices(cl))]
             if not _take_problems(entries) and _loader.drivers:
-                _loader.register("all")  # a device came, or has another driver
+                _loader.register("all")  # a new device, or a device with another driver
                 _take_problems(entries)
             _loader.entries = entries
         return _loader.entries
 
 
 def _take_problems(entries: Iterable[DeviceEntry]) -> bool:
-    """Tell each device what is known of it; whether something is known of each."""
+    """Give each device what is known of it; return whether something is known of every one."""
     problems = _loader.problems()
     known = True
     for entry in entries:
@@ -236,7 +241,7 @@ def _take_problems(entries: Iterable[DeviceEntry]) -> bool:
 
 
 def drivers_left_out() -> dict[str, str]:
-    """The libraries of the drivers that are listed and were not loaded, and why."""
+    """The libraries of drivers that are listed and were not loaded, and why."""
     return {driver.library: problem for driver, problem in _loader.left_out().items()}
 
 

@@ -1,4 +1,4 @@
-"""The edge to an OpenCL driver: its errors as ours, and what a forked child may not touch."""
+"""The boundary to an OpenCL driver: its status codes become tinyedge's errors, and a forked child may not call it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyedge.backends.base import SMALLER, Backend
 from tinyedge.errors import BackendError, OutOfMemoryError
 
 OUT_OF_MEMORY = frozenset((-4, -5, -6, -61))
-"""Memory objects, resources, the host's memory; and a buffer larger than the device has any."""
+"""Status codes: memory object allocation failure, out of resources, out of host memory, invalid buffer size."""
 
 REMEDY = (
     "If the device was reset or unplugged, start the program again; `tinyedge devices` says whether it works. If it "
@@ -20,24 +20,24 @@ REMEDY = (
 
 
 def code_of(error: Exception) -> int | None:
-    """The driver's status in an exception of pyopencl's, or None."""
+    """The driver's status code in an exception of pyopencl; None if there is none."""
     try:
         return int(error.code)  # type: ignore[attr-defined]
-    except (AttributeError, IndexError, TypeError, ValueError):  # raised by pyopencl itself, with a text alone
+    except (AttributeError, IndexError, TypeError, ValueError):  # pyopencl raised it by itself, with a text only
         return None
 
 
 def status_name(cl: Any, code: int) -> str:
     try:
         return f"CL_{cl.status_code.to_string(code)} ({code})"
-    except Exception:  # no status of its version
+    except Exception:  # an error of another version, without a status
         return f"OpenCL error {code}"
 
 
 def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
-    """What to raise when the driver refused ``call``, the title of a kernel or what was asked of the device.
+    """The exception for a ``call`` that the driver refused: a kernel's title, or what was asked of the device.
 
-    ``error`` is what pyopencl raised, or the status that a bare call returned.
+    ``error`` is what pyopencl raised, or the status code that a bare call returned.
     """
     code = error if isinstance(error, int) else code_of(error)
     said = "" if code is None else status_name(backend.cl, code)
@@ -48,13 +48,15 @@ def refusal(backend: Any, call: str, error: Exception | int) -> BackendError:
         memory, entry = backend.memory, backend.entry
         return OutOfMemoryError(
             f"{backend.name}, {call}",
-            f"there must be memory beside {memory.allocated_bytes} bytes in use "
+            f"there must be memory in addition to {memory.allocated_bytes} bytes in use "
             f"({memory.reserved_bytes} that the driver holds)",
             f"the device refused it, {said}; it says that it has {entry.asked('global_mem_size', 'unknown')} bytes, "
             f"at most {entry.asked('max_mem_alloc_size', 'unknown')} for one allocation",
             SMALLER,
         )
-    return BackendError(f"{backend.name}, {call}", f"{backend.description} must do it", f"it refused, {said}", REMEDY)
+    return BackendError(
+        f"{backend.name}, {call}", f"{backend.description} must accept the call", f"it refused, {said}", REMEDY
+    )
 
 
 # Forks
@@ -64,11 +66,11 @@ FORKED = (
     "backend works in both."
 )
 
-_alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what owns objects of a driver
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()  # owners of driver objects
 
 
 def forked(name: str) -> BackendError:
-    """What to raise in the child of a process that used the device."""
+    """The exception in the child of a process that used the device."""
     return BackendError(
         name,
         "a device must be used in the process that opened it",
@@ -78,7 +80,7 @@ def forked(name: str) -> BackendError:
 
 
 class Forked(Backend):
-    """What a backend becomes in a forked child. Only its name is left."""
+    """What a backend becomes in a forked child: only its name is left."""
 
     def __init__(self) -> None:
         raise forked(self.name)
@@ -96,12 +98,12 @@ class Forked(Backend):
 
 
 def forsake_in_child(owner: Any) -> None:
-    """In a forked child, let nothing of ``owner`` reach the driver: not even a destructor."""
+    """In a forked child, let nothing of ``owner`` call the driver, not even a destructor."""
     _alive.add(owner)
 
 
 def _forsake() -> None:
-    """Keep what belongs to the parent's driver for ever: to release it is a call into a driver that may be locked."""
+    """Keep the parent's driver objects for ever: to release one is a call into a driver that may hold a lock."""
     for owner in [*_alive]:
         if isinstance(owner, Backend):
             kept = owner.__dict__

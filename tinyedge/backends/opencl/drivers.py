@@ -1,7 +1,8 @@
-"""The OpenCL drivers that are listed, and which of them can be loaded: each was tried in a process of its own.
+"""The OpenCL drivers that are listed, and which of them can be loaded: each is tried in a process of its own.
 
-A driver is code of others that the loader takes into this process, where its crash is ours. So one that is not known is
-tried first, by itself and within a time limit; what came of it is remembered by the driver's file.
+In: .icd files. Out: a Verdict for each driver. The loader would load a driver, which is foreign code, into this
+process, where its crash is ours. So an unknown driver is first tried alone and within a time limit; the verdict is
+remembered for that driver file.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Identity = tuple[str, str, str]
 
 
 def embedded_runtime() -> Path | None:
-    """The OpenCL CPU runtime that the ``cpu`` extra installed beside this Python, or None."""
+    """The OpenCL CPU runtime that the ``cpu`` extra installed with this Python; None if it is not there."""
     for folder, name in (
         (Path(sys.prefix) / "lib", "libintelocl.so"),
         (Path(sys.prefix) / "Library/bin", "intelocl64.dll"),
@@ -45,13 +46,13 @@ def embedded_runtime() -> Path | None:
 
 
 class Driver(NamedTuple):
-    """A driver as the loader is told of it."""
+    """A driver as it is listed for the loader."""
 
     icd: str  # the name of the file that lists it
-    library: str  # a path, or a name that the system finds
+    library: str  # a path, or a name that the system looks up
 
     def file(self) -> Path | None:
-        """Its file; None if it is not found, which does not mean that the loader finds none."""
+        """Its file; None if it is not found, in which case the loader may still find it."""
         path = Path(self.library)
         if len(path.parts) > 1:
             return path
@@ -64,7 +65,7 @@ class Driver(NamedTuple):
         return None
 
     def key(self) -> str:
-        """What its verdict depends on: the file as it is, and the system."""
+        """What its verdict depends on: the present file, and the system."""
         file = self.file()
         status: tuple[Any, ...] = ()
         with suppress(OSError):
@@ -76,14 +77,14 @@ class Driver(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of trying a driver: why it must not be loaded, or None; and its devices, with the problem of each."""
+    """The result of trying a driver: why it must not be loaded, or None; and its devices, each with its problem."""
 
     problem: str | None
     devices: tuple[tuple[Identity, str | None], ...] = ()
 
 
 def _loader_folders() -> list[Path]:
-    """The folders that the system's configuration names for shared libraries."""
+    """The folders for shared libraries that the system's configuration names."""
     found = []
     with suppress(OSError):
         for file in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):
@@ -94,7 +95,7 @@ def _loader_folders() -> list[Path]:
 
 
 def listed_in(path: Path) -> list[Driver]:
-    """The drivers of a folder of .icd files, of one such file, or the driver that ``path`` itself is."""
+    """The drivers in a folder of .icd files, in one such file, or the driver library ``path`` itself."""
     if path.is_dir():
         files = sorted(path.glob("*.icd"))
     elif path.suffix == ".icd":
@@ -104,14 +105,14 @@ def listed_in(path: Path) -> list[Driver]:
     found = []
     for file in files:
         with suppress(OSError):
-            if file.is_file():  # and no pipe
+            if file.is_file():  # not a pipe
                 lines = file.read_text(errors="replace").split("\n")
                 found += [Driver(file.name, lines[0].strip())] if lines[0].strip() else []
     return found
 
 
 def listed() -> list[Driver]:
-    """The drivers that the loader would load; and the embedded runtime, unless the user says where drivers lie."""
+    """The drivers that the loader would load, and the embedded runtime unless the user says where drivers are."""
     vendors = config.opencl_vendors()
     if vendors is not None:
         return listed_in(Path(vendors))
@@ -124,14 +125,13 @@ def listed() -> list[Driver]:
 
 
 def can_try() -> bool:
-    """Whether drivers can be tried in a process of their own: where drivers are files that a folder lists, and there is
-    a Python to run."""
+    """Whether drivers can be tried in other processes: a folder lists them, and Python can be started."""
     frozen = getattr(sys, "frozen", False)
     return os.name == "posix" and bool(sys.executable) and not frozen and config.probe_seconds() > 0
 
 
 def verdicts(drivers: Iterable[Driver], again: str = "") -> dict[Driver, Verdict]:
-    """What is known of each driver; what is not known is found out.
+    """The verdict on each driver; drivers without one are tried.
 
     ``again``: "bad" tries again what could not be loaded, "all" everything.
     """
@@ -145,7 +145,7 @@ def verdicts(drivers: Iterable[Driver], again: str = "") -> dict[Driver, Verdict
             known[driver] = verdict
     for driver, verdict in _try(unknown).items():
         known[driver] = verdict
-        with suppress(OSError):  # then the next run finds out again
+        with suppress(OSError):  # then the next run tries it again
             config.remember(_path(driver), json.dumps({"version": VERSION, "verdict": verdict}).encode())
     return known
 
@@ -168,11 +168,11 @@ def _remembered(driver: Driver) -> Verdict | None:
             ),
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None  # found out anew, and written over
+        return None  # tried again, and overwritten
 
 
 class _Trial:
-    """A driver that is being tried, in processes of its own: one, and one more for each device that takes it down."""
+    """A driver that is being tried, in processes of its own: one, and another for each device that crashes it."""
 
     def __init__(self, driver: Driver, folder: Path) -> None:
         self.driver = driver
@@ -200,7 +200,7 @@ class _Trial:
         )
 
     def verdict(self, deadline: float) -> Verdict | None:
-        """Wait for it; None if nothing was found out."""
+        """Wait for it; None if nothing was learnt."""
         while True:
             how = self._ended(deadline)
             learnt = self._report()
@@ -226,7 +226,7 @@ class _Trial:
             )
 
     def _ended(self, deadline: float) -> str:
-        """How the process ended, which it does by the deadline."""
+        """How the process ended, at the latest by the deadline."""
         try:
             status = self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -255,7 +255,7 @@ class _Trial:
 
 
 def _try(drivers: Sequence[Driver]) -> dict[Driver, Verdict]:
-    """Try drivers, all at the same time. Those of which nothing could be found out are missing."""
+    """Try drivers, all at the same time. The result lacks those of which nothing was learnt."""
     if not drivers or not can_try():
         return {}
     found: dict[Driver, Verdict] = {}

@@ -1,7 +1,8 @@
-"""Where values lie: a buffer, or a part of one that many share.
+"""Allocation: the memory of a value, a buffer of its own or a part of a slab that small values share.
 
-A driver looks at every buffer of a launch. On an H200 that took 0.3 to 1 us for each, which was most of what a
-persistent kernel of small kernels cost the host; an offset, which is a number, costs a tenth of it.
+In: sizes. Out: Allocations. The slab sub-allocator exists because a driver looks at every buffer of a launch: on an
+H200 that took 0.3 to 1 us for each, most of the host's cost of a persistent kernel of small kernels; an offset, which
+is a number, costs a tenth of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ALIGNMENT = 256
 
 
 class Allocation:
-    """Memory of a value: bytes of the buffer ``handle`` from ``offset`` on. Another one is never equal to it."""
+    """The memory of a value: bytes of the buffer ``handle``, from ``offset`` on. No two are equal."""
 
     __slots__ = ("__weakref__", "handle", "offset")
 
@@ -30,12 +31,12 @@ class Allocation:
 
 
 class _SlabPart(Allocation):
-    """A part of a slab, which goes back to it when nobody refers to it. It keeps the slab."""
+    """A part of a slab, which returns to the slab when nobody refers to it. It keeps the slab alive."""
 
     __slots__ = ("free", "slab")
 
     def __init__(self, slab: Allocation, offset: int, free: deque[tuple[Allocation, int]]) -> None:
-        self.handle, self.offset = slab.handle, offset  # in the way of every eager step
+        self.handle, self.offset = slab.handle, offset  # plain attributes, since every eager step reads them
         self.slab, self.free = slab, free
 
     def __del__(self) -> None:
@@ -43,8 +44,8 @@ class _SlabPart(Allocation):
 
 
 def rounded(nbytes: int) -> int:
-    """The bytes that a part of a slab for ``nbytes`` has: few sizes, so that others can use it again, each too large by
-    less than an eighth, or less than ALIGNMENT.
+    """The size of the slab part for ``nbytes``: few sizes, so that parts can be reused, each too large by less than an
+    eighth, or by less than ALIGNMENT.
     """
     step = max(ALIGNMENT, 1 << max(nbytes - 1, 0).bit_length() >> 4)
     return max(-(-nbytes // step), 1) * step
@@ -62,7 +63,7 @@ class SlabAllocator:
         self.largest = nbytes // PARTS
         # By size: slabs and offsets. An allocation may end at any time, and adds its part at once, without the lock.
         self._free: dict[int, deque[tuple[Allocation, int]]] = defaultdict(deque)
-        self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes that were cut from it; the last is in use
+        self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes cut from it; the last one is in use
         self._lock = threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Allocation:
@@ -81,9 +82,9 @@ class SlabAllocator:
         return _SlabPart(slab, offset, free)
 
     def trim(self) -> None:
-        """Let go of the slabs of which no part is in use."""
+        """Release the slabs of which no part is in use."""
         with self._lock:
-            free: dict[Allocation, int] = defaultdict(int)  # bytes of each slab
+            free: dict[Allocation, int] = defaultdict(int)  # free bytes of each slab
             for size, parts in [*self._free.items()]:
                 for slab, _ in [*parts]:
                     free[slab] += size
@@ -92,7 +93,7 @@ class SlabAllocator:
             left = {slab for slab, _ in self._slabs}
             for parts in [*self._free.values()]:
                 for _ in range(len(parts)):
-                    with suppress(IndexError):  # taken meanwhile: the part keeps its slab
+                    with suppress(IndexError):  # taken meanwhile: the part keeps its slab alive
                         part = parts.popleft()
                         if part[0] in left:
                             parts.append(part)

@@ -1,4 +1,4 @@
-"""Buffers of the device: each of the size that was asked for, and kept for reuse when it is let go."""
+"""The pool of device buffers: each has the size that was asked for, and is kept for reuse when it is released."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from tinyedge.ir.values import Memory
 
 HELD_BYTES = 4 << 20
 HELD_BUFFERS = 256
-"""What is held at most beyond what was in use at a time: steps of one kind find all buffers of the one before, and ever
-new shapes do not fill the memory."""
+"""Buffers that are kept beyond the most that were in use at a time: steps of one kind find all buffers of the step
+before, and ever new shapes do not fill the memory.
+"""
 
 LEAST_BYTES = 4
-"""A buffer of no bytes is an error in OpenCL."""
+"""OpenCL allows no buffer of 0 bytes."""
 
 EXACT_BITS = 26
-"""Leading bits of a size that pyopencl's pool keeps: all, up to 64 MiB. By default it rounds up by up to an eighth."""
+"""Leading bits that pyopencl's pool keeps of a size: exact up to 64 MiB. Its default adds up to an eighth."""
 
 
 class Pool:
-    """Gives allocations that are buffers by themselves; ``memory`` counts what the driver holds for them.
+    """Allocations that are buffers of their own. ``memory`` counts what the driver holds for them.
 
-    Any thread may call it. An allocation that ends gives its buffer back without a call of the driver.
+    Any thread may call it. Releasing an allocation returns its buffer without a driver call.
     """
 
     def __init__(self, cl: Any, context: Any, queue: Any, memory: Memory) -> None:
@@ -33,16 +34,16 @@ class Pool:
         self._queue = queue
         self._memory = memory
         self._lock = threading.RLock()
-        self._known_bytes = 0  # of what the driver holds, when that was last looked at
-        self._most_bytes = self._most_buffers = 0  # in use at a time, as far as that was looked at
+        self._known_bytes = 0  # what the driver held when it was last looked at
+        self._most_bytes = self._most_buffers = 0  # the most in use at a time, when it was last looked at
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deferred allocation, for which ``take`` does what is needed
+            warnings.simplefilter("ignore")  # about deferred allocation, for which ``take`` does what is needed
             # pyopencl's own immediate allocator loses a buffer that the device refuses at its first use.
             allocator = cl.tools.DeferredAllocator(context, cl.mem_flags.READ_WRITE)
             self.buffers = cl.tools.MemoryPool(allocator, leading_bits_in_bin_id=EXACT_BITS)
 
     def take(self, nbytes: int) -> Allocation:
-        """An allocation of ``nbytes`` bytes, which the device really has. Errors: pyopencl's, or MemoryError."""
+        """An allocation of ``nbytes`` bytes that the device really has. Errors: pyopencl's, or MemoryError."""
         buffers = self.buffers
         with self._lock:
             allocation = Allocation(buffers.allocate(max(nbytes, LEAST_BYTES)))
@@ -52,14 +53,14 @@ class Pool:
 
     @property
     def active_bytes(self) -> int:
-        """Of the allocations in use."""
+        """Bytes of the allocations in use."""
         return int(self.buffers.active_bytes)
 
     def _take_in(self, allocation: Allocation) -> None:
-        """Let the device allocate a buffer that is new: some do when it is first used, and would fail only then."""
+        """Make the device allocate a new buffer now: some devices do so only at its first use, and would fail there."""
         buffers = self.buffers
         try:
-            # Migrating takes no buffer of a pool, but another reference to the same memory.
+            # A buffer of a pool cannot be migrated, but another reference to the same memory can.
             self._migrate(self._queue, [self._buffer.from_int_ptr(allocation.handle.int_ptr, True)], self._undefined)
         except BaseException:
             allocation.handle = None
@@ -81,7 +82,7 @@ class Pool:
         self._known_bytes = held
 
     def trim(self) -> None:
-        """Give everything that is held back to the driver."""
+        """Return all kept buffers to the driver."""
         with self._lock:
             self.buffers.free_held()
             self._count()

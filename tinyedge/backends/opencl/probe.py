@@ -1,7 +1,7 @@
-"""Whether OpenCL devices work: a test kernel on each. It may run in a process of its own, which a driver may take down.
+"""Whether OpenCL devices work: a test kernel runs on each. It can run in another process, which a driver may crash.
 
-As a script it needs pyopencl alone: ``probe.py REPORT [SKIPPED ...]`` writes a line of JSON into the file REPORT for
-each thing that it learnt, at once, and leaves out the devices of those numbers.
+In: device numbers to skip. Out: problems. As a script it needs only pyopencl: ``probe.py REPORT [SKIPPED ...]`` appends
+a line of JSON to the file REPORT for each result, at once, and leaves out the devices of those numbers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PLATFORM_TEXTS = {"VERSION": 0x0901, "NAME": 0x0902}
 
 
 def text_of(cl: Any, owner: Any, name: str) -> str:
-    """What a device, or a platform, says of itself; "" if it does not say it. It need not be UTF-8."""
+    """A property of a device or platform as text; "" if the driver does not tell it. It need not be UTF-8."""
     try:
         return str(getattr(owner, name.lower()))
     except UnicodeDecodeError:
         return _raw_text(cl, owner, name)
-    except Exception:  # whatever a driver makes of the question
+    except Exception:  # drivers raise all kinds of errors here
         return ""
 
 
@@ -49,7 +49,7 @@ def _raw_text(cl: Any, owner: Any, name: str) -> str:
 
 
 def identity_of(cl: Any, device: Any) -> tuple[str, str, str]:
-    """Platform, name and driver version."""
+    """Platform, name and driver version of a device."""
     try:
         platform = text_of(cl, device.platform, "NAME")
     except Exception:
@@ -73,7 +73,7 @@ def all_devices(cl: Any) -> list[Any]:
 
 
 def problem_of(cl: Any, device: Any) -> str | None:
-    """Why ``device`` cannot be used, or None: a device that is listed may still build no kernel."""
+    """Why ``device`` cannot be used; None if it can. A device that is listed may still build no kernel."""
     import numpy as np
 
     try:
@@ -123,4 +123,4 @@ def main(report: str, skipped: list[int]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], [int(number) for number in sys.argv[2:]])
-    os._exit(0)  # what a driver does at the end of a process says nothing of its devices
+    os._exit(0)  # what a driver does at the end of a process says nothing about its devices

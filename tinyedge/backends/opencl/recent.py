@@ -1,4 +1,4 @@
-"""A mapping that keeps what was asked for lately."""
+"""A cache that keeps the most recently used entries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Keeps the ``most`` entries that were last used, and at most as many before them.
+    """Keeps the ``most`` entries that were last used, and at most as many older ones.
 
-    Two generations: what is found in the older one moves to the newer one, and when that is full the older one goes.
-    A hit in the newer one is one look-up, without a lock; a race loses an entry at most, which is then made again.
+    It has two generations: an entry found in the older one moves to the newer one; when that is full, the older one is
+    dropped. A hit in the newer one is a single look-up without a lock. A race loses at most one entry, which is made
+    again.
     """
 
     def __init__(self, most: int) -> None:
