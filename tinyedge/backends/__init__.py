@@ -18,7 +18,7 @@ from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.devices import DeviceEntry, asked, devices, drivers_left_out
 from tinyedge.backends.reference import ReferenceBackend
 from tinyedge.errors import BackendError
-from tinyedge.ir.modes import ModeContext, chosen_backend
+from tinyedge.ir.modes import ModeContext, modes
 
 _backends: dict[str, Backend] = {}
 _default: Backend | None = None
@@ -94,7 +94,7 @@ def _nothing_usable() -> BackendError:
 def default_backend() -> Backend:
     """The backend for tensors made without ``device=``. If nobody chose it, stderr names the choice once."""
     global _default
-    if (chosen := chosen_backend()) is not None:
+    if (chosen := modes.backend.value) is not None:
         return cast("Backend", chosen)
     if (chosen := _default) is not None:  # without the lock, since every call of a compiled function asks
         return chosen

@@ -21,7 +21,6 @@ from typing import Any, overload
 from tinyedge import config
 from tinyedge.autograd import recorder
 from tinyedge.autograd.modes import enable_grad
-from tinyedge.autograd.scope import scopes
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
@@ -31,7 +30,7 @@ from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.containers import leaves_in
 from tinyedge.errors import ArgumentError, AutogradError, CaptureError, TinyedgeError
-from tinyedge.ir.modes import is_grad_enabled, is_recording
+from tinyedge.ir.modes import modes
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor, tensors_in
 
@@ -115,7 +114,7 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._others:
             self._require_apart()
-        if self._mode == "0" or is_recording() or scopes():
+        if self._mode == "0" or modes.recorder is not None or modes.scopes:
             return self.function(*args, **kwargs)
         arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
         key = self._key(arguments, args, kwargs)
@@ -162,7 +161,7 @@ class Compiled:
     ) -> Any:
         return (
             self._guard.key(arguments, args, kwargs, trail),
-            is_grad_enabled(),
+            modes.grad.value,
             default_backend().name,
             _sharing(arguments),
         )

@@ -161,8 +161,3 @@ def is_checking_anomalies() -> bool:
     """Whether ``detect_anomaly`` is on in this thread."""
     checking: bool = modes.anomaly.value
     return checking
-
-
-def chosen_backend() -> Any:
-    """The backend that ``use_backend`` chose in this thread, or None."""
-    return modes.backend.value
