@@ -73,6 +73,12 @@ def numbers(call_name: str, *operands: Any) -> DType:
     return dtype
 
 
+def float_dtype(call_name: str, *operands: Any) -> DType:
+    """The floating-point type in which operands meet: float32 of integers."""
+    dtype = result_dtype(call_name, operands)
+    return dtype if dtype.is_floating_point else float32
+
+
 def _operand(call_name: str, operand: Any) -> Any:
     if isinstance(operand, Tensor):
         return operand
