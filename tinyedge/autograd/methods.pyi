@@ -468,10 +468,10 @@ class Methods:
         """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
 
     def fmax(self, other: Tensor) -> Tensor:
-        """The larger of two, broadcast; NaN loses; of equal elements ``input`` gets the gradient."""
+        """The larger of two, broadcast; NaN loses; equal elements share the gradient."""
 
     def fmin(self, other: Tensor) -> Tensor:
-        """The smaller of two, broadcast; NaN loses; of equal elements ``input`` gets the gradient."""
+        """The smaller of two, broadcast; NaN loses; equal elements share the gradient."""
 
     def fmod(self, other: Operand) -> Tensor:
         """``input - other * trunc(input / other)``, with the sign of ``input``; as C's ``fmod``."""

@@ -376,7 +376,7 @@ class Celu(Elementwise):
     saves = ("x",)
     scalars = {"alpha": "real"}
     kernel_forward = {"y": "WHERE(x > 0, x, alpha * expm1(x / alpha))"}
-    kernel_backward = {"dx": "WHERE(x > 0, dy, dy * exp(x / alpha))"}
+    kernel_backward = {"dx": "WHERE(x <= 0, dy * exp(x / alpha), dy)"}
 
     @staticmethod
     def forward(x: Any, *, alpha: float) -> Any:
@@ -384,7 +384,7 @@ class Celu(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any, *, alpha: float) -> Any:
-        return (np.where(x > 0, dy, dy * np.exp(x / alpha)),)
+        return (np.where(x <= 0, dy * np.exp(x / alpha), dy),)
 
     @classmethod
     def sample_attrs(cls, random: Random) -> dict[str, Any]:
@@ -400,7 +400,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """
     if alpha == 0:
         raise ArgumentError("celu", "alpha must not be 0", "got 0", "The limit is relu.")
-    result = unary(Celu, input, alpha=alpha)
+    result = unary(Celu, floating("celu", input), alpha=alpha)
     return input._assign("celu_", result) if inplace else result
 
 
@@ -409,7 +409,7 @@ class Selu(Elementwise):
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     kernel_forward = {"y": "WHERE(x > 0, x * (real)1.0507009873554805, (real)1.7580993408473769 * expm1(x))"}
-    kernel_backward = {"dx": "WHERE(x > 0, dy * (real)1.0507009873554805, dy * (real)1.7580993408473769 * exp(x))"}
+    kernel_backward = {"dx": "WHERE(x <= 0, dy * (real)1.7580993408473769 * exp(x), dy * (real)1.0507009873554805)"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -417,7 +417,7 @@ class Selu(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (dy * SELU_SCALE * np.where(x > 0, 1, SELU_ALPHA * np.exp(x)),)
+        return (dy * SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.exp(x), 1),)
 
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -429,7 +429,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Klambauer et al., arXiv:1706.02515.
     """
-    result = unary(Selu, input)
+    result = unary(Selu, floating("selu", input))
     return input._assign("selu_", result) if inplace else result
 
 
@@ -451,7 +451,7 @@ class Mish(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
         t = np.tanh(np.logaddexp(0, x))
-        return (dy * (t + x * (1 - t * t) / (1 + np.exp(-x))),)
+        return (np.where(x > 20, dy, dy * (t + x * (1 - t * t) / (1 + np.exp(-x)))),)
 
 
 @public(functional=True, module="Mish")
@@ -460,7 +460,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Misra, arXiv:1908.08681.
     """
-    result = unary(Mish, input)
+    result = unary(Mish, floating("mish", input))
     return input._assign("mish_", result) if inplace else result
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import public
 from tinyedge.ops.arithmetic import div, mul
-from tinyedge.ops.promotion import Operand, _floating, _operand, _tensors, float_dtype, prepared, unary
+from tinyedge.ops.promotion import Operand, _floating, _operand, _tensors, float_dtype, floats, prepared, unary
 from tinyedge.tensor import Tensor, call
 
 
@@ -169,7 +169,7 @@ class Logaddexp(Elementwise):
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """``log(exp(input) + exp(other))`` without overflow."""
     _tensors("logaddexp", input, other)
-    return call(Logaddexp, *prepared("logaddexp", (input, other), float_dtype("logaddexp", input, other)))
+    return call(Logaddexp, *floats("logaddexp", input, other))
 
 
 @public(method=True)

@@ -11,6 +11,7 @@ from tinyedge.autograd.registry import also, public
 from tinyedge.errors import DtypeError
 from tinyedge.ops.arithmetic import clone, div, mul
 from tinyedge.ops.promotion import unary
+from tinyedge.ops.rows import floating
 from tinyedge.tensor import Tensor
 
 
@@ -103,9 +104,13 @@ class Round(Elementwise):
 
 @public(method=True, inplace=True)
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
-    """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros."""
-    if decimals == 0 or not input.dtype.is_floating_point:
+    """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros.
+
+    Errors: DtypeError of integers with ``decimals``.
+    """
+    if decimals == 0:
         return _rounded(Round, input)
+    floating("round", input)
     factor = 10.0 ** (decimals if decimals > 0 else -decimals)
     if decimals > 0:
         return div(unary(Round, mul(input, factor)), factor)  # composed

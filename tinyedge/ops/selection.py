@@ -233,7 +233,10 @@ class Fmax(Elementwise):
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a >= b || b != b, a, b)"}
-    kernel_backward = {"da": "WHERE(a >= b || b != b, dy, 0)", "db": "WHERE(a >= b || b != b, 0, dy)"}
+    kernel_backward = {
+        "da": "WHERE(a == b, dy / 2, WHERE(a < b, 0, dy))",
+        "db": "WHERE(a == b, dy / 2, WHERE(b < a, 0, dy))",
+    }
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -241,13 +244,13 @@ class Fmax(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        first = (a >= b) | np.isnan(b)
-        return (np.where(first, dy, 0), np.where(first, 0, dy))
+        half = np.where(a == b, dy / 2, dy)
+        return (np.where(a < b, 0, half), np.where(b < a, 0, half))
 
 
 @public(method=True)
 def fmax(input: Tensor, other: Tensor) -> Tensor:
-    """The larger of two, broadcast; NaN loses; of equal elements ``input`` gets the gradient."""
+    """The larger of two, broadcast; NaN loses; equal elements share the gradient."""
     _tensors("fmax", input, other)
     items = prepared("fmax", (input, other))
     return call(Fmax if items[0].dtype.is_floating_point else Maximum, *items)
@@ -258,7 +261,10 @@ class Fmin(Elementwise):
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "WHERE(a <= b || b != b, a, b)"}
-    kernel_backward = {"da": "WHERE(a <= b || b != b, dy, 0)", "db": "WHERE(a <= b || b != b, 0, dy)"}
+    kernel_backward = {
+        "da": "WHERE(a == b, dy / 2, WHERE(a > b, 0, dy))",
+        "db": "WHERE(a == b, dy / 2, WHERE(b > a, 0, dy))",
+    }
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -266,13 +272,13 @@ class Fmin(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        first = (a <= b) | np.isnan(b)
-        return (np.where(first, dy, 0), np.where(first, 0, dy))
+        half = np.where(a == b, dy / 2, dy)
+        return (np.where(a > b, 0, half), np.where(b > a, 0, half))
 
 
 @public(method=True)
 def fmin(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller of two, broadcast; NaN loses; of equal elements ``input`` gets the gradient."""
+    """The smaller of two, broadcast; NaN loses; equal elements share the gradient."""
     _tensors("fmin", input, other)
     items = prepared("fmin", (input, other))
     return call(Fmin if items[0].dtype.is_floating_point else Minimum, *items)
@@ -366,7 +372,7 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     Errors: DtypeError unless all tensors are of one floating-point type.
     """
     _tensors("lerp", input, end)
-    given = [item for item in (input, end, weight) if isinstance(item, Tensor)]
+    given = [item for item in (input, end, weight) if isinstance(item, Tensor) and (item is not weight or item.ndim)]
     if not input.dtype.is_floating_point or any(item.dtype is not input.dtype for item in given):
         names = ", ".join(item.dtype.name for item in given)
         raise DtypeError("lerp", "tensors of one floating-point type", f"got {names}", "Convert them with .to().")
@@ -380,7 +386,8 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     Shapes: input, tensor1 and tensor2 broadcast; returns what they broadcast to.
     """
     _tensors("addcmul", input, tensor1, tensor2)
-    numbers("addcmul", input, tensor1, tensor2)
+    if not numbers("addcmul", input, tensor1, tensor2).is_floating_point:
+        value = int(value)
     return add(input, mul(tensor1, tensor2), alpha=value)  # composed
 
 
@@ -403,20 +410,17 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
 class Copysign(Elementwise):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
-    saves = ("a", "b")
+    saves = ("a", "y")
     kernel_forward = {"y": "copysign(a, b)"}
-    kernel_backward = {
-        "da": "WHERE(a == 0, 0, copysign(dy, b) * WHERE(dy < 0, -1, 1) * WHERE(a < 0, -1, 1))",
-        "db": "(real)0",
-    }
+    kernel_backward = {"da": "WHERE(a == 0, 0, dy * (y / a))", "db": "(real)0"}
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
         return np.copysign(a, b)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any) -> Any:
-        return (np.where(a == 0, 0, dy * np.sign(a) * np.where(np.signbit(b), -1, 1)), np.zeros_like(dy))
+    def backward(dy: Any, a: Any, y: Any) -> Any:
+        return (np.where(a == 0, 0, dy * (y / a)), np.zeros_like(dy))
 
 
 @public(method=True, inplace=True)

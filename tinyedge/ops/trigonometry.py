@@ -10,7 +10,7 @@ import numpy as np
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import also, public
 from tinyedge.ops.arithmetic import mul
-from tinyedge.ops.promotion import _floating, _tensors, float_dtype, prepared, unary
+from tinyedge.ops.promotion import _floating, _tensors, float_dtype, floats, prepared, unary
 from tinyedge.tensor import Tensor, call
 
 
@@ -247,7 +247,10 @@ class Atan2(Elementwise):
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
     saves = ("a", "b")
     kernel_forward = {"y": "atan2(a, b)"}
-    kernel_backward = {"da": "dy * (b / hypot(a, b) / hypot(a, b))", "db": "-dy * (a / hypot(a, b) / hypot(a, b))"}
+    kernel_backward = {
+        "da": "WHERE(a == 0 && b == 0, 0, dy * (b / hypot(a, b) / hypot(a, b)))",
+        "db": "WHERE(a == 0 && b == 0, 0, -dy * (a / hypot(a, b) / hypot(a, b)))",
+    }
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
@@ -255,7 +258,7 @@ class Atan2(Elementwise):
 
     @staticmethod
     def backward(dy: Any, a: Any, b: Any) -> Any:
-        length = np.hypot(a, b)
+        length = np.where((a == 0) & (b == 0), np.inf, np.hypot(a, b))
         return (dy * (b / length / length), -dy * (a / length / length))
 
 
@@ -292,7 +295,7 @@ class Hypot(Elementwise):
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """``sqrt(input ** 2 + other ** 2)`` without overflow."""
     _tensors("hypot", input, other)
-    return call(Hypot, *prepared("hypot", (input, other), float_dtype("hypot", input, other)))
+    return call(Hypot, *floats("hypot", input, other))
 
 
 @public(method=True, inplace=True)
