@@ -199,6 +199,9 @@ class Methods:
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
 
+    def allclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+        """Whether all elements are close, as ``isclose`` says; waits for the device."""
+
     def amax(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
         """The largest over ``dim``; NaN wins; equal elements share the gradient."""
 
@@ -335,12 +338,6 @@ class Methods:
     def ceil_(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
 
-    def celu(self, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-        """``input`` where positive, else ``alpha * (exp(input / alpha) - 1)``."""
-
-    def celu_(self, alpha: float = 1.0) -> Tensor:
-        """``input`` where positive, else ``alpha * (exp(input / alpha) - 1)``."""
-
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         """At most ``chunks`` views of equal length along ``dim``."""
 
@@ -412,6 +409,9 @@ class Methods:
 
     def eq_(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
+
+    def equal(self, other: Tensor) -> bool:
+        """Whether both have the same shape and elements; waits for the device."""
 
     def erf(self) -> Tensor:
         """The error function."""
@@ -512,6 +512,12 @@ class Methods:
     def hardshrink(self, lambd: float = 0.5) -> Tensor:
         """``input``, but 0 within [-lambd, lambd]."""
 
+    def heaviside(self, values: Tensor) -> Tensor:
+        """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
+
+    def heaviside_(self, values: Tensor) -> Tensor:
+        """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
+
     def hypot(self, other: Tensor) -> Tensor:
         """``sqrt(input ** 2 + other ** 2)`` without overflow."""
 
@@ -520,6 +526,9 @@ class Methods:
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
+
+    def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+        """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
 
     def isfinite(self) -> Tensor:
         """Whether each element is neither infinite nor NaN."""
@@ -614,6 +623,16 @@ class Methods:
     def logical_xor_(self, other: Tensor) -> Tensor:
         """Whether one is nonzero and the other is zero."""
 
+    def logit(self, eps: float | None = None) -> Tensor:
+        """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 -
+        eps].
+        """
+
+    def logit_(self, eps: float | None = None) -> Tensor:
+        """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 -
+        eps].
+        """
+
     def lt(self, other: Operand) -> Tensor:
         """``input < other``, element by element."""
 
@@ -621,6 +640,9 @@ class Methods:
         """``input < other``, element by element."""
 
     def masked_fill(self, mask: Tensor, value: Operand) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
+
+    def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
 
     def matmul(self, other: Tensor) -> Tensor:
@@ -747,12 +769,6 @@ class Methods:
 
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""
-
-    def selu(self, inplace: bool = False) -> Tensor:
-        """``elu`` with the alpha, and times the factor, that keep mean 0 and variance 1."""
-
-    def selu_(self) -> Tensor:
-        """``elu`` with the alpha, and times the factor, that keep mean 0 and variance 1."""
 
     def sgn(self) -> Tensor:
         """-1, 0 or 1. Its gradient is zeros."""

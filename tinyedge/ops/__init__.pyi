@@ -43,6 +43,9 @@ from tinyedge.ops.bitwise import bitwise_not as bitwise_not
 from tinyedge.ops.bitwise import bitwise_or as bitwise_or
 from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
 from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.closeness import allclose as allclose
+from tinyedge.ops.closeness import equal as equal
+from tinyedge.ops.closeness import isclose as isclose
 from tinyedge.ops.comparison import eq as eq
 from tinyedge.ops.comparison import ge as ge
 from tinyedge.ops.comparison import greater as greater
@@ -98,6 +101,7 @@ from tinyedge.ops.exponential import log1p as log1p
 from tinyedge.ops.exponential import log2 as log2
 from tinyedge.ops.exponential import logaddexp as logaddexp
 from tinyedge.ops.exponential import logaddexp2 as logaddexp2
+from tinyedge.ops.exponential import logit as logit
 from tinyedge.ops.exponential import xlogy as xlogy
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import gather as gather
@@ -189,6 +193,7 @@ from tinyedge.ops.selection import clip as clip
 from tinyedge.ops.selection import copysign as copysign
 from tinyedge.ops.selection import fmax as fmax
 from tinyedge.ops.selection import fmin as fmin
+from tinyedge.ops.selection import heaviside as heaviside
 from tinyedge.ops.selection import lerp as lerp
 from tinyedge.ops.selection import masked_fill as masked_fill
 from tinyedge.ops.selection import maximum as maximum
@@ -247,6 +252,7 @@ __all__ = [
     "addcdiv",
     "addcmul",
     "all",
+    "allclose",
     "amax",
     "amin",
     "any",
@@ -307,6 +313,7 @@ __all__ = [
     "empty",
     "empty_like",
     "eq",
+    "equal",
     "erf",
     "erfc",
     "exp",
@@ -336,12 +343,14 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "heaviside",
     "hinge_embedding_loss",
     "huber_loss",
     "hypot",
     "index_select",
     "initial_seed",
     "instance_norm",
+    "isclose",
     "isfinite",
     "isinf",
     "isnan",
@@ -368,6 +377,7 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "logit",
     "logsigmoid",
     "logsumexp",
     "lt",

@@ -391,7 +391,7 @@ class Celu(Elementwise):
         return {"alpha": random.choice((1.0, 0.5))}
 
 
-@public(method=True, inplace=True, functional=True, module="CELU")
+@public(functional=True, module="CELU")
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``input`` where positive, else ``alpha * (exp(input / alpha) - 1)``.
 
@@ -423,7 +423,7 @@ class Selu(Elementwise):
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
-@public(method=True, inplace=True, functional=True, module="SELU")
+@public(functional=True, module="SELU")
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """``elu`` with the alpha, and times the factor, that keep mean 0 and variance 1.
 

@@ -11,6 +11,7 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import public
 from tinyedge.ops.arithmetic import div, mul
 from tinyedge.ops.promotion import Operand, _floating, _operand, _tensors, float_dtype, floats, prepared, unary
+from tinyedge.ops.selection import clamp, where
 from tinyedge.tensor import Tensor, call
 
 
@@ -206,3 +207,29 @@ def xlogy(input: Operand, other: Operand) -> Tensor:
     if not isinstance(items[0], Tensor):
         _tensors("xlogy", items[1])
     return call(Xlogy, *prepared("xlogy", items, float_dtype("xlogy", *items)))
+
+
+class Logit(Elementwise):
+    signature = "()->()"
+    domain = {"x": (0.05, 0.95)}
+    saves = ("x",)
+    kernel_forward = {"y": "log(x / (1 - x))"}
+    kernel_backward = {"dx": "WHERE(x < 0 || x > 1, NAN, dy / (x * (1 - x)))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.log(x / (1 - x))
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (np.where((x < 0) | (x > 1), np.nan, dy / (x * (1 - x))),)
+
+
+@public(method=True, inplace=True)
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 - eps]."""
+    if eps is None:
+        return unary(Logit, input)
+    x = clamp(_floating(input), None, 1 - eps)
+    # Above 0.5 the limits are the wrong way round, and the lower one comes first.
+    return unary(Logit, clamp(x, eps) if eps <= 0.5 else where(input < eps, eps, x))

@@ -208,7 +208,7 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
     return call(Where, condition, a, b)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
@@ -429,3 +429,17 @@ def copysign(input: Tensor, other: Operand) -> Tensor:
     _tensors("copysign", input)
     items = [_operand("copysign", item) for item in (input, other)]
     return call(Copysign, *prepared("copysign", items, float_dtype("copysign", *items)))
+
+
+@public(method=True, inplace=True)
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient.
+
+    Shapes: input and values broadcast; returns what they broadcast to.
+    Errors: DtypeError unless both are of one dtype.
+    """
+    _tensors("heaviside", input, values)
+    if input.dtype is not values.dtype:
+        found = f"got {input.dtype.name} and {values.dtype.name}"
+        raise DtypeError("heaviside", "two tensors of one dtype", found, "Convert one with .to().")
+    return where(input == 0, values.detach(), (input > 0).to(input.dtype))  # composed
