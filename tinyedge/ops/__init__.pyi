@@ -96,9 +96,9 @@ from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
 from tinyedge.ops.exponential import erfc as erfc
 from tinyedge.ops.exponential import exp2 as exp2
 from tinyedge.ops.exponential import expm1 as expm1
-from tinyedge.ops.exponential import log10 as log10
 from tinyedge.ops.exponential import log1p as log1p
 from tinyedge.ops.exponential import log2 as log2
+from tinyedge.ops.exponential import log10 as log10
 from tinyedge.ops.exponential import logaddexp as logaddexp
 from tinyedge.ops.exponential import logaddexp2 as logaddexp2
 from tinyedge.ops.exponential import logit as logit
@@ -367,9 +367,9 @@ __all__ = [
     "linear",
     "linspace",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "log_softmax",
     "logaddexp",
     "logaddexp2",

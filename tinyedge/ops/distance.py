@@ -11,7 +11,7 @@ from tinyedge import shapes
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.ops.activation import logsigmoid
+from tinyedge.ops.activation import logsigmoid, relu
 from tinyedge.ops.loss import _mean_of, _pair_of
 from tinyedge.ops.promotion import _floating, _tensors, result_dtype
 from tinyedge.ops.reduction import _reduction
@@ -149,7 +149,7 @@ def margin_ranking_loss(
     if not input1.ndim == input2.ndim == target.ndim:
         found = f"got {input1.shape}, {input2.shape} and {target.shape}"
         raise ShapeError("margin_ranking_loss", "three tensors of as many dims", found)
-    return _mean_of(clamp_min(neg(target) * (input1 - input2) + margin, 0), reduction)  # composed
+    return _mean_of(relu(neg(target) * (input1 - input2) + margin), reduction)  # composed
 
 
 @public(functional=True, module="HingeEmbeddingLoss")
@@ -167,7 +167,7 @@ def hinge_embedding_loss(
     """
     reduction = _reduction("hinge_embedding_loss", reduction, size_average, reduce)
     _tensors("hinge_embedding_loss", input, target)
-    far = where(target != 1, clamp_min(margin - input, 0), 0)
+    far = where(target != 1, relu(margin - input), 0)
     return _mean_of(far + where(target != -1, input, 0), reduction)  # composed
 
 
@@ -240,7 +240,7 @@ def triplet_margin_loss(
     far = pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = minimum(far, pairwise_distance(positive, negative, p, eps))
-    return _mean_of(clamp_min(margin + near - far, 0), reduction)  # composed
+    return _mean_of(relu(margin + near - far), reduction)  # composed
 
 
 @public(functional=True, module="CosineEmbeddingLoss")
@@ -268,7 +268,7 @@ def cosine_embedding_loss(
     a, b = _floats(name, input1, input2)
     squares = (_sum(square(a), -1) + 1e-12) * (_sum(square(b), -1) + 1e-12)
     cosine = _sum(a * b, -1) / functions["sqrt"](squares)
-    far = where(target == -1, clamp_min(cosine - margin, 0), 0)
+    far = where(target == -1, relu(cosine - margin), 0)
     return _mean_of(where(target == 1, 1 - cosine, 0) + far, reduction)  # composed
 
 

@@ -150,6 +150,8 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
     dtype = numbers("clamp", *given)
+    if len(given) == 2 and isinstance(given[1], Tensor):  # then equal elements share the gradient
+        return call(Minimum if min is None else Maximum, *prepared("clamp", given, dtype))
     lowest, highest = dtype.limits or (-math.inf, math.inf)
     limits = (input, lowest if min is None else min, highest if max is None else max)
     return call(Clamp, *prepared("clamp", limits, dtype))
