@@ -72,18 +72,19 @@ import pickle
 import sys
 import tinyedge as te
 from tinyedge import nn, optim
-from tinyedge.nn.functional import log_cosh_loss, softsign
+from tinyedge.nn.functional import log_cosh_loss, squareplus
 from tests.strategies import call_of
 from tests import properties
 from tinyedge.ir.step import registry
 
 te.set_default_backend(sys.argv[1])
 assert te.__file__.startswith(sys.argv[2])
-x = te.tensor([-1.0, 3.0])
-assert te.softsign is te.Tensor.softsign is softsign and x.softsign().tolist() == [-0.5, 0.75]
-assert te.Tensor.softsign.__doc__.startswith("``input / (1 + abs(input))``.") and "Shapes:" in te.softsign.__doc__
-assert nn.Softsign()(x).tolist() == [-0.5, 0.75] and repr(nn.Softsign()) == "Softsign()"
-assert type(pickle.loads(pickle.dumps(nn.Softsign()))) is nn.Softsign
+x, z = te.tensor([-1.0, 3.0]), te.tensor([-1.5, 1.5])
+assert te.squareplus is te.Tensor.squareplus is squareplus and z.squareplus().tolist() == [0.5, 2.0]
+assert te.Tensor.squareplus.__doc__.startswith("``(input + sqrt(input ** 2 + 4)) / 2``.")
+assert "Shapes:" in te.squareplus.__doc__
+assert nn.Squareplus()(z).tolist() == [0.5, 2.0] and repr(nn.Squareplus()) == "Squareplus()"
+assert type(pickle.loads(pickle.dumps(nn.Squareplus()))) is nn.Squareplus
 assert x.square_sum().item() == te.square_sum(x).item() == 10.0
 assert repr(nn.LogCoshLoss()) == "LogCoshLoss()" and nn.LogCoshLoss("sum")(x, x).item() == 0.0
 assert log_cosh_loss(x, te.zeros(2), reduction="none").shape == (2,)
@@ -93,14 +94,14 @@ optimizer = optim.SignSGD(scale.parameters(), lr=0.5)
 scale(x).sum().backward()
 optimizer.step()
 assert scale.weight.tolist() == [1.5, 0.5]
-names = {"softsign", "square_sum", "log_cosh_loss"}
+names = {"squareplus", "square_sum", "log_cosh_loss"}
 assert names <= set(te.__all__) and names <= set(te.ops.__all__) and names <= set(dir(te))
-assert {"softsign", "log_cosh_loss"} <= set(nn.functional.__all__) and "square_sum" not in nn.functional.__all__
-assert {"Softsign", "LogCoshLoss", "Scale"} <= set(nn.__all__) and "SignSGD" in optim.__all__
+assert {"squareplus", "log_cosh_loss"} <= set(nn.functional.__all__) and "square_sum" not in nn.functional.__all__
+assert {"Squareplus", "LogCoshLoss", "Scale"} <= set(nn.__all__) and "SignSGD" in optim.__all__
 
 from random import Random
 random, opencl, reference = Random(0), te.get_backend(sys.argv[1]), te.get_backend("numpy")
-for name in ("softsign", "square_sum", "log_cosh", "sign_update"):
+for name in ("squareplus", "square_sum", "log_cosh", "sign_update"):
     op = registry[name]
     for seed in range(10):
         call = call_of(op, op.sample(random), seed)

@@ -27,6 +27,25 @@ every_entry = pytest.mark.parametrize("entry", list(entries.values()), ids=list(
 FILLED = (te, te.ops, nn, nn.functional, layers)
 
 REPRS = {
+    "TripletMarginLoss": ((), "TripletMarginLoss()"),
+    "SoftMarginLoss": ((), "SoftMarginLoss()"),
+    "PoissonNLLLoss": ((), "PoissonNLLLoss()"),
+    "PairwiseDistance": ((1.0,), "PairwiseDistance()"),
+    "MultiLabelSoftMarginLoss": ((), "MultiLabelSoftMarginLoss()"),
+    "MarginRankingLoss": ((), "MarginRankingLoss()"),
+    "HingeEmbeddingLoss": ((), "HingeEmbeddingLoss()"),
+    "GaussianNLLLoss": ((), "GaussianNLLLoss()"),
+    "CosineSimilarity": ((0,), "CosineSimilarity()"),
+    "CosineEmbeddingLoss": ((0.5,), "CosineEmbeddingLoss()"),
+    "CELU": ((2.0, True), "CELU(alpha=2.0, inplace=True)"),
+    "GLU": ((1,), "GLU(dim=1)"),
+    "Hardtanh": ((-2.0,), "Hardtanh(min_val=-2.0, max_val=1.0)"),
+    "LogSigmoid": ((), "LogSigmoid()"),
+    "Mish": ((), "Mish()"),
+    "SELU": ((True,), "SELU(inplace=True)"),
+    "Softsign": ((), "Softsign()"),
+    "Tanhshrink": ((), "Tanhshrink()"),
+    "Threshold": ((0.5, 2, True), "Threshold(threshold=0.5, value=2, inplace=True)"),
     "AdaptiveAvgPool2d": ((7,), "AdaptiveAvgPool2d(output_size=7)"),
     "AdaptiveMaxPool2d": (((7, None), True), "AdaptiveMaxPool2d(output_size=(7, None))"),
     "BCELoss": ((), "BCELoss()"),
@@ -60,7 +79,7 @@ def kept() -> Iterator[None]:
     tables: list[dict[str, Any]] = [entries, registry.functions, *(vars(module) for module in FILLED)]
     before = [dict(table) for table in tables]
     names = [list(module.__all__) for module in FILLED]
-    methods = set(vars(Methods))
+    methods = dict(vars(Methods))
     yield
     for table, old in zip(tables, before, strict=True):
         for name in set(table) - set(old):
@@ -69,8 +88,11 @@ def kept() -> Iterator[None]:
     registry.of_users = users
     for module, old_names in zip(FILLED, names, strict=True):
         module.__all__[:] = old_names
-    for name in set(vars(Methods)) - methods:
-        delattr(Methods, name)
+    for name, method in dict(vars(Methods)).items():
+        if name not in methods:
+            delattr(Methods, name)
+        elif method is not methods[name]:
+            setattr(Methods, name, methods[name])
 
 
 @every_entry

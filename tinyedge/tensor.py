@@ -558,18 +558,6 @@ class Tensor(SlotHolder, Methods):
 
     # Operators
 
-    def __and__(self, other: Any) -> Tensor:
-        """Both, of booleans."""
-        return _function("logical_and")(*_booleans("&", self, other))
-
-    def __or__(self, other: Any) -> Tensor:
-        """Either, of booleans."""
-        return _function("logical_or")(*_booleans("|", self, other))
-
-    def __invert__(self) -> Tensor:
-        """The opposite, of booleans."""
-        return _function("logical_not")(*_booleans("~", self))
-
     def __eq__(self, other: Any) -> Any:
         """``te.eq(self, other)``; False for None."""
         if other is None:
@@ -675,15 +663,6 @@ def destination(
         else:
             dtype = argument
     return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
-
-
-def _booleans(call: str, *operands: Any) -> tuple[Any, ...]:
-    for operand in operands:
-        dtype = operand.dtype if isinstance(operand, Tensor) else dtypes.of_number(operand)
-        if dtype is not dtypes.bool_:
-            raise DtypeError(call, "bool operands", f"got {dtype.name}", "Compare first, e.g. (x > 0) & (y > 0).")
-    backend = next(operand.backend for operand in operands if isinstance(operand, Tensor))
-    return tuple(x if isinstance(x, Tensor) else full((), x, device=backend) for x in operands)
 
 
 def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:

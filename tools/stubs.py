@@ -50,9 +50,13 @@ def home(module: str, name: str) -> str:
     return home(imported[name], name) if imported[name].startswith("tinyedge.") else imported[name]
 
 
-def kind_and_name(name: str) -> tuple[bool, bool, str]:
-    """The linter's order: constants, classes, all others."""
-    return not name.isupper(), not name[0].isupper(), name
+def kind_and_name(name: str) -> tuple[bool, bool, list[str | int]]:
+    """The linter's order: constants, classes, all others; log2 before log10."""
+    return not name.isupper(), not name[0].isupper(), natural(name)
+
+
+def natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def import_lines(names: Iterable[tuple[str, str]], again: bool = False) -> Iterator[str]:
@@ -61,7 +65,7 @@ def import_lines(names: Iterable[tuple[str, str]], again: bool = False) -> Itera
     for module, name in names:
         by_module.setdefault(module, set()).add(name)
     for module in sorted(by_module, key=lambda module: (module.startswith("tinyedge"), module)):
-        found = sorted(by_module[module], key=lambda name: (*kind_and_name(name)[:2], name.lower()))
+        found = sorted(by_module[module], key=lambda name: (*kind_and_name(name)[:2], natural(name.lower())))
         if again:
             yield from (f"from {module} import {name} as {name}" for name in found)
         else:

@@ -14,6 +14,9 @@ class Methods:
     def __add__(self, other: Any) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def __and__(self, other: Any) -> Tensor:
+        """The bits that both have; of booleans, whether both are true."""
+
     def __floordiv__(self, other: Any) -> Tensor:
         """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
 
@@ -31,8 +34,34 @@ class Methods:
     def __iadd__(self, other: Any) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def __iand__(self, other: Any) -> Tensor:
+        """The bits that both have; of booleans, whether both are true."""
+
+    def __ifloordiv__(self, other: Any) -> Tensor:
+        """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def __ilshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
+
+    def __imod__(self, other: Any) -> Tensor:
+        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
     def __imul__(self, other: Any) -> Tensor:
         """``input * other``, broadcast."""
+
+    def __invert__(self) -> Tensor:
+        """Each bit the other way; of booleans, the opposite."""
+
+    def __ior__(self, other: Any) -> Tensor:
+        """The bits that either has; of booleans, whether either is true."""
+
+    def __ipow__(self, exponent: Any) -> Tensor:
+        """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def __irshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places lower, with the sign kept; only the sign if that is negative, or more than there
+        are.
+        """
 
     def __isub__(self, other: Any) -> Tensor:
         """``input - alpha * other``, broadcast."""
@@ -40,8 +69,14 @@ class Methods:
     def __itruediv__(self, other: Any) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
 
+    def __ixor__(self, other: Any) -> Tensor:
+        """The bits that one of both has; of booleans, whether they differ."""
+
     def __le__(self, other: Any) -> Tensor:
         """``input <= other``, element by element."""
+
+    def __lshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
 
     def __lt__(self, other: Any) -> Tensor:
         """``input < other``, element by element."""
@@ -58,14 +93,23 @@ class Methods:
     def __neg__(self) -> Tensor:
         """``-input``."""
 
+    def __or__(self, other: Any) -> Tensor:
+        """The bits that either has; of booleans, whether either is true."""
+
     def __pow__(self, exponent: Any) -> Tensor:
         """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
 
     def __radd__(self, other: Any) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def __rand__(self, other: Any) -> Tensor:
+        """The bits that both have; of booleans, whether both are true."""
+
     def __rfloordiv__(self, other: Any) -> Tensor:
         """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def __rlshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
 
     def __rmod__(self, other: Any) -> Tensor:
         """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
@@ -73,14 +117,30 @@ class Methods:
     def __rmul__(self, other: Any) -> Tensor:
         """``input * other``, broadcast."""
 
+    def __ror__(self, other: Any) -> Tensor:
+        """The bits that either has; of booleans, whether either is true."""
+
     def __rpow__(self, other: Any) -> Tensor:
         """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def __rrshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places lower, with the sign kept; only the sign if that is negative, or more than there
+        are.
+        """
+
+    def __rshift__(self, other: Any) -> Tensor:
+        """The bits ``other`` places lower, with the sign kept; only the sign if that is negative, or more than there
+        are.
+        """
 
     def __rsub__(self, other: Any) -> Tensor:
         """``input - alpha * other``, broadcast."""
 
     def __rtruediv__(self, other: Any) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def __rxor__(self, other: Any) -> Tensor:
+        """The bits that one of both has; of booleans, whether they differ."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
@@ -91,8 +151,32 @@ class Methods:
     def __truediv__(self, other: Any) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
 
+    def __xor__(self, other: Any) -> Tensor:
+        """The bits that one of both has; of booleans, whether they differ."""
+
     def abs(self) -> Tensor:
         """Absolute value; its gradient at 0 is 0."""
+
+    def abs_(self) -> Tensor:
+        """Absolute value; its gradient at 0 is 0."""
+
+    def absolute(self) -> Tensor:
+        """Absolute value; its gradient at 0 is 0."""
+
+    def absolute_(self) -> Tensor:
+        """Absolute value; its gradient at 0 is 0."""
+
+    def acos(self) -> Tensor:
+        """Inverse cosine; NaN outside [-1, 1]."""
+
+    def acos_(self) -> Tensor:
+        """Inverse cosine; NaN outside [-1, 1]."""
+
+    def acosh(self) -> Tensor:
+        """Inverse hyperbolic cosine; NaN below 1."""
+
+    def acosh_(self) -> Tensor:
+        """Inverse hyperbolic cosine; NaN below 1."""
 
     def add(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input + alpha * other``, broadcast."""
@@ -100,8 +184,23 @@ class Methods:
     def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def addcdiv(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        """``input + value * tensor1 / tensor2``."""
+
+    def addcdiv_(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        """``input + value * tensor1 / tensor2``."""
+
+    def addcmul(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        """``input + value * tensor1 * tensor2``."""
+
+    def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        """``input + value * tensor1 * tensor2``."""
+
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
+
+    def allclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+        """Whether all elements are close, as ``isclose`` says; waits for the device."""
 
     def amax(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
         """The largest over ``dim``; NaN wins; equal elements share the gradient."""
@@ -112,14 +211,132 @@ class Methods:
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether any element is nonzero."""
 
+    def arccos(self) -> Tensor:
+        """Inverse cosine; NaN outside [-1, 1]."""
+
+    def arccos_(self) -> Tensor:
+        """Inverse cosine; NaN outside [-1, 1]."""
+
+    def arccosh(self) -> Tensor:
+        """Inverse hyperbolic cosine; NaN below 1."""
+
+    def arccosh_(self) -> Tensor:
+        """Inverse hyperbolic cosine; NaN below 1."""
+
+    def arcsin(self) -> Tensor:
+        """Inverse sine; NaN outside [-1, 1]."""
+
+    def arcsin_(self) -> Tensor:
+        """Inverse sine; NaN outside [-1, 1]."""
+
+    def arcsinh(self) -> Tensor:
+        """Inverse hyperbolic sine."""
+
+    def arcsinh_(self) -> Tensor:
+        """Inverse hyperbolic sine."""
+
+    def arctan(self) -> Tensor:
+        """Inverse tangent."""
+
+    def arctan2(self, other: Tensor) -> Tensor:
+        """The angle of the point (``other``, ``input``), in all four quadrants."""
+
+    def arctan2_(self, other: Tensor) -> Tensor:
+        """The angle of the point (``other``, ``input``), in all four quadrants."""
+
+    def arctan_(self) -> Tensor:
+        """Inverse tangent."""
+
+    def arctanh(self) -> Tensor:
+        """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+
+    def arctanh_(self) -> Tensor:
+        """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first largest element along ``dim``, or in the flattened tensor; int64."""
 
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
 
+    def asin(self) -> Tensor:
+        """Inverse sine; NaN outside [-1, 1]."""
+
+    def asin_(self) -> Tensor:
+        """Inverse sine; NaN outside [-1, 1]."""
+
+    def asinh(self) -> Tensor:
+        """Inverse hyperbolic sine."""
+
+    def asinh_(self) -> Tensor:
+        """Inverse hyperbolic sine."""
+
+    def atan(self) -> Tensor:
+        """Inverse tangent."""
+
+    def atan2(self, other: Tensor) -> Tensor:
+        """The angle of the point (``other``, ``input``), in all four quadrants."""
+
+    def atan2_(self, other: Tensor) -> Tensor:
+        """The angle of the point (``other``, ``input``), in all four quadrants."""
+
+    def atan_(self) -> Tensor:
+        """Inverse tangent."""
+
+    def atanh(self) -> Tensor:
+        """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+
+    def atanh_(self) -> Tensor:
+        """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+
+    def bitwise_and(self, other: Operand) -> Tensor:
+        """The bits that both have; of booleans, whether both are true."""
+
+    def bitwise_and_(self, other: Operand) -> Tensor:
+        """The bits that both have; of booleans, whether both are true."""
+
+    def bitwise_left_shift(self, other: Operand) -> Tensor:
+        """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
+
+    def bitwise_left_shift_(self, other: Operand) -> Tensor:
+        """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
+
+    def bitwise_not(self) -> Tensor:
+        """Each bit the other way; of booleans, the opposite."""
+
+    def bitwise_not_(self) -> Tensor:
+        """Each bit the other way; of booleans, the opposite."""
+
+    def bitwise_or(self, other: Operand) -> Tensor:
+        """The bits that either has; of booleans, whether either is true."""
+
+    def bitwise_or_(self, other: Operand) -> Tensor:
+        """The bits that either has; of booleans, whether either is true."""
+
+    def bitwise_right_shift(self, other: Operand) -> Tensor:
+        """The bits ``other`` places lower, with the sign kept; only the sign if that is negative, or more than there
+        are.
+        """
+
+    def bitwise_right_shift_(self, other: Operand) -> Tensor:
+        """The bits ``other`` places lower, with the sign kept; only the sign if that is negative, or more than there
+        are.
+        """
+
+    def bitwise_xor(self, other: Operand) -> Tensor:
+        """The bits that one of both has; of booleans, whether they differ."""
+
+    def bitwise_xor_(self, other: Operand) -> Tensor:
+        """The bits that one of both has; of booleans, whether they differ."""
+
     def bmm(self, mat2: Tensor) -> Tensor:
         """The products of two batches of matrices."""
+
+    def ceil(self) -> Tensor:
+        """The smallest integer not below each element. Its gradient is zeros."""
+
+    def ceil_(self) -> Tensor:
+        """The smallest integer not below each element. Its gradient is zeros."""
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         """At most ``chunks`` views of equal length along ``dim``."""
@@ -130,8 +347,50 @@ class Methods:
     def clamp_(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
         """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
 
+    def clamp_max(self, max: Operand) -> Tensor:
+        """``input``, or ``max`` where that is smaller; see ``clamp``."""
+
+    def clamp_max_(self, max: Operand) -> Tensor:
+        """``input``, or ``max`` where that is smaller; see ``clamp``."""
+
+    def clamp_min(self, min: Operand) -> Tensor:
+        """``input``, or ``min`` where that is larger; see ``clamp``."""
+
+    def clamp_min_(self, min: Operand) -> Tensor:
+        """``input``, or ``min`` where that is larger; see ``clamp``."""
+
+    def clip(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+        """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+
+    def clip_(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+        """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
+
     def clone(self) -> Tensor:
         """A contiguous copy with its own memory; the gradient flows through."""
+
+    def copysign(self, other: Operand) -> Tensor:
+        """``input`` with the sign of ``other``, also of -0.0."""
+
+    def copysign_(self, other: Operand) -> Tensor:
+        """``input`` with the sign of ``other``, also of -0.0."""
+
+    def cos(self) -> Tensor:
+        """Cosine."""
+
+    def cos_(self) -> Tensor:
+        """Cosine."""
+
+    def cosh(self) -> Tensor:
+        """Hyperbolic cosine."""
+
+    def cosh_(self) -> Tensor:
+        """Hyperbolic cosine."""
+
+    def deg2rad(self) -> Tensor:
+        """Degrees as radians."""
+
+    def deg2rad_(self) -> Tensor:
+        """Degrees as radians."""
 
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
@@ -139,40 +398,251 @@ class Methods:
     def div_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
 
+    def divide(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def divide_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+        """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
 
+    def eq_(self, other: Operand) -> Tensor:
+        """``input == other``, element by element."""
+
+    def equal(self, other: Tensor) -> bool:
+        """Whether both have the same shape and elements; waits for the device."""
+
+    def erf(self) -> Tensor:
+        """The error function."""
+
+    def erf_(self) -> Tensor:
+        """The error function."""
+
+    def erfc(self) -> Tensor:
+        """``1 - erf(input)``, exact where that is small."""
+
+    def erfc_(self) -> Tensor:
+        """``1 - erf(input)``, exact where that is small."""
+
     def exp(self) -> Tensor:
+        """e to the power of each element."""
+
+    def exp2(self) -> Tensor:
+        """2 to the power of each element."""
+
+    def exp2_(self) -> Tensor:
+        """2 to the power of each element."""
+
+    def exp_(self) -> Tensor:
         """e to the power of each element."""
 
     def expand(self, *sizes: Any) -> Tensor:
         """Dims of length one repeated to ``sizes``; -1 keeps a dim. A view: the repeats share the memory."""
 
+    def expm1(self) -> Tensor:
+        """``exp(input) - 1``, exact near 0."""
+
+    def expm1_(self) -> Tensor:
+        """``exp(input) - 1``, exact near 0."""
+
+    def fix(self) -> Tensor:
+        """Each element without its fraction. Its gradient is zeros."""
+
+    def fix_(self) -> Tensor:
+        """Each element without its fraction. Its gradient is zeros."""
+
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
 
+    def floor(self) -> Tensor:
+        """The largest integer not above each element. Its gradient is zeros."""
+
+    def floor_(self) -> Tensor:
+        """The largest integer not above each element. Its gradient is zeros."""
+
+    def floor_divide(self, other: Operand) -> Tensor:
+        """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def floor_divide_(self, other: Operand) -> Tensor:
+        """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros."""
+
+    def fmax(self, other: Tensor) -> Tensor:
+        """The larger of two, broadcast; NaN loses; equal elements share the gradient."""
+
+    def fmin(self, other: Tensor) -> Tensor:
+        """The smaller of two, broadcast; NaN loses; equal elements share the gradient."""
+
+    def fmod(self, other: Operand) -> Tensor:
+        """``input - other * trunc(input / other)``, with the sign of ``input``; as C's ``fmod``."""
+
+    def fmod_(self, other: Operand) -> Tensor:
+        """``input - other * trunc(input / other)``, with the sign of ``input``; as C's ``fmod``."""
+
+    def frac(self) -> Tensor:
+        """``input - trunc(input)``, with the sign of ``input``."""
+
+    def frac_(self) -> Tensor:
+        """``input - trunc(input)``, with the sign of ``input``."""
+
     def ge(self, other: Operand) -> Tensor:
+        """``input >= other``, element by element."""
+
+    def ge_(self, other: Operand) -> Tensor:
+        """``input >= other``, element by element."""
+
+    def greater(self, other: Operand) -> Tensor:
+        """``input > other``, element by element."""
+
+    def greater_(self, other: Operand) -> Tensor:
+        """``input > other``, element by element."""
+
+    def greater_equal(self, other: Operand) -> Tensor:
+        """``input >= other``, element by element."""
+
+    def greater_equal_(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
 
     def gt(self, other: Operand) -> Tensor:
         """``input > other``, element by element."""
 
+    def gt_(self, other: Operand) -> Tensor:
+        """``input > other``, element by element."""
+
+    def hardshrink(self, lambd: float = 0.5) -> Tensor:
+        """``input``, but 0 within [-lambd, lambd]."""
+
+    def heaviside(self, values: Tensor) -> Tensor:
+        """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
+
+    def heaviside_(self, values: Tensor) -> Tensor:
+        """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
+
+    def hypot(self, other: Tensor) -> Tensor:
+        """``sqrt(input ** 2 + other ** 2)`` without overflow."""
+
+    def hypot_(self, other: Tensor) -> Tensor:
+        """``sqrt(input ** 2 + other ** 2)`` without overflow."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
 
+    def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+        """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
+
+    def isfinite(self) -> Tensor:
+        """Whether each element is neither infinite nor NaN."""
+
+    def isinf(self) -> Tensor:
+        """Whether each element is infinite."""
+
+    def isnan(self) -> Tensor:
+        """Whether each element is NaN."""
+
+    def isneginf(self) -> Tensor:
+        """Whether each element is negative infinity."""
+
+    def isposinf(self) -> Tensor:
+        """Whether each element is positive infinity."""
+
     def le(self, other: Operand) -> Tensor:
+        """``input <= other``, element by element."""
+
+    def le_(self, other: Operand) -> Tensor:
+        """``input <= other``, element by element."""
+
+    def lerp(self, end: Tensor, weight: Operand) -> Tensor:
+        """``input + weight * (end - input)``, exact at both ends."""
+
+    def lerp_(self, end: Tensor, weight: Operand) -> Tensor:
+        """``input + weight * (end - input)``, exact at both ends."""
+
+    def less(self, other: Operand) -> Tensor:
+        """``input < other``, element by element."""
+
+    def less_(self, other: Operand) -> Tensor:
+        """``input < other``, element by element."""
+
+    def less_equal(self, other: Operand) -> Tensor:
+        """``input <= other``, element by element."""
+
+    def less_equal_(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
 
     def log(self) -> Tensor:
         """Natural logarithm."""
 
+    def log10(self) -> Tensor:
+        """Logarithm to base 10."""
+
+    def log10_(self) -> Tensor:
+        """Logarithm to base 10."""
+
+    def log1p(self) -> Tensor:
+        """``log(1 + input)``, exact near 0."""
+
+    def log1p_(self) -> Tensor:
+        """``log(1 + input)``, exact near 0."""
+
+    def log2(self) -> Tensor:
+        """Logarithm to base 2."""
+
+    def log2_(self) -> Tensor:
+        """Logarithm to base 2."""
+
+    def log_(self) -> Tensor:
+        """Natural logarithm."""
+
+    def logaddexp(self, other: Tensor) -> Tensor:
+        """``log(exp(input) + exp(other))`` without overflow."""
+
+    def logaddexp2(self, other: Tensor) -> Tensor:
+        """``log2(2 ** input + 2 ** other)`` without overflow."""
+
+    def logical_and(self, other: Tensor) -> Tensor:
+        """Whether both are nonzero."""
+
+    def logical_and_(self, other: Tensor) -> Tensor:
+        """Whether both are nonzero."""
+
     def logical_not(self) -> Tensor:
         """Whether each element is zero."""
+
+    def logical_not_(self) -> Tensor:
+        """Whether each element is zero."""
+
+    def logical_or(self, other: Tensor) -> Tensor:
+        """Whether either is nonzero."""
+
+    def logical_or_(self, other: Tensor) -> Tensor:
+        """Whether either is nonzero."""
+
+    def logical_xor(self, other: Tensor) -> Tensor:
+        """Whether one is nonzero and the other is zero."""
+
+    def logical_xor_(self, other: Tensor) -> Tensor:
+        """Whether one is nonzero and the other is zero."""
+
+    def logit(self, eps: float | None = None) -> Tensor:
+        """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 -
+        eps].
+        """
+
+    def logit_(self, eps: float | None = None) -> Tensor:
+        """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 -
+        eps].
+        """
 
     def lt(self, other: Operand) -> Tensor:
         """``input < other``, element by element."""
 
+    def lt_(self, other: Operand) -> Tensor:
+        """``input < other``, element by element."""
+
     def masked_fill(self, mask: Tensor, value: Operand) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
+
+    def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
 
     def matmul(self, other: Tensor) -> Tensor:
@@ -204,22 +674,70 @@ class Methods:
     def mul_(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
+    def multiply(self, other: Operand) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def multiply_(self, other: Operand) -> Tensor:
+        """``input * other``, broadcast."""
+
+    def nan_to_num(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+        """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
+
+    def nan_to_num_(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+        """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
+
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
 
     def ne(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
 
+    def ne_(self, other: Operand) -> Tensor:
+        """``input != other``, element by element."""
+
     def neg(self) -> Tensor:
         """``-input``."""
+
+    def neg_(self) -> Tensor:
+        """``-input``."""
+
+    def negative(self) -> Tensor:
+        """``-input``."""
+
+    def negative_(self) -> Tensor:
+        """``-input``."""
+
+    def not_equal(self, other: Operand) -> Tensor:
+        """``input != other``, element by element."""
+
+    def not_equal_(self, other: Operand) -> Tensor:
+        """``input != other``, element by element."""
 
     def permute(self, *dims: Any) -> Tensor:
         """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
 
+    def positive(self) -> Tensor:
+        """``input`` itself."""
+
     def pow(self, exponent: Operand) -> Tensor:
         """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
 
+    def pow_(self, exponent: Operand) -> Tensor:
+        """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def prelu(self, weight: Tensor) -> Tensor:
+        """``input`` where positive, else ``weight * input``, with one weight, or one for each channel."""
+
+    def rad2deg(self) -> Tensor:
+        """Radians as degrees."""
+
+    def rad2deg_(self) -> Tensor:
+        """Radians as degrees."""
+
     def reciprocal(self) -> Tensor:
+        """``1 / input``."""
+
+    def reciprocal_(self) -> Tensor:
         """``1 / input``."""
 
     def relu(self, inplace: bool = False) -> Tensor:
@@ -228,25 +746,73 @@ class Methods:
     def relu_(self) -> Tensor:
         """``max(input, 0)``."""
 
+    def remainder(self, other: Operand) -> Tensor:
+        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
+    def remainder_(self, other: Operand) -> Tensor:
+        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
 
+    def round(self, *, decimals: int = 0) -> Tensor:
+        """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros."""
+
+    def round_(self, *, decimals: int = 0) -> Tensor:
+        """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros."""
+
     def rsqrt(self) -> Tensor:
+        """``1 / sqrt(input)``."""
+
+    def rsqrt_(self) -> Tensor:
         """``1 / sqrt(input)``."""
 
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""
 
+    def sgn(self) -> Tensor:
+        """-1, 0 or 1. Its gradient is zeros."""
+
+    def sgn_(self) -> Tensor:
+        """-1, 0 or 1. Its gradient is zeros."""
+
     def sigmoid(self) -> Tensor:
+        """``1 / (1 + exp(-input))``."""
+
+    def sigmoid_(self) -> Tensor:
         """``1 / (1 + exp(-input))``."""
 
     def sign(self) -> Tensor:
         """-1, 0 or 1. Its gradient is zeros."""
 
+    def sign_(self) -> Tensor:
+        """-1, 0 or 1. Its gradient is zeros."""
+
+    def signbit(self) -> Tensor:
+        """Whether each element is negative, also of -0.0."""
+
+    def sin(self) -> Tensor:
+        """Sine."""
+
+    def sin_(self) -> Tensor:
+        """Sine."""
+
+    def sinh(self) -> Tensor:
+        """Hyperbolic sine."""
+
+    def sinh_(self) -> Tensor:
+        """Hyperbolic sine."""
+
     def sqrt(self) -> Tensor:
         """Square root."""
 
+    def sqrt_(self) -> Tensor:
+        """Square root."""
+
     def square(self) -> Tensor:
+        """``input * input``."""
+
+    def square_(self) -> Tensor:
         """``input * input``."""
 
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -268,17 +834,44 @@ class Methods:
     def sub_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input - alpha * other``, broadcast."""
 
+    def subtract(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
+    def subtract_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
+        """``input - alpha * other``, broadcast."""
+
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
 
+    def tan(self) -> Tensor:
+        """Tangent."""
+
+    def tan_(self) -> Tensor:
+        """Tangent."""
+
     def tanh(self) -> Tensor:
+        """Hyperbolic tangent."""
+
+    def tanh_(self) -> Tensor:
         """Hyperbolic tangent."""
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
+
+    def true_divide(self, other: Operand) -> Tensor:
+        """``input / other``, broadcast; integers give float32."""
+
+    def true_divide_(self, other: Operand) -> Tensor:
+        """``input / other``, broadcast; integers give float32."""
+
+    def trunc(self) -> Tensor:
+        """Each element without its fraction. Its gradient is zeros."""
+
+    def trunc_(self) -> Tensor:
+        """Each element without its fraction. Its gradient is zeros."""
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
@@ -300,3 +893,9 @@ class Methods:
 
     def view(self, *shape: Any) -> Tensor:
         """As ``reshape``, but never a copy."""
+
+    def xlogy(self, other: Operand) -> Tensor:
+        """``input * log(other)``, and 0 where ``input`` is 0."""
+
+    def xlogy_(self, other: Operand) -> Tensor:
+        """``input * log(other)``, and 0 where ``input`` is 0."""

@@ -11,7 +11,8 @@ import operator
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, NamedTuple, TypeVar, overload
+from types import FunctionType
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from tinyedge.autograd.methods import Methods
 from tinyedge.ir.step import registry
@@ -112,6 +113,22 @@ def public(
         return function
 
     return enter if function is None else enter(function)
+
+
+def also(name: str, function: F) -> F:
+    """Enter a function by a second name, at the places of its first but for the operators and the layer."""
+    first = entries[function.__name__]
+    again = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    again.__kwdefaults__, again.__annotations__ = function.__kwdefaults__, function.__annotations__
+    again.__qualname__, again.__module__, again.__doc__ = name, function.__module__, function.__doc__
+    enter = public(
+        top=first.top,
+        method=first.method,
+        variadic=first.variadic,
+        inplace=first.inplace,
+        functional=first.functional,
+    )
+    return cast(F, enter(again))
 
 
 def each_entry(hear: Callable[[Entry], None]) -> None:

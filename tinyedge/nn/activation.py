@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tinyedge.errors import ArgumentError
+from typing import Any
+
+from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
+from tinyedge.nn.arguments import Device, _positive
 from tinyedge.nn.module import Module
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Parameter, Tensor, full
 
 
 class _AlongDim(Module):
@@ -31,3 +34,86 @@ class LogSoftmax(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim)
+
+
+class Softmin(_AlongDim):
+    """The softmax of the negated input along ``dim``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmin(input, self.dim)
+
+
+class Softmax2d(Module):
+    """Softmax over the channels at each place.
+
+    Shapes: (batch, channels, height, width) or (channels, height, width); returns the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ShapeError("Softmax2d", "an input of 3 or 4 dims", f"got {input.shape}")
+        return F.softmax(input, -3)
+
+
+class PReLU(Module):
+    """The input where positive, else it times a learnt weight: one, or one for each channel.
+
+    Source: He et al., arXiv:1502.01852.
+    """
+
+    weight: Parameter
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Device = None, dtype: Any = None) -> None:
+        super().__init__()
+        _positive("PReLU", num_parameters=num_parameters)
+        self.num_parameters = num_parameters
+        self.init = init
+        self.weight = Parameter(full((num_parameters,), float(init), dtype=dtype, device=device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class Hardshrink(Module):
+    """The input, but 0 within [-lambd, lambd]."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.hardshrink(input, self.lambd)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Softshrink(Module):
+    """The input brought nearer to 0 by ``lambd``, and 0 within [-lambd, lambd]."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softshrink(input, self.lambd)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class RReLU(Module):
+    """Leaky ReLU with slopes that are drawn in training, and are their mean afterwards."""
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower, self.upper, self.inplace = lower, upper, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")

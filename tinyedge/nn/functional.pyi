@@ -1,20 +1,43 @@
 # Written by tools/stubs.py: run make stubs.
 
+from tinyedge.ops.activation import celu as celu
 from tinyedge.ops.activation import elu as elu
 from tinyedge.ops.activation import gelu as gelu
+from tinyedge.ops.activation import glu as glu
+from tinyedge.ops.activation import hardshrink as hardshrink
 from tinyedge.ops.activation import hardsigmoid as hardsigmoid
 from tinyedge.ops.activation import hardswish as hardswish
+from tinyedge.ops.activation import hardtanh as hardtanh
 from tinyedge.ops.activation import leaky_relu as leaky_relu
+from tinyedge.ops.activation import logsigmoid as logsigmoid
+from tinyedge.ops.activation import mish as mish
+from tinyedge.ops.activation import prelu as prelu
 from tinyedge.ops.activation import relu as relu
 from tinyedge.ops.activation import relu6 as relu6
+from tinyedge.ops.activation import rrelu as rrelu
+from tinyedge.ops.activation import selu as selu
 from tinyedge.ops.activation import sigmoid as sigmoid
 from tinyedge.ops.activation import silu as silu
 from tinyedge.ops.activation import softplus as softplus
+from tinyedge.ops.activation import softshrink as softshrink
+from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
+from tinyedge.ops.activation import tanhshrink as tanhshrink
+from tinyedge.ops.activation import threshold as threshold
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
+from tinyedge.ops.distance import cosine_similarity as cosine_similarity
+from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
+from tinyedge.ops.distance import hinge_embedding_loss as hinge_embedding_loss
+from tinyedge.ops.distance import margin_ranking_loss as margin_ranking_loss
+from tinyedge.ops.distance import multilabel_soft_margin_loss as multilabel_soft_margin_loss
+from tinyedge.ops.distance import normalize as normalize
+from tinyedge.ops.distance import pairwise_distance as pairwise_distance
+from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
+from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
@@ -23,6 +46,7 @@ from tinyedge.ops.loss import huber_loss as huber_loss
 from tinyedge.ops.loss import kl_div as kl_div
 from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
+from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
 from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.movement import pad as pad
@@ -49,16 +73,24 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
     "conv1d",
     "conv2d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
+    "gaussian_nll_loss",
     "gelu",
+    "glu",
     "group_norm",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
+    "hardtanh",
+    "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
     "kl_div",
@@ -67,19 +99,35 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
+    "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "mish",
     "mse_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
+    "pairwise_distance",
+    "poisson_nll_loss",
+    "prelu",
     "relu",
     "relu6",
+    "rrelu",
+    "selu",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
     "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
+    "triplet_margin_loss",
 ]

@@ -44,6 +44,38 @@ class BCEWithLogitsLoss(Module):
     ) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
+class CELU(Module):
+    """``input`` where positive, else ``alpha * (exp(input / alpha) - 1)``."""
+
+    alpha: float
+    inplace: bool
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class CosineEmbeddingLoss(Module):
+    """Mean of ``1 - cosine`` where target is 1, and of ``max(0, cosine - margin)`` where it is -1."""
+
+    margin: float
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        margin: float = 0.0,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor: ...
+
+class CosineSimilarity(Module):
+    """The cosine of the angle between vectors along ``dim``; lengths count as at least ``eps``."""
+
+    dim: int
+    eps: float
+    def __init__(self, dim: int = 1, eps: float = 1e-08) -> None: ...
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor: ...
+
 class CrossEntropyLoss(Module):
     """Negative log-likelihood of ``target`` under ``softmax(input)`` over the classes."""
 
@@ -76,6 +108,22 @@ class GELU(Module):
     def __init__(self, approximate: str = "none") -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class GLU(Module):
+    """The first half of ``input`` along ``dim`` times the sigmoid of the second."""
+
+    dim: int
+    def __init__(self, dim: int = -1) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class GaussianNLLLoss(Module):
+    """Mean of ``(log(var) + (input - target) ** 2 / var) / 2``; ``full`` adds the constant ``log(2 pi) / 2``."""
+
+    full: bool
+    eps: float
+    reduction: str
+    def __init__(self, *, full: bool = False, eps: float = 1e-06, reduction: str = "mean") -> None: ...
+    def forward(self, input: Tensor, target: Tensor, var: Tensor | float) -> Tensor: ...
+
 class Hardsigmoid(Module):
     """``relu6(input + 3) / 6``."""
 
@@ -89,6 +137,31 @@ class Hardswish(Module):
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
+
+class Hardtanh(Module):
+    """``input`` limited to [min_val, max_val]; at both and beyond them the gradient is 0."""
+
+    min_val: float
+    max_val: float
+    inplace: bool
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class HingeEmbeddingLoss(Module):
+    """Mean of the distance ``input`` where target is 1, and of ``max(0, margin - input)`` where it is -1."""
+
+    margin: float
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        margin: float = 1.0,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
 class HuberLoss(Module):
     """Mean of half the squared distance up to ``delta``, and of ``delta * (distance - delta / 2)`` beyond."""
@@ -113,11 +186,58 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class LogSigmoid(Module):
+    """``log(sigmoid(input))`` without underflow."""
+
+    def __init__(self) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 class MSELoss(Module):
     """Mean of ``(input - target) ** 2``; the function also takes ``weight``, for a weighted mean."""
 
     reduction: str
     def __init__(self, reduction: str = "mean") -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
+
+class MarginRankingLoss(Module):
+    """Mean of ``max(0, -target * (input1 - input2) + margin)``; target is 1 where the first shall be larger, else
+    -1.
+    """
+
+    margin: float
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        margin: float = 0.0,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor: ...
+
+class Mish(Module):
+    """``input * tanh(softplus(input))``."""
+
+    inplace: bool
+    def __init__(self, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class MultiLabelSoftMarginLoss(Module):
+    """Mean over classes and samples of the negative log-likelihood of ``target`` under ``sigmoid(input)``."""
+
+    weight: Tensor | None
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
 class NLLLoss(Module):
@@ -129,6 +249,35 @@ class NLLLoss(Module):
     def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
+class PairwiseDistance(Module):
+    """The p-norm of ``x1 - x2 + eps`` along the last dim."""
+
+    p: float
+    eps: float
+    keepdim: bool
+    def __init__(self, p: float = 2.0, eps: float = 1e-06, keepdim: bool = False) -> None: ...
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor: ...
+
+class PoissonNLLLoss(Module):
+    """Negative log-likelihood of the count ``target`` under a Poisson distribution of mean ``exp(input)``."""
+
+    log_input: bool
+    full: bool
+    size_average: bool | None
+    eps: float
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        log_input: bool = True,
+        full: bool = False,
+        size_average: bool | None = None,
+        eps: float = 1e-08,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
+
 class ReLU(Module):
     """``max(input, 0)``."""
 
@@ -138,6 +287,13 @@ class ReLU(Module):
 
 class ReLU6(Module):
     """``min(max(input, 0), 6)``."""
+
+    inplace: bool
+    def __init__(self, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class SELU(Module):
+    """``elu`` with the alpha, and times the factor, that keep mean 0 and variance 1."""
 
     inplace: bool
     def __init__(self, inplace: bool = False) -> None: ...
@@ -164,6 +320,20 @@ class SmoothL1Loss(Module):
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
+class SoftMarginLoss(Module):
+    """Mean of ``log(1 + exp(-target * input))``, without overflow; target is 1 or -1."""
+
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
+
 class Softplus(Module):
     """``log(1 + exp(beta * input)) / beta``; the identity above ``threshold``."""
 
@@ -172,8 +342,51 @@ class Softplus(Module):
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class Softsign(Module):
+    """``input / (1 + abs(input))``."""
+
+    def __init__(self) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 class Tanh(Module):
     """Hyperbolic tangent."""
 
     def __init__(self) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
+
+class Tanhshrink(Module):
+    """``input - tanh(input)``."""
+
+    def __init__(self) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class Threshold(Module):
+    """``input`` where it is above ``threshold``, else ``value``."""
+
+    threshold: float
+    value: float
+    inplace: bool
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class TripletMarginLoss(Module):
+    """Mean of ``max(0, distance(anchor, positive) - distance(anchor, negative) + margin)``."""
+
+    margin: float
+    p: float
+    eps: float
+    swap: bool
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-06,
+        swap: bool = False,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...

@@ -1,34 +1,72 @@
 # Written by tools/stubs.py: run make stubs.
 
+from tinyedge.ops.activation import celu as celu
 from tinyedge.ops.activation import elu as elu
 from tinyedge.ops.activation import gelu as gelu
+from tinyedge.ops.activation import glu as glu
+from tinyedge.ops.activation import hardshrink as hardshrink
 from tinyedge.ops.activation import hardsigmoid as hardsigmoid
 from tinyedge.ops.activation import hardswish as hardswish
+from tinyedge.ops.activation import hardtanh as hardtanh
 from tinyedge.ops.activation import leaky_relu as leaky_relu
+from tinyedge.ops.activation import logsigmoid as logsigmoid
+from tinyedge.ops.activation import mish as mish
+from tinyedge.ops.activation import prelu as prelu
 from tinyedge.ops.activation import relu as relu
 from tinyedge.ops.activation import relu6 as relu6
+from tinyedge.ops.activation import rrelu as rrelu
+from tinyedge.ops.activation import selu as selu
 from tinyedge.ops.activation import sigmoid as sigmoid
 from tinyedge.ops.activation import silu as silu
 from tinyedge.ops.activation import softplus as softplus
+from tinyedge.ops.activation import softshrink as softshrink
+from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
+from tinyedge.ops.activation import tanhshrink as tanhshrink
+from tinyedge.ops.activation import threshold as threshold
 from tinyedge.ops.arithmetic import add as add
 from tinyedge.ops.arithmetic import cast as cast
 from tinyedge.ops.arithmetic import clone as clone
 from tinyedge.ops.arithmetic import div as div
+from tinyedge.ops.arithmetic import divide as divide
 from tinyedge.ops.arithmetic import floor_divide as floor_divide
 from tinyedge.ops.arithmetic import fmod as fmod
 from tinyedge.ops.arithmetic import mul as mul
+from tinyedge.ops.arithmetic import multiply as multiply
 from tinyedge.ops.arithmetic import remainder as remainder
 from tinyedge.ops.arithmetic import sub as sub
+from tinyedge.ops.arithmetic import subtract as subtract
+from tinyedge.ops.arithmetic import true_divide as true_divide
+from tinyedge.ops.bitwise import bitwise_and as bitwise_and
+from tinyedge.ops.bitwise import bitwise_left_shift as bitwise_left_shift
+from tinyedge.ops.bitwise import bitwise_not as bitwise_not
+from tinyedge.ops.bitwise import bitwise_or as bitwise_or
+from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
+from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.closeness import allclose as allclose
+from tinyedge.ops.closeness import equal as equal
+from tinyedge.ops.closeness import isclose as isclose
 from tinyedge.ops.comparison import eq as eq
 from tinyedge.ops.comparison import ge as ge
+from tinyedge.ops.comparison import greater as greater
+from tinyedge.ops.comparison import greater_equal as greater_equal
 from tinyedge.ops.comparison import gt as gt
+from tinyedge.ops.comparison import isfinite as isfinite
+from tinyedge.ops.comparison import isinf as isinf
+from tinyedge.ops.comparison import isnan as isnan
+from tinyedge.ops.comparison import isneginf as isneginf
+from tinyedge.ops.comparison import isposinf as isposinf
 from tinyedge.ops.comparison import le as le
+from tinyedge.ops.comparison import less as less
+from tinyedge.ops.comparison import less_equal as less_equal
 from tinyedge.ops.comparison import logical_and as logical_and
 from tinyedge.ops.comparison import logical_not as logical_not
 from tinyedge.ops.comparison import logical_or as logical_or
+from tinyedge.ops.comparison import logical_xor as logical_xor
 from tinyedge.ops.comparison import lt as lt
 from tinyedge.ops.comparison import ne as ne
+from tinyedge.ops.comparison import not_equal as not_equal
+from tinyedge.ops.comparison import signbit as signbit
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.creation import arange as arange
@@ -45,6 +83,26 @@ from tinyedge.ops.creation import zeros as zeros
 from tinyedge.ops.creation import zeros_like as zeros_like
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
+from tinyedge.ops.distance import cosine_similarity as cosine_similarity
+from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
+from tinyedge.ops.distance import hinge_embedding_loss as hinge_embedding_loss
+from tinyedge.ops.distance import margin_ranking_loss as margin_ranking_loss
+from tinyedge.ops.distance import multilabel_soft_margin_loss as multilabel_soft_margin_loss
+from tinyedge.ops.distance import normalize as normalize
+from tinyedge.ops.distance import pairwise_distance as pairwise_distance
+from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
+from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
+from tinyedge.ops.exponential import erfc as erfc
+from tinyedge.ops.exponential import exp2 as exp2
+from tinyedge.ops.exponential import expm1 as expm1
+from tinyedge.ops.exponential import log1p as log1p
+from tinyedge.ops.exponential import log2 as log2
+from tinyedge.ops.exponential import log10 as log10
+from tinyedge.ops.exponential import logaddexp as logaddexp
+from tinyedge.ops.exponential import logaddexp2 as logaddexp2
+from tinyedge.ops.exponential import logit as logit
+from tinyedge.ops.exponential import xlogy as xlogy
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
@@ -56,6 +114,7 @@ from tinyedge.ops.loss import huber_loss as huber_loss
 from tinyedge.ops.loss import kl_div as kl_div
 from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
+from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
 from tinyedge.ops.matmul import bmm as bmm
 from tinyedge.ops.matmul import dot as dot
@@ -119,60 +178,134 @@ from tinyedge.ops.reduce import min as min
 from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
+from tinyedge.ops.rounding import ceil as ceil
+from tinyedge.ops.rounding import fix as fix
+from tinyedge.ops.rounding import floor as floor
+from tinyedge.ops.rounding import frac as frac
+from tinyedge.ops.rounding import round as round
+from tinyedge.ops.rounding import trunc as trunc
+from tinyedge.ops.selection import addcdiv as addcdiv
+from tinyedge.ops.selection import addcmul as addcmul
 from tinyedge.ops.selection import clamp as clamp
+from tinyedge.ops.selection import clamp_max as clamp_max
+from tinyedge.ops.selection import clamp_min as clamp_min
+from tinyedge.ops.selection import clip as clip
+from tinyedge.ops.selection import copysign as copysign
+from tinyedge.ops.selection import fmax as fmax
+from tinyedge.ops.selection import fmin as fmin
+from tinyedge.ops.selection import heaviside as heaviside
+from tinyedge.ops.selection import lerp as lerp
 from tinyedge.ops.selection import masked_fill as masked_fill
 from tinyedge.ops.selection import maximum as maximum
 from tinyedge.ops.selection import minimum as minimum
+from tinyedge.ops.selection import nan_to_num as nan_to_num
 from tinyedge.ops.selection import where as where
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.trigonometry import acos as acos
+from tinyedge.ops.trigonometry import acosh as acosh
+from tinyedge.ops.trigonometry import arccos as arccos
+from tinyedge.ops.trigonometry import arccosh as arccosh
+from tinyedge.ops.trigonometry import arcsin as arcsin
+from tinyedge.ops.trigonometry import arcsinh as arcsinh
+from tinyedge.ops.trigonometry import arctan as arctan
+from tinyedge.ops.trigonometry import arctan2 as arctan2
+from tinyedge.ops.trigonometry import arctanh as arctanh
+from tinyedge.ops.trigonometry import asin as asin
+from tinyedge.ops.trigonometry import asinh as asinh
+from tinyedge.ops.trigonometry import atan as atan
+from tinyedge.ops.trigonometry import atan2 as atan2
+from tinyedge.ops.trigonometry import atanh as atanh
+from tinyedge.ops.trigonometry import cosh as cosh
+from tinyedge.ops.trigonometry import deg2rad as deg2rad
+from tinyedge.ops.trigonometry import hypot as hypot
+from tinyedge.ops.trigonometry import rad2deg as rad2deg
+from tinyedge.ops.trigonometry import sinh as sinh
+from tinyedge.ops.trigonometry import tan as tan
 from tinyedge.ops.unary import abs as abs
+from tinyedge.ops.unary import absolute as absolute
 from tinyedge.ops.unary import cos as cos
 from tinyedge.ops.unary import erf as erf
 from tinyedge.ops.unary import exp as exp
-from tinyedge.ops.unary import floor as floor
 from tinyedge.ops.unary import log as log
 from tinyedge.ops.unary import neg as neg
+from tinyedge.ops.unary import negative as negative
+from tinyedge.ops.unary import positive as positive
 from tinyedge.ops.unary import reciprocal as reciprocal
 from tinyedge.ops.unary import rsqrt as rsqrt
+from tinyedge.ops.unary import sgn as sgn
 from tinyedge.ops.unary import sign as sign
 from tinyedge.ops.unary import sin as sin
 from tinyedge.ops.unary import sqrt as sqrt
 from tinyedge.ops.unary import square as square
-from tinyedge.ops.unary import trunc as trunc
 
 __all__ = [
     "Generator",
     "abs",
+    "absolute",
+    "acos",
+    "acosh",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "add",
+    "addcdiv",
+    "addcmul",
     "all",
+    "allclose",
     "amax",
     "amin",
     "any",
     "arange",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
     "argmax",
     "argmin",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
     "bernoulli",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "bitwise_and",
+    "bitwise_left_shift",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
     "bmm",
     "broadcast_to",
     "cast",
     "cat",
+    "ceil",
+    "celu",
     "chunk",
     "clamp",
+    "clamp_max",
+    "clamp_min",
+    "clip",
     "clone",
     "conv1d",
     "conv2d",
+    "copysign",
     "cos",
+    "cosh",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
+    "deg2rad",
     "div",
+    "divide",
     "dot",
     "dropout",
     "elu",
@@ -180,41 +313,76 @@ __all__ = [
     "empty",
     "empty_like",
     "eq",
+    "equal",
     "erf",
+    "erfc",
     "exp",
+    "exp2",
     "expand",
+    "expm1",
     "eye",
+    "fix",
     "flatten",
     "floor",
     "floor_divide",
+    "fmax",
+    "fmin",
     "fmod",
+    "frac",
     "full_like",
     "gather",
+    "gaussian_nll_loss",
     "ge",
     "gelu",
+    "glu",
+    "greater",
+    "greater_equal",
     "group_norm",
     "gt",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
+    "hardtanh",
+    "heaviside",
+    "hinge_embedding_loss",
     "huber_loss",
+    "hypot",
     "index_select",
     "initial_seed",
     "instance_norm",
+    "isclose",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isneginf",
+    "isposinf",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "le",
     "leaky_relu",
+    "lerp",
+    "less",
+    "less_equal",
     "linear",
     "linspace",
     "log",
+    "log1p",
+    "log2",
+    "log10",
     "log_softmax",
+    "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
+    "logical_xor",
+    "logit",
+    "logsigmoid",
     "logsumexp",
     "lt",
     "manual_seed",
+    "margin_ranking_loss",
     "masked_fill",
     "matmul",
     "max",
@@ -224,21 +392,33 @@ __all__ = [
     "mean",
     "min",
     "minimum",
+    "mish",
     "mm",
     "mse_loss",
     "mul",
+    "multilabel_soft_margin_loss",
+    "multiply",
     "mv",
+    "nan_to_num",
     "narrow",
     "ne",
     "neg",
+    "negative",
     "nll_loss",
     "normal_",
+    "normalize",
+    "not_equal",
     "one_hot",
     "ones",
     "ones_like",
     "pad",
+    "pairwise_distance",
     "permute",
+    "poisson_nll_loss",
+    "positive",
     "pow",
+    "prelu",
+    "rad2deg",
     "rand",
     "rand_like",
     "randint",
@@ -250,16 +430,25 @@ __all__ = [
     "relu6",
     "remainder",
     "reshape",
+    "round",
+    "rrelu",
     "rsqrt",
     "select",
+    "selu",
+    "sgn",
     "sigmoid",
     "sign",
+    "signbit",
     "silu",
     "sin",
+    "sinh",
     "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
     "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "split",
     "sqrt",
     "square",
@@ -267,13 +456,19 @@ __all__ = [
     "stack",
     "std",
     "sub",
+    "subtract",
     "sum",
     "t",
     "take_along_dim",
+    "tan",
     "tanh",
+    "tanhshrink",
+    "threshold",
     "transpose",
     "tril",
+    "triplet_margin_loss",
     "triu",
+    "true_divide",
     "trunc",
     "unbind",
     "unflatten",
@@ -282,6 +477,7 @@ __all__ = [
     "var",
     "view",
     "where",
+    "xlogy",
     "zeros",
     "zeros_like",
 ]

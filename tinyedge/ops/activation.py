@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from tinyedge import shapes
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
-from tinyedge.errors import ArgumentError
+from tinyedge.autograd.registry import functions, public
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.promotion import SavedMask, unary
+from tinyedge.ops.rows import floating
 from tinyedge.ops.unary import _erf
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, call
 
 # Activations
 
@@ -34,7 +36,7 @@ class Tanh(Elementwise):
         return (dy * (1 - y * y),)
 
 
-@public(method=True, functional=True, module="Tanh")
+@public(method=True, inplace=True, functional=True, module="Tanh")
 def tanh(input: Tensor) -> Tensor:
     """Hyperbolic tangent."""
     return unary(Tanh, input)
@@ -56,7 +58,7 @@ class Sigmoid(Elementwise):
         return (dy * y * (1 - y),)
 
 
-@public(method=True, functional=True, module="Sigmoid")
+@public(method=True, inplace=True, functional=True, module="Sigmoid")
 def sigmoid(input: Tensor) -> Tensor:
     """``1 / (1 + exp(-input))``."""
     return unary(Sigmoid, input)
@@ -366,3 +368,374 @@ class Softplus(Elementwise):
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * input)) / beta``; the identity above ``threshold``."""
     return unary(Softplus, input, beta=beta, threshold=threshold)
+
+
+class Celu(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    scalars = {"alpha": "real"}
+    kernel_forward = {"y": "WHERE(x > 0, x, alpha * expm1(x / alpha))"}
+    kernel_backward = {"dx": "WHERE(x <= 0, dy * exp(x / alpha), dy)"}
+
+    @staticmethod
+    def forward(x: Any, *, alpha: float) -> Any:
+        return np.where(x > 0, x, alpha * np.expm1(x / alpha))
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, alpha: float) -> Any:
+        return (np.where(x <= 0, dy * np.exp(x / alpha), dy),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"alpha": random.choice((1.0, 0.5))}
+
+
+@public(functional=True, module="CELU")
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``input`` where positive, else ``alpha * (exp(input / alpha) - 1)``.
+
+    Errors: ArgumentError if alpha is 0.
+    Source: Barron, arXiv:1704.07483.
+    """
+    if alpha == 0:
+        raise ArgumentError("celu", "alpha must not be 0", "got 0", "The limit is relu.")
+    result = unary(Celu, floating("celu", input), alpha=alpha)
+    return input._assign("celu_", result) if inplace else result
+
+
+class Selu(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "WHERE(x > 0, x * (real)1.0507009873554805, (real)1.7580993408473769 * expm1(x))"}
+    kernel_backward = {"dx": "WHERE(x <= 0, dy * (real)1.7580993408473769 * exp(x), dy * (real)1.0507009873554805)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(x))
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy * SELU_SCALE * np.where(x <= 0, SELU_ALPHA * np.exp(x), 1),)
+
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+@public(functional=True, module="SELU")
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``elu`` with the alpha, and times the factor, that keep mean 0 and variance 1.
+
+    Source: Klambauer et al., arXiv:1706.02515.
+    """
+    result = unary(Selu, floating("selu", input))
+    return input._assign("selu_", result) if inplace else result
+
+
+class Mish(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-8.0, 8.0)}
+    saves = ("x",)
+    # tanh(log(1 + e)) = n / (n + 2) with e = exp(x), n = e (e + 2): no cancellation, and 1 to the last place above 20.
+    kernel_forward = {"y": "WHERE(x > 20, x, x * (exp(x) * (exp(x) + 2) / (exp(x) * (exp(x) + 2) + 2)))"}
+    kernel_backward = {
+        "dx": "WHERE(x > 20, dy, dy * (exp(x) * (exp(x) + 2) / (exp(x) * (exp(x) + 2) + 2)"
+        " + x * 4 * (exp(x) / (exp(x) * (exp(x) + 2) + 2)) * ((1 + exp(x)) / (exp(x) * (exp(x) + 2) + 2))))"
+    }
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x * np.tanh(np.logaddexp(0, x))
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        t = np.tanh(np.logaddexp(0, x))
+        return (np.where(x > 20, dy, dy * (t + x * (1 - t * t) / (1 + np.exp(-x)))),)
+
+
+@public(functional=True, module="Mish")
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``input * tanh(softplus(input))``.
+
+    Source: Misra, arXiv:1908.08681.
+    """
+    result = unary(Mish, floating("mish", input))
+    return input._assign("mish_", result) if inplace else result
+
+
+class Prelu(Elementwise):
+    signature = "(),()->()"
+    domain = {"x": (-4.0, 4.0), "weight": (-1.0, 1.0)}
+    saves = ("x", "weight")
+    kernel_forward = {"y": "WHERE(x > 0, x, weight * x)"}
+    kernel_backward = {"dx": "WHERE(x > 0, dy, dy * weight)", "dweight": "WHERE(x > 0, 0, dy * x)"}
+
+    @staticmethod
+    def forward(x: Any, weight: Any) -> Any:
+        return np.where(x > 0, x, weight * x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, weight: Any) -> Any:
+        return (np.where(x > 0, dy, dy * weight), np.where(x > 0, 0, dy * x))
+
+
+@public(method=True, functional=True)
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """``input`` where positive, else ``weight * input``, with one weight, or one for each channel.
+
+    Shapes: input (batch, channels, ...); weight (), (1,) or (channels,); returns input's.
+    Errors: ShapeError if there is another number of weights; DtypeError unless both are of one floating-point type.
+    Source: He et al., arXiv:1502.01852.
+    """
+    x, slope = floating("prelu", input), floating("prelu", weight)
+    if x.dtype is not slope.dtype:
+        raise DtypeError("prelu", f"a weight of {x.dtype.name}, as the input is", f"got {slope.dtype.name}")
+    count = slope.numel()
+    if slope.ndim > 1:
+        raise ShapeError("prelu", "a weight of at most one dim", f"it has shape {slope.shape}")
+    if count != 1:
+        channels = x.shape[1] if x.ndim > 1 else 1
+        if count != channels or not x.ndim:
+            raise ShapeError("prelu", f"one weight, or {channels}, one a channel", f"got {count} for {x.shape}")
+        slope = functions["reshape"](slope, (count, *(1,) * (x.ndim - 2)))
+    elif slope.ndim > x.ndim:
+        slope = functions["reshape"](slope, ())
+    return call(Prelu, x, slope)
+
+
+class Hardtanh(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-3.0, 3.0)}
+    saves = ("x",)
+    scalars = {"low": "real", "high": "real"}
+    kernel_forward = {"y": "WHERE(x < low, low, WHERE(x > high, high, x))"}
+    kernel_backward = {"dx": "WHERE(x <= low, 0, WHERE(x >= high, 0, dy))"}
+
+    @staticmethod
+    def forward(x: Any, *, low: float, high: float) -> Any:
+        return np.clip(x, low, high)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, low: float, high: float) -> Any:
+        return (np.where((x <= low) | (x >= high), 0, dy),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"low": random.choice((-1.0, -0.5)), "high": random.choice((1.0, 2.0))}
+
+
+@public(functional=True, module="Hardtanh")
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """``input`` limited to [min_val, max_val]; at both and beyond them the gradient is 0.
+
+    Errors: ArgumentError if min_val is larger than max_val.
+    """
+    if min_val > max_val:
+        raise ArgumentError("hardtanh", "min_val must not be larger than max_val", f"got {min_val} and {max_val}")
+    if isinstance(input, Tensor) and not input.dtype.is_floating_point:
+        result = functions["clamp"](input, int(min_val), int(max_val))
+    else:
+        result = unary(Hardtanh, input, low=float(min_val), high=float(max_val))
+    return input._assign("hardtanh_", result) if inplace else result
+
+
+class Hardshrink(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-3.0, 3.0)}
+    saves = ("x",)
+    scalars = {"lambd": "real"}
+    kernel_forward = {"y": "WHERE(x >= -lambd && x <= lambd, 0, x)"}
+    kernel_backward = {"dx": "WHERE(x >= -lambd && x <= lambd, 0, dy)"}
+
+    @staticmethod
+    def forward(x: Any, *, lambd: float) -> Any:
+        return np.where((x >= -lambd) & (x <= lambd), 0, x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, lambd: float) -> Any:
+        return (np.where((x >= -lambd) & (x <= lambd), 0, dy),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"lambd": random.choice((0.5, 1.0))}
+
+
+@public(method=True, functional=True)
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """``input``, but 0 within [-lambd, lambd]."""
+    return unary(Hardshrink, floating("hardshrink", input), lambd=float(lambd))
+
+
+class Softshrink(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-3.0, 3.0)}
+    saves = ("x",)
+    scalars = {"lambd": "real"}
+    kernel_forward = {"y": "WHERE(x > lambd, x - lambd, WHERE(x < -lambd, x + lambd, x * 0))"}  # so that NaN stays NaN
+    kernel_backward = {"dx": "WHERE(x >= -lambd && x <= lambd, 0, dy)"}
+
+    @staticmethod
+    def forward(x: Any, *, lambd: float) -> Any:
+        return x - np.clip(x, -lambd, lambd)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, lambd: float) -> Any:
+        return (np.where((x >= -lambd) & (x <= lambd), 0, dy),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"lambd": random.choice((0.5, 1.0))}
+
+
+@public(functional=True)
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """``input`` brought nearer to 0 by ``lambd``, and 0 within [-lambd, lambd].
+
+    Errors: ArgumentError if lambd is negative.
+    """
+    if lambd < 0:
+        raise ArgumentError("softshrink", "lambd must be at least 0", f"got {lambd}")
+    return unary(Softshrink, floating("softshrink", input), lambd=float(lambd))
+
+
+class Tanhshrink(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "x - tanh(x)"}
+    kernel_backward = {"dx": "dy * tanh(x) * tanh(x)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x - np.tanh(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy * np.tanh(x) * np.tanh(x),)
+
+
+@public(functional=True, module="Tanhshrink")
+def tanhshrink(input: Tensor) -> Tensor:
+    """``input - tanh(input)``."""
+    return unary(Tanhshrink, input)
+
+
+class Softsign(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "x / (1 + fabs(x))"}
+    kernel_backward = {"dx": "dy / (1 + fabs(x)) / (1 + fabs(x))"}  # a square might overflow
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x / (1 + np.abs(x))
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy / (1 + np.abs(x)) / (1 + np.abs(x)),)
+
+
+@public(functional=True, module="Softsign")
+def softsign(input: Tensor) -> Tensor:
+    """``input / (1 + abs(input))``."""
+    return unary(Softsign, input)
+
+
+class Threshold(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-3.0, 3.0)}
+    saves = ("x",)
+    scalars = {"edge": "real", "value": "real"}
+    kernel_forward = {"y": "WHERE(x <= edge, value, x)"}  # so that NaN stays NaN
+    kernel_backward = {"dx": "WHERE(x <= edge, 0, dy)"}
+
+    @staticmethod
+    def forward(x: Any, *, edge: float, value: float) -> Any:
+        return np.where(x <= edge, value, x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, edge: float, value: float) -> Any:
+        return (np.where(x <= edge, 0, dy),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"edge": random.choice((0.5, -1.0)), "value": random.choice((0.0, 2.0))}
+
+
+@public(functional=True, module="Threshold", arguments="threshold, value, inplace")
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """``input`` where it is above ``threshold``, else ``value``."""
+    if isinstance(input, Tensor) and not input.dtype.is_floating_point:
+        result = functions["where"](input > threshold, input, type(value)(value)).to(input.dtype)
+    else:
+        result = unary(Threshold, input, edge=float(threshold), value=float(value))
+    return input._assign("threshold_", result) if inplace else result
+
+
+class Logsigmoid(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-8.0, 8.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "WHERE(x < 0, x, 0) - log1p(exp(-fabs(x)))"}
+    kernel_backward = {"dx": "dy / (1 + exp(x))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return -np.logaddexp(0, -x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy / (1 + np.exp(x)),)
+
+
+@public(functional=True, module="LogSigmoid")
+def logsigmoid(input: Tensor) -> Tensor:
+    """``log(sigmoid(input))`` without underflow.
+
+    Shapes: any; returns the same.
+    """
+    return unary(Logsigmoid, floating("logsigmoid", input))
+
+
+@public(functional=True, module="GLU")
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """The first half of ``input`` along ``dim`` times the sigmoid of the second.
+
+    Shapes: any of at least one dim; returns it with half the length in ``dim``.
+    Errors: ShapeError if that is odd, or there is no dim.
+    Source: Dauphin et al., arXiv:1612.08083.
+    """
+    x = floating("glu", input)
+    if not x.ndim:
+        raise ShapeError("glu", "a tensor of at least one dim", "got a 0-d tensor")
+    axis = shapes.normalize_axis("glu", dim, x.ndim)
+    size = x.shape[axis]
+    if size % 2:
+        raise ShapeError("glu", f"an even length in dim {dim}", f"it is {size} of {x.shape}")
+    if not size:
+        return x
+    a, b = functions["split"](x, size // 2, axis)
+    result: Tensor = a * sigmoid(b)  # composed
+    return result
+
+
+@public(functional=True)
+def rrelu(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """``leaky_relu`` with, in training, a slope for each element that is drawn from [lower, upper), else their mean.
+
+    Shapes: any; returns the same.
+    Errors: ArgumentError if lower is larger than upper.
+    Source: Xu et al., arXiv:1505.00853.
+    """
+    if lower > upper:
+        raise ArgumentError("rrelu", "lower must not be larger than upper", f"got {lower} and {upper}")
+    if training:
+        slope = lower + (upper - lower) * functions["rand_like"](input)
+        result = functions["where"](input <= 0, input * slope, input)  # composed
+    else:
+        result = unary(LeakyRelu, floating("rrelu", input), negative_slope=(lower + upper) / 2)
+    return input._assign("rrelu_", result) if inplace else result

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyedge import dtypes
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import INTEGER, DType, bool_, float32, int8, int16, int32, int64, uint8
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError, ZeroDivisorError
 from tinyedge.ir.spec import Device, KernelSpec
@@ -165,6 +165,9 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     return call(Sub, a, b)
 
 
+subtract = also("subtract", sub)
+
+
 class Mul(Elementwise):
     signature = "(),()->()"
     kinds = "bif"
@@ -187,6 +190,9 @@ class Mul(Elementwise):
 def mul(input: Operand, other: Operand) -> Tensor:
     """``input * other``, broadcast."""
     return call(Mul, *prepared("mul", (input, other)))
+
+
+multiply = also("multiply", mul)
 
 
 class Div(Elementwise):
@@ -220,6 +226,18 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     return call(Div, *prepared("div", items, dtype if dtype.is_floating_point else float32))
 
 
+divide = also("divide", div)
+
+
+@public(method=True, inplace=True)
+def true_divide(input: Operand, other: Operand) -> Tensor:
+    """``input / other``, broadcast; integers give float32.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
+    return div(input, other)
+
+
 def _rounded_quotient(call_name: str, items: list[Any], rounding_mode: str) -> Tensor:
     if rounding_mode not in ("floor", "trunc"):
         raise ArgumentError(call_name, 'rounding_mode must be None, "floor" or "trunc"', f"got {rounding_mode!r}")
@@ -238,7 +256,7 @@ def _nonzero(call_name: str, divisor: Any) -> None:
         )
 
 
-@public(operators=("__floordiv__", "__rfloordiv__"))
+@public(method=True, inplace=True, operators=("__floordiv__", "__rfloordiv__", "__ifloordiv__"))
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """``floor(input / other)``, broadcast; integers stay integers. Its gradients are zeros.
 
@@ -357,7 +375,7 @@ class Remainder(Elementwise):
         return (dy, -dy * np.floor_divide(a, b))
 
 
-@public(operators=("__mod__", "__rmod__"))
+@public(method=True, inplace=True, operators=("__mod__", "__rmod__", "__imod__"))
 def remainder(input: Operand, other: Operand) -> Tensor:
     """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0.
 
@@ -394,10 +412,11 @@ class Fmod(Elementwise):
         return (dy, -dy * np.trunc(a / b))
 
 
-@public
+@public(method=True, inplace=True)
 def fmod(input: Operand, other: Operand) -> Tensor:
     """``input - other * trunc(input / other)``, with the sign of ``input``; as C's ``fmod``.
 
     Errors: as ``remainder``.
     """
+    _tensors("fmod", input)
     return _remainder(Fmod, "fmod", input, other)

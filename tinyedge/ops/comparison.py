@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import DtypeError
 from tinyedge.ir.step import ErrorSample
@@ -41,7 +41,7 @@ class Eq(Comparison):
         return a == b
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def eq(input: Tensor, other: Operand) -> Tensor:
     """``input == other``, element by element."""
     _tensors("eq", input)
@@ -58,11 +58,14 @@ class Ne(Comparison):
         return a != b
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def ne(input: Tensor, other: Operand) -> Tensor:
     """``input != other``, element by element."""
     _tensors("ne", input)
     return call(Ne, *compared("ne", input, other))
+
+
+not_equal = also("not_equal", ne)
 
 
 class Lt(Comparison):
@@ -75,11 +78,14 @@ class Lt(Comparison):
         return a < b
 
 
-@public(method=True, operators=("__lt__",))
+@public(method=True, inplace=True, operators=("__lt__",))
 def lt(input: Tensor, other: Operand) -> Tensor:
     """``input < other``, element by element."""
     _tensors("lt", input)
     return call(Lt, *compared("lt", input, other))
+
+
+less = also("less", lt)
 
 
 class Le(Comparison):
@@ -92,14 +98,17 @@ class Le(Comparison):
         return a <= b
 
 
-@public(method=True, operators=("__le__",))
+@public(method=True, inplace=True, operators=("__le__",))
 def le(input: Tensor, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
     _tensors("le", input)
     return call(Le, *compared("le", input, other))
 
 
-@public(method=True, operators=("__gt__",))
+less_equal = also("less_equal", le)
+
+
+@public(method=True, inplace=True, operators=("__gt__",))
 def gt(input: Tensor, other: Operand) -> Tensor:
     """``input > other``, element by element.
 
@@ -109,7 +118,10 @@ def gt(input: Tensor, other: Operand) -> Tensor:
     return call(Lt, *compared("gt", other, input))
 
 
-@public(method=True, operators=("__ge__",))
+greater = also("greater", gt)
+
+
+@public(method=True, inplace=True, operators=("__ge__",))
 def ge(input: Tensor, other: Operand) -> Tensor:
     """``input >= other``, element by element.
 
@@ -117,6 +129,9 @@ def ge(input: Tensor, other: Operand) -> Tensor:
     """
     _tensors("ge", input)
     return call(Le, *compared("ge", other, input))
+
+
+greater_equal = also("greater_equal", ge)
 
 
 class LogicalOr(Comparison):
@@ -129,7 +144,7 @@ class LogicalOr(Comparison):
         return np.logical_or(a, b)
 
 
-@public
+@public(method=True, inplace=True)
 def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether either is nonzero."""
     _tensors("logical_or", input, other)
@@ -146,11 +161,28 @@ class LogicalAnd(Comparison):
         return np.logical_and(a, b)
 
 
-@public
+@public(method=True, inplace=True)
 def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are nonzero."""
     _tensors("logical_and", input, other)
     return call(LogicalAnd, *prepared("logical_and", (input, other)))
+
+
+class LogicalXor(Comparison):
+    signature = "(),()->()"
+    domain = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
+    kernel_forward = {"y": "(a != 0) != (b != 0)"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.logical_xor(a, b)
+
+
+@public(method=True, inplace=True)
+def logical_xor(input: Tensor, other: Tensor) -> Tensor:
+    """Whether one is nonzero and the other is zero."""
+    _tensors("logical_xor", input, other)
+    return call(LogicalXor, *prepared("logical_xor", (input, other)))
 
 
 class LogicalNot(Comparison):
@@ -163,7 +195,105 @@ class LogicalNot(Comparison):
         return np.logical_not(x)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def logical_not(input: Tensor) -> Tensor:
     """Whether each element is zero."""
     return unary(LogicalNot, input, floating=False)
+
+
+class Isnan(Comparison):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "x != x"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.isnan(x)
+
+
+@public(method=True)
+def isnan(input: Tensor) -> Tensor:
+    """Whether each element is NaN."""
+    return unary(Isnan, input, floating=False)
+
+
+class Isinf(Comparison):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "x == INFINITY || x == -INFINITY"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.isinf(x)
+
+
+@public(method=True)
+def isinf(input: Tensor) -> Tensor:
+    """Whether each element is infinite."""
+    return unary(Isinf, input, floating=False)
+
+
+class Isposinf(Comparison):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "x == INFINITY"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x == np.inf
+
+
+@public(method=True)
+def isposinf(input: Tensor) -> Tensor:
+    """Whether each element is positive infinity."""
+    return unary(Isposinf, input, floating=False)
+
+
+class Isneginf(Comparison):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "x == -INFINITY"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x == -np.inf
+
+
+@public(method=True)
+def isneginf(input: Tensor) -> Tensor:
+    """Whether each element is negative infinity."""
+    return unary(Isneginf, input, floating=False)
+
+
+class Isfinite(Comparison):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "x - x == 0"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.isfinite(x)
+
+
+@public(method=True)
+def isfinite(input: Tensor) -> Tensor:
+    """Whether each element is neither infinite nor NaN."""
+    return unary(Isfinite, input, floating=False)
+
+
+class Signbit(Comparison):
+    signature = "()->()"
+    kinds = "f"
+    domain = {"x": (-4.0, 4.0)}
+    kernel_forward = {"y": "signbit(x)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.signbit(x)
+
+
+@public(method=True)
+def signbit(input: Tensor) -> Tensor:
+    """Whether each element is negative, also of -0.0."""
+    _tensors("signbit", input)
+    return unary(Signbit, input) if input.dtype.is_floating_point else lt(input, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from math import prod
 from random import Random
@@ -16,6 +17,7 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel, reduce_kernels
+from tinyedge.ops.promotion import _tensors, float_dtype
 from tinyedge.ops.reduction import _reduction
 from tinyedge.ops.rows import floating
 from tinyedge.shapes import Shape
@@ -415,3 +417,89 @@ def kl_div(
         total = _pair(op, input, target, "sum")
         return total / input.shape[0] if input.ndim else total
     return _pair(op, input, target, _reduction("kl_div", reduction, size_average, reduce))
+
+
+class PoissonNll(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (0.1, 4.0), "b": (0.0, 4.0)}
+    scalars = {"scale": "real", "eps": "real"}
+    term = "a - b * log(a + eps)"
+    slopes = {"da": "1 - b / (a + eps)", "db": "-log(a + eps)"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float, eps: float) -> Any:
+        return _total(a - b * np.log(a + eps), reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, eps: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, 1 - b / (a + eps), -np.log(a + eps))
+
+    @classmethod
+    def sample_scalars(cls, random: Random) -> dict[str, float]:
+        return {"eps": random.choice((1e-8, 0.5))}
+
+
+class PoissonNllLog(PairLoss):
+    signature = "(),()->()"
+    domain = {"a": (-3.0, 2.0), "b": (0.0, 4.0)}
+    term = "exp(a) - b * a"
+    slopes = {"da": "exp(a) - b", "db": "-a"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+        return _total(np.exp(a) - b * a, reduced, scale)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
+        return _spread(dy, scale, shapes, np.exp(a) - b, -a)
+
+
+@public(functional=True, module="PoissonNLLLoss", arguments="log_input, full, size_average, eps, reduce, reduction")
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Negative log-likelihood of the count ``target`` under a Poisson distribution of mean ``exp(input)``.
+
+    Of mean ``input`` unless ``log_input``. The constant ``log(target!)`` is left out; ``full`` adds Stirling's
+    approximation of it where target is above 1.
+
+    Shapes: input and target broadcast; returns () unless reduction="none".
+    Units:  nats.
+    Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
+    """
+    reduction = _reduction("poisson_nll_loss", reduction, size_average, reduce)
+    a, b = _pair_of("poisson_nll_loss", input, target)
+    op: type[PairLoss] = PoissonNllLog if log_input else PoissonNll
+    scalars: dict[str, Any] = {} if log_input else {"eps": float(eps)}
+    if not full:
+        return _pair(op, a, b, reduction, **scalars)
+    where = functions["where"]
+    above = where(b > 1, b, 1.0)
+    stirling = above * functions["log"](above) - above + 0.5 * functions["log"](2 * math.pi * above)
+    return _mean_of(_pair(op, a, b, "none", **scalars) + where(b > 1, stirling, 0.0), reduction)
+
+
+# What other losses share
+
+
+def _pair_of(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one floating-point type: targets may be integers. Errors: ShapeError if the shapes do not broadcast."""
+    _tensors(name, input, target)
+    shapes.broadcast(name, input.shape, target.shape)
+    dtype = float_dtype(name, input, target)
+    return input.to(dtype), target.to(dtype)
+
+
+def _mean_of(losses: Tensor, reduction: str) -> Tensor:
+    """The reduction of losses that were computed one by one."""
+    if reduction == "none":
+        return losses
+    result: Tensor = functions["mean" if reduction == "mean" else "sum"](losses)
+    return result

@@ -16,7 +16,7 @@ from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.arithmetic import clone
-from tinyedge.ops.promotion import Operand, _operand, numbers, prepared
+from tinyedge.ops.promotion import Operand, _operand, _tensors, numbers, prepared
 from tinyedge.ops.unary import reciprocal, sqrt, square
 from tinyedge.tensor import Tensor, call
 
@@ -43,7 +43,7 @@ class Pow(Elementwise):
         return (da, db)
 
 
-@public(method=True, operators=("__pow__", "__rpow__"))
+@public(method=True, inplace=True, operators=("__pow__", "__rpow__", "__ipow__"))
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """``input ** exponent``, broadcast. Of integers it is exact, and wraps around.
 
@@ -52,6 +52,8 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     Errors: ArgumentError if the exponent of integers is a negative number.
     """
     items = [_operand("pow", item) for item in (input, exponent)]
+    if not isinstance(items[1], Tensor):
+        _tensors("pow", items[0])
     dtype = numbers("pow", *items)
     if isinstance(items[0], Tensor) and not isinstance(items[1], Tensor):
         x, power = items[0].to(dtype), items[1]

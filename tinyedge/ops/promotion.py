@@ -73,6 +73,20 @@ def numbers(call_name: str, *operands: Any) -> DType:
     return dtype
 
 
+def float_dtype(call_name: str, *operands: Any) -> DType:
+    """The floating-point type in which operands meet: float32 of integers."""
+    dtype = result_dtype(call_name, operands)
+    return dtype if dtype.is_floating_point else float32
+
+
+def floats(call_name: str, *operands: Any) -> list[Tensor | Value]:
+    """Operands that meet in a floating-point type; PyTorch does not have the function for integers."""
+    dtype = result_dtype(call_name, operands)
+    if not dtype.is_floating_point:
+        raise DtypeError(call_name, "a floating-point tensor", f"got {dtype.name}", "Convert it with .float().")
+    return prepared(call_name, operands, dtype)
+
+
 def _operand(call_name: str, operand: Any) -> Any:
     if isinstance(operand, Tensor):
         return operand

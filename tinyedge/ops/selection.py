@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 import numpy as np
 
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import bool_, fitting
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.ir.step import ErrorSample, Op
 from tinyedge.ir.values import Spec, Value
-from tinyedge.ops.promotion import Operand, SavedMask, _operand, _tensors, numbers, prepared, result_dtype
+from tinyedge.ops.arithmetic import add, clone, div, mul
+from tinyedge.ops.promotion import Operand, SavedMask, _operand, _tensors, float_dtype, numbers, prepared, result_dtype
 from tinyedge.tensor import Tensor, as_tensor, call
 
 
@@ -148,6 +150,8 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
     dtype = numbers("clamp", *given)
+    if len(given) == 2 and isinstance(given[1], Tensor):  # then equal elements share the gradient
+        return call(Minimum if min is None else Maximum, *prepared("clamp", given, dtype))
     lowest, highest = dtype.limits or (-math.inf, math.inf)
     limits = (input, lowest if min is None else min, highest if max is None else max)
     return call(Clamp, *prepared("clamp", limits, dtype))
@@ -206,7 +210,7 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
     return call(Where, condition, a, b)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's.
 
@@ -221,3 +225,223 @@ def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     else:
         value = fitting("masked_fill", value, input.dtype)
     return _where("masked_fill", mask, value, input)
+
+
+# Of PyTorch's two ways to see NaN, the one that does not pass it on
+
+
+class Fmax(Elementwise):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    saves = ("a", "b")
+    kernel_forward = {"y": "WHERE(a >= b || b != b, a, b)"}
+    kernel_backward = {
+        "da": "WHERE(a == b, dy / 2, WHERE(a < b, 0, dy))",
+        "db": "WHERE(a == b, dy / 2, WHERE(b < a, 0, dy))",
+    }
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.fmax(a, b)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any) -> Any:
+        half = np.where(a == b, dy / 2, dy)
+        return (np.where(a < b, 0, half), np.where(b < a, 0, half))
+
+
+@public(method=True)
+def fmax(input: Tensor, other: Tensor) -> Tensor:
+    """The larger of two, broadcast; NaN loses; equal elements share the gradient."""
+    _tensors("fmax", input, other)
+    items = prepared("fmax", (input, other))
+    return call(Fmax if items[0].dtype.is_floating_point else Maximum, *items)
+
+
+class Fmin(Elementwise):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    saves = ("a", "b")
+    kernel_forward = {"y": "WHERE(a <= b || b != b, a, b)"}
+    kernel_backward = {
+        "da": "WHERE(a == b, dy / 2, WHERE(a > b, 0, dy))",
+        "db": "WHERE(a == b, dy / 2, WHERE(b > a, 0, dy))",
+    }
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.fmin(a, b)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any) -> Any:
+        half = np.where(a == b, dy / 2, dy)
+        return (np.where(a > b, 0, half), np.where(b > a, 0, half))
+
+
+@public(method=True)
+def fmin(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller of two, broadcast; NaN loses; equal elements share the gradient."""
+    _tensors("fmin", input, other)
+    items = prepared("fmin", (input, other))
+    return call(Fmin if items[0].dtype.is_floating_point else Minimum, *items)
+
+
+@public(method=True, inplace=True)
+def clamp_min(input: Tensor, min: Operand) -> Tensor:
+    """``input``, or ``min`` where that is larger; see ``clamp``.
+
+    Shapes: input and min broadcast; returns what they broadcast to.
+    """
+    _tensors("clamp_min", input)
+    return clamp(input, min)
+
+
+@public(method=True, inplace=True)
+def clamp_max(input: Tensor, max: Operand) -> Tensor:
+    """``input``, or ``max`` where that is smaller; see ``clamp``.
+
+    Shapes: input and max broadcast; returns what they broadcast to.
+    """
+    _tensors("clamp_max", input)
+    return clamp(input, None, max)
+
+
+clip = also("clip", clamp)
+
+
+class NanToNum(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-4.0, 4.0)}
+    saves = ("x",)
+    scalars = {"instead": "real", "highest": "real", "lowest": "real"}
+    kernel_forward = {"y": "WHERE(x != x, instead, WHERE(x == INFINITY, highest, WHERE(x == -INFINITY, lowest, x)))"}
+    kernel_backward = {"dx": "WHERE(x - x == 0, dy, 0)"}
+
+    @staticmethod
+    def forward(x: Any, *, instead: float, highest: float, lowest: float) -> Any:
+        return np.where(np.isnan(x), instead, np.where(x == np.inf, highest, np.where(x == -np.inf, lowest, x)))
+
+    @staticmethod
+    def backward(dy: Any, x: Any, *, instead: float, highest: float, lowest: float) -> Any:
+        return (np.where(np.isfinite(x), dy, 0),)
+
+    @classmethod
+    def sample_attrs(cls, random: Random) -> dict[str, Any]:
+        return {"instead": random.choice((0.0, 2.0)), "highest": 3.0, "lowest": -3.0}
+
+
+@public(method=True, inplace=True)
+def nan_to_num(
+    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities.
+
+    By default these are 0 and the largest and least finite numbers.
+    """
+    _tensors("nan_to_num", input)
+    if not input.dtype.is_floating_point:
+        return clone(input)
+    most = float(np.finfo(input.dtype.numpy).max)
+    scalars = {
+        "instead": 0.0 if nan is None else float(nan),
+        "highest": most if posinf is None else float(posinf),
+        "lowest": -most if neginf is None else float(neginf),
+    }
+    return call(NanToNum, input, scalars=scalars)
+
+
+class Lerp(Elementwise):
+    signature = "(),(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0), "weight": (-0.5, 1.5)}
+    saves = ("a", "b", "weight")
+    rtol = 1e-4  # dweight is a sum of differences
+    kernel_forward = {"y": "WHERE(fabs(weight) < (real)0.5, a + weight * (b - a), b - (b - a) * (1 - weight))"}
+    kernel_backward = {"da": "dy * (1 - weight)", "db": "dy * weight", "dweight": "dy * (b - a)"}
+
+    @staticmethod
+    def forward(a: Any, b: Any, weight: Any) -> Any:
+        return np.where(np.abs(weight) < 0.5, a + weight * (b - a), b - (b - a) * (1 - weight))
+
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any, weight: Any) -> Any:
+        return (dy * (1 - weight), dy * weight, dy * (b - a))
+
+
+@public(method=True, inplace=True)
+def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
+    """``input + weight * (end - input)``, exact at both ends.
+
+    Errors: DtypeError unless all tensors are of one floating-point type.
+    """
+    _tensors("lerp", input, end)
+    given = [item for item in (input, end, weight) if isinstance(item, Tensor) and (item is not weight or item.ndim)]
+    if not input.dtype.is_floating_point or any(item.dtype is not input.dtype for item in given):
+        names = ", ".join(item.dtype.name for item in given)
+        raise DtypeError("lerp", "tensors of one floating-point type", f"got {names}", "Convert them with .to().")
+    return call(Lerp, *prepared("lerp", (input, end, _operand("lerp", weight)), input.dtype))
+
+
+@public(method=True, inplace=True)
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """``input + value * tensor1 * tensor2``.
+
+    Shapes: input, tensor1 and tensor2 broadcast; returns what they broadcast to.
+    """
+    _tensors("addcmul", input, tensor1, tensor2)
+    if not numbers("addcmul", input, tensor1, tensor2).is_floating_point:
+        value = int(value)
+    return add(input, mul(tensor1, tensor2), alpha=value)  # composed
+
+
+@public(method=True, inplace=True)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """``input + value * tensor1 / tensor2``.
+
+    Shapes: input, tensor1 and tensor2 broadcast; returns what they broadcast to.
+    Errors: DtypeError if both are integers.
+    """
+    _tensors("addcdiv", input, tensor1, tensor2)
+    if not (tensor1.dtype.is_floating_point or tensor2.dtype.is_floating_point):
+        raise DtypeError(
+            "addcdiv", "a floating-point tensor1 or tensor2",
+            f"got {tensor1.dtype.name} and {tensor2.dtype.name}", "Convert one with .float().",
+        )  # fmt: skip
+    return add(input, div(tensor1, tensor2), alpha=value)  # composed
+
+
+class Copysign(Elementwise):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    saves = ("a", "y")
+    kernel_forward = {"y": "copysign(a, b)"}
+    kernel_backward = {"da": "WHERE(a == 0, 0, dy * (y / a))", "db": "(real)0"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.copysign(a, b)
+
+    @staticmethod
+    def backward(dy: Any, a: Any, y: Any) -> Any:
+        return (np.where(a == 0, 0, dy * (y / a)), np.zeros_like(dy))
+
+
+@public(method=True, inplace=True)
+def copysign(input: Tensor, other: Operand) -> Tensor:
+    """``input`` with the sign of ``other``, also of -0.0."""
+    _tensors("copysign", input)
+    items = [_operand("copysign", item) for item in (input, other)]
+    return call(Copysign, *prepared("copysign", items, float_dtype("copysign", *items)))
+
+
+@public(method=True, inplace=True)
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient.
+
+    Shapes: input and values broadcast; returns what they broadcast to.
+    Errors: DtypeError unless both are of one dtype.
+    """
+    _tensors("heaviside", input, values)
+    if input.dtype is not values.dtype:
+        found = f"got {input.dtype.name} and {values.dtype.name}"
+        raise DtypeError("heaviside", "two tensors of one dtype", found, "Convert one with .to().")
+    return where(input == 0, values.detach(), (input > 0).to(input.dtype))  # composed

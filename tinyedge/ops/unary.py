@@ -1,4 +1,4 @@
-"""Functions of one number: rounding, signs, roots, exponentials, trigonometry."""
+"""Functions of one number: signs, roots, exponentials, sine and cosine."""
 
 from __future__ import annotations
 
@@ -8,54 +8,12 @@ from typing import Any
 import numpy as np
 
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import bool_, int64
 from tinyedge.errors import DtypeError
 from tinyedge.ops.arithmetic import clone
 from tinyedge.ops.promotion import SavedMask, unary
 from tinyedge.tensor import Tensor
-
-
-class Floor(Elementwise):
-    signature = "()->()"
-    domain = {"x": (-4.0, 4.0)}
-    kernel_forward = {"y": "floor(x)"}
-    kernel_backward = {"dx": "(real)0"}
-
-    @staticmethod
-    def forward(x: Any) -> Any:
-        return np.floor(x)
-
-    @staticmethod
-    def backward(dy: Any) -> Any:
-        return (np.zeros_like(dy),)
-
-
-@public
-def floor(input: Tensor) -> Tensor:
-    """The largest integer not above each element. Its gradient is zeros."""
-    return unary(Floor, input)
-
-
-class Trunc(Elementwise):
-    signature = "()->()"
-    domain = {"x": (-4.0, 4.0)}
-    kernel_forward = {"y": "trunc(x)"}
-    kernel_backward = {"dx": "(real)0"}
-
-    @staticmethod
-    def forward(x: Any) -> Any:
-        return np.trunc(x)
-
-    @staticmethod
-    def backward(dy: Any) -> Any:
-        return (np.zeros_like(dy),)
-
-
-@public
-def trunc(input: Tensor) -> Tensor:
-    """Each element without its fraction. Its gradient is zeros."""
-    return unary(Trunc, input)
 
 
 class Neg(Elementwise):
@@ -75,7 +33,7 @@ class Neg(Elementwise):
         return (-dy,)
 
 
-@public(method=True, operators=("__neg__",))
+@public(method=True, inplace=True, operators=("__neg__",))
 def neg(input: Tensor) -> Tensor:
     """``-input``.
 
@@ -84,6 +42,21 @@ def neg(input: Tensor) -> Tensor:
     if input.dtype is bool_:
         raise DtypeError("neg", "numbers", "got bool", "Use ~ on booleans.")
     return unary(Neg, input, floating=False)
+
+
+negative = also("negative", neg)
+
+
+@public(method=True)
+def positive(input: Tensor) -> Tensor:
+    """``input`` itself.
+
+    Shapes: any; returns the same.
+    Errors: DtypeError of bools.
+    """
+    if input.dtype is bool_:
+        raise DtypeError("positive", "numbers", "got bool", "Convert it first, e.g. with .to(te.int64).")
+    return input
 
 
 class AbsMask(SavedMask):
@@ -115,13 +88,16 @@ class Abs(Elementwise):
         return (np.where(x < 0, -dy, np.where(x > 0, dy, 0)),)
 
 
-@public(method=True, operators=("__abs__",))
+@public(method=True, inplace=True, operators=("__abs__",))
 def abs(input: Tensor) -> Tensor:
     """Absolute value; its gradient at 0 is 0.
 
     Errors: DtypeError of bools.
     """
     return unary(Abs, input, floating=False)
+
+
+absolute = also("absolute", abs)
 
 
 class Sign(Elementwise):
@@ -140,10 +116,13 @@ class Sign(Elementwise):
         return (np.zeros_like(dy),)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1. Its gradient is zeros."""
     return clone(input) if input.dtype is bool_ else unary(Sign, input, floating=False)
+
+
+sgn = also("sgn", sign)
 
 
 class Square(Elementwise):
@@ -164,7 +143,7 @@ class Square(Elementwise):
         return (2 * dy * x,)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def square(input: Tensor) -> Tensor:
     """``input * input``."""
     return unary(Square, input.to(int64) if input.dtype is bool_ else input, floating=False)
@@ -186,7 +165,7 @@ class Reciprocal(Elementwise):
         return (-dy * y * y,)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def reciprocal(input: Tensor) -> Tensor:
     """``1 / input``."""
     return unary(Reciprocal, input)
@@ -208,7 +187,7 @@ class Exp(Elementwise):
         return (dy * y,)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def exp(input: Tensor) -> Tensor:
     """e to the power of each element."""
     return unary(Exp, input)
@@ -230,7 +209,7 @@ class Log(Elementwise):
         return (dy / x,)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def log(input: Tensor) -> Tensor:
     """Natural logarithm."""
     return unary(Log, input)
@@ -252,7 +231,7 @@ class Sqrt(Elementwise):
         return (dy / (2 * y),)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def sqrt(input: Tensor) -> Tensor:
     """Square root."""
     return unary(Sqrt, input)
@@ -274,7 +253,7 @@ class Rsqrt(Elementwise):
         return (-0.5 * dy * y * y * y,)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def rsqrt(input: Tensor) -> Tensor:
     """``1 / sqrt(input)``."""
     return unary(Rsqrt, input)
@@ -296,7 +275,7 @@ class Sin(Elementwise):
         return (dy * np.cos(x),)
 
 
-@public
+@public(method=True, inplace=True)
 def sin(input: Tensor) -> Tensor:
     """Sine.
 
@@ -321,7 +300,7 @@ class Cos(Elementwise):
         return (-dy * np.sin(x),)
 
 
-@public
+@public(method=True, inplace=True)
 def cos(input: Tensor) -> Tensor:
     """Cosine.
 
@@ -350,7 +329,7 @@ def _erf(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 
-@public
+@public(method=True, inplace=True)
 def erf(input: Tensor) -> Tensor:
     """The error function."""
     return unary(Erf, input)
