@@ -62,6 +62,8 @@ def callables(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, lambda x: getattr(x, name)
     elif name == "embedding":  # PyTorch's samples have these two in another order
         yield name, lambda weight, index, **options: functions[name](index, weight, **options)
+    elif name == "einsum":
+        yield name, lambda tensors, equation: functions[name](equation, *tensors)
     elif name == "where":
         yield name, lambda x, condition, other: functions[name](condition, x, other)
     elif name in functions:

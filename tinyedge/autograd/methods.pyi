@@ -100,6 +100,12 @@ class Methods:
     def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat1 @ mat2)``."""
+
+    def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat @ vec)``."""
+
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
 
@@ -118,8 +124,17 @@ class Methods:
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
 
+    def argwhere(self) -> Tensor:
+        """As ``nonzero``."""
+
+    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * bmm(batch1, batch2)``."""
+
     def bmm(self, mat2: Tensor) -> Tensor:
         """The products of two batches of matrices."""
+
+    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+        """``input`` expanded to ``shape``."""
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         """At most ``chunks`` views of equal length along ``dim``."""
@@ -133,11 +148,22 @@ class Methods:
     def clone(self) -> Tensor:
         """A contiguous copy with its own memory; the gradient flows through."""
 
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
+        view.
+        """
+
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
 
     def div_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def dot(self, tensor: Tensor) -> Tensor:
+        """The scalar product of two vectors."""
+
+    def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 2: so many of equal length, or split before the indices."""
 
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
@@ -151,14 +177,35 @@ class Methods:
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
 
+    def flip(self, *dims: Any) -> Tensor:
+        """The elements in reverse order along ``dims``: a copy."""
+
+    def fliplr(self) -> Tensor:
+        """The columns in reverse order."""
+
+    def flipud(self) -> Tensor:
+        """The rows in reverse order."""
+
+    def gather(self, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+        """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``."""
+
     def ge(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
+
+    def ger(self, vec2: Tensor) -> Tensor:
+        """Another name of ``outer``."""
 
     def gt(self, other: Operand) -> Tensor:
         """``input > other``, element by element."""
 
+    def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
+
+    def inner(self, other: Tensor) -> Tensor:
+        """The sums of products along the last dim of both; a 0-d operand multiplies."""
 
     def le(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
@@ -169,11 +216,17 @@ class Methods:
     def logical_not(self) -> Tensor:
         """Whether each element is zero."""
 
+    def logsumexp(self, dim: Axes, keepdim: bool = False) -> Tensor:
+        """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
+
     def lt(self, other: Operand) -> Tensor:
         """``input < other``, element by element."""
 
     def masked_fill(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
+
+    def masked_select(self, mask: Tensor) -> Tensor:
+        """The elements where ``mask`` is true, in C order; which these are is found on the host."""
 
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product; the axes before the last two broadcast."""
@@ -198,11 +251,20 @@ class Methods:
     def mm(self, mat2: Tensor) -> Tensor:
         """The product of two matrices."""
 
+    def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        """Another name of ``movedim``."""
+
+    def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        """Dims ``source`` moved to the places ``destination``; the others keep their order. A view."""
+
     def mul(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
     def mul_(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
+
+    def mv(self, vec: Tensor) -> Tensor:
+        """The product of a matrix and a vector."""
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
@@ -213,11 +275,20 @@ class Methods:
     def neg(self) -> Tensor:
         """``-input``."""
 
+    def nonzero(self, *, as_tuple: bool = False) -> Any:
+        """The indices of the elements that are not 0, in C order; they are found on the host."""
+
+    def outer(self, vec2: Tensor) -> Tensor:
+        """Every product of an element of one vector and one of the other."""
+
     def permute(self, *dims: Any) -> Tensor:
         """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
 
     def pow(self, exponent: Operand) -> Tensor:
         """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def ravel(self) -> Tensor:
+        """The elements in one dim; a view where possible."""
 
     def reciprocal(self) -> Tensor:
         """``1 / input``."""
@@ -228,8 +299,29 @@ class Methods:
     def relu_(self) -> Tensor:
         """``max(input, 0)``."""
 
+    def repeat(self, *repeats: Any) -> Tensor:
+        """Copies beside each other: ``repeats`` says how many along each dim; further ones are new dims, in front."""
+
+    def repeat_interleave(
+        self,
+        repeats: int | Tensor,
+        dim: int | None = None,
+        *,
+        output_size: int | None = None,
+    ) -> Tensor:
+        """Each element along ``dim`` (of the flat tensor without it) ``repeats`` times in a row."""
+
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
+
+    def reshape_as(self, other: Tensor) -> Tensor:
+        """As ``reshape(other.shape)``."""
+
+    def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+        """The elements moved by ``shifts`` along ``dims``; those that leave at the end come back at the start."""
+
+    def rot90(self, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+        """``input`` turned by ``k`` quarters in the plane of ``dims``, from the first towards the second."""
 
     def rsqrt(self) -> Tensor:
         """``1 / sqrt(input)``."""
@@ -271,14 +363,43 @@ class Methods:
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
+    def swapaxes(self, axis0: int, axis1: int) -> Tensor:
+        """Another name of ``transpose``."""
+
+    def swapdims(self, dim0: int, dim1: int) -> Tensor:
+        """Another name of ``transpose``."""
+
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
+
+    def take_along_dim(self, indices: Tensor, dim: int | None = None) -> Tensor:
+        """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end."""
 
     def tanh(self) -> Tensor:
         """Hyperbolic tangent."""
 
+    def tensor_split(self, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        """Views along ``dim``: so many, the first of them one longer where they do not fit; or split before the
+        indices.
+        """
+
+    def tile(self, *dims: Any) -> Tensor:
+        """As ``repeat``, where missing numbers in front are 1."""
+
+    def trace(self) -> Tensor:
+        """The sum of a matrix's diagonal."""
+
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
+
+    def tril(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+
+    def triu(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
+
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        """Every slice along ``dim``, without that dim."""
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
@@ -298,5 +419,11 @@ class Methods:
         ``unbiased=False``).
         """
 
+    def vdot(self, other: Tensor) -> Tensor:
+        """The scalar product of two vectors, as ``dot``."""
+
     def view(self, *shape: Any) -> Tensor:
         """As ``reshape``, but never a copy."""
+
+    def vsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 0: so many of equal length, or split before the indices."""

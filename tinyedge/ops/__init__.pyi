@@ -29,6 +29,16 @@ from tinyedge.ops.comparison import logical_not as logical_not
 from tinyedge.ops.comparison import logical_or as logical_or
 from tinyedge.ops.comparison import lt as lt
 from tinyedge.ops.comparison import ne as ne
+from tinyedge.ops.contraction import addmm as addmm
+from tinyedge.ops.contraction import addmv as addmv
+from tinyedge.ops.contraction import baddbmm as baddbmm
+from tinyedge.ops.contraction import einsum as einsum
+from tinyedge.ops.contraction import ger as ger
+from tinyedge.ops.contraction import inner as inner
+from tinyedge.ops.contraction import outer as outer
+from tinyedge.ops.contraction import tensordot as tensordot
+from tinyedge.ops.contraction import trace as trace
+from tinyedge.ops.contraction import vdot as vdot
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.creation import arange as arange
@@ -106,6 +116,37 @@ from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
 from tinyedge.ops.random import uniform_ as uniform_
+from tinyedge.ops.rearrange import argwhere as argwhere
+from tinyedge.ops.rearrange import atleast_1d as atleast_1d
+from tinyedge.ops.rearrange import atleast_2d as atleast_2d
+from tinyedge.ops.rearrange import atleast_3d as atleast_3d
+from tinyedge.ops.rearrange import broadcast_tensors as broadcast_tensors
+from tinyedge.ops.rearrange import column_stack as column_stack
+from tinyedge.ops.rearrange import concat as concat
+from tinyedge.ops.rearrange import concatenate as concatenate
+from tinyedge.ops.rearrange import diagonal as diagonal
+from tinyedge.ops.rearrange import dsplit as dsplit
+from tinyedge.ops.rearrange import dstack as dstack
+from tinyedge.ops.rearrange import flip as flip
+from tinyedge.ops.rearrange import fliplr as fliplr
+from tinyedge.ops.rearrange import flipud as flipud
+from tinyedge.ops.rearrange import hsplit as hsplit
+from tinyedge.ops.rearrange import hstack as hstack
+from tinyedge.ops.rearrange import masked_select as masked_select
+from tinyedge.ops.rearrange import moveaxis as moveaxis
+from tinyedge.ops.rearrange import movedim as movedim
+from tinyedge.ops.rearrange import nonzero as nonzero
+from tinyedge.ops.rearrange import ravel as ravel
+from tinyedge.ops.rearrange import repeat_interleave as repeat_interleave
+from tinyedge.ops.rearrange import roll as roll
+from tinyedge.ops.rearrange import rot90 as rot90
+from tinyedge.ops.rearrange import row_stack as row_stack
+from tinyedge.ops.rearrange import swapaxes as swapaxes
+from tinyedge.ops.rearrange import swapdims as swapdims
+from tinyedge.ops.rearrange import tensor_split as tensor_split
+from tinyedge.ops.rearrange import tile as tile
+from tinyedge.ops.rearrange import vsplit as vsplit
+from tinyedge.ops.rearrange import vstack as vstack
 from tinyedge.ops.reduce import all as all
 from tinyedge.ops.reduce import amax as amax
 from tinyedge.ops.reduce import amin as amin
@@ -148,6 +189,8 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "add",
+    "addmm",
+    "addmv",
     "all",
     "amax",
     "amin",
@@ -155,26 +198,39 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argwhere",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
     "avg_pool1d",
     "avg_pool2d",
+    "baddbmm",
     "batch_norm",
     "bernoulli",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "bmm",
+    "broadcast_tensors",
     "broadcast_to",
     "cast",
     "cat",
     "chunk",
     "clamp",
     "clone",
+    "column_stack",
+    "concat",
+    "concatenate",
     "conv1d",
     "conv2d",
     "cos",
     "cross_entropy",
+    "diagonal",
     "div",
     "dot",
     "dropout",
+    "dsplit",
+    "dstack",
+    "einsum",
     "elu",
     "embedding",
     "empty",
@@ -185,6 +241,9 @@ __all__ = [
     "expand",
     "eye",
     "flatten",
+    "flip",
+    "fliplr",
+    "flipud",
     "floor",
     "floor_divide",
     "fmod",
@@ -192,13 +251,17 @@ __all__ = [
     "gather",
     "ge",
     "gelu",
+    "ger",
     "group_norm",
     "gt",
     "hardsigmoid",
     "hardswish",
+    "hsplit",
+    "hstack",
     "huber_loss",
     "index_select",
     "initial_seed",
+    "inner",
     "instance_norm",
     "kl_div",
     "l1_loss",
@@ -216,6 +279,7 @@ __all__ = [
     "lt",
     "manual_seed",
     "masked_fill",
+    "masked_select",
     "matmul",
     "max",
     "max_pool1d",
@@ -225,6 +289,8 @@ __all__ = [
     "min",
     "minimum",
     "mm",
+    "moveaxis",
+    "movedim",
     "mse_loss",
     "mul",
     "mv",
@@ -232,10 +298,12 @@ __all__ = [
     "ne",
     "neg",
     "nll_loss",
+    "nonzero",
     "normal_",
     "one_hot",
     "ones",
     "ones_like",
+    "outer",
     "pad",
     "permute",
     "pow",
@@ -245,11 +313,16 @@ __all__ = [
     "randn",
     "randn_like",
     "randperm",
+    "ravel",
     "reciprocal",
     "relu",
     "relu6",
     "remainder",
+    "repeat_interleave",
     "reshape",
+    "roll",
+    "rot90",
+    "row_stack",
     "rsqrt",
     "select",
     "sigmoid",
@@ -268,9 +341,15 @@ __all__ = [
     "std",
     "sub",
     "sum",
+    "swapaxes",
+    "swapdims",
     "t",
     "take_along_dim",
     "tanh",
+    "tensor_split",
+    "tensordot",
+    "tile",
+    "trace",
     "transpose",
     "tril",
     "triu",
@@ -280,7 +359,10 @@ __all__ = [
     "uniform_",
     "unsqueeze",
     "var",
+    "vdot",
     "view",
+    "vsplit",
+    "vstack",
     "where",
     "zeros",
     "zeros_like",

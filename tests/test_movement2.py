@@ -1,0 +1,213 @@
+"""Functions that are composed of ops: values against NumPy, gradients against central differences, compiled too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge.backends import Backend
+from tinyedge.errors import CaptureError, TinyedgeError
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Case = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Shape, ...]]
+
+CASES: list[Case] = [
+    ("flip", lambda x: te.flip(x, (0, -1)), lambda x: np.flip(x, (0, -1)), ((2, 3, 4),)),
+    ("fliplr", te.fliplr, np.fliplr, ((2, 3),)),
+    ("flipud", te.flipud, np.flipud, ((3,),)),
+    ("rot90", lambda x: te.rot90(x, -1, (1, 2)), lambda x: np.rot90(x, -1, (1, 2)), ((2, 3, 4),)),
+    ("rot90_once", te.rot90, np.rot90, ((2, 3),)),
+    ("roll", lambda x: te.roll(x, (-1, 5), (0, 1)), lambda x: np.roll(x, (-1, 5), (0, 1)), ((3, 4),)),
+    ("roll_flat", lambda x: te.roll(x, 2), lambda x: np.roll(x, 2), ((3, 4),)),
+    ("repeat", lambda x: x.repeat(2, 1, 3), lambda x: np.tile(x, (2, 1, 3)), ((2, 3),)),
+    ("repeat_none", lambda x: x.repeat(2, 0), lambda x: np.tile(x, (2, 0)), ((2, 3),)),
+    ("repeat_many", lambda x: x.repeat(2, 2, 2, 2, 2), lambda x: np.tile(x, (2, 2, 2, 2, 2)), ((1, 2, 1, 2, 2),)),
+    ("tile", lambda x: te.tile(x, (2,)), lambda x: np.tile(x, 2), ((2, 3),)),
+    ("repeat_interleave", lambda x: te.repeat_interleave(x, 2, -1), lambda x: np.repeat(x, 2, -1), ((2, 3),)),
+    ("movedim", lambda x: te.movedim(x, (0, 1), (-1, 0)), lambda x: np.moveaxis(x, (0, 1), (-1, 0)), ((2, 3, 4),)),
+    ("swapaxes", lambda x: te.swapaxes(x, 0, -1), lambda x: np.swapaxes(x, 0, -1), ((2, 3, 4),)),
+    ("diagonal", lambda x: te.diagonal(x, -1, 2, 0), lambda x: np.diagonal(x, -1, 2, 0), ((3, 2, 4),)),
+    ("diagonal_none", lambda x: te.diagonal(x, 9), lambda x: np.diagonal(x, 9), ((3, 2),)),
+    ("diagonal_turned", lambda x: te.diagonal(x.T, 1), lambda x: np.diagonal(x.T, 1), ((3, 5),)),
+    (
+        "unfold",
+        lambda x: x.unfold(0, 3, 2),
+        lambda x: np.moveaxis(np.lib.stride_tricks.sliding_window_view(x, 3, 0)[::2], -1, -1),
+        ((7, 2),),
+    ),
+    ("ravel", lambda x: te.ravel(x.T), lambda x: x.T.reshape(-1), ((2, 3),)),
+    ("hstack", lambda a, b: te.hstack([a, b]), lambda a, b: np.hstack([a, b]), ((2, 3), (2, 1))),
+    ("vstack", lambda a, b: te.vstack([a, b]), lambda a, b: np.vstack([a, b]), ((3,), (2, 3))),
+    ("dstack", lambda a, b: te.dstack([a, b]), lambda a, b: np.dstack([a, b]), ((2, 3), (2, 3))),
+    ("column_stack", lambda a, b: te.column_stack([a, b]), lambda a, b: np.column_stack([a, b]), ((2,), (2, 3))),
+    ("tensor_split", lambda x: te.tensor_split(x, 3)[1], lambda x: np.array_split(x, 3)[1], ((7, 2),)),
+    ("hsplit", lambda x: te.hsplit(x, (1, 3))[1], lambda x: np.hsplit(x, (1, 3))[1], ((2, 5),)),
+    ("outer", te.outer, np.outer, ((3,), (4,))),
+    ("inner", te.inner, np.inner, ((2, 3), (4, 3))),
+    ("tensordot", lambda a, b: te.tensordot(a, b, 1), lambda a, b: np.tensordot(a, b, 1), ((2, 3), (3, 4))),
+    (
+        "tensordot_lists",
+        lambda a, b: te.tensordot(a, b, ([0, 2], [1, 0])),
+        lambda a, b: np.tensordot(a, b, ([0, 2], [1, 0])),
+        ((2, 3, 4), (4, 2, 5)),
+    ),
+    ("trace", te.trace, np.trace, ((3, 4),)),
+    (
+        "addmm",
+        lambda c, a, b: te.addmm(c, a, b, beta=2, alpha=0.5),
+        lambda c, a, b: 2 * c + a @ b / 2,
+        ((4,), (2, 3), (3, 4)),
+    ),
+    ("addmv", te.addmv, lambda c, a, b: c + a @ b, ((2,), (2, 3), (3,))),
+    ("baddbmm", te.baddbmm, lambda c, a, b: c + a @ b, ((2, 1, 4), (2, 2, 3), (2, 3, 4))),
+]
+EQUATIONS: list[tuple[str, tuple[Shape, ...]]] = [
+    ("ij,jk->ik", ((2, 3), (3, 4))),
+    ("bij,bkj->bik", ((2, 3, 4), (2, 5, 4))),
+    ("...ij,...jk->...ki", ((2, 3, 4), (4, 5))),
+    ("ii->i", ((3, 3),)),
+    ("ii", ((3, 3),)),
+    ("ij->ji", ((2, 3),)),
+    ("ij->", ((2, 3),)),
+    ("i,j->ij", ((2,), (3,))),
+    ("i,i", ((3,), (3,))),
+    ("ij,jk,kl->il", ((2, 3), (3, 4), (4, 2))),
+    ("abc,bd,ce->ade", ((2, 3, 4), (3, 2), (4, 3))),
+    ("ij,kl->", ((2, 3), (3, 2))),
+    ("ij,ij->ij", ((2, 3), (2, 3))),
+    ("ba,b", ((2, 3), (2,))),
+]
+CASES += [
+    (
+        "einsum_" + equation,
+        lambda *xs, equation=equation: te.einsum(equation, *xs),
+        lambda *xs, equation=equation: np.einsum(equation, *xs),
+        shapes,
+    )
+    for equation, shapes in EQUATIONS
+]
+
+
+def values_of(shapes: tuple[Shape, ...]) -> list[Array]:
+    random = np.random.default_rng(0)
+    return [random.uniform(-2, 2, shape) for shape in shapes]
+
+
+def gradients(function: Callable[..., Any], arrays: list[Array], dtype: Any) -> tuple[Array, list[Array]]:
+    """The result, and the gradients of its elements' sum with weights 1, 2, ..."""
+    leaves = [te.tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+    y = function(*leaves)
+    weights = np.arange(1, y.numel() + 1, dtype=dtype).reshape(y.shape)
+    y.backward(te.tensor(weights))
+    return y.detach().numpy(), [
+        np.zeros(leaf.shape, dtype) if leaf.grad is None else leaf.grad.numpy() for leaf in leaves
+    ]
+
+
+def differences(function: Callable[..., Any], arrays: list[Array]) -> list[Array]:
+    """Central differences of the same sum, of NumPy's function."""
+
+    def weighted(items: list[Array]) -> float:
+        y = np.asarray(function(*items))
+        return float((y.reshape(-1) * np.arange(1, y.size + 1)).sum())
+
+    found = []
+    for k, array in enumerate(arrays):
+        gradient = np.zeros(array.shape)
+        for place in np.ndindex(*array.shape):
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = array.copy()
+                moved[place] += step
+                sides.append(weighted([*arrays[:k], moved, *arrays[k + 1 :]]))
+            gradient[place] = (sides[0] - sides[1]) / 2e-5
+        found.append(gradient)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_values_and_gradients(case: Case, backend: Backend) -> None:
+    _, function, expected, shapes = case
+    arrays = values_of(shapes)
+    y, grads = gradients(function, arrays, np.float32)
+    wanted = np.asarray(expected(*arrays))
+    assert y.shape == wanted.shape
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    for grad, right in zip(grads, differences(expected, arrays)):
+        np.testing.assert_allclose(grad, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_compiled(case: Case, backend: Backend) -> None:
+    _, function, expected, shapes = case
+    compiled = te.compile(lambda *xs: function(*xs) * 2)
+    for shift in (0.0, 1.0, -1.0):
+        arrays = [array + shift for array in values_of(shapes)]
+        y = compiled(*(te.tensor(array.astype(np.float32)) for array in arrays))
+        np.testing.assert_allclose(y.numpy(), 2 * np.asarray(expected(*arrays)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_host_must_know(backend: Backend) -> None:
+    values = np.array([[0.0, 1.5, 0.0], [2.0, 0.0, -1.0]], np.float32)
+    x = te.tensor(values, requires_grad=True)
+    assert te.nonzero(x).tolist() == np.argwhere(values).tolist()
+    assert [part.tolist() for part in te.nonzero(x, as_tuple=True)] == [p.tolist() for p in np.nonzero(values)]
+    y = te.masked_select(x, x.detach() > 0)
+    assert y.tolist() == [1.5, 2.0]
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == (values > 0).astype(float).tolist()
+    twice = te.repeat_interleave(x.detach(), te.tensor([2, 0, 1]), 1)
+    assert twice.tolist() == np.repeat(values, [2, 0, 1], 1).tolist()
+    for name, function in (
+        ("nonzero", te.nonzero),
+        ("masked_select", lambda x: te.masked_select(x, x > 0)),
+        ("repeat_interleave", lambda x: te.repeat_interleave(x, (x[0] > 0).long(), 1)),
+    ):
+        with pytest.raises(CaptureError, match=name):
+            te.compile(function)(x.detach())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: te.roll(x, (1, 2), 0),
+        lambda x: te.rot90(x, 1, (0, 0)),
+        lambda x: x.repeat(2),
+        lambda x: te.movedim(x, (0, 1), (0,)),
+        lambda x: te.diagonal(x, 0, 0, -2),
+        lambda x: x.unfold(0, 5, 1),
+        lambda x: te.tensor_split(x, 0),
+        lambda x: te.hsplit(x, 2),
+        lambda x: te.einsum("ijk", x),
+        lambda x: te.einsum("ij->ijj", x),
+        lambda x: te.einsum("ij,jk", x, x),
+        lambda x: te.tensordot(x, x, 1),
+        lambda x: te.addmm(te.zeros(5), x, x.T),
+        lambda x: te.outer(x, x),
+    ],
+)
+def test_refused(function: Callable[..., Any], backend: Backend) -> None:
+    with pytest.raises(TinyedgeError):
+        function(te.zeros(2, 3))
+
+
+def test_zero_sizes(backend: Backend) -> None:
+    x = te.zeros(0, 3)
+    for y, shape in (
+        (te.flip(x, (0, 1)), (0, 3)),
+        (te.roll(x, 1), (0, 3)),
+        (te.roll(x, 1, 1), (0, 3)),
+        (x.repeat(2, 2), (0, 6)),
+        (te.einsum("ij,ik->jk", x, x), (3, 3)),
+        (te.diagonal(x), (0,)),
+        (te.nonzero(x), (0, 2)),
+        (te.masked_select(x, x > 0), (0,)),
+    ):
+        assert y.shape == shape
+        assert y.numel() == 0 or not y.numpy().any()
