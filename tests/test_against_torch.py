@@ -52,7 +52,7 @@ def op_infos() -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {}
     for info in op_db:
-        if info.name.count(".") == 0 or info.name.startswith("nn.functional."):
+        if info.name.count(".") == 0 or info.name.startswith(("nn.functional.", "linalg.vector_norm")):
             found.setdefault(info.name.rpartition(".")[2], []).append(info)
     return found
 

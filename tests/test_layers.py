@@ -24,6 +24,7 @@ STAGES = (
     "autograd",
     "tensor",
     "ops",
+    "linalg",
     "nn",
     "report",
     "compiler",

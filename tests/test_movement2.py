@@ -66,6 +66,40 @@ CASES: list[Case] = [
     ("addmv", te.addmv, lambda c, a, b: c + a @ b, ((2,), (2, 3), (3,))),
     ("baddbmm", te.baddbmm, lambda c, a, b: c + a @ b, ((2, 1, 4), (2, 2, 3), (2, 3, 4))),
 ]
+CASES += [
+    ("prod", te.prod, np.prod, ((2, 3),)),
+    ("prod_dim", lambda x: te.prod(x, 0, True), lambda x: np.prod(x, 0, keepdims=True), ((5, 3),)),
+    (
+        "var_mean",
+        lambda x: te.stack(te.var_mean(x)),
+        lambda x: np.array([x.var(ddof=1), x.mean()]),
+        ((2, 5),),
+    ),
+    (
+        "std_mean",
+        lambda x: te.stack(te.std_mean(x)),
+        lambda x: np.array([x.std(ddof=1), x.mean()]),
+        ((2, 5),),
+    ),
+    ("aminmax", lambda x: te.stack(te.aminmax(x)), lambda x: np.stack([x.min(), x.max()]), ((2, 5),)),
+    ("nanmean", lambda x: te.nanmean(x, 0), lambda x: x.mean(0), ((2, 5),)),
+    ("median", te.median, lambda x: np.sort(x.reshape(-1))[4], ((2, 5),)),
+    ("median_dim", lambda x: te.median(x, 1).values, lambda x: np.sort(x, 1)[:, 2], ((2, 6),)),
+    ("topk", lambda x: te.topk(x.T, 3, 0).values, lambda x: -np.sort(-x.T, 0)[:3], ((2, 40),)),
+    ("kthvalue", lambda x: te.kthvalue(x, 2, 0, True).values, lambda x: np.sort(x, 0)[1:2], ((3, 2),)),
+    ("sort", lambda x: te.sort(x, 0).values, lambda x: np.sort(x, 0), ((70, 2),)),
+    ("cumsum", lambda x: te.cumsum(x.T, -1), lambda x: np.cumsum(x.T, -1), ((5, 2),)),
+    ("cumprod", lambda x: te.cumprod(x, 0), lambda x: np.cumprod(x, 0), ((5, 2),)),
+]
+CASES += [
+    (
+        f"norm_{order}",
+        lambda x, order=order: te.linalg.vector_norm(x, order, 1),
+        lambda x, order=order: np.linalg.norm(x, order, 1),
+        ((2, 4),),
+    )
+    for order in (0.5, 1, 2, 3, -1, np.inf, -np.inf)
+]
 EQUATIONS: list[tuple[str, tuple[Shape, ...]]] = [
     ("ij,jk->ik", ((2, 3), (3, 4))),
     ("bij,bkj->bik", ((2, 3, 4), (2, 5, 4))),
@@ -211,3 +245,64 @@ def test_zero_sizes(backend: Backend) -> None:
     ):
         assert y.shape == shape
         assert y.numel() == 0 or not y.numpy().any()
+
+
+@pytest.mark.parametrize("zeros", [(), (1,), (0,), (3,), (1, 3)])
+def test_products_with_zeros(zeros: tuple[int, ...], backend: Backend) -> None:
+    x = np.array([2.0, -3.0, 0.5, 4.0])
+    x[list(zeros)] = 0
+    for function, expected in ((te.prod, np.prod), (lambda x: te.cumprod(x, 0), np.cumprod)):
+        _, (grad,) = gradients(function, [x], np.float32)
+        np.testing.assert_allclose(grad, differences(expected, [x])[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 33, 1000])
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort_is_stable_and_nan_is_the_largest(length: int, descending: bool, backend: Backend) -> None:
+    random = np.random.default_rng(length)
+    values = random.integers(0, 9, (length, 2)).astype(np.float32)
+    values[random.random(values.shape) < 0.1] = np.nan
+    y, index = te.sort(te.tensor(values), 0, descending)
+    key = np.where(np.isnan(values), np.inf, values)
+    wanted = np.argsort(-key if descending else key, 0, kind="stable")
+    np.testing.assert_array_equal(index.numpy(), wanted)
+    np.testing.assert_array_equal(y.numpy(), np.take_along_axis(values, wanted, 0))
+    assert te.argsort(te.tensor(values), 0, descending).tolist() == wanted.tolist()
+
+
+def test_cumsum_of_many_is_accurate(backend: Backend) -> None:
+    values = np.full(100_000, 0.1, np.float32)
+    y = te.cumsum(te.tensor(values), 0).numpy()
+    np.testing.assert_allclose(y, values.cumsum(dtype=np.float64), rtol=2e-5)
+    assert te.cumsum(te.tensor([1, 2, 3], dtype=te.int32), 0).dtype is te.int64
+
+
+def test_reductions_at_ties_zeros_and_nan(backend: Backend) -> None:
+    x = te.tensor([1.0, 2.0, 2.0, 5.0], requires_grad=True)
+    te.median(x).backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 0.5, 0.5, 0]
+    for order in (0.5, 1, 2, 3):
+        zero = te.zeros(3, requires_grad=True)
+        te.norm(zero, order).backward()
+        assert zero.grad is not None
+        assert zero.grad.tolist() == [0, 0, 0]
+    nan = te.tensor([1.0, float("nan"), 3.0])
+    assert te.nansum(nan).item() == 4.0
+    assert te.nanmean(nan).item() == 2.0
+    assert np.isnan(te.median(nan).item())
+    assert te.median(nan, 0).indices.item() == 1
+    assert te.count_nonzero(te.tensor([[0, 2], [3, 0]]), 1).tolist() == [1, 1]
+    assert te.prod(te.tensor([2, 3])).dtype is te.int64
+    assert te.prod(te.zeros(0, 2), 0).tolist() == [1, 1]
+
+
+def test_agreement(backend: Backend) -> None:
+    a = te.tensor([1.0, float("inf"), float("nan")])
+    b = te.tensor([1.000001, float("inf"), float("nan")])
+    assert te.isclose(a, b).tolist() == [True, True, False]
+    assert te.allclose(a, b, equal_nan=True)
+    assert not te.allclose(a, b)
+    assert te.equal(a[:2], a[:2])
+    assert not te.equal(a, a)
+    assert not te.equal(a, a[:2])

@@ -1,6 +1,6 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
-from tinyedge import convert, data, errors, models, nn, ops, optim
+from tinyedge import convert, data, errors, linalg, models, nn, ops, optim
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
@@ -50,6 +50,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "linalg",
     "load",
     "load_safetensors",
     "models",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.ops.promotion import Operand
-from tinyedge.ops.reduce import Axes
+from tinyedge.ops.reduce import Axes, ValuesIndices
+from tinyedge.ops.statistics import Extremes
 from tinyedge.tensor import Number, Tensor
 
 class Methods:
@@ -109,11 +110,17 @@ class Methods:
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
 
+    def allclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+        """Whether ``isclose`` holds everywhere: a Python bool, for which it waits for the device."""
+
     def amax(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
         """The largest over ``dim``; NaN wins; equal elements share the gradient."""
 
     def amin(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
         """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+
+    def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
+        """(min, max) over ``dim``, or over everything; equal elements share the gradient."""
 
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether any element is nonzero."""
@@ -123,6 +130,9 @@ class Methods:
 
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
+
+    def argsort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+        """The indices that ``sort`` returns."""
 
     def argwhere(self) -> Tensor:
         """As ``nonzero``."""
@@ -148,6 +158,15 @@ class Methods:
     def clone(self) -> Tensor:
         """A contiguous copy with its own memory; the gradient flows through."""
 
+    def count_nonzero(self, dim: Axes = None) -> Tensor:
+        """How many elements are not 0; int64."""
+
+    def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The products of the elements up to each place of ``dim``; bools and integers give int64."""
+
+    def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
+
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
         """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
         view.
@@ -167,6 +186,9 @@ class Methods:
 
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
+
+    def equal(self, other: Tensor) -> bool:
+        """Whether both have one shape and equal elements: a Python bool, for which it waits for the device."""
 
     def exp(self) -> Tensor:
         """e to the power of each element."""
@@ -207,6 +229,12 @@ class Methods:
     def inner(self, other: Tensor) -> Tensor:
         """The sums of products along the last dim of both; a 0-d operand multiplies."""
 
+    def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+        """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
+
+    def kthvalue(self, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
+        """(values, indices) of the ``k``-th smallest along ``dim``, counted from 1."""
+
     def le(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
 
@@ -242,6 +270,9 @@ class Methods:
     def mean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The mean over ``dim``, or over everything; of nothing it is NaN."""
 
+    def median(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The lower of the middle elements; NaN if one is. Along ``dim``: (values, indices)."""
+
     def min(self, *args: Any, **kwargs: Any) -> Any:
         """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
 
@@ -266,6 +297,12 @@ class Methods:
     def mv(self, vec: Tensor) -> Tensor:
         """The product of a matrix and a vector."""
 
+    def nanmean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The mean of the elements that are not NaN."""
+
+    def nansum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The sum with 0 in the place of NaN."""
+
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
 
@@ -278,6 +315,9 @@ class Methods:
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """The indices of the elements that are not 0, in C order; they are found on the host."""
 
+    def norm(self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+        """The vector norm over ``dim``; "fro" is that of order 2."""
+
     def outer(self, vec2: Tensor) -> Tensor:
         """Every product of an element of one vector and one of the other."""
 
@@ -286,6 +326,11 @@ class Methods:
 
     def pow(self, exponent: Operand) -> Tensor:
         """``input ** exponent``, broadcast. Of integers it is exact, and wraps around."""
+
+    def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The product over ``dim``, or over everything; bools and integers give int64. Its gradient is right at
+        zeros.
+        """
 
     def ravel(self) -> Tensor:
         """The elements in one dim; a view where possible."""
@@ -334,6 +379,9 @@ class Methods:
 
     def sign(self) -> Tensor:
         """-1, 0 or 1. Its gradient is zeros."""
+
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
+        """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest."""
 
     def sqrt(self) -> Tensor:
         """Square root."""
@@ -385,6 +433,9 @@ class Methods:
 
     def tile(self, *dims: Any) -> Tensor:
         """As ``repeat``, where missing numbers in front are 1."""
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
+        """(values, indices) of the ``k`` largest (or smallest) along ``dim``, in order; of equal ones, the first."""
 
     def trace(self) -> Tensor:
         """The sum of a matrix's diagonal."""

@@ -160,6 +160,12 @@ from tinyedge.ops.reduce import min as min
 from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
+from tinyedge.ops.scan import argsort as argsort
+from tinyedge.ops.scan import cumprod as cumprod
+from tinyedge.ops.scan import cumsum as cumsum
+from tinyedge.ops.scan import kthvalue as kthvalue
+from tinyedge.ops.scan import sort as sort
+from tinyedge.ops.scan import topk as topk
 from tinyedge.ops.selection import clamp as clamp
 from tinyedge.ops.selection import masked_fill as masked_fill
 from tinyedge.ops.selection import maximum as maximum
@@ -168,6 +174,18 @@ from tinyedge.ops.selection import where as where
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.statistics import allclose as allclose
+from tinyedge.ops.statistics import aminmax as aminmax
+from tinyedge.ops.statistics import count_nonzero as count_nonzero
+from tinyedge.ops.statistics import equal as equal
+from tinyedge.ops.statistics import isclose as isclose
+from tinyedge.ops.statistics import median as median
+from tinyedge.ops.statistics import nanmean as nanmean
+from tinyedge.ops.statistics import nansum as nansum
+from tinyedge.ops.statistics import norm as norm
+from tinyedge.ops.statistics import prod as prod
+from tinyedge.ops.statistics import std_mean as std_mean
+from tinyedge.ops.statistics import var_mean as var_mean
 from tinyedge.ops.unary import abs as abs
 from tinyedge.ops.unary import cos as cos
 from tinyedge.ops.unary import erf as erf
@@ -192,12 +210,15 @@ __all__ = [
     "addmm",
     "addmv",
     "all",
+    "allclose",
     "amax",
     "amin",
+    "aminmax",
     "any",
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "argwhere",
     "atleast_1d",
     "atleast_2d",
@@ -223,7 +244,10 @@ __all__ = [
     "conv1d",
     "conv2d",
     "cos",
+    "count_nonzero",
     "cross_entropy",
+    "cumprod",
+    "cumsum",
     "diagonal",
     "div",
     "dot",
@@ -236,6 +260,7 @@ __all__ = [
     "empty",
     "empty_like",
     "eq",
+    "equal",
     "erf",
     "exp",
     "expand",
@@ -263,7 +288,9 @@ __all__ = [
     "initial_seed",
     "inner",
     "instance_norm",
+    "isclose",
     "kl_div",
+    "kthvalue",
     "l1_loss",
     "layer_norm",
     "le",
@@ -286,6 +313,7 @@ __all__ = [
     "max_pool2d",
     "maximum",
     "mean",
+    "median",
     "min",
     "minimum",
     "mm",
@@ -294,11 +322,14 @@ __all__ = [
     "mse_loss",
     "mul",
     "mv",
+    "nanmean",
+    "nansum",
     "narrow",
     "ne",
     "neg",
     "nll_loss",
     "nonzero",
+    "norm",
     "normal_",
     "one_hot",
     "ones",
@@ -307,6 +338,7 @@ __all__ = [
     "pad",
     "permute",
     "pow",
+    "prod",
     "rand",
     "rand_like",
     "randint",
@@ -333,12 +365,14 @@ __all__ = [
     "softmax",
     "softmin",
     "softplus",
+    "sort",
     "split",
     "sqrt",
     "square",
     "squeeze",
     "stack",
     "std",
+    "std_mean",
     "sub",
     "sum",
     "swapaxes",
@@ -349,6 +383,7 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
     "tril",
@@ -359,6 +394,7 @@ __all__ = [
     "uniform_",
     "unsqueeze",
     "var",
+    "var_mean",
     "vdot",
     "view",
     "vsplit",
