@@ -306,3 +306,53 @@ def test_agreement(backend: Backend) -> None:
     assert te.equal(a[:2], a[:2])
     assert not te.equal(a, a)
     assert not te.equal(a, a[:2])
+
+
+def test_scatter_keeps_the_last_and_adds_all(backend: Backend) -> None:
+    x = te.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+    index = te.tensor([[0, 0, 2, 0]])
+    source = te.tensor([[10.0, 20.0, 30.0, 40.0]], requires_grad=True)
+    y = te.scatter(x, 1, index, source)
+    assert y.tolist() == [[40, 2, 30], [4, 5, 6]]
+    y.backward(te.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    assert x.grad is not None
+    assert source.grad is not None
+    assert x.grad.tolist() == [[0, 2, 0], [4, 5, 6]]
+    assert source.grad.tolist() == [[1, 1, 3, 1]]  # as PyTorch, where places are equal
+    x.grad = source.grad = None
+    y = x.scatter_add(1, index, source)
+    assert y.tolist() == [[71, 2, 33], [4, 5, 6]]
+    y.backward(te.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    assert x.grad is not None
+    assert source.grad is not None
+    assert x.grad.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert source.grad.tolist() == [[1, 1, 3, 1]]
+    assert te.scatter(x, 1, index, 7.0, reduce="add").tolist() == [[22, 2, 10], [4, 5, 6]]
+    with pytest.raises(TinyedgeError, match="reduce"):
+        te.scatter(x, 1, index, source, reduce="multiply")
+
+
+def test_index_add_and_copy(backend: Backend) -> None:
+    random = np.random.default_rng(0)
+    x, source = random.normal(size=(3, 4, 2)), random.normal(size=(3, 5, 2))
+    index = np.array([3, 0, 0, 1, 3])
+
+    def added(x: Array, source: Array) -> Array:
+        y = x.copy()
+        np.add.at(y, (slice(None), index), -2 * source)
+        return y
+
+    y, grads = gradients(
+        lambda x, source: te.index_add(x, 1, te.tensor(index), source, alpha=-2), [x, source], np.float32
+    )
+    np.testing.assert_allclose(y, added(x, source), rtol=1e-5, atol=1e-5)
+    for grad, right in zip(grads, differences(added, [x, source])):
+        np.testing.assert_allclose(grad, right, rtol=1e-4, atol=1e-3)
+    copied = te.index_copy(te.tensor(x), 1, te.tensor([2, 0]), te.tensor(source[:, :2]))
+    expected = x.copy()
+    expected[:, [2, 0]] = source[:, :2]
+    assert copied.tolist() == expected.tolist()
+    compiled = te.compile(lambda x, index, source: te.index_add(x, 0, index, source))
+    for places in ([0, 1, 1], [2, 2, 2]):
+        y = compiled(te.zeros(3), te.tensor(places), te.tensor([1.0, 2.0, 4.0]))
+        assert y.tolist() == np.bincount(places, [1.0, 2.0, 4.0], 3).tolist()

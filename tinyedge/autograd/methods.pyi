@@ -223,6 +223,18 @@ class Methods:
     def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
 
+    def index_add(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
+        """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
+
+    def index_add_(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
+        """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
+
+    def index_copy(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
+
+    def index_copy_(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
 
@@ -370,6 +382,22 @@ class Methods:
 
     def rsqrt(self) -> Tensor:
         """``1 / sqrt(input)``."""
+
+    def scatter(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
+        """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        """
+
+    def scatter_(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
+        """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        """
+
+    def scatter_add(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
+        """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
+
+    def scatter_add_(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
+        """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""

@@ -166,6 +166,10 @@ from tinyedge.ops.scan import cumsum as cumsum
 from tinyedge.ops.scan import kthvalue as kthvalue
 from tinyedge.ops.scan import sort as sort
 from tinyedge.ops.scan import topk as topk
+from tinyedge.ops.scatter import index_add as index_add
+from tinyedge.ops.scatter import index_copy as index_copy
+from tinyedge.ops.scatter import scatter as scatter
+from tinyedge.ops.scatter import scatter_add as scatter_add
 from tinyedge.ops.selection import clamp as clamp
 from tinyedge.ops.selection import masked_fill as masked_fill
 from tinyedge.ops.selection import maximum as maximum
@@ -284,6 +288,8 @@ __all__ = [
     "hsplit",
     "hstack",
     "huber_loss",
+    "index_add",
+    "index_copy",
     "index_select",
     "initial_seed",
     "inner",
@@ -356,6 +362,8 @@ __all__ = [
     "rot90",
     "row_stack",
     "rsqrt",
+    "scatter",
+    "scatter_add",
     "select",
     "sigmoid",
     "sign",
