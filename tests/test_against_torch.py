@@ -55,7 +55,7 @@ def op_infos() -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {}
     for info in op_db:
-        if info.name.count(".") == 0 or info.name.startswith("nn.functional."):
+        if info.name.count(".") == 0 or info.name.startswith(("nn.functional.", "linalg.vector_norm")):
             found.setdefault(info.name.rpartition(".")[2], []).append(info)
     return found
 
@@ -65,6 +65,8 @@ def callables(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, lambda x: getattr(x, name)
     elif name == "embedding":  # PyTorch's samples have these two in another order
         yield name, lambda weight, index, **options: functions[name](index, weight, **options)
+    elif name == "einsum":
+        yield name, lambda tensors, equation: functions[name](equation, *tensors)
     elif name == "where":
         yield name, lambda x, condition, other: functions[name](condition, x, other)
     elif name in functions:

@@ -14,6 +14,7 @@ from tinyedge.dtypes import DType, bool_, float32, float64, int8, int16, int32, 
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
+from tinyedge.ops import linalg
 from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
@@ -50,6 +51,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "linalg",
     "load",
     "load_safetensors",
     "models",

@@ -605,6 +605,14 @@ class Tensor(SlotHolder, Methods):
         """Views of length ``split_size`` (the last may be shorter), or of the given lengths; see ``te.split``."""
         return _several("split")(self, split_size, dim)
 
+    def unfold(self, dimension: Any, size: Any, step: Any) -> Tensor:
+        """Every window of ``size`` elements along ``dimension``, ``step`` apart, as a new last dim: a copy.
+
+        Shapes: (..., n, ...) gives (..., (n - size) // step + 1, ..., size).
+        Errors: ArgumentError unless size fits and step is positive; AxisError if there is no such dim.
+        """
+        return _function("sliding_windows")(self, dimension, size, step)
+
     def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
         """Positive values that sum to 1 along ``dim``; see ``te.softmax``.
 

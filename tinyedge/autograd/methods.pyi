@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.ops.promotion import Operand
-from tinyedge.ops.reduce import Axes
+from tinyedge.ops.reduce import Axes, ValuesIndices
+from tinyedge.ops.statistics import Extremes
 from tinyedge.tensor import Number, Tensor
 
 class Methods:
@@ -196,6 +197,12 @@ class Methods:
     def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
         """``input + value * tensor1 * tensor2``."""
 
+    def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat1 @ mat2)``."""
+
+    def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat @ vec)``."""
+
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
 
@@ -207,6 +214,9 @@ class Methods:
 
     def amin(self, dim: Axes = (), keepdim: bool = False) -> Tensor:
         """The smallest over ``dim``; NaN wins; equal elements share the gradient."""
+
+    def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
+        """(min, max) over ``dim``, or over everything; equal elements share the gradient."""
 
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether any element is nonzero."""
@@ -259,6 +269,12 @@ class Methods:
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first smallest element along ``dim``, or in the flattened tensor; int64."""
 
+    def argsort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+        """The indices that ``sort`` returns."""
+
+    def argwhere(self) -> Tensor:
+        """As ``nonzero``."""
+
     def asin(self) -> Tensor:
         """Inverse sine; NaN outside [-1, 1]."""
 
@@ -288,6 +304,9 @@ class Methods:
 
     def atanh_(self) -> Tensor:
         """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+
+    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * bmm(batch1, batch2)``."""
 
     def bitwise_and(self, other: Operand) -> Tensor:
         """The bits that both have; of booleans, whether both are true."""
@@ -331,6 +350,9 @@ class Methods:
 
     def bmm(self, mat2: Tensor) -> Tensor:
         """The products of two batches of matrices."""
+
+    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+        """``input`` expanded to ``shape``."""
 
     def ceil(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
@@ -386,11 +408,25 @@ class Methods:
     def cosh_(self) -> Tensor:
         """Hyperbolic cosine."""
 
+    def count_nonzero(self, dim: Axes = None) -> Tensor:
+        """How many elements are not 0; int64."""
+
+    def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The products of the elements up to each place of ``dim``; bools and integers give int64."""
+
+    def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
+
     def deg2rad(self) -> Tensor:
         """Degrees as radians."""
 
     def deg2rad_(self) -> Tensor:
         """Degrees as radians."""
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
+        view.
+        """
 
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
@@ -403,6 +439,12 @@ class Methods:
 
     def divide_(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
+
+    def dot(self, tensor: Tensor) -> Tensor:
+        """The scalar product of two vectors."""
+
+    def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 2: so many of equal length, or split before the indices."""
 
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
@@ -455,6 +497,15 @@ class Methods:
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Dims ``start_dim`` to ``end_dim`` merged into one; a 0-d tensor becomes 1-d."""
 
+    def flip(self, *dims: Any) -> Tensor:
+        """The elements in reverse order along ``dims``: a copy."""
+
+    def fliplr(self) -> Tensor:
+        """The columns in reverse order."""
+
+    def flipud(self) -> Tensor:
+        """The rows in reverse order."""
+
     def floor(self) -> Tensor:
         """The largest integer not above each element. Its gradient is zeros."""
 
@@ -485,11 +536,17 @@ class Methods:
     def frac_(self) -> Tensor:
         """``input - trunc(input)``, with the sign of ``input``."""
 
+    def gather(self, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+        """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``."""
+
     def ge(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
 
     def ge_(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
+
+    def ger(self, vec2: Tensor) -> Tensor:
+        """Another name of ``outer``."""
 
     def greater(self, other: Operand) -> Tensor:
         """``input > other``, element by element."""
@@ -518,14 +575,32 @@ class Methods:
     def heaviside_(self, values: Tensor) -> Tensor:
         """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
 
+    def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
+
     def hypot(self, other: Tensor) -> Tensor:
         """``sqrt(input ** 2 + other ** 2)`` without overflow."""
 
     def hypot_(self, other: Tensor) -> Tensor:
         """``sqrt(input ** 2 + other ** 2)`` without overflow."""
 
+    def index_add(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
+        """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
+
+    def index_add_(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
+        """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
+
+    def index_copy(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
+
+    def index_copy_(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
+
+    def inner(self, other: Tensor) -> Tensor:
+        """The sums of products along the last dim of both; a 0-d operand multiplies."""
 
     def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
         """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
@@ -544,6 +619,9 @@ class Methods:
 
     def isposinf(self) -> Tensor:
         """Whether each element is positive infinity."""
+
+    def kthvalue(self, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
+        """(values, indices) of the ``k``-th smallest along ``dim``, counted from 1."""
 
     def le(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
@@ -633,6 +711,9 @@ class Methods:
         eps].
         """
 
+    def logsumexp(self, dim: Axes, keepdim: bool = False) -> Tensor:
+        """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf."""
+
     def lt(self, other: Operand) -> Tensor:
         """``input < other``, element by element."""
 
@@ -644,6 +725,9 @@ class Methods:
 
     def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
+
+    def masked_select(self, mask: Tensor) -> Tensor:
+        """The elements where ``mask`` is true, in C order; which these are is found on the host."""
 
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product; the axes before the last two broadcast."""
@@ -659,6 +743,9 @@ class Methods:
     def mean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The mean over ``dim``, or over everything; of nothing it is NaN."""
 
+    def median(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The lower of the middle elements; NaN if one is. Along ``dim``: (values, indices)."""
+
     def min(self, *args: Any, **kwargs: Any) -> Any:
         """``min(input)``, ``min(input, dim, keepdim=False)`` or ``min(input, other)``, as ``max``."""
 
@@ -667,6 +754,12 @@ class Methods:
 
     def mm(self, mat2: Tensor) -> Tensor:
         """The product of two matrices."""
+
+    def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        """Another name of ``movedim``."""
+
+    def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        """Dims ``source`` moved to the places ``destination``; the others keep their order. A view."""
 
     def mul(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
@@ -680,11 +773,20 @@ class Methods:
     def multiply_(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
+    def mv(self, vec: Tensor) -> Tensor:
+        """The product of a matrix and a vector."""
+
     def nan_to_num(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
         """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
 
     def nan_to_num_(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
         """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
+
+    def nanmean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The mean of the elements that are not NaN."""
+
+    def nansum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The sum with 0 in the place of NaN."""
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
@@ -707,11 +809,20 @@ class Methods:
     def negative_(self) -> Tensor:
         """``-input``."""
 
+    def nonzero(self, *, as_tuple: bool = False) -> Any:
+        """The indices of the elements that are not 0, in C order; they are found on the host."""
+
+    def norm(self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+        """The vector norm over ``dim``; "fro" is that of order 2."""
+
     def not_equal(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
 
     def not_equal_(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
+
+    def outer(self, vec2: Tensor) -> Tensor:
+        """Every product of an element of one vector and one of the other."""
 
     def permute(self, *dims: Any) -> Tensor:
         """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
@@ -728,11 +839,19 @@ class Methods:
     def prelu(self, weight: Tensor) -> Tensor:
         """``input`` where positive, else ``weight * input``, with one weight, or one for each channel."""
 
+    def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """The product over ``dim``, or over everything; bools and integers give int64. Its gradient is right at
+        zeros.
+        """
+
     def rad2deg(self) -> Tensor:
         """Radians as degrees."""
 
     def rad2deg_(self) -> Tensor:
         """Radians as degrees."""
+
+    def ravel(self) -> Tensor:
+        """The elements in one dim; a view where possible."""
 
     def reciprocal(self) -> Tensor:
         """``1 / input``."""
@@ -752,8 +871,29 @@ class Methods:
     def remainder_(self, other: Operand) -> Tensor:
         """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
 
+    def repeat(self, *repeats: Any) -> Tensor:
+        """Copies beside each other: ``repeats`` says how many along each dim; further ones are new dims, in front."""
+
+    def repeat_interleave(
+        self,
+        repeats: int | Tensor,
+        dim: int | None = None,
+        *,
+        output_size: int | None = None,
+    ) -> Tensor:
+        """Each element along ``dim`` (of the flat tensor without it) ``repeats`` times in a row."""
+
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in C order under another shape; one size may be -1. A view where possible, else a copy."""
+
+    def reshape_as(self, other: Tensor) -> Tensor:
+        """As ``reshape(other.shape)``."""
+
+    def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+        """The elements moved by ``shifts`` along ``dims``; those that leave at the end come back at the start."""
+
+    def rot90(self, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+        """``input`` turned by ``k`` quarters in the plane of ``dims``, from the first towards the second."""
 
     def round(self, *, decimals: int = 0) -> Tensor:
         """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros."""
@@ -766,6 +906,22 @@ class Methods:
 
     def rsqrt_(self) -> Tensor:
         """``1 / sqrt(input)``."""
+
+    def scatter(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
+        """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        """
+
+    def scatter_(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
+        """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        """
+
+    def scatter_add(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
+        """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
+
+    def scatter_add_(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
+        """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""
@@ -802,6 +958,9 @@ class Methods:
 
     def sinh_(self) -> Tensor:
         """Hyperbolic sine."""
+
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
+        """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest."""
 
     def sqrt(self) -> Tensor:
         """Square root."""
@@ -843,8 +1002,17 @@ class Methods:
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
+    def swapaxes(self, axis0: int, axis1: int) -> Tensor:
+        """Another name of ``transpose``."""
+
+    def swapdims(self, dim0: int, dim1: int) -> Tensor:
+        """Another name of ``transpose``."""
+
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
+
+    def take_along_dim(self, indices: Tensor, dim: int | None = None) -> Tensor:
+        """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end."""
 
     def tan(self) -> Tensor:
         """Tangent."""
@@ -858,8 +1026,28 @@ class Methods:
     def tanh_(self) -> Tensor:
         """Hyperbolic tangent."""
 
+    def tensor_split(self, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        """Views along ``dim``: so many, the first of them one longer where they do not fit; or split before the
+        indices.
+        """
+
+    def tile(self, *dims: Any) -> Tensor:
+        """As ``repeat``, where missing numbers in front are 1."""
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
+        """(values, indices) of the ``k`` largest (or smallest) along ``dim``, in order; of equal ones, the first."""
+
+    def trace(self) -> Tensor:
+        """The sum of a matrix's diagonal."""
+
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
+
+    def tril(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+
+    def triu(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
 
     def true_divide(self, other: Operand) -> Tensor:
         """``input / other``, broadcast; integers give float32."""
@@ -872,6 +1060,9 @@ class Methods:
 
     def trunc_(self) -> Tensor:
         """Each element without its fraction. Its gradient is zeros."""
+
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        """Every slice along ``dim``, without that dim."""
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
@@ -891,8 +1082,14 @@ class Methods:
         ``unbiased=False``).
         """
 
+    def vdot(self, other: Tensor) -> Tensor:
+        """The scalar product of two vectors, as ``dot``."""
+
     def view(self, *shape: Any) -> Tensor:
         """As ``reshape``, but never a copy."""
+
+    def vsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        """Views along dim 0: so many of equal length, or split before the indices."""
 
     def xlogy(self, other: Operand) -> Tensor:
         """``input * log(other)``, and 0 where ``input`` is 0."""

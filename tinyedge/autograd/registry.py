@@ -188,12 +188,15 @@ def methods_of(entry: Entry) -> dict[str, Callable[..., Any]]:
 
 
 def _one_by_one(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def method(input: Any, *sizes: Any) -> Any:
+    _, last = inspect.signature(function).parameters.values()
+
+    def method(input: Any, *sizes: Any, **named: Any) -> Any:
+        if named:  # as PyTorch takes it: x.flip(dims=(0,))
+            return function(input, *sizes, **named)
         if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
             (sizes,) = sizes
         return function(input, tuple(int(size) for size in sizes))
 
-    _, last = inspect.signature(function).parameters.values()
     return _named(method, name, function, [last.replace(kind=last.VAR_POSITIONAL, annotation="Any")])
 
 

@@ -67,6 +67,16 @@ from tinyedge.ops.comparison import lt as lt
 from tinyedge.ops.comparison import ne as ne
 from tinyedge.ops.comparison import not_equal as not_equal
 from tinyedge.ops.comparison import signbit as signbit
+from tinyedge.ops.contraction import addmm as addmm
+from tinyedge.ops.contraction import addmv as addmv
+from tinyedge.ops.contraction import baddbmm as baddbmm
+from tinyedge.ops.contraction import einsum as einsum
+from tinyedge.ops.contraction import ger as ger
+from tinyedge.ops.contraction import inner as inner
+from tinyedge.ops.contraction import outer as outer
+from tinyedge.ops.contraction import tensordot as tensordot
+from tinyedge.ops.contraction import trace as trace
+from tinyedge.ops.contraction import vdot as vdot
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.creation import arange as arange
@@ -165,6 +175,37 @@ from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
 from tinyedge.ops.random import uniform_ as uniform_
+from tinyedge.ops.rearrange import argwhere as argwhere
+from tinyedge.ops.rearrange import atleast_1d as atleast_1d
+from tinyedge.ops.rearrange import atleast_2d as atleast_2d
+from tinyedge.ops.rearrange import atleast_3d as atleast_3d
+from tinyedge.ops.rearrange import broadcast_tensors as broadcast_tensors
+from tinyedge.ops.rearrange import column_stack as column_stack
+from tinyedge.ops.rearrange import concat as concat
+from tinyedge.ops.rearrange import concatenate as concatenate
+from tinyedge.ops.rearrange import diagonal as diagonal
+from tinyedge.ops.rearrange import dsplit as dsplit
+from tinyedge.ops.rearrange import dstack as dstack
+from tinyedge.ops.rearrange import flip as flip
+from tinyedge.ops.rearrange import fliplr as fliplr
+from tinyedge.ops.rearrange import flipud as flipud
+from tinyedge.ops.rearrange import hsplit as hsplit
+from tinyedge.ops.rearrange import hstack as hstack
+from tinyedge.ops.rearrange import masked_select as masked_select
+from tinyedge.ops.rearrange import moveaxis as moveaxis
+from tinyedge.ops.rearrange import movedim as movedim
+from tinyedge.ops.rearrange import nonzero as nonzero
+from tinyedge.ops.rearrange import ravel as ravel
+from tinyedge.ops.rearrange import repeat_interleave as repeat_interleave
+from tinyedge.ops.rearrange import roll as roll
+from tinyedge.ops.rearrange import rot90 as rot90
+from tinyedge.ops.rearrange import row_stack as row_stack
+from tinyedge.ops.rearrange import swapaxes as swapaxes
+from tinyedge.ops.rearrange import swapdims as swapdims
+from tinyedge.ops.rearrange import tensor_split as tensor_split
+from tinyedge.ops.rearrange import tile as tile
+from tinyedge.ops.rearrange import vsplit as vsplit
+from tinyedge.ops.rearrange import vstack as vstack
 from tinyedge.ops.reduce import all as all
 from tinyedge.ops.reduce import amax as amax
 from tinyedge.ops.reduce import amin as amin
@@ -184,6 +225,16 @@ from tinyedge.ops.rounding import floor as floor
 from tinyedge.ops.rounding import frac as frac
 from tinyedge.ops.rounding import round as round
 from tinyedge.ops.rounding import trunc as trunc
+from tinyedge.ops.scan import argsort as argsort
+from tinyedge.ops.scan import cumprod as cumprod
+from tinyedge.ops.scan import cumsum as cumsum
+from tinyedge.ops.scan import kthvalue as kthvalue
+from tinyedge.ops.scan import sort as sort
+from tinyedge.ops.scan import topk as topk
+from tinyedge.ops.scatter import index_add as index_add
+from tinyedge.ops.scatter import index_copy as index_copy
+from tinyedge.ops.scatter import scatter as scatter
+from tinyedge.ops.scatter import scatter_add as scatter_add
 from tinyedge.ops.selection import addcdiv as addcdiv
 from tinyedge.ops.selection import addcmul as addcmul
 from tinyedge.ops.selection import clamp as clamp
@@ -203,6 +254,15 @@ from tinyedge.ops.selection import where as where
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.statistics import aminmax as aminmax
+from tinyedge.ops.statistics import count_nonzero as count_nonzero
+from tinyedge.ops.statistics import median as median
+from tinyedge.ops.statistics import nanmean as nanmean
+from tinyedge.ops.statistics import nansum as nansum
+from tinyedge.ops.statistics import norm as norm
+from tinyedge.ops.statistics import prod as prod
+from tinyedge.ops.statistics import std_mean as std_mean
+from tinyedge.ops.statistics import var_mean as var_mean
 from tinyedge.ops.trigonometry import acos as acos
 from tinyedge.ops.trigonometry import acosh as acosh
 from tinyedge.ops.trigonometry import arccos as arccos
@@ -251,10 +311,13 @@ __all__ = [
     "add",
     "addcdiv",
     "addcmul",
+    "addmm",
+    "addmv",
     "all",
     "allclose",
     "amax",
     "amin",
+    "aminmax",
     "any",
     "arange",
     "arccos",
@@ -266,13 +329,19 @@ __all__ = [
     "arctanh",
     "argmax",
     "argmin",
+    "argsort",
+    "argwhere",
     "asin",
     "asinh",
     "atan",
     "atan2",
     "atanh",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
     "avg_pool1d",
     "avg_pool2d",
+    "baddbmm",
     "batch_norm",
     "bernoulli",
     "binary_cross_entropy",
@@ -284,6 +353,7 @@ __all__ = [
     "bitwise_right_shift",
     "bitwise_xor",
     "bmm",
+    "broadcast_tensors",
     "broadcast_to",
     "cast",
     "cat",
@@ -295,6 +365,9 @@ __all__ = [
     "clamp_min",
     "clip",
     "clone",
+    "column_stack",
+    "concat",
+    "concatenate",
     "conv1d",
     "conv2d",
     "copysign",
@@ -302,12 +375,19 @@ __all__ = [
     "cosh",
     "cosine_embedding_loss",
     "cosine_similarity",
+    "count_nonzero",
     "cross_entropy",
+    "cumprod",
+    "cumsum",
     "deg2rad",
+    "diagonal",
     "div",
     "divide",
     "dot",
     "dropout",
+    "dsplit",
+    "dstack",
+    "einsum",
     "elu",
     "embedding",
     "empty",
@@ -323,6 +403,9 @@ __all__ = [
     "eye",
     "fix",
     "flatten",
+    "flip",
+    "fliplr",
+    "flipud",
     "floor",
     "floor_divide",
     "fmax",
@@ -334,6 +417,7 @@ __all__ = [
     "gaussian_nll_loss",
     "ge",
     "gelu",
+    "ger",
     "glu",
     "greater",
     "greater_equal",
@@ -345,10 +429,15 @@ __all__ = [
     "hardtanh",
     "heaviside",
     "hinge_embedding_loss",
+    "hsplit",
+    "hstack",
     "huber_loss",
     "hypot",
+    "index_add",
+    "index_copy",
     "index_select",
     "initial_seed",
+    "inner",
     "instance_norm",
     "isclose",
     "isfinite",
@@ -357,6 +446,7 @@ __all__ = [
     "isneginf",
     "isposinf",
     "kl_div",
+    "kthvalue",
     "l1_loss",
     "layer_norm",
     "le",
@@ -384,33 +474,42 @@ __all__ = [
     "manual_seed",
     "margin_ranking_loss",
     "masked_fill",
+    "masked_select",
     "matmul",
     "max",
     "max_pool1d",
     "max_pool2d",
     "maximum",
     "mean",
+    "median",
     "min",
     "minimum",
     "mish",
     "mm",
+    "moveaxis",
+    "movedim",
     "mse_loss",
     "mul",
     "multilabel_soft_margin_loss",
     "multiply",
     "mv",
     "nan_to_num",
+    "nanmean",
+    "nansum",
     "narrow",
     "ne",
     "neg",
     "negative",
     "nll_loss",
+    "nonzero",
+    "norm",
     "normal_",
     "normalize",
     "not_equal",
     "one_hot",
     "ones",
     "ones_like",
+    "outer",
     "pad",
     "pairwise_distance",
     "permute",
@@ -418,6 +517,7 @@ __all__ = [
     "positive",
     "pow",
     "prelu",
+    "prod",
     "rad2deg",
     "rand",
     "rand_like",
@@ -425,14 +525,21 @@ __all__ = [
     "randn",
     "randn_like",
     "randperm",
+    "ravel",
     "reciprocal",
     "relu",
     "relu6",
     "remainder",
+    "repeat_interleave",
     "reshape",
+    "roll",
+    "rot90",
     "round",
+    "row_stack",
     "rrelu",
     "rsqrt",
+    "scatter",
+    "scatter_add",
     "select",
     "selu",
     "sgn",
@@ -449,21 +556,30 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "sort",
     "split",
     "sqrt",
     "square",
     "squeeze",
     "stack",
     "std",
+    "std_mean",
     "sub",
     "subtract",
     "sum",
+    "swapaxes",
+    "swapdims",
     "t",
     "take_along_dim",
     "tan",
     "tanh",
     "tanhshrink",
+    "tensor_split",
+    "tensordot",
     "threshold",
+    "tile",
+    "topk",
+    "trace",
     "transpose",
     "tril",
     "triplet_margin_loss",
@@ -475,7 +591,11 @@ __all__ = [
     "uniform_",
     "unsqueeze",
     "var",
+    "var_mean",
+    "vdot",
     "view",
+    "vsplit",
+    "vstack",
     "where",
     "xlogy",
     "zeros",

@@ -240,7 +240,7 @@ class Tril(Triangle):
         return (np.tril(dy, diagonal),)
 
 
-@public
+@public(method=True)
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right.
 
@@ -265,7 +265,7 @@ class Triu(Triangle):
         return (np.triu(dy, diagonal),)
 
 
-@public
+@public(method=True)
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right.
 

@@ -386,7 +386,7 @@ class Gather(Op):
         return Sample((shape, tuple(index)), {"dim": dim}, {"index": shape[dim]})
 
 
-@public
+@public(method=True)
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``.
 
@@ -401,7 +401,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     return call(Gather, input, index, dim=dim)
 
 
-@public
+@public(method=True)
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end.
 

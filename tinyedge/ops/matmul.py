@@ -171,7 +171,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return _checked("bmm", input, mat2, (3, 3))
 
 
-@public
+@public(method=True)
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector.
 
@@ -181,7 +181,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return _checked("mv", input, vec, (2, 1))
 
 
-@public
+@public(method=True)
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The scalar product of two vectors.
 

@@ -276,7 +276,7 @@ def expand(input: Tensor, sizes: Sequence[int]) -> Tensor:
     return call(Expand, input, shape=tuple(target))
 
 
-@public
+@public(method=True)
 def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
     """``input`` expanded to ``shape``.
 
@@ -383,7 +383,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-size // chunks), axis)
 
 
-@public
+@public(method=True)
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Every slice along ``dim``, without that dim.
 
