@@ -7,6 +7,7 @@ used.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import os
 import platform
@@ -82,6 +83,12 @@ _loader = _Loader()
 
 def _after_fork() -> None:
     _loader.lock = threading.RLock()  # another thread of the parent may hold it
+    if _loader.process is not None:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "on_exit"):  # glibc's
+            # The drivers' own exit handlers, which would run later than this, wait for threads that a fork does not
+            # copy: Intel's runtime hung in one of twenty children.
+            libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):
