@@ -12,8 +12,7 @@ from tinyedge import shapes
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.ops.promotion import SavedMask, unary
-from tinyedge.ops.rows import floating
+from tinyedge.ops.promotion import SavedMask, floating, unary
 from tinyedge.ops.unary import _erf
 from tinyedge.tensor import Tensor, call
 

@@ -15,8 +15,9 @@ from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.loss import _alike
+from tinyedge.ops.promotion import floating
 from tinyedge.ops.reduction import _reduction
-from tinyedge.ops.rows import floating, row_launch, shared_rows
+from tinyedge.ops.rows import row_launch, shared_rows
 from tinyedge.ops.softmax import log_softmax
 from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tensor import Tensor, call, check_indices

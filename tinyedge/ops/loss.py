@@ -17,9 +17,8 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel, reduce_kernels
-from tinyedge.ops.promotion import _tensors, float_dtype
+from tinyedge.ops.promotion import _tensors, float_dtype, floating
 from tinyedge.ops.reduction import _reduction
-from tinyedge.ops.rows import floating
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call
 

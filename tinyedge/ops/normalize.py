@@ -19,7 +19,8 @@ from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Slot, Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel
-from tinyedge.ops.rows import floating, row_launch, shared_rows
+from tinyedge.ops.promotion import floating
+from tinyedge.ops.rows import row_launch, shared_rows
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 

@@ -116,6 +116,15 @@ def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: fl
     return call(op, _floating(x) if floating else x, scalars=scalars)
 
 
+def floating(name: str, input: Any) -> Tensor:
+    """``input``, which must be a tensor of a floating-point type."""
+    if not isinstance(input, Tensor):
+        raise DtypeError(name, "a tensor", f"got {type(input).__name__}", "Convert it with te.tensor.")
+    if not input.dtype.is_floating_point:
+        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
+    return input
+
+
 class SavedMask(Elementwise):
     """Base of the saved masks: on which side of its op's corners a value lies, as a small integer that lies there too.
 

@@ -10,8 +10,7 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import also, public
 from tinyedge.errors import DtypeError
 from tinyedge.ops.arithmetic import clone, div, mul
-from tinyedge.ops.promotion import unary
-from tinyedge.ops.rows import floating
+from tinyedge.ops.promotion import floating, unary
 from tinyedge.tensor import Tensor
 
 

@@ -1,15 +1,11 @@
-"""How kernels walk rows."""
+"""How kernels walk rows: their launches, and what they state of their work-groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tinyedge.errors import DtypeError
 from tinyedge.ir.spec import Device, LocalArray, grid
-from tinyedge.tensor import Tensor
-
-# Geometry
 
 
 def row_launch(
@@ -33,12 +29,3 @@ def shared_rows(ctype: str, walk: Mapping[str, int], joins: bool = True) -> dict
     lanes = walk["lanes"]
     local = (LocalArray("joined", ctype, (lanes,)),) if lanes > 1 and joins else ()
     return {"local": local, "grouped": lanes > 1}
-
-
-def floating(name: str, input: Any) -> Tensor:
-    """``input``, which must be a tensor of a floating-point type."""
-    if not isinstance(input, Tensor):
-        raise DtypeError(name, "a tensor", f"got {type(input).__name__}", "Convert it with te.tensor.")
-    if not input.dtype.is_floating_point:
-        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
-    return input

@@ -14,7 +14,8 @@ from tinyedge.errors import DtypeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.rows import floating, row_launch, shared_rows
+from tinyedge.ops.promotion import floating
+from tinyedge.ops.rows import row_launch, shared_rows
 from tinyedge.tensor import Tensor, call
 
 # Softmax

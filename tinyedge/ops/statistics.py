@@ -1,4 +1,4 @@
-"""Reductions that are composed of others: norms, counts, products, moments in pairs, median; whether tensors agree."""
+"""Reductions that are composed of others: norms, counts, products, moments in pairs, median."""
 
 from __future__ import annotations
 
