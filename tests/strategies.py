@@ -33,13 +33,24 @@ class Call:
     scalars: Mapping[str, Any]
     seed: int
     strided: bool = False
+    packed: DType | None = None  # in which the float32 inputs are stored, where that is another type
+
+    def dtype_of(self, array: Array) -> DType:
+        """The type in which an input is stored."""
+        return self.packed if self.packed is not None and array.dtype == np.float32 else stored(array)
+
+    def tolerances(self) -> tuple[float, float]:
+        """Relative and absolute: those of the op, or two units in the last place of what is stored."""
+        unit = {"": 0.0, "half": 2.0**-10, "bfloat16": 2.0**-7}["" if self.packed is None else self.packed.packed]
+        return max(self.op.rtol, 2 * unit), max(self.op.atol, unit / 4)
 
     def __repr__(self) -> str:
         shapes = ", ".join(
             f"{name}: {None if array is None else f'{array.dtype}{array.shape}'}" for name, array in self.inputs.items()
         )
         keywords = {**self.attrs, **self.scalars}
-        return f"<{self.op.name}({shapes}; {keywords}), seed={self.seed}, strided={self.strided}>"
+        kind = "" if self.packed is None else f", stored as {self.packed.name}"
+        return f"<{self.op.name}({shapes}; {keywords}), seed={self.seed}, strided={self.strided}{kind}>"
 
     def generator(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
@@ -140,25 +151,31 @@ def stored(array: Array) -> DType:
     return dtypes.resolve(array.dtype)
 
 
-def place(array: Array, backend: Backend, requires_grad: bool = False) -> Slot:
+def place(array: Array, backend: Backend, requires_grad: bool = False, dtype: DType | None = None) -> Slot:
     """A contiguous slot with the values of ``array``."""
-    slot = new_slot(backend, stored(array), array.shape)
-    backend.write(slot.storage, np.ascontiguousarray(array, slot.dtype.stored))
+    slot = new_slot(backend, dtype or stored(array), array.shape)
+    backend.write(slot.storage, np.ascontiguousarray(slot.dtype.pack(array)))
     slot.requires_grad = requires_grad
     return slot
 
 
-def place_strided(array: Array, backend: Backend, random: np.random.Generator, requires_grad: bool = False) -> Slot:
+def place_strided(
+    array: Array,
+    backend: Backend,
+    random: np.random.Generator,
+    requires_grad: bool = False,
+    dtype: DType | None = None,
+) -> Slot:
     """A slot with the values of ``array`` whose axes are permuted, spaced, and start at an offset."""
-    dtype = stored(array)
+    dtype = dtype or stored(array)
     order = random.permutation(array.ndim)
     spacing = random.integers(1, 3, array.ndim)
     starts = random.integers(0, 3, array.ndim)
     sizes = np.array(array.shape, int)[order] * spacing + starts
-    base = np.full(sizes, np.nan if array.dtype.kind == "f" else 1, dtype.stored)
+    base = dtype.pack(np.full(sizes, np.nan if array.dtype.kind == "f" else 1, array.dtype))
     cut = base[(*(slice(start, None, step) for start, step in zip(starts, spacing, strict=True)), ...)]
     view = cut.transpose(np.argsort(order))
-    view[...] = array
+    view[...] = dtype.pack(array)
     offset = (
         (view.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize
         if array.size
@@ -173,6 +190,6 @@ def place_strided(array: Array, backend: Backend, random: np.random.Generator, r
 
 
 def read(slot: Slot) -> Array:
-    """The values of a slot, as stored."""
+    """The values of a slot, in the type that kernels compute with."""
     tensor = Tensor._wrap(slot.alias()).contiguous()
-    return tensor.backend.read(tensor._slot)
+    return slot.dtype.unpack(tensor.backend.read(tensor._slot))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from tests import properties
 from tests.strategies import Call, call_of, calls, dtypes_of
 from tinyedge.autograd.op import Elementwise
 from tinyedge.backends import Backend
+from tinyedge.dtypes import DType, bfloat16, float16
 from tinyedge.ir.step import Op, Sample, registry
 
 EXEMPT = {**dict.fromkeys(("cat", "expand", "permute", "reshape", "slice"), "test_views"), "diagonal": "test_movement2"}
@@ -87,6 +89,22 @@ def test_integers_on_opencl_are_numpys(op: type[Op], opencl: Backend, reference:
 def test_compiled_integers_are_eager(op: type[Op], opencl: Backend) -> None:
     for seed, dtype in enumerate(dtypes_of(op)):
         properties.assert_compiled_is_eager(call_of(op, op.sample(Random(seed)), seed, dtype=dtype), opencl)
+
+
+STORED = [op for op in OPS if "f" in op.kinds]
+stored_op = pytest.mark.parametrize("op", STORED, ids=[op.name for op in STORED])
+
+
+@stored_op
+@pytest.mark.parametrize("dtype", [float16, bfloat16], ids=("float16", "bfloat16"))
+def test_packed_floats_on_opencl_are_numpys(op: type[Op], dtype: DType, opencl: Backend, reference: Backend) -> None:
+    """Operands stored in 16 bits, computed with in 32: the same on both backends, eager and compiled."""
+    for seed in range(4):
+        call = replace(call_of(op, op.sample(Random(seed)), seed, strided=seed % 3 == 2), packed=dtype)
+        properties.assert_forward_agrees(call, opencl, reference)
+        if op.differentiable:
+            properties.assert_backward_agrees(call, opencl, reference)
+    properties.assert_compiled_is_eager(call, opencl)
 
 
 # Elementwise ops say nothing of shapes themselves: the corners of broadcasting, and sizes about every vector width.

@@ -84,18 +84,24 @@ def test_a_model_comes_back(tmp_path: Path, backend: Backend) -> None:
     assert read_metadata(tmp_path / "lenet.safetensors") == {"epoch": "3"}
 
 
-def test_half_precision_becomes_float32(tmp_path: Path, reference: Backend) -> None:
+def test_half_precision_comes_and_goes_as_it_is(tmp_path: Path, reference: Backend) -> None:
     numbers = np.array([[0.0, -1.5], [65504.0, 2.0**-24], [np.inf, -np.inf]], np.float16)
     save_file({"x": numbers}, tmp_path / "half")
     loaded = te.load(tmp_path / "half")["x"]
-    assert loaded.dtype is te.float32
-    np.testing.assert_array_equal(loaded.numpy(), numbers.astype(np.float32))
+    assert loaded.dtype is te.float16
+    np.testing.assert_array_equal(loaded.numpy(), numbers)
 
     exact = np.array([1.0, -2.5, 0.0, np.inf, 3.0e38, 2.0**-126], np.float32).view(np.uint32) & 0xFFFF0000
     body = (exact >> 16).astype("<u2").tobytes()
     (tmp_path / "brain").write_bytes(raw({"x": entry("BF16", [2, 3], 0, 12)}, body))
-    loaded = te.load(tmp_path / "brain")["x"]
-    np.testing.assert_array_equal(loaded.numpy(), exact.view(np.float32).reshape(2, 3))
+    brain = te.load(tmp_path / "brain")["x"]
+    assert brain.dtype is te.bfloat16
+    np.testing.assert_array_equal(brain.numpy(), exact.view(np.float32).reshape(2, 3))
+
+    te.save({"a": loaded, "b": brain}, tmp_path / "both")
+    again = te.load(tmp_path / "both")
+    assert [again["a"].dtype, again["b"].dtype] == [te.float16, te.bfloat16]
+    assert again["b"].tolist() == brain.tolist()
 
 
 @pytest.mark.parametrize("header", [b'{"__metadata__":null}', b'{"__metadata__":{}}', b"{}"])

@@ -47,7 +47,7 @@ def test_dtype_asked_for(backend: Backend) -> None:
     assert te.tensor([1.0], dtype=np.float32).dtype is te.float32
 
 
-@pytest.mark.parametrize("data", [np.float16(1), np.zeros(2, np.complex64), np.zeros(2, np.uint16), "text", [object()]])
+@pytest.mark.parametrize("data", [np.zeros(2, np.complex64), np.zeros(2, np.uint16), "text", [object()]])
 def test_data_that_no_tensor_holds(data: Any, backend: Backend) -> None:
     with pytest.raises(DtypeError):
         te.tensor(data)
@@ -216,7 +216,7 @@ def test_casts(backend: Backend) -> None:
     assert x.to(te.float32) is x
     assert te.tensor([1, 2]).float().tolist() == [1.0, 2.0]
     with pytest.raises(DtypeError):
-        x.to("float16")
+        x.to("complex64")
 
 
 # Indexing, against NumPy

@@ -10,7 +10,7 @@ from tinyedge.compiler.api import compile
 from tinyedge.compiler.program import Program
 from tinyedge.compiler.tune import tune
 from tinyedge.convert import load, load_safetensors, save
-from tinyedge.dtypes import DType, bool_, float32, float64, int8, int16, int32, int64, uint8
+from tinyedge.dtypes import DType, bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
@@ -21,7 +21,7 @@ from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_nump
 __version__ = "0.1.0"
 
 # PyTorch's second names; not in __all__, since three of them are builtins.
-bool, short, int, long, float, double = bool_, int16, int32, int64, float32, float64
+bool, short, int, long, half, float, double = bool_, int16, int32, int64, float16, float32, float64
 
 __all__ = [
     "Backend",
@@ -31,6 +31,7 @@ __all__ = [
     "Program",
     "Tensor",
     "as_tensor",
+    "bfloat16",
     "bool_",
     "checkpoint",
     "checkpoint_sequential",
@@ -40,6 +41,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "errors",
+    "float16",
     "float32",
     "float64",
     "from_dlpack",

@@ -3,6 +3,9 @@
 Integers keep their width: int64 is 64 bits on the device too, so labels, indices and sums are PyTorch's. Arithmetic
 wraps around within a type, as PyTorch's does; a Python number that does not fit is an error. bool is one byte. float64
 is for the reference backend, and for devices that have it.
+
+float16 and bfloat16 are types of storage: a kernel loads them as float32, computes and sums in float32, and rounds to
+the nearest (ties to even) when it stores. So no device needs arithmetic in 16 bits.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ BOOL, INTEGER, FLOATING = 0, 1, 2
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DType:
-    """An element type: ``numpy`` is what the user gets, ``stored`` what a buffer holds, ``ctype`` what kernels read."""
+    """An element type: ``numpy`` is what the user gets, ``stored`` what a buffer holds, ``ctype`` what kernels compute
+    with. ``packed`` names the format in memory where that is another one ("half", "bfloat16"), else it is "".
+    """
 
     name: str
     numpy: np.dtype[Any]
@@ -28,6 +33,7 @@ class DType:
     ctype: str
     category: int
     limits: tuple[int, int] | None  # the least and the largest value, of integers
+    packed: str = ""
 
     @property
     def itemsize(self) -> int:
@@ -37,6 +43,32 @@ class DType:
     @property
     def is_floating_point(self) -> bool:
         return self.category == FLOATING
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number of a floating-point type."""
+        return float.fromhex("0x1.FEp127") if self.packed == "bfloat16" else float(np.finfo(self.stored).max)
+
+    @property
+    def computes(self) -> DType:
+        """The type in which kernels compute with it, and in which gradients and statistics of it are kept."""
+        return float32 if self.packed else self
+
+    def pack(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """``values`` as a buffer holds them: floats rounded to the nearest, ties to even."""
+        if self.packed != "bfloat16":
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.asarray(values).astype(self.stored, copy=False)
+        bits = np.asarray(values, np.float32).view(np.uint32)  # the upper half of a float32
+        rounded = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
+        quiet = bits | np.uint32(0x400000)  # NaN stays NaN, whichever bits are cut off
+        return np.asarray(np.where((bits & 0x7FFFFFFF) > 0x7F800000, quiet, rounded) >> 16, np.uint16)
+
+    def unpack(self, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What a buffer holds, as values of the type in which kernels compute."""
+        if self.packed == "bfloat16":
+            return np.asarray(np.asarray(stored, np.uint32) << 16).view(np.float32)
+        return np.asarray(stored, np.float32) if self.packed else stored
 
     def __repr__(self) -> str:
         return f"tinyedge.{self.name}"
@@ -60,14 +92,17 @@ int8 = _dtype("int8", "char")
 int16 = _dtype("int16", "short")
 int32 = _dtype("int32", "int")
 int64 = _dtype("int64", "long")
+float16 = DType("float16", np.dtype("float16"), np.dtype("float16"), "float", FLOATING, None, "half")
+bfloat16 = DType("bfloat16", np.dtype("float32"), np.dtype("uint16"), "float", FLOATING, None, "bfloat16")
 float32 = _dtype("float32", "float")
 float64 = _dtype("float64", "double")
 
-ALL = (bool_, uint8, int8, int16, int32, int64, float32, float64)
+ALL = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
 SMALL = (bool_, uint8, int8, int16)
 """Those of which float32 holds every value."""
 
-_BY_NUMPY = {dtype.numpy: dtype for dtype in ALL}
+_BY_NAME = {dtype.name: dtype for dtype in ALL}
+_BY_NUMPY = {dtype.numpy: dtype for dtype in ALL if dtype is not bfloat16}  # NumPy has no such type
 
 
 def resolve(dtype: Any, call: str = "dtype") -> DType:
@@ -81,6 +116,8 @@ def resolve(dtype: Any, call: str = "dtype") -> DType:
         return float32
     if dtype is int:
         return int64
+    if isinstance(dtype, str) and dtype in _BY_NAME:
+        return _BY_NAME[dtype]
     try:
         return _BY_NUMPY[np.dtype(dtype)]
     except (KeyError, TypeError):
@@ -103,7 +140,12 @@ def promote(a: DType, b: DType) -> DType:
     """The smallest dtype that holds both; of an integer and a float it is the float."""
     if a is b or a.category > b.category:
         return a
-    return b if a.category < b.category else _BY_NUMPY[np.promote_types(a.numpy, b.numpy)]
+    if a.category < b.category:
+        return b
+    if bfloat16 in (a, b):  # it has the exponents of float32, and float16 has not
+        other = b if a is bfloat16 else a
+        return float32 if other is float16 else other
+    return _BY_NUMPY[np.promote_types(a.numpy, b.numpy)]
 
 
 def category(dtype: DType) -> int:
@@ -137,7 +179,7 @@ def convert(values: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
     """
     if dtype.limits is None or values.dtype.kind != "f":
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(values).astype(dtype.stored, copy=False)
+            return np.asarray(values).astype(dtype.computes.stored, copy=False)
     low, high = dtype.limits
     whole = np.trunc(np.where(np.isnan(values), 0, values))
     above, below = whole >= float(high), whole <= float(low)  # float(high) may be one more, which no int is

@@ -212,7 +212,8 @@ class Tensor(SlotHolder, Methods):
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that ``backward`` summed up for this leaf, or None.
+        """The gradient that ``backward`` summed up for this leaf, or None. That of a leaf in float16 or bfloat16 is
+        float32, so that small gradients of many samples add up.
 
         After the update of an optimizer with ``accumulate`` it is None, as after ``zero_grad``. Its memory is kept, and
         cleared: a tensor that was got here before holds zeros then. It may be changed in place, or replaced.
@@ -233,10 +234,13 @@ class Tensor(SlotHolder, Methods):
             self._grad = None
             recorder.set_gradient(self._slot, None)
             return
-        if value.shape != self.shape or value.dtype is not self.dtype or value.backend is not self.backend:
+        kept = self.dtype.computes
+        if value.dtype is self.dtype:
+            value = value.to(kept)
+        if value.shape != self.shape or value.dtype is not kept or value.backend is not self.backend:
             raise ShapeError(
                 "grad",
-                f"a gradient like its tensor: {self.shape} {self.dtype.name} on {self.device}",
+                f"a gradient like its tensor: {self.shape} {kept.name} on {self.device}",
                 f"got {value.shape} {value.dtype.name} on {value.device}",
             )
         self._grad = None
@@ -303,7 +307,7 @@ class Tensor(SlotHolder, Methods):
     # To the host
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The values as a NumPy array, copied from the device."""
+        """The values as a NumPy array, copied from the device: of bfloat16, which NumPy lacks, as float32."""
         if self.requires_grad:
             raise AutogradError("numpy", "a tensor without requires_grad", "this one has it", "Use x.detach().numpy().")
         recorder.forbid_in_recording("numpy", "a value was read on the host, and what is done with it is not recorded")
@@ -316,7 +320,7 @@ class Tensor(SlotHolder, Methods):
         deferral.launch_deferred()
         if not slot.contiguous:
             slot = dispatch.contiguous_copy(slot)
-        values = slot.storage.backend.read(slot)
+        values = self.dtype.unpack(slot.storage.backend.read(slot))
         return values.astype(self.dtype.numpy, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -438,6 +442,14 @@ class Tensor(SlotHolder, Methods):
     def float(self) -> Tensor:
         """As float32."""
         return self.to(dtypes.float32)
+
+    def half(self) -> Tensor:
+        """As float16."""
+        return self.to(dtypes.float16)
+
+    def bfloat16(self) -> Tensor:
+        """As bfloat16."""
+        return self.to(dtypes.bfloat16)
 
     def double(self) -> Tensor:
         """As float64."""
@@ -685,7 +697,7 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     if dtype.category == dtypes.INTEGER and values.size:
         bounds = _extremes(values)
     slot = new_slot(backend, dtype, values.shape, holds=True)
-    backend.write(slot.storage, np.ascontiguousarray(values, dtype=dtype.stored))
+    backend.write(slot.storage, np.ascontiguousarray(dtype.pack(values)))
     recorder.uploaded(slot.storage, values)
     slot.storage.bounds = bounds
     return Tensor._wrap(slot)

@@ -74,7 +74,8 @@ class Walk:
         adds = leaf.grad is not None
         if adds and modes.deferred is not None and modes.deferred.adds_from is None:
             modes.deferred.adds_from = len(modes.deferred.launches)
-        target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype, spec.shape)
+        # Many samples are added up in it: of a leaf that is stored in 16 bits the sum is in float32.
+        target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype.computes, spec.shape)
         self.leaves[id(leaf)] = leaf, target
         return target, adds
 
@@ -91,6 +92,7 @@ class Walk:
             and id(leaf) not in self.leaves
             and owned
             and slot.contiguous
+            and slot.dtype is spec.dtype.computes
             and slot.nbytes == slot.storage.nbytes
             and modes.recorder is None  # a replay may find a gradient there, to which a kernel must add
         ):

@@ -89,7 +89,7 @@ class ReferenceBackend(Backend):
         if read is None:
             return None
         if isinstance(read, Value):
-            return read.dtype.stored.type(read.number)
+            return read.dtype.computes.stored.type(read.number)
         return self.view(read)
 
     def _bound(self, step: Step) -> Launch:
@@ -111,11 +111,20 @@ class ReferenceBackend(Backend):
         call = op.forward if step.direction == FORWARD else op.backward
 
         elementwise, accumulate = op.elementwise, step.accumulate
+        packed = [
+            (position, slot.dtype)
+            for position, slot in enumerate(step.slots[name] for name in step.reads)
+            if isinstance(slot, Slot) and slot.dtype.packed
+        ]
+        kinds = {name: step.slots[name].dtype for name in step.writes if step.slots[name].dtype.packed}
 
         def run() -> None:  # it holds memory but not the step, so that a waiting launch keeps no values alive
             # Infinities and NaN are valid results here, as on a device; ``detect_anomaly`` looks for them.
             with np.errstate(all="ignore"):
-                results = call(*reads, **keywords)
+                given = list(reads)
+                for position, dtype in packed:
+                    given[position] = dtype.unpack(given[position])
+                results = call(*given, **keywords)
                 found = dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))
                 for name, target in targets.items():
                     result = found[name]
@@ -123,7 +132,10 @@ class ReferenceBackend(Backend):
                         continue
                     if elementwise and np.broadcast_shapes(np.shape(result), target.shape) != target.shape:
                         result = unbroadcast(np.asarray(result), target.shape)
-                    if name in accumulate:
+                    if name in kinds:
+                        before = kinds[name].unpack(target) if name in accumulate else 0
+                        np.copyto(target, kinds[name].pack(np.asarray(result + before)))
+                    elif name in accumulate:
                         np.add(target, result, out=target, casting="unsafe")
                     else:
                         np.copyto(target, result, casting="unsafe")

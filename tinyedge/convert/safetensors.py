@@ -28,8 +28,11 @@ _STRUCTURE = "tinyedge.structure"
 _MAX_DEPTH = 32
 """Of what is nested in each other."""
 
-_ELEMENTS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1"}
-"""The file's element types that tinyedge has as they lie there."""
+_ELEMENTS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
+"""The file's element types that tinyedge has as they lie there, and tinyedge's names."""
 
 
 def save(
@@ -60,8 +63,7 @@ def save(
         structure = _described(state_dict, "", flat, 0)
         texts[_STRUCTURE] = json.dumps({"version": 1, "value": structure})
         state_dict = flat
-    arrays = {_text("a name", name): _array(name, value) for name, value in state_dict.items()}
-    content = to_bytes(arrays, texts or None)
+    content = _packed({_text("a name", name): _array(name, value) for name, value in state_dict.items()}, texts)
     try:
         files.write_whole(path, content)
     except files.IrregularFileError as error:
@@ -109,18 +111,36 @@ def _text(what: str, value: Any) -> str:
 
 
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    """One tensor as it is stored; the format's writer takes the bytes as they lie, strides or not."""
     if isinstance(value, Tensor):
-        values = value.detach().numpy()
+        values, dtype = value.detach().numpy(), value.dtype
     elif isinstance(value, (np.ndarray, np.generic)):
         values = np.asarray(value)
+        dtype = dtypes.resolve(values.dtype, f"save({name!r})")
     else:
         raise ArgumentError("save", f"{name!r} must be a tensor or an array", f"it is {type(value).__name__}")
-    known = dtypes.resolve(values.dtype, f"save({name!r})").numpy
-    return np.array(values, dtype=known, order="C")  # the format's writer takes the bytes as they lie, strides or not
+    return np.array(dtype.pack(values), dtype=dtype.stored, order="C")
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """The content of a file. The format's NumPy writer has no bfloat16: what it writes as 16-bit integers, of which
+    tinyedge has none without a sign, is renamed.
+    """
+    content = to_bytes(dict(arrays), dict(metadata) or None)
+    if not any(array.dtype == np.uint16 for array in arrays.values()):
+        return content
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] == "U16":
+            entry["dtype"] = "BF16"
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[Any, Any]:
-    """The tensors of a safetensors file by name, on ``device``; float16 and bfloat16 come as float32.
+    """The tensors of a safetensors file by name, on ``device``, each in the file's dtype.
 
     What ``save`` was given nested comes nested.
 
@@ -213,18 +233,15 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 def _tensor(path: str | os.PathLike[str], name: str, entry: Mapping[str, Any], device: str | Backend | None) -> Tensor:
     kind, data = entry["dtype"], entry["data"]
     try:
-        if kind == "BF16":  # the upper half of a float32
-            values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-        elif kind == "F16":
-            values = np.frombuffer(data, "<f2").astype(np.float32)
-        elif kind == "BOOL":
-            values = np.frombuffer(data, np.uint8) != 0
+        if kind == "BOOL":
+            dtype, values = dtypes.bool_, np.frombuffer(data, np.uint8) != 0
         elif kind in _ELEMENTS:
-            values = np.frombuffer(data, _ELEMENTS[kind])
+            dtype = dtypes.resolve(_ELEMENTS[kind])
+            values = dtype.unpack(np.frombuffer(data, dtype.stored.newbyteorder("<")))
         else:
-            known = ", ".join([*_ELEMENTS, "F16", "BF16", "BOOL"])
+            known = ", ".join([*_ELEMENTS, "BOOL"])
             raise _refused(path, f"{name!r} has the element type {kind}, which is none of {known}")
-        return tensor(values.reshape(entry["shape"]), device=device)
+        return tensor(values.reshape(entry["shape"]), dtype=dtype, device=device)
     except (ValueError, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -163,13 +163,15 @@ class Operand:
 
     ``kind`` is read, write, accumulate (a gradient) or scratch for buffers; value, scalar or size for numbers; inlined
     for what is no argument, because a block computes it. All operands ``in_arena`` share one buffer argument, because
-    buffers are the most expensive part of a launch for a driver.
+    buffers are the most expensive part of a launch for a driver. ``packed``: the format of its elements in memory,
+    where that is not ``ctype``.
     """
 
     name: str
     ctype: str
     kind: str
     in_arena: bool = False
+    packed: str = ""
 
 
 def round_up(value: int, multiple: int) -> int:

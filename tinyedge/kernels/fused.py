@@ -54,7 +54,7 @@ class FusedSource:
                 inlined = name in kernel.prologues and name not in kernel.step.writes
                 if name in kernel.epilogues and kernel.step.slots[name].storage.number in kernel.unstored:
                     inlined = name in kernel.prologues or name not in kernel.step.accumulate
-                self.operands.append(Operand(name, operand.ctype, "inlined") if inlined else operand)
+                self.operands.append(replace(operand, kind="inlined") if inlined else operand)
             for name, block in kernel.prologues.items():
                 self.hooks.append(self._hook("load", name, block, kernel.step))
             for name, block in kernel.epilogues.items():
@@ -105,7 +105,8 @@ class FusedSource:
             called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
             if called not in self.arguments:
                 self.arguments[called] = (step, of)
-                self.operands.append(Operand(called, ctype, role))
+                packed = "" if role in ("value", "scalar") else step.slots[of].dtype.packed
+                self.operands.append(Operand(called, ctype, role, packed=packed))
             used[called] = next(item for item in self.operands if item.name == called)
             return called
 
@@ -124,7 +125,8 @@ class FusedSource:
                     axes, numbers = self._walk(sizes, strides)
                     used.update({item.name: item for item in numbers})
                     held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
-                    sources.append(Source(of, None, taken, axes, held, own != ctype))
+                    packed = step.slots[of].dtype.packed
+                    sources.append(Source(of, None, taken, axes, held, own != ctype, packed))
             values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
             values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
             targets = []
@@ -201,5 +203,5 @@ def plain_operands(step: Step, spec: KernelSpec) -> list[Operand]:
             kind = "read"
         else:
             kind = "write" if step.direction == FORWARD else "accumulate"
-        operands.append(Operand(name, ctype, kind))
+        operands.append(Operand(name, ctype, kind, packed="" if kind == "value" else step.slots[name].dtype.packed))
     return operands

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from tinyedge.ir.spec import Operand
+from tinyedge.kernels import storage
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Source:
 
     An axis has three C texts: the elements of the linear index per step along it, the number of steps, and the
     operand's stride ("0" and "1" are literal). ``held``: the operand is constant over each run of the hook, and is
-    loaded once for it. ``converts``: its type is not the one that the op computes in.
+    loaded once for it. ``converts``: its type is not the one that the op computes in. ``packed``: see ``Operand``.
     """
 
     name: str
@@ -29,6 +30,10 @@ class Source:
     axes: tuple[tuple[str, str, str], ...] = ()
     held: bool = False
     converts: bool = False
+    packed: str = ""
+
+    def load(self, index: str, width: int = 1) -> str:
+        return storage.load(self.packed, self.operand, index, width)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Hook:
         at the index ``i``.
         """
         return {
-            f"{self.kind}_{source.operand}": f"{source.operand}[{position(source.axes, 'i')}]"
+            f"{self.kind}_{source.operand}": source.load(position(source.axes, "i"))
             for pointwise_text in self.ops
             for source in pointwise_text.sources
             if source.held
@@ -108,19 +113,19 @@ def _load(source: Source, kind: str, width: int, real: str) -> str:
         return f"{kind}_{name}" if width == 1 else f"({real}{width})({kind}_{name})"
     at = position(axes, "i")
     if width == 1:
-        return f"{name}[{at}]"
+        return source.load(at)
     vector = f"{real}{width}"
     if all(stride == "0" for _, _, stride in axes):
-        return f"({vector})({name}[0])"
+        return f"({vector})({source.load('0')})"
     convert = f"convert_{vector}" if source.converts else ""
     if len(axes) == 1 and axes[0][2] == "1":
-        return f"{convert}(vload{width}(0, {name} + i))"
-    lanes = ", ".join(f"{name}[{position(axes, f'i + {k}')}]" for k in range(width))
+        return f"{convert}({source.load('i', width)})"
+    lanes = ", ".join(source.load(position(axes, f"i + {k}")) for k in range(width))
     _, run, stride = axes[-1]
     if stride not in ("0", "1"):
         return f"({vector})({lanes})"
     # The lanes of most vectors lie within one run: they are then one number, or neighbours in memory.
-    whole = f"({vector})({name}[{at}])" if stride == "0" else f"{convert}(vload{width}(0, {name} + {at}))"
+    whole = f"({vector})({source.load(at)})" if stride == "0" else f"{convert}({source.load(at, width)})"
     return f"(i % {run} + {width} <= {run} ? {whole} : ({vector})({lanes}))"
 
 
@@ -128,8 +133,10 @@ def _body(hook: Hook, width: int) -> list[str]:
     real = hook.ctype
     vector = real if width == 1 else f"{real}{width}"
 
-    def read(operand: str) -> str:
-        return f"{operand}[i]" if width == 1 else f"vload{width}(0, {operand} + i)"
+    operands = {operand.name: operand for operand in hook.operands}
+
+    def read(name: str) -> str:
+        return storage.load(operands[name].packed, name, "i", width)
 
     lines = []
     for pointwise_text in hook.ops:
@@ -148,13 +155,10 @@ def _body(hook: Hook, width: int) -> list[str]:
         for target in pointwise_text.targets:
             if target.adds:
                 lines.append(f"    if ({target.adds}) {target.variable} += {target.before or read(target.operand)};")
-    ctypes = {operand.name: operand.ctype for operand in hook.operands}
-    for variable, operand in hook.stores:
-        if width == 1:
-            lines.append(f"    {operand}[i] = {variable};")
-        else:
-            value = variable if ctypes[operand] == real else f"convert_{ctypes[operand]}{width}({variable})"
-            lines.append(f"    vstore{width}({value}, 0, {operand} + i);")
+    for variable, name in hook.stores:
+        ctype = operands[name].ctype
+        value = variable if width == 1 or ctype == real else f"convert_{ctype}{width}({variable})"
+        lines.append(f"    {storage.store(operands[name].packed, name, 'i', value, width)};")
     return lines
 
 
@@ -166,7 +170,7 @@ def _parameters(operands: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
             declared.append(f"const {operand.ctype} {operand.name}")
         else:
             qualifier = "const " if operand.kind == "read" else ""
-            declared.append(f"__global {qualifier}{operand.ctype}* {operand.name}")
+            declared.append(f"__global {qualifier}{storage.pointed(operand.ctype, operand.packed)}* {operand.name}")
         passed.append(operand.name)
         if operand.kind == "accumulate":
             declared.append(f"const int accumulate_{operand.name}")

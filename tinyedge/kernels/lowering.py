@@ -75,9 +75,9 @@ def pointwise_kernel(
     used = used_names(step, tuple(expressions.values()))
     arrays = [name for name in used if not step.is_value(name)]
     operands = [*arrays, *outputs]
-    written = {step.slots[name].dtype for name in outputs}
+    written = {step.slots[name].dtype.computes for name in outputs}
     floats = len(written) == 1 and next(iter(written)).is_floating_point
-    read = {step.slots[name].dtype for name in used} - written
+    read = {step.slots[name].dtype.computes for name in used} - written
     width = device.vector_width if floats and not read else 1
     strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
     lengths, collapsed = shapes.collapse(shape, *strides)
@@ -102,7 +102,8 @@ def pointwise_kernel(
         described["pointwise"] = Pointwise(shape, texts, tuple(arrays), values, by_name, extra, next(iter(real)).ctype)
     read_from = {step.slots[name].storage for name in arrays}
     beside_inputs = all(step.slots[name].storage not in read_from for name in outputs)
-    if device.is_cpu and "pointwise" in described and step.direction == "forward" and beside_inputs:
+    packed = any(step.slots[name].dtype.packed for name in outputs)
+    if device.is_cpu and "pointwise" in described and step.direction == "forward" and beside_inputs and not packed:
         constants["streams"] = STREAM_BYTES // (8 if constants["real"] == "double" else 4)
     buffers = (*used, *outputs)
     named = used_scalars(tuple(expressions.values()), scalars or {})

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from tinyedge.ir.spec import MAX_RANK, KernelSpec, LocalArray, Operand
+from tinyedge.kernels import storage
 from tinyedge.kernels.inline import Hook, functions
 
 _environment = jinja2.Environment(
@@ -150,6 +151,7 @@ def _piece(
     piece = Piece()
     context = dict(constants)
     width, real = context.get("width", 1), context.get("real", "")
+    packed = {operand.name: operand.packed for operand in operands}
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
@@ -163,6 +165,9 @@ def _piece(
     context.update(
         kernel=kernel,
         ctype={operand.name: operand.ctype for operand in operands},
+        pointed={operand.name: storage.pointed(operand.ctype, operand.packed) for operand in operands},
+        packed=packed,
+        load=lambda of, pointer, index="0", lanes=1: storage.load(packed.get(of, ""), pointer, index, lanes),
         has={operand.name for operand in operands},
         lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
         highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],
@@ -215,6 +220,8 @@ def _fill(
     """Fill in the arguments, hooks and variables of a piece."""
     hooks, arguments, variables = piece.macros, piece.arguments, piece.variables
     piece.in_arena = any(operand.in_arena for operand in operands)
+    packings = {operand.packed for operand in (*operands, *(each for block in blocks for each in block.operands))}
+    piece.functions += storage.declarations(packings, (1, width))
     for operand in operands:
         name, ctype = operand.name, operand.ctype
         hooks[f"HOLD_{name}(i)"] = ""
@@ -226,16 +233,16 @@ def _fill(
         elif operand.kind in ("scalar", "size"):
             arguments.append((f"const {ctype}", name))
         elif operand.kind != "inlined":
-            qualifier = "const " if operand.kind == "read" else ""
-            base = f"{name}_base"
+            packed, base = operand.packed, f"{name}_base"
+            pointer = f"__global {'const ' if operand.kind == 'read' else ''}{storage.pointed(ctype, packed)}*"
             if operand.in_arena:
-                base = f"(__global {qualifier}{ctype}*){ARENA}"
+                base = f"({pointer}){ARENA}"
             else:
-                arguments.append((f"__global {qualifier}{ctype}*", base))
+                arguments.append((pointer, base))
             arguments.append(("const int", f"{name}_offset"))
-            variables.append(f"    __global {qualifier}{ctype}* {name} = {base} + {name}_offset;")
-            hooks[f"LOAD_{name}(i)"] = f"{name}[i]"
-            hooks[f"LOADW_{name}(i)"] = f"vload{width}(0, {name} + (i))"
+            variables.append(f"    {pointer} {name} = {base} + {name}_offset;")
+            hooks[f"LOAD_{name}(i)"] = storage.load(packed, name, "i")
+            hooks[f"LOADW_{name}(i)"] = storage.load(packed, name, "i", width)
             flag = "0"
             if operand.kind == "accumulate":
                 flag = f"accumulate_{name}"
@@ -243,8 +250,8 @@ def _fill(
             if operand.kind != "read":
                 value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
                 vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
-                hooks[f"STORE_{name}(i, v)"] = f"({name}[i] = ({value}))"
-                hooks[f"STOREW_{name}(i, v)"] = f"vstore{width}({vector}, 0, {name} + (i))"
+                hooks[f"STORE_{name}(i, v)"] = storage.store(packed, name, "i", value)
+                hooks[f"STOREW_{name}(i, v)"] = storage.store(packed, name, "i", vector, width)
                 hooks[f"ACCUMULATES_{name}"] = flag
     for block in blocks:
         lines, macros = functions(block, function, width)

@@ -533,7 +533,8 @@ class Module:
                 param._slot = moved.detach()._slot
                 param._slot.requires_grad = requires_grad
                 note_leaf_change()
-                param.grad = None if gradient is None else _moved(gradient, wanted, backend)
+                summed = None if wanted is None else wanted.computes
+                param.grad = None if gradient is None else _moved(gradient, summed, backend)
         for module in self.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None:
@@ -543,6 +544,14 @@ class Module:
     def float(self: M) -> M:
         """Convert floating-point parameters and buffers to float32."""
         return self.to(dtypes.float32)
+
+    def half(self: M) -> M:
+        """Convert floating-point parameters and buffers to float16; gradients stay float32."""
+        return self.to(dtypes.float16)
+
+    def bfloat16(self: M) -> M:
+        """Convert floating-point parameters and buffers to bfloat16; gradients stay float32."""
+        return self.to(dtypes.bfloat16)
 
     def double(self: M) -> M:
         """Convert floating-point parameters and buffers to float64, where the device has it."""

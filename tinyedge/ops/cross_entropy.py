@@ -39,10 +39,10 @@ class _ClassLoss(Op):
         x, target, _ = inputs
         assert x is not None
         assert target is not None
-        places = Spec(x.dtype, target.shape)
-        scalar = Spec(x.dtype, ())
-        y, divisor = (places, Spec(x.dtype, (0,))) if attrs["reduction"] == "none" else (scalar, scalar)
-        return (y, divisor, places) if cls.normalize else (y, divisor)
+        single, inner = attrs["reduction"] != "none", x.dtype.computes
+        y = Spec(x.dtype, () if single else target.shape)
+        divisor = Spec(inner, () if single else (0,))
+        return (y, divisor, Spec(inner, target.shape)) if cls.normalize else (y, divisor)
 
     @classmethod
     def _geometry(cls, step: Step, device: Device, name: str) -> tuple[Any, Any, dict[str, int], dict[str, Any]]:

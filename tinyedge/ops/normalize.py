@@ -196,7 +196,8 @@ class BatchNorm(Op):
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         x = inputs[0]
         assert x is not None
-        return x, Spec(x.dtype, (x.shape[1],)), Spec(x.dtype, (x.shape[1],))
+        channel = Spec(x.dtype.computes, (x.shape[1],))
+        return x, channel, channel
 
     @classmethod
     def saves_for(cls, needed: frozenset[str]) -> tuple[str, ...]:
@@ -569,7 +570,7 @@ class LayerNorm(Op):
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         x = inputs[0]
         assert x is not None
-        row = Spec(x.dtype, x.shape[: len(x.shape) - attrs["dims"]])
+        row = Spec(x.dtype.computes, x.shape[: len(x.shape) - attrs["dims"]])
         return x, row, row
 
     @classmethod

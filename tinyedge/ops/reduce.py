@@ -110,7 +110,7 @@ class Extreme(Reduction):
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         (spec,) = super().infer(*inputs, **attrs)
-        return (spec, spec)
+        return (spec, Spec(spec.dtype.computes, spec.shape))
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:

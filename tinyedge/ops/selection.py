@@ -341,7 +341,7 @@ def nan_to_num(
     _tensors("nan_to_num", input)
     if not input.dtype.is_floating_point:
         return clone(input)
-    most = float(np.finfo(input.dtype.numpy).max)
+    most = input.dtype.largest
     scalars = {
         "instead": 0.0 if nan is None else float(nan),
         "highest": most if posinf is None else float(posinf),
