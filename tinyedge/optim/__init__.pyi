@@ -3,8 +3,8 @@
 from tinyedge.optim import lr_scheduler as lr_scheduler
 from tinyedge.optim.adam import Adam as Adam
 from tinyedge.optim.adam import AdamW as AdamW
+from tinyedge.optim.anomaly import detect_anomaly as detect_anomaly
 from tinyedge.optim.optimizer import Optimizer as Optimizer
-from tinyedge.optim.optimizer import detect_anomaly as detect_anomaly
 from tinyedge.optim.rmsprop import RMSprop as RMSprop
 from tinyedge.optim.sgd import SGD as SGD
 
