@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyedge.autograd.minibatch import Minibatch, note_minibatch
@@ -90,6 +90,11 @@ class Groups(Minibatch):
         for name, value in options.items():
             if not value >= 0:
                 raise ArgumentError(cls.__name__, f"{name} must be at least 0", f"got {value}")
+
+    @classmethod
+    def require_betas(cls, betas: Sequence[float]) -> None:
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ArgumentError(cls.__name__, "betas must be two numbers in [0, 1)", f"got {betas}")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own; options that the group leaves out are the optimizer's."""
