@@ -7,6 +7,7 @@ program.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from tinyedge.autograd.recorder import Effect, forbid_in_recording, recorder
@@ -180,6 +181,13 @@ _NOT_SAVED = ("optimizer", "is_first")
 
 def _copied(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
+
+
+def attributes_of(function: Any) -> dict[str, Any] | None:
+    """What a callable object holds; None of a function, or a class."""
+    if isinstance(function, (FunctionType, type)) or not hasattr(function, "__dict__"):
+        return None
+    return {**vars(function)}
 
 
 def one_for_each_group(call: str, name: str, optimizer: Optimizer, value: Any) -> list[Any]:

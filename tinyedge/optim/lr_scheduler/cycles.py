@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
 from tinyedge.errors import ArgumentError
-from tinyedge.optim.lr_scheduler.base import LRScheduler, one_for_each_group
+from tinyedge.optim.lr_scheduler.base import LRScheduler, attributes_of, one_for_each_group
 from tinyedge.optim.optimizer import Optimizer
 
 Numbers = float | Sequence[float]
@@ -118,9 +117,7 @@ class CyclicLR(_Cycle):
 
     def state_dict(self) -> dict[str, Any]:
         """The state, without the optimizer: of a callable ``scale_fn`` its attributes, of a function None."""
-        function = self._scale_fn_custom
-        kept = None if function is None or isinstance(function, FunctionType) else {**vars(function)}
-        return {**super().state_dict(), "_scale_fn_custom": kept}
+        return {**super().state_dict(), "_scale_fn_custom": attributes_of(self._scale_fn_custom)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         function, attributes = self._scale_fn_custom, state_dict.get("_scale_fn_custom")

@@ -6,11 +6,10 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
 from tinyedge.errors import ArgumentError, StateDictError
-from tinyedge.optim.lr_scheduler.base import LRScheduler
+from tinyedge.optim.lr_scheduler.base import LRScheduler, attributes_of
 from tinyedge.optim.optimizer import Optimizer
 
 Function = Callable[[int], float]
@@ -42,7 +41,7 @@ class LambdaLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The schedule's state, without the optimizer: of a callable object its attributes, of a function None."""
-        kept = [None if isinstance(f, FunctionType) else {**vars(f)} for f in self.lr_lambdas]
+        kept = [attributes_of(function) for function in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": kept}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
