@@ -44,6 +44,7 @@ class LRScheduler:
     """
 
     base_lrs: list[float]
+    is_first = False
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         forbid_in_recording("making a schedule", "it changes the rates that it finds, and a replay would not")
