@@ -580,6 +580,10 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], te.optim.Optimizer]] = {
     "adam": lambda m: te.optim.Adam(m.parameters(), lr=0.01),
     "accumulate 1": lambda m: te.optim.AdamW(m.parameters(), lr=0.01, accumulate=1),
     "accumulate 3": lambda m: te.optim.AdamW(m.parameters(), lr=0.01, accumulate=3),
+    "nadam": lambda m: te.optim.NAdam(m.parameters(), lr=0.01),
+    "nadam, accumulate 2": lambda m: te.optim.NAdam(m.parameters(), lr=0.01, accumulate=2),
+    "radam": lambda m: te.optim.RAdam(m.parameters(), lr=0.01, betas=(0.9, 0.9)),
+    "rprop": lambda m: te.optim.Rprop(m.parameters(), lr=0.01),
     "rmsprop": lambda m: te.optim.RMSprop(m[2].parameters(), lr=0.01, momentum=0.5, accumulate=2),
 }
 
@@ -589,6 +593,46 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], te.optim.Optimizer]] = {
 def test_a_whole_step_is_compiled(backend: Backend, kind: str, schedule: str) -> None:
     zero = "accumulate" not in kind and kind != "rmsprop"
     assert_as_eager(whole_step(OPTIMIZERS[kind], zero, schedule), 11)
+
+
+SCHEDULES: dict[str, Callable[[te.optim.Optimizer], te.optim.lr_scheduler.LRScheduler]] = {
+    "OneCycleLR": lambda o: te.optim.lr_scheduler.OneCycleLR(o, 0.02, total_steps=11),
+    "CyclicLR": lambda o: te.optim.lr_scheduler.CyclicLR(o, 0.01, 0.02, 3),
+    "CosineAnnealingWarmRestarts": lambda o: te.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2),
+    "SequentialLR": lambda o: te.optim.lr_scheduler.SequentialLR(
+        o, [te.optim.lr_scheduler.LinearLR(o, 0.1), te.optim.lr_scheduler.ExponentialLR(o, 0.9)], [4]
+    ),
+    "ChainedScheduler": lambda o: te.optim.lr_scheduler.ChainedScheduler(
+        [te.optim.lr_scheduler.ConstantLR(o, 0.1, 3), te.optim.lr_scheduler.MultiStepLR(o, [2, 5], 0.5)]
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", ["momentum", "nadam"])
+def test_schedules_of_rate_and_momentum_are_compiled(backend: Backend, kind: str, schedule: str) -> None:
+    """Two updates a call: the second has the momentum, and NAdam's product of momenta, that the first left."""
+
+    def make(wrap: Wrap) -> Any:
+        model = network()
+        optimizer = OPTIMIZERS[kind](model)
+        scheduler = SCHEDULES[schedule](optimizer)
+
+        def step(x: te.Tensor) -> None:
+            for _ in range(2):
+                optimizer.zero_grad()
+                model(x).square().sum().backward()
+                optimizer.step()
+                scheduler.step()
+
+        def seen() -> Any:
+            groups = [[group.get("momentum"), group.get("betas")] for group in optimizer.param_groups]
+            numbers = [state.get("mu_product") for state in optimizer.state.values()]
+            return [*model.parameters(), *grads(model)(), *groups, *numbers, *scheduler.get_last_lr()]
+
+        return wrap(step), seen
+
+    assert_as_eager(make, 5)
 
 
 def test_the_update_is_launched_with_the_last_sample(backend: Backend) -> None:

@@ -26,7 +26,7 @@ from tinyedge.optim.optimizer import Optimizer
 Array = np.ndarray[Any, Any]
 STEPS = 5
 SHAPE = (3, 7)
-KINDS = ("SGD", "Adam", "AdamW", "RMSprop")
+KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
 
 
 def sgd(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
@@ -83,11 +83,105 @@ def rmsprop(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
     return param
 
 
+def adagrad(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.Adagrad's formula."""
+    total = np.full_like(param, o["initial_accumulator_value"])
+    for t, g in enumerate(gradients, 1):
+        g = (-g if o["maximize"] else g) + o["weight_decay"] * param
+        total = total + g**2
+        param = param - o["lr"] / (1 + (t - 1) * o["lr_decay"]) * g / (np.sqrt(total) + o["eps"])
+    return param
+
+
+def adadelta(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.Adadelta's formula."""
+    v, u, rho = np.zeros_like(param), np.zeros_like(param), o["rho"]
+    for g in gradients:
+        g = (-g if o["maximize"] else g) + o["weight_decay"] * param
+        v = rho * v + (1 - rho) * g**2
+        step = np.sqrt(u + o["eps"]) / np.sqrt(v + o["eps"]) * g
+        u = rho * u + (1 - rho) * step**2
+        param = param - o["lr"] * step
+    return param
+
+
+def adamax(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.Adamax's formula."""
+    m, u = np.zeros_like(param), np.zeros_like(param)
+    beta1, beta2 = o["betas"]
+    for t, g in enumerate(gradients, 1):
+        g = (-g if o["maximize"] else g) + o["weight_decay"] * param
+        m = beta1 * m + (1 - beta1) * g
+        u = np.maximum(beta2 * u, np.abs(g) + o["eps"])
+        param = param - o["lr"] * m / ((1 - beta1**t) * u)
+    return param
+
+
+def nadam(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.NAdam's formula."""
+    m, v, product = np.zeros_like(param), np.zeros_like(param), 1.0
+    beta1, beta2 = o["betas"]
+    for t, g in enumerate(gradients, 1):
+        g = -g if o["maximize"] else g
+        if o["decoupled_weight_decay"]:
+            param = param - o["lr"] * o["weight_decay"] * param
+        else:
+            g = g + o["weight_decay"] * param
+        mu, following = (beta1 * (1 - 0.5 * 0.96 ** (n * o["momentum_decay"])) for n in (t, t + 1))
+        product *= mu
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = following * m / (1 - product * following) + (1 - mu) * g / (1 - product)
+        param = param - o["lr"] * m_hat / (np.sqrt(v / (1 - beta2**t)) + o["eps"])
+    return param
+
+
+def radam(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.RAdam's formula."""
+    m, v = np.zeros_like(param), np.zeros_like(param)
+    beta1, beta2 = o["betas"]
+    longest = 2 / (1 - beta2) - 1
+    for t, g in enumerate(gradients, 1):
+        g = -g if o["maximize"] else g
+        if o["decoupled_weight_decay"]:
+            param = param - o["lr"] * o["weight_decay"] * param
+        else:
+            g = g + o["weight_decay"] * param
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        rho = longest - 2 * t * beta2**t / (1 - beta2**t)
+        step = m / (1 - beta1**t)
+        if rho > 5:
+            r = math.sqrt((rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho))
+            step = step * r * math.sqrt(1 - beta2**t) / (np.sqrt(v) + o["eps"])
+        param = param - o["lr"] * step
+    return param
+
+
+def rprop(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.Rprop's formula."""
+    before, size = np.zeros_like(param), np.full_like(param, o["lr"])
+    (smaller, larger), (least, most) = o["etas"], o["step_sizes"]
+    for g in gradients:
+        g = -g if o["maximize"] else g
+        turned, stayed = g * before < 0, g * before > 0
+        size = np.clip(np.where(turned, smaller, np.where(stayed, larger, 1.0)) * size, least, most)
+        before = np.where(turned, 0.0, g)
+        param = param - np.sign(before) * size
+    return param
+
+
 FORMULAS: dict[str, Callable[[Array, list[Array], dict[str, Any]], Array]] = {
     "SGD": sgd,
     "Adam": adam,
     "AdamW": adamw,
     "RMSprop": rmsprop,
+    "Adagrad": adagrad,
+    "Adadelta": adadelta,
+    "Adamax": adamax,
+    "NAdam": nadam,
+    "RAdam": radam,
+    "Rprop": rprop,
 }
 
 
@@ -103,9 +197,25 @@ def options(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     elif kind == "RMSprop":
         o |= {"lr": 0.05, "alpha": draw(st.sampled_from((0.5, 0.99))), "eps": draw(st.sampled_from((1e-8, 1e-2)))}
         o |= {"momentum": draw(st.sampled_from((0.0, 0.9))), "centered": draw(st.booleans())}
+    elif kind == "Adagrad":
+        o |= {"lr": 0.1, "lr_decay": draw(st.sampled_from((0.0, 0.1))), "eps": draw(st.sampled_from((1e-10, 1e-2)))}
+        o |= {"initial_accumulator_value": draw(st.sampled_from((0.0, 0.5)))}
+    elif kind == "Adadelta":
+        o |= {"lr": draw(st.sampled_from((0.1, 1.0))), "rho": draw(st.sampled_from((0.5, 0.9)))}
+        o |= {"eps": draw(st.sampled_from((1e-6, 1e-2)))}
+    elif kind == "Rprop":
+        del o["weight_decay"]
+        o |= {"lr": draw(st.sampled_from((1e-2, 0.1))), "etas": draw(st.sampled_from(((0.5, 1.2), (0.3, 2.0))))}
+        o |= {"step_sizes": draw(st.sampled_from(((1e-6, 50), (0.02, 0.15))))}
     else:
         o |= {"lr": draw(st.sampled_from((1e-3, 0.1))), "betas": draw(st.sampled_from(((0.9, 0.999), (0.0, 0.5))))}
-        o |= {"eps": draw(st.sampled_from((1e-8, 1e-2))), "amsgrad": draw(st.booleans())}
+        o |= {"eps": draw(st.sampled_from((1e-8, 1e-2)))}
+        if kind in ("Adam", "AdamW"):
+            o["amsgrad"] = draw(st.booleans())
+        if kind in ("NAdam", "RAdam"):
+            o["decoupled_weight_decay"] = draw(st.booleans())
+        if kind == "NAdam":
+            o["momentum_decay"] = draw(st.sampled_from((4e-3, 0.1)))
     return o
 
 
@@ -400,7 +510,8 @@ def test_what_was_frozen_or_not_used_since_stays(
     monkeypatch.setenv("TINYEDGE_COMPILE", compiled)
     te.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    o = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if kind in ("SGD", "RMSprop") else {})
+    o = {"lr": 0.1} | ({"momentum": 0.9} if kind in ("SGD", "RMSprop") else {})
+    o |= {} if kind == "Rprop" else {"weight_decay": 0.1}
     optimizer = make(kind, model.named_parameters(), o, accumulate=2)
     x = te.ones(1, 3)
 
@@ -412,7 +523,7 @@ def test_what_was_frozen_or_not_used_since_stays(
     frozen = False
     for _ in range(6):
         sample()
-    state = {k: v if isinstance(v, int) else v.numpy() for k, v in optimizer.state[model[0].weight].items()}
+    state = {k: v if isinstance(v, (int, float)) else v.numpy() for k, v in optimizer.state[model[0].weight].items()}
     frozen = True
     if freeze == "freeze":
         model(x).sum().backward()  # half a minibatch, which waits in what is frozen now
@@ -426,7 +537,7 @@ def test_what_was_frozen_or_not_used_since_stays(
     np.testing.assert_array_equal(after[1], before[1])
     assert (after[2] != before[2]).any()
     for name, value in optimizer.state[model[0].weight].items():
-        np.testing.assert_array_equal(value if isinstance(value, int) else value.numpy(), state[name])
+        np.testing.assert_array_equal(value if isinstance(value, (int, float)) else value.numpy(), state[name])
     model.requires_grad_()
     assert model[0].weight.grad is None
     optimizer.flush()

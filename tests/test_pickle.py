@@ -507,6 +507,13 @@ def test_what_was_learnt_of_leaves_is_not_pickled(backend: Backend) -> None:
         lambda o: lr_scheduler.LambdaLR(o, float),
         lambda o: lr_scheduler.LinearLR(o, 0.5, total_iters=4),
         lambda o: lr_scheduler.CosineAnnealingLR(o, 5),
+        lambda o: lr_scheduler.MultiStepLR(o, [2, 3], 0.5),
+        lambda o: lr_scheduler.OneCycleLR(o, 0.1, 20, cycle_momentum=False),
+        lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.2, 3),
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.ConstantLR(o), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[2]
+        ),
+        lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ConstantLR(o), lr_scheduler.ExponentialLR(o, 0.9)]),
     ],
 )
 def test_schedules(way: Any, make: Callable[[Any], Any], reference: Backend, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
 
 from tinyedge.autograd import registry as _registry
 from tinyedge.optim import lr_scheduler
-from tinyedge.optim.optimizer import Optimizer, detect_anomaly
+from tinyedge.optim.anomaly import detect_anomaly
+from tinyedge.optim.optimizer import Optimizer
 
 __all__ = ["detect_anomaly", "lr_scheduler"]
 for _name, _class in _registry.classes_of(_registry.import_all(__name__, __path__)).items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinyedge.errors import ArgumentError
 from tinyedge.ops import update
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
@@ -20,6 +19,7 @@ class Adam(Optimizer):
         weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
         amsgrad: divide by the largest averaged square so far, instead of the present one; False.
         maximize: step along the gradient instead of against it; False.
+        decoupled_weight_decay: ``weight_decay`` shrinks the parameter itself, as in AdamW; False.
     Options of the optimizer, see ``Optimizer``:
         accumulate: number of samples (``step()`` calls) whose mean gradient makes one update; None: every call updates,
             and gradients are yours to clear.
@@ -28,8 +28,6 @@ class Adam(Optimizer):
 
     Source: Kingma and Ba, arXiv:1412.6980; amsgrad: Reddi et al., arXiv:1904.09237.
     """
-
-    decoupled = False
 
     def __init__(
         self,
@@ -41,12 +39,12 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        decoupled_weight_decay: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ArgumentError(type(self).__name__, "betas must be two numbers in [0, 1)", f"got {betas}")
+        self.require_betas(betas)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -54,7 +52,7 @@ class Adam(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "maximize": maximize,
-            "decoupled_weight_decay": self.decoupled,
+            "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults, accumulate, nonfinite)
 
@@ -87,8 +85,6 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter, arXiv:1711.05101.
     """
 
-    decoupled = True
-
     def __init__(
         self,
         params: Parameters,
@@ -103,5 +99,14 @@ class AdamW(Adam):
         nonfinite: str = "ignore",
     ) -> None:
         super().__init__(
-            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, accumulate=accumulate, nonfinite=nonfinite
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+            accumulate=accumulate,
+            nonfinite=nonfinite,
         )

@@ -1,0 +1,78 @@
+"""Names of devices, as PyTorch's programs write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyedge.backends.base import Backend
+from tinyedge.errors import ArgumentError, BackendError
+from tinyedge.ir.modes import Setting, modes
+
+ELSEWHERE = ("cuda", "mps", "xpu", "hip", "xla", "meta", "vulkan", "mtia", "hpu", "ipu", "npu")
+"""Devices that PyTorch has and tinyedge does not."""
+
+
+class device(str):
+    """A backend by name: "numpy", "opencl:N", "opencl" (the best device), or "cpu", which is "numpy".
+
+    It is a string, equal to the name of the backend; ``type`` and ``index`` are PyTorch's, where "numpy" has the type
+    "cpu". In a ``with`` block, it is the default for new tensors. The name of a device that tinyedge does not have is
+    refused where the device is used.
+
+    Errors: ArgumentError for what names no device.
+
+    >>> te.device("cpu") == te.tensor(1.0).cpu().device
+    True
+    """
+
+    type: str
+    index: int | None
+    _entered: list[Setting]
+
+    def __new__(cls, type: str | Backend, index: int | None = None) -> device:
+        name = type.name if isinstance(type, Backend) else type
+        kind, colon, number = str(name).partition(":")
+        known = kind in ("cpu", "numpy", "opencl", *ELSEWHERE)
+        if not isinstance(name, str) or not known or (colon and (not number.isdigit() or index is not None)):
+            raise ArgumentError(
+                "device", '"cpu", "numpy", "opencl", or "opencl:N"', f"got {name!r}" + f", {index}" * (index is not None),
+                "te.usable_devices() lists those of this machine.",
+            )  # fmt: skip
+        place = int(number) if colon else index
+        if kind in ("cpu", "numpy"):
+            text = "numpy"
+        else:
+            text = kind if place is None else f"{kind}:{place}"
+        made = super().__new__(cls, text)
+        made.type = "cpu" if kind == "numpy" else kind
+        made.index = place
+        made._entered = []
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (str(self),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return device, (str(self),)
+
+    def __repr__(self) -> str:
+        number = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{number})"
+
+    def __enter__(self) -> device:
+        setting = Setting(Backend.by_name(self), modes.backend, self)
+        self._entered.append(setting)
+        modes.__dict__["backend"] = setting
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        modes.__dict__["backend"] = self._entered.pop().before
+
+
+def refuse_elsewhere(call: str, name: str) -> None:
+    """Raise BackendError if ``name`` is a device that PyTorch has and tinyedge does not."""
+    if name.partition(":")[0] in ELSEWHERE:
+        raise BackendError(
+            call, 'a device of tinyedge: "numpy" (or "cpu"), "opencl" or "opencl:N"', f"got {name!r}",
+            "GPUs are reached through OpenCL: te.accelerator.current_accelerator() is the best device.",
+        )  # fmt: skip

@@ -1,0 +1,37 @@
+"""Learning-rate schedules, with PyTorch's names and rates."""
+
+from tinyedge.optim.lr_scheduler.base import LRScheduler
+from tinyedge.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
+from tinyedge.optim.lr_scheduler.factors import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from tinyedge.optim.lr_scheduler.plateau import ReduceLROnPlateau
+from tinyedge.optim.lr_scheduler.sequence import ChainedScheduler, SequentialLR
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+]
