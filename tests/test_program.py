@@ -610,3 +610,45 @@ def test_what_was_not_replayed_for_long_is_dropped(backend: Backend, monkeypatch
         assert step(te.ones(n)).tolist() == [2.0] * n
     assert len(step.programs) == 3
     assert {program._outputs[next(iter(program._outputs))] for program in step.programs.values()} == {4, 16, 20}
+
+
+def test_what_is_one_tensor_in_the_eager_call_is_one_after_a_replay(backend: Backend) -> None:
+    """Results that are returned twice, arguments, and tensors from outside."""
+    outside, parameter = te.ones(2), nn.Parameter(te.ones(2))
+
+    def function(x: te.Tensor, other: te.Tensor) -> Any:
+        y = x * 2
+        z = (y * parameter).sum()
+        return {
+            "x": x,
+            "y": (y, y),
+            "z": [z, z],
+            "same": y.detach(),
+            "outside": (outside, parameter, outside.view(2, 1)),
+        }
+
+    compiled = te.compile(function)
+    for _ in range(4):
+        x, other = te.ones(2), te.zeros(2)
+        result = compiled(x, other)
+        assert result["x"] is x
+        assert result["y"][0] is result["y"][1]
+        assert result["z"][0] is result["z"][1]
+        assert result["same"] is not result["y"][0]
+        assert result["outside"][0] is outside
+        assert result["outside"][1] is parameter
+        assert result["outside"][2] is not outside
+        result["z"][0].backward()
+        with te.no_grad():
+            outside.add_(1)
+        assert result["outside"][2].tolist() == outside.view(2, 1).tolist()
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [8, 8]
+
+
+def test_a_gradient_that_is_returned_is_the_present_one(backend: Backend) -> None:
+    parameter = nn.Parameter(te.ones(2))
+    compiled = te.compile(lambda x: (parameter.grad, x * 2))
+    for k in range(4):
+        parameter.grad = te.full((2,), float(k))
+        assert compiled(te.ones(2))[0].tolist() == [k, k]

@@ -357,6 +357,7 @@ class Tensor(SlotHolder, Methods):
         return (self[i] for i in range(len(self)))
 
     def __hash__(self) -> int:
+        recorder.will_hash()
         return id(self)
 
     # Copies and pickles

@@ -89,6 +89,9 @@ class Recorder:
     def once(self) -> None:
         """What happens now is a setup that other calls will not do again."""
 
+    def hashed(self) -> None:
+        """The hash of a tensor is about to be read."""
+
     def forbid(self, call: str, reason: str) -> None:
         """Something is about to happen that a replay would not repeat."""
 
@@ -137,6 +140,12 @@ def will_draw(generator: Any) -> None:
     """Tell the recorder that random numbers are about to be drawn from a ``Generator``."""
     if modes.recorder is not None:
         modes.recorder.draw(generator)
+
+
+def will_hash() -> None:
+    """Tell the recorder that the hash of a tensor is about to be read."""
+    if modes.recorder is not None:
+        modes.recorder.hashed()
 
 
 def forbid_in_recording(call: str, reason: str) -> None:

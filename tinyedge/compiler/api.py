@@ -182,6 +182,7 @@ class Compiled:
         """
         before: dict[str, Any] = {}
         key = self._key(arguments, args, kwargs, before)
+        recording.reads_hashes = self._guard.names.hashes
         try:
             with recorder.recording(recording):
                 result = recording.renewed(self.function(*args, **kwargs))
@@ -410,7 +411,8 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
     and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
-    assignment, not through ``vars``.
+    assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so is what it does about errors
+    (``np.errstate``).
 
     Everything else is refused, with its name and line, even in a branch that does not run: iterators, files, locks,
     larger arrays, objects of classes written in C, and functions that may return something else at each call, such as
@@ -424,7 +426,7 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     that trains what was not copied with it, such as a model among its globals, refuses to be called.
 
     Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
-            value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
+            value (``.item()``, ``if tensor:``, ``str(tensor)``, ``hash(tensor)``),
             walking back through what was computed before the call; for tensors that are kept without being returned;
             for results that are no tensors, values or containers of these, such as an iterator;
             and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one

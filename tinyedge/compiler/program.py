@@ -97,7 +97,8 @@ class _ResultPlace(NamedTuple):
 
     number: int
     slot: Slot
-    same: int | Slot | None = None  # it is this argument, or this tensor from outside, with its history
+    same: int | weakref.ref[Tensor] | None = None  # it is this argument, or this tensor from outside
+    outside: Slot | None = None  # of a tensor from outside: its slot, with its history
     root: int | None = None  # it is differentiable: this output of the call's node
     history: Step | None = None  # it has a history that was walked already
 
@@ -109,12 +110,13 @@ Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
 class _Found:
     """The results of one call."""
 
-    __slots__ = ("arguments", "fresh", "node", "program")
+    __slots__ = ("arguments", "fresh", "made", "node", "program")
 
     def __init__(
         self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
     ) -> None:
         self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
+        self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
 
     def slot(self, place: _ResultPlace) -> Slot:
         storage = self.fresh.get(place.number)
@@ -126,8 +128,18 @@ class _Found:
         return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
 
     def tensor(self, place: _ResultPlace) -> Tensor:
-        if place.same is not None:
-            return self.arguments[place.same] if isinstance(place.same, int) else Tensor._wrap(place.same)
+        if isinstance(place.same, int):
+            return self.arguments[place.same]
+        if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
+            return there
+        made = self.made.get(id(place))
+        if made is None:
+            made = self.made[id(place)] = self._new(place)
+        return made
+
+    def _new(self, place: _ResultPlace) -> Tensor:
+        if place.outside is not None:
+            return Tensor._wrap(place.outside)
         slot = self.slot(place)
         if place.root is not None:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
@@ -316,7 +328,14 @@ class Program:
         }
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
-        self._result = map_tensors(result, lambda tensor: self._result_place(recording, tensor._slot, given, roots))
+        places: dict[int, _ResultPlace] = {}
+
+        def place_of(tensor: Tensor) -> _ResultPlace:
+            if id(tensor) not in places:
+                places[id(tensor)] = self._result_place(recording, tensor, given, roots)
+            return places[id(tensor)]
+
+        self._result = map_tensors(result, place_of)
         self._inputs = (
             [
                 (source, _ResultPlace(gradient.storage.number, self._moved(gradient)))
@@ -674,11 +693,14 @@ class Program:
         return [[kernel] for kernel in kernels]
 
     def _result_place(
-        self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]
+        self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
     ) -> _ResultPlace:
+        slot = tensor._slot
         number = slot.storage.number
-        if id(slot) in given or (slot.requires_grad and slot.number < recording.first_number):
-            return _ResultPlace(number, self._moved(slot), same=given.get(id(slot), slot))
+        if id(slot) in given:
+            return _ResultPlace(number, self._moved(slot), same=given[id(slot)])
+        if slot.number < recording.first_number and (slot.requires_grad or number not in self._storages):
+            return _ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
         if id(slot) in roots:
             return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
         history = None

@@ -90,6 +90,7 @@ class Recording(Recorder):
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # checks of values, by the storage's number
         self.effects: list[Effect] = []
         self._undos: list[Callable[[], None]] = []
+        self.reads_hashes = False  # the code may do more with hashes than find things in dicts
         self.repeats = True  # other calls with the same guard key do the same
         self._tracing = False  # nothing runs, and what is recorded is no part of the call
         self._seeds: set[int] = set()  # storages of the gradients that will be given
@@ -236,6 +237,13 @@ class Recording(Recorder):
 
     def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
         self.checks.append((storage.number, check))
+
+    def hashed(self) -> None:
+        frame = inspect.currentframe()
+        for _ in range(3):  # this one, the recorder's and the tensor's
+            frame = None if frame is None else frame.f_back
+        if self.reads_hashes and frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+            self.forbid("the hash of a tensor", "it is another at each call")
 
     def draw(self, generator: Generator) -> None:
         self._generators.setdefault(id(generator), (generator, generator._state()))
