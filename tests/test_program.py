@@ -291,7 +291,7 @@ kept: SimpleQueue[te.Tensor] = SimpleQueue()
     [
         (lambda x: x * x.sum().item(), r"numpy at .*test_program\.py:"),
         (lambda x: x if x.sum() > 0 else -x, r"numpy at .*test_program\.py:"),
-        (lambda x: x + te.rand(2), r"random numbers at .*test_program\.py:"),
+        (lambda x: x + te.tensor(te.Generator().uniform((2,))), r"random numbers at .*test_program\.py:"),
         (lambda x: optim.SGD([x], lr=1).step(), r"optimizer.step\(\) at .*test_program\.py:.*made inside"),
         (lambda x: kept.put(x * 2), r"shape \(2,\) \(of mul\) is still held"),
         (lambda x: x * np.float32(x.numpy()[0]), "numpy at"),

@@ -272,12 +272,16 @@ class Compiled:
         kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
         kept |= {leaf.number for leaf in program._leaves}
         kept |= {end.number for _, end in program._ends if end is not None}
-        for number, made in recording.made.items():
-            if number not in kept and not made.traced and made.storage() is not None:
+        found = [(number, each.storage, each.traced, each.shape, each.op) for number, each in recording.made.items()]
+        for drawn in recording.drawn_tensors:
+            slot = drawn.slot
+            found.append((slot.storage.number, drawn.storage, drawn.traced, slot.shape, "random numbers"))
+        for number, refer, traced, shape, op in found:
+            if number not in kept and not traced and refer() is not None:
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "tensors made inside must be returned, or be dropped before it returns",
-                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not compute it again",
+                    f"one of shape {shape} (of {op}) is still held, and a replay would not compute it again",
                     "Return it, or keep a copy of what the function returned.",
                 )
 
