@@ -433,6 +433,7 @@ def test_gradients_may_be_parts_of_one_tensor(backend: Backend) -> None:
         assert (a.grad.tolist(), b.grad.tolist()) == ([2.0 * count] * 4, [3.0 * count] * 4)
 
 
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_memory_is_known_and_flat(backend: Backend) -> None:
     te.manual_seed(0)
     model = models.lenet5()
@@ -515,6 +516,7 @@ def test_a_result_that_is_held_is_not_written(backend: Backend, holds: Callable[
         assert (held[0] if isinstance(held, list) else held)[-1].item() == last
 
 
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_the_memory_of_a_result_that_nobody_holds_is_used_again(opencl: Backend) -> None:
     step = te.compile(lambda x: x * 2)
     x = te.ones(1000)

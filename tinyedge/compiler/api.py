@@ -341,7 +341,11 @@ class Compiled:
 
         replayed = outcome(program(arguments))
         restore()
-        result = self.function(*args, **kwargs)
+        try:
+            result = self.function(*args, **kwargs)
+        except (TinyedgeError, MemoryError):  # as in a call that is recorded; what the user raises stays as it is
+            restore()
+            raise
         difference = checking.first_difference(replayed, outcome(result))
         if difference is not None:
             raise CaptureError(
