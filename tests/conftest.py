@@ -55,6 +55,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(CHOICE)  # pytest's own header is not shown with -q
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what looks at replays themselves where each is followed by the eager call that checks it."""
+    mark = item.get_closest_marker("replays")
+    if mark is not None and os.environ.get("TINYEDGE_COMPILE") == "check":
+        pytest.skip(f"under TINYEDGE_COMPILE=check {mark.args[0]}")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of the comparison with PyTorch, if it ran."""
     rows = [

@@ -162,6 +162,7 @@ def outcome(name: str, kind: str, backend: Backend) -> list[Any]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "lenet5" else [pytest.mark.slow]) for name in MODELS]
 )
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_a_step_gives_the_same_bits(name: str, small: Backend) -> None:
     """As with an arena in one piece; and what an eager step gives. Its memory is known to the byte."""
     eager, whole, split = (outcome(name, kind, small) for kind in ("eager", "whole", "split"))
@@ -216,6 +217,7 @@ def chained(x: te.Tensor, count: int = 6) -> te.Tensor:
     return total.sum()
 
 
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_programs_of_one_function_share_chunks(small: Backend) -> None:
     """The arena grows until each finds its place there; then no call allocates."""
     limit(small, None)
@@ -349,6 +351,7 @@ def test_what_is_too_large_by_itself_is_refused_alike(small: Backend) -> None:
     np.testing.assert_allclose(compiled(te.ones(40, 8)).item(), 40.0, rtol=1e-5)
 
 
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_plans_keep_to_what_the_device_gives(small: Backend) -> None:
     """A budget that suffices is none where one value is too large, and temporaries may be larger together."""
 

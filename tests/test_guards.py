@@ -1134,6 +1134,90 @@ def test_walking_back_through_what_was_before_is_refused(backend: Backend) -> No
     assert w.grad is None
 
 
+@situation
+def written_through_vars(compiled: Compile) -> list[Any]:
+    """Of a layer of the package's own, and of one inside of a model."""
+    layer, model = nn.LeakyReLU(0.1), nn.Sequential(nn.Identity(), nn.LeakyReLU(0.1))
+    functions = [compiled(lambda y: layer(y)), compiled(lambda y: model(y))]
+    found: list[Any] = []
+    for change in (
+        lambda own: own,
+        lambda own: own.__setitem__("negative_slope", 0.5),
+        lambda own: own.update(negative_slope=0.25),
+        lambda own: own.pop("negative_slope") and own.setdefault("negative_slope", 4.0),
+    ):
+        change(vars(layer))
+        change(vars(model[1]))
+        found += [seen(function(x())) for function in functions for _ in range(2)]
+    return found
+
+
+@situation
+def what_numpy_does_about_errors(compiled: Compile) -> list[Any]:
+    values = np.array([1.0, 0.0])
+
+    def quotient(y: te.Tensor) -> te.Tensor:
+        return y * float(np.divide(values[0], values[1] + 4.0 - 4.0))
+
+    function = compiled(quotient)
+    found: list[Any] = []
+    for state in ("ignore", "raise", "ignore"):
+        with np.errstate(divide=state):
+            for _ in range(2):
+                try:
+                    found.append(seen(function(te.ones(1))))
+                except FloatingPointError as error:
+                    found.append(str(error))
+    return found
+
+
+@situation
+def errors_that_are_set_inside(compiled: Compile) -> list[Any]:
+    def sets(y: te.Tensor) -> te.Tensor:
+        np.errstate(divide="raise").__enter__()
+        return y * 2
+
+    function = compiled(sets)
+    found: list[Any] = []
+    for _ in range(3):
+        with np.errstate(divide="ignore"):
+            found += [seen(function(x())), np.geterr()["divide"], seen(function(x())), np.geterr()["divide"]]
+    return found
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda y: hash(y),
+        lambda y: y.__hash__(),
+        lambda y: sum(map(hash, [y, y])),
+        lambda y: hash((1, y)),
+        lambda y: [hash][0](y),
+    ],
+)
+def test_the_hash_of_a_tensor_is_refused(backend: Backend, read: Callable[[te.Tensor], int]) -> None:
+    """It is another for each argument."""
+    function = te.compile(lambda y: y * float(read(y) % 7))
+    for _ in range(2):
+        with pytest.raises(te.CaptureError, match=r"hash of a tensor.*another at each call"):
+            function(x())
+
+
+def test_hashes_that_are_equal_at_each_call(backend: Backend) -> None:
+    """Of what is no tensor; and of tensors that are found in dicts and sets."""
+
+    def function(y: te.Tensor) -> te.Tensor:
+        return y * float(hash("a text") % 5 + hash((1, 2)) % 3)
+
+    def finds(y: te.Tensor) -> te.Tensor:
+        factors = {y: 3.0}
+        return y * factors[y] * len({y, y})
+
+    for each in (function, finds):
+        compiled = te.compile(each)
+        assert [compiled(x()).tolist() for _ in range(3)] == [each(x()).tolist()] * 3
+
+
 def test_bookkeeping_makes_no_programs(backend: Backend) -> None:
     """What the function does not mention may change at every call."""
 

@@ -131,14 +131,12 @@ def refuses(weight: te.Tensor, index: te.Tensor) -> None:
 def test_a_wrong_index_touches_no_memory_on_opencl(opencl: Backend, wrong: int) -> None:
     index = te.tensor([0, wrong, 2]) + 0  # computed on the device, so that the host does not know it
     weight = te.ones(ROWS, WIDTH, requires_grad=True)
-    y = te.embedding(index, weight)
-    assert np.isnan(y.detach().numpy()).all(axis=1).tolist() == [False, True, False]
-    y.backward(te.ones(3, WIDTH))
-    assert grad_of(weight)[:, 0].tolist() == [1, 0, 1] + [0] * (ROWS - 3)
     x = te.ones(ROWS, 2, requires_grad=True)
-    z = te.gather(x, 0, index.reshape(3, 1))
-    assert np.isnan(z.detach().numpy())[:, 0].tolist() == [False, True, False]
-    z.backward(te.ones(3, 1))
+    te.embedding(index, weight).backward(te.ones(3, WIDTH))
+    te.gather(x, 0, index.reshape(3, 1)).backward(te.ones(3, 1))
+    te.index_select(te.ones(ROWS, dtype=te.int32), 0, index)
+    te.one_hot(index, ROWS)
+    with pytest.raises(te.IndexRangeError, match=rf"embedding: .*{wrong}"):
+        opencl.finish()
+    assert grad_of(weight)[:, 0].tolist() == [1, 0, 1] + [0] * (ROWS - 3)
     assert grad_of(x)[:, 0].tolist() == [1, 0, 1] + [0] * (ROWS - 3)
-    assert te.index_select(te.ones(ROWS, dtype=te.int32), 0, index).tolist() == [1, 0, 1]
-    assert te.one_hot(index, ROWS).numpy().sum(axis=1).tolist() == [1, 0, 1]

@@ -124,6 +124,7 @@ def test_what_comes_from_the_host_is_there_after_a_rehearsal(backend: Backend) -
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_a_prepared_step_takes_what_was_planned(name: str, backend: Backend) -> None:
     """From the first call on, which is a replay already; and gives what an eager one gives."""
     results = []
@@ -253,6 +254,7 @@ def measured(fit: te.Fit, name: str, backend: Backend) -> int:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "mobilenet_v2" else []) for name in MODELS]
 )
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_every_budget_is_kept_to_the_byte(name: str, backend: Backend) -> None:
     """From what everything takes down to what nothing fits into: each way in its order, and what is said is true."""
     make, shape, dtype = MODELS[name]
@@ -443,6 +445,7 @@ class Refusing(ReferenceBackend):
 
 
 @pytest.mark.parametrize("had_gradients", [False, True])
+@pytest.mark.replays("it may be the eager call that is refused, with another text")
 def test_a_refused_launch_leaves_everything_as_it_was(had_gradients: bool) -> None:
     """Whichever of the first replay it is: parameters, gradients, statistics, arguments, random numbers."""
     with te.use_backend(Refusing()) as backend:

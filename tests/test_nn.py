@@ -332,6 +332,20 @@ def test_batch_norm_counts_and_averages(backend: Backend) -> None:
         moving(te.zeros(1, 2, 3, 3))
 
 
+@pytest.mark.check
+def test_a_cumulative_average_moves_at_each_replay(backend: Backend) -> None:
+    """The count is on the device, and no value is read."""
+    norms = [nn.BatchNorm2d(3, momentum=None) for _ in range(2)]
+    compiled = te.compile(norms[0])
+    for k in range(1, 5):
+        x = te.randn(2, 3, 4, 4) * k
+        results = [norm(x).detach().numpy() for norm in (compiled, norms[1])]
+        np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
+        for name, buffer in norms[1].named_buffers():
+            np.testing.assert_allclose(dict(norms[0].named_buffers())[name].numpy(), buffer.numpy(), rtol=1e-5)
+        assert norms[0].num_batches_tracked.item() == k
+
+
 # Hooks
 
 

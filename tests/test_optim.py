@@ -277,6 +277,7 @@ def test_accumulating_is_the_mean_of_the_minibatch(
     np.testing.assert_allclose(after, whole.detach().numpy(), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.replays("an update is eager")
 def test_an_update_is_one_kernel_and_a_schedule_builds_none(opencl: Any) -> None:
     param = te.Parameter(np.ones(40, np.float32))
     param.grad = te.tensor(np.ones(40, np.float32))
@@ -377,6 +378,7 @@ def test_a_replayed_update_is_the_eager_one(
     assert replayed == eager
 
 
+@pytest.mark.replays("an update is eager")
 def test_a_replayed_update_holds_no_gradient(backend: Backend) -> None:
     param = te.Parameter(np.ones(1000, np.float32))
     optimizer = optim.SGD([param], lr=0.1)

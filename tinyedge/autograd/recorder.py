@@ -73,6 +73,12 @@ class Recorder:
     def draw(self, generator: Any) -> None:
         """Random numbers are about to be drawn from a ``Generator``."""
 
+    def drawn(self, draw: Any) -> None:
+        """``draw`` says which random numbers were drawn: a replay draws others."""
+
+    def filled(self, slot: Slot, draw: Any) -> None:
+        """``slot`` was filled from the host with the numbers of ``draw``."""
+
     def leaf_gradient(self, leaf: Slot) -> None:
         """The gradient of ``leaf`` is about to be stored or added to."""
 
@@ -88,6 +94,9 @@ class Recorder:
 
     def once(self) -> None:
         """What happens now is a setup that other calls will not do again."""
+
+    def hashed(self) -> None:
+        """The hash of a tensor is about to be read."""
 
     def forbid(self, call: str, reason: str) -> None:
         """Something is about to happen that a replay would not repeat."""
@@ -137,6 +146,24 @@ def will_draw(generator: Any) -> None:
     """Tell the recorder that random numbers are about to be drawn from a ``Generator``."""
     if modes.recorder is not None:
         modes.recorder.draw(generator)
+
+
+def was_drawn(draw: Any) -> None:
+    """Tell the recorder which random numbers were drawn."""
+    if modes.recorder is not None:
+        modes.recorder.drawn(draw)
+
+
+def was_filled(slot: Slot, draw: Any) -> None:
+    """Tell the recorder that ``slot`` was filled from the host with the numbers of ``draw``."""
+    if modes.recorder is not None:
+        modes.recorder.filled(slot, draw)
+
+
+def will_hash() -> None:
+    """Tell the recorder that the hash of a tensor is about to be read."""
+    if modes.recorder is not None:
+        modes.recorder.hashed()
 
 
 def forbid_in_recording(call: str, reason: str) -> None:

@@ -182,6 +182,7 @@ class Compiled:
         """
         before: dict[str, Any] = {}
         key = self._key(arguments, args, kwargs, before)
+        recording.reads_hashes = self._guard.names.hashes
         try:
             with recorder.recording(recording):
                 result = recording.renewed(self.function(*args, **kwargs))
@@ -271,12 +272,16 @@ class Compiled:
         kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
         kept |= {leaf.number for leaf in program._leaves}
         kept |= {end.number for _, end in program._ends if end is not None}
-        for number, made in recording.made.items():
-            if number not in kept and not made.traced and made.storage() is not None:
+        found = [(number, each.storage, each.traced, each.shape, each.op) for number, each in recording.made.items()]
+        for drawn in recording.drawn_tensors:
+            slot = drawn.slot
+            found.append((slot.storage.number, drawn.storage, drawn.traced, slot.shape, "random numbers"))
+        for number, refer, traced, shape, op in found:
+            if number not in kept and not traced and refer() is not None:
                 raise CaptureError(
                     f"te.compile({self.name})",
                     "tensors made inside must be returned, or be dropped before it returns",
-                    f"one of shape {made.shape} (of {made.op}) is still held, and a replay would not compute it again",
+                    f"one of shape {shape} (of {op}) is still held, and a replay would not compute it again",
                     "Return it, or keep a copy of what the function returned.",
                 )
 
@@ -336,7 +341,11 @@ class Compiled:
 
         replayed = outcome(program(arguments))
         restore()
-        result = self.function(*args, **kwargs)
+        try:
+            result = self.function(*args, **kwargs)
+        except (TinyedgeError, MemoryError):  # as in a call that is recorded; what the user raises stays as it is
+            restore()
+            raise
         difference = checking.first_difference(replayed, outcome(result))
         if difference is not None:
             raise CaptureError(
@@ -410,7 +419,8 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
     and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
-    assignment, not through ``vars``.
+    assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so is what it does about errors
+    (``np.errstate``).
 
     Everything else is refused, with its name and line, even in a branch that does not run: iterators, files, locks,
     larger arrays, objects of classes written in C, and functions that may return something else at each call, such as
@@ -424,7 +434,7 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     that trains what was not copied with it, such as a model among its globals, refuses to be called.
 
     Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
-            value (``.item()``, ``if tensor:``, ``str(tensor)``), random numbers from the host,
+            value (``.item()``, ``if tensor:``, ``str(tensor)``, ``hash(tensor)``),
             walking back through what was computed before the call; for tensors that are kept without being returned;
             for results that are no tensors, values or containers of these, such as an iterator;
             and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one

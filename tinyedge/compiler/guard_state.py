@@ -201,6 +201,11 @@ class _ModuleKey:
         return isinstance(other, _ModuleKey) and self.values == other.values
 
 
+def _numpy_errors() -> tuple[Any, ...]:
+    """What NumPy does about division by zero and the like: it may raise."""
+    return (*np.geterr().values(), np.geterrcall())
+
+
 class _At(NamedTuple):
     """Where a value was found: its name, the line that mentions it, and whether any type is accepted there."""
 
@@ -226,6 +231,7 @@ class _Names:
         self.constructs = False  # instances are made of the classes of others
         self.foreign = False  # some are no attribute that every tensor has
         self.history = False  # whether tensors were computed is asked for
+        self.hashes = False  # hashes are computed: of a tensor it is another at each call
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 

@@ -66,6 +66,7 @@ from tinyedge.compiler.guard_state import (
     _is_written_in_c,
     _ModuleState,
     _Names,
+    _numpy_errors,
     _Same,
     _times_cleared,
 )
@@ -233,6 +234,7 @@ class _Walk:
         self.trail = trail
         self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
         self.watched: set[tuple[int, str]] = set()
+        self.uses_numpy = False
 
     def root(self, function: Any) -> _Findings:
         at = _At(self.guard.name, "te.compile")
@@ -244,7 +246,8 @@ class _Walk:
         entered = registry.of_users
         self.findings.watch(partial(getattr, registry, "of_users"), entered)
         users = tuple([self.key_part(user, _At(user.__name__, "an entry of public")) for user in entered])
-        self.findings.key = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        self.findings.key = *parts, self.numpy_errors()
         return self.findings
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -257,7 +260,15 @@ class _Walk:
             name = names[position] if position < len(names) else f"args[{position}]"
             parts.append(self.key_part(value, _At(name, where), True))
         parts += [(name, self.key_part(value, _At(name, where), True)) for name, value in kwargs.items()]
-        return tuple(parts), self.all()
+        return tuple(parts), self.all(), self.numpy_errors()
+
+    def numpy_errors(self) -> Hashable:
+        """What NumPy does about errors, if it computes anything here."""
+        if not self.uses_numpy:
+            return None
+        errors = _numpy_errors()
+        self.findings.watch(partial(_is_equal, _numpy_errors, errors), True)
+        return errors
 
     def all(self) -> Hashable:
         found: list[Hashable] = []
@@ -385,6 +396,8 @@ class _Walk:
         if made in (datetime.datetime, datetime.time):
             self.check_names("datetime", at)
             return made, repr(value.replace(tzinfo=None)), value.fold, self.key_part(value.tzinfo, at)
+        if made.__module__ == "numpy":
+            self.uses_numpy = True
         if issubclass(made, np.generic) and value.dtype.kind in "biufcSUMm":
             return made, value.dtype.str, value.tobytes()
         if issubclass(made, np.dtype):
@@ -610,6 +623,7 @@ class _Walk:
             return self.later(value, 0, at, partial(self.function, value))
         if not purity.is_allowed(value):
             self.refuse_function(value, at)
+        self.uses_numpy |= purity.is_numpy(module)
         self.note_use(value, called, at.path)
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
@@ -631,6 +645,7 @@ class _Walk:
             if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
                 self.refuse_function(value, at)
             return "bound", value.__name__, self.key_part(owner, at)
+        self.uses_numpy |= isinstance(value, np.ufunc)
         if not purity.is_allowed(value):
             owner = getattr(value, "__objclass__", None)
             if not isinstance(owner, type) or purity.is_library(owner.__module__) or _is_written_in_c(owner):
@@ -649,6 +664,8 @@ class _Walk:
             self.names.note(text=True)
         elif value in CONSTRUCTS:
             self.names.note(constructs=True)
+        elif value is hash:
+            self.names.hashes = True
         elif value is type:
             # Where it is called by its name, it is seen what is done with what it gives.
             self.names.note(constructs=called is None or not path.endswith("type"))
@@ -673,6 +690,7 @@ class _Walk:
         if purity.is_library(module) or _is_written_in_c(cls):
             if not purity.is_allowed(cls):
                 self.refuse_function(cls, at)
+            self.uses_numpy |= purity.is_numpy(module)
             if not at.lenient:
                 self.note_use(cls, called, at.path)
                 if module in ("datetime", "pathlib"):
@@ -723,6 +741,7 @@ class _Walk:
         if purity.is_tinyedge(name) or purity.is_silent(name):
             return _Same(module)
         if purity.is_library(name):
+            self.uses_numpy |= purity.is_numpy(name)
             if not purity.is_pure(name) and not name.startswith("numpy"):
                 if at.lenient:
                     return _Same(module)
@@ -773,6 +792,8 @@ class _Walk:
             names.note(constructs=True)
         elif name in ("format", "format_map"):
             names.note(text=True, format=True)
+        elif name == "__hash__":
+            names.hashes = True
         elif name in purity.HIDDEN:
             self.refuse_function(None, _At(name, where))
 
@@ -811,6 +832,7 @@ class _Walk:
                 return "constant"
             if name in purity.impure_names(value.__name__):
                 self.refuse_function(None, at)
+            self.uses_numpy |= purity.is_numpy(value.__name__)
             attributes = vars(value)
             found = self.look_up(attributes, name)
             if found is MISSING and "__getattr__" in attributes:

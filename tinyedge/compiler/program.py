@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn
 
 from tinyedge import config, report
 from tinyedge.autograd.backward import Gradient, OwnBackward, Walk, require_saved
@@ -28,6 +28,7 @@ from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
+from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
@@ -97,7 +98,8 @@ class _ResultPlace(NamedTuple):
 
     number: int
     slot: Slot
-    same: int | Slot | None = None  # it is this argument, or this tensor from outside, with its history
+    same: int | weakref.ref[Tensor] | None = None  # it is this argument, or this tensor from outside
+    outside: Slot | None = None  # of a tensor from outside: its slot, with its history
     root: int | None = None  # it is differentiable: this output of the call's node
     history: Step | None = None  # it has a history that was walked already
 
@@ -109,12 +111,13 @@ Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
 class _Found:
     """The results of one call."""
 
-    __slots__ = ("arguments", "fresh", "node", "program")
+    __slots__ = ("arguments", "fresh", "made", "node", "program")
 
     def __init__(
         self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
     ) -> None:
         self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
+        self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
 
     def slot(self, place: _ResultPlace) -> Slot:
         storage = self.fresh.get(place.number)
@@ -126,8 +129,18 @@ class _Found:
         return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
 
     def tensor(self, place: _ResultPlace) -> Tensor:
-        if place.same is not None:
-            return self.arguments[place.same] if isinstance(place.same, int) else Tensor._wrap(place.same)
+        if isinstance(place.same, int):
+            return self.arguments[place.same]
+        if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
+            return there
+        made = self.made.get(id(place))
+        if made is None:
+            made = self.made[id(place)] = self._new(place)
+        return made
+
+    def _new(self, place: _ResultPlace) -> Tensor:
+        if place.outside is not None:
+            return Tensor._wrap(place.outside)
         slot = self.slot(place)
         if place.root is not None:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
@@ -216,8 +229,8 @@ class Program:
     """The launches of a compiled function, in order, with their arguments bound.
 
     ``peak_bytes`` is the memory that a call needs in addition to what exists outside of it (parameters, gradients,
-    arguments): the arena, and the results, which are new tensors at every call. It is known before ``prepare``, which
-    allocates the arena and builds the kernels.
+    arguments): the arena, and the results and random numbers, which are new tensors at every call. It is known before
+    ``prepare``, which allocates the arena and builds the kernels.
     """
 
     def __reduce__(self) -> NoReturn:
@@ -258,6 +271,10 @@ class Program:
             if use.replaced:
                 ends.append((weakref.ref(use.leaf), use.leaf.grad))
         self._needs = needs  # the leaves that must have gradients before the call, and those that must have none
+        self._draws = Draws(recording)
+        # Tensors of random numbers are further arguments: each call makes its own.
+        drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
+        self._drawn_bytes = sum(each.nbytes for each in drawn)
         self._gradients: list[weakref.ref[Storage]] = []  # gradients of the leaves to which launches are bound
         self._repointed = False  # launches were bound to other gradients since these were collected
         self._seen = -1  # leaf_changes() when all leaves had the gradients to which launches are bound
@@ -298,6 +315,7 @@ class Program:
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
         self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
+        arguments = [*arguments, *drawn]
         self._arguments = [t._slot.storage.number for t in arguments]
         self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
@@ -316,7 +334,14 @@ class Program:
         }
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
-        self._result = map_tensors(result, lambda tensor: self._result_place(recording, tensor._slot, given, roots))
+        places: dict[int, _ResultPlace] = {}
+
+        def place_of(tensor: Tensor) -> _ResultPlace:
+            if id(tensor) not in places:
+                places[id(tensor)] = self._result_place(recording, tensor, given, roots)
+            return places[id(tensor)]
+
+        self._result = map_tensors(result, place_of)
         self._inputs = (
             [
                 (source, _ResultPlace(gradient.storage.number, self._moved(gradient)))
@@ -332,9 +357,7 @@ class Program:
         self.temporary: dict[BufferId, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
-        self._twins: dict[int, Draw] = {}
         steps = [self._own(step) for step in recorded]
-        del self._twins
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
         for effect in recording.effects:
             effect.recorded()
@@ -412,7 +435,7 @@ class Program:
 
     @property
     def peak_bytes(self) -> int:
-        return self.plan.arena_bytes + sum(self._outputs.values())
+        return self.plan.arena_bytes + sum(self._outputs.values()) + self._drawn_bytes
 
     @property
     def largest_bytes(self) -> int:
@@ -475,8 +498,9 @@ class Program:
 
     def changed_by(self, arguments: list[Tensor]) -> list[Storage]:
         """The storages outside that a call with these arguments changes, without gradients."""
-        given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=True)}
-        return [*self._changed.values(), *(given[number] for number in self._changed_arguments)]
+        given = {number: t._slot.storage for number, t in zip(self._arguments, arguments, strict=False)}
+        changed = [given[number] for number in self._changed_arguments if number in given]
+        return [*self._changed.values(), *changed]
 
     def fits(self) -> bool:
         """Whether it can be replayed now.
@@ -516,7 +540,7 @@ class Program:
     @property
     def generators(self) -> list[Generator]:
         """The generators from which a call draws random numbers."""
-        return list({id(draw.generator): draw.generator for draw in self._draws()}.values())
+        return self._draws.generators
 
     def gradients(self) -> list[Any]:
         """The gradients of the leaves, on the host."""
@@ -631,7 +655,7 @@ class Program:
             slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
         own = step.over(slots)
         if isinstance(own.scalars, Draw):  # the graph of the recorded call keeps its own
-            own.scalars = self._twins.setdefault(id(own.scalars), own.scalars.twin())
+            own.scalars = self._draws.twin(own.scalars)
         return own
 
     def _moved(self, slot: Slot) -> Slot:
@@ -674,11 +698,14 @@ class Program:
         return [[kernel] for kernel in kernels]
 
     def _result_place(
-        self, recording: Recording, slot: Slot, given: dict[int, int], roots: dict[int, int]
+        self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
     ) -> _ResultPlace:
+        slot = tensor._slot
         number = slot.storage.number
-        if id(slot) in given or (slot.requires_grad and slot.number < recording.first_number):
-            return _ResultPlace(number, self._moved(slot), same=given.get(id(slot), slot))
+        if id(slot) in given:
+            return _ResultPlace(number, self._moved(slot), same=given[id(slot)])
+        if slot.number < recording.first_number and (slot.requires_grad or number not in self._storages):
+            return _ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
         if id(slot) in roots:
             return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
         history = None
@@ -733,7 +760,8 @@ class Program:
         if not self.lowered:
             self.prepare()
         for position, check in self._checks:
-            check(arguments[position]._slot.storage)
+            if position < len(arguments):
+                check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
             lease = (
                 self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
@@ -744,15 +772,18 @@ class Program:
             self.take_leaves(arguments)
             moved = self._moved_gradients()
             gradients = self._begun(moved) if moved else {}
+            states = self._draws.states() if self._draws else []
+            if self._draws:
+                arguments = self._with_drawn(arguments, numbers, states)
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
                 self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
-                    self._launch_safely(arguments, moved, gradients, numbers)
+                    self._launch_safely(arguments, moved, gradients, states)
             else:
-                self._launch_safely(arguments, moved, gradients, numbers)
+                self._launch_safely(arguments, moved, gradients, states)
             node = None
             if self._roots:
                 assert lease is not None
@@ -788,16 +819,16 @@ class Program:
         arguments: list[Tensor],
         moved: list[_Leaf],
         gradients: dict[int, Slot],
-        numbers: Sequence[Mapping[str, float]] | None,
+        states: States,
     ) -> None:
         """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
         if not self._parts[0].has_run:
-            with self._undone_if_refused(arguments):
-                self._launch(moved, gradients, numbers)
+            with self._undone_if_refused(arguments, states):
+                self._launch(moved, gradients)
             self._count_changes(arguments, moved, gradients)
             return
         try:
-            self._launch(moved, gradients, numbers)
+            self._launch(moved, gradients)
             self._count_changes(arguments, moved, gradients)
         except BaseException as error:
             mark_torn([grad for leaf in self._leaves if (grad := leaf.grad) is not None], error, self._adds_from(0))
@@ -824,9 +855,7 @@ class Program:
             if (gradient := refer()) is not None:
                 gradient.version += 1
 
-    def _launch(
-        self, moved: list[_Leaf], gradients: dict[int, Slot], numbers: Sequence[Mapping[str, float]] | None
-    ) -> None:
+    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
         """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
         for leaf in moved:
             new = gradients.get(id(leaf.slot))
@@ -837,8 +866,6 @@ class Program:
         if self._persistent and self._pointed:
             self._require_apart()
         self._pointed.clear()
-        if self._random:
-            self._draw(numbers)
         self._enqueue(self._parts[0])
 
     def _enqueue(self, part: _Part) -> None:
@@ -870,8 +897,7 @@ class Program:
                 held.append((leaf.number, gradient.alias()))
         node.versions = [(storage, storage.version) for storage in self._fixed_later]
         node.versions += [(slot.storage, slot.storage.version) for _, slot in held]
-        if self._random:
-            node.draws = [(draw, dict(draw)) for draw in self._draws()]
+        node.draws = self._draws.now()
 
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
         """The storages from outside that a call reads."""
@@ -1058,20 +1084,18 @@ class Program:
         return moved
 
     @contextmanager
-    def _undone_if_refused(self, arguments: list[Tensor]) -> Iterator[None]:
+    def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
         changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
-        states = [(generator, generator.get_state()) for generator in self.generators]
         try:
             yield
             self.backend.finish()
         except BaseException as error:
             for storage, values in before:
                 self.backend.write(storage, values)
-            for generator, state in states:
-                generator.set_state(state)
+            self._draws.restore(states)
             if isinstance(error, OutOfMemoryError):
                 raise self._refused(error) from error
             raise
@@ -1161,18 +1185,22 @@ class Program:
                 step.accumulate = step.accumulate ^ {name}
                 self._note(("step", step.number))
 
-    def _draws(self) -> list[Draw]:
-        return list({id(step.scalars): cast("Draw", step.scalars) for step in self._random}.values())
-
-    def _draw(self, numbers: Sequence[Mapping[str, float]] | None) -> None:
-        """Draw random numbers: forward and backward of one call of dropout share one set of scalars."""
-        for position, draw in enumerate(self._draws()):
-            if numbers is None:
-                draw.renew()
-            else:
-                draw.update(numbers[position])
+    def _with_drawn(
+        self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States
+    ) -> list[Tensor]:
+        """``arguments``, and the tensors of random numbers, all of which are drawn here; if refused, none is."""
+        try:
+            self._draws.renew(numbers)
+            found = [*arguments, *self._draws.tensors()]
+            for position, check in self._checks:
+                if position >= len(arguments):
+                    check(found[position]._slot.storage)
+        except BaseException:
+            self._draws.restore(states)
+            raise
         for step in self._random:
             self._note(("step", step.number))
+        return found
 
 
 def prepared(program: Program, again: Callable[[], Program]) -> Program:

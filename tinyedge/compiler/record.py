@@ -19,7 +19,7 @@ from tinyedge.dtypes import bool_
 from tinyedge.errors import CaptureError
 from tinyedge.ir.step import Edge, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Storage, next_number
-from tinyedge.ops.random import Generator
+from tinyedge.ops.random import Draw, Generator
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
@@ -42,6 +42,15 @@ class _Made(NamedTuple):
     op: str
     shape: Shape
     traced: bool  # by a step of backward that was traced and not run
+
+
+class Drawn(NamedTuple):
+    """A tensor that a recorded call filled with random numbers from the host: in a replay, one more argument."""
+
+    slot: Slot  # over a placeholder
+    draw: Draw
+    storage: weakref.ref[Storage]
+    traced: bool
 
 
 class LeafUse:
@@ -90,12 +99,16 @@ class Recording(Recorder):
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # checks of values, by the storage's number
         self.effects: list[Effect] = []
         self._undos: list[Callable[[], None]] = []
+        self.reads_hashes = False  # the code may do more with hashes than find things in dicts
         self.repeats = True  # other calls with the same guard key do the same
         self._tracing = False  # nothing runs, and what is recorded is no part of the call
         self._seeds: set[int] = set()  # storages of the gradients that will be given
         self._placeholders: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that were filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of changed storages: version, bytes
+        self.draws: list[Draw] = []  # in the order in which they were drawn
+        self.drawn_tensors: list[Drawn] = []
+        self._drawn: set[int] = set()  # their storages
         self._generators: dict[int, tuple[Generator, tuple[int, int]]] = {}  # with states before
 
     def upload(self, storage: Storage) -> None:
@@ -237,6 +250,22 @@ class Recording(Recorder):
     def checked(self, storage: Storage, check: Callable[[Storage], None]) -> None:
         self.checks.append((storage.number, check))
 
+    def drawn(self, draw: Draw) -> None:
+        self.draws.append(draw)
+
+    def filled(self, slot: Slot, draw: Draw) -> None:
+        number = slot.storage.number
+        self._constants.discard(number)
+        self._drawn.add(number)
+        self.drawn_tensors.append(Drawn(self._placeholder(slot), draw, weakref.ref(slot.storage), self._tracing))
+
+    def hashed(self) -> None:
+        frame = inspect.currentframe()
+        for _ in range(3):  # this one, the recorder's and the tensor's
+            frame = None if frame is None else frame.f_back
+        if self.reads_hashes and frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+            self.forbid("the hash of a tensor", "it is another at each call")
+
     def draw(self, generator: Generator) -> None:
         self._generators.setdefault(id(generator), (generator, generator._state()))
 
@@ -261,13 +290,15 @@ class Recording(Recorder):
             and slot.storage.number > self.first_number
             and slot.storage.number not in self._constants
             and slot.storage.number not in self._seeds
+            and slot.storage.number not in self._drawn
         )
 
     def _bare(self, slot: Any) -> Any:
         """The same view without history, which would keep other values; over a placeholder if a replay computes it."""
         if not isinstance(slot, Slot):
             return slot
-        return self._placeholder(slot) if self._is_inside(slot) else slot.alias()
+        is_drawn = slot.storage.number in self._drawn
+        return self._placeholder(slot) if is_drawn or self._is_inside(slot) else slot.alias()
 
     def _placeholder(self, slot: Slot) -> Slot:
         number = slot.storage.number

@@ -129,6 +129,7 @@ class KernelSpec:
     ``local``: the memory that the work-items of a group share. ``grouped``: it matters which work-items make a group,
         since they share memory, meet at barriers, or ask for the group's number.
     ``is_heavy``: its work-items use so many registers that it would slow down other kernels of a persistent kernel.
+    ``reports``: the call in whose name the kernel reports an index outside its range; "" if it reports none.
     ``flops``: its part of ``Op.flops``, where the kernels of a step differ in kind; None: a share of the remainder.
     """
 
@@ -148,6 +149,7 @@ class KernelSpec:
     pointwise: Pointwise | None = None
     local: tuple[LocalArray, ...] = ()
     grouped: bool = False
+    reports: str = ""
     flops: int | None = None
     is_heavy: bool = False
 

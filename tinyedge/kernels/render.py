@@ -16,12 +16,14 @@ needs no copy.
 
 Where the constants give a ``width`` above 1, LOADW_x(i) and STOREW_y(i, value) load and store a vector of neighbouring
 elements. A kernel that accesses a buffer only through these hooks names it in ``KernelSpec.hooked``. HOLD_x(i) begins a
-scope in which x is accessed within one run only (see ``KernelSpec.runs``).
+scope in which x is accessed within one run only (see ``KernelSpec.runs``). REPORT(index, size) sets the device's range
+flag: the index is outside [0, size) (see ``KernelSpec.reports``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -91,6 +93,7 @@ def piece_of(part: Part, specialised: bool) -> Piece:
         tuple(spec.scalars.items()),
         tuple((name, table if specialised else None) for name, table in spec.tables.items()),
         tuple(spec.constants.items()),
+        spec.reports,
     )
     return piece if piece.local == spec.local else replace(piece, local=spec.local)
 
@@ -115,6 +118,19 @@ BEGIN, END = "{begin}", "{end}"
 
 ALONE = "reqd_work_group_size(1, 1, 1)"
 """The attribute of kernels that use no work-group features."""
+
+
+REPORT = (
+    "do { if (atomic_cmpxchg(range_flag, 0, {code}) == 0) { range_flag[1] = (int)(index); "
+    "range_flag[2] = (int)((index) >> 31 >> 1); range_flag[3] = (size); } } while (0)"
+)
+"""Sets the device's range flag, unless it is set already: whose index it is, its two halves, and the size. A negative
+size is that of a range in which negative indices count from the end."""
+
+
+def report_code(call: str) -> int:
+    """The number by which a kernel names the call: the same in every run, so that built kernels can be kept."""
+    return zlib.crc32(call.encode()) & 0x7FFFFFFF or 1
 
 
 @dataclass
@@ -147,6 +163,7 @@ def _piece(
     scalars: tuple[tuple[str, str], ...],
     tables: Tables,
     constants: tuple[tuple[str, Any], ...],
+    reports: str,
 ) -> Piece:
     piece = Piece()
     context = dict(constants)
@@ -160,6 +177,9 @@ def _piece(
             piece.attributes = f"__attribute__((vec_type_hint({real or 'float'}{max(width, 4)}))) "
         piece.attributes += attributes
         _fill(piece, FUNCTION, operands, blocks, sizes, scalars, tables, width, real)
+        if reports:
+            piece.arguments.append(("__global int*", "range_flag"))
+            piece.macros["REPORT(index, size)"] = REPORT.replace("{code}", str(report_code(reports)))
         return BEGIN
 
     context.update(

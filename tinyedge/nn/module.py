@@ -65,7 +65,7 @@ def _count_change() -> None:
 
 
 class _Members(dict[Any, Any]):
-    """Parameters, buffers or modules by name, or hooks by number."""
+    """Parameters, buffers or modules by name, hooks by number, or a module's ``__dict__``: changes are counted."""
 
     def __setitem__(self, name: Any, value: Any) -> None:
         _count_change()
@@ -121,6 +121,11 @@ class Module:
     _transient: set[str]  # buffers that are not part of the state dict
     _pre_hooks: dict[int, tuple[Callable[..., Any], bool]]
     _hooks: dict[int, tuple[Callable[..., Any], bool]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        self.__dict__ = _Members()  # what is written through vars(module) is counted; assignments count by themselves
+        return self
 
     def __init__(self) -> None:
         self.__dict__.update(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
@@ -74,23 +75,30 @@ class _BatchNorm(Module):
             raise ShapeError(type(self).__name__, f"a {expected} input", f"got {input.shape}")
         from_batch = self.running_mean is None or (self.training and not self.frozen_statistics)
         updates = from_batch and self.track_running_stats and self.num_batches_tracked is not None
-        momentum = self.momentum
         if updates:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
-            if momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
         keep = updates or not from_batch
-        return F.batch_norm(
+        running = [tensor for tensor in (self.running_mean, self.running_var) if tensor is not None]
+        cumulative = updates and self.momentum is None
+        before = [tensor.clone() for tensor in running] if cumulative else []
+        result = F.batch_norm(
             input,
             self.running_mean if keep else None,
             self.running_var if keep else None,
             self.weight,
             self.bias,
             from_batch,
-            0.0 if momentum is None else momentum,
+            1.0 if self.momentum is None else self.momentum,
             self.eps,
         )
+        if cumulative:  # the running statistics are those of the batch now
+            assert self.num_batches_tracked is not None
+            with no_grad():
+                for new, old in zip(running, before, strict=True):
+                    share = 1.0 / self.num_batches_tracked.to(new.dtype)
+                    new.copy_(old * (1.0 - share) + new * share)
+        return result
 
     def extra_repr(self) -> str:
         text = (

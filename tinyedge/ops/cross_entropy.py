@@ -83,6 +83,7 @@ class _ClassLoss(Op):
                     sizes,
                     constants=constants,
                     hooked=buffers,
+                    reports=cls.name,
                     **shared,
                 )
             ]
@@ -98,6 +99,7 @@ class _ClassLoss(Op):
             constants={**constants, "losses": "losses"},
             scratch=scratch,
             hooked=inputs,
+            reports=cls.name,
             **shared,
         )
         second = KernelSpec(
@@ -130,6 +132,7 @@ class _ClassLoss(Op):
                 sizes,
                 constants=constants,
                 hooked=("dy", *saved, *divisor, "dx"),
+                reports=cls.name,
                 **shared_rows(constants["real"], constants, joins=bool(constants["smoothing"]) and "weight" in saved),
             )
         ]
@@ -307,8 +310,8 @@ def cross_entropy(
             a loss for each place.
     Units:  nats; "mean" is over the targets that are not ignored, weighted by ``weight``.
     Saves:  input, and log(sum(exp(input))) of each place.
-    Errors: ShapeError if the shapes do not fit. IndexRangeError if a class is outside [0, classes); of one that a
-            device computed the loss is NaN, since to look at it would be to wait for the device.
+    Errors: ShapeError if the shapes do not fit. IndexRangeError if a class is outside [0, classes); if a device
+            computed it, at the next read of a value, since to look at it before would be to wait for the device.
     Source: Goodfellow et al., Deep Learning (2016), section 6.2.2.3; smoothing: Szegedy et al., arXiv:1512.00567.
 
     >>> round(F.cross_entropy(te.tensor([[0.0, 0.0]]), te.tensor([1])).item(), 4)

@@ -1,7 +1,7 @@
 """Elements by integer index: embedding, index_select, gather, one_hot.
 
-An index outside its range raises IndexRangeError where it is known: from the host, and on the numpy backend. One that
-an OpenCL device computed reads nothing there; it gives NaN (0 for integers) forward and no gradient.
+An index outside its range reads nothing, and raises IndexRangeError (``indices``): at once where it is known, from the
+host and on the numpy backend, else when a value is read next.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tinyedge.autograd.registry import public
-from tinyedge.dtypes import int32, int64
+from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.selection import where
+from tinyedge.ops.indices import check_index, check_range, wrapped
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
 from tinyedge.tensor import Tensor, call, check_indices
 
@@ -26,15 +26,9 @@ Array = np.ndarray[Any, Any]
 TEMPLATE = "indexing.cl.jinja"
 
 
-def _check_index(call_name: str, index: Spec) -> None:
-    if index.dtype not in (int32, int64):
-        raise DtypeError(call_name, "an int64 or int32 index", f"got {index.dtype.name}", "Convert it with .long().")
-
-
-def _check_range(call_name: str, index: Array, size: int) -> None:
-    if index.size and (index.min() < 0 or index.max() >= size):
-        bad = index.min() if index.min() < 0 else index.max()
-        raise IndexRangeError(call_name, f"indices must be in [0, {size})", f"one is {bad}")
+def _caller(step: Step) -> str:
+    """In whose name a wrong index is reported."""
+    return str(step.attrs.get("caller", step.op.name))
 
 
 def _constants(step: Step, device: Device, name: str, inner: int) -> dict[str, Any]:
@@ -65,6 +59,7 @@ def select_forward(step: Step, device: Device, table: str, dim: int) -> list[Ker
             sizes,
             constants=constants,
             hooked=("y",),
+            reports=_caller(step),
         )
     ]
 
@@ -87,6 +82,7 @@ def select_backward(
         sizes={"rows": rows, "positions": positions, "ignored": ignored},
         constants={"serial": device.is_cpu},
         scratch=scratch,
+        reports=_caller(step),
     )
     constants = {**_constants(step, device, "d" + table, inner), "table": table, "by_frequency": by_frequency}
     blocks = -(-inner // constants["width"])
@@ -128,7 +124,7 @@ class Embedding(Op):
         index, weight = inputs
         assert index is not None
         assert weight is not None
-        _check_index(cls.name, index)
+        check_index(cls.name, index)
         if len(weight.shape) != 2:
             raise ShapeError(cls.name, "weight must be (num_embeddings, embedding_dim)", f"it is {weight.shape}")
         return (Spec(weight.dtype, (*index.shape, weight.shape[1])),)
@@ -143,7 +139,7 @@ class Embedding(Op):
 
     @staticmethod
     def forward(index: Array, weight: Array, *, ignored: int, by_frequency: bool) -> Array:
-        _check_range("embedding", index, len(weight))
+        check_range("embedding", index, len(weight))
         return np.asarray(weight[index])
 
     @staticmethod
@@ -182,8 +178,8 @@ def embedding(
 
     Shapes: input (...) int64 or int32; weight (num_embeddings, embedding_dim); returns (..., embedding_dim).
     Saves:  input.
-    Errors: IndexRangeError if an index is outside [0, num_embeddings); of one that a device computed the row is NaN.
-            ArgumentError for max_norm and sparse, which are not supported.
+    Errors: IndexRangeError if an index is outside [0, num_embeddings); if a device computed it, at the next read of a
+            value. ArgumentError for max_norm and sparse, which are not supported.
     """
     if max_norm is not None:
         raise ArgumentError(
@@ -223,7 +219,7 @@ class IndexSelect(Op):
         x, index = inputs
         assert x is not None
         assert index is not None
-        _check_index(cls.name, index)
+        check_index(cls.name, index)
         if len(index.shape) > 1:
             raise ShapeError(cls.name, "a 1-d index", f"it is {index.shape}", "Use te.gather, or flatten it.")
         dim = attrs["dim"]
@@ -238,12 +234,12 @@ class IndexSelect(Op):
         return select_backward(step, device, "x", step.attrs["dim"])
 
     @staticmethod
-    def forward(x: Array, index: Array, *, dim: int) -> Array:
-        _check_range("index_select", index, x.shape[dim])
+    def forward(x: Array, index: Array, *, dim: int, caller: str) -> Array:
+        check_range(caller, index, x.shape[dim])
         return np.take(x, index.reshape(-1), axis=dim)
 
     @staticmethod
-    def backward(dy: Array, index: Array, *, dim: int, shapes: dict[str, Shape]) -> tuple[Array]:
+    def backward(dy: Array, index: Array, *, dim: int, caller: str, shapes: dict[str, Shape]) -> tuple[Array]:
         dx = np.zeros(shapes["dx"], dy.dtype)
         np.add.at(np.moveaxis(dx, dim, 0), index.reshape(-1), np.moveaxis(dy, dim, 0))
         return (dx,)
@@ -252,7 +248,8 @@ class IndexSelect(Op):
     def sample(cls, random: Random) -> Sample:
         shape = tuple(random.choice((1, 2, 3, 5, 19)) for _ in range(random.randint(1, 4)))
         dim = random.randrange(len(shape))
-        return Sample((shape, (random.choice((0, 1, 4, 9)),)), {"dim": dim}, {"index": shape[dim]})
+        attrs = {"dim": dim, "caller": cls.name}
+        return Sample((shape, (random.choice((0, 1, 4, 9)),)), attrs, {"index": shape[dim]})
 
 
 @public(method=True)
@@ -261,13 +258,17 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
     Shapes: index (n,) or () of int64 or int32; returns input's shape with n in place of ``dim``.
     Saves:  index.
-    Errors: IndexRangeError if an index is outside [0, size); of one that a device computed the entries are NaN.
+    Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
     """
-    dim = normalize_axis("index_select", dim, input.ndim)
+    return _selected("index_select", input, dim, index)
+
+
+def _selected(caller: str, input: Tensor, dim: int, index: Tensor) -> Tensor:
+    dim = normalize_axis(caller, dim, input.ndim)
     if input.ndim == 0:
-        return call(IndexSelect, input.reshape(1), index, dim=0).reshape(())
-    check_indices("index_select", index, input.shape[dim])
-    return call(IndexSelect, input, index, dim=dim)
+        return _selected(caller, input.reshape(1), 0, index).reshape(())
+    check_indices(caller, index, input.shape[dim])
+    return call(IndexSelect, input, index, dim=dim, caller=caller)
 
 
 class Gather(Op):
@@ -288,7 +289,7 @@ class Gather(Op):
         x, index = inputs
         assert x is not None
         assert index is not None
-        _check_index(cls.name, index)
+        check_index(cls.name, index)
         if len(x.shape) != len(index.shape):
             raise ShapeError(cls.name, "an index with as many dims as the input", f"got {index.shape} and {x.shape}")
         for axis, (size, wanted) in enumerate(zip(x.shape, index.shape)):
@@ -316,6 +317,7 @@ class Gather(Op):
                 sizes=sizes,
                 tables={"shape": shape, "x_strides": x_strides},
                 constants=_constants(step, device, "x", 1),
+                reports=cls.name,
             )
         ]
 
@@ -357,12 +359,13 @@ class Gather(Op):
             sizes=sizes,
             tables={"shape": shape, "x_strides": x_strides, "index_strides": index_strides},
             scratch=scratch,
+            reports=cls.name,
         )
         return [clear, add, store]
 
     @staticmethod
     def forward(x: Array, index: Array, *, dim: int) -> Array:
-        _check_range("gather", index, x.shape[dim])
+        check_range("gather", index, x.shape[dim])
         return np.asarray(x[Gather.places(index, dim)])
 
     @staticmethod
@@ -392,11 +395,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
     Shapes: index has input's rank, and is nowhere longer but along ``dim``; returns index's shape.
     Saves:  index.
-    Errors: IndexRangeError if an index is outside [0, size); of one that a device computed the element is NaN.
+    Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
     """
     dim = normalize_axis("gather", dim, input.ndim)
     if input.ndim <= 1 and index.ndim <= 1:  # one line: index_select sums its gradient in parallel
-        return index_select(input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
+        return _selected("gather", input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
     check_indices("gather", index, input.shape[dim])
     return call(Gather, input, index, dim=dim)
 
@@ -421,7 +424,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
     common = broadcast("take_along_dim", with_dim(input.shape, 1), with_dim(indices.shape, 1))
     wide = input.expand(with_dim(common, input.shape[dim]))
-    indices = where(indices < 0, indices + input.shape[dim], indices)
+    indices = wrapped("take_along_dim", indices, input.shape[dim])
     return gather(wide, dim, indices.expand(with_dim(common, indices.shape[dim])))
 
 
@@ -438,18 +441,20 @@ class OneHot(Op):
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         (index,) = inputs
         assert index is not None
-        _check_index(cls.name, index)
+        check_index(cls.name, index)
         return (Spec(int64, (*index.shape, attrs["num_classes"])),)
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         count = step.slots["y"].numel
         sizes = {"count": count, "classes": step.attrs["num_classes"]}
-        return [KernelSpec("one_hot", TEMPLATE, ("index", "y"), *grid(count, device.group()), sizes=sizes)]
+        return [
+            KernelSpec("one_hot", TEMPLATE, ("index", "y"), *grid(count, device.group()), sizes=sizes, reports=cls.name)
+        ]
 
     @staticmethod
     def forward(index: Array, *, num_classes: int) -> Array:
-        _check_range("one_hot", index, num_classes)
+        check_range("one_hot", index, num_classes)
         return np.asarray(index[..., None] == np.arange(num_classes))
 
     @classmethod
@@ -466,14 +471,15 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Without ``num_classes`` it is one more than the largest class, which is read from the device.
 
     Shapes: tensor (...) int64 or int32; returns (..., num_classes).
-    Errors: IndexRangeError if a class is outside [0, num_classes); of one that a device computed the row is all 0.
+    Errors: IndexRangeError if a class is outside [0, num_classes); if a device computed it, at the next read of a
+            value.
     """
-    _check_index("one_hot", tensor._slot.spec)
+    check_index("one_hot", tensor._slot.spec)
     if num_classes == -1:
         if tensor.numel() == 0:
             raise ArgumentError("one_hot", "num_classes must be given for an empty tensor", f"got shape {tensor.shape}")
         values = tensor.numpy()
-        _check_range("one_hot", values, 2**31)
+        check_range("one_hot", values, 2**31)
         num_classes = int(values.max()) + 1
     if num_classes < 1:
         raise ArgumentError("one_hot", "num_classes must be at least 1, or -1", f"got {num_classes}")

@@ -24,6 +24,7 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.kernels.lowering import gradient_kernels
+from tinyedge.ops.indices import wrapped
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Number, Tensor, as_tensor, call, tensor
 
@@ -603,8 +604,7 @@ def _take(input: Tensor, tensors: list[tuple[int, Tensor]]) -> Tensor:
             indices += [tensor(found, device=input.backend) for found in np.nonzero(item.numpy())]
             axes += item.ndim
         else:
-            size = input.shape[axis]
-            indices.append(functions["where"](item < 0, item + size, item))
+            indices.append(wrapped("getitem", item, input.shape[axis]))
             axes += 1
     sizes = input.shape[first : first + axes]
     flat = indices[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from random import Random
 from typing import Any
@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from tinyedge import dtypes
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.recorder import forbid_in_recording, will_draw
+from tinyedge.autograd.recorder import forbid_in_recording, was_drawn, was_filled, will_draw
 from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import once
-from tinyedge.backends import Backend
-from tinyedge.dtypes import float32, int64
+from tinyedge.backends import Backend, get_backend
+from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
@@ -59,6 +59,33 @@ def philox(blocks: int, offset: int, seed: int) -> Words:
         )
         keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return np.stack((c0, c1, c2, c3), axis=1).astype(np.uint32)
+
+
+def _words(count: int, seed: int, offset: int) -> Words:
+    return philox(-(-count // 4), offset, seed).reshape(-1)[:count]
+
+
+def _long_words(words: Words) -> npt.NDArray[np.uint64]:
+    """Of each two words one of 64 bits."""
+    pairs = words.astype(np.uint64).reshape(-1, 2)
+    return np.asarray(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
+
+
+def _uniform(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    return np.asarray((words >> np.uint32(8)) * 2.0**-24).reshape(size)
+
+
+def _normal_words(size: Shape) -> int:
+    """How many words ``_normal`` takes."""
+    return 2 * -(-prod(size) // 2)
+
+
+def _normal(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    pairs = words.reshape(-1, 2).astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) * 2.0**-32))
+    angle = (2.0 * math.pi * 2.0**-32) * pairs[:, 1]
+    values = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+    return np.asarray(values.reshape(-1)[: prod(size)]).reshape(size)
 
 
 class Generator:
@@ -124,26 +151,19 @@ class Generator:
     def words(self, count: int) -> Words:
         """``count`` uniform 32-bit words, made on the host."""
         forbid_in_recording("drawing random numbers", "they come from the host, and a replay would use the same again")
-        seed, offset = once(self.draw)
-        return philox(-(-count // 4), offset, seed).reshape(-1)[:count]
+        return _words(count, *once(self.draw))
 
     def long_words(self, count: int) -> npt.NDArray[np.uint64]:
         """``count`` uniform 64-bit words, made on the host."""
-        pairs = self.words(2 * count).astype(np.uint64).reshape(count, 2)
-        return np.asarray(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
+        return _long_words(self.words(2 * count))
 
     def uniform(self, size: Shape) -> npt.NDArray[np.float64]:
         """Uniform in [0, 1), on the host; multiples of 2**-24, so that they stay below 1 in float32."""
-        return np.asarray((self.words(prod(size)) >> np.uint32(8)) * 2.0**-24).reshape(size)
+        return _uniform(self.words(prod(size)), size)
 
     def normal(self, size: Shape) -> npt.NDArray[np.float64]:
         """Standard normal, on the host, by the method of Box and Muller."""
-        count = prod(size)
-        words = self.words(2 * -(-count // 2)).reshape(-1, 2).astype(np.float64)
-        radius = np.sqrt(-2.0 * np.log((words[:, 0] + 1.0) * 2.0**-32))
-        angle = (2.0 * math.pi * 2.0**-32) * words[:, 1]
-        pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
-        return np.asarray(pairs.reshape(-1)[:count]).reshape(size)
+        return _normal(self.words(_normal_words(size)), size)
 
 
 default_generator = Generator()
@@ -176,19 +196,20 @@ def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> lis
 
 
 class Draw(dict[str, float]):
-    """The scalars of one call of dropout, forward and backward: a replay draws those anew that say which numbers."""
+    """The scalars that say which random numbers one call takes, forward and backward: a replay draws them anew."""
 
     def __init__(self, generator: Generator, **fixed: float) -> None:
         super().__init__(fixed)
         self.generator = generator
         will_draw(generator)
         self.renew()
+        was_drawn(self)
 
     def twin(self) -> Draw:
         """The same numbers, which can be renewed by themselves."""
-        twin = Draw.__new__(Draw)
+        twin = type(self).__new__(type(self))
         twin.update(self)
-        twin.generator = self.generator
+        twin.__dict__.update(self.__dict__)
         return twin
 
     def renew(self) -> None:
@@ -199,6 +220,38 @@ class Draw(dict[str, float]):
             offset_low=offset & 0xFFFFFFFF,
             offset_high=offset >> 32,
         )
+
+
+class TensorDraw(Draw):
+    """A draw of ``count`` words of which ``make`` makes the values of a tensor, on the host."""
+
+    def __init__(
+        self, generator: Generator, count: int, make: Callable[[Words], Array], dtype: DType, device: Target
+    ) -> None:
+        self.count, self.make, self.dtype, self.device = count, make, dtype, device
+        super().__init__(generator)
+
+    def tensor(self) -> Tensor:
+        """A new tensor of the present numbers."""
+        seed, offset = (int(self[f"{name}_high"]) << 32 | int(self[f"{name}_low"]) for name in ("seed", "offset"))
+        made = tensor(self.make(_words(self.count, seed, offset)), dtype=self.dtype, device=self.device)
+        was_filled(made._slot, self)
+        return made
+
+
+def _drawn(
+    generator: Generator | None,
+    count: int,
+    make: Callable[[Words], Array],
+    dtype: DType,
+    device: Target,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of the values that ``make`` makes of ``count`` words; a replay draws new ones."""
+    target = device if isinstance(device, Backend) else get_backend(device)
+    draw = once(lambda: TensorDraw(generator or default_generator, count, make, dtype, target))
+    result = draw.tensor()
+    return result.requires_grad_() if requires_grad else result
 
 
 class Dropout(Op):
@@ -278,11 +331,11 @@ def dropout(
     return input._assign("dropout_", result) if inplace else result
 
 
-def _made(call_name: str, values: Array, dtype: Any, device: Target, requires_grad: bool) -> Tensor:
+def _float_dtype(call_name: str, dtype: Any) -> DType:
     wanted = float32 if dtype is None else dtypes.resolve(dtype, call_name)
     if not wanted.is_floating_point:
         raise DtypeError(call_name, "a floating-point dtype", f"got {wanted.name}")
-    return tensor(values, dtype=wanted, device=device, requires_grad=requires_grad)
+    return wanted
 
 
 @public
@@ -297,8 +350,8 @@ def rand(
 
     Shapes: as ``zeros``.
     """
-    values = (generator or default_generator).uniform(sizes("rand", size))
-    return _made("rand", values, dtype, device, requires_grad)
+    shape, wanted = sizes("rand", size), _float_dtype("rand", dtype)
+    return _drawn(generator, prod(shape), lambda words: _uniform(words, shape), wanted, device, requires_grad)
 
 
 @public
@@ -313,8 +366,8 @@ def randn(
 
     Shapes: as ``zeros``.
     """
-    values = (generator or default_generator).normal(sizes("randn", size))
-    return _made("randn", values, dtype, device, requires_grad)
+    shape, wanted = sizes("randn", size), _float_dtype("randn", dtype)
+    return _drawn(generator, _normal_words(shape), lambda words: _normal(words, shape), wanted, device, requires_grad)
 
 
 @public
@@ -343,11 +396,15 @@ def randint(
     dtypes.fitting("randint", low, wanted)
     span = dtypes.fitting("randint", high - 1, wanted) + 1 - low
     shape = sizes("randint", (size,))
-    words = (generator or default_generator).long_words(prod(shape))
-    if span < 2**64:
-        words %= np.uint64(span)
-    values = (words + np.uint64(low % 2**64)).astype(np.int64)  # both wrap around, and meet again
-    return tensor(values.reshape(shape), dtype=wanted, device=device, requires_grad=requires_grad)
+
+    def make(words: Words) -> Array:
+        values = _long_words(words)
+        if span < 2**64:
+            values %= np.uint64(span)
+        # Both wrap around, and meet again.
+        return np.asarray((values + np.uint64(low % 2**64)).astype(np.int64)).reshape(shape)
+
+    return _drawn(generator, 2 * prod(shape), make, wanted, device, requires_grad)
 
 
 @public
@@ -358,9 +415,13 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     """
     if n < 0:
         raise ArgumentError("randperm", "n must be at least 0", f"got {n}")
-    dtypes.fitting("randperm", max(n - 1, 0), dtypes.resolve(dtype or int64, "randperm"))
-    order = np.argsort((generator or default_generator).long_words(n), kind="stable")
-    return tensor(order.astype(np.int64), dtype=dtype or int64, device=device)
+    wanted = dtypes.resolve(dtype or int64, "randperm")
+    dtypes.fitting("randperm", max(n - 1, 0), wanted)
+
+    def make(words: Words) -> Array:
+        return np.argsort(_long_words(words), kind="stable").astype(np.int64)
+
+    return _drawn(generator, 2 * n, make, wanted, device)
 
 
 @public
@@ -412,8 +473,8 @@ def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Genera
 
     Shapes: any; returns the same.
     """
-    values = a + (b - a) * (generator or default_generator).uniform(input.shape)
-    return _fill(input, values)
+    shape = input.shape
+    return _fill(input, generator, prod(shape), lambda words: a + (b - a) * _uniform(words, shape))
 
 
 @public
@@ -424,9 +485,10 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     """
     if std < 0:
         raise ArgumentError("normal_", "std must be at least 0", f"got {std}")
-    return _fill(input, mean + std * (generator or default_generator).normal(input.shape))
+    shape = input.shape
+    return _fill(input, generator, _normal_words(shape), lambda words: mean + std * _normal(words, shape))
 
 
-def _fill(input: Tensor, values: Array) -> Tensor:
+def _fill(input: Tensor, generator: Generator | None, count: int, make: Callable[[Words], Array]) -> Tensor:
     with no_grad():
-        return input.copy_(tensor(values, dtype=input.dtype, device=input.backend))
+        return input.copy_(_drawn(generator, count, make, input.dtype, input.backend))

@@ -19,7 +19,8 @@ from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
-from tinyedge.ops.indexing import Gather, _check_index, _check_range
+from tinyedge.ops.indexing import Gather
+from tinyedge.ops.indices import check_index, check_range
 from tinyedge.ops.movement import expand, narrow, reshape
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Number, Tensor, call, check_indices, full
@@ -81,7 +82,7 @@ class Placing(Op):
         )  # fmt: skip
         lines = KernelSpec(
             kernels[1], TEMPLATE, (*buffers, "result"), *grid(count, group), {**sizes, "count": count}, {}, tables,
-            {"adds": cls.adds}, scratch,
+            {"adds": cls.adds}, scratch, reports=step.attrs["caller"],
         )  # fmt: skip
         return [start, lines, store] if count else [start, store]
 
@@ -99,7 +100,7 @@ class Placing(Op):
             kernels.append(
                 KernelSpec(
                     "scatter_read", TEMPLATE, ("dy", "index", "dsource"), *grid(count, device.group()),
-                    {**sizes, "count": count}, {}, tables,
+                    {**sizes, "count": count}, {}, tables, reports=step.attrs["caller"],
                 )
             )  # fmt: skip
         return kernels
@@ -110,7 +111,7 @@ class Placing(Op):
         dim = random.randrange(len(shape))
         index = [random.randint(1, size) for size in shape]
         index[dim] = cls.drawn_length(random)
-        return Sample((shape, tuple(index), tuple(index)), {"dim": dim}, {"index": shape[dim]})
+        return Sample((shape, tuple(index), tuple(index)), {"dim": dim, "caller": cls.name}, {"index": shape[dim]})
 
     @classmethod
     def drawn_length(cls, random: Random) -> int:
@@ -132,14 +133,14 @@ class Scatter(Placing):
     )
 
     @staticmethod
-    def forward(x: Any, index: Any, source: Any, *, dim: int) -> Any:
-        _check_range("scatter", index, x.shape[dim])
+    def forward(x: Any, index: Any, source: Any, *, dim: int, caller: str) -> Any:
+        check_range(caller, index, x.shape[dim])
         y = x.copy()
         y[Gather.places(index, dim)] = source  # of equal places the last stays
         return y
 
     @staticmethod
-    def backward(dy: Any, index: Any, *, dim: int) -> tuple[Any, ...]:
+    def backward(dy: Any, index: Any, *, dim: int, caller: str) -> tuple[Any, ...]:
         places = Gather.places(index, dim)
         dx = dy.copy()
         dx[places] = 0
@@ -160,14 +161,14 @@ class ScatterAdd(Placing):
         return dy if index == 0 else None
 
     @staticmethod
-    def forward(x: Any, index: Any, source: Any, *, dim: int) -> Any:
-        _check_range("scatter_add", index, x.shape[dim])
+    def forward(x: Any, index: Any, source: Any, *, dim: int, caller: str) -> Any:
+        check_range(caller, index, x.shape[dim])
         y = x.copy()
         np.add.at(y, Gather.places(index, dim), source)
         return y
 
     @staticmethod
-    def backward(dy: Any, index: Any, *, dim: int) -> tuple[Any, ...]:
+    def backward(dy: Any, index: Any, *, dim: int, caller: str) -> tuple[Any, ...]:
         return dy, dy[Gather.places(index, dim)]
 
     @classmethod
@@ -176,7 +177,7 @@ class ScatterAdd(Placing):
 
 
 def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    _check_index(name, index._slot.spec)
+    check_index(name, index._slot.spec)
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if src.dtype is not input.dtype:
         raise DtypeError(name, "a source of the input's dtype", f"got {src.dtype.name} and {input.dtype.name}")
@@ -198,9 +199,9 @@ def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src:
             src = narrow(src, k, 0, wanted)
     check_indices(name, index, x.shape[axis])
     if x.dtype is bool_:
-        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis).to(bool_)
+        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis, caller=name).to(bool_)
     else:
-        y = call(op, x, index, src, dim=axis)
+        y = call(op, x, index, src, dim=axis, caller=name)
     return y if input.ndim else reshape(y, ())
 
 
@@ -212,8 +213,8 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Tensor | Number, *, red
     Shapes: index has input's rank, and is nowhere longer but along ``dim``, and nowhere longer than src; returns
             input's shape.
     Saves:  index.
-    Errors: IndexRangeError if an index is outside [0, size); one that a device computed is passed over. ArgumentError
-            for reduce="multiply".
+    Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
+            ArgumentError for reduce="multiply".
     """
     if reduce not in (None, "add"):
         raise ArgumentError("scatter", 'reduce=None or "add"', f"got {reduce!r}")
@@ -228,7 +229,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
     Shapes: as ``scatter``.
     Saves:  index.
-    Errors: IndexRangeError if an index is outside [0, size); one that a device computed is passed over.
+    Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
     """
     return _place("scatter_add", ScatterAdd, input, dim, index, src)
 

@@ -40,6 +40,7 @@ from tinyedge.backends.opencl.devices import BUILD_OPTIONS, DeviceEntry, pyopenc
 from tinyedge.backends.opencl.driver import OUT_OF_MEMORY, code_of, forked, forsake_in_child, refusal
 from tinyedge.backends.opencl.memory import SLAB_BYTES, Allocation, SlabAllocator
 from tinyedge.backends.opencl.pool import Pool
+from tinyedge.backends.opencl.range_flag import RangeFlag
 from tinyedge.backends.opencl.recent import Recent
 from tinyedge.dtypes import DType, float64, int64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
@@ -275,6 +276,7 @@ class OpenCLBackend(Backend):
         # Of programs that are being made, and whether their arenas have several chunks.
         self._drafts: WeakKeyDictionary[Kernel, tuple[bool, _Draft]] = WeakKeyDictionary()
         self._nothing: Any = None  # a buffer for what has no bytes
+        self._range_flag: RangeFlag | None = None  # only where a kernel may set it
         self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
         self._uploading_bytes = 0
         self._upload_lock = threading.RLock()
@@ -366,15 +368,23 @@ class OpenCLBackend(Backend):
         if slot.numel:
             allocation = slot.storage.buffer
             offset = allocation.offset + slot.offset * slot.dtype.itemsize
+            flag = self._range_flag
             with self._asked("reading a result"):
+                report = None if flag is None else flag.enqueue_read()
                 self.cl.enqueue_copy(self.queue, result, allocation.handle, src_offset=offset, is_blocking=True)
                 self._sweep()
+                if flag is not None and report is not None:
+                    flag.check(report[1])
         return result
 
     def finish(self) -> None:
         with self._asked("what was launched"):
+            flag = self._range_flag
+            report = None if flag is None else flag.enqueue_read()
             self.queue.finish()
             self._sweep()
+            if flag is not None and report is not None:
+                flag.check(report[1])
 
     def launch(self, launches: Sequence[Launch]) -> None:
         try:  # no context manager, which would slow down every eager step
@@ -690,6 +700,9 @@ class OpenCLBackend(Backend):
         if spec.tables and not specialised:
             arguments.append(("table", None, self._table(spec)))
             types.append(None)
+        if spec.reports:
+            arguments.append(("range flag", None, self._reporting(spec.reports)))
+            types.append(None)
         part = Part(spec, tuple(operands), () if fused is None else tuple(fused.hooks))
         steps = [step] if fused is None else fused.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
@@ -697,6 +710,14 @@ class OpenCLBackend(Backend):
             arguments.insert(0, ARENA)
             types.insert(0, None)
         return _Draft(step, title, part, specialised, arguments, types)
+
+    def _reporting(self, call: str) -> RangeFlag:
+        """The range flag, for kernels that set it in the name of ``call``."""
+        with self._upload_lock:
+            if self._range_flag is None:
+                self._range_flag = RangeFlag(self)
+        self._range_flag.admit(call)
+        return self._range_flag
 
     def zeros(self, count: int) -> _Table:
         """A buffer of ``count`` ints that are all 0."""

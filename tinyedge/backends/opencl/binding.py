@@ -62,7 +62,7 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[BufferId, t
     kind, owner, item = argument
     if kind == "fixed":
         return item
-    if kind == "table":
+    if kind in ("table", "range flag"):
         return item.handle
     if kind == "arena":
         return next(iter(scratch.values()))[0].handle
