@@ -16,6 +16,10 @@ from tinyedge.nn.container import ModuleList as ModuleList
 from tinyedge.nn.container import Sequential as Sequential
 from tinyedge.nn.convolution import Conv1d as Conv1d
 from tinyedge.nn.convolution import Conv2d as Conv2d
+from tinyedge.nn.convolution import Conv3d as Conv3d
+from tinyedge.nn.convolution import ConvTranspose1d as ConvTranspose1d
+from tinyedge.nn.convolution import ConvTranspose2d as ConvTranspose2d
+from tinyedge.nn.convolution import ConvTranspose3d as ConvTranspose3d
 from tinyedge.nn.layers import CELU as CELU
 from tinyedge.nn.layers import ELU as ELU
 from tinyedge.nn.layers import GELU as GELU
@@ -28,6 +32,7 @@ from tinyedge.nn.layers import BCEWithLogitsLoss as BCEWithLogitsLoss
 from tinyedge.nn.layers import CosineEmbeddingLoss as CosineEmbeddingLoss
 from tinyedge.nn.layers import CosineSimilarity as CosineSimilarity
 from tinyedge.nn.layers import CrossEntropyLoss as CrossEntropyLoss
+from tinyedge.nn.layers import Fold as Fold
 from tinyedge.nn.layers import GaussianNLLLoss as GaussianNLLLoss
 from tinyedge.nn.layers import Hardsigmoid as Hardsigmoid
 from tinyedge.nn.layers import Hardswish as Hardswish
@@ -56,6 +61,7 @@ from tinyedge.nn.layers import Tanh as Tanh
 from tinyedge.nn.layers import Tanhshrink as Tanhshrink
 from tinyedge.nn.layers import Threshold as Threshold
 from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
+from tinyedge.nn.layers import Unfold as Unfold
 from tinyedge.nn.linear import Dropout as Dropout
 from tinyedge.nn.linear import Embedding as Embedding
 from tinyedge.nn.linear import Flatten as Flatten
@@ -92,12 +98,17 @@ __all__ = [
     "BatchNorm2d",
     "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -149,6 +160,7 @@ __all__ = [
     "Threshold",
     "TripletMarginLoss",
     "Unflatten",
+    "Unfold",
     "functional",
     "init",
     "utils",

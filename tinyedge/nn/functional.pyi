@@ -26,6 +26,10 @@ from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
+from tinyedge.ops.conv import conv3d as conv3d
+from tinyedge.ops.conv_transpose import conv_transpose1d as conv_transpose1d
+from tinyedge.ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from tinyedge.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
@@ -64,6 +68,8 @@ from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.windows import fold as fold
+from tinyedge.ops.windows import unfold as unfold
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -76,12 +82,17 @@ __all__ = [
     "celu",
     "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -130,4 +141,5 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "unfold",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.nn.module import Module
+from tinyedge.ops.windows import Size
 from tinyedge.tensor import Tensor
 
 class AdaptiveAvgPool2d(Module):
@@ -99,6 +100,24 @@ class ELU(Module):
     alpha: float
     inplace: bool
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class Fold(Module):
+    """Images in which each pixel is the sum of all elements that ``unfold`` takes from there."""
+
+    output_size: Size
+    kernel_size: Size
+    dilation: Size
+    padding: Size
+    stride: Size
+    def __init__(
+        self,
+        output_size: Size,
+        kernel_size: Size,
+        dilation: Size = 1,
+        padding: Size = 0,
+        stride: Size = 1,
+    ) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELU(Module):
@@ -390,3 +409,13 @@ class TripletMarginLoss(Module):
         reduction: str = "mean",
     ) -> None: ...
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
+
+class Unfold(Module):
+    """Every window of each image as a column."""
+
+    kernel_size: Size
+    dilation: Size
+    padding: Size
+    stride: Size
+    def __init__(self, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...

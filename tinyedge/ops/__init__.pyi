@@ -79,6 +79,10 @@ from tinyedge.ops.contraction import trace as trace
 from tinyedge.ops.contraction import vdot as vdot
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
+from tinyedge.ops.conv import conv3d as conv3d
+from tinyedge.ops.conv_transpose import conv_transpose1d as conv_transpose1d
+from tinyedge.ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from tinyedge.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from tinyedge.ops.creation import arange as arange
 from tinyedge.ops.creation import empty as empty
 from tinyedge.ops.creation import empty_like as empty_like
@@ -370,6 +374,10 @@ __all__ = [
     "concatenate",
     "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "copysign",
     "cos",
     "cosh",
