@@ -80,6 +80,9 @@ from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
 from tinyedge.nn.pooling import MaxPool1d as MaxPool1d
 from tinyedge.nn.pooling import MaxPool2d as MaxPool2d
+from tinyedge.nn.resampling import Upsample as Upsample
+from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
+from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
 from tinyedge.tensor import Parameter as Parameter
 
 __all__ = [
@@ -161,6 +164,9 @@ __all__ = [
     "TripletMarginLoss",
     "Unflatten",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "functional",
     "init",
     "utils",

@@ -65,6 +65,7 @@ from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
 from tinyedge.ops.random import dropout as dropout
+from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
@@ -104,6 +105,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",

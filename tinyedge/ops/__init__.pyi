@@ -223,6 +223,7 @@ from tinyedge.ops.reduce import min as min
 from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
+from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.rounding import ceil as ceil
 from tinyedge.ops.rounding import fix as fix
 from tinyedge.ops.rounding import floor as floor
@@ -447,6 +448,7 @@ __all__ = [
     "initial_seed",
     "inner",
     "instance_norm",
+    "interpolate",
     "isclose",
     "isfinite",
     "isinf",
