@@ -25,8 +25,12 @@ from tinyedge.nn.layers import ELU as ELU
 from tinyedge.nn.layers import GELU as GELU
 from tinyedge.nn.layers import GLU as GLU
 from tinyedge.nn.layers import SELU as SELU
+from tinyedge.nn.layers import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from tinyedge.nn.layers import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from tinyedge.nn.layers import AdaptiveAvgPool3d as AdaptiveAvgPool3d
+from tinyedge.nn.layers import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from tinyedge.nn.layers import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from tinyedge.nn.layers import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from tinyedge.nn.layers import BCELoss as BCELoss
 from tinyedge.nn.layers import BCEWithLogitsLoss as BCEWithLogitsLoss
 from tinyedge.nn.layers import CosineEmbeddingLoss as CosineEmbeddingLoss
@@ -41,6 +45,7 @@ from tinyedge.nn.layers import HingeEmbeddingLoss as HingeEmbeddingLoss
 from tinyedge.nn.layers import HuberLoss as HuberLoss
 from tinyedge.nn.layers import L1Loss as L1Loss
 from tinyedge.nn.layers import LeakyReLU as LeakyReLU
+from tinyedge.nn.layers import LocalResponseNorm as LocalResponseNorm
 from tinyedge.nn.layers import LogSigmoid as LogSigmoid
 from tinyedge.nn.layers import MarginRankingLoss as MarginRankingLoss
 from tinyedge.nn.layers import Mish as Mish
@@ -78,8 +83,16 @@ from tinyedge.nn.normalization import GroupNorm as GroupNorm
 from tinyedge.nn.normalization import LayerNorm as LayerNorm
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
+from tinyedge.nn.pooling import AvgPool3d as AvgPool3d
+from tinyedge.nn.pooling import LPPool1d as LPPool1d
+from tinyedge.nn.pooling import LPPool2d as LPPool2d
+from tinyedge.nn.pooling import LPPool3d as LPPool3d
 from tinyedge.nn.pooling import MaxPool1d as MaxPool1d
 from tinyedge.nn.pooling import MaxPool2d as MaxPool2d
+from tinyedge.nn.pooling import MaxPool3d as MaxPool3d
+from tinyedge.nn.pooling import MaxUnpool1d as MaxUnpool1d
+from tinyedge.nn.pooling import MaxUnpool2d as MaxUnpool2d
+from tinyedge.nn.pooling import MaxUnpool3d as MaxUnpool3d
 from tinyedge.nn.resampling import Upsample as Upsample
 from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
@@ -91,10 +104,15 @@ __all__ = [
     "GELU",
     "GLU",
     "SELU",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
@@ -124,15 +142,23 @@ __all__ = [
     "IncompatibleKeys",
     "KLDivLoss",
     "L1Loss",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
     "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Mish",
     "Module",
     "ModuleDict",

@@ -64,6 +64,19 @@ from tinyedge.ops.pool import avg_pool1d as avg_pool1d
 from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool1d as adaptive_avg_pool1d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool3d as adaptive_avg_pool3d
+from tinyedge.ops.pool_volumes import adaptive_max_pool1d as adaptive_max_pool1d
+from tinyedge.ops.pool_volumes import adaptive_max_pool3d as adaptive_max_pool3d
+from tinyedge.ops.pool_volumes import avg_pool3d as avg_pool3d
+from tinyedge.ops.pool_volumes import local_response_norm as local_response_norm
+from tinyedge.ops.pool_volumes import lp_pool1d as lp_pool1d
+from tinyedge.ops.pool_volumes import lp_pool2d as lp_pool2d
+from tinyedge.ops.pool_volumes import lp_pool3d as lp_pool3d
+from tinyedge.ops.pool_volumes import max_pool3d as max_pool3d
+from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
+from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
+from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.softmax import log_softmax as log_softmax
@@ -73,10 +86,15 @@ from tinyedge.ops.windows import fold as fold
 from tinyedge.ops.windows import unfold as unfold
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -111,11 +129,19 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multilabel_soft_margin_loss",

@@ -7,6 +7,13 @@ from tinyedge.nn.module import Module
 from tinyedge.ops.windows import Size
 from tinyedge.tensor import Tensor
 
+class AdaptiveAvgPool1d(Module):
+    """The mean over windows that split the last dim into ``output_size``."""
+
+    output_size: int | Sequence[int]
+    def __init__(self, output_size: int | Sequence[int]) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 class AdaptiveAvgPool2d(Module):
     """The mean over windows that split the input into ``output_size``; None keeps the input's size."""
 
@@ -14,7 +21,30 @@ class AdaptiveAvgPool2d(Module):
     def __init__(self, output_size: int | Sequence[int | None] | None) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class AdaptiveAvgPool3d(Module):
+    """The mean over windows that split the input into ``output_size``; None keeps the input's size."""
+
+    output_size: int | Sequence[int | None] | None
+    def __init__(self, output_size: int | Sequence[int | None] | None) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class AdaptiveMaxPool1d(Module):
+    """The maximum over windows that split the last dim into ``output_size``."""
+
+    output_size: int | Sequence[int]
+    return_indices: bool
+    def __init__(self, output_size: int | Sequence[int], return_indices: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Any: ...
+
 class AdaptiveMaxPool2d(Module):
+    """The maximum over windows that split the input into ``output_size``; None keeps the input's size."""
+
+    output_size: int | Sequence[int | None] | None
+    return_indices: bool
+    def __init__(self, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Any: ...
+
+class AdaptiveMaxPool3d(Module):
     """The maximum over windows that split the input into ``output_size``; None keeps the input's size."""
 
     output_size: int | Sequence[int | None] | None
@@ -203,6 +233,16 @@ class LeakyReLU(Module):
     negative_slope: float
     inplace: bool
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class LocalResponseNorm(Module):
+    """``input / (k + alpha * m) ** beta``, where m is the mean of squares over ``size`` channels about each."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    def __init__(self, size: int, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class LogSigmoid(Module):

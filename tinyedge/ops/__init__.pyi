@@ -165,6 +165,19 @@ from tinyedge.ops.pool import avg_pool1d as avg_pool1d
 from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool1d as adaptive_avg_pool1d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool3d as adaptive_avg_pool3d
+from tinyedge.ops.pool_volumes import adaptive_max_pool1d as adaptive_max_pool1d
+from tinyedge.ops.pool_volumes import adaptive_max_pool3d as adaptive_max_pool3d
+from tinyedge.ops.pool_volumes import avg_pool3d as avg_pool3d
+from tinyedge.ops.pool_volumes import local_response_norm as local_response_norm
+from tinyedge.ops.pool_volumes import lp_pool1d as lp_pool1d
+from tinyedge.ops.pool_volumes import lp_pool2d as lp_pool2d
+from tinyedge.ops.pool_volumes import lp_pool3d as lp_pool3d
+from tinyedge.ops.pool_volumes import max_pool3d as max_pool3d
+from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
+from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
+from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.power import pow as pow
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import bernoulli as bernoulli
@@ -311,8 +324,12 @@ __all__ = [
     "absolute",
     "acos",
     "acosh",
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "add",
     "addcdiv",
     "addcmul",
@@ -346,6 +363,7 @@ __all__ = [
     "atleast_3d",
     "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "baddbmm",
     "batch_norm",
     "bernoulli",
@@ -466,6 +484,7 @@ __all__ = [
     "less_equal",
     "linear",
     "linspace",
+    "local_response_norm",
     "log",
     "log1p",
     "log2",
@@ -480,6 +499,9 @@ __all__ = [
     "logit",
     "logsigmoid",
     "logsumexp",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "lt",
     "manual_seed",
     "margin_ranking_loss",
@@ -489,6 +511,10 @@ __all__ = [
     "max",
     "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "maximum",
     "mean",
     "median",

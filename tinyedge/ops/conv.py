@@ -20,6 +20,7 @@ from tinyedge.ops.conv_lowering import ConvLowering, Pair
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call
 
+
 class Conv2d(Op):
     """``padding`` is (top, bottom, left, right)."""
 

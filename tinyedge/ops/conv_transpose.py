@@ -79,7 +79,14 @@ class ConvTranspose2d(Op):
 
     @staticmethod
     def forward(
-        x: Any, weight: Any, *, stride: Pair, padding: tuple[int, ...], output_padding: Pair, dilation: Pair, groups: int
+        x: Any,
+        weight: Any,
+        *,
+        stride: Pair,
+        padding: tuple[int, ...],
+        output_padding: Pair,
+        dilation: Pair,
+        groups: int,
     ) -> Any:
         (shape,) = ConvTranspose2d.infer(
             Spec(x.dtype, x.shape), Spec(weight.dtype, weight.shape), stride=stride, padding=padding,

@@ -5,16 +5,15 @@ Windows along one dim are windows of images of width one, so a volume is pooled 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from math import prod
 from typing import Any, cast
 
 from tinyedge.autograd.registry import functions, public
-from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool2d
-from tinyedge.shapes import INT_MAX, Shape, repeated
-from tinyedge.tensor import Number, Tensor
+from tinyedge.shapes import Shape, repeated
+from tinyedge.tensor import Tensor
 
 Size = int | Sequence[int]
 
@@ -190,12 +189,6 @@ def adaptive_max_pool3d(
 # By the p-norm
 
 
-def _power_means(call_name: str, means: Tensor, input: Tensor, norm_type: float, elements: int) -> Tensor:
-    """The p-norm of each window, from the mean of the p-th powers there."""
-    total = functions["relu"](means) * means.sign() ** 2 * elements
-    return cast("Tensor", total ** (1.0 / norm_type))
-
-
 def _norm_type(call_name: str, norm_type: float) -> float:
     if norm_type == 0:
         raise ArgumentError(call_name, "a norm_type that is not 0", "got 0", "Use max_pool for the maximum.")
@@ -245,7 +238,7 @@ def lp_pool3d(
 
 
 def _root(means: Tensor, p: float, count: int) -> Tensor:
-    """As PyTorch has it: a negative sum of odd powers gives 0."""
+    """As PyTorch computes it, from the means of powers: its gradient at 0 is what the formula gives."""
     return cast("Tensor", (means.sign() * functions["relu"](means.abs()) * count) ** (1.0 / p))
 
 

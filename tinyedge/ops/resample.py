@@ -183,7 +183,9 @@ def interpolate(
     if antialias:
         raise ArgumentError(name, "antialias=False", "got True", "Blur the input first, or resize with mode='area'.")
     if align_corners is not None and KINDS[mode] not in ("linear", "cubic"):
-        raise ArgumentError(name, "align_corners is for linear modes and bicubic", f"got mode {mode!r}", "Leave it out.")
+        raise ArgumentError(
+            name, "align_corners is for linear modes and bicubic", f"got mode {mode!r}", "Leave it out."
+        )
     if not input.is_floating_point():
         raise DtypeError(name, "a floating-point input", f"got {input.dtype.name}", "Convert it with .float().")
     if (size is None) == (scale_factor is None):
