@@ -33,6 +33,7 @@ from tinyedge.nn.layers import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from tinyedge.nn.layers import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from tinyedge.nn.layers import BCELoss as BCELoss
 from tinyedge.nn.layers import BCEWithLogitsLoss as BCEWithLogitsLoss
+from tinyedge.nn.layers import ChannelShuffle as ChannelShuffle
 from tinyedge.nn.layers import CosineEmbeddingLoss as CosineEmbeddingLoss
 from tinyedge.nn.layers import CosineSimilarity as CosineSimilarity
 from tinyedge.nn.layers import CrossEntropyLoss as CrossEntropyLoss
@@ -45,7 +46,6 @@ from tinyedge.nn.layers import HingeEmbeddingLoss as HingeEmbeddingLoss
 from tinyedge.nn.layers import HuberLoss as HuberLoss
 from tinyedge.nn.layers import L1Loss as L1Loss
 from tinyedge.nn.layers import LeakyReLU as LeakyReLU
-from tinyedge.nn.layers import LocalResponseNorm as LocalResponseNorm
 from tinyedge.nn.layers import LogSigmoid as LogSigmoid
 from tinyedge.nn.layers import MarginRankingLoss as MarginRankingLoss
 from tinyedge.nn.layers import Mish as Mish
@@ -53,6 +53,8 @@ from tinyedge.nn.layers import MSELoss as MSELoss
 from tinyedge.nn.layers import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from tinyedge.nn.layers import NLLLoss as NLLLoss
 from tinyedge.nn.layers import PairwiseDistance as PairwiseDistance
+from tinyedge.nn.layers import PixelShuffle as PixelShuffle
+from tinyedge.nn.layers import PixelUnshuffle as PixelUnshuffle
 from tinyedge.nn.layers import PoissonNLLLoss as PoissonNLLLoss
 from tinyedge.nn.layers import ReLU as ReLU
 from tinyedge.nn.layers import ReLU6 as ReLU6
@@ -68,6 +70,9 @@ from tinyedge.nn.layers import Threshold as Threshold
 from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
 from tinyedge.nn.layers import Unfold as Unfold
 from tinyedge.nn.linear import Dropout as Dropout
+from tinyedge.nn.linear import Dropout1d as Dropout1d
+from tinyedge.nn.linear import Dropout2d as Dropout2d
+from tinyedge.nn.linear import Dropout3d as Dropout3d
 from tinyedge.nn.linear import Embedding as Embedding
 from tinyedge.nn.linear import Flatten as Flatten
 from tinyedge.nn.linear import Identity as Identity
@@ -79,8 +84,29 @@ from tinyedge.nn.module import Module as Module
 from tinyedge.nn.module import RemovableHandle as RemovableHandle
 from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
+from tinyedge.nn.normalization import BatchNorm3d as BatchNorm3d
 from tinyedge.nn.normalization import GroupNorm as GroupNorm
+from tinyedge.nn.normalization import InstanceNorm1d as InstanceNorm1d
+from tinyedge.nn.normalization import InstanceNorm2d as InstanceNorm2d
+from tinyedge.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from tinyedge.nn.normalization import LayerNorm as LayerNorm
+from tinyedge.nn.normalization import LocalResponseNorm as LocalResponseNorm
+from tinyedge.nn.normalization import RMSNorm as RMSNorm
+from tinyedge.nn.padding import CircularPad1d as CircularPad1d
+from tinyedge.nn.padding import CircularPad2d as CircularPad2d
+from tinyedge.nn.padding import CircularPad3d as CircularPad3d
+from tinyedge.nn.padding import ConstantPad1d as ConstantPad1d
+from tinyedge.nn.padding import ConstantPad2d as ConstantPad2d
+from tinyedge.nn.padding import ConstantPad3d as ConstantPad3d
+from tinyedge.nn.padding import ReflectionPad1d as ReflectionPad1d
+from tinyedge.nn.padding import ReflectionPad2d as ReflectionPad2d
+from tinyedge.nn.padding import ReflectionPad3d as ReflectionPad3d
+from tinyedge.nn.padding import ReplicationPad1d as ReplicationPad1d
+from tinyedge.nn.padding import ReplicationPad2d as ReplicationPad2d
+from tinyedge.nn.padding import ReplicationPad3d as ReplicationPad3d
+from tinyedge.nn.padding import ZeroPad1d as ZeroPad1d
+from tinyedge.nn.padding import ZeroPad2d as ZeroPad2d
+from tinyedge.nn.padding import ZeroPad3d as ZeroPad3d
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
 from tinyedge.nn.pooling import AvgPool3d as AvgPool3d
@@ -117,6 +143,14 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "ChannelShuffle",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -127,6 +161,9 @@ __all__ = [
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Embedding",
     "Flatten",
     "Fold",
@@ -140,6 +177,9 @@ __all__ = [
     "HuberLoss",
     "Identity",
     "IncompatibleKeys",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
     "LPPool1d",
@@ -168,11 +208,20 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "PoissonNLLLoss",
+    "RMSNorm",
     "RReLU",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
     "RemovableHandle",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -193,6 +242,9 @@ __all__ = [
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "functional",
     "init",
     "utils",

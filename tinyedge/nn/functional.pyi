@@ -24,6 +24,9 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.channel_dropout import dropout1d as dropout1d
+from tinyedge.ops.channel_dropout import dropout2d as dropout2d
+from tinyedge.ops.channel_dropout import dropout3d as dropout3d
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.conv import conv3d as conv3d
@@ -79,6 +82,12 @@ from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
 from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
+from tinyedge.ops.shuffle import depth_to_space as depth_to_space
+from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
+from tinyedge.ops.shuffle import pixel_unshuffle as pixel_unshuffle
+from tinyedge.ops.shuffle import space_to_depth as space_to_depth
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
@@ -99,6 +108,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -108,7 +118,11 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "depth_to_space",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "fold",
@@ -150,10 +164,13 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "rrelu",
     "selu",
     "sigmoid",
@@ -165,6 +182,7 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "space_to_depth",
     "tanh",
     "tanhshrink",
     "threshold",

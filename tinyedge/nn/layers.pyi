@@ -83,6 +83,13 @@ class CELU(Module):
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class ChannelShuffle(Module):
+    """The channels of ``groups`` groups in turns: the first of each group, then the second of each."""
+
+    groups: int
+    def __init__(self, groups: int) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 class CosineEmbeddingLoss(Module):
     """Mean of ``1 - cosine`` where target is 1, and of ``max(0, cosine - margin)`` where it is -1."""
 
@@ -235,16 +242,6 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
-class LocalResponseNorm(Module):
-    """``input / (k + alpha * m) ** beta``, where m is the mean of squares over ``size`` channels about each."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-    def __init__(self, size: int, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0) -> None: ...
-    def forward(self, input: Tensor) -> Tensor: ...
-
 class LogSigmoid(Module):
     """``log(sigmoid(input))`` without underflow."""
 
@@ -316,6 +313,20 @@ class PairwiseDistance(Module):
     keepdim: bool
     def __init__(self, p: float = 2.0, eps: float = 1e-06, keepdim: bool = False) -> None: ...
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor: ...
+
+class PixelShuffle(Module):
+    """r * r channels as blocks of r * r pixels, r being ``upscale_factor``."""
+
+    upscale_factor: int
+    def __init__(self, upscale_factor: int) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class PixelUnshuffle(Module):
+    """Blocks of r * r pixels as r * r channels, r being ``downscale_factor``."""
+
+    downscale_factor: int
+    def __init__(self, downscale_factor: int) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
 
 class PoissonNLLLoss(Module):
     """Negative log-likelihood of the count ``target`` under a Poisson distribution of mean ``exp(input)``."""

@@ -43,6 +43,9 @@ from tinyedge.ops.bitwise import bitwise_not as bitwise_not
 from tinyedge.ops.bitwise import bitwise_or as bitwise_or
 from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
 from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.channel_dropout import dropout1d as dropout1d
+from tinyedge.ops.channel_dropout import dropout2d as dropout2d
+from tinyedge.ops.channel_dropout import dropout3d as dropout3d
 from tinyedge.ops.closeness import allclose as allclose
 from tinyedge.ops.closeness import equal as equal
 from tinyedge.ops.closeness import isclose as isclose
@@ -237,6 +240,7 @@ from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
 from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.rms_norm import rms_norm as rms_norm
 from tinyedge.ops.rounding import ceil as ceil
 from tinyedge.ops.rounding import fix as fix
 from tinyedge.ops.rounding import floor as floor
@@ -269,6 +273,11 @@ from tinyedge.ops.selection import maximum as maximum
 from tinyedge.ops.selection import minimum as minimum
 from tinyedge.ops.selection import nan_to_num as nan_to_num
 from tinyedge.ops.selection import where as where
+from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
+from tinyedge.ops.shuffle import depth_to_space as depth_to_space
+from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
+from tinyedge.ops.shuffle import pixel_unshuffle as pixel_unshuffle
+from tinyedge.ops.shuffle import space_to_depth as space_to_depth
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
@@ -382,6 +391,7 @@ __all__ = [
     "cat",
     "ceil",
     "celu",
+    "channel_shuffle",
     "chunk",
     "clamp",
     "clamp_max",
@@ -407,11 +417,15 @@ __all__ = [
     "cumprod",
     "cumsum",
     "deg2rad",
+    "depth_to_space",
     "diagonal",
     "div",
     "divide",
     "dot",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "dsplit",
     "dstack",
     "einsum",
@@ -549,6 +563,8 @@ __all__ = [
     "pad",
     "pairwise_distance",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "positive",
     "pow",
@@ -568,6 +584,7 @@ __all__ = [
     "remainder",
     "repeat_interleave",
     "reshape",
+    "rms_norm",
     "roll",
     "rot90",
     "round",
@@ -593,6 +610,7 @@ __all__ = [
     "softshrink",
     "softsign",
     "sort",
+    "space_to_depth",
     "split",
     "sqrt",
     "square",

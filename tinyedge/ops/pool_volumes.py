@@ -98,10 +98,10 @@ def max_pool3d(
 
 def _joined_indices(found: Any, places: Tensor | None, shape: Shape, plane: int) -> Any:
     """Of maxima over slices of maxima over images: their values, and their positions in the volume."""
-    y, slices = found if places is not None else (found, None)
-    shape = (*shape[:-3], y.shape[-2], *shape[-2:])
     if places is None:
-        return y.reshape(shape)
+        return found.reshape(*shape[:-3], found.shape[-2], *shape[-2:])
+    y, slices = found
+    shape = (*shape[:-3], y.shape[-2], *shape[-2:])
     # The position among slices of high * wide maxima says which slice it is, and whose maximum.
     inner = shape[-2] * shape[-1]
     count = slices.shape[0]
@@ -337,7 +337,7 @@ def max_unpool3d(
 # Across channels
 
 
-@public(functional=True, module="LocalResponseNorm", arguments="size, alpha, beta, k")
+@public(functional=True)
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:  # fmt: skip
@@ -357,4 +357,4 @@ def local_response_norm(
     squares = (input * input).reshape(n, 1, c, prod(rest))
     padded = functions["pad"](squares, (0, 0, size // 2, (size - 1) // 2))
     means = avg_pool2d(padded, (size, 1), 1).reshape(input.shape)
-    return cast("Tensor", input / (means * alpha + k) ** beta)
+    return input / (means * alpha + k) ** beta
