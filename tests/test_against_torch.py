@@ -31,7 +31,20 @@ pytestmark = [
 MAX_SAMPLES = 40
 RTOL, ATOL = 1e-4, 2e-5  # PyTorch's own are 1.3e-6 and 1e-5, for a result of the same algorithm
 LOOSER = {"layer_norm": 1e-3}  # of one element, its gradient is 0; PyTorch's rounding is multiplied by 1 / sqrt(eps)
-RANDOM = {"bernoulli", "dropout", "dropout1d", "dropout2d", "dropout3d", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
+RANDOM = {
+    "bernoulli",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "empty",
+    "empty_like",
+    "normal_",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+}
 RANDOM |= {"randn_like", "randperm", "rrelu", "uniform_"}
 """Functions whose values are not determined: dtype and shape are compared."""
 

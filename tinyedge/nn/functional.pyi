@@ -45,6 +45,8 @@ from tinyedge.ops.distance import normalize as normalize
 from tinyedge.ops.distance import pairwise_distance as pairwise_distance
 from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
 from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
+from tinyedge.ops.grid_sample import affine_grid as affine_grid
+from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
@@ -101,6 +103,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "affine_grid",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -129,6 +132,7 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardshrink",
     "hardsigmoid",

@@ -120,6 +120,8 @@ from tinyedge.ops.exponential import logaddexp as logaddexp
 from tinyedge.ops.exponential import logaddexp2 as logaddexp2
 from tinyedge.ops.exponential import logit as logit
 from tinyedge.ops.exponential import xlogy as xlogy
+from tinyedge.ops.grid_sample import affine_grid as affine_grid
+from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
@@ -344,6 +346,7 @@ __all__ = [
     "addcmul",
     "addmm",
     "addmv",
+    "affine_grid",
     "all",
     "allclose",
     "amax",
@@ -462,6 +465,7 @@ __all__ = [
     "glu",
     "greater",
     "greater_equal",
+    "grid_sample",
     "group_norm",
     "gt",
     "hardshrink",
