@@ -83,8 +83,8 @@ class Dropout1d(Dropout):
 
 
 class Dropout2d(Dropout):
-    """In training mode, each channel of (batch, channels, height, width) becomes 0 with probability ``p``, and the others
-    grow by ``1 / (1 - p)``.
+    """In training mode, each channel of (batch, channels, height, width) becomes 0 with probability ``p``, and the
+    others grow by ``1 / (1 - p)``.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class Dropout2d(Dropout):
 
 
 class Dropout3d(Dropout):
-    """In training mode, each channel of (batch, channels, depth, height, width) becomes 0 with probability ``p``, and the
-    others grow by ``1 / (1 - p)``.
+    """In training mode, each channel of (batch, channels, depth, height, width) becomes 0 with probability ``p``, and
+    the others grow by ``1 / (1 - p)``.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -141,9 +141,9 @@ class ConvTranspose2d(Op):
     def flops(cls, step: Step) -> int:
         # Forward, and each of the two products in backward, meets every input element with its whole patch.
         weight = step.slots["dweight" if step.wants("dweight") else "weight"]
-        x = step.slots["dx" if step.wants("dx") else "x"]
+        elements: int = step.slots["dx" if step.wants("dx") else "x"].numel
         products = 1 if step.direction == FORWARD else len(step.writes)
-        return 2 * int(x.numel) * prod(weight.shape[1:]) * products
+        return 2 * elements * int(prod(weight.shape[1:])) * products
 
 
 def _places(
@@ -192,8 +192,11 @@ def conv_transpose2d(
     check_operands("conv_transpose2d", 2, input, weight, bias, groups)
     steps, (y, x), more, spread = _places("conv_transpose2d", 2, stride, padding, output_padding, dilation)
     image = functions["unsqueeze"](input, 0) if input.ndim == 3 else input
-    attrs = {"stride": steps, "padding": (y, y, x, x), "output_padding": more, "dilation": spread, "groups": groups}
-    result = _with_bias("conv_transpose2d", call(ConvTranspose2d, image, weight, **attrs), bias)
+    made = call(
+        ConvTranspose2d, image, weight, stride=steps, padding=(y, y, x, x), output_padding=more, dilation=spread,
+        groups=groups,
+    )  # fmt: skip
+    result = _with_bias("conv_transpose2d", made, bias)
     return functions["squeeze"](result, 0) if input.ndim == 3 else result
 
 
@@ -234,8 +237,8 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """The gradient of ``conv3d`` for its input: ``conv_transpose2d`` of each slice for the kd slices that it reaches, which
-    are then added up. So the result is written kd times before.
+    """The gradient of ``conv3d`` for its input: ``conv_transpose2d`` of each slice for the kd slices that it reaches,
+    which are then added up. So kd results are written before the one that remains.
 
     Shapes: input (n, c, d, h, w) or (c, d, h, w); weight (c, o / groups, kd, kh, kw); returns (n, o, od, oh, ow).
     Saves:  input and weight.
@@ -281,7 +284,7 @@ ConvTranspose2d.errors = (
         ArgumentError, "smaller than stride",
     ),
     ErrorSample(
-        lambda te: te.conv_transpose2d(te.zeros(1, 3, 1, 4), te.zeros(3, 2, 3, 3), padding=2), ShapeError, "less padding"
+        lambda te: te.conv_transpose2d(te.zeros(1, 3, 1, 4), te.zeros(3, 2, 3, 3), padding=2), ShapeError, "padding"
     ),
     ErrorSample(
         lambda te: te.conv_transpose1d(te.zeros(1, 3, 4), te.zeros(3, 2, 3), te.zeros(3)), ShapeError, "bias of shape"

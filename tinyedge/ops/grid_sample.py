@@ -181,7 +181,7 @@ class GridSample(Op):
         for ks in sums:
             at, weight = _term(taps, ks, shape)
             y += np.take_along_axis(flat, at[:, None], 2) * weight[:, None]
-        return y.reshape(*x.shape[:2], *grid.shape[1:-1])
+        return np.asarray(y.reshape(*x.shape[:2], *grid.shape[1:-1]))
 
     @staticmethod
     def backward(
@@ -275,8 +275,8 @@ def grid_sample(
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid for ``grid_sample`` that maps each place of a result of ``size`` by the matrix ``theta``.
 
-    Shapes: theta (N, 2, 3) for size (N, C, H, W), returns (N, H, W, 2); theta (N, 3, 4) for size (N, C, D, H, W), returns
-            (N, D, H, W, 3).
+    Shapes: theta (N, 2, 3) for size (N, C, H, W), returns (N, H, W, 2); theta (N, 3, 4) for size (N, C, D, H, W),
+            returns (N, D, H, W, 3).
     Errors: ShapeError unless these fit, DtypeError for integers.
     """
     name, sizes = "affine_grid", tuple(int(item) for item in size)

@@ -507,7 +507,8 @@ def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) 
         if mode == "circular":  # PyTorch cuts first here, and wraps what is left
             places = np.pad(np.arange(max(-before, 0), size - max(-after, 0)), around, "wrap")
         else:
-            places = np.pad(np.arange(size), around, "edge" if mode == "replicate" else mode)
+            numpys: Any = "edge" if mode == "replicate" else mode
+            places = np.pad(np.arange(size), around, numpys)
             places = places[max(-before, 0) : len(places) - max(-after, 0)]
         input = functions["index_select"](input, axis, tensor(places, device=input.backend))
     return input

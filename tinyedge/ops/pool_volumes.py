@@ -197,7 +197,7 @@ def _norm_type(call_name: str, norm_type: float) -> float:
 
 @public(functional=True)
 def lp_pool1d(
-    input: Tensor, norm_type: float, kernel_size: int, stride: Size | None = None, ceil_mode: bool = False
+    input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
 ) -> Tensor:
     """The ``norm_type``-th root of the sum of powers of each window.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from math import prod
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,8 +62,8 @@ def _weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dt
 
 
 class Resample(Op):
-    """The dims before the last ``kept`` ones, as many as ``size`` has numbers, are resized to it. ``scale_d``, ``scale_h``
-    and ``scale_w`` are the input's steps from a result to the next, the last dim's is ``scale_w``.
+    """The dims before the last ``kept`` ones, as many as ``size`` has numbers, are resized to it. ``scale_d``,
+    ``scale_h`` and ``scale_w`` are the input's steps from a result to the next, the last dim's is ``scale_w``.
     """
 
     signature = "(n,c,...)->(n,c,...)"
@@ -165,8 +165,8 @@ def interpolate(
 ) -> Tensor:
     """``input`` resized to ``size``, or by ``scale_factor``.
 
-    ``mode`` is "nearest", "nearest-exact" or "area" for one to three dims, "linear" for one, "bilinear" or "bicubic" for
-    two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other.
+    ``mode`` is "nearest", "nearest-exact" or "area" for one to three dims, "linear" for one, "bilinear" or "bicubic"
+    for two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other.
 
     Shapes: input (N, C, ...) with one to three dims more; returns (N, C, *size).
     Errors: ArgumentError unless either size or scale_factor is given, for a mode that does not fit, for align_corners
@@ -211,10 +211,10 @@ def interpolate(
     if max((length + 8) * (count + 8) for length, count in zip(lengths, wanted)) > INT_MAX:
         raise NumberRangeError(name, "lengths that multiply to less than 2**31", f"got {lengths} and {wanted}")
     if mode == "area":
-        return functions[f"adaptive_avg_pool{rank}d"](input, wanted)
+        return cast("Tensor", functions[f"adaptive_avg_pool{rank}d"](input, wanted))
     aligned = bool(align_corners)
     scales = tuple(_scale(a, b, aligned, f) for a, b, f in zip(lengths, wanted, factors or (None,) * rank))
-    attrs = {"mode": KINDS[mode], "aligned": aligned}
+    attrs: dict[str, Any] = {"mode": KINDS[mode], "aligned": aligned}
     if mode != "bicubic":
         return call(Resample, input, size=wanted, kept=0, **attrs, scalars=_named(scales))
     # Dim by dim, each result has 4 terms and not 16.
@@ -227,3 +227,16 @@ def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple
     if len(values) != rank or not all(isinstance(item, kinds) and not isinstance(item, bool) for item in values):
         raise ArgumentError(call_name, f"{name} of one number, or {rank}", f"got {value!r}")
     return values
+
+
+Resample.errors = (
+    ErrorSample(
+        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="bilinear", antialias=True), ArgumentError, "antialias"
+    ),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, mode="bilinear"), ShapeError, "2 dims to resize"),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, 2.0), ArgumentError, "either size or scale_factor"),
+    ErrorSample(
+        lambda te: te.interpolate(te.zeros(1, 1, 4), 2, align_corners=True), ArgumentError, "align_corners is for"
+    ),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), scale_factor=0.1), ShapeError, "at least one element"),
+)

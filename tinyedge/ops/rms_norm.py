@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 
@@ -36,4 +35,4 @@ def rms_norm(
     least = float(np.finfo(input.dtype.numpy).eps) if eps is None else float(eps)
     axes = tuple(range(-len(shape), 0))
     y = input * (mean(input * input, axes, keepdim=True) + least).rsqrt()
-    return cast("Tensor", y if weight is None else y * weight)
+    return y if weight is None else y * weight

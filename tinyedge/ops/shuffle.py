@@ -99,4 +99,5 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     _factor("channel_shuffle", "groups", groups, input)
     n, c, *rest = input.shape
     _divides("channel_shuffle", "channels", c, groups)
-    return functions["transpose"](input.reshape(n, groups, c // groups, *rest), 1, 2).reshape(*input.shape)
+    apart = input.reshape(n, groups, c // groups, *rest)
+    return cast("Tensor", functions["transpose"](apart, 1, 2).reshape(*input.shape))

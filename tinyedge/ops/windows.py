@@ -59,7 +59,7 @@ def _unfolded(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pai
     spans = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilation))
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
     windows = windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
-    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * prod(kernel), prod(windows.shape[2:4]))
+    return np.asarray(windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * prod(kernel), prod(windows.shape[2:4])))
 
 
 def _folded(columns: Array, size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
@@ -180,7 +180,7 @@ class Fold(Op):
         return Sample((columns,), {"size": (h, w), **attrs})
 
 
-def _windows(call_name: str, kernel_size: Size, dilation: Size, padding: Size, stride: Size) -> dict[str, Pair]:
+def _windows(call_name: str, kernel_size: Size, dilation: Size, padding: Size, stride: Size) -> dict[str, Any]:
     return {
         "kernel": pair(call_name, "kernel_size", kernel_size, 1),
         "stride": pair(call_name, "stride", stride, 1),
