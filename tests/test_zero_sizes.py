@@ -44,7 +44,7 @@ CASES: dict[str, Case] = {
     "conv2d_without_batch": ("c h w, o c 3 3, o", lambda p, x, w, b: p.nn.functional.conv2d(x, w, b)),
     "conv1d": ("n c w, o c 3, o", lambda p, x, w, b: p.nn.functional.conv1d(x, w, b)),
     "conv1d_depthwise": ("n 4 w, 4 1 3", lambda p, x, w: p.nn.functional.conv1d(x, w, groups=4)),
-    "conv3d": ("n c h w s, o c 3 3 2, o", lambda p, x, w, b: p.nn.functional.conv3d(x, w, b, padding=1)),
+    "conv3d": ("n c h w s, o c 3 3 3, o", lambda p, x, w, b: p.nn.functional.conv3d(x, w, b, padding=1)),
     "conv_transpose1d": ("n c w, c o 3, o", lambda p, x, w, b: p.nn.functional.conv_transpose1d(x, w, b)),
     "conv_transpose2d": ("n c h w, c o 3 3, o", lambda p, x, w, b: p.nn.functional.conv_transpose2d(x, w, b, 2, 1)),
     "conv_transpose3d": ("n c h w s, c o 2 3 2", lambda p, x, w: p.nn.functional.conv_transpose3d(x, w)),
@@ -228,8 +228,10 @@ def test_compiled_is_eager(name: str, letter: str, shapes: list[tuple[int, ...]]
     assert_same(on_tinyedge(name, shapes, backend, compiled=True), on_tinyedge(name, shapes, backend))
 
 
-UNLIKE = {"conv2d-c", "conv2d_one_by_one-c", "conv2d_strided-c", "conv2d_without_batch-c", "conv1d-c"}
+UNLIKE = {"conv2d-c", "conv2d_one_by_one-c", "conv2d_strided-c", "conv2d_without_batch-c", "conv1d-c", "conv3d-c"}
 """A convolution of no channels is its bias; PyTorch's has no channels either."""
+UNLIKE |= {"pixel_shuffle-n", "pixel_shuffle-h", "pixel_shuffle-w", "pixel_unshuffle-n", "pixel_unshuffle-c"}
+"""Nothing rearranged is nothing; PyTorch looks for a size of -1 among no elements, and fails."""
 UNLIKE |= {"batch_norm-c", "batch_norm_of_two_dims-c", "batch_norm_frozen-c"}
 """Of no channels, which PyTorch fails at in a select."""
 UNLIKE |= {"group_norm-h"}

@@ -112,7 +112,7 @@ class ConvTranspose2d(Op):
             kh, kw = shapes["dweight"][2:]
             n, c, h, w = x.shape
             patches = windows_of(dy, (kh, kw), stride, padding, dilation)[..., :h, :w]
-            columns = patches.reshape(n, groups, -1, h * w)
+            columns = patches.reshape(n, groups, prod(shapes["dweight"][1:]), h * w)
             dweight = (x.reshape(n, groups, c // groups, h * w) @ columns.swapaxes(-1, -2)).sum(axis=0)
             dweight = dweight.reshape(shapes["dweight"])
         return dx, dweight
