@@ -44,6 +44,21 @@ CASES: dict[str, Case] = {
     "conv2d_without_batch": ("c h w, o c 3 3, o", lambda p, x, w, b: p.nn.functional.conv2d(x, w, b)),
     "conv1d": ("n c w, o c 3, o", lambda p, x, w, b: p.nn.functional.conv1d(x, w, b)),
     "conv1d_depthwise": ("n 4 w, 4 1 3", lambda p, x, w: p.nn.functional.conv1d(x, w, groups=4)),
+    "conv3d": ("n c h w s, o c 3 3 3, o", lambda p, x, w, b: p.nn.functional.conv3d(x, w, b, padding=1)),
+    "conv_transpose1d": ("n c w, c o 3, o", lambda p, x, w, b: p.nn.functional.conv_transpose1d(x, w, b)),
+    "conv_transpose2d": ("n c h w, c o 3 3, o", lambda p, x, w, b: p.nn.functional.conv_transpose2d(x, w, b, 2, 1)),
+    "conv_transpose3d": ("n c h w s, c o 2 3 2", lambda p, x, w: p.nn.functional.conv_transpose3d(x, w)),
+    "unfold": ("n c h w", lambda p, x: p.nn.functional.unfold(x, 2)),
+    "fold": ("n 4 9", lambda p, x: p.nn.functional.fold(x, 4, 2)),
+    "interpolate": ("n c h w", lambda p, x: p.nn.functional.interpolate(x, 3, mode="bilinear")),
+    "pixel_shuffle": ("n 4 h w", lambda p, x: p.nn.functional.pixel_shuffle(x, 2)),
+    "pixel_unshuffle": ("n c 4 6", lambda p, x: p.nn.functional.pixel_unshuffle(x, 2)),
+    "grid_sample": ("n c h w, n p q 2", lambda p, x, g: p.nn.functional.grid_sample(x, g, align_corners=False)),
+    "max_pool3d": ("n c h w s", lambda p, x: p.nn.functional.max_pool3d(x, 2)),
+    "avg_pool3d": ("n c h w s", lambda p, x: p.nn.functional.avg_pool3d(x, 2)),
+    "adaptive_avg_pool3d": ("n c h w s", lambda p, x: p.nn.functional.adaptive_avg_pool3d(x, 2)),
+    "local_response_norm": ("n c h", lambda p, x: p.nn.functional.local_response_norm(x, 3)),
+    "rms_norm": ("n m k, k", lambda p, x, w: p.nn.functional.rms_norm(x, x.shape[-1:], w)),
     "max_pool2d": ("n c h w", lambda p, x: p.nn.functional.max_pool2d(x, 2)),
     "max_pool1d": ("n c w", lambda p, x: p.nn.functional.max_pool1d(x, 2)),
     "avg_pool2d": ("n c h w", lambda p, x: p.nn.functional.avg_pool2d(x, 2)),
@@ -213,8 +228,10 @@ def test_compiled_is_eager(name: str, letter: str, shapes: list[tuple[int, ...]]
     assert_same(on_tinyedge(name, shapes, backend, compiled=True), on_tinyedge(name, shapes, backend))
 
 
-UNLIKE = {"conv2d-c", "conv2d_one_by_one-c", "conv2d_strided-c", "conv2d_without_batch-c", "conv1d-c"}
+UNLIKE = {"conv2d-c", "conv2d_one_by_one-c", "conv2d_strided-c", "conv2d_without_batch-c", "conv1d-c", "conv3d-c"}
 """A convolution of no channels is its bias; PyTorch's has no channels either."""
+UNLIKE |= {"pixel_shuffle-n", "pixel_shuffle-h", "pixel_shuffle-w", "pixel_unshuffle-n", "pixel_unshuffle-c"}
+"""Nothing rearranged is nothing; PyTorch looks for a size of -1 among no elements, and fails."""
 UNLIKE |= {"batch_norm-c", "batch_norm_of_two_dims-c", "batch_norm_frozen-c"}
 """Of no channels, which PyTorch fails at in a select."""
 UNLIKE |= {"group_norm-h"}

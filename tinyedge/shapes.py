@@ -156,14 +156,23 @@ def infer_reshape(call: str, numel: int, target: Sequence[int]) -> Shape:
 
 def pair(call: str, name: str, value: int | Sequence[int], minimum: int = 0) -> tuple[int, int]:
     """An int, or two, as (height, width)."""
+    first, second = repeated(call, name, value, 2, minimum)
+    return first, second
+
+
+def repeated(call: str, name: str, value: int | Sequence[int], count: int, minimum: int | None = 0) -> Shape:
+    """An int for each of ``count`` dims, or as many as there are dims."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(values) == 1:
-        values = values * 2
-    if len(values) != 2 or not all(isinstance(item, int) and item >= minimum for item in values):
-        raise ArgumentError(call, f"{name} must be an int, or two, of at least {minimum}", f"got {value!r}")
+        values = values * count
+    least = -INT_MAX if minimum is None else minimum
+    if len(values) != count or not all(isinstance(item, int) and item >= least for item in values):
+        wanted = "an int" + ("", ", or two,", ", or three,")[count - 1]
+        bound = "" if minimum is None else f" of at least {minimum}"
+        raise ArgumentError(call, f"{name} must be {wanted}{bound}", f"got {value!r}")
     if max(values) > INT_MAX:
         raise NumberRangeError(call, f"{name} of at most {INT_MAX}: kernels count with 32-bit ints", f"got {value!r}")
-    return values[0], values[1]
+    return values
 
 
 def window_outputs(

@@ -16,18 +16,28 @@ from tinyedge.nn.container import ModuleList as ModuleList
 from tinyedge.nn.container import Sequential as Sequential
 from tinyedge.nn.convolution import Conv1d as Conv1d
 from tinyedge.nn.convolution import Conv2d as Conv2d
+from tinyedge.nn.convolution import Conv3d as Conv3d
+from tinyedge.nn.convolution import ConvTranspose1d as ConvTranspose1d
+from tinyedge.nn.convolution import ConvTranspose2d as ConvTranspose2d
+from tinyedge.nn.convolution import ConvTranspose3d as ConvTranspose3d
 from tinyedge.nn.layers import CELU as CELU
 from tinyedge.nn.layers import ELU as ELU
 from tinyedge.nn.layers import GELU as GELU
 from tinyedge.nn.layers import GLU as GLU
 from tinyedge.nn.layers import SELU as SELU
+from tinyedge.nn.layers import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from tinyedge.nn.layers import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from tinyedge.nn.layers import AdaptiveAvgPool3d as AdaptiveAvgPool3d
+from tinyedge.nn.layers import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from tinyedge.nn.layers import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from tinyedge.nn.layers import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from tinyedge.nn.layers import BCELoss as BCELoss
 from tinyedge.nn.layers import BCEWithLogitsLoss as BCEWithLogitsLoss
+from tinyedge.nn.layers import ChannelShuffle as ChannelShuffle
 from tinyedge.nn.layers import CosineEmbeddingLoss as CosineEmbeddingLoss
 from tinyedge.nn.layers import CosineSimilarity as CosineSimilarity
 from tinyedge.nn.layers import CrossEntropyLoss as CrossEntropyLoss
+from tinyedge.nn.layers import Fold as Fold
 from tinyedge.nn.layers import GaussianNLLLoss as GaussianNLLLoss
 from tinyedge.nn.layers import Hardsigmoid as Hardsigmoid
 from tinyedge.nn.layers import Hardswish as Hardswish
@@ -43,6 +53,8 @@ from tinyedge.nn.layers import MSELoss as MSELoss
 from tinyedge.nn.layers import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from tinyedge.nn.layers import NLLLoss as NLLLoss
 from tinyedge.nn.layers import PairwiseDistance as PairwiseDistance
+from tinyedge.nn.layers import PixelShuffle as PixelShuffle
+from tinyedge.nn.layers import PixelUnshuffle as PixelUnshuffle
 from tinyedge.nn.layers import PoissonNLLLoss as PoissonNLLLoss
 from tinyedge.nn.layers import ReLU as ReLU
 from tinyedge.nn.layers import ReLU6 as ReLU6
@@ -56,7 +68,11 @@ from tinyedge.nn.layers import Tanh as Tanh
 from tinyedge.nn.layers import Tanhshrink as Tanhshrink
 from tinyedge.nn.layers import Threshold as Threshold
 from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
+from tinyedge.nn.layers import Unfold as Unfold
 from tinyedge.nn.linear import Dropout as Dropout
+from tinyedge.nn.linear import Dropout1d as Dropout1d
+from tinyedge.nn.linear import Dropout2d as Dropout2d
+from tinyedge.nn.linear import Dropout3d as Dropout3d
 from tinyedge.nn.linear import Embedding as Embedding
 from tinyedge.nn.linear import Flatten as Flatten
 from tinyedge.nn.linear import Identity as Identity
@@ -68,12 +84,44 @@ from tinyedge.nn.module import Module as Module
 from tinyedge.nn.module import RemovableHandle as RemovableHandle
 from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
+from tinyedge.nn.normalization import BatchNorm3d as BatchNorm3d
 from tinyedge.nn.normalization import GroupNorm as GroupNorm
+from tinyedge.nn.normalization import InstanceNorm1d as InstanceNorm1d
+from tinyedge.nn.normalization import InstanceNorm2d as InstanceNorm2d
+from tinyedge.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from tinyedge.nn.normalization import LayerNorm as LayerNorm
+from tinyedge.nn.normalization import LocalResponseNorm as LocalResponseNorm
+from tinyedge.nn.normalization import RMSNorm as RMSNorm
+from tinyedge.nn.padding import CircularPad1d as CircularPad1d
+from tinyedge.nn.padding import CircularPad2d as CircularPad2d
+from tinyedge.nn.padding import CircularPad3d as CircularPad3d
+from tinyedge.nn.padding import ConstantPad1d as ConstantPad1d
+from tinyedge.nn.padding import ConstantPad2d as ConstantPad2d
+from tinyedge.nn.padding import ConstantPad3d as ConstantPad3d
+from tinyedge.nn.padding import ReflectionPad1d as ReflectionPad1d
+from tinyedge.nn.padding import ReflectionPad2d as ReflectionPad2d
+from tinyedge.nn.padding import ReflectionPad3d as ReflectionPad3d
+from tinyedge.nn.padding import ReplicationPad1d as ReplicationPad1d
+from tinyedge.nn.padding import ReplicationPad2d as ReplicationPad2d
+from tinyedge.nn.padding import ReplicationPad3d as ReplicationPad3d
+from tinyedge.nn.padding import ZeroPad1d as ZeroPad1d
+from tinyedge.nn.padding import ZeroPad2d as ZeroPad2d
+from tinyedge.nn.padding import ZeroPad3d as ZeroPad3d
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
+from tinyedge.nn.pooling import AvgPool3d as AvgPool3d
+from tinyedge.nn.pooling import LPPool1d as LPPool1d
+from tinyedge.nn.pooling import LPPool2d as LPPool2d
+from tinyedge.nn.pooling import LPPool3d as LPPool3d
 from tinyedge.nn.pooling import MaxPool1d as MaxPool1d
 from tinyedge.nn.pooling import MaxPool2d as MaxPool2d
+from tinyedge.nn.pooling import MaxPool3d as MaxPool3d
+from tinyedge.nn.pooling import MaxUnpool1d as MaxUnpool1d
+from tinyedge.nn.pooling import MaxUnpool2d as MaxUnpool2d
+from tinyedge.nn.pooling import MaxUnpool3d as MaxUnpool3d
+from tinyedge.nn.resampling import Upsample as Upsample
+from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
+from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
 from tinyedge.tensor import Parameter as Parameter
 
 __all__ = [
@@ -82,22 +130,43 @@ __all__ = [
     "GELU",
     "GLU",
     "SELU",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "ChannelShuffle",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Embedding",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -108,17 +177,28 @@ __all__ = [
     "HuberLoss",
     "Identity",
     "IncompatibleKeys",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
     "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Mish",
     "Module",
     "ModuleDict",
@@ -128,11 +208,20 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "PoissonNLLLoss",
+    "RMSNorm",
     "RReLU",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
     "RemovableHandle",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -149,6 +238,13 @@ __all__ = [
     "Threshold",
     "TripletMarginLoss",
     "Unflatten",
+    "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "functional",
     "init",
     "utils",

@@ -9,7 +9,7 @@ from typing import Any
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import init
-from tinyedge.shapes import pair
+from tinyedge.shapes import repeated
 from tinyedge.tensor import Parameter, full
 
 Device = str | Backend | None
@@ -41,9 +41,4 @@ def _reset_weight_and_bias(weight: Parameter, bias: Parameter | None) -> None:
 
 def _sizes(call: str, dims: int, name: str, value: Size, minimum: int = 0) -> tuple[int, ...]:
     """``value`` for each of ``dims``."""
-    if dims == 2:
-        return pair(call, name, value, minimum)
-    (size,) = value if isinstance(value, tuple) and len(value) == 1 else (value,)
-    if not isinstance(size, int) or size < minimum:
-        raise ArgumentError(call, f"{name} must be an int of at least {minimum}", f"got {value!r}")
-    return (size,)
+    return repeated(call, name, value, dims, minimum)

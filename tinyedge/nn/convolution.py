@@ -1,7 +1,8 @@
-"""Convolutions."""
+"""Convolutions, and transposed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyedge.errors import ArgumentError
@@ -103,3 +104,152 @@ class Conv2d(_Conv):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv3d(_Conv):
+    """Three-dimensional convolution (cross-correlation).
+
+    Shapes: x (batch, in_channels, depth, height, width), or without batch;
+            weight (out_channels, in_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    """
+
+    dims = 3
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv3d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class _ConvTranspose(Module):
+    dims = 2
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        device: Device = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        call = type(self).__name__
+        _positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                call,
+                "groups must divide both channel counts",
+                f"got {in_channels}, {out_channels} and groups={groups}",
+            )
+        if padding_mode != "zeros":
+            raise ArgumentError(call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "PyTorch has no other.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = _sizes(call, self.dims, "stride", stride, 1)
+        self.padding = _sizes(call, self.dims, "padding", padding)
+        self.output_padding = _sizes(call, self.dims, "output_padding", output_padding)
+        self.dilation = _sizes(call, self.dims, "dilation", dilation, 1)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.weight = _parameter((in_channels, out_channels // groups, *self.kernel_size), device, dtype)
+        self.register_parameter("bias", _parameter((out_channels,), device, dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        _reset_weight_and_bias(self.weight, self.bias)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """``output_size`` chooses ``output_padding`` so that the result has these lengths."""
+        return self._function()(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding if output_size is None else self._output_padding(input, output_size),
+            self.groups,
+            self.dilation,
+        )
+
+    def _function(self) -> Callable[..., Tensor]:
+        raise NotImplementedError
+
+    def _output_padding(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        call, sizes = type(self).__name__, tuple(output_size)
+        if len(sizes) == input.ndim:
+            sizes = sizes[-self.dims :]
+        if len(sizes) != self.dims:
+            raise ArgumentError(call, f"output_size of {self.dims} or {input.ndim} ints", f"got {tuple(output_size)}")
+        least = [
+            (size - 1) * stride - 2 * cut + spread * (taps - 1) + 1
+            for size, stride, cut, spread, taps in zip(
+                input.shape[-self.dims :], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        most = [size + stride - 1 for size, stride in zip(least, self.stride)]
+        if any(not low <= size <= high for low, size, high in zip(least, sizes, most)):
+            raise ArgumentError(call, f"output_size between {tuple(least)} and {tuple(most)}", f"got {sizes}")
+        return tuple(size - low for size, low in zip(sizes, least))
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self.dims:
+            text += f", padding={self.padding}"
+        if self.dilation != (1,) * self.dims:
+            text += f", dilation={self.dilation}"
+        if self.output_padding != (0,) * self.dims:
+            text += f", output_padding={self.output_padding}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed convolution: the gradient of ``Conv1d`` for its input, as a layer.
+
+    Shapes: x (batch, in_channels, length), or without batch;
+            weight (in_channels, out_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    """
+
+    dims = 1
+
+    def _function(self) -> Callable[..., Tensor]:
+        return F.conv_transpose1d
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed convolution: the gradient of ``Conv2d`` for its input, as a layer.
+
+    Shapes: x (batch, in_channels, height, width), or without batch;
+            weight (in_channels, out_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    """
+
+    def _function(self) -> Callable[..., Tensor]:
+        return F.conv_transpose2d
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """Transposed convolution: the gradient of ``Conv3d`` for its input, as a layer.
+
+    Shapes: x (batch, in_channels, depth, height, width), or without batch;
+            weight (in_channels, out_channels / groups, *kernel_size).
+    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    """
+
+    dims = 3
+
+    def _function(self) -> Callable[..., Tensor]:
+        return F.conv_transpose3d

@@ -24,8 +24,15 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.channel_dropout import dropout1d as dropout1d
+from tinyedge.ops.channel_dropout import dropout2d as dropout2d
+from tinyedge.ops.channel_dropout import dropout3d as dropout3d
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
+from tinyedge.ops.conv import conv3d as conv3d
+from tinyedge.ops.conv_transpose import conv_transpose1d as conv_transpose1d
+from tinyedge.ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from tinyedge.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
@@ -38,6 +45,8 @@ from tinyedge.ops.distance import normalize as normalize
 from tinyedge.ops.distance import pairwise_distance as pairwise_distance
 from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
 from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
+from tinyedge.ops.grid_sample import affine_grid as affine_grid
+from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
@@ -60,31 +69,70 @@ from tinyedge.ops.pool import avg_pool1d as avg_pool1d
 from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool1d as adaptive_avg_pool1d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool3d as adaptive_avg_pool3d
+from tinyedge.ops.pool_volumes import adaptive_max_pool1d as adaptive_max_pool1d
+from tinyedge.ops.pool_volumes import adaptive_max_pool3d as adaptive_max_pool3d
+from tinyedge.ops.pool_volumes import avg_pool3d as avg_pool3d
+from tinyedge.ops.pool_volumes import local_response_norm as local_response_norm
+from tinyedge.ops.pool_volumes import lp_pool1d as lp_pool1d
+from tinyedge.ops.pool_volumes import lp_pool2d as lp_pool2d
+from tinyedge.ops.pool_volumes import lp_pool3d as lp_pool3d
+from tinyedge.ops.pool_volumes import max_pool3d as max_pool3d
+from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
+from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
+from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
+from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
+from tinyedge.ops.shuffle import depth_to_space as depth_to_space
+from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
+from tinyedge.ops.shuffle import pixel_unshuffle as pixel_unshuffle
+from tinyedge.ops.shuffle import space_to_depth as space_to_depth
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.windows import fold as fold
+from tinyedge.ops.windows import unfold as unfold
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "affine_grid",
     "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "depth_to_space",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardshrink",
     "hardsigmoid",
@@ -93,16 +141,25 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multilabel_soft_margin_loss",
@@ -111,10 +168,13 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "rrelu",
     "selu",
     "sigmoid",
@@ -126,8 +186,10 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "space_to_depth",
     "tanh",
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "unfold",
 ]

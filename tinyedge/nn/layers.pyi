@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.nn.module import Module
+from tinyedge.ops.windows import Size
 from tinyedge.tensor import Tensor
+
+class AdaptiveAvgPool1d(Module):
+    """The mean over windows that split the last dim into ``output_size``."""
+
+    output_size: int | Sequence[int]
+    def __init__(self, output_size: int | Sequence[int]) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
 
 class AdaptiveAvgPool2d(Module):
     """The mean over windows that split the input into ``output_size``; None keeps the input's size."""
@@ -13,7 +21,30 @@ class AdaptiveAvgPool2d(Module):
     def __init__(self, output_size: int | Sequence[int | None] | None) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class AdaptiveAvgPool3d(Module):
+    """The mean over windows that split the input into ``output_size``; None keeps the input's size."""
+
+    output_size: int | Sequence[int | None] | None
+    def __init__(self, output_size: int | Sequence[int | None] | None) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class AdaptiveMaxPool1d(Module):
+    """The maximum over windows that split the last dim into ``output_size``."""
+
+    output_size: int | Sequence[int]
+    return_indices: bool
+    def __init__(self, output_size: int | Sequence[int], return_indices: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Any: ...
+
 class AdaptiveMaxPool2d(Module):
+    """The maximum over windows that split the input into ``output_size``; None keeps the input's size."""
+
+    output_size: int | Sequence[int | None] | None
+    return_indices: bool
+    def __init__(self, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Any: ...
+
+class AdaptiveMaxPool3d(Module):
     """The maximum over windows that split the input into ``output_size``; None keeps the input's size."""
 
     output_size: int | Sequence[int | None] | None
@@ -50,6 +81,13 @@ class CELU(Module):
     alpha: float
     inplace: bool
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class ChannelShuffle(Module):
+    """The channels of ``groups`` groups in turns: the first of each group, then the second of each."""
+
+    groups: int
+    def __init__(self, groups: int) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class CosineEmbeddingLoss(Module):
@@ -99,6 +137,24 @@ class ELU(Module):
     alpha: float
     inplace: bool
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class Fold(Module):
+    """Images in which each pixel is the sum of all elements that ``unfold`` takes from there."""
+
+    output_size: Size
+    kernel_size: Size
+    dilation: Size
+    padding: Size
+    stride: Size
+    def __init__(
+        self,
+        output_size: Size,
+        kernel_size: Size,
+        dilation: Size = 1,
+        padding: Size = 0,
+        stride: Size = 1,
+    ) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
 class GELU(Module):
@@ -258,6 +314,20 @@ class PairwiseDistance(Module):
     def __init__(self, p: float = 2.0, eps: float = 1e-06, keepdim: bool = False) -> None: ...
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor: ...
 
+class PixelShuffle(Module):
+    """r * r channels as blocks of r * r pixels, r being ``upscale_factor``."""
+
+    upscale_factor: int
+    def __init__(self, upscale_factor: int) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
+class PixelUnshuffle(Module):
+    """Blocks of r * r pixels as r * r channels, r being ``downscale_factor``."""
+
+    downscale_factor: int
+    def __init__(self, downscale_factor: int) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...
+
 class PoissonNLLLoss(Module):
     """Negative log-likelihood of the count ``target`` under a Poisson distribution of mean ``exp(input)``."""
 
@@ -390,3 +460,13 @@ class TripletMarginLoss(Module):
         reduction: str = "mean",
     ) -> None: ...
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
+
+class Unfold(Module):
+    """Every window of each image as a column."""
+
+    kernel_size: Size
+    dilation: Size
+    padding: Size
+    stride: Size
+    def __init__(self, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> None: ...
+    def forward(self, input: Tensor) -> Tensor: ...

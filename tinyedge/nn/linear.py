@@ -73,6 +73,33 @@ class Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
+class Dropout1d(Dropout):
+    """In training mode, each channel of (batch, channels, length) becomes 0 with probability ``p``, and the others grow
+    by ``1 / (1 - p)``.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(Dropout):
+    """In training mode, each channel of (batch, channels, height, width) becomes 0 with probability ``p``, and the
+    others grow by ``1 / (1 - p)``.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(Dropout):
+    """In training mode, each channel of (batch, channels, depth, height, width) becomes 0 with probability ``p``, and
+    the others grow by ``1 / (1 - p)``.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout3d(input, self.p, self.training, self.inplace)
+
+
 # With weights
 
 

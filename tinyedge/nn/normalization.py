@@ -130,6 +130,134 @@ class BatchNorm2d(_BatchNorm):
     ranks = (4,)
 
 
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation over (batch, channels, depth, height, width).
+
+    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
+    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    Source: Ioffe and Szegedy, arXiv:1502.03167.
+    """
+
+    ranks = (5,)
+
+
+class _InstanceNorm(_BatchNorm):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Device = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.ranks:
+            raise ShapeError(
+                type(self).__name__, f"a {self.ranks[0]}-d or {self.ranks[1]}-d input", f"got {input.shape}"
+            )
+        channels = input.shape[1 - self.ranks.index(input.ndim)]
+        if channels != self.num_features and (self.affine or self.track_running_stats):
+            raise ShapeError(type(self).__name__, f"{self.num_features} channels", f"got {input.shape}")
+        x = input if input.ndim == self.ranks[0] else input.unsqueeze(0)
+        from_input = not self.track_running_stats or (self.training and not self.frozen_statistics)
+        y = F.instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            from_input,
+            0.0 if self.momentum is None else self.momentum,
+            self.eps,
+        )
+        return y if input.ndim == self.ranks[0] else y.squeeze(0)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalisation of each channel of each sample over its length.
+
+    Shapes: (batch, channels, length) or (channels, length); returns the same.
+    Source: Ulyanov et al., arXiv:1607.08022.
+    """
+
+    ranks = (3, 2)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalisation of each channel of each sample over its pixels.
+
+    Shapes: (batch, channels, height, width) or (channels, height, width); returns the same.
+    Source: Ulyanov et al., arXiv:1607.08022.
+    """
+
+    ranks = (4, 3)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Normalisation of each channel of each sample over its volume.
+
+    Shapes: (batch, channels, depth, height, width) or (channels, depth, height, width); returns the same.
+    Source: Ulyanov et al., arXiv:1607.08022.
+    """
+
+    ranks = (5, 4)
+
+
+class LocalResponseNorm(Module):
+    """Each element over a power of the mean square of ``size`` channels about it; see ``local_response_norm``."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class RMSNorm(Module):
+    """The input over the root of its mean square in the last dims, of sizes ``normalized_shape``, times a weight.
+
+    Source: Zhang and Sennrich, arXiv:1910.07467.
+    """
+
+    weight: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Device = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        shape = self.normalized_shape
+        self.register_parameter("weight", _parameter(shape, device, dtype) if elementwise_affine else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
 class LayerNorm(Module):
     """Normalisation over the last dims, of sizes ``normalized_shape``. Source: Ba et al., arXiv:1607.06450."""
 

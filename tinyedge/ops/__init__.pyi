@@ -43,6 +43,9 @@ from tinyedge.ops.bitwise import bitwise_not as bitwise_not
 from tinyedge.ops.bitwise import bitwise_or as bitwise_or
 from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
 from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.channel_dropout import dropout1d as dropout1d
+from tinyedge.ops.channel_dropout import dropout2d as dropout2d
+from tinyedge.ops.channel_dropout import dropout3d as dropout3d
 from tinyedge.ops.closeness import allclose as allclose
 from tinyedge.ops.closeness import equal as equal
 from tinyedge.ops.closeness import isclose as isclose
@@ -79,6 +82,10 @@ from tinyedge.ops.contraction import trace as trace
 from tinyedge.ops.contraction import vdot as vdot
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
+from tinyedge.ops.conv import conv3d as conv3d
+from tinyedge.ops.conv_transpose import conv_transpose1d as conv_transpose1d
+from tinyedge.ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from tinyedge.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from tinyedge.ops.creation import arange as arange
 from tinyedge.ops.creation import empty as empty
 from tinyedge.ops.creation import empty_like as empty_like
@@ -113,6 +120,8 @@ from tinyedge.ops.exponential import logaddexp as logaddexp
 from tinyedge.ops.exponential import logaddexp2 as logaddexp2
 from tinyedge.ops.exponential import logit as logit
 from tinyedge.ops.exponential import xlogy as xlogy
+from tinyedge.ops.grid_sample import affine_grid as affine_grid
+from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
@@ -161,6 +170,19 @@ from tinyedge.ops.pool import avg_pool1d as avg_pool1d
 from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool1d as adaptive_avg_pool1d
+from tinyedge.ops.pool_volumes import adaptive_avg_pool3d as adaptive_avg_pool3d
+from tinyedge.ops.pool_volumes import adaptive_max_pool1d as adaptive_max_pool1d
+from tinyedge.ops.pool_volumes import adaptive_max_pool3d as adaptive_max_pool3d
+from tinyedge.ops.pool_volumes import avg_pool3d as avg_pool3d
+from tinyedge.ops.pool_volumes import local_response_norm as local_response_norm
+from tinyedge.ops.pool_volumes import lp_pool1d as lp_pool1d
+from tinyedge.ops.pool_volumes import lp_pool2d as lp_pool2d
+from tinyedge.ops.pool_volumes import lp_pool3d as lp_pool3d
+from tinyedge.ops.pool_volumes import max_pool3d as max_pool3d
+from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
+from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
+from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.power import pow as pow
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import bernoulli as bernoulli
@@ -219,6 +241,8 @@ from tinyedge.ops.reduce import min as min
 from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
+from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.rms_norm import rms_norm as rms_norm
 from tinyedge.ops.rounding import ceil as ceil
 from tinyedge.ops.rounding import fix as fix
 from tinyedge.ops.rounding import floor as floor
@@ -251,6 +275,11 @@ from tinyedge.ops.selection import maximum as maximum
 from tinyedge.ops.selection import minimum as minimum
 from tinyedge.ops.selection import nan_to_num as nan_to_num
 from tinyedge.ops.selection import where as where
+from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
+from tinyedge.ops.shuffle import depth_to_space as depth_to_space
+from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
+from tinyedge.ops.shuffle import pixel_unshuffle as pixel_unshuffle
+from tinyedge.ops.shuffle import space_to_depth as space_to_depth
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
@@ -306,13 +335,18 @@ __all__ = [
     "absolute",
     "acos",
     "acosh",
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "add",
     "addcdiv",
     "addcmul",
     "addmm",
     "addmv",
+    "affine_grid",
     "all",
     "allclose",
     "amax",
@@ -341,6 +375,7 @@ __all__ = [
     "atleast_3d",
     "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "baddbmm",
     "batch_norm",
     "bernoulli",
@@ -359,6 +394,7 @@ __all__ = [
     "cat",
     "ceil",
     "celu",
+    "channel_shuffle",
     "chunk",
     "clamp",
     "clamp_max",
@@ -370,6 +406,10 @@ __all__ = [
     "concatenate",
     "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "copysign",
     "cos",
     "cosh",
@@ -380,11 +420,15 @@ __all__ = [
     "cumprod",
     "cumsum",
     "deg2rad",
+    "depth_to_space",
     "diagonal",
     "div",
     "divide",
     "dot",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "dsplit",
     "dstack",
     "einsum",
@@ -421,6 +465,7 @@ __all__ = [
     "glu",
     "greater",
     "greater_equal",
+    "grid_sample",
     "group_norm",
     "gt",
     "hardshrink",
@@ -439,6 +484,7 @@ __all__ = [
     "initial_seed",
     "inner",
     "instance_norm",
+    "interpolate",
     "isclose",
     "isfinite",
     "isinf",
@@ -456,6 +502,7 @@ __all__ = [
     "less_equal",
     "linear",
     "linspace",
+    "local_response_norm",
     "log",
     "log1p",
     "log2",
@@ -470,6 +517,9 @@ __all__ = [
     "logit",
     "logsigmoid",
     "logsumexp",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "lt",
     "manual_seed",
     "margin_ranking_loss",
@@ -479,6 +529,10 @@ __all__ = [
     "max",
     "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "maximum",
     "mean",
     "median",
@@ -513,6 +567,8 @@ __all__ = [
     "pad",
     "pairwise_distance",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "positive",
     "pow",
@@ -532,6 +588,7 @@ __all__ = [
     "remainder",
     "repeat_interleave",
     "reshape",
+    "rms_norm",
     "roll",
     "rot90",
     "round",
@@ -557,6 +614,7 @@ __all__ = [
     "softshrink",
     "softsign",
     "sort",
+    "space_to_depth",
     "split",
     "sqrt",
     "square",

@@ -461,10 +461,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """``value`` (0) around ``input``: pad = (before, after) of the last dim, then of the one before it, and so on.
 
-    Negative amounts cut. ``mode`` "reflect", "replicate" or "circular" puts the input's own elements there instead.
+    Negative amounts cut. ``mode`` "reflect", "replicate" or "circular" puts the input's own elements there instead;
+    "symmetric", which PyTorch has not, mirrors them with the outermost ones.
 
     Shapes: (..., n) gives (..., before + n + after).
-    Errors: ArgumentError for another mode, or if "reflect" or "circular" needs more elements than there are.
+    Errors: ArgumentError for another mode, or if one but "replicate" needs more elements than there are.
     """
     if mode not in ("constant", *PAD_MODES):
         raise ArgumentError("pad", f"mode must be one of constant, {', '.join(PAD_MODES)}", f"got {mode!r}")
@@ -492,7 +493,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     return _place(Cat, [input], out, (part,))
 
 
-PAD_MODES = ("reflect", "replicate", "circular")
+PAD_MODES = ("reflect", "replicate", "circular", "symmetric")
 
 
 def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) -> Tensor:
@@ -500,14 +501,15 @@ def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) 
         if not before and not after:
             continue
         size = input.shape[axis]
-        limit = {"reflect": size - 1, "circular": size}.get(mode, max(before, after) if size else 0)
+        limit = {"reflect": size - 1, "circular": size, "symmetric": size}.get(mode, max(before, after) if size else 0)
         if max(before, after) > limit:
             raise ArgumentError("pad", f"at most {limit} around dim {axis} for mode {mode!r}", f"got {before}, {after}")
         around = (max(before, 0), max(after, 0))
         if mode == "circular":  # PyTorch cuts first here, and wraps what is left
             places = np.pad(np.arange(max(-before, 0), size - max(-after, 0)), around, "wrap")
         else:
-            places = np.pad(np.arange(size), around, "reflect" if mode == "reflect" else "edge")
+            numpys: Any = "edge" if mode == "replicate" else mode
+            places = np.pad(np.arange(size), around, numpys)
             places = places[max(-before, 0) : len(places) - max(-after, 0)]
         input = functions["index_select"](input, axis, tensor(places, device=input.backend))
     return input

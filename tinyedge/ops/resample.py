@@ -1,0 +1,242 @@
+"""Resizing: interpolate, of sequences, images and volumes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from math import prod
+from random import Random
+from typing import Any, cast
+
+import numpy as np
+
+from tinyedge.autograd.registry import functions, public
+from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
+from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.values import Spec
+from tinyedge.shapes import INT_MAX, Shape
+from tinyedge.tensor import Tensor, call
+
+Array = np.ndarray[Any, Any]
+AXES = "dhw"
+
+KINDS = {"nearest": "nearest", "nearest-exact": "nearest-exact", "area": "area"}
+KINDS |= {"linear": "linear", "bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+"""What each mode does along a dim."""
+
+RANKS = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
+"""How many dims are resized by the modes that say it."""
+
+
+def _weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dtype: Any) -> Array:
+    """(outputs, size): how much of each element is in each result (NumPy)."""
+    real = dtype.type
+    o, step, half = np.arange(outputs).astype(dtype), real(scale), real(0.5)
+    found = np.zeros((outputs, size), dtype)
+    rows = np.arange(outputs)
+    if mode.startswith("nearest"):
+        places = o * step if mode == "nearest" else (o + half) * step
+        found[rows, np.minimum(np.floor(places).astype(np.int64), size - 1)] = 1
+        return found
+    places = o * step if aligned else (o + half) * step - half
+    if mode == "linear":
+        places = np.maximum(places, 0)
+    base = np.minimum(np.floor(places).astype(np.int64), size - 1)
+    t = np.clip(places - base, 0, 1).astype(dtype)
+    if mode == "linear":
+        taps = [(0, 1 - t), (1, t)]
+    else:
+        a = -0.75
+
+        def near(d: Array) -> Array:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+
+        def far(d: Array) -> Array:
+            return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+
+        taps = [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
+    for shift, weight in taps:
+        np.add.at(found, (rows, np.clip(base + shift, 0, size - 1)), weight.astype(dtype))
+    return found
+
+
+class Resample(Op):
+    """The dims before the last ``kept`` ones, as many as ``size`` has numbers, are resized to it. ``scale_d``,
+    ``scale_h`` and ``scale_w`` are the input's steps from a result to the next, the last dim's is ``scale_w``.
+    """
+
+    signature = "(n,c,...)->(n,c,...)"
+    domain = {"x": (-4.0, 4.0)}
+    differentiable = ("x",)
+    scalars = {f"scale_{axis}": "real" for axis in AXES}
+    rtol = 1e-4
+    atol = 2e-5  # a compiler may join the steps that find a place, which rounds it in another way
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        (x,) = inputs
+        assert x is not None
+        lead = len(x.shape) - attrs["kept"] - len(attrs["size"])
+        return (Spec(x.dtype, (*x.shape[:lead], *attrs["size"], *x.shape[lead + len(attrs["size"]) :])),)
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls.kernel(step, device, "resample_forward", "x", "y")
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls.kernel(step, device, "resample_backward", "dx", "dy")
+
+    @classmethod
+    def kernel(cls, step: Step, device: Device, kernel: str, x: str, y: str) -> list[KernelSpec]:
+        attrs = step.attrs
+        axes = AXES[-len(attrs["size"]) :]
+        source, target = (x, y) if kernel == "resample_forward" else (y, x)
+        shape, count = step.slots[x].shape, step.slots[target].numel
+        end = len(shape) - attrs["kept"]
+        sizes = {"count": count, "inner": prod(shape[end:])}
+        for name, slot in (("in", x), ("out", y)):
+            sizes |= {f"{name}_{axis}": size for axis, size in zip(axes, step.slots[slot].shape[end - len(axes) : end])}
+        return [
+            KernelSpec(
+                kernel, "resample.cl.jinja", (source, target), *grid(count, device.group()), sizes,
+                {f"scale_{axis}": "real" for axis in axes},
+                constants={
+                    "real": step.slots[x].dtype.ctype, "axes": axes, "mode": attrs["mode"], "aligned": attrs["aligned"],
+                },
+                hooked=(source, target),
+            )
+        ]  # fmt: skip
+
+    @staticmethod
+    def forward(
+        x: Array, *, size: Shape, kept: int, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float
+    ) -> Array:
+        scales = (scale_d, scale_h, scale_w)[-len(size) :]
+        for axis, (count, scale) in enumerate(zip(size, scales), x.ndim - kept - len(size)):
+            weights = _weights(x.shape[axis], count, mode, aligned, scale, x.dtype)
+            x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+        return x
+
+    @staticmethod
+    def backward(
+        dy: Array, *, size: Shape, kept: int, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float,
+        shapes: dict[str, Shape],
+    ) -> tuple[Array]:  # fmt: skip
+        shape, scales = shapes["dx"], (scale_d, scale_h, scale_w)[-len(size) :]
+        for axis, (count, scale) in enumerate(zip(size, scales), dy.ndim - kept - len(size)):
+            weights = _weights(shape[axis], count, mode, aligned, scale, dy.dtype)
+            dy = np.moveaxis(np.moveaxis(dy, axis, -1) @ weights, -1, axis)
+        return (dy,)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        mode = random.choice(("nearest", "nearest-exact", "linear", "cubic"))
+        rank, kept = random.choice(((1, 0), (1, 1), (2, 0), (2, 0), (3, 0)))
+        shape = tuple(random.choice((1, 2, 3, 5, 8)) for _ in range(rank))
+        size = tuple(random.choice((1, 2, 4, 7, 13)) for _ in range(rank))
+        aligned = mode in ("linear", "cubic") and random.random() < 0.5
+        scales = tuple(_scale(a, b, aligned, None) for a, b in zip(shape, size))
+        attrs = {"size": size, "kept": kept, "mode": mode, "aligned": aligned, **_named(scales)}
+        inner = tuple(random.choice((1, 5)) for _ in range(kept))
+        return Sample(((random.choice((0, 1, 2)), random.choice((1, 3)), *shape, *inner),), attrs)
+
+
+def _named(scales: tuple[float, ...]) -> dict[str, float]:
+    return {f"scale_{axis}": scale for axis, scale in zip(AXES, (*(1.0,) * (len(AXES) - len(scales)), *scales))}
+
+
+def _scale(size: int, outputs: int, aligned: bool, factor: float | None) -> float:
+    if aligned:
+        return (size - 1) / (outputs - 1) if outputs > 1 else 0.0
+    return 1 / factor if factor else size / outputs
+
+
+@public(functional=True)
+def interpolate(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """``input`` resized to ``size``, or by ``scale_factor``.
+
+    ``mode`` is "nearest", "nearest-exact" or "area" for one to three dims, "linear" for one, "bilinear" or "bicubic"
+    for two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other.
+
+    Shapes: input (N, C, ...) with one to three dims more; returns (N, C, *size).
+    Errors: ArgumentError unless either size or scale_factor is given, for a mode that does not fit, for align_corners
+            with a mode that has none, and for antialias. ShapeError for an empty input or result.
+    """
+    name, rank = "interpolate", input.ndim - 2
+    if mode not in KINDS:
+        raise ArgumentError(name, f"mode must be one of {', '.join(KINDS)}", f"got {mode!r}")
+    if rank not in (1, 2, 3) or RANKS.get(mode, rank) != rank:
+        raise ShapeError(
+            name, f"an input (N, C, ...) with {RANKS.get(mode, '1 to 3')} dims to resize for mode {mode!r}",
+            f"got {input.shape}",
+        )  # fmt: skip
+    if antialias:
+        raise ArgumentError(name, "antialias=False", "got True", "Blur the input first, or resize with mode='area'.")
+    if align_corners is not None and KINDS[mode] not in ("linear", "cubic"):
+        raise ArgumentError(
+            name, "align_corners is for linear modes and bicubic", f"got mode {mode!r}", "Leave it out."
+        )
+    if not input.is_floating_point():
+        raise DtypeError(name, "a floating-point input", f"got {input.dtype.name}", "Convert it with .float().")
+    if (size is None) == (scale_factor is None):
+        raise ArgumentError(name, "either size or scale_factor", "got both" if size is not None else "got none")
+    if recompute_scale_factor and size is not None:
+        raise ArgumentError(name, "recompute_scale_factor is for scale_factor", f"got size={size}")
+    lengths = input.shape[2:]
+    factors: tuple[float, ...] | None = None
+    if scale_factor is not None:
+        factors = tuple(float(item) for item in _each(name, "scale_factor", scale_factor, rank, (int, float)))
+        if not all(0 < item < math.inf for item in factors):
+            raise ArgumentError(name, "scale_factor must be positive", f"got {scale_factor}")
+        wanted = tuple(math.floor(length * item) for length, item in zip(lengths, factors))
+        if recompute_scale_factor:
+            factors = None
+    else:
+        wanted = tuple(int(item) for item in _each(name, "size", size, rank, int))
+    if 0 in input.shape[1:] or min(wanted) < 1:
+        raise ShapeError(
+            name, "an input and a result of at least one element, empty at most in N",
+            f"got input {input.shape} and size {wanted}",
+        )  # fmt: skip
+    if max((length + 8) * (count + 8) for length, count in zip(lengths, wanted)) > INT_MAX:
+        raise NumberRangeError(name, "lengths that multiply to less than 2**31", f"got {lengths} and {wanted}")
+    if mode == "area":
+        return cast("Tensor", functions[f"adaptive_avg_pool{rank}d"](input, wanted))
+    aligned = bool(align_corners)
+    scales = tuple(_scale(a, b, aligned, f) for a, b, f in zip(lengths, wanted, factors or (None,) * rank))
+    attrs: dict[str, Any] = {"mode": KINDS[mode], "aligned": aligned}
+    if mode != "bicubic":
+        return call(Resample, input, size=wanted, kept=0, **attrs, scalars=_named(scales))
+    # Dim by dim, each result has 4 terms and not 16.
+    rows = call(Resample, input, size=wanted[1:], kept=0, **attrs, scalars=_named(scales[1:]))
+    return call(Resample, rows, size=wanted[:1], kept=1, **attrs, scalars=_named(scales[:1]))
+
+
+def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple[Any, ...]:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+    if len(values) != rank or not all(isinstance(item, kinds) and not isinstance(item, bool) for item in values):
+        raise ArgumentError(call_name, f"{name} of one number, or {rank}", f"got {value!r}")
+    return values
+
+
+Resample.errors = (
+    ErrorSample(
+        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="bilinear", antialias=True), ArgumentError, "antialias"
+    ),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, mode="bilinear"), ShapeError, "2 dims to resize"),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, 2.0), ArgumentError, "either size or scale_factor"),
+    ErrorSample(
+        lambda te: te.interpolate(te.zeros(1, 1, 4), 2, align_corners=True), ArgumentError, "align_corners is for"
+    ),
+    ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), scale_factor=0.1), ShapeError, "at least one element"),
+)
