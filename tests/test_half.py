@@ -168,3 +168,58 @@ def test_views_and_writes(dtype: DType, backend: Backend) -> None:
     assert te.cat([x, x[:1]]).dtype is dtype
     assert x.to(te.int64).sum().item() == 92
     assert te.zeros(0, dtype=dtype).sum().item() == 0
+
+
+@both
+@pytest.mark.parametrize("compiled", [False, True], ids=("eager", "compiled"))
+def test_master_weights_keep_what_rounding_loses(dtype: DType, compiled: bool, backend: Backend) -> None:
+    """Each update is an eighth of what the parameter's last place is worth."""
+    unit = 2.0**-10 if dtype is te.float16 else 2.0**-7
+    plain, kept = (nn.Parameter(te.ones(5, dtype=dtype)) for _ in range(2))
+    optimizers = te.optim.SGD([plain], lr=unit / 8), te.optim.SGD([kept], lr=unit / 8, master=True)
+
+    def step() -> None:
+        for param, optimizer in zip((plain, kept), optimizers, strict=True):
+            optimizer.zero_grad()
+            (-param).sum().backward()
+            optimizer.step()
+
+    run = te.compile(step) if compiled else step
+    for _ in range(16):
+        run()
+    assert plain.tolist() == [1.0] * 5
+    assert kept.tolist() == [1.0 + 2 * unit] * 5
+    assert optimizers[1].state[kept]["master"].dtype is te.float32
+
+    with te.no_grad():
+        kept.copy_(te.full((5,), 4.0))  # other values: the copy must not bring the old ones back
+    run()
+    assert kept.tolist() == [4.0] * 5
+    assert optimizers[1].state[kept]["master"].tolist() == [4.0 + unit / 8] * 5
+
+
+@both
+def test_optimizers_in_16_bits_follow_those_in_32(dtype: DType, backend: Backend) -> None:
+    random = np.random.default_rng(0)
+    start = te.tensor(random.standard_normal((3, 4), np.float32)).to(dtype)
+    gradients = random.standard_normal((6, 3, 4), np.float32)
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Rprop", "Adamax"):
+        kind = getattr(te.optim, name)
+        ends = []
+        for stored in (te.float32, dtype):
+            param = nn.Parameter(start.to(stored))
+            options = {"momentum": 0.9} if name == "SGD" else {}
+            optimizer = kind([param], lr=0.05, master=True, accumulate=2, **options)
+            for gradient in gradients:
+                (param * te.tensor(gradient).to(stored)).sum().backward()
+                optimizer.step()
+            saved = optimizer.state_dict()
+            other = kind([param], lr=0.05, master=True, accumulate=2, **options)
+            other.load_state_dict(pickle.loads(pickle.dumps(saved)))
+            (param * 0.5).sum().backward()
+            other.step()
+            (param * 0.5).sum().backward()
+            other.step()
+            ends.append(param.float().detach().numpy())
+        unit = 2.0**-10 if dtype is te.float16 else 2.0**-7
+        np.testing.assert_allclose(ends[1], ends[0], rtol=4 * unit, atol=4 * unit, err_msg=name)

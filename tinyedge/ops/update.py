@@ -27,6 +27,8 @@ from tinyedge.ops.reduce import Reduction, Sum
 class Update(Op):
     """Base of the updates: for each input ``x`` an output ``new_x`` of the same shape; ``new_grad`` is zero.
 
+    ``new_rounded`` is ``new_param`` once more, for a parameter that is stored in 16 bits beside its float32 copy.
+
     An optimizer leaves out the state that its options do not need, and the outputs that it does not want.
     """
 
@@ -35,16 +37,23 @@ class Update(Op):
 
     @classmethod
     def prepare_class(cls) -> None:
-        cls.outputs = tuple("new_" + name for name in cls.inputs)
+        cls.outputs = tuple("new_" + name for name in (*cls.inputs, "rounded"))
+        update = cls.forward
+
+        def forward(*inputs: Any, **attrs: Any) -> tuple[Any, ...]:
+            results = update(*inputs, **attrs)
+            return (*results, results[0])
+
+        cls.forward = forward  # type: ignore[method-assign]
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         param = inputs[0]
         assert param is not None
         for name, spec in zip(cls.inputs, inputs, strict=True):
-            if spec != param:
+            if spec is None or (spec.dtype.computes, spec.shape) != (param.dtype.computes, param.shape):
                 raise ShapeError(cls.name, f"{name} must be like the parameter, {param}", f"it is {spec}")
-        return (param,) * len(inputs)
+        return (*(spec for spec in inputs if spec is not None), param)
 
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
@@ -54,6 +63,7 @@ class Update(Op):
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         texts = {"grad": "0", **cls.expressions(set(step.read_names()), **step.attrs)}
+        texts["rounded"] = texts["param"]
         return [
             pointwise_kernel(
                 step, device, {name: texts[name.removeprefix("new_")] for name in step.writes}, cls.scalars
@@ -78,7 +88,7 @@ def update_step(
     """``op`` on ``inputs``, the new value of each name in ``targets`` to be put there: its own slot, or another."""
     slots: dict[str, Any] = {name: inputs.get(name) for name in op.inputs}
     slots.update({"new_" + name: slot for name, slot in targets.items()})
-    writes = tuple("new_" + name for name in op.inputs if name in targets)
+    writes = tuple(name for name in op.outputs if name.removeprefix("new_") in targets)
     return Step(op, FORWARD, attrs, scalars, slots, op.inputs, writes)
 
 

@@ -58,7 +58,7 @@ class Adadelta(Optimizer):
         eps: added to both averages before their roots are taken; it makes the first steps; 1e-6.
         weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
         maximize: step along the gradient instead of against it; False.
-    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite.
+    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Source: Zeiler, arXiv:1212.5701.
     """
@@ -74,12 +74,13 @@ class Adadelta(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0 <= rho <= 1:
             raise ArgumentError("Adadelta", "rho must be in [0, 1]", f"got {rho}")
         defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "square_avg", "acc_delta")

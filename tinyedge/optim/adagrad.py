@@ -40,7 +40,7 @@ class Adagrad(Optimizer):
         initial_accumulator_value: with what the sum of squares begins; 0.
         eps: added to the root of the sum, against division by zero; 1e-10.
         maximize: step along the gradient instead of against it; False.
-    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite.
+    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Source: Duchi et al., Adaptive subgradient methods, JMLR 12 (2011).
     """
@@ -57,6 +57,7 @@ class Adagrad(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(
             lr=lr,
@@ -73,7 +74,7 @@ class Adagrad(Optimizer):
             "initial_accumulator_value": initial_accumulator_value,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "sum")

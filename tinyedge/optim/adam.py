@@ -25,6 +25,7 @@ class Adam(Optimizer):
             and gradients are yours to clear.
         nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
         ("raise").
+        master: keep a float32 copy of each parameter that is stored in float16 or bfloat16, and update that; False.
 
     Source: Kingma and Ba, arXiv:1412.6980; amsgrad: Reddi et al., arXiv:1904.09237.
     """
@@ -42,6 +43,7 @@ class Adam(Optimizer):
         decoupled_weight_decay: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         self.require_betas(betas)
@@ -54,7 +56,7 @@ class Adam(Optimizer):
             "maximize": maximize,
             "decoupled_weight_decay": decoupled_weight_decay,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
@@ -97,6 +99,7 @@ class AdamW(Adam):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -109,4 +112,5 @@ class AdamW(Adam):
             decoupled_weight_decay=True,
             accumulate=accumulate,
             nonfinite=nonfinite,
+            master=master,
         )

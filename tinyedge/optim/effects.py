@@ -86,8 +86,10 @@ class Updated(Counted):
             slot = job.param._slot
             if slot is not job.slots["param"] or not slot.requires_grad or is_torn(slot):
                 return False
-            names = optimizer.state_names(group)
+            names = optimizer.names_of(group, job.param)
             if not state.keys() >= set(names):  # an option that was changed needs a state that is not there yet
+                return False
+            if "master" in names and not optimizer.has_current_master(job.param):
                 return False
             slots = {name: state[name]._slot for name in names if name != "step"}
             if slots != {name: slot for name, slot in job.slots.items() if name != "param"}:
@@ -145,6 +147,7 @@ class Updated(Counted):
         for (job, _), step in zip(self.jobs, self.steps_of, strict=True):
             if "step" in optimizer.state.get(job.param, {}):
                 optimizer.state[job.param]["step"] = step
+            optimizer.note_master(job.param)
         for param in self.cleared:
             if (gradient := param._slot.grad) is not None:
                 gradient.clear()

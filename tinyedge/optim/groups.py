@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from tinyedge.autograd.deferral import launch_deferred
 from tinyedge.autograd.minibatch import Minibatch, note_minibatch
 from tinyedge.errors import ArgumentError
+from tinyedge.ir.modes import is_abstract
 from tinyedge.ir.values import Slot
 from tinyedge.optim.launch import Job, Rule, State
 from tinyedge.tensor import Tensor
@@ -17,7 +21,14 @@ Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str
 class Groups(Minibatch):
     """The groups, the state, and the count of an ``Optimizer``, and what a new one defines of them."""
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any], accumulate: int | None, nonfinite: str) -> None:
+    def __init__(
+        self,
+        params: Parameters,
+        defaults: dict[str, Any],
+        accumulate: int | None,
+        nonfinite: str,
+        master: bool,
+    ) -> None:
         if nonfinite not in ("ignore", "skip", "raise"):
             raise ArgumentError(self._call, 'nonfinite must be "ignore", "skip" or "raise"', f"got {nonfinite!r}")
         if accumulate is not None and (
@@ -27,6 +38,7 @@ class Groups(Minibatch):
         self.defaults = defaults
         self.accumulate = accumulate
         self.nonfinite = nonfinite
+        self.master = master
         self.skipped = 0
         """The number of updates left out because a gradient was not finite, with ``nonfinite="skip"``."""
         self.param_groups: list[dict[str, Any]] = []
@@ -34,6 +46,7 @@ class Groups(Minibatch):
         self._pending = 0
         self._rest: list[tuple[Job, int]] = []  # the remaining jobs of a refused update, with gradient versions
         self._waits = False  # whether it is registered as a minibatch
+        self._rounded: dict[Tensor, tuple[Slot, int]] = {}  # where masters were last rounded to, and the version then
         if isinstance(params, (Tensor, dict)):
             raise ArgumentError(
                 self._call, "params must be an iterable of tensors or of dicts", f"got one {type(params).__name__}",
@@ -48,6 +61,31 @@ class Groups(Minibatch):
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """Names of one parameter's state tensors, which begin as zeros. ``step``, if named, counts its updates."""
         raise NotImplementedError
+
+    def names_of(self, group: dict[str, Any], param: Tensor) -> tuple[str, ...]:
+        """The names of all state of ``param``, the master copy with it."""
+        names = self.state_names(group)
+        return (*names, "master") if self.master and param.dtype.packed else names
+
+    def note_master(self, param: Tensor) -> None:
+        """Remember that the master copy of ``param``, if it has one, was just rounded into it."""
+        if "master" in self.state.get(param, {}):
+            self._rounded[param] = param._slot, param._slot.storage.version
+
+    def has_current_master(self, param: Tensor) -> bool:
+        """Whether the parameter still is its master copy, rounded; looks at values only if it was written since."""
+        slot = param._slot
+        if self._rounded.get(param) == (slot, slot.storage.version):
+            return True
+        if is_abstract():
+            return True
+        master: Slot = self.state[param]["master"]._slot
+        launch_deferred()
+        there = slot.dtype.pack(master.dtype.unpack(master.storage.backend.read(master)))
+        if not np.array_equal(there, slot.storage.backend.read(slot)):
+            return False
+        self.note_master(param)
+        return True
 
     def begin(self, group: dict[str, Any], name: str) -> float:
         """The number of which the state tensor ``name`` begins full, where that is not 0."""

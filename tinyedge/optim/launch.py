@@ -52,6 +52,13 @@ class Job(NamedTuple):
     def into(self, targets: dict[str, Slot]) -> Step:
         """The step that writes the new values into ``targets``."""
         inputs = {**self.slots, "grad": self.gradient}
+        if "master" in inputs:  # it is what is updated, and rounded into the parameter
+            targets = {**targets, "rounded": targets["param"]}
+            inputs["param"] = inputs.pop("master")
+            if (master := targets.pop("master", None)) is None:
+                del targets["param"]
+            else:
+                targets["param"] = master
         return update_step(self.rule.op, inputs, targets, self.rule.scalars, self.rule.attrs)
 
 

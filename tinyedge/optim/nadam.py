@@ -86,7 +86,7 @@ class NAdam(Optimizer):
         momentum_decay: how fast the momentum grows; 4e-3.
         decoupled_weight_decay: ``weight_decay`` shrinks the parameter itself, as in AdamW; False.
         maximize: step along the gradient instead of against it; False.
-    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite.
+    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Source: Dozat, Incorporating Nesterov momentum into Adam (2016).
     """
@@ -104,6 +104,7 @@ class NAdam(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
         self.require_betas(betas)
@@ -116,7 +117,7 @@ class NAdam(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "exp_avg", "exp_avg_sq")

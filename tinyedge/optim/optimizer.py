@@ -58,6 +58,11 @@ class Optimizer(Groups):
         The latter two cost a reduction of each gradient per update (not per sample), and wait for the device, from
         which they read one number.
 
+    ``master``: for a parameter in float16 or bfloat16, state is float32 as its gradient is; and with ``master=True``
+    there is also a float32 copy of the parameter, ``state["master"]``. An update changes the copy and rounds it into
+    the parameter, so that updates smaller than the parameter's rounding add up instead of being lost. Where the
+    parameter was given other values (loaded, initialised anew), the copy begins again from them.
+
     Pickles and deep copies continue where the optimizer stands. They contain the parameters and, with ``accumulate``,
     their gradients, so a minibatch that was begun is not lost. Copy the model and the optimizer in one call, as in
     ``copy.deepcopy((model, optimizer))``, so that the optimizer's copy has the parameters of the model's copy.
@@ -71,11 +76,16 @@ class Optimizer(Groups):
     """
 
     def __init__(
-        self, params: Parameters, defaults: dict[str, Any], accumulate: int | None = None, nonfinite: str = "ignore"
+        self,
+        params: Parameters,
+        defaults: dict[str, Any],
+        accumulate: int | None = None,
+        nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self._warned = False
         self._forget()
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def _forget(self) -> None:
         """Forget updates that were made, for a copy."""
@@ -252,7 +262,6 @@ class Optimizer(Groups):
         jobs = []
         taken = Counter(leaf.grad.storage.number for leaf in self.leaves() if leaf.grad is not None)
         for group in self.param_groups:
-            names = self.state_names(group)
             rules: dict[Any, Rule] = {}  # most parameters of a group share one
             for param in group["params"]:
                 slot = param._slot
@@ -262,22 +271,26 @@ class Optimizer(Groups):
                 if is_torn(slot):
                     self._refuse_torn(param)
                 state = self.state.get(param, {})
+                if "master" in state and not self.has_current_master(param):
+                    state = {name: value for name, value in state.items() if name != "master"}
                 slots, missing = {"param": slot}, False
-                for name in names:
+                kept = slot.dtype.computes
+                for name in self.names_of(group, param):
                     there: Any = state.get(name)
                     if there is None:
                         if not missing:
                             state, missing = {**state}, True
                         there = 0
-                        if name != "step":
-                            begin = self.begin(group, name)
-                            there = full(slot.shape, begin, dtype=slot.dtype, device=param.backend)
+                        if name == "master":
+                            there = param.detach().to(kept)
+                        elif name != "step":
+                            there = full(slot.shape, self.begin(group, name), dtype=kept, device=param.backend)
                         state[name] = there
                     if name == "step":
                         continue
                     lies = there._slot
-                    if lies.dtype is not slot.dtype or lies.storage.backend is not slot.storage.backend:
-                        state = {**state, name: there.to(slot.dtype, device=slot.storage.backend)}
+                    if lies.dtype is not kept or lies.storage.backend is not slot.storage.backend:
+                        state = {**state, name: there.to(kept, device=slot.storage.backend)}
                         lies = state[name]._slot
                     if lies.shape != slot.shape:
                         raise StateDictError(
@@ -349,6 +362,7 @@ class Optimizer(Groups):
                 if "step" in job.state:
                     job.state["step"] = job.step
                 job.state.update(job.numbers)
+            self.note_master(job.param)
             if job.clears:
                 job.gradient.clear()
             elif self.accumulate is not None:

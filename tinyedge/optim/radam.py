@@ -80,7 +80,7 @@ class RAdam(Optimizer):
         weight_decay: L2 penalty, ``weight_decay * parameter`` is added to the gradient; 0.
         decoupled_weight_decay: ``weight_decay`` shrinks the parameter itself, as in AdamW; False.
         maximize: step along the gradient instead of against it; False.
-    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite.
+    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Source: Liu et al., arXiv:1908.03265.
     """
@@ -97,6 +97,7 @@ class RAdam(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         self.require_betas(betas)
@@ -108,7 +109,7 @@ class RAdam(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "exp_avg", "exp_avg_sq")

@@ -24,6 +24,7 @@ class RMSprop(Optimizer):
             and gradients are yours to clear.
         nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
         ("raise").
+        master: keep a float32 copy of each parameter that is stored in float16 or bfloat16, and update that; False.
 
     Source: Hinton, Neural Networks for Machine Learning, lecture 6e (2012).
     """
@@ -41,6 +42,7 @@ class RMSprop(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         defaults = {
@@ -52,7 +54,7 @@ class RMSprop(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         momentum = ("momentum_buffer",) if group["momentum"] else ()

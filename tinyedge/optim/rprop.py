@@ -60,7 +60,7 @@ class Rprop(Optimizer):
         etas: factors of an element's step where the gradient's sign turned, and where it stayed; (0.5, 1.2).
         step_sizes: the least and the largest step; (1e-6, 50).
         maximize: step along the gradient instead of against it; False.
-    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite.
+    Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Source: Riedmiller and Braun, A direct adaptive method for faster backpropagation learning (1993).
     """
@@ -75,12 +75,13 @@ class Rprop(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr)
         if not 0 < etas[0] < 1 < etas[1]:
             raise ArgumentError("Rprop", "etas must be a number in (0, 1) and one above 1", f"got {etas}")
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "prev", "step_size")

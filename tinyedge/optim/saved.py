@@ -16,12 +16,12 @@ def is_torn(leaf: Slot) -> bool:
 
 
 def like(call: str, what: str, param: Tensor, value: Any) -> Tensor:
-    """A copy of ``value``, an array or a tensor, that has the shape of ``param``, with its dtype and on its backend."""
+    """A copy of ``value``, an array or a tensor, with the shape of ``param``, on its backend, in the dtype of its state and gradient."""
     shape = getattr(value, "shape", None)
     if shape is None or tuple(shape) != param.shape:
         got = type(value).__name__ if shape is None else tuple(shape)
         raise StateDictError(call, f"{what}", f"the state dict has {got}")
-    return tensor(value, dtype=param.dtype, device=param.backend)
+    return tensor(value, dtype=param.dtype.computes, device=param.backend)
 
 
 def read_minibatch(

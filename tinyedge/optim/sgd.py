@@ -25,6 +25,7 @@ class SGD(Optimizer):
             and gradients are yours to clear.
         nonfinite: an update by NaN or infinity is made ("ignore", the default), left out ("skip"), or an error
         ("raise").
+        master: keep a float32 copy of each parameter that is stored in float16 or bfloat16, and update that; False.
 
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning (2013).
     """
@@ -41,6 +42,7 @@ class SGD(Optimizer):
         maximize: bool = False,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
+        master: bool = False,
     ) -> None:
         self.require_at_least_zero(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum == 0 or dampening != 0):
@@ -57,7 +59,7 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        super().__init__(params, defaults, accumulate, nonfinite)
+        super().__init__(params, defaults, accumulate, nonfinite, master)
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
