@@ -214,6 +214,7 @@ class Net(nn.Module):
         return F.softmax(self.last(x).T.exp(), 0)
 
 
+@pytest.mark.replays("the gradient of a bias before a batch norm is a sum that cancels: all that is left is rounding")
 @pytest.mark.parametrize("specialises", [False, True])
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_many_kernels_in_few_programs(
