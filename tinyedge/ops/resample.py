@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.spec import Device, KernelSpec, lines_grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.shapes import INT_MAX, Shape
@@ -93,17 +93,21 @@ class Resample(Op):
         attrs = step.attrs
         axes = AXES[-len(attrs["size"]) :]
         source, target = (x, y) if kernel == "resample_forward" else (y, x)
-        shape, count = step.slots[x].shape, step.slots[target].numel
+        shape = step.slots[x].shape
         end = len(shape) - attrs["kept"]
-        sizes = {"count": count, "inner": prod(shape[end:])}
+        inner = prod(shape[end:])
+        columns = step.slots[target].shape[end - 1] * inner
+        lines = step.slots[target].numel // max(columns, 1)
+        sizes = {"lines": lines, "columns": columns, "inner": inner}
         for name, slot in (("in", x), ("out", y)):
             sizes |= {f"{name}_{axis}": size for axis, size in zip(axes, step.slots[slot].shape[end - len(axes) : end])}
         return [
             KernelSpec(
-                kernel, "resample.cl.jinja", (source, target), *grid(count, device.group()), sizes,
+                kernel, "resample.cl.jinja", (source, target), *lines_grid(lines, columns, device.group()), sizes,
                 {f"scale_{axis}": "real" for axis in axes},
                 constants={
                     "real": step.slots[x].dtype.ctype, "axes": axes, "mode": attrs["mode"], "aligned": attrs["aligned"],
+                    "in_runs": inner > 1,
                 },
                 hooked=(source, target),
             )
