@@ -102,7 +102,7 @@ class Resample(Op):
         kernels = []
         for span, before, after, taken, made in zip(
             spans, [shape, *shapes], shapes, [source, *names], [*names, target]
-        ):  # fmt: skip
+        ):
             kernels.append(cls.stage(step, device, ctype, span, before, after, taken, made, scratch))
         return kernels
 
@@ -236,9 +236,7 @@ def interpolate(
         return cast("Tensor", functions[f"adaptive_avg_pool{rank}d"](input, wanted))
     aligned = bool(align_corners)
     scales = tuple(_scale(a, b, aligned, f) for a, b, f in zip(lengths, wanted, factors or (None,) * rank))
-    return call(
-        Resample, input, size=wanted, mode=KINDS[mode], aligned=aligned, scalars=_named(scales)
-    )  # fmt: skip
+    return call(Resample, input, size=wanted, mode=KINDS[mode], aligned=aligned, scalars=_named(scales))
 
 
 def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple[Any, ...]:

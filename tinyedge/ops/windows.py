@@ -174,9 +174,7 @@ class Fold(Op):
         return _folded(x, size, kernel, stride, padding, dilation)
 
     @staticmethod
-    def backward(
-        dy: Array, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-    ) -> tuple[Array]:  # fmt: skip
+    def backward(dy: Array, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array]:
         return (_unfolded(dy, kernel, stride, padding, dilation),)
 
     @classmethod
