@@ -186,6 +186,15 @@ def power_of_two(value: int) -> int:
     return 1 << max(value - 1, 0).bit_length()
 
 
+def lines_grid(lines: int, columns: int, group: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Global and local size of a launch with a work-item for each element of ``lines`` lines: none divides to find its
+    line, and short lines share a work-group.
+    """
+    across = min(group, max(columns, 1))
+    local = (across, min(max(group // across, 1), max(lines, 1)))
+    return (round_up(columns, local[0]), round_up(lines, local[1])), local
+
+
 def grid(count: int, group: int) -> tuple[tuple[int], tuple[int]]:
     """Global and local size of a one-dimensional launch of at least ``count`` work-items."""
     group = min(group, max(count, 1))

@@ -145,7 +145,7 @@ class AvgPool3d(_AvgPool):
 class _LPPool(Module):
     def __init__(
         self, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm_type = norm_type
         self.kernel_size = kernel_size

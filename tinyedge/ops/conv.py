@@ -162,9 +162,7 @@ def windows_of(x: Any, kernel: Sequence[int], stride: Pair, padding: tuple[int, 
     return windows.transpose(0, 1, 4, 5, 2, 3)
 
 
-def check_operands(
-    call_name: str, rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int
-) -> None:  # fmt: skip
+def check_operands(call_name: str, rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Errors: ShapeError unless input and weight have ``rank`` dims of places, DtypeError unless they are floats of one
     dtype, ArgumentError unless groups is a positive int.
     """

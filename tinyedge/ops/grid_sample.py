@@ -149,9 +149,7 @@ class GridSample(Op):
         return kernels
 
     @classmethod
-    def kernel(
-        cls, step: Step, device: Device, kernel: str, buffers: tuple[str, ...], x: str, y: str
-    ) -> KernelSpec:  # fmt: skip
+    def kernel(cls, step: Step, device: Device, kernel: str, buffers: tuple[str, ...], x: str, y: str) -> KernelSpec:
         shape = step.slots[x].shape
         n, c, *size = shape
         axes = AXES[-len(size) :]

@@ -12,7 +12,7 @@ import numpy as np
 from tinyedge.autograd.registry import public
 from tinyedge.dtypes import DType, bool_, int8, int64
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, grid, round_up
+from tinyedge.ir.spec import Device, KernelSpec, grid, lines_grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.reduce import mean
@@ -171,10 +171,7 @@ def _kernel(
         constants |= {"width": lanes, "stride": window["stride_w"]}
         global_size, local_size = grid(lines, min(LINES_OF_GROUP, device.group()))
     else:
-        # Rows are a dim of the launch: no work-item divides to find its place, and short rows share a work-group.
-        group = device.group()
-        local_size = (min(group, columns), min(max(group // columns, 1), lines))
-        global_size = (round_up(columns, local_size[0]), round_up(lines, local_size[1]))
+        global_size, local_size = lines_grid(lines, columns, device.group())
     return [
         KernelSpec(kernel, "pool.cl.jinja", buffers, global_size, local_size, sizes, constants=constants, hooked=hooked)
     ]

@@ -338,9 +338,7 @@ def max_unpool3d(
 
 
 @public(functional=True)
-def local_response_norm(
-    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:  # fmt: skip
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """``input / (k + alpha * m) ** beta``, where m is the mean of squares over ``size`` channels about each.
 
     Shapes: input (N, C, ...); returns the same.

@@ -12,8 +12,8 @@ import numpy as np
 
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, grid
-from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, lines_grid
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tensor import Tensor, call
@@ -62,8 +62,8 @@ def _weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dt
 
 
 class Resample(Op):
-    """The dims before the last ``kept`` ones, as many as ``size`` has numbers, are resized to it. ``scale_d``,
-    ``scale_h`` and ``scale_w`` are the input's steps from a result to the next, the last dim's is ``scale_w``.
+    """The last dims, as many as ``size`` has numbers, are resized to it. ``scale_d``, ``scale_h`` and ``scale_w`` are
+    the input's steps from a result to the next, ``scale_w`` is the last dim's.
     """
 
     signature = "(n,c,...)->(n,c,...)"
@@ -77,55 +77,78 @@ class Resample(Op):
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
         (x,) = inputs
         assert x is not None
-        lead = len(x.shape) - attrs["kept"] - len(attrs["size"])
-        return (Spec(x.dtype, (*x.shape[:lead], *attrs["size"], *x.shape[lead + len(attrs["size"]) :])),)
+        return (Spec(x.dtype, (*x.shape[: -len(attrs["size"])], *attrs["size"])),)
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return cls.kernel(step, device, "resample_forward", "x", "y")
+        return cls.stages(step, device, "x", "y", "x", step.attrs["mode"] != "cubic")
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return cls.kernel(step, device, "resample_backward", "dx", "dy")
+        return cls.stages(step, device, "dy", "dx", "dx", step.attrs["mode"].startswith("nearest"))
 
     @classmethod
-    def kernel(cls, step: Step, device: Device, kernel: str, x: str, y: str) -> list[KernelSpec]:
-        attrs = step.attrs
-        axes = AXES[-len(attrs["size"]) :]
-        source, target = (x, y) if kernel == "resample_forward" else (y, x)
-        shape, count = step.slots[x].shape, step.slots[target].numel
-        end = len(shape) - attrs["kept"]
-        sizes = {"count": count, "inner": prod(shape[end:])}
-        for name, slot in (("in", x), ("out", y)):
-            sizes |= {f"{name}_{axis}": size for axis, size in zip(axes, step.slots[slot].shape[end - len(axes) : end])}
-        return [
-            KernelSpec(
-                kernel, "resample.cl.jinja", (source, target), *grid(count, device.group()), sizes,
-                {f"scale_{axis}": "real" for axis in axes},
-                constants={
-                    "real": step.slots[x].dtype.ctype, "axes": axes, "mode": attrs["mode"], "aligned": attrs["aligned"],
-                },
-                hooked=(source, target),
-            )
-        ]  # fmt: skip
+    def stages(cls, step: Step, device: Device, source: str, target: str, x: str, together: bool) -> list[KernelSpec]:
+        """One kernel for all dims ``together``, or one for each dim from the last: so a sum over windows of k elements
+        in each of d dims has d * k terms, and not k ** d.
+        """
+        ctype, rank = step.slots[x].dtype.ctype, len(step.attrs["size"])
+        shape, wanted = step.slots[source].shape, step.slots[target].shape
+        lead, end = len(shape) - rank, len(shape)
+        spans = [(lead, end)] if together else [(axis, axis + 1) for axis in reversed(range(lead, end))]
+        shapes = [(*shape[:first], *wanted[first:]) for first, _ in spans]
+        names = [f"between_{k}" for k in range(len(spans) - 1)]
+        scratch = tuple(Scratch(name, ctype, prod(after)) for name, after in zip(names, shapes))
+        kernels = []
+        for span, before, after, taken, made in zip(
+            spans, [shape, *shapes], shapes, [source, *names], [*names, target]
+        ):
+            kernels.append(cls.stage(step, device, ctype, span, before, after, taken, made, scratch))
+        return kernels
+
+    @classmethod
+    def stage(
+        cls, step: Step, device: Device, ctype: str, span: tuple[int, int], before: Shape, after: Shape, source: str,
+        target: str, scratch: tuple[Scratch, ...],
+    ) -> KernelSpec:  # fmt: skip
+        """The kernel that makes the dims ``span`` of ``before`` as long as in ``after``."""
+        first, last = span
+        axes = "".join(AXES[axis - len(after)] for axis in range(first, last))
+        inner = prod(after[last:])
+        columns = after[last - 1] * inner
+        lines = prod(after[: last - 1])
+        sizes = {"lines": lines, "columns": columns, "inner": inner}
+        ends = (before, after) if step.direction == FORWARD else (after, before)
+        for name, shape in zip(("in", "out"), ends):
+            sizes |= {f"{name}_{axis}": size for axis, size in zip(axes, shape[first:last])}
+        return KernelSpec(
+            f"resample_{step.direction}", "resample.cl.jinja", (source, target),
+            *lines_grid(lines, columns, device.group()), sizes, {f"scale_{axis}": "real" for axis in axes},
+            constants={
+                "real": ctype, "axes": axes, "mode": step.attrs["mode"], "aligned": step.attrs["aligned"],
+                "in_runs": inner > 1, "source": source, "target": target,
+            },
+            scratch=scratch,
+            hooked=tuple(name for name in (source, target) if name in step.slots),
+        )  # fmt: skip
 
     @staticmethod
     def forward(
-        x: Array, *, size: Shape, kept: int, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float
+        x: Array, *, size: Shape, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float
     ) -> Array:
         scales = (scale_d, scale_h, scale_w)[-len(size) :]
-        for axis, (count, scale) in enumerate(zip(size, scales), x.ndim - kept - len(size)):
+        for axis, (count, scale) in enumerate(zip(size, scales), x.ndim - len(size)):
             weights = _weights(x.shape[axis], count, mode, aligned, scale, x.dtype)
             x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
         return x
 
     @staticmethod
     def backward(
-        dy: Array, *, size: Shape, kept: int, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float,
+        dy: Array, *, size: Shape, mode: str, aligned: bool, scale_d: float, scale_h: float, scale_w: float,
         shapes: dict[str, Shape],
     ) -> tuple[Array]:  # fmt: skip
         shape, scales = shapes["dx"], (scale_d, scale_h, scale_w)[-len(size) :]
-        for axis, (count, scale) in enumerate(zip(size, scales), dy.ndim - kept - len(size)):
+        for axis, (count, scale) in enumerate(zip(size, scales), dy.ndim - len(size)):
             weights = _weights(shape[axis], count, mode, aligned, scale, dy.dtype)
             dy = np.moveaxis(np.moveaxis(dy, axis, -1) @ weights, -1, axis)
         return (dy,)
@@ -133,14 +156,13 @@ class Resample(Op):
     @classmethod
     def sample(cls, random: Random) -> Sample:
         mode = random.choice(("nearest", "nearest-exact", "linear", "cubic"))
-        rank, kept = random.choice(((1, 0), (1, 1), (2, 0), (2, 0), (3, 0)))
+        rank = random.choice((1, 2, 2, 3))
         shape = tuple(random.choice((1, 2, 3, 5, 8)) for _ in range(rank))
         size = tuple(random.choice((1, 2, 4, 7, 13)) for _ in range(rank))
         aligned = mode in ("linear", "cubic") and random.random() < 0.5
         scales = tuple(_scale(a, b, aligned, None) for a, b in zip(shape, size))
-        attrs = {"size": size, "kept": kept, "mode": mode, "aligned": aligned, **_named(scales)}
-        inner = tuple(random.choice((1, 5)) for _ in range(kept))
-        return Sample(((random.choice((0, 1, 2)), random.choice((1, 3)), *shape, *inner),), attrs)
+        attrs = {"size": size, "mode": mode, "aligned": aligned, **_named(scales)}
+        return Sample(((random.choice((0, 1, 2)), random.choice((1, 3)), *shape),), attrs)
 
 
 def _named(scales: tuple[float, ...]) -> dict[str, float]:
@@ -214,12 +236,7 @@ def interpolate(
         return cast("Tensor", functions[f"adaptive_avg_pool{rank}d"](input, wanted))
     aligned = bool(align_corners)
     scales = tuple(_scale(a, b, aligned, f) for a, b, f in zip(lengths, wanted, factors or (None,) * rank))
-    attrs: dict[str, Any] = {"mode": KINDS[mode], "aligned": aligned}
-    if mode != "bicubic":
-        return call(Resample, input, size=wanted, kept=0, **attrs, scalars=_named(scales))
-    # Dim by dim, each result has 4 terms and not 16.
-    rows = call(Resample, input, size=wanted[1:], kept=0, **attrs, scalars=_named(scales[1:]))
-    return call(Resample, rows, size=wanted[:1], kept=1, **attrs, scalars=_named(scales[:1]))
+    return call(Resample, input, size=wanted, mode=KINDS[mode], aligned=aligned, scalars=_named(scales))
 
 
 def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyedge.autograd.registry import public
 from tinyedge.errors import ShapeError
-from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.spec import Device, KernelSpec, lines_grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.shapes import Shape, pair, window_outputs
@@ -35,18 +35,24 @@ def _positions(size: Shape, attrs: Any) -> Pair:
 
 
 def _kernel(step: Step, device: Device, kernel: str, image: str, columns: str) -> list[KernelSpec]:
-    """One work-item for each element that is written."""
+    """One work-item for each element that is written. The window is part of the source: a model has few."""
     attrs, shape = step.attrs, step.slots[image].shape
     high, wide = _positions(shape[2:], attrs)
     source, target = (image, columns) if kernel == "unfold" else (columns, image)
-    count = step.slots[target].numel
-    named = {name: attrs[name] for name in ("kernel", "stride", "padding", "dilation")}
-    sizes = {"count": count, "in_h": shape[2], "in_w": shape[3], "out_h": high, "out_w": wide}
-    sizes |= {f"{name}_{axis}": value[k] for name, value in named.items() for k, axis in enumerate("hw")}
+    columns_of = shape[3] if kernel == "fold" else wide
+    lines = step.slots[target].numel // max(columns_of, 1)
+    sizes = {"lines": lines, "in_h": shape[2], "in_w": shape[3], "out_h": high, "out_w": wide}
+    window = (
+        f"{name}_{axis} = {attrs[name][k]}"
+        for name in ("kernel", "stride", "padding", "dilation")
+        for k, axis in enumerate("hw")
+    )
     return [
         KernelSpec(
-            kernel, "windows.cl.jinja", (source, target), *grid(count, device.group()), sizes,
-            constants={"source": source, "target": target, "real": step.slots[target].dtype.ctype},
+            kernel, "windows.cl.jinja", (source, target), *lines_grid(lines, columns_of, device.group()), sizes,
+            constants={
+                "source": source, "target": target, "real": step.slots[target].dtype.ctype, "window": ", ".join(window),
+            },
             hooked=(source, target),
         )
     ]  # fmt: skip
@@ -168,9 +174,7 @@ class Fold(Op):
         return _folded(x, size, kernel, stride, padding, dilation)
 
     @staticmethod
-    def backward(
-        dy: Array, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-    ) -> tuple[Array]:  # fmt: skip
+    def backward(dy: Array, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array]:
         return (_unfolded(dy, kernel, stride, padding, dilation),)
 
     @classmethod
