@@ -308,6 +308,9 @@ class Methods:
     def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * bmm(batch1, batch2)``."""
 
+    def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        """How often each integer from 0 on occurs, or the sum of its ``weights``; counted on the host."""
+
     def bitwise_and(self, other: Operand) -> Tensor:
         """The bits that both have; of booleans, whether both are true."""
 
@@ -396,6 +399,9 @@ class Methods:
     def copysign_(self, other: Operand) -> Tensor:
         """``input`` with the sign of ``other``, also of -0.0."""
 
+    def corrcoef(self) -> Tensor:
+        """The correlations of variables, which are rows, over samples, which are columns."""
+
     def cos(self) -> Tensor:
         """Cosine."""
 
@@ -410,6 +416,15 @@ class Methods:
 
     def count_nonzero(self, dim: Axes = None) -> Tensor:
         """How many elements are not 0; int64."""
+
+    def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+        """The covariances of variables, which are rows, over samples, which are columns."""
+
+    def cummax(self, dim: int) -> ValuesIndices:
+        """(values, indices) of the largest element up to each place of ``dim``: of equal ones the last; NaN wins."""
+
+    def cummin(self, dim: int) -> ValuesIndices:
+        """(values, indices) of the smallest element up to each place of ``dim``: of equal ones the last; NaN wins."""
 
     def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
         """The products of the elements up to each place of ``dim``; bools and integers give int64."""
@@ -427,6 +442,15 @@ class Methods:
         """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
         view.
         """
+
+    def diff(self, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
+        """The differences of neighbours along ``dim``, ``n`` times over; of bools, whether they differ."""
+
+    def digamma(self) -> Tensor:
+        """The slope of ``lgamma``."""
+
+    def digamma_(self) -> Tensor:
+        """The slope of ``lgamma``."""
 
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
@@ -467,6 +491,12 @@ class Methods:
     def erfc_(self) -> Tensor:
         """``1 - erf(input)``, exact where that is small."""
 
+    def erfinv(self) -> Tensor:
+        """The number of which ``erf`` is ``input``; NaN outside [-1, 1]."""
+
+    def erfinv_(self) -> Tensor:
+        """The number of which ``erf`` is ``input``; NaN outside [-1, 1]."""
+
     def exp(self) -> Tensor:
         """e to the power of each element."""
 
@@ -506,6 +536,12 @@ class Methods:
     def flipud(self) -> Tensor:
         """The rows in reverse order."""
 
+    def float_power(self, exponent: Operand) -> Tensor:
+        """``input ** exponent`` in float64, whatever the operands are."""
+
+    def float_power_(self, exponent: Operand) -> Tensor:
+        """``input ** exponent`` in float64, whatever the operands are."""
+
     def floor(self) -> Tensor:
         """The largest integer not above each element. Its gradient is zeros."""
 
@@ -538,6 +574,12 @@ class Methods:
 
     def gather(self, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``."""
+
+    def gcd(self, other: Tensor) -> Tensor:
+        """The greatest common divisor of integers."""
+
+    def gcd_(self, other: Tensor) -> Tensor:
+        """The greatest common divisor of integers."""
 
     def ge(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
@@ -575,6 +617,9 @@ class Methods:
     def heaviside_(self, values: Tensor) -> Tensor:
         """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
 
+    def histc(self, bins: int = 100, min: Number = 0, max: Number = 0) -> Tensor:
+        """How many elements lie in each of ``bins`` parts of [min, max], all equally wide."""
+
     def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
 
@@ -583,6 +628,12 @@ class Methods:
 
     def hypot_(self, other: Tensor) -> Tensor:
         """``sqrt(input ** 2 + other ** 2)`` without overflow."""
+
+    def i0(self) -> Tensor:
+        """The modified Bessel function of the first kind, of order 0."""
+
+    def i0_(self) -> Tensor:
+        """The modified Bessel function of the first kind, of order 0."""
 
     def index_add(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
         """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
@@ -623,6 +674,18 @@ class Methods:
     def kthvalue(self, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
         """(values, indices) of the ``k``-th smallest along ``dim``, counted from 1."""
 
+    def lcm(self, other: Tensor) -> Tensor:
+        """The least common multiple of integers."""
+
+    def lcm_(self, other: Tensor) -> Tensor:
+        """The least common multiple of integers."""
+
+    def ldexp(self, other: Tensor) -> Tensor:
+        """``input * 2 ** other``."""
+
+    def ldexp_(self, other: Tensor) -> Tensor:
+        """``input * 2 ** other``."""
+
     def le(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
 
@@ -646,6 +709,12 @@ class Methods:
 
     def less_equal_(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
+
+    def lgamma(self) -> Tensor:
+        """The logarithm of the size of the gamma function."""
+
+    def lgamma_(self) -> Tensor:
+        """The logarithm of the size of the gamma function."""
 
     def log(self) -> Tensor:
         """Natural logarithm."""
@@ -676,6 +745,9 @@ class Methods:
 
     def logaddexp2(self, other: Tensor) -> Tensor:
         """``log2(2 ** input + 2 ** other)`` without overflow."""
+
+    def logcumsumexp(self, dim: int) -> Tensor:
+        """The logarithm of the sum of the exponentials up to each place of ``dim``, without overflow."""
 
     def logical_and(self, other: Tensor) -> Tensor:
         """Whether both are nonzero."""
@@ -755,11 +827,19 @@ class Methods:
     def mm(self, mat2: Tensor) -> Tensor:
         """The product of two matrices."""
 
+    def mode(self, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
+        """(values, indices) of what occurs most often along ``dim``: of several the smallest, and of its places the
+        last.
+        """
+
     def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         """Another name of ``movedim``."""
 
     def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         """Dims ``source`` moved to the places ``destination``; the others keep their order. A view."""
+
+    def msort(self) -> Tensor:
+        """``sort(input, 0).values``."""
 
     def mul(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
@@ -776,6 +856,12 @@ class Methods:
     def mv(self, vec: Tensor) -> Tensor:
         """The product of a matrix and a vector."""
 
+    def mvlgamma(self, p: int) -> Tensor:
+        """The logarithm of the multivariate gamma function of dimension ``p``."""
+
+    def mvlgamma_(self, p: int) -> Tensor:
+        """The logarithm of the multivariate gamma function of dimension ``p``."""
+
     def nan_to_num(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
         """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
 
@@ -784,6 +870,19 @@ class Methods:
 
     def nanmean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The mean of the elements that are not NaN."""
+
+    def nanmedian(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The lower of the middle elements of those that are not NaN. Along ``dim``: (values, indices)."""
+
+    def nanquantile(
+        self,
+        q: float | Tensor,
+        dim: int | None = None,
+        keepdim: bool = False,
+        *,
+        interpolation: str = "linear",
+    ) -> Tensor:
+        """As ``quantile``, of the elements that are not NaN."""
 
     def nansum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum with 0 in the place of NaN."""
@@ -844,6 +943,16 @@ class Methods:
         zeros.
         """
 
+    def quantile(
+        self,
+        q: float | Tensor,
+        dim: int | None = None,
+        keepdim: bool = False,
+        *,
+        interpolation: str = "linear",
+    ) -> Tensor:
+        """The values below which the shares ``q`` of the elements along ``dim`` lie; NaN if one element is."""
+
     def rad2deg(self) -> Tensor:
         """Radians as degrees."""
 
@@ -870,6 +979,12 @@ class Methods:
 
     def remainder_(self, other: Operand) -> Tensor:
         """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+
+    def renorm(self, p: float, dim: int, maxnorm: float) -> Tensor:
+        """Each slice along ``dim`` whose p-norm is above ``maxnorm`` scaled down to that."""
+
+    def renorm_(self, p: float, dim: int, maxnorm: float) -> Tensor:
+        """Each slice along ``dim`` whose p-norm is above ``maxnorm`` scaled down to that."""
 
     def repeat(self, *repeats: Any) -> Tensor:
         """Copies beside each other: ``repeats`` says how many along each dim; further ones are new dims, in front."""
@@ -952,6 +1067,12 @@ class Methods:
 
     def sin_(self) -> Tensor:
         """Sine."""
+
+    def sinc(self) -> Tensor:
+        """``sin(pi * input) / (pi * input)``, and 1 at 0."""
+
+    def sinc_(self) -> Tensor:
+        """``sin(pi * input) / (pi * input)``, and 1 at 0."""
 
     def sinh(self) -> Tensor:
         """Hyperbolic sine."""
@@ -1066,6 +1187,23 @@ class Methods:
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
+
+    def unique(
+        self,
+        sorted: bool = True,
+        return_inverse: bool = False,
+        return_counts: bool = False,
+        dim: int | None = None,
+    ) -> Any:
+        """Each value once, in order; found on the host. Along ``dim``, each slice once."""
+
+    def unique_consecutive(
+        self,
+        return_inverse: bool = False,
+        return_counts: bool = False,
+        dim: int | None = None,
+    ) -> Any:
+        """The first of each run of equal elements, or along ``dim`` of equal slices; found on the host."""
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With a dim of length one inserted at ``dim``."""

@@ -175,6 +175,11 @@ from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
 from tinyedge.ops.random import uniform_ as uniform_
+from tinyedge.ops.rank import mode as mode
+from tinyedge.ops.rank import msort as msort
+from tinyedge.ops.rank import nanmedian as nanmedian
+from tinyedge.ops.rank import nanquantile as nanquantile
+from tinyedge.ops.rank import quantile as quantile
 from tinyedge.ops.rearrange import argwhere as argwhere
 from tinyedge.ops.rearrange import atleast_1d as atleast_1d
 from tinyedge.ops.rearrange import atleast_2d as atleast_2d
@@ -225,6 +230,9 @@ from tinyedge.ops.rounding import floor as floor
 from tinyedge.ops.rounding import frac as frac
 from tinyedge.ops.rounding import round as round
 from tinyedge.ops.rounding import trunc as trunc
+from tinyedge.ops.running import cummax as cummax
+from tinyedge.ops.running import cummin as cummin
+from tinyedge.ops.running import logcumsumexp as logcumsumexp
 from tinyedge.ops.scan import argsort as argsort
 from tinyedge.ops.scan import cumprod as cumprod
 from tinyedge.ops.scan import cumsum as cumsum
@@ -235,6 +243,13 @@ from tinyedge.ops.scatter import index_add as index_add
 from tinyedge.ops.scatter import index_copy as index_copy
 from tinyedge.ops.scatter import scatter as scatter
 from tinyedge.ops.scatter import scatter_add as scatter_add
+from tinyedge.ops.search import bincount as bincount
+from tinyedge.ops.search import bucketize as bucketize
+from tinyedge.ops.search import histc as histc
+from tinyedge.ops.search import isin as isin
+from tinyedge.ops.search import searchsorted as searchsorted
+from tinyedge.ops.search import unique as unique
+from tinyedge.ops.search import unique_consecutive as unique_consecutive
 from tinyedge.ops.selection import addcdiv as addcdiv
 from tinyedge.ops.selection import addcmul as addcmul
 from tinyedge.ops.selection import clamp as clamp
@@ -251,9 +266,28 @@ from tinyedge.ops.selection import maximum as maximum
 from tinyedge.ops.selection import minimum as minimum
 from tinyedge.ops.selection import nan_to_num as nan_to_num
 from tinyedge.ops.selection import where as where
+from tinyedge.ops.series import corrcoef as corrcoef
+from tinyedge.ops.series import cov as cov
+from tinyedge.ops.series import cumulative_trapezoid as cumulative_trapezoid
+from tinyedge.ops.series import diff as diff
+from tinyedge.ops.series import renorm as renorm
+from tinyedge.ops.series import trapezoid as trapezoid
+from tinyedge.ops.series import trapz as trapz
+from tinyedge.ops.series import vander as vander
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.special_functions import digamma as digamma
+from tinyedge.ops.special_functions import erfinv as erfinv
+from tinyedge.ops.special_functions import float_power as float_power
+from tinyedge.ops.special_functions import gcd as gcd
+from tinyedge.ops.special_functions import i0 as i0
+from tinyedge.ops.special_functions import lcm as lcm
+from tinyedge.ops.special_functions import ldexp as ldexp
+from tinyedge.ops.special_functions import lgamma as lgamma
+from tinyedge.ops.special_functions import mvlgamma as mvlgamma
+from tinyedge.ops.special_functions import polygamma as polygamma
+from tinyedge.ops.special_functions import sinc as sinc
 from tinyedge.ops.statistics import aminmax as aminmax
 from tinyedge.ops.statistics import count_nonzero as count_nonzero
 from tinyedge.ops.statistics import median as median
@@ -346,6 +380,7 @@ __all__ = [
     "bernoulli",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "bincount",
     "bitwise_and",
     "bitwise_left_shift",
     "bitwise_not",
@@ -355,6 +390,7 @@ __all__ = [
     "bmm",
     "broadcast_tensors",
     "broadcast_to",
+    "bucketize",
     "cast",
     "cat",
     "ceil",
@@ -371,16 +407,23 @@ __all__ = [
     "conv1d",
     "conv2d",
     "copysign",
+    "corrcoef",
     "cos",
     "cosh",
     "cosine_embedding_loss",
     "cosine_similarity",
     "count_nonzero",
+    "cov",
     "cross_entropy",
+    "cummax",
+    "cummin",
     "cumprod",
     "cumsum",
+    "cumulative_trapezoid",
     "deg2rad",
     "diagonal",
+    "diff",
+    "digamma",
     "div",
     "divide",
     "dot",
@@ -396,6 +439,7 @@ __all__ = [
     "equal",
     "erf",
     "erfc",
+    "erfinv",
     "exp",
     "exp2",
     "expand",
@@ -406,6 +450,7 @@ __all__ = [
     "flip",
     "fliplr",
     "flipud",
+    "float_power",
     "floor",
     "floor_divide",
     "fmax",
@@ -415,6 +460,7 @@ __all__ = [
     "full_like",
     "gather",
     "gaussian_nll_loss",
+    "gcd",
     "ge",
     "gelu",
     "ger",
@@ -429,10 +475,12 @@ __all__ = [
     "hardtanh",
     "heaviside",
     "hinge_embedding_loss",
+    "histc",
     "hsplit",
     "hstack",
     "huber_loss",
     "hypot",
+    "i0",
     "index_add",
     "index_copy",
     "index_select",
@@ -441,6 +489,7 @@ __all__ = [
     "instance_norm",
     "isclose",
     "isfinite",
+    "isin",
     "isinf",
     "isnan",
     "isneginf",
@@ -449,11 +498,14 @@ __all__ = [
     "kthvalue",
     "l1_loss",
     "layer_norm",
+    "lcm",
+    "ldexp",
     "le",
     "leaky_relu",
     "lerp",
     "less",
     "less_equal",
+    "lgamma",
     "linear",
     "linspace",
     "log",
@@ -463,6 +515,7 @@ __all__ = [
     "log_softmax",
     "logaddexp",
     "logaddexp2",
+    "logcumsumexp",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -486,15 +539,20 @@ __all__ = [
     "minimum",
     "mish",
     "mm",
+    "mode",
     "moveaxis",
     "movedim",
     "mse_loss",
+    "msort",
     "mul",
     "multilabel_soft_margin_loss",
     "multiply",
     "mv",
+    "mvlgamma",
     "nan_to_num",
     "nanmean",
+    "nanmedian",
+    "nanquantile",
     "nansum",
     "narrow",
     "ne",
@@ -514,10 +572,12 @@ __all__ = [
     "pairwise_distance",
     "permute",
     "poisson_nll_loss",
+    "polygamma",
     "positive",
     "pow",
     "prelu",
     "prod",
+    "quantile",
     "rad2deg",
     "rand",
     "rand_like",
@@ -530,6 +590,7 @@ __all__ = [
     "relu",
     "relu6",
     "remainder",
+    "renorm",
     "repeat_interleave",
     "reshape",
     "roll",
@@ -540,6 +601,7 @@ __all__ = [
     "rsqrt",
     "scatter",
     "scatter_add",
+    "searchsorted",
     "select",
     "selu",
     "sgn",
@@ -548,6 +610,7 @@ __all__ = [
     "signbit",
     "silu",
     "sin",
+    "sinc",
     "sinh",
     "smooth_l1_loss",
     "soft_margin_loss",
@@ -581,6 +644,8 @@ __all__ = [
     "topk",
     "trace",
     "transpose",
+    "trapezoid",
+    "trapz",
     "tril",
     "triplet_margin_loss",
     "triu",
@@ -589,7 +654,10 @@ __all__ = [
     "unbind",
     "unflatten",
     "uniform_",
+    "unique",
+    "unique_consecutive",
     "unsqueeze",
+    "vander",
     "var",
     "var_mean",
     "vdot",

@@ -46,7 +46,7 @@ class Scan(Op):
         slot = step.slots[buffers[-1]]
         sizes = _lines(slot, step.attrs["dim"])
         count = slot.numel // sizes["length"]
-        constants |= {"element": slot.dtype.ctype, "source": buffers[0], "target": buffers[-1]}
+        constants = {"element": slot.dtype.ctype, "source": buffers[0], "target": buffers[-1]} | constants
         launch = grid(count, device.group())
         sizes["count"] = count
         return [KernelSpec(kernel, "scan.cl.jinja", buffers, *launch, sizes, constants=constants)]

@@ -173,7 +173,7 @@ def _median(input: Tensor, axis: int, keepdim: bool) -> ValuesIndices:
     return ValuesIndices(*(found if keepdim else select(found, axis, 0) for found in middle))
 
 
-@public(top=False)
+@public(top=False, space="linalg")
 def vector_norm(x: Tensor, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """``sum(abs(x) ** ord) ** (1 / ord)`` over ``dim``; inf and -inf give the extremes, 0 counts what is not 0.
 
