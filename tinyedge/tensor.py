@@ -722,21 +722,25 @@ def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:
     return (least, int(others.min()), int(others.max()), largest) if others.size else (least, largest, least, largest)
 
 
-def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None) -> None:
+def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None, negative: bool = False) -> None:
     """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
+
+    With ``negative``, indices down to -size count from the end.
 
     The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
     """
     if size == 0 and indices.numel():
         raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
 
+    least = -size if negative else 0
+
     def check(storage: Storage) -> None:
         if storage.bounds is None or storage.version:
             return
         for bound in storage.bounds:
-            if not 0 <= bound < size and bound != ignored:
+            if not least <= bound < size and bound != ignored:
                 also = "" if ignored is None else f", or {ignored}, which is ignored"
-                raise IndexRangeError(call, f"indices must be in [0, {size}){also}", f"one is {bound}")
+                raise IndexRangeError(call, f"indices must be in [{least}, {size}){also}", f"one is {bound}")
 
     check(indices._slot.storage)
     recorder.checked(indices._slot.storage, check)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -35,7 +35,7 @@ class Placing(Op):
     kinds = "if"
     differentiable = ("x", "source")
     saves = ("index",)
-    adds: ClassVar[bool] = False
+    combine: ClassVar[str] = "put"
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -81,7 +81,7 @@ class Placing(Op):
         )  # fmt: skip
         lines = KernelSpec(
             kernels[1], TEMPLATE, (*buffers, "result"), *grid(count, group), {**sizes, "count": count}, {}, tables,
-            {"adds": cls.adds}, scratch,
+            {"combine": step.attrs.get("combine", cls.combine)}, scratch,
         )  # fmt: skip
         return [start, lines, store] if count else [start, store]
 
@@ -148,7 +148,7 @@ class Scatter(Placing):
 
 class ScatterAdd(Placing):
     signature = "(...),(...),(...)->(...)"
-    adds = True
+    combine = "sum"
     errors = (
         ErrorSample(
             lambda te: te.scatter_add(te.zeros(2), 0, te.tensor([1, 0, 1]), te.zeros(2)), ShapeError, "at most as long"
@@ -175,7 +175,8 @@ class ScatterAdd(Placing):
         return random.choice((0, 1, 4, 9))
 
 
-def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+def placed(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor, **attrs: Any) -> Tensor:
+    """``op`` on what PyTorch lets an index and a source be."""
     _check_index(name, index._slot.spec)
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if src.dtype is not input.dtype:
@@ -198,28 +199,31 @@ def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src:
             src = narrow(src, k, 0, wanted)
     check_indices(name, index, x.shape[axis])
     if x.dtype is bool_:
-        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis).to(bool_)
+        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis, **attrs).to(bool_)
     else:
-        y = call(op, x, index, src, dim=axis)
+        y = call(op, x, index, src, dim=axis, **attrs)
     return y if input.ndim else reshape(y, ())
 
 
 @public(method=True, inplace=True)
 def scatter(input: Tensor, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
     """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index`` along
-    ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+    ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply" multiplied.
 
     Shapes: index has input's rank, and is nowhere longer but along ``dim``, and nowhere longer than src; returns
             input's shape.
     Saves:  index.
     Errors: IndexRangeError if an index is outside [0, size); one that a device computed is passed over. ArgumentError
-            for reduce="multiply".
+            for another reduce.
     """
-    if reduce not in (None, "add"):
-        raise ArgumentError("scatter", 'reduce=None or "add"', f"got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ArgumentError("scatter", 'reduce=None, "add" or "multiply"', f"got {reduce!r}")
     if not isinstance(src, Tensor):
         src = full(index.shape, src, dtype=input.dtype, device=input.backend)
-    return _place("scatter", Scatter if reduce is None else ScatterAdd, input, dim, index, src)
+    if reduce == "multiply":
+        product: Tensor = functions["scatter_reduce"](input, dim, index, src, "prod")
+        return product
+    return placed("scatter", Scatter if reduce is None else ScatterAdd, input, dim, index, src)
 
 
 @public(method=True, inplace=True)
@@ -230,16 +234,16 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     Saves:  index.
     Errors: IndexRangeError if an index is outside [0, size); one that a device computed is passed over.
     """
-    return _place("scatter_add", ScatterAdd, input, dim, index, src)
+    return placed("scatter_add", ScatterAdd, input, dim, index, src)
 
 
-def _along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+def along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if index.ndim > 1:
         raise ShapeError(name, "a 1-d index", f"it is {index.shape}")
     if not input.ndim:
         x, source = reshape(input, (1,)), reshape(source, (1,)) if source.numel() == 1 else source
-        return reshape(_along(name, op, x, 0, index, source), ())
+        return reshape(along(name, op, x, 0, index, source), ())
     wanted = (*input.shape[:axis], index.numel(), *input.shape[axis + 1 :])
     if source.ndim == 0 and wanted == (1,):
         source = reshape(source, (1,))
@@ -247,7 +251,7 @@ def _along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, sour
         raise ShapeError(name, f"a source of shape {wanted}", f"it is {source.shape}")
     column = reshape(index, (*(1,) * axis, index.numel(), *(1,) * (input.ndim - axis - 1)))
     check_indices(name, index, input.shape[axis])
-    return _place(name, op, input, axis, expand(column, wanted), source)
+    return placed(name, op, input, axis, expand(column, wanted), source)
 
 
 @public(method=True, inplace=True)
@@ -258,7 +262,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     Saves:  index.
     Errors: as ``scatter_add``.
     """
-    return _along("index_add", ScatterAdd, input, dim, index, source if alpha == 1 else source * alpha)
+    return along("index_add", ScatterAdd, input, dim, index, source if alpha == 1 else source * alpha)
 
 
 @public(method=True, inplace=True)
@@ -269,4 +273,4 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     Saves:  index.
     Errors: as ``scatter``.
     """
-    return _along("index_copy", Scatter, input, dim, index, source)
+    return along("index_copy", Scatter, input, dim, index, source)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import also, public
+from tinyedge.autograd.registry import also, functions, public
 from tinyedge.dtypes import bool_, fitting
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 from tinyedge.ir.step import ErrorSample, Op
@@ -190,11 +190,17 @@ class Where(Elementwise):
 
 
 @public
-def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Any:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast.
 
-    Errors: DtypeError unless ``condition`` is bool.
+    ``where(condition)`` is ``nonzero(condition, as_tuple=True)``.
+
+    Errors: DtypeError unless ``condition`` is bool; ArgumentError for one of input and other without the other one.
     """
+    if input is None and other is None:
+        return functions["nonzero"](condition, as_tuple=True)
+    if input is None or other is None:
+        raise ArgumentError("where", "input and other, or none of them", "got one")
     return _where("where", condition, input, other)
 
 

@@ -242,7 +242,7 @@ def special_multigammaln(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension ``p``.
 
     Shapes: any; returns the same.
-    Errors: ArgumentError if p < 1. Where input is not above (p - 1) / 2, where there is no such value, it means nothing.
+    Errors: ArgumentError if p < 1. Where input is not above (p - 1) / 2 there is no such value: it means nothing.
     """
     return _mvlgamma("multigammaln", input, p)
 
@@ -252,7 +252,7 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension ``p``.
 
     Shapes: any; returns the same.
-    Errors: ArgumentError if p < 1. Where input is not above (p - 1) / 2, where there is no such value, it means nothing.
+    Errors: ArgumentError if p < 1. Where input is not above (p - 1) / 2 there is no such value: it means nothing.
     """
     return _mvlgamma("mvlgamma", input, p)
 
