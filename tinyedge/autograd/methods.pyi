@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tinyedge.ops.decomposition import QR, OldSVD
 from tinyedge.ops.promotion import Operand
 from tinyedge.ops.reduce import Axes, ValuesIndices
+from tinyedge.ops.solve import SignAndLogarithm, Solution
 from tinyedge.ops.statistics import Extremes
 from tinyedge.tensor import Number, Tensor
 
@@ -144,7 +146,7 @@ class Methods:
         """The bits that one of both has; of booleans, whether they differ."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
+        """``input[index] = value``, in place; ``index`` is what can be read, too. Of equal places the last stays."""
 
     def __sub__(self, other: Any) -> Tensor:
         """``input - alpha * other``, broadcast."""
@@ -185,6 +187,12 @@ class Methods:
     def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def addbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha *`` the sum of the products of a batch."""
+
+    def addbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha *`` the sum of the products of a batch."""
+
     def addcdiv(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
         """``input + value * tensor1 / tensor2``."""
 
@@ -202,6 +210,15 @@ class Methods:
 
     def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * (mat @ vec)``."""
+
+    def addr(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * outer(vec1, vec2)``."""
+
+    def addr_(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * outer(vec1, vec2)``."""
+
+    def adjoint(self) -> Tensor:
+        """The transpose of each matrix, which for real numbers is the adjoint. A view."""
 
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
@@ -363,6 +380,15 @@ class Methods:
     def ceil_(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
 
+    def cholesky(self, upper: bool = False) -> Tensor:
+        """As ``linalg.cholesky``."""
+
+    def cholesky_inverse(self, upper: bool = False) -> Tensor:
+        """The inverse of ``L @ L.mT``, where ``input`` is L, or with ``upper`` its transpose."""
+
+    def cholesky_solve(self, L: Tensor, upper: bool = False) -> Tensor:
+        """The X with ``L @ L.mT @ X = input``; with ``upper``, L is the transpose of that triangle."""
+
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         """At most ``chunks`` views of equal length along ``dim``."""
 
@@ -420,6 +446,9 @@ class Methods:
     def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
         """The covariances of variables, which are rows, over samples, which are columns."""
 
+    def cross(self, other: Tensor, dim: int | None = None) -> Tensor:
+        """The vector product along ``dim``, or along the first dim of length 3."""
+
     def cummax(self, dim: int) -> ValuesIndices:
         """(values, indices) of the largest element up to each place of ``dim``: of equal ones the last; NaN wins."""
 
@@ -438,10 +467,25 @@ class Methods:
     def deg2rad_(self) -> Tensor:
         """Degrees as radians."""
 
+    def det(self) -> Tensor:
+        """The determinant of each matrix. Of a singular one it is 0, and its gradient NaN."""
+
+    def diag(self, diagonal: int = 0) -> Tensor:
+        """The matrix with a vector on its diagonal, or the diagonal of a matrix."""
+
+    def diag_embed(self, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+        """Matrices of zeros with the last dim of ``input`` on the diagonal, ``offset`` to the right of the main one."""
+
+    def diagflat(self, offset: int = 0) -> Tensor:
+        """The matrix with the elements of ``input``, in C order, on its diagonal."""
+
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
         """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
         view.
         """
+
+    def diagonal_scatter(self, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """``input`` with ``src`` in the place of its ``diagonal``."""
 
     def diff(self, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
         """The differences of neighbours along ``dim``, ``n`` times over; of bools, whether they differ."""
@@ -517,6 +561,9 @@ class Methods:
 
     def expm1_(self) -> Tensor:
         """``exp(input) - 1``, exact near 0."""
+
+    def fill_diagonal_(self, fill_value: Number, wrap: bool = False) -> Tensor:
+        """``fill_value`` on the main diagonal; with ``wrap`` it starts again one below the bottom of each square."""
 
     def fix(self) -> Tensor:
         """Each element without its fraction. Its gradient is zeros."""
@@ -647,11 +694,48 @@ class Methods:
     def index_copy_(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
         """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
 
+    def index_fill(self, dim: int, index: Tensor, value: Number | Tensor) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, in the entries along ``dim`` that ``index`` names."""
+
+    def index_fill_(self, dim: int, index: Tensor, value: Number | Tensor) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, in the entries along ``dim`` that ``index`` names."""
+
+    def index_put(self, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with ``values`` where ``indices`` say, as for brackets; None takes a whole dim."""
+
+    def index_put_(self, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with ``values`` where ``indices`` say, as for brackets; None takes a whole dim."""
+
+    def index_reduce(
+        self,
+        dim: int,
+        index: Tensor,
+        source: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """As ``scatter_reduce``, with entry k of ``source`` along ``dim`` for entry ``index[k]``; not for "sum"."""
+
+    def index_reduce_(
+        self,
+        dim: int,
+        index: Tensor,
+        source: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """As ``scatter_reduce``, with entry k of ``source`` along ``dim`` for entry ``index[k]``; not for "sum"."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
 
     def inner(self, other: Tensor) -> Tensor:
         """The sums of products along the last dim of both; a 0-d operand multiplies."""
+
+    def inverse(self) -> Tensor:
+        """The inverse of each matrix; ``linalg.inv``."""
 
     def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
         """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
@@ -670,6 +754,9 @@ class Methods:
 
     def isposinf(self) -> Tensor:
         """Whether each element is positive infinity."""
+
+    def kron(self, other: Tensor) -> Tensor:
+        """Kronecker's product: each element of ``input`` times the whole of ``other``."""
 
     def kthvalue(self, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
         """(values, indices) of the ``k``-th smallest along ``dim``, counted from 1."""
@@ -749,6 +836,9 @@ class Methods:
     def logcumsumexp(self, dim: int) -> Tensor:
         """The logarithm of the sum of the exponentials up to each place of ``dim``, without overflow."""
 
+    def logdet(self) -> Tensor:
+        """The logarithm of the determinant of each matrix: NaN where it is negative, -inf where it is 0."""
+
     def logical_and(self, other: Tensor) -> Tensor:
         """Whether both are nonzero."""
 
@@ -798,11 +888,20 @@ class Methods:
     def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
 
+    def masked_scatter(self, mask: Tensor, source: Tensor) -> Tensor:
+        """``input`` with the elements of ``source``, in order, where ``mask`` is true."""
+
+    def masked_scatter_(self, mask: Tensor, source: Tensor) -> Tensor:
+        """``input`` with the elements of ``source``, in order, where ``mask`` is true."""
+
     def masked_select(self, mask: Tensor) -> Tensor:
         """The elements where ``mask`` is true, in C order; which these are is found on the host."""
 
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product; the axes before the last two broadcast."""
+
+    def matrix_power(self, n: int) -> Tensor:
+        """Square matrices to the integer power ``n``; a negative one is that of the inverse."""
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
         """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
@@ -890,6 +989,9 @@ class Methods:
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
 
+    def narrow_copy(self, dim: int, start: int, length: int) -> Tensor:
+        """As ``narrow``, with memory of its own."""
+
     def ne(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
 
@@ -912,7 +1014,7 @@ class Methods:
         """The indices of the elements that are not 0, in C order; they are found on the host."""
 
     def norm(self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-        """The vector norm over ``dim``; "fro" is that of order 2."""
+        """The vector norm over ``dim``; "fro" is that of order 2, "nuc" that of a matrix, ``linalg.matrix_norm``."""
 
     def not_equal(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
@@ -925,6 +1027,9 @@ class Methods:
 
     def permute(self, *dims: Any) -> Tensor:
         """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
+
+    def pinverse(self, rcond: float = 1e-15) -> Tensor:
+        """As ``linalg.pinv`` with ``rtol=rcond``."""
 
     def positive(self) -> Tensor:
         """``input`` itself."""
@@ -942,6 +1047,19 @@ class Methods:
         """The product over ``dim``, or over everything; bools and integers give int64. Its gradient is right at
         zeros.
         """
+
+    def put(self, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with the elements of ``source`` where ``index`` says in the flat input; with ``accumulate``,
+        added.
+        """
+
+    def put_(self, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with the elements of ``source`` where ``index`` says in the flat input; with ``accumulate``,
+        added.
+        """
+
+    def qr(self, some: bool = True) -> QR:
+        """As ``linalg.qr``; without ``some``, with mode="complete"."""
 
     def quantile(
         self,
@@ -1024,12 +1142,14 @@ class Methods:
 
     def scatter(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
         """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
-        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply"
+        multiplied.
         """
 
     def scatter_(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
         """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
-        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply"
+        multiplied.
         """
 
     def scatter_add(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -1038,8 +1158,29 @@ class Methods:
     def scatter_add_(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
         """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
+    def scatter_reduce(self, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+        """``input`` with the elements of ``src`` added ("sum"), multiplied ("prod"), averaged ("mean") or compared
+        ("amax", "amin") with what stands at each one's own place in ``index``, but at ``index`` along ``dim``.
+        """
+
+    def scatter_reduce_(
+        self,
+        dim: int,
+        index: Tensor,
+        src: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """``input`` with the elements of ``src`` added ("sum"), multiplied ("prod"), averaged ("mean") or compared
+        ("amax", "amin") with what stands at each one's own place in ``index``, but at ``index`` along ``dim``.
+        """
+
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""
+
+    def select_scatter(self, src: Tensor, dim: int, index: int) -> Tensor:
+        """``input`` with ``src`` in the place of ``select(input, dim, index)``."""
 
     def sgn(self) -> Tensor:
         """-1, 0 or 1. Its gradient is zeros."""
@@ -1079,6 +1220,21 @@ class Methods:
 
     def sinh_(self) -> Tensor:
         """Hyperbolic sine."""
+
+    def slice_scatter(
+        self,
+        src: Tensor,
+        dim: int = 0,
+        start: int | None = None,
+        end: int | None = None,
+        step: int = 1,
+    ) -> Tensor:
+        """``input`` with ``src`` in the place of the elements from ``start`` to ``end`` along ``dim``, ``step``
+        apart.
+        """
+
+    def slogdet(self) -> SignAndLogarithm:
+        """(sign, logabsdet): the sign of the determinant of each matrix, and the logarithm of its size."""
 
     def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
         """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest."""
@@ -1123,6 +1279,11 @@ class Methods:
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
+    def svd(self, some: bool = True, compute_uv: bool = True) -> OldSVD:
+        """(U, S, V) with ``input = U @ diag(S) @ V.mT``, as ``linalg.svd``; without ``compute_uv``, U and V are
+        zeros.
+        """
+
     def swapaxes(self, axis0: int, axis1: int) -> Tensor:
         """Another name of ``transpose``."""
 
@@ -1131,6 +1292,9 @@ class Methods:
 
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
+
+    def take(self, index: Tensor) -> Tensor:
+        """The elements of the flat input that ``index`` names; negative ones count from the end."""
 
     def take_along_dim(self, indices: Tensor, dim: int | None = None) -> Tensor:
         """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end."""
@@ -1163,6 +1327,15 @@ class Methods:
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
+
+    def triangular_solve(
+        self,
+        A: Tensor,
+        upper: bool = True,
+        transpose: bool = False,
+        unitriangular: bool = False,
+    ) -> Solution:
+        """(solution, A): as ``linalg.solve_triangular``, with the arguments the other way round."""
 
     def tril(self, diagonal: int = 0) -> Tensor:
         """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""

@@ -43,6 +43,7 @@ from tinyedge.ops.bitwise import bitwise_not as bitwise_not
 from tinyedge.ops.bitwise import bitwise_or as bitwise_or
 from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
 from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.brackets import index_put as index_put
 from tinyedge.ops.closeness import allclose as allclose
 from tinyedge.ops.closeness import equal as equal
 from tinyedge.ops.closeness import isclose as isclose
@@ -93,6 +94,22 @@ from tinyedge.ops.creation import zeros as zeros
 from tinyedge.ops.creation import zeros_like as zeros_like
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.decomposition import pinverse as pinverse
+from tinyedge.ops.decomposition import qr as qr
+from tinyedge.ops.decomposition import svd as svd
+from tinyedge.ops.diagonals import adjoint as adjoint
+from tinyedge.ops.diagonals import block_diag as block_diag
+from tinyedge.ops.diagonals import cartesian_prod as cartesian_prod
+from tinyedge.ops.diagonals import combinations as combinations
+from tinyedge.ops.diagonals import cross as cross
+from tinyedge.ops.diagonals import diag as diag
+from tinyedge.ops.diagonals import diag_embed as diag_embed
+from tinyedge.ops.diagonals import diagflat as diagflat
+from tinyedge.ops.diagonals import kron as kron
+from tinyedge.ops.diagonals import meshgrid as meshgrid
+from tinyedge.ops.diagonals import tril_indices as tril_indices
+from tinyedge.ops.diagonals import triu_indices as triu_indices
+from tinyedge.ops.diagonals import unravel_index as unravel_index
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
 from tinyedge.ops.distance import cosine_similarity as cosine_similarity
 from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
@@ -138,6 +155,7 @@ from tinyedge.ops.movement import chunk as chunk
 from tinyedge.ops.movement import expand as expand
 from tinyedge.ops.movement import flatten as flatten
 from tinyedge.ops.movement import narrow as narrow
+from tinyedge.ops.movement import narrow_copy as narrow_copy
 from tinyedge.ops.movement import pad as pad
 from tinyedge.ops.movement import permute as permute
 from tinyedge.ops.movement import reshape as reshape
@@ -155,6 +173,15 @@ from tinyedge.ops.normalize import batch_norm as batch_norm
 from tinyedge.ops.normalize import group_norm as group_norm
 from tinyedge.ops.normalize import instance_norm as instance_norm
 from tinyedge.ops.normalize import layer_norm as layer_norm
+from tinyedge.ops.placing import diagonal_scatter as diagonal_scatter
+from tinyedge.ops.placing import index_fill as index_fill
+from tinyedge.ops.placing import index_reduce as index_reduce
+from tinyedge.ops.placing import masked_scatter as masked_scatter
+from tinyedge.ops.placing import put as put
+from tinyedge.ops.placing import scatter_reduce as scatter_reduce
+from tinyedge.ops.placing import select_scatter as select_scatter
+from tinyedge.ops.placing import slice_scatter as slice_scatter
+from tinyedge.ops.placing import take as take
 from tinyedge.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from tinyedge.ops.pool import adaptive_max_pool2d as adaptive_max_pool2d
 from tinyedge.ops.pool import avg_pool1d as avg_pool1d
@@ -162,6 +189,10 @@ from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
 from tinyedge.ops.power import pow as pow
+from tinyedge.ops.products import addbmm as addbmm
+from tinyedge.ops.products import addr as addr
+from tinyedge.ops.products import chain_matmul as chain_matmul
+from tinyedge.ops.products import matrix_power as matrix_power
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import bernoulli as bernoulli
 from tinyedge.ops.random import dropout as dropout
@@ -277,6 +308,14 @@ from tinyedge.ops.series import vander as vander
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.solve import cholesky as cholesky
+from tinyedge.ops.solve import cholesky_inverse as cholesky_inverse
+from tinyedge.ops.solve import cholesky_solve as cholesky_solve
+from tinyedge.ops.solve import det as det
+from tinyedge.ops.solve import inverse as inverse
+from tinyedge.ops.solve import logdet as logdet
+from tinyedge.ops.solve import slogdet as slogdet
+from tinyedge.ops.solve import triangular_solve as triangular_solve
 from tinyedge.ops.special_functions import digamma as digamma
 from tinyedge.ops.special_functions import erfinv as erfinv
 from tinyedge.ops.special_functions import float_power as float_power
@@ -343,10 +382,13 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "add",
+    "addbmm",
     "addcdiv",
     "addcmul",
     "addmm",
     "addmv",
+    "addr",
+    "adjoint",
     "all",
     "allclose",
     "amax",
@@ -387,14 +429,20 @@ __all__ = [
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "block_diag",
     "bmm",
     "broadcast_tensors",
     "broadcast_to",
     "bucketize",
+    "cartesian_prod",
     "cast",
     "cat",
     "ceil",
     "celu",
+    "chain_matmul",
+    "cholesky",
+    "cholesky_inverse",
+    "cholesky_solve",
     "chunk",
     "clamp",
     "clamp_max",
@@ -402,6 +450,7 @@ __all__ = [
     "clip",
     "clone",
     "column_stack",
+    "combinations",
     "concat",
     "concatenate",
     "conv1d",
@@ -414,6 +463,7 @@ __all__ = [
     "cosine_similarity",
     "count_nonzero",
     "cov",
+    "cross",
     "cross_entropy",
     "cummax",
     "cummin",
@@ -421,7 +471,12 @@ __all__ = [
     "cumsum",
     "cumulative_trapezoid",
     "deg2rad",
+    "det",
+    "diag",
+    "diag_embed",
+    "diagflat",
     "diagonal",
+    "diagonal_scatter",
     "diff",
     "digamma",
     "div",
@@ -483,10 +538,14 @@ __all__ = [
     "i0",
     "index_add",
     "index_copy",
+    "index_fill",
+    "index_put",
+    "index_reduce",
     "index_select",
     "initial_seed",
     "inner",
     "instance_norm",
+    "inverse",
     "isclose",
     "isfinite",
     "isin",
@@ -495,6 +554,7 @@ __all__ = [
     "isneginf",
     "isposinf",
     "kl_div",
+    "kron",
     "kthvalue",
     "l1_loss",
     "layer_norm",
@@ -516,6 +576,7 @@ __all__ = [
     "logaddexp",
     "logaddexp2",
     "logcumsumexp",
+    "logdet",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -527,14 +588,17 @@ __all__ = [
     "manual_seed",
     "margin_ranking_loss",
     "masked_fill",
+    "masked_scatter",
     "masked_select",
     "matmul",
+    "matrix_power",
     "max",
     "max_pool1d",
     "max_pool2d",
     "maximum",
     "mean",
     "median",
+    "meshgrid",
     "min",
     "minimum",
     "mish",
@@ -555,6 +619,7 @@ __all__ = [
     "nanquantile",
     "nansum",
     "narrow",
+    "narrow_copy",
     "ne",
     "neg",
     "negative",
@@ -571,12 +636,15 @@ __all__ = [
     "pad",
     "pairwise_distance",
     "permute",
+    "pinverse",
     "poisson_nll_loss",
     "polygamma",
     "positive",
     "pow",
     "prelu",
     "prod",
+    "put",
+    "qr",
     "quantile",
     "rad2deg",
     "rand",
@@ -601,8 +669,10 @@ __all__ = [
     "rsqrt",
     "scatter",
     "scatter_add",
+    "scatter_reduce",
     "searchsorted",
     "select",
+    "select_scatter",
     "selu",
     "sgn",
     "sigmoid",
@@ -612,6 +682,8 @@ __all__ = [
     "sin",
     "sinc",
     "sinh",
+    "slice_scatter",
+    "slogdet",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
@@ -630,9 +702,11 @@ __all__ = [
     "sub",
     "subtract",
     "sum",
+    "svd",
     "swapaxes",
     "swapdims",
     "t",
+    "take",
     "take_along_dim",
     "tan",
     "tanh",
@@ -646,9 +720,12 @@ __all__ = [
     "transpose",
     "trapezoid",
     "trapz",
+    "triangular_solve",
     "tril",
+    "tril_indices",
     "triplet_margin_loss",
     "triu",
+    "triu_indices",
     "true_divide",
     "trunc",
     "unbind",
@@ -656,6 +733,7 @@ __all__ = [
     "uniform_",
     "unique",
     "unique_consecutive",
+    "unravel_index",
     "unsqueeze",
     "vander",
     "var",

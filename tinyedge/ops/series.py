@@ -215,6 +215,7 @@ def _powers(name: str, x: Tensor, n: int | None, increasing: bool, checked: Call
     if count < 0:
         raise ArgumentError(name, "a number of columns of at least 0", f"got {count}")
     x = x.to(int64) if x.dtype.name == "bool" else x
+    x = x if x.ndim else reshape(x, (1,))
     places = arange(count, device=x.backend)
     powers = places if increasing else count - 1 - places
     return cast("Tensor", functions["pow"](unsqueeze(x, -1), powers))
@@ -240,11 +241,11 @@ def linalg_vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """The powers 0, 1, ... of vectors as columns.
 
     Shapes: x (..., n); returns (..., n, N), N = n if it is left out.
-    Errors: ShapeError of a 0-d tensor; ArgumentError if N < 2.
+    Errors: ShapeError of a 0-d tensor without N; ArgumentError if N < 2.
     """
 
     def checked() -> None:
-        if not x.ndim:
+        if not x.ndim and N is None:
             raise ShapeError("linalg.vander", "at least one dim", "got a 0-d tensor")
         if N is not None and N <= 1:
             raise ArgumentError("linalg.vander", "N must be above 1", f"got {N}")
