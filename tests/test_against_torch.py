@@ -35,7 +35,8 @@ LOOSER |= {"svd": 2e-4, "eigh": 2e-4}  # quotients by differences of eigenvalues
 LOOSER |= {"cov": 1e-4}  # differences of numbers near 100
 LOOSER |= {"logcumsumexp": 5e-3}  # the logarithms are near 10,000, where floats lie 1e-3 apart
 RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
-RANDOM |= {"randn_like", "randperm", "rrelu", "uniform_"}
+RANDOM |= {"multinomial", "normal", "poisson", "randint_like", "exponential_", "geometric_", "cauchy_", "random_"}
+RANDOM |= {"new_empty", "log_normal_", "randn_like", "randperm", "rrelu", "uniform_"}
 """Functions whose values are not determined: dtype and shape are compared."""
 
 SIGNS = {"linalg.eigh", "linalg.svd", "svd"}

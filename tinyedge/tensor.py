@@ -589,6 +589,13 @@ class Tensor(SlotHolder, Methods):
         """
         return _function("where")(condition, self, other)
 
+    def polygamma(self, n: Any) -> Tensor:
+        """The derivative number ``n`` of ``digamma``; see ``te.polygamma``.
+
+        Shapes: any; returns the same.
+        """
+        return _function("polygamma")(n, self)
+
     def contiguous(self) -> Tensor:
         """This tensor, if its elements lie in memory in C order, else a ``clone``."""
         return self if self._slot.contiguous else _function("clone")(self)

@@ -5,9 +5,11 @@ from typing import Any
 
 from tinyedge.ops.decomposition import QR, OldSVD
 from tinyedge.ops.promotion import Operand
+from tinyedge.ops.random import Generator
 from tinyedge.ops.reduce import Axes, ValuesIndices
 from tinyedge.ops.solve import SignAndLogarithm, Solution
 from tinyedge.ops.statistics import Extremes
+from tinyedge.ops.types import Target
 from tinyedge.tensor import Number, Tensor
 
 class Methods:
@@ -208,7 +210,13 @@ class Methods:
     def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * (mat1 @ mat2)``."""
 
+    def addmm_(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat1 @ mat2)``."""
+
     def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat @ vec)``."""
+
+    def addmv_(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * (mat @ vec)``."""
 
     def addr(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
@@ -234,6 +242,9 @@ class Methods:
 
     def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
         """(min, max) over ``dim``, or over everything; equal elements share the gradient."""
+
+    def angle(self) -> Tensor:
+        """pi where an element is negative, else 0; NaN stays. Its gradient is zeros."""
 
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether any element is nonzero."""
@@ -325,6 +336,15 @@ class Methods:
     def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * bmm(batch1, batch2)``."""
 
+    def baddbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * bmm(batch1, batch2)``."""
+
+    def bernoulli(self, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+        """1 with the probability that each element gives, or ``p``, else 0; without a gradient."""
+
+    def bernoulli_(self, p: float | Tensor = 0.5, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with 1 with probability ``p``, else 0, outside autograd. Returns it."""
+
     def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
         """How often each integer from 0 on occurs, or the sum of its ``weights``; counted on the host."""
 
@@ -374,6 +394,9 @@ class Methods:
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """``input`` expanded to ``shape``."""
 
+    def cauchy_(self, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers of the Cauchy distribution, outside autograd. Returns it."""
+
     def ceil(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
 
@@ -419,6 +442,9 @@ class Methods:
     def clone(self) -> Tensor:
         """A contiguous copy with its own memory; the gradient flows through."""
 
+    def conj(self) -> Tensor:
+        """``input`` itself: numbers are real."""
+
     def copysign(self, other: Operand) -> Tensor:
         """``input`` with the sign of ``other``, also of -0.0."""
 
@@ -458,7 +484,13 @@ class Methods:
     def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
         """The products of the elements up to each place of ``dim``; bools and integers give int64."""
 
+    def cumprod_(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The products of the elements up to each place of ``dim``; bools and integers give int64."""
+
     def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
+
+    def cumsum_(self, dim: int, *, dtype: Any = None) -> Tensor:
         """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
 
     def deg2rad(self) -> Tensor:
@@ -514,6 +546,9 @@ class Methods:
     def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 2: so many of equal length, or split before the indices."""
 
+    def element_size(self) -> int:
+        """The bytes that one element takes."""
+
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
 
@@ -561,6 +596,11 @@ class Methods:
 
     def expm1_(self) -> Tensor:
         """``exp(input) - 1``, exact near 0."""
+
+    def exponential_(self, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers of the exponential distribution of rate ``lambd``, outside autograd. Returns
+        it.
+        """
 
     def fill_diagonal_(self, fill_value: Number, wrap: bool = False) -> Tensor:
         """``fill_value`` on the main diagonal; with ``wrap`` it starts again one below the bottom of each square."""
@@ -633,6 +673,11 @@ class Methods:
 
     def ge_(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
+
+    def geometric_(self, p: float, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with how many trials it takes to succeed with probability ``p``, outside autograd. Returns
+        it.
+        """
 
     def ger(self, vec2: Tensor) -> Tensor:
         """Another name of ``outer``."""
@@ -737,6 +782,18 @@ class Methods:
     def inverse(self) -> Tensor:
         """The inverse of each matrix; ``linalg.inv``."""
 
+    def is_complex(self) -> bool:
+        """Whether the elements are complex numbers, which tinyedge does not have."""
+
+    def is_nonzero(self) -> bool:
+        """Whether the one element is not 0; waits for the device."""
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether both have the same shape."""
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
+
     def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
         """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
 
@@ -754,6 +811,9 @@ class Methods:
 
     def isposinf(self) -> Tensor:
         """Whether each element is positive infinity."""
+
+    def isreal(self) -> Tensor:
+        """Whether each element is real, which all are."""
 
     def kron(self, other: Tensor) -> Tensor:
         """Kronecker's product: each element of ``input`` times the whole of ``other``."""
@@ -826,6 +886,9 @@ class Methods:
 
     def log_(self) -> Tensor:
         """Natural logarithm."""
+
+    def log_normal_(self, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers whose logarithms are normal, outside autograd. Returns it."""
 
     def logaddexp(self, other: Tensor) -> Tensor:
         """``log(exp(input) + exp(other))`` without overflow."""
@@ -946,6 +1009,9 @@ class Methods:
     def mul_(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
+    def multinomial(self, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+        """Indices drawn with the weights that each row gives, which need not add up to 1; int64."""
+
     def multiply(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
@@ -992,6 +1058,9 @@ class Methods:
     def narrow_copy(self, dim: int, start: int, length: int) -> Tensor:
         """As ``narrow``, with memory of its own."""
 
+    def ndimension(self) -> int:
+        """The number of dims."""
+
     def ne(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
 
@@ -1010,11 +1079,40 @@ class Methods:
     def negative_(self) -> Tensor:
         """``-input``."""
 
+    def nelement(self) -> int:
+        """The number of elements."""
+
+    def new_empty(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """A tensor of ``size`` that nobody has written yet, with the dtype and device of ``input``."""
+
+    def new_full(
+        self,
+        size: Sequence[int],
+        fill_value: Number,
+        *,
+        dtype: Any = None,
+        device: Target = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """``fill_value`` in every element, of ``size``, with the dtype and device of ``input``."""
+
+    def new_ones(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """Ones of ``size`` with the dtype and device of ``input``."""
+
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """``te.tensor(data)`` with the dtype and device of ``input``."""
+
+    def new_zeros(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """Zeros of ``size`` with the dtype and device of ``input``."""
+
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """The indices of the elements that are not 0, in C order; they are found on the host."""
 
     def norm(self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
         """The vector norm over ``dim``; "fro" is that of order 2, "nuc" that of a matrix, ``linalg.matrix_norm``."""
+
+    def normal_(self, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with normal numbers, outside autograd. Returns it."""
 
     def not_equal(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
@@ -1077,6 +1175,11 @@ class Methods:
     def rad2deg_(self) -> Tensor:
         """Radians as degrees."""
 
+    def random_(self, *limits: int, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with uniform integers, outside autograd: ``random_(to)`` or ``random_(low, to)``, in [low,
+        to).
+        """
+
     def ravel(self) -> Tensor:
         """The elements in one dim; a view where possible."""
 
@@ -1121,6 +1224,12 @@ class Methods:
 
     def reshape_as(self, other: Tensor) -> Tensor:
         """As ``reshape(other.shape)``."""
+
+    def resolve_conj(self) -> Tensor:
+        """``input`` itself."""
+
+    def resolve_neg(self) -> Tensor:
+        """``input`` itself."""
 
     def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
         """The elements moved by ``shifts`` along ``dims``; those that leave at the end come back at the start."""
@@ -1239,6 +1348,9 @@ class Methods:
     def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
         """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest."""
 
+    def split_with_sizes(self, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Views of the given lengths along ``dim``."""
+
     def sqrt(self) -> Tensor:
         """Square root."""
 
@@ -1254,6 +1366,9 @@ class Methods:
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         """Without the dims of length one, or without those of ``dim`` that have it."""
 
+    def squeeze_(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """As ``squeeze``, of the tensor itself. Returns it."""
+
     def std(
         self,
         dim: Axes | bool = None,
@@ -1263,6 +1378,9 @@ class Methods:
         correction: float | None = None,
     ) -> Tensor:
         """The square root of ``var``; where it is 0, so is its gradient."""
+
+    def storage_offset(self) -> int:
+        """How many elements of memory lie before the first one."""
 
     def sub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input - alpha * other``, broadcast."""
@@ -1279,6 +1397,9 @@ class Methods:
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
+    def sum_to_size(self, *size: Any) -> Tensor:
+        """The sums over the dims along which ``size`` would be broadcast to the input's shape."""
+
     def svd(self, some: bool = True, compute_uv: bool = True) -> OldSVD:
         """(U, S, V) with ``input = U @ diag(S) @ V.mT``, as ``linalg.svd``; without ``compute_uv``, U and V are
         zeros.
@@ -1287,11 +1408,20 @@ class Methods:
     def swapaxes(self, axis0: int, axis1: int) -> Tensor:
         """Another name of ``transpose``."""
 
+    def swapaxes_(self, axis0: int, axis1: int) -> Tensor:
+        """As ``swapaxes``, of the tensor itself. Returns it."""
+
     def swapdims(self, dim0: int, dim1: int) -> Tensor:
         """Another name of ``transpose``."""
 
+    def swapdims_(self, dim0: int, dim1: int) -> Tensor:
+        """As ``swapdims``, of the tensor itself. Returns it."""
+
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
+
+    def t_(self) -> Tensor:
+        """As ``t``, of the tensor itself. Returns it."""
 
     def take(self, index: Tensor) -> Tensor:
         """The elements of the flat input that ``index`` names; negative ones count from the end."""
@@ -1328,6 +1458,9 @@ class Methods:
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
 
+    def transpose_(self, dim0: int, dim1: int) -> Tensor:
+        """As ``transpose``, of the tensor itself. Returns it."""
+
     def triangular_solve(
         self,
         A: Tensor,
@@ -1340,7 +1473,13 @@ class Methods:
     def tril(self, diagonal: int = 0) -> Tensor:
         """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
 
+    def tril_(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+
     def triu(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
+
+    def triu_(self, diagonal: int = 0) -> Tensor:
         """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
 
     def true_divide(self, other: Operand) -> Tensor:
@@ -1355,11 +1494,17 @@ class Methods:
     def trunc_(self) -> Tensor:
         """Each element without its fraction. Its gradient is zeros."""
 
+    def type_as(self, other: Tensor) -> Tensor:
+        """As ``to(other.dtype)``, on other's device."""
+
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
         """Every slice along ``dim``, without that dim."""
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
+
+    def uniform_(self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it."""
 
     def unique(
         self,
@@ -1380,6 +1525,9 @@ class Methods:
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With a dim of length one inserted at ``dim``."""
+
+    def unsqueeze_(self, dim: int) -> Tensor:
+        """As ``unsqueeze``, of the tensor itself. Returns it."""
 
     def var(
         self,

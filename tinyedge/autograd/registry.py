@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType
@@ -108,11 +109,12 @@ def public(
     def enter(function: F) -> F:
         global of_users
         name = function.__name__
+        function.__doc__ = _with_shapes(function)
+        function = _with_numpys_names(function)
         method_too = method or variadic
         entry = Entry(
             name, function, top, method_too, variadic, inplace, operators, functional, module, arguments, shown, space
         )
-        function.__doc__ = _with_shapes(function)
         entries[name] = entry
         functions[name] = function
         if function.__module__.partition(".")[0] != __name__.partition(".")[0]:
@@ -126,6 +128,28 @@ def public(
     return enter if function is None else enter(function)
 
 
+NUMPYS_NAMES = {"dim": "axis", "keepdim": "keepdims"}
+"""Parameters, with the names by which NumPy has them; PyTorch takes either."""
+
+
+def _with_numpys_names(function: F) -> F:
+    """``function``, of whose parameters some have a second name."""
+    parameters = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+    pairs = [(own, other) for own, other in NUMPYS_NAMES.items() if own in parameters and other not in parameters]
+    if not pairs:
+        return function
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            for own, other in pairs:
+                if other in kwargs and own not in kwargs:
+                    kwargs[own] = kwargs.pop(other)
+        return function(*args, **kwargs)
+
+    return cast(F, called)
+
+
 def also(name: str, function: F, space: str | None = None) -> F:
     """Enter a function by a second name, at the places of its first but for the operators and the layer.
 
@@ -134,6 +158,8 @@ def also(name: str, function: F, space: str | None = None) -> F:
     first = entries[function.__name__]
     again = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
     again.__kwdefaults__, again.__annotations__ = function.__kwdefaults__, function.__annotations__
+    if hasattr(function, "__wrapped__"):
+        again.__wrapped__ = function.__wrapped__  # type: ignore[attr-defined]
     again.__qualname__, again.__module__, again.__doc__ = name, function.__module__, function.__doc__
     if space is not None:
         return cast(F, public(top=False, space=space)(again))

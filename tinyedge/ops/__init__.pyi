@@ -86,6 +86,7 @@ from tinyedge.ops.creation import empty_like as empty_like
 from tinyedge.ops.creation import eye as eye
 from tinyedge.ops.creation import full_like as full_like
 from tinyedge.ops.creation import linspace as linspace
+from tinyedge.ops.creation import logspace as logspace
 from tinyedge.ops.creation import ones as ones
 from tinyedge.ops.creation import ones_like as ones_like
 from tinyedge.ops.creation import tril as tril
@@ -194,7 +195,6 @@ from tinyedge.ops.products import addr as addr
 from tinyedge.ops.products import chain_matmul as chain_matmul
 from tinyedge.ops.products import matrix_power as matrix_power
 from tinyedge.ops.random import Generator as Generator
-from tinyedge.ops.random import bernoulli as bernoulli
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.random import initial_seed as initial_seed
 from tinyedge.ops.random import manual_seed as manual_seed
@@ -264,6 +264,11 @@ from tinyedge.ops.rounding import trunc as trunc
 from tinyedge.ops.running import cummax as cummax
 from tinyedge.ops.running import cummin as cummin
 from tinyedge.ops.running import logcumsumexp as logcumsumexp
+from tinyedge.ops.sampling import bernoulli as bernoulli
+from tinyedge.ops.sampling import multinomial as multinomial
+from tinyedge.ops.sampling import normal as normal
+from tinyedge.ops.sampling import poisson as poisson
+from tinyedge.ops.sampling import randint_like as randint_like
 from tinyedge.ops.scan import argsort as argsort
 from tinyedge.ops.scan import cumprod as cumprod
 from tinyedge.ops.scan import cumsum as cumsum
@@ -356,6 +361,30 @@ from tinyedge.ops.trigonometry import hypot as hypot
 from tinyedge.ops.trigonometry import rad2deg as rad2deg
 from tinyedge.ops.trigonometry import sinh as sinh
 from tinyedge.ops.trigonometry import tan as tan
+from tinyedge.ops.types import angle as angle
+from tinyedge.ops.types import asarray as asarray
+from tinyedge.ops.types import broadcast_shapes as broadcast_shapes
+from tinyedge.ops.types import can_cast as can_cast
+from tinyedge.ops.types import conj as conj
+from tinyedge.ops.types import dist as dist
+from tinyedge.ops.types import fill as fill
+from tinyedge.ops.types import finfo as finfo
+from tinyedge.ops.types import iinfo as iinfo
+from tinyedge.ops.types import is_complex as is_complex
+from tinyedge.ops.types import is_floating_point as is_floating_point
+from tinyedge.ops.types import is_nonzero as is_nonzero
+from tinyedge.ops.types import is_same_size as is_same_size
+from tinyedge.ops.types import is_signed as is_signed
+from tinyedge.ops.types import is_tensor as is_tensor
+from tinyedge.ops.types import isreal as isreal
+from tinyedge.ops.types import numel as numel
+from tinyedge.ops.types import promote_types as promote_types
+from tinyedge.ops.types import resolve_conj as resolve_conj
+from tinyedge.ops.types import resolve_neg as resolve_neg
+from tinyedge.ops.types import result_type as result_type
+from tinyedge.ops.types import rsub as rsub
+from tinyedge.ops.types import scalar_tensor as scalar_tensor
+from tinyedge.ops.types import split_with_sizes as split_with_sizes
 from tinyedge.ops.unary import abs as abs
 from tinyedge.ops.unary import absolute as absolute
 from tinyedge.ops.unary import cos as cos
@@ -394,6 +423,7 @@ __all__ = [
     "amax",
     "amin",
     "aminmax",
+    "angle",
     "any",
     "arange",
     "arccos",
@@ -407,6 +437,7 @@ __all__ = [
     "argmin",
     "argsort",
     "argwhere",
+    "asarray",
     "asin",
     "asinh",
     "atan",
@@ -431,9 +462,11 @@ __all__ = [
     "bitwise_xor",
     "block_diag",
     "bmm",
+    "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
     "bucketize",
+    "can_cast",
     "cartesian_prod",
     "cast",
     "cat",
@@ -453,6 +486,7 @@ __all__ = [
     "combinations",
     "concat",
     "concatenate",
+    "conj",
     "conv1d",
     "conv2d",
     "copysign",
@@ -479,6 +513,7 @@ __all__ = [
     "diagonal_scatter",
     "diff",
     "digamma",
+    "dist",
     "div",
     "divide",
     "dot",
@@ -500,6 +535,8 @@ __all__ = [
     "expand",
     "expm1",
     "eye",
+    "fill",
+    "finfo",
     "fix",
     "flatten",
     "flip",
@@ -536,6 +573,7 @@ __all__ = [
     "huber_loss",
     "hypot",
     "i0",
+    "iinfo",
     "index_add",
     "index_copy",
     "index_fill",
@@ -546,6 +584,12 @@ __all__ = [
     "inner",
     "instance_norm",
     "inverse",
+    "is_complex",
+    "is_floating_point",
+    "is_nonzero",
+    "is_same_size",
+    "is_signed",
+    "is_tensor",
     "isclose",
     "isfinite",
     "isin",
@@ -553,6 +597,7 @@ __all__ = [
     "isnan",
     "isneginf",
     "isposinf",
+    "isreal",
     "kl_div",
     "kron",
     "kthvalue",
@@ -583,6 +628,7 @@ __all__ = [
     "logical_xor",
     "logit",
     "logsigmoid",
+    "logspace",
     "logsumexp",
     "lt",
     "manual_seed",
@@ -610,6 +656,7 @@ __all__ = [
     "msort",
     "mul",
     "multilabel_soft_margin_loss",
+    "multinomial",
     "multiply",
     "mv",
     "mvlgamma",
@@ -626,9 +673,11 @@ __all__ = [
     "nll_loss",
     "nonzero",
     "norm",
+    "normal",
     "normal_",
     "normalize",
     "not_equal",
+    "numel",
     "one_hot",
     "ones",
     "ones_like",
@@ -637,12 +686,14 @@ __all__ = [
     "pairwise_distance",
     "permute",
     "pinverse",
+    "poisson",
     "poisson_nll_loss",
     "polygamma",
     "positive",
     "pow",
     "prelu",
     "prod",
+    "promote_types",
     "put",
     "qr",
     "quantile",
@@ -650,6 +701,7 @@ __all__ = [
     "rand",
     "rand_like",
     "randint",
+    "randint_like",
     "randn",
     "randn_like",
     "randperm",
@@ -661,12 +713,17 @@ __all__ = [
     "renorm",
     "repeat_interleave",
     "reshape",
+    "resolve_conj",
+    "resolve_neg",
+    "result_type",
     "roll",
     "rot90",
     "round",
     "row_stack",
     "rrelu",
     "rsqrt",
+    "rsub",
+    "scalar_tensor",
     "scatter",
     "scatter_add",
     "scatter_reduce",
@@ -693,6 +750,7 @@ __all__ = [
     "softsign",
     "sort",
     "split",
+    "split_with_sizes",
     "sqrt",
     "square",
     "squeeze",

@@ -188,8 +188,8 @@ def _svd(name: str, A: Any, full_matrices: bool) -> SVD:
     if not A.requires_grad:
         return SVD(U, S, Vh)
     k = min(A.shape[-2:])
-    u, v = narrow(U, -1, 0, k), turned(narrow(Vh, -2, 0, k))
-    inner = matmul(turned(u), matmul(A, v))
+    left, right = narrow(U, -1, 0, k), turned(narrow(Vh, -2, 0, k))
+    inner = matmul(turned(left), matmul(A, right))
     slope_of_S = _on_diagonal(inner)
     S_linked = call(WithGradient, S, slope_of_S)
     same = eye(k, dtype=bool_, device=A.backend)
@@ -199,10 +199,10 @@ def _svd(name: str, A: Any, full_matrices: bool) -> SVD:
     def turn(of: Tensor) -> Tensor:
         return where(same, 0.0, of / apart)
 
-    outer_u = matmul(A, v) - matmul(u, inner)
-    outer_v = matmul(turned(A), u) - matmul(v, turned(inner))
-    dU = matmul(u, turn(inner * columns + rows * turned(inner))) + outer_u / columns
-    dV = matmul(v, turn(rows * inner + turned(inner) * columns)) + outer_v / columns
+    outer_u = matmul(A, right) - matmul(left, inner)
+    outer_v = matmul(turned(A), left) - matmul(right, turned(inner))
+    dU = matmul(left, turn(inner * columns + rows * turned(inner))) + outer_u / columns
+    dV = matmul(right, turn(rows * inner + turned(inner) * columns)) + outer_v / columns
     dU, dV = (pad(part, (0, whole - k)) for part, whole in ((dU, U.shape[-1]), (dV, Vh.shape[-2])))
     return SVD(call(WithGradient, U, dU), S_linked, call(WithGradient, Vh, turned(dV)))
 
@@ -422,13 +422,13 @@ def _matrix_norm(name: str, A: Tensor, ord: Any, dim: Any, keepdim: bool, dtype:
         moved = functions["movedim"](A, (rows, columns), (-2, -1))
         S = _svd(name, moved, False).S
         if ord == "nuc":
-            found = total(S, -1)
+            reduced = total(S, -1)
         else:
-            found = functions["amax" if ord > 0 else "amin"](S, -1)
-        result = reshape(found, shapes.reduced(A.shape, (rows, columns), keepdim=True))
+            reduced = functions["amax" if ord > 0 else "amin"](S, -1)
+        result = reshape(reduced, shapes.reduced(A.shape, (rows, columns), keepdim=True))
     else:
         raise ArgumentError(name, 'ord must be "fro", "nuc", inf, -inf, 1, -1, 2 or -2', f"got {ord!r}")
-    return cast("Tensor", reshape(result, shapes.reduced(A.shape, (rows, columns), keepdim)))
+    return reshape(result, shapes.reduced(A.shape, (rows, columns), keepdim))
 
 
 @public(top=False, space="linalg")

@@ -397,26 +397,17 @@ def randn_like(
     return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-@public
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element gives, else 0; without a gradient.
-
-    Shapes: any; returns the same.
-    """
-    return (rand_like(input, generator=generator) < input.detach()).to(input.dtype)
-
-
-@public
+@public(method=True)
 def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it.
 
     Shapes: any; returns the same.
     """
     values = a + (b - a) * (generator or default_generator).uniform(input.shape)
-    return _fill(input, values)
+    return fill_with(input, values)
 
 
-@public
+@public(method=True)
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill ``input`` with normal numbers, outside autograd. Returns it.
 
@@ -424,9 +415,10 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     """
     if std < 0:
         raise ArgumentError("normal_", "std must be at least 0", f"got {std}")
-    return _fill(input, mean + std * (generator or default_generator).normal(input.shape))
+    return fill_with(input, mean + std * (generator or default_generator).normal(input.shape))
 
 
-def _fill(input: Tensor, values: Array) -> Tensor:
+def fill_with(input: Tensor, values: Array) -> Tensor:
+    """``values`` written into ``input``, outside autograd."""
     with no_grad():
         return input.copy_(tensor(values, dtype=input.dtype, device=input.backend))

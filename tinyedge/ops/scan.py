@@ -127,7 +127,7 @@ def _scan(op: type[Op], input: Tensor, dim: int, dtype: Any) -> Tensor:
     return y if wanted is None else y.to(wanted)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The sums of the elements up to each place of ``dim``; bools and integers give int64.
 
@@ -140,7 +140,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return _scan(Cumsum, input, dim, dtype)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The products of the elements up to each place of ``dim``; bools and integers give int64.
 

@@ -33,7 +33,7 @@ class Placing(Op):
     operations = 0
     domain = {"x": (-4.0, 4.0), "source": (-4.0, 4.0)}
     kinds = "if"
-    differentiable = ("x", "source")
+    differentiable: ClassVar[tuple[str, ...]] = ("x", "source")
     saves = ("index",)
     combine: ClassVar[str] = "put"
 

@@ -267,7 +267,7 @@ def unique(
             found, inverse, counts = values, nothing, nothing
     else:
         found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
-    inverse = inverse.reshape(input.shape if axis is None else (-1,))
+    inverse = inverse.reshape(input.shape if axis is None else (-1,))  # type: ignore[assignment]
     return _with_counts(input, found, inverse, counts, return_inverse, return_counts)
 
 
@@ -276,7 +276,7 @@ def _with_counts(input: Tensor, found: Any, inverse: Any, counts: Any, wants_inv
     wanted = [part for part, wants in ((inverse, wants_inverse), (counts, wants_counts)) if wants]
     if not wanted:
         return result
-    return (result, *(tensor(np.asarray(part), dtype=int64, device=input.backend) for part in wanted))
+    return (result, *(tensor(part, dtype=int64, device=input.backend) for part in wanted))
 
 
 @public(method=True)

@@ -190,7 +190,7 @@ class Where(Elementwise):
 
 
 @public
-def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Any:
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Tensor:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast.
 
     ``where(condition)`` is ``nonzero(condition, as_tuple=True)``.
@@ -198,7 +198,7 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
     Errors: DtypeError unless ``condition`` is bool; ArgumentError for one of input and other without the other one.
     """
     if input is None and other is None:
-        return functions["nonzero"](condition, as_tuple=True)
+        return functions["nonzero"](condition, as_tuple=True)  # type: ignore[no-any-return]  # a tuple, as in PyTorch
     if input is None or other is None:
         raise ArgumentError("where", "input and other, or none of them", "got one")
     return _where("where", condition, input, other)

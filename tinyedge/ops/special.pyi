@@ -1,6 +1,5 @@
 # Written by tools/stubs.py: run make stubs.
 
-from tinyedge.ops.activation import special_expit as expit
 from tinyedge.ops.exponential import erfc as erfc
 from tinyedge.ops.exponential import exp2 as exp2
 from tinyedge.ops.exponential import expm1 as expm1
@@ -17,6 +16,7 @@ from tinyedge.ops.special_functions import i0 as i0
 from tinyedge.ops.special_functions import polygamma as polygamma
 from tinyedge.ops.special_functions import sinc as sinc
 from tinyedge.ops.special_functions import special_entr as entr
+from tinyedge.ops.special_functions import special_expit as expit
 from tinyedge.ops.special_functions import special_gammaln as gammaln
 from tinyedge.ops.special_functions import special_i0e as i0e
 from tinyedge.ops.special_functions import special_i1 as i1

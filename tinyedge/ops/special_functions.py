@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Special(Op):
 
     domain = {"x": (0.5, 6.0)}
     operations = 40
-    differentiable = ("x",)
+    differentiable: ClassVar[tuple[str, ...]] = ("x",)
     saves = ("x",)
 
     @classmethod
@@ -110,7 +110,7 @@ def _polygamma(x: Any, order: int) -> Any:
             while z < 10:
                 total -= 1 / z
                 z += 1
-            return total + math.log(z) - 0.5 / z - float(_polynomial(series, 1 / z**2)) / z**2
+            return float(total + math.log(z) - 0.5 / z) - float(_polynomial(series, 1 / z**2)) / z**2
         if is_pole:
             return math.inf if order % 2 else -math.inf
         if value == math.inf:
@@ -120,7 +120,7 @@ def _polygamma(x: Any, order: int) -> Any:
             total += z ** -(order + 1)
             k, z = k + 1, z + 1
         total += z**-order / order * (1 + float(_polynomial(series, 1 / z**2)) / z**2) + 0.5 * z ** -(order + 1)
-        return total * (-1) ** (order + 1) * math.factorial(order)
+        return float(total * (-1) ** (order + 1) * math.factorial(order))
 
     return np.vectorize(one, otypes=[x.dtype])(x.astype(np.float64))
 
@@ -546,7 +546,13 @@ def special_log_ndtr(input: Tensor) -> Tensor:
     return where(is_low, below, where(is_middle, middle, above))  # composed
 
 
-special_expit = also("special_expit", sigmoid, "special")
+@public(top=False, space="special")
+def special_expit(input: Tensor) -> Tensor:
+    """As ``sigmoid``.
+
+    Shapes: any; returns the same.
+    """
+    return sigmoid(input)
 
 
 # Integers and powers of two
@@ -622,7 +628,8 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
     Shapes: input and other broadcast; returns what they broadcast to.
     """
     _tensors("ldexp", input, other)
-    return input * functions["exp2"](other)  # composed
+    result: Tensor = input * functions["exp2"](other)  # composed
+    return result
 
 
 @public(method=True, inplace=True)
