@@ -140,6 +140,14 @@ def _fitting(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _placed(name: str, input: Tensor, index: Any, value: Tensor, adds: bool) -> Tensor:
     """``input`` with ``value`` at ``index``, out of place: the flat places of the index say where."""
+    items = _parts(input, index)
+    rows = items[0]
+    if len(items) == 1 and isinstance(rows, Tensor) and rows.dtype is not bool_ and input.ndim and rows.numel():
+        size, rest = input.shape[0], input.shape[1:]
+        check_indices(name, rows, size, negative=True)
+        source = reshape(_fitting(name, value.to(input.dtype), (*rows.shape, *rest)), (rows.numel(), *rest))
+        rows = reshape(functions["where"](rows < 0, rows + size, rows), (rows.numel(),))
+        return functions["index_add" if adds else "index_copy"](input, 0, rows, source)  # type: ignore[no-any-return]
     count = input.numel()
     places = tensor(np.arange(count).reshape(input.shape), dtype=int64, device=input.backend)
     where = getitem(places, index)
