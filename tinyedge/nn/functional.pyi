@@ -24,10 +24,14 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.bag import bilinear as bilinear
+from tinyedge.ops.bag import embedding_bag as embedding_bag
+from tinyedge.ops.bag import pdist as pdist
 from tinyedge.ops.conv import conv1d as conv1d
 from tinyedge.ops.conv import conv2d as conv2d
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.ctc import ctc_loss as ctc_loss
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
 from tinyedge.ops.distance import cosine_similarity as cosine_similarity
 from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
@@ -48,8 +52,17 @@ from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
 from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
+from tinyedge.ops.margin_loss import multi_margin_loss as multi_margin_loss
+from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin_loss
+from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.movement import pad as pad
+from tinyedge.ops.noise import alpha_dropout as alpha_dropout
+from tinyedge.ops.noise import dropout1d as dropout1d
+from tinyedge.ops.noise import dropout2d as dropout2d
+from tinyedge.ops.noise import dropout3d as dropout3d
+from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
+from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
 from tinyedge.ops.normalize import batch_norm as batch_norm
 from tinyedge.ops.normalize import group_norm as group_norm
 from tinyedge.ops.normalize import instance_norm as instance_norm
@@ -68,9 +81,11 @@ from tinyedge.ops.softmax import softmin as softmin
 __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -79,13 +94,20 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "embedding_bag",
+    "feature_alpha_dropout",
     "gaussian_nll_loss",
     "gelu",
     "glu",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -105,12 +127,15 @@ __all__ = [
     "max_pool2d",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "poisson_nll_loss",
     "prelu",
     "relu",
@@ -130,4 +155,5 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]

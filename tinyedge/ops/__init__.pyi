@@ -37,6 +37,10 @@ from tinyedge.ops.arithmetic import remainder as remainder
 from tinyedge.ops.arithmetic import sub as sub
 from tinyedge.ops.arithmetic import subtract as subtract
 from tinyedge.ops.arithmetic import true_divide as true_divide
+from tinyedge.ops.bag import bilinear as bilinear
+from tinyedge.ops.bag import cdist as cdist
+from tinyedge.ops.bag import embedding_bag as embedding_bag
+from tinyedge.ops.bag import pdist as pdist
 from tinyedge.ops.bitwise import bitwise_and as bitwise_and
 from tinyedge.ops.bitwise import bitwise_left_shift as bitwise_left_shift
 from tinyedge.ops.bitwise import bitwise_not as bitwise_not
@@ -95,6 +99,7 @@ from tinyedge.ops.creation import zeros as zeros
 from tinyedge.ops.creation import zeros_like as zeros_like
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.ctc import ctc_loss as ctc_loss
 from tinyedge.ops.decomposition import pinverse as pinverse
 from tinyedge.ops.decomposition import qr as qr
 from tinyedge.ops.decomposition import svd as svd
@@ -144,6 +149,9 @@ from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
 from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
+from tinyedge.ops.margin_loss import multi_margin_loss as multi_margin_loss
+from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin_loss
+from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import bmm as bmm
 from tinyedge.ops.matmul import dot as dot
 from tinyedge.ops.matmul import linear as linear
@@ -170,6 +178,12 @@ from tinyedge.ops.movement import unbind as unbind
 from tinyedge.ops.movement import unflatten as unflatten
 from tinyedge.ops.movement import unsqueeze as unsqueeze
 from tinyedge.ops.movement import view as view
+from tinyedge.ops.noise import alpha_dropout as alpha_dropout
+from tinyedge.ops.noise import dropout1d as dropout1d
+from tinyedge.ops.noise import dropout2d as dropout2d
+from tinyedge.ops.noise import dropout3d as dropout3d
+from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
+from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
 from tinyedge.ops.normalize import batch_norm as batch_norm
 from tinyedge.ops.normalize import group_norm as group_norm
 from tinyedge.ops.normalize import instance_norm as instance_norm
@@ -420,6 +434,7 @@ __all__ = [
     "adjoint",
     "all",
     "allclose",
+    "alpha_dropout",
     "amax",
     "amin",
     "aminmax",
@@ -451,6 +466,7 @@ __all__ = [
     "baddbmm",
     "batch_norm",
     "bernoulli",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "bincount",
@@ -470,6 +486,7 @@ __all__ = [
     "cartesian_prod",
     "cast",
     "cat",
+    "cdist",
     "ceil",
     "celu",
     "chain_matmul",
@@ -499,6 +516,7 @@ __all__ = [
     "cov",
     "cross",
     "cross_entropy",
+    "ctc_loss",
     "cummax",
     "cummin",
     "cumprod",
@@ -518,11 +536,15 @@ __all__ = [
     "divide",
     "dot",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "dsplit",
     "dstack",
     "einsum",
     "elu",
     "embedding",
+    "embedding_bag",
     "empty",
     "empty_like",
     "eq",
@@ -535,6 +557,7 @@ __all__ = [
     "expand",
     "expm1",
     "eye",
+    "feature_alpha_dropout",
     "fill",
     "finfo",
     "fix",
@@ -561,6 +584,7 @@ __all__ = [
     "greater_equal",
     "group_norm",
     "gt",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -655,6 +679,8 @@ __all__ = [
     "mse_loss",
     "msort",
     "mul",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "multinomial",
     "multiply",
@@ -684,6 +710,7 @@ __all__ = [
     "outer",
     "pad",
     "pairwise_distance",
+    "pdist",
     "permute",
     "pinverse",
     "poisson",
@@ -782,6 +809,7 @@ __all__ = [
     "tril",
     "tril_indices",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
     "triu",
     "triu_indices",
     "true_divide",
