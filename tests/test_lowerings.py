@@ -154,3 +154,23 @@ def test_ctc(otherwise: Backend, reference: Backend) -> None:
         found.append((y.detach().numpy(), x.grad.numpy()))
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-4)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(50,), (3, 50), (50, 2)], ids=str)
+def test_long_lines_that_are_scattered(otherwise: Backend, reference: Backend, shape: tuple[int, ...]) -> None:
+    """Of the many that name one place the last stays, whoever comes first."""
+    random = np.random.default_rng(0)
+    dim = shape.index(50)
+    long = tuple(300 if size == 50 else size for size in shape)
+    x, source, index = random.standard_normal(shape), random.standard_normal(long), random.integers(0, 50, long)
+    found = []
+    for backend in (reference, otherwise):
+        a, b = (te.tensor(v.astype(np.float32), device=backend, requires_grad=True) for v in (x, source))
+        where = te.tensor(index, device=backend)
+        y = te.compile(lambda a, where, b: te.scatter(a * 1, dim, where, b))(a, where, b)
+        y = te.scatter(a, dim, where, b) + y * 0
+        y.sum().backward()
+        assert a.grad is not None
+        found.append((y.detach().numpy(), a.grad.numpy()))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])

@@ -65,6 +65,13 @@ class Placing(Op):
         return prod(shape) if index.numel else 0, sizes, tables
 
     @classmethod
+    def _claims(cls, step: Step, device: Device, kernel: str, lines: int) -> bool:
+        """Whether few lines of the index are so long that it is walked in no order, by who owns a place."""
+        length = step.slots["index"].shape[step.attrs["dim"]]
+        is_put = kernel == "scatter_lines" and step.attrs.get("combine", cls.combine) == "put"
+        return is_put and not device.is_cpu and length >= 64 and 0 < lines < 64 * device.compute_units
+
+    @classmethod
     def _placed(
         cls, step: Step, device: Device, kernels: tuple[str, str], buffers: tuple[str, ...], source: str, target: str
     ) -> list[KernelSpec]:
@@ -72,13 +79,31 @@ class Placing(Op):
         scratch = (Scratch("result", slot.dtype.ctype, slot.numel),)
         group = device.group()
         count, sizes, tables = cls._walk(step, kernels[1], target)
+        claims = cls._claims(step, device, kernels[1], count)
+        if claims:
+            scratch = (*scratch, Scratch("owners", "int", slot.numel))
         start, store = (
             KernelSpec(
                 kernel, TEMPLATE, names, *grid(slot.numel, group), {"count": slot.numel}, scratch=scratch,
-                constants={"target": target},
+                constants={"target": target, "claims": claims},
             )
-            for kernel, names in ((kernels[0], (source, "result")), ("scatter_store", ("result", target)))
+            for kernel, names in (
+                (kernels[0], (source, "result", *(("owners",) if claims else ()))),
+                ("scatter_store", ("result", target)),
+            )
         )  # fmt: skip
+        if claims:
+            count, sizes, tables = cls._walk(step, "scatter_read", target)
+            claim, own = (
+                KernelSpec(
+                    kernel, TEMPLATE, names, *grid(count, group), {**sizes, "count": count}, {}, tables,
+                    scratch=scratch,
+                )
+                for kernel, names in (
+                    ("scatter_claim", ("index", "owners")), ("scatter_own", ("index", "source", "owners", "result")),
+                )
+            )  # fmt: skip
+            return [start, claim, own, store]
         lines = KernelSpec(
             kernels[1], TEMPLATE, (*buffers, "result"), *grid(count, group), {**sizes, "count": count}, {}, tables,
             {"combine": step.attrs.get("combine", cls.combine)}, scratch,
