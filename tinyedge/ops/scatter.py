@@ -76,7 +76,7 @@ class Placing(Op):
         cls, step: Step, device: Device, kernels: tuple[str, str], buffers: tuple[str, ...], source: str, target: str
     ) -> list[KernelSpec]:
         slot = step.slots[target]
-        scratch = (Scratch("result", slot.dtype.ctype, slot.numel),)
+        scratch: tuple[Scratch, ...] = (Scratch("result", slot.dtype.ctype, slot.numel),)
         group = device.group()
         count, sizes, tables = cls._walk(step, kernels[1], target)
         claims = cls._claims(step, device, kernels[1], count)
