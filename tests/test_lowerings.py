@@ -23,6 +23,7 @@ from tests import properties
 from tests.guarded import GuardedOpenCL, first_device
 from tests.properties import Run, output_gradients
 from tests.strategies import call_of, calls
+from tests.test_linalg import ON_DEVICE
 from tests.test_ops import every_differentiable_op, every_op
 from tinyedge.backends import Backend
 from tinyedge.ir.spec import KernelSpec
@@ -129,3 +130,47 @@ def test_what_a_kernel_states_of_its_groups(op: type[Op], opencl: Any, monkeypat
         run = Run(call_of(op, op.sample(random), seed), opencl)
         run.walk_back(output_gradients(run.call, run.outputs))
     assert stated
+
+
+@pytest.mark.parametrize("n", [1, 5, 70])
+@pytest.mark.parametrize(("call", "exact", "drawn"), [case[1:] for case in ON_DEVICE], ids=[c[0] for c in ON_DEVICE])
+def test_systems(otherwise: Backend, call: Any, exact: Any, drawn: Any, n: int) -> None:
+    a = drawn(3, n, n)
+    expected = exact(a.astype(np.float64))
+    if np.abs(expected).max() < 1e30:
+        np.testing.assert_allclose(call(te.tensor(a)).numpy(), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_ctc(otherwise: Backend, reference: Backend) -> None:
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((30, 4, 9)).astype(np.float32)
+    targets, ends, sizes = random.integers(0, 4, (4, 40)), [30, 20, 0, 30], [12, 9, 0, 2]
+    found = []
+    for backend in (reference, otherwise):
+        x = te.tensor(logits, device=backend, requires_grad=True)
+        y = F.ctc_loss(F.log_softmax(x, -1), te.tensor(targets, device=backend), ends, sizes, 4, "none")
+        y.sum().backward()
+        assert x.grad is not None
+        found.append((y.detach().numpy(), x.grad.numpy()))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-4)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(50,), (3, 50), (50, 2)], ids=str)
+def test_long_lines_that_are_scattered(otherwise: Backend, reference: Backend, shape: tuple[int, ...]) -> None:
+    """Of the many that name one place the last stays, whoever comes first."""
+    random = np.random.default_rng(0)
+    dim = shape.index(50)
+    long = tuple(300 if size == 50 else size for size in shape)
+    x, source, index = random.standard_normal(shape), random.standard_normal(long), random.integers(0, 50, long)
+    found = []
+    for backend in (reference, otherwise):
+        a, b = (te.tensor(v.astype(np.float32), device=backend, requires_grad=True) for v in (x, source))
+        where = te.tensor(index, device=backend)
+        y = te.compile(lambda a, where, b: te.scatter(a * 1, dim, where, b))(a, where, b)
+        y = te.scatter(a, dim, where, b) + y * 0
+        y.sum().backward()
+        assert a.grad is not None
+        found.append((y.detach().numpy(), a.grad.numpy()))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])

@@ -329,7 +329,7 @@ def test_scatter_keeps_the_last_and_adds_all(backend: Backend) -> None:
     assert source.grad.tolist() == [[1, 1, 3, 1]]
     assert te.scatter(x, 1, index, 7.0, reduce="add").tolist() == [[22, 2, 10], [4, 5, 6]]
     with pytest.raises(TinyedgeError, match="reduce"):
-        te.scatter(x, 1, index, source, reduce="multiply")
+        te.scatter(x, 1, index, source, reduce="mean")
 
 
 def test_index_add_and_copy(backend: Backend) -> None:

@@ -62,7 +62,7 @@ KINKS = {
     "hardsigmoid": (F.hardsigmoid, [-4, -3, 0, 3, 4], [0, 0, 1 / 6, 0, 0]),
     "hardswish": (F.hardswish, [-4, -3, 0, 3, 4], [0, 0, 0.5, 1, 1]),
     "abs": (te.abs, [-2, 0, 2], [-1, 0, 1]),
-    "clamp": (lambda x: te.clamp(x, -1, 2), [-2, -1, 0, 2, 3], [0, 1, 1, 1, 0]),
+    "clamp": (lambda x: te.clamp(x, -1, 2), [-2, -1, 0, 2, 3], [0, 0, 1, 0, 0]),
     "softplus": (lambda x: F.softplus(x, threshold=3.0), [3, 4], [1 / (1 + math.exp(-3)), 1]),
     "sign": (te.sign, [-1, 0, 2, math.inf], [0, 0, 0, 0]),
     "floor": (te.floor, [-1.5, 0, 2.5], [0, 0, 0]),

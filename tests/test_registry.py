@@ -27,6 +27,10 @@ every_entry = pytest.mark.parametrize("entry", list(entries.values()), ids=list(
 FILLED = (te, te.ops, nn, nn.functional, layers)
 
 REPRS = {
+    "CTCLoss": ((), "CTCLoss()"),
+    "MultiMarginLoss": ((2, 0.5), "MultiMarginLoss()"),
+    "MultiLabelMarginLoss": ((), "MultiLabelMarginLoss()"),
+    "TripletMarginWithDistanceLoss": ((), "TripletMarginWithDistanceLoss()"),
     "TripletMarginLoss": ((), "TripletMarginLoss()"),
     "SoftMarginLoss": ((), "SoftMarginLoss()"),
     "PoissonNLLLoss": ((), "PoissonNLLLoss()"),

@@ -14,7 +14,7 @@ from tinyedge.dtypes import DType, bfloat16, bool_, float16, float32, float64, i
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
-from tinyedge.ops import linalg
+from tinyedge.ops import linalg, special
 from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
@@ -66,6 +66,7 @@ __all__ = [
     "save",
     "set_default_backend",
     "set_grad_enabled",
+    "special",
     "tensor",
     "tune",
     "uint8",

@@ -602,6 +602,13 @@ class Tensor(SlotHolder, Methods):
         """
         return _function("where")(condition, self, other)
 
+    def polygamma(self, n: Any) -> Tensor:
+        """The derivative number ``n`` of ``digamma``; see ``te.polygamma``.
+
+        Shapes: any; returns the same.
+        """
+        return _function("polygamma")(n, self)
+
     def contiguous(self) -> Tensor:
         """This tensor, if its elements lie in memory in C order, else a ``clone``."""
         return self if self._slot.contiguous else _function("clone")(self)
@@ -735,14 +742,18 @@ def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:
     return (least, int(others.min()), int(others.max()), largest) if others.size else (least, largest, least, largest)
 
 
-def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None, least: int = 0) -> None:
-    """Raise IndexRangeError if an index is known to lie outside [least, size); ``ignored`` is allowed too.
+def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None, negative: bool = False) -> None:
+    """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
+
+    With ``negative``, indices down to -size count from the end.
 
     The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
     There the kernels look; see ``tinyedge/ops/indices.py``.
     """
     if size == 0 and indices.numel():
         raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
+
+    least = -size if negative else 0
 
     def check(storage: Storage) -> None:
         if storage.bounds is None or storage.version:

@@ -143,6 +143,12 @@ def functions_stub(belonging: list[Entry], extra: Iterable[tuple[str, str]] = ()
     return f"{HEADER}\n" + "\n".join(import_lines(found, again=True)) + f"\n\n{all_line(name for _, name in found)}\n"
 
 
+def space_stub(belonging: list[Entry]) -> str:
+    """As functions_stub, of a module that shows functions by names of its own."""
+    lines = sorted(f"from {entry.function.__module__} import {entry.name} as {entry.shown_name}" for entry in belonging)
+    return f"{HEADER}\n" + "\n".join(lines) + f"\n\n{all_line(entry.shown_name for entry in belonging)}\n"
+
+
 def layers_stub() -> str:
     names = {("tinyedge.nn.module", "Module"), ("tinyedge.tensor", "Tensor")}
     classes = []
@@ -182,6 +188,10 @@ def stubs() -> dict[Path, str]:
     return {
         PACKAGE / "autograd/methods.pyi": methods_stub(),
         PACKAGE / "ops/__init__.pyi": functions_stub([entry for entry in own if entry.top], random),
+        **{
+            PACKAGE / f"ops/{space}.pyi": space_stub([entry for entry in own if entry.space == space])
+            for space in ("linalg", "special")
+        },
         PACKAGE / "nn/functional.pyi": functions_stub([entry for entry in own if entry.functional]),
         PACKAGE / "nn/layers.pyi": layers_stub(),
         PACKAGE / "nn/__init__.pyi": classes_stub(layers, [*modules, ("tinyedge.tensor", "Parameter")]),

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tinyedge.ops.decomposition import QR, OldSVD
 from tinyedge.ops.promotion import Operand
+from tinyedge.ops.random import Generator
 from tinyedge.ops.reduce import Axes, ValuesIndices
+from tinyedge.ops.solve import SignAndLogarithm, Solution
 from tinyedge.ops.statistics import Extremes
+from tinyedge.ops.types import Target
 from tinyedge.tensor import Number, Tensor
 
 class Methods:
@@ -144,7 +148,7 @@ class Methods:
         """The bits that one of both has; of booleans, whether they differ."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape."""
+        """``input[index] = value``, in place; ``index`` is what can be read, too. Of equal places the last stays."""
 
     def __sub__(self, other: Any) -> Tensor:
         """``input - alpha * other``, broadcast."""
@@ -185,6 +189,12 @@ class Methods:
     def add_(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input + alpha * other``, broadcast."""
 
+    def addbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha *`` the sum of the products of a batch."""
+
+    def addbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha *`` the sum of the products of a batch."""
+
     def addcdiv(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
         """``input + value * tensor1 / tensor2``."""
 
@@ -200,8 +210,23 @@ class Methods:
     def addmm(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * (mat1 @ mat2)``."""
 
+    def addmm_(self, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat1 @ mat2)``."""
+
     def addmv(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * (mat @ vec)``."""
+
+    def addmv_(self, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * (mat @ vec)``."""
+
+    def addr(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * outer(vec1, vec2)``."""
+
+    def addr_(self, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * outer(vec1, vec2)``."""
+
+    def adjoint(self) -> Tensor:
+        """The transpose of each matrix, which for real numbers is the adjoint. A view."""
 
     def all(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether every element is nonzero."""
@@ -217,6 +242,9 @@ class Methods:
 
     def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
         """(min, max) over ``dim``, or over everything; equal elements share the gradient."""
+
+    def angle(self) -> Tensor:
+        """pi where an element is negative, else 0; NaN stays. Its gradient is zeros."""
 
     def any(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
         """Whether any element is nonzero."""
@@ -308,6 +336,18 @@ class Methods:
     def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """``beta * input + alpha * bmm(batch1, batch2)``."""
 
+    def baddbmm_(self, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
+        """``beta * input + alpha * bmm(batch1, batch2)``."""
+
+    def bernoulli(self, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+        """1 with the probability that each element gives, or ``p``, else 0; without a gradient."""
+
+    def bernoulli_(self, p: float | Tensor = 0.5, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with 1 with probability ``p``, else 0, outside autograd. Returns it."""
+
+    def bincount(self, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        """How often each integer from 0 on occurs, or the sum of its ``weights``; counted on the host."""
+
     def bitwise_and(self, other: Operand) -> Tensor:
         """The bits that both have; of booleans, whether both are true."""
 
@@ -354,11 +394,23 @@ class Methods:
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """``input`` expanded to ``shape``."""
 
+    def cauchy_(self, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers of the Cauchy distribution, outside autograd. Returns it."""
+
     def ceil(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
 
     def ceil_(self) -> Tensor:
         """The smallest integer not below each element. Its gradient is zeros."""
+
+    def cholesky(self, upper: bool = False) -> Tensor:
+        """As ``linalg.cholesky``."""
+
+    def cholesky_inverse(self, upper: bool = False) -> Tensor:
+        """The inverse of ``L @ L.mT``, where ``input`` is L, or with ``upper`` its transpose."""
+
+    def cholesky_solve(self, L: Tensor, upper: bool = False) -> Tensor:
+        """The X with ``L @ L.mT @ X = input``; with ``upper``, L is the transpose of that triangle."""
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         """At most ``chunks`` views of equal length along ``dim``."""
@@ -390,11 +442,17 @@ class Methods:
     def clone(self) -> Tensor:
         """A contiguous copy with its own memory; the gradient flows through."""
 
+    def conj(self) -> Tensor:
+        """``input`` itself: numbers are real."""
+
     def copysign(self, other: Operand) -> Tensor:
         """``input`` with the sign of ``other``, also of -0.0."""
 
     def copysign_(self, other: Operand) -> Tensor:
         """``input`` with the sign of ``other``, also of -0.0."""
+
+    def corrcoef(self) -> Tensor:
+        """The correlations of variables, which are rows, over samples, which are columns."""
 
     def cos(self) -> Tensor:
         """Cosine."""
@@ -411,10 +469,28 @@ class Methods:
     def count_nonzero(self, dim: Axes = None) -> Tensor:
         """How many elements are not 0; int64."""
 
+    def cov(self, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+        """The covariances of variables, which are rows, over samples, which are columns."""
+
+    def cross(self, other: Tensor, dim: int | None = None) -> Tensor:
+        """The vector product along ``dim``, or along the first dim of length 3."""
+
+    def cummax(self, dim: int) -> ValuesIndices:
+        """(values, indices) of the largest element up to each place of ``dim``: of equal ones the last; NaN wins."""
+
+    def cummin(self, dim: int) -> ValuesIndices:
+        """(values, indices) of the smallest element up to each place of ``dim``: of equal ones the last; NaN wins."""
+
     def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
         """The products of the elements up to each place of ``dim``; bools and integers give int64."""
 
+    def cumprod_(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The products of the elements up to each place of ``dim``; bools and integers give int64."""
+
     def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
+
+    def cumsum_(self, dim: int, *, dtype: Any = None) -> Tensor:
         """The sums of the elements up to each place of ``dim``; bools and integers give int64."""
 
     def deg2rad(self) -> Tensor:
@@ -423,10 +499,34 @@ class Methods:
     def deg2rad_(self) -> Tensor:
         """Degrees as radians."""
 
+    def det(self) -> Tensor:
+        """The determinant of each matrix. Of a singular one it is 0, and its gradient NaN."""
+
+    def diag(self, diagonal: int = 0) -> Tensor:
+        """The matrix with a vector on its diagonal, or the diagonal of a matrix."""
+
+    def diag_embed(self, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+        """Matrices of zeros with the last dim of ``input`` on the diagonal, ``offset`` to the right of the main one."""
+
+    def diagflat(self, offset: int = 0) -> Tensor:
+        """The matrix with the elements of ``input``, in C order, on its diagonal."""
+
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
         """The diagonal of dims ``dim1`` and ``dim2``, ``offset`` to the right of the main one, as the last dim. A
         view.
         """
+
+    def diagonal_scatter(self, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """``input`` with ``src`` in the place of its ``diagonal``."""
+
+    def diff(self, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
+        """The differences of neighbours along ``dim``, ``n`` times over; of bools, whether they differ."""
+
+    def digamma(self) -> Tensor:
+        """The slope of ``lgamma``."""
+
+    def digamma_(self) -> Tensor:
+        """The slope of ``lgamma``."""
 
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
@@ -445,6 +545,9 @@ class Methods:
 
     def dsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 2: so many of equal length, or split before the indices."""
+
+    def element_size(self) -> int:
+        """The bytes that one element takes."""
 
     def eq(self, other: Operand) -> Tensor:
         """``input == other``, element by element."""
@@ -467,6 +570,12 @@ class Methods:
     def erfc_(self) -> Tensor:
         """``1 - erf(input)``, exact where that is small."""
 
+    def erfinv(self) -> Tensor:
+        """The number of which ``erf`` is ``input``; NaN outside [-1, 1]."""
+
+    def erfinv_(self) -> Tensor:
+        """The number of which ``erf`` is ``input``; NaN outside [-1, 1]."""
+
     def exp(self) -> Tensor:
         """e to the power of each element."""
 
@@ -488,6 +597,14 @@ class Methods:
     def expm1_(self) -> Tensor:
         """``exp(input) - 1``, exact near 0."""
 
+    def exponential_(self, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers of the exponential distribution of rate ``lambd``, outside autograd. Returns
+        it.
+        """
+
+    def fill_diagonal_(self, fill_value: Number, wrap: bool = False) -> Tensor:
+        """``fill_value`` on the main diagonal; with ``wrap`` it starts again one below the bottom of each square."""
+
     def fix(self) -> Tensor:
         """Each element without its fraction. Its gradient is zeros."""
 
@@ -505,6 +622,12 @@ class Methods:
 
     def flipud(self) -> Tensor:
         """The rows in reverse order."""
+
+    def float_power(self, exponent: Operand) -> Tensor:
+        """``input ** exponent`` in float64, whatever the operands are."""
+
+    def float_power_(self, exponent: Operand) -> Tensor:
+        """``input ** exponent`` in float64, whatever the operands are."""
 
     def floor(self) -> Tensor:
         """The largest integer not above each element. Its gradient is zeros."""
@@ -539,11 +662,22 @@ class Methods:
     def gather(self, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
+    def gcd(self, other: Tensor) -> Tensor:
+        """The greatest common divisor of integers."""
+
+    def gcd_(self, other: Tensor) -> Tensor:
+        """The greatest common divisor of integers."""
+
     def ge(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
 
     def ge_(self, other: Operand) -> Tensor:
         """``input >= other``, element by element."""
+
+    def geometric_(self, p: float, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with how many trials it takes to succeed with probability ``p``, outside autograd. Returns
+        it.
+        """
 
     def ger(self, vec2: Tensor) -> Tensor:
         """Another name of ``outer``."""
@@ -575,6 +709,9 @@ class Methods:
     def heaviside_(self, values: Tensor) -> Tensor:
         """0 where ``input`` is negative, 1 where it is positive, and ``values`` where it is 0. It has no gradient."""
 
+    def histc(self, bins: int = 100, min: Number = 0, max: Number = 0) -> Tensor:
+        """How many elements lie in each of ``bins`` parts of [min, max], all equally wide."""
+
     def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
 
@@ -583,6 +720,12 @@ class Methods:
 
     def hypot_(self, other: Tensor) -> Tensor:
         """``sqrt(input ** 2 + other ** 2)`` without overflow."""
+
+    def i0(self) -> Tensor:
+        """The modified Bessel function of the first kind, of order 0."""
+
+    def i0_(self) -> Tensor:
+        """The modified Bessel function of the first kind, of order 0."""
 
     def index_add(self, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
         """``input`` with ``alpha * source`` added: entry k of source along ``dim`` to entry ``index[k]``."""
@@ -596,11 +739,60 @@ class Methods:
     def index_copy_(self, dim: int, index: Tensor, source: Tensor) -> Tensor:
         """``input`` with entry k of ``source`` along ``dim`` in the place of entry ``index[k]``."""
 
+    def index_fill(self, dim: int, index: Tensor, value: Number | Tensor) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, in the entries along ``dim`` that ``index`` names."""
+
+    def index_fill_(self, dim: int, index: Tensor, value: Number | Tensor) -> Tensor:
+        """``input`` with ``value``, a number or a 0-d tensor, in the entries along ``dim`` that ``index`` names."""
+
+    def index_put(self, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with ``values`` where ``indices`` say, as for brackets; None takes a whole dim."""
+
+    def index_put_(self, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with ``values`` where ``indices`` say, as for brackets; None takes a whole dim."""
+
+    def index_reduce(
+        self,
+        dim: int,
+        index: Tensor,
+        source: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """As ``scatter_reduce``, with entry k of ``source`` along ``dim`` for entry ``index[k]``; not for "sum"."""
+
+    def index_reduce_(
+        self,
+        dim: int,
+        index: Tensor,
+        source: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """As ``scatter_reduce``, with entry k of ``source`` along ``dim`` for entry ``index[k]``; not for "sum"."""
+
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The entries of ``input`` along ``dim`` that ``index`` names, in its order."""
 
     def inner(self, other: Tensor) -> Tensor:
         """The sums of products along the last dim of both; a 0-d operand multiplies."""
+
+    def inverse(self) -> Tensor:
+        """The inverse of each matrix; ``linalg.inv``."""
+
+    def is_complex(self) -> bool:
+        """Whether the elements are complex numbers, which tinyedge does not have."""
+
+    def is_nonzero(self) -> bool:
+        """Whether the one element is not 0; waits for the device."""
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether both have the same shape."""
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
 
     def isclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
         """Whether ``abs(input - other) <= atol + rtol * abs(other)``, or both are the same infinity."""
@@ -620,8 +812,26 @@ class Methods:
     def isposinf(self) -> Tensor:
         """Whether each element is positive infinity."""
 
+    def isreal(self) -> Tensor:
+        """Whether each element is real, which all are."""
+
+    def kron(self, other: Tensor) -> Tensor:
+        """Kronecker's product: each element of ``input`` times the whole of ``other``."""
+
     def kthvalue(self, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
         """(values, indices) of the ``k``-th smallest along ``dim``, counted from 1."""
+
+    def lcm(self, other: Tensor) -> Tensor:
+        """The least common multiple of integers."""
+
+    def lcm_(self, other: Tensor) -> Tensor:
+        """The least common multiple of integers."""
+
+    def ldexp(self, other: Tensor) -> Tensor:
+        """``input * 2 ** other``."""
+
+    def ldexp_(self, other: Tensor) -> Tensor:
+        """``input * 2 ** other``."""
 
     def le(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
@@ -647,6 +857,12 @@ class Methods:
     def less_equal_(self, other: Operand) -> Tensor:
         """``input <= other``, element by element."""
 
+    def lgamma(self) -> Tensor:
+        """The logarithm of the size of the gamma function."""
+
+    def lgamma_(self) -> Tensor:
+        """The logarithm of the size of the gamma function."""
+
     def log(self) -> Tensor:
         """Natural logarithm."""
 
@@ -671,11 +887,20 @@ class Methods:
     def log_(self) -> Tensor:
         """Natural logarithm."""
 
+    def log_normal_(self, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with numbers whose logarithms are normal, outside autograd. Returns it."""
+
     def logaddexp(self, other: Tensor) -> Tensor:
         """``log(exp(input) + exp(other))`` without overflow."""
 
     def logaddexp2(self, other: Tensor) -> Tensor:
         """``log2(2 ** input + 2 ** other)`` without overflow."""
+
+    def logcumsumexp(self, dim: int) -> Tensor:
+        """The logarithm of the sum of the exponentials up to each place of ``dim``, without overflow."""
+
+    def logdet(self) -> Tensor:
+        """The logarithm of the determinant of each matrix: NaN where it is negative, -inf where it is 0."""
 
     def logical_and(self, other: Tensor) -> Tensor:
         """Whether both are nonzero."""
@@ -726,11 +951,20 @@ class Methods:
     def masked_fill_(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
 
+    def masked_scatter(self, mask: Tensor, source: Tensor) -> Tensor:
+        """``input`` with the elements of ``source``, in order, where ``mask`` is true."""
+
+    def masked_scatter_(self, mask: Tensor, source: Tensor) -> Tensor:
+        """``input`` with the elements of ``source``, in order, where ``mask`` is true."""
+
     def masked_select(self, mask: Tensor) -> Tensor:
         """The elements where ``mask`` is true, in C order; which these are is found on the host."""
 
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product; the axes before the last two broadcast."""
+
+    def matrix_power(self, n: int) -> Tensor:
+        """Square matrices to the integer power ``n``; a negative one is that of the inverse."""
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
         """``max(input)``: the largest element; ``max(input, dim, keepdim=False)``: (values, indices); ``max(input,
@@ -755,17 +989,28 @@ class Methods:
     def mm(self, mat2: Tensor) -> Tensor:
         """The product of two matrices."""
 
+    def mode(self, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
+        """(values, indices) of what occurs most often along ``dim``: of several the smallest, and of its places the
+        last.
+        """
+
     def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         """Another name of ``movedim``."""
 
     def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         """Dims ``source`` moved to the places ``destination``; the others keep their order. A view."""
 
+    def msort(self) -> Tensor:
+        """``sort(input, 0).values``."""
+
     def mul(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
 
     def mul_(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
+
+    def multinomial(self, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+        """Indices drawn with the weights that each row gives, which need not add up to 1; int64."""
 
     def multiply(self, other: Operand) -> Tensor:
         """``input * other``, broadcast."""
@@ -776,6 +1021,12 @@ class Methods:
     def mv(self, vec: Tensor) -> Tensor:
         """The product of a matrix and a vector."""
 
+    def mvlgamma(self, p: int) -> Tensor:
+        """The logarithm of the multivariate gamma function of dimension ``p``."""
+
+    def mvlgamma_(self, p: int) -> Tensor:
+        """The logarithm of the multivariate gamma function of dimension ``p``."""
+
     def nan_to_num(self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
         """``input`` with ``nan`` in the place of NaN, ``posinf`` and ``neginf`` in those of the infinities."""
 
@@ -785,11 +1036,30 @@ class Methods:
     def nanmean(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The mean of the elements that are not NaN."""
 
+    def nanmedian(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The lower of the middle elements of those that are not NaN. Along ``dim``: (values, indices)."""
+
+    def nanquantile(
+        self,
+        q: float | Tensor,
+        dim: int | None = None,
+        keepdim: bool = False,
+        *,
+        interpolation: str = "linear",
+    ) -> Tensor:
+        """As ``quantile``, of the elements that are not NaN."""
+
     def nansum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum with 0 in the place of NaN."""
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """``length`` elements of dim ``dim`` from ``start`` on. A view."""
+
+    def narrow_copy(self, dim: int, start: int, length: int) -> Tensor:
+        """As ``narrow``, with memory of its own."""
+
+    def ndimension(self) -> int:
+        """The number of dims."""
 
     def ne(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
@@ -809,11 +1079,40 @@ class Methods:
     def negative_(self) -> Tensor:
         """``-input``."""
 
+    def nelement(self) -> int:
+        """The number of elements."""
+
+    def new_empty(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """A tensor of ``size`` that nobody has written yet, with the dtype and device of ``input``."""
+
+    def new_full(
+        self,
+        size: Sequence[int],
+        fill_value: Number,
+        *,
+        dtype: Any = None,
+        device: Target = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """``fill_value`` in every element, of ``size``, with the dtype and device of ``input``."""
+
+    def new_ones(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """Ones of ``size`` with the dtype and device of ``input``."""
+
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """``te.tensor(data)`` with the dtype and device of ``input``."""
+
+    def new_zeros(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+        """Zeros of ``size`` with the dtype and device of ``input``."""
+
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """The indices of the elements that are not 0, in C order; they are found on the host."""
 
     def norm(self, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-        """The vector norm over ``dim``; "fro" is that of order 2."""
+        """The vector norm over ``dim``; "fro" is that of order 2, "nuc" that of a matrix, ``linalg.matrix_norm``."""
+
+    def normal_(self, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with normal numbers, outside autograd. Returns it."""
 
     def not_equal(self, other: Operand) -> Tensor:
         """``input != other``, element by element."""
@@ -826,6 +1125,9 @@ class Methods:
 
     def permute(self, *dims: Any) -> Tensor:
         """The dims in another order: dim i of the result is ``dims[i]`` of the input. A view."""
+
+    def pinverse(self, rcond: float = 1e-15) -> Tensor:
+        """As ``linalg.pinv`` with ``rtol=rcond``."""
 
     def positive(self) -> Tensor:
         """``input`` itself."""
@@ -844,11 +1146,39 @@ class Methods:
         zeros.
         """
 
+    def put(self, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with the elements of ``source`` where ``index`` says in the flat input; with ``accumulate``,
+        added.
+        """
+
+    def put_(self, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+        """``input`` with the elements of ``source`` where ``index`` says in the flat input; with ``accumulate``,
+        added.
+        """
+
+    def qr(self, some: bool = True) -> QR:
+        """As ``linalg.qr``; without ``some``, with mode="complete"."""
+
+    def quantile(
+        self,
+        q: float | Tensor,
+        dim: int | None = None,
+        keepdim: bool = False,
+        *,
+        interpolation: str = "linear",
+    ) -> Tensor:
+        """The values below which the shares ``q`` of the elements along ``dim`` lie; NaN if one element is."""
+
     def rad2deg(self) -> Tensor:
         """Radians as degrees."""
 
     def rad2deg_(self) -> Tensor:
         """Radians as degrees."""
+
+    def random_(self, *limits: int, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with uniform integers, outside autograd: ``random_(to)`` or ``random_(low, to)``, in [low,
+        to).
+        """
 
     def ravel(self) -> Tensor:
         """The elements in one dim; a view where possible."""
@@ -871,6 +1201,12 @@ class Methods:
     def remainder_(self, other: Operand) -> Tensor:
         """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
 
+    def renorm(self, p: float, dim: int, maxnorm: float) -> Tensor:
+        """Each slice along ``dim`` whose p-norm is above ``maxnorm`` scaled down to that."""
+
+    def renorm_(self, p: float, dim: int, maxnorm: float) -> Tensor:
+        """Each slice along ``dim`` whose p-norm is above ``maxnorm`` scaled down to that."""
+
     def repeat(self, *repeats: Any) -> Tensor:
         """Copies beside each other: ``repeats`` says how many along each dim; further ones are new dims, in front."""
 
@@ -888,6 +1224,12 @@ class Methods:
 
     def reshape_as(self, other: Tensor) -> Tensor:
         """As ``reshape(other.shape)``."""
+
+    def resolve_conj(self) -> Tensor:
+        """``input`` itself."""
+
+    def resolve_neg(self) -> Tensor:
+        """``input`` itself."""
 
     def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
         """The elements moved by ``shifts`` along ``dims``; those that leave at the end come back at the start."""
@@ -909,12 +1251,14 @@ class Methods:
 
     def scatter(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
         """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
-        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply"
+        multiplied.
         """
 
     def scatter_(self, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
         """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index``
-        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+        along ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply"
+        multiplied.
         """
 
     def scatter_add(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -923,8 +1267,29 @@ class Methods:
     def scatter_add_(self, dim: int, index: Tensor, src: Tensor) -> Tensor:
         """``input`` with ``src`` added at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
+    def scatter_reduce(self, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+        """``input`` with the elements of ``src`` added ("sum"), multiplied ("prod"), averaged ("mean") or compared
+        ("amax", "amin") with what stands at each one's own place in ``index``, but at ``index`` along ``dim``.
+        """
+
+    def scatter_reduce_(
+        self,
+        dim: int,
+        index: Tensor,
+        src: Tensor,
+        reduce: str,
+        *,
+        include_self: bool = True,
+    ) -> Tensor:
+        """``input`` with the elements of ``src`` added ("sum"), multiplied ("prod"), averaged ("mean") or compared
+        ("amax", "amin") with what stands at each one's own place in ``index``, but at ``index`` along ``dim``.
+        """
+
     def select(self, dim: int, index: int) -> Tensor:
         """Element ``index`` of dim ``dim``, without that dim. A view."""
+
+    def select_scatter(self, src: Tensor, dim: int, index: int) -> Tensor:
+        """``input`` with ``src`` in the place of ``select(input, dim, index)``."""
 
     def sgn(self) -> Tensor:
         """-1, 0 or 1. Its gradient is zeros."""
@@ -953,14 +1318,38 @@ class Methods:
     def sin_(self) -> Tensor:
         """Sine."""
 
+    def sinc(self) -> Tensor:
+        """``sin(pi * input) / (pi * input)``, and 1 at 0."""
+
+    def sinc_(self) -> Tensor:
+        """``sin(pi * input) / (pi * input)``, and 1 at 0."""
+
     def sinh(self) -> Tensor:
         """Hyperbolic sine."""
 
     def sinh_(self) -> Tensor:
         """Hyperbolic sine."""
 
+    def slice_scatter(
+        self,
+        src: Tensor,
+        dim: int = 0,
+        start: int | None = None,
+        end: int | None = None,
+        step: int = 1,
+    ) -> Tensor:
+        """``input`` with ``src`` in the place of the elements from ``start`` to ``end`` along ``dim``, ``step``
+        apart.
+        """
+
+    def slogdet(self) -> SignAndLogarithm:
+        """(sign, logabsdet): the sign of the determinant of each matrix, and the logarithm of its size."""
+
     def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
         """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest."""
+
+    def split_with_sizes(self, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Views of the given lengths along ``dim``."""
 
     def sqrt(self) -> Tensor:
         """Square root."""
@@ -977,6 +1366,9 @@ class Methods:
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         """Without the dims of length one, or without those of ``dim`` that have it."""
 
+    def squeeze_(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """As ``squeeze``, of the tensor itself. Returns it."""
+
     def std(
         self,
         dim: Axes | bool = None,
@@ -986,6 +1378,9 @@ class Methods:
         correction: float | None = None,
     ) -> Tensor:
         """The square root of ``var``; where it is 0, so is its gradient."""
+
+    def storage_offset(self) -> int:
+        """How many elements of memory lie before the first one."""
 
     def sub(self, other: Operand, *, alpha: Number = 1) -> Tensor:
         """``input - alpha * other``, broadcast."""
@@ -1002,14 +1397,34 @@ class Methods:
     def sum(self, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         """The sum over ``dim``, or over everything; bools and integers give int64."""
 
+    def sum_to_size(self, *size: Any) -> Tensor:
+        """The sums over the dims along which ``size`` would be broadcast to the input's shape."""
+
+    def svd(self, some: bool = True, compute_uv: bool = True) -> OldSVD:
+        """(U, S, V) with ``input = U @ diag(S) @ V.mT``, as ``linalg.svd``; without ``compute_uv``, U and V are
+        zeros.
+        """
+
     def swapaxes(self, axis0: int, axis1: int) -> Tensor:
         """Another name of ``transpose``."""
+
+    def swapaxes_(self, axis0: int, axis1: int) -> Tensor:
+        """As ``swapaxes``, of the tensor itself. Returns it."""
 
     def swapdims(self, dim0: int, dim1: int) -> Tensor:
         """Another name of ``transpose``."""
 
+    def swapdims_(self, dim0: int, dim1: int) -> Tensor:
+        """As ``swapdims``, of the tensor itself. Returns it."""
+
     def t(self) -> Tensor:
         """The transpose of a tensor of at most two dims."""
+
+    def t_(self) -> Tensor:
+        """As ``t``, of the tensor itself. Returns it."""
+
+    def take(self, index: Tensor) -> Tensor:
+        """The elements of the flat input that ``index`` names; negative ones count from the end."""
 
     def take_along_dim(self, indices: Tensor, dim: int | None = None) -> Tensor:
         """``gather`` after both were broadcast in every dim but ``dim``; negative indices count from the end."""
@@ -1043,10 +1458,28 @@ class Methods:
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dims swapped. A view."""
 
+    def transpose_(self, dim0: int, dim1: int) -> Tensor:
+        """As ``transpose``, of the tensor itself. Returns it."""
+
+    def triangular_solve(
+        self,
+        A: Tensor,
+        upper: bool = True,
+        transpose: bool = False,
+        unitriangular: bool = False,
+    ) -> Solution:
+        """(solution, A): as ``linalg.solve_triangular``, with the arguments the other way round."""
+
     def tril(self, diagonal: int = 0) -> Tensor:
         """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
 
+    def tril_(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right."""
+
     def triu(self, diagonal: int = 0) -> Tensor:
+        """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
+
+    def triu_(self, diagonal: int = 0) -> Tensor:
         """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right."""
 
     def true_divide(self, other: Operand) -> Tensor:
@@ -1061,14 +1494,40 @@ class Methods:
     def trunc_(self) -> Tensor:
         """Each element without its fraction. Its gradient is zeros."""
 
+    def type_as(self, other: Tensor) -> Tensor:
+        """As ``to(other.dtype)``, on other's device."""
+
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
         """Every slice along ``dim``, without that dim."""
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
         """Dim ``dim`` split into ``sizes``, of which one may be -1."""
 
+    def uniform_(self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+        """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it."""
+
+    def unique(
+        self,
+        sorted: bool = True,
+        return_inverse: bool = False,
+        return_counts: bool = False,
+        dim: int | None = None,
+    ) -> Any:
+        """Each value once, in order; found on the host. Along ``dim``, each slice once."""
+
+    def unique_consecutive(
+        self,
+        return_inverse: bool = False,
+        return_counts: bool = False,
+        dim: int | None = None,
+    ) -> Any:
+        """The first of each run of equal elements, or along ``dim`` of equal slices; found on the host."""
+
     def unsqueeze(self, dim: int) -> Tensor:
         """With a dim of length one inserted at ``dim``."""
+
+    def unsqueeze_(self, dim: int) -> Tensor:
+        """As ``unsqueeze``, of the tensor itself. Returns it."""
 
     def var(
         self,

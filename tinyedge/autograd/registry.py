@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType
@@ -37,6 +38,12 @@ class Entry(NamedTuple):
     module: str | None
     arguments: str | None
     shown: str | None
+    space: str | None
+
+    @property
+    def shown_name(self) -> str:
+        """The name in the module of functions: without the module's own as a prefix, as ``linalg_norm``."""
+        return self.name.removeprefix(f"{self.space}_")
 
 
 entries: dict[str, Entry] = {}
@@ -65,6 +72,7 @@ def public(
     module: str | None = None,
     arguments: str | None = None,
     shown: str | None = None,
+    space: str | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -80,6 +88,7 @@ def public(
     module: str | None = None,
     arguments: str | None = None,
     shown: str | None = None,
+    space: str | None = None,
 ) -> Any:
     """Enter a function for users: ``te.NAME`` is this one, unless ``top=False``.
 
@@ -92,16 +101,20 @@ def public(
     arguments of the layer, in their order, and the others are its inputs; ``arguments="weight, *, reduction"`` says
     otherwise which are the layer's, as a signature does. Its repr shows the arguments if it has one input (a loss shows
     none); ``shown="alpha, beta"`` says otherwise which. Tensors among the arguments become buffers.
+
+    ``space``: the function is also in ``te.linalg`` or ``te.special``. Where that has another function than ``te`` by
+    one name, it is defined with the module's name in front: ``linalg_norm`` is ``te.linalg.norm``, with ``top=False``.
     """
 
     def enter(function: F) -> F:
         global of_users
         name = function.__name__
+        function.__doc__ = _with_shapes(function)
+        function = _with_numpys_names(function)
         method_too = method or variadic
         entry = Entry(
-            name, function, top, method_too, variadic, inplace, operators, functional, module, arguments, shown
+            name, function, top, method_too, variadic, inplace, operators, functional, module, arguments, shown, space
         )
-        function.__doc__ = _with_shapes(function)
         entries[name] = entry
         functions[name] = function
         if function.__module__.partition(".")[0] != __name__.partition(".")[0]:
@@ -115,12 +128,41 @@ def public(
     return enter if function is None else enter(function)
 
 
-def also(name: str, function: F) -> F:
-    """Enter a function by a second name, at the places of its first but for the operators and the layer."""
+NUMPYS_NAMES = {"dim": "axis", "keepdim": "keepdims"}
+"""Parameters, with the names by which NumPy has them; PyTorch takes either."""
+
+
+def _with_numpys_names(function: F) -> F:
+    """``function``, of whose parameters some have a second name."""
+    parameters = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+    pairs = [(own, other) for own, other in NUMPYS_NAMES.items() if own in parameters and other not in parameters]
+    if not pairs:
+        return function
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            for own, other in pairs:
+                if other in kwargs and own not in kwargs:
+                    kwargs[own] = kwargs.pop(other)
+        return function(*args, **kwargs)
+
+    return cast(F, called)
+
+
+def also(name: str, function: F, space: str | None = None) -> F:
+    """Enter a function by a second name, at the places of its first but for the operators and the layer.
+
+    With ``space``, it is there alone.
+    """
     first = entries[function.__name__]
     again = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
     again.__kwdefaults__, again.__annotations__ = function.__kwdefaults__, function.__annotations__
+    if hasattr(function, "__wrapped__"):
+        again.__wrapped__ = function.__wrapped__  # type: ignore[attr-defined]
     again.__qualname__, again.__module__, again.__doc__ = name, function.__module__, function.__doc__
+    if space is not None:
+        return cast(F, public(top=False, space=space)(again))
     enter = public(
         top=first.top,
         method=first.method,
@@ -147,6 +189,19 @@ def show(namespace: dict[str, Any], belongs: Callable[[Entry], bool]) -> None:
             namespace[entry.name] = entry.function
             if entry.name not in names:
                 names.append(entry.name)
+
+    each_entry(hear)
+
+
+def show_space(namespace: dict[str, Any], space: str) -> None:
+    """Fill the module ``te.SPACE``, and its ``__all__``, with the functions of the entries that say so."""
+    names = namespace["__all__"]
+
+    def hear(entry: Entry) -> None:
+        if entry.space == space:
+            namespace[entry.shown_name] = entry.function
+            if entry.shown_name not in names:
+                names.append(entry.shown_name)
 
     each_entry(hear)
 

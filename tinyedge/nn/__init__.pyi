@@ -11,6 +11,8 @@ from tinyedge.nn.activation import Softmax as Softmax
 from tinyedge.nn.activation import Softmax2d as Softmax2d
 from tinyedge.nn.activation import Softmin as Softmin
 from tinyedge.nn.activation import Softshrink as Softshrink
+from tinyedge.nn.bag import Bilinear as Bilinear
+from tinyedge.nn.bag import EmbeddingBag as EmbeddingBag
 from tinyedge.nn.container import ModuleDict as ModuleDict
 from tinyedge.nn.container import ModuleList as ModuleList
 from tinyedge.nn.container import Sequential as Sequential
@@ -37,6 +39,7 @@ from tinyedge.nn.layers import ChannelShuffle as ChannelShuffle
 from tinyedge.nn.layers import CosineEmbeddingLoss as CosineEmbeddingLoss
 from tinyedge.nn.layers import CosineSimilarity as CosineSimilarity
 from tinyedge.nn.layers import CrossEntropyLoss as CrossEntropyLoss
+from tinyedge.nn.layers import CTCLoss as CTCLoss
 from tinyedge.nn.layers import Fold as Fold
 from tinyedge.nn.layers import GaussianNLLLoss as GaussianNLLLoss
 from tinyedge.nn.layers import Hardsigmoid as Hardsigmoid
@@ -50,7 +53,9 @@ from tinyedge.nn.layers import LogSigmoid as LogSigmoid
 from tinyedge.nn.layers import MarginRankingLoss as MarginRankingLoss
 from tinyedge.nn.layers import Mish as Mish
 from tinyedge.nn.layers import MSELoss as MSELoss
+from tinyedge.nn.layers import MultiLabelMarginLoss as MultiLabelMarginLoss
 from tinyedge.nn.layers import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
+from tinyedge.nn.layers import MultiMarginLoss as MultiMarginLoss
 from tinyedge.nn.layers import NLLLoss as NLLLoss
 from tinyedge.nn.layers import PairwiseDistance as PairwiseDistance
 from tinyedge.nn.layers import PixelShuffle as PixelShuffle
@@ -68,11 +73,9 @@ from tinyedge.nn.layers import Tanh as Tanh
 from tinyedge.nn.layers import Tanhshrink as Tanhshrink
 from tinyedge.nn.layers import Threshold as Threshold
 from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
+from tinyedge.nn.layers import TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss
 from tinyedge.nn.layers import Unfold as Unfold
 from tinyedge.nn.linear import Dropout as Dropout
-from tinyedge.nn.linear import Dropout1d as Dropout1d
-from tinyedge.nn.linear import Dropout2d as Dropout2d
-from tinyedge.nn.linear import Dropout3d as Dropout3d
 from tinyedge.nn.linear import Embedding as Embedding
 from tinyedge.nn.linear import Flatten as Flatten
 from tinyedge.nn.linear import Identity as Identity
@@ -82,6 +85,11 @@ from tinyedge.nn.loss import KLDivLoss as KLDivLoss
 from tinyedge.nn.module import IncompatibleKeys as IncompatibleKeys
 from tinyedge.nn.module import Module as Module
 from tinyedge.nn.module import RemovableHandle as RemovableHandle
+from tinyedge.nn.noise import AlphaDropout as AlphaDropout
+from tinyedge.nn.noise import Dropout1d as Dropout1d
+from tinyedge.nn.noise import Dropout2d as Dropout2d
+from tinyedge.nn.noise import Dropout3d as Dropout3d
+from tinyedge.nn.noise import FeatureAlphaDropout as FeatureAlphaDropout
 from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
 from tinyedge.nn.normalization import BatchNorm3d as BatchNorm3d
@@ -136,6 +144,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -144,6 +153,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Bilinear",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
@@ -165,6 +176,8 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
+    "FeatureAlphaDropout",
     "Flatten",
     "Fold",
     "GaussianNLLLoss",
@@ -203,7 +216,9 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
     "NLLLoss",
     "PReLU",
     "PairwiseDistance",
@@ -237,6 +252,7 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
     "Upsample",

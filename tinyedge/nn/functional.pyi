@@ -24,6 +24,9 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.bag import bilinear as bilinear
+from tinyedge.ops.bag import embedding_bag as embedding_bag
+from tinyedge.ops.bag import pdist as pdist
 from tinyedge.ops.channel_dropout import dropout1d as dropout1d
 from tinyedge.ops.channel_dropout import dropout2d as dropout2d
 from tinyedge.ops.channel_dropout import dropout3d as dropout3d
@@ -35,6 +38,7 @@ from tinyedge.ops.conv_transpose import conv_transpose2d as conv_transpose2d
 from tinyedge.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.ctc import ctc_loss as ctc_loss
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
 from tinyedge.ops.distance import cosine_similarity as cosine_similarity
 from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
@@ -57,8 +61,14 @@ from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
 from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
+from tinyedge.ops.margin_loss import multi_margin_loss as multi_margin_loss
+from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin_loss
+from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.movement import pad as pad
+from tinyedge.ops.noise import alpha_dropout as alpha_dropout
+from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
+from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
 from tinyedge.ops.normalize import batch_norm as batch_norm
 from tinyedge.ops.normalize import group_norm as group_norm
 from tinyedge.ops.normalize import instance_norm as instance_norm
@@ -104,10 +114,12 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "affine_grid",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -121,6 +133,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "depth_to_space",
     "dropout",
     "dropout1d",
@@ -128,12 +141,15 @@ __all__ = [
     "dropout3d",
     "elu",
     "embedding",
+    "embedding_bag",
+    "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
     "grid_sample",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -162,12 +178,15 @@ __all__ = [
     "max_unpool3d",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",
@@ -191,5 +210,6 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
     "unfold",
 ]

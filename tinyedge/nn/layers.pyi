@@ -1,9 +1,10 @@
 # Written by tools/stubs.py: run make stubs.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyedge.nn.module import Module
+from tinyedge.ops.ctc import Lengths
 from tinyedge.ops.windows import Size
 from tinyedge.tensor import Tensor
 
@@ -82,6 +83,21 @@ class CELU(Module):
     inplace: bool
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
+
+class CTCLoss(Module):
+    """Minus the log-probability that a sequence of classes, without repeats and blanks, gives the target."""
+
+    blank: int
+    reduction: str
+    zero_infinity: bool
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None: ...
+    def forward(
+        self,
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Lengths,
+        target_lengths: Lengths,
+    ) -> Tensor: ...
 
 class ChannelShuffle(Module):
     """The channels of ``groups`` groups in turns: the first of each group, then the second of each."""
@@ -280,6 +296,22 @@ class Mish(Module):
     def __init__(self, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor: ...
 
+class MultiLabelMarginLoss(Module):
+    """Sum over a sample's classes, and over all others, of ``max(0, 1 - input[class] + input[other])``, over
+    classes.
+    """
+
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
+
 class MultiLabelSoftMarginLoss(Module):
     """Mean over classes and samples of the negative log-likelihood of ``target`` under ``sigmoid(input)``."""
 
@@ -289,6 +321,26 @@ class MultiLabelSoftMarginLoss(Module):
     reduction: str
     def __init__(
         self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
+
+class MultiMarginLoss(Module):
+    """Mean over the other classes of ``max(0, margin - input[target] + input[other]) ** p``, times target's weight."""
+
+    p: int
+    margin: float
+    weight: Tensor | None
+    size_average: bool | None
+    reduce: bool | None
+    reduction: str
+    def __init__(
+        self,
+        p: int = 1,
+        margin: float = 1.0,
         weight: Tensor | None = None,
         size_average: bool | None = None,
         reduce: bool | None = None,
@@ -457,6 +509,23 @@ class TripletMarginLoss(Module):
         swap: bool = False,
         size_average: bool | None = None,
         reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None: ...
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
+
+class TripletMarginWithDistanceLoss(Module):
+    """Mean of ``max(0, distance(anchor, positive) - distance(anchor, negative) + margin)``, by any distance."""
+
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None
+    margin: float
+    swap: bool
+    reduction: str
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
         reduction: str = "mean",
     ) -> None: ...
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...

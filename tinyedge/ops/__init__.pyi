@@ -37,12 +37,17 @@ from tinyedge.ops.arithmetic import remainder as remainder
 from tinyedge.ops.arithmetic import sub as sub
 from tinyedge.ops.arithmetic import subtract as subtract
 from tinyedge.ops.arithmetic import true_divide as true_divide
+from tinyedge.ops.bag import bilinear as bilinear
+from tinyedge.ops.bag import cdist as cdist
+from tinyedge.ops.bag import embedding_bag as embedding_bag
+from tinyedge.ops.bag import pdist as pdist
 from tinyedge.ops.bitwise import bitwise_and as bitwise_and
 from tinyedge.ops.bitwise import bitwise_left_shift as bitwise_left_shift
 from tinyedge.ops.bitwise import bitwise_not as bitwise_not
 from tinyedge.ops.bitwise import bitwise_or as bitwise_or
 from tinyedge.ops.bitwise import bitwise_right_shift as bitwise_right_shift
 from tinyedge.ops.bitwise import bitwise_xor as bitwise_xor
+from tinyedge.ops.brackets import index_put as index_put
 from tinyedge.ops.channel_dropout import dropout1d as dropout1d
 from tinyedge.ops.channel_dropout import dropout2d as dropout2d
 from tinyedge.ops.channel_dropout import dropout3d as dropout3d
@@ -92,6 +97,7 @@ from tinyedge.ops.creation import empty_like as empty_like
 from tinyedge.ops.creation import eye as eye
 from tinyedge.ops.creation import full_like as full_like
 from tinyedge.ops.creation import linspace as linspace
+from tinyedge.ops.creation import logspace as logspace
 from tinyedge.ops.creation import ones as ones
 from tinyedge.ops.creation import ones_like as ones_like
 from tinyedge.ops.creation import tril as tril
@@ -100,6 +106,23 @@ from tinyedge.ops.creation import zeros as zeros
 from tinyedge.ops.creation import zeros_like as zeros_like
 from tinyedge.ops.cross_entropy import cross_entropy as cross_entropy
 from tinyedge.ops.cross_entropy import nll_loss as nll_loss
+from tinyedge.ops.ctc import ctc_loss as ctc_loss
+from tinyedge.ops.decomposition import pinverse as pinverse
+from tinyedge.ops.decomposition import qr as qr
+from tinyedge.ops.decomposition import svd as svd
+from tinyedge.ops.diagonals import adjoint as adjoint
+from tinyedge.ops.diagonals import block_diag as block_diag
+from tinyedge.ops.diagonals import cartesian_prod as cartesian_prod
+from tinyedge.ops.diagonals import combinations as combinations
+from tinyedge.ops.diagonals import cross as cross
+from tinyedge.ops.diagonals import diag as diag
+from tinyedge.ops.diagonals import diag_embed as diag_embed
+from tinyedge.ops.diagonals import diagflat as diagflat
+from tinyedge.ops.diagonals import kron as kron
+from tinyedge.ops.diagonals import meshgrid as meshgrid
+from tinyedge.ops.diagonals import tril_indices as tril_indices
+from tinyedge.ops.diagonals import triu_indices as triu_indices
+from tinyedge.ops.diagonals import unravel_index as unravel_index
 from tinyedge.ops.distance import cosine_embedding_loss as cosine_embedding_loss
 from tinyedge.ops.distance import cosine_similarity as cosine_similarity
 from tinyedge.ops.distance import gaussian_nll_loss as gaussian_nll_loss
@@ -135,6 +158,9 @@ from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
 from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
+from tinyedge.ops.margin_loss import multi_margin_loss as multi_margin_loss
+from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin_loss
+from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import bmm as bmm
 from tinyedge.ops.matmul import dot as dot
 from tinyedge.ops.matmul import linear as linear
@@ -147,6 +173,7 @@ from tinyedge.ops.movement import chunk as chunk
 from tinyedge.ops.movement import expand as expand
 from tinyedge.ops.movement import flatten as flatten
 from tinyedge.ops.movement import narrow as narrow
+from tinyedge.ops.movement import narrow_copy as narrow_copy
 from tinyedge.ops.movement import pad as pad
 from tinyedge.ops.movement import permute as permute
 from tinyedge.ops.movement import reshape as reshape
@@ -160,10 +187,22 @@ from tinyedge.ops.movement import unbind as unbind
 from tinyedge.ops.movement import unflatten as unflatten
 from tinyedge.ops.movement import unsqueeze as unsqueeze
 from tinyedge.ops.movement import view as view
+from tinyedge.ops.noise import alpha_dropout as alpha_dropout
+from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
+from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
 from tinyedge.ops.normalize import batch_norm as batch_norm
 from tinyedge.ops.normalize import group_norm as group_norm
 from tinyedge.ops.normalize import instance_norm as instance_norm
 from tinyedge.ops.normalize import layer_norm as layer_norm
+from tinyedge.ops.placing import diagonal_scatter as diagonal_scatter
+from tinyedge.ops.placing import index_fill as index_fill
+from tinyedge.ops.placing import index_reduce as index_reduce
+from tinyedge.ops.placing import masked_scatter as masked_scatter
+from tinyedge.ops.placing import put as put
+from tinyedge.ops.placing import scatter_reduce as scatter_reduce
+from tinyedge.ops.placing import select_scatter as select_scatter
+from tinyedge.ops.placing import slice_scatter as slice_scatter
+from tinyedge.ops.placing import take as take
 from tinyedge.ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from tinyedge.ops.pool import adaptive_max_pool2d as adaptive_max_pool2d
 from tinyedge.ops.pool import avg_pool1d as avg_pool1d
@@ -184,8 +223,11 @@ from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
 from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
 from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.power import pow as pow
+from tinyedge.ops.products import addbmm as addbmm
+from tinyedge.ops.products import addr as addr
+from tinyedge.ops.products import chain_matmul as chain_matmul
+from tinyedge.ops.products import matrix_power as matrix_power
 from tinyedge.ops.random import Generator as Generator
-from tinyedge.ops.random import bernoulli as bernoulli
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.random import initial_seed as initial_seed
 from tinyedge.ops.random import manual_seed as manual_seed
@@ -197,6 +239,11 @@ from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
 from tinyedge.ops.random import uniform_ as uniform_
+from tinyedge.ops.rank import mode as mode
+from tinyedge.ops.rank import msort as msort
+from tinyedge.ops.rank import nanmedian as nanmedian
+from tinyedge.ops.rank import nanquantile as nanquantile
+from tinyedge.ops.rank import quantile as quantile
 from tinyedge.ops.rearrange import argwhere as argwhere
 from tinyedge.ops.rearrange import atleast_1d as atleast_1d
 from tinyedge.ops.rearrange import atleast_2d as atleast_2d
@@ -249,6 +296,14 @@ from tinyedge.ops.rounding import floor as floor
 from tinyedge.ops.rounding import frac as frac
 from tinyedge.ops.rounding import round as round
 from tinyedge.ops.rounding import trunc as trunc
+from tinyedge.ops.running import cummax as cummax
+from tinyedge.ops.running import cummin as cummin
+from tinyedge.ops.running import logcumsumexp as logcumsumexp
+from tinyedge.ops.sampling import bernoulli as bernoulli
+from tinyedge.ops.sampling import multinomial as multinomial
+from tinyedge.ops.sampling import normal as normal
+from tinyedge.ops.sampling import poisson as poisson
+from tinyedge.ops.sampling import randint_like as randint_like
 from tinyedge.ops.scan import argsort as argsort
 from tinyedge.ops.scan import cumprod as cumprod
 from tinyedge.ops.scan import cumsum as cumsum
@@ -259,6 +314,13 @@ from tinyedge.ops.scatter import index_add as index_add
 from tinyedge.ops.scatter import index_copy as index_copy
 from tinyedge.ops.scatter import scatter as scatter
 from tinyedge.ops.scatter import scatter_add as scatter_add
+from tinyedge.ops.search import bincount as bincount
+from tinyedge.ops.search import bucketize as bucketize
+from tinyedge.ops.search import histc as histc
+from tinyedge.ops.search import isin as isin
+from tinyedge.ops.search import searchsorted as searchsorted
+from tinyedge.ops.search import unique as unique
+from tinyedge.ops.search import unique_consecutive as unique_consecutive
 from tinyedge.ops.selection import addcdiv as addcdiv
 from tinyedge.ops.selection import addcmul as addcmul
 from tinyedge.ops.selection import clamp as clamp
@@ -275,6 +337,14 @@ from tinyedge.ops.selection import maximum as maximum
 from tinyedge.ops.selection import minimum as minimum
 from tinyedge.ops.selection import nan_to_num as nan_to_num
 from tinyedge.ops.selection import where as where
+from tinyedge.ops.series import corrcoef as corrcoef
+from tinyedge.ops.series import cov as cov
+from tinyedge.ops.series import cumulative_trapezoid as cumulative_trapezoid
+from tinyedge.ops.series import diff as diff
+from tinyedge.ops.series import renorm as renorm
+from tinyedge.ops.series import trapezoid as trapezoid
+from tinyedge.ops.series import trapz as trapz
+from tinyedge.ops.series import vander as vander
 from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
 from tinyedge.ops.shuffle import depth_to_space as depth_to_space
 from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
@@ -283,6 +353,25 @@ from tinyedge.ops.shuffle import space_to_depth as space_to_depth
 from tinyedge.ops.softmax import log_softmax as log_softmax
 from tinyedge.ops.softmax import softmax as softmax
 from tinyedge.ops.softmax import softmin as softmin
+from tinyedge.ops.solve import cholesky as cholesky
+from tinyedge.ops.solve import cholesky_inverse as cholesky_inverse
+from tinyedge.ops.solve import cholesky_solve as cholesky_solve
+from tinyedge.ops.solve import det as det
+from tinyedge.ops.solve import inverse as inverse
+from tinyedge.ops.solve import logdet as logdet
+from tinyedge.ops.solve import slogdet as slogdet
+from tinyedge.ops.solve import triangular_solve as triangular_solve
+from tinyedge.ops.special_functions import digamma as digamma
+from tinyedge.ops.special_functions import erfinv as erfinv
+from tinyedge.ops.special_functions import float_power as float_power
+from tinyedge.ops.special_functions import gcd as gcd
+from tinyedge.ops.special_functions import i0 as i0
+from tinyedge.ops.special_functions import lcm as lcm
+from tinyedge.ops.special_functions import ldexp as ldexp
+from tinyedge.ops.special_functions import lgamma as lgamma
+from tinyedge.ops.special_functions import mvlgamma as mvlgamma
+from tinyedge.ops.special_functions import polygamma as polygamma
+from tinyedge.ops.special_functions import sinc as sinc
 from tinyedge.ops.statistics import aminmax as aminmax
 from tinyedge.ops.statistics import count_nonzero as count_nonzero
 from tinyedge.ops.statistics import median as median
@@ -312,6 +401,30 @@ from tinyedge.ops.trigonometry import hypot as hypot
 from tinyedge.ops.trigonometry import rad2deg as rad2deg
 from tinyedge.ops.trigonometry import sinh as sinh
 from tinyedge.ops.trigonometry import tan as tan
+from tinyedge.ops.types import angle as angle
+from tinyedge.ops.types import asarray as asarray
+from tinyedge.ops.types import broadcast_shapes as broadcast_shapes
+from tinyedge.ops.types import can_cast as can_cast
+from tinyedge.ops.types import conj as conj
+from tinyedge.ops.types import dist as dist
+from tinyedge.ops.types import fill as fill
+from tinyedge.ops.types import finfo as finfo
+from tinyedge.ops.types import iinfo as iinfo
+from tinyedge.ops.types import is_complex as is_complex
+from tinyedge.ops.types import is_floating_point as is_floating_point
+from tinyedge.ops.types import is_nonzero as is_nonzero
+from tinyedge.ops.types import is_same_size as is_same_size
+from tinyedge.ops.types import is_signed as is_signed
+from tinyedge.ops.types import is_tensor as is_tensor
+from tinyedge.ops.types import isreal as isreal
+from tinyedge.ops.types import numel as numel
+from tinyedge.ops.types import promote_types as promote_types
+from tinyedge.ops.types import resolve_conj as resolve_conj
+from tinyedge.ops.types import resolve_neg as resolve_neg
+from tinyedge.ops.types import result_type as result_type
+from tinyedge.ops.types import rsub as rsub
+from tinyedge.ops.types import scalar_tensor as scalar_tensor
+from tinyedge.ops.types import split_with_sizes as split_with_sizes
 from tinyedge.ops.unary import abs as abs
 from tinyedge.ops.unary import absolute as absolute
 from tinyedge.ops.unary import cos as cos
@@ -342,16 +455,21 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "add",
+    "addbmm",
     "addcdiv",
     "addcmul",
     "addmm",
     "addmv",
+    "addr",
+    "adjoint",
     "affine_grid",
     "all",
     "allclose",
+    "alpha_dropout",
     "amax",
     "amin",
     "aminmax",
+    "angle",
     "any",
     "arange",
     "arccos",
@@ -365,6 +483,7 @@ __all__ = [
     "argmin",
     "argsort",
     "argwhere",
+    "asarray",
     "asin",
     "asinh",
     "atan",
@@ -379,22 +498,34 @@ __all__ = [
     "baddbmm",
     "batch_norm",
     "bernoulli",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "bincount",
     "bitwise_and",
     "bitwise_left_shift",
     "bitwise_not",
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "block_diag",
     "bmm",
+    "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
+    "bucketize",
+    "can_cast",
+    "cartesian_prod",
     "cast",
     "cat",
+    "cdist",
     "ceil",
     "celu",
+    "chain_matmul",
     "channel_shuffle",
+    "cholesky",
+    "cholesky_inverse",
+    "cholesky_solve",
     "chunk",
     "clamp",
     "clamp_max",
@@ -402,8 +533,10 @@ __all__ = [
     "clip",
     "clone",
     "column_stack",
+    "combinations",
     "concat",
     "concatenate",
+    "conj",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -411,17 +544,32 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "copysign",
+    "corrcoef",
     "cos",
     "cosh",
     "cosine_embedding_loss",
     "cosine_similarity",
     "count_nonzero",
+    "cov",
+    "cross",
     "cross_entropy",
+    "ctc_loss",
+    "cummax",
+    "cummin",
     "cumprod",
     "cumsum",
+    "cumulative_trapezoid",
     "deg2rad",
     "depth_to_space",
+    "det",
+    "diag",
+    "diag_embed",
+    "diagflat",
     "diagonal",
+    "diagonal_scatter",
+    "diff",
+    "digamma",
+    "dist",
     "div",
     "divide",
     "dot",
@@ -434,22 +582,28 @@ __all__ = [
     "einsum",
     "elu",
     "embedding",
+    "embedding_bag",
     "empty",
     "empty_like",
     "eq",
     "equal",
     "erf",
     "erfc",
+    "erfinv",
     "exp",
     "exp2",
     "expand",
     "expm1",
     "eye",
+    "feature_alpha_dropout",
+    "fill",
+    "finfo",
     "fix",
     "flatten",
     "flip",
     "fliplr",
     "flipud",
+    "float_power",
     "floor",
     "floor_divide",
     "fmax",
@@ -459,6 +613,7 @@ __all__ = [
     "full_like",
     "gather",
     "gaussian_nll_loss",
+    "gcd",
     "ge",
     "gelu",
     "ger",
@@ -468,38 +623,58 @@ __all__ = [
     "grid_sample",
     "group_norm",
     "gt",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "heaviside",
     "hinge_embedding_loss",
+    "histc",
     "hsplit",
     "hstack",
     "huber_loss",
     "hypot",
+    "i0",
+    "iinfo",
     "index_add",
     "index_copy",
+    "index_fill",
+    "index_put",
+    "index_reduce",
     "index_select",
     "initial_seed",
     "inner",
     "instance_norm",
     "interpolate",
+    "inverse",
+    "is_complex",
+    "is_floating_point",
+    "is_nonzero",
+    "is_same_size",
+    "is_signed",
+    "is_tensor",
     "isclose",
     "isfinite",
+    "isin",
     "isinf",
     "isnan",
     "isneginf",
     "isposinf",
+    "isreal",
     "kl_div",
+    "kron",
     "kthvalue",
     "l1_loss",
     "layer_norm",
+    "lcm",
+    "ldexp",
     "le",
     "leaky_relu",
     "lerp",
     "less",
     "less_equal",
+    "lgamma",
     "linear",
     "linspace",
     "local_response_norm",
@@ -510,12 +685,15 @@ __all__ = [
     "log_softmax",
     "logaddexp",
     "logaddexp2",
+    "logcumsumexp",
+    "logdet",
     "logical_and",
     "logical_not",
     "logical_or",
     "logical_xor",
     "logit",
     "logsigmoid",
+    "logspace",
     "logsumexp",
     "lp_pool1d",
     "lp_pool2d",
@@ -524,8 +702,10 @@ __all__ = [
     "manual_seed",
     "margin_ranking_loss",
     "masked_fill",
+    "masked_scatter",
     "masked_select",
     "matmul",
+    "matrix_power",
     "max",
     "max_pool1d",
     "max_pool2d",
@@ -536,48 +716,69 @@ __all__ = [
     "maximum",
     "mean",
     "median",
+    "meshgrid",
     "min",
     "minimum",
     "mish",
     "mm",
+    "mode",
     "moveaxis",
     "movedim",
     "mse_loss",
+    "msort",
     "mul",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
+    "multinomial",
     "multiply",
     "mv",
+    "mvlgamma",
     "nan_to_num",
     "nanmean",
+    "nanmedian",
+    "nanquantile",
     "nansum",
     "narrow",
+    "narrow_copy",
     "ne",
     "neg",
     "negative",
     "nll_loss",
     "nonzero",
     "norm",
+    "normal",
     "normal_",
     "normalize",
     "not_equal",
+    "numel",
     "one_hot",
     "ones",
     "ones_like",
     "outer",
     "pad",
     "pairwise_distance",
+    "pdist",
     "permute",
+    "pinverse",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "poisson",
     "poisson_nll_loss",
+    "polygamma",
     "positive",
     "pow",
     "prelu",
     "prod",
+    "promote_types",
+    "put",
+    "qr",
+    "quantile",
     "rad2deg",
     "rand",
     "rand_like",
     "randint",
+    "randint_like",
     "randn",
     "randn_like",
     "randperm",
@@ -586,8 +787,12 @@ __all__ = [
     "relu",
     "relu6",
     "remainder",
+    "renorm",
     "repeat_interleave",
     "reshape",
+    "resolve_conj",
+    "resolve_neg",
+    "result_type",
     "rms_norm",
     "roll",
     "rot90",
@@ -595,9 +800,14 @@ __all__ = [
     "row_stack",
     "rrelu",
     "rsqrt",
+    "rsub",
+    "scalar_tensor",
     "scatter",
     "scatter_add",
+    "scatter_reduce",
+    "searchsorted",
     "select",
+    "select_scatter",
     "selu",
     "sgn",
     "sigmoid",
@@ -605,7 +815,10 @@ __all__ = [
     "signbit",
     "silu",
     "sin",
+    "sinc",
     "sinh",
+    "slice_scatter",
+    "slogdet",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
@@ -616,6 +829,7 @@ __all__ = [
     "sort",
     "space_to_depth",
     "split",
+    "split_with_sizes",
     "sqrt",
     "square",
     "squeeze",
@@ -625,9 +839,11 @@ __all__ = [
     "sub",
     "subtract",
     "sum",
+    "svd",
     "swapaxes",
     "swapdims",
     "t",
+    "take",
     "take_along_dim",
     "tan",
     "tanh",
@@ -639,15 +855,25 @@ __all__ = [
     "topk",
     "trace",
     "transpose",
+    "trapezoid",
+    "trapz",
+    "triangular_solve",
     "tril",
+    "tril_indices",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
     "triu",
+    "triu_indices",
     "true_divide",
     "trunc",
     "unbind",
     "unflatten",
     "uniform_",
+    "unique",
+    "unique_consecutive",
+    "unravel_index",
     "unsqueeze",
+    "vander",
     "var",
     "var_mean",
     "vdot",

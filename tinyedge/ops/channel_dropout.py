@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops.random import Generator, dropout
@@ -21,6 +23,16 @@ def _dropout(
         return input
     result = input * mask
     return input._assign(f"{call_name}_", result) if inplace else result
+
+
+def _expect(call_name: str, input: Tensor, dims: int) -> None:
+    """As PyTorch, which takes dim 1 for the channels of whatever has one."""
+    if input.ndim < 2:
+        raise ShapeError(call_name, "an input with a dim of channels", f"got {input.shape}", "Use dropout.")
+    if input.ndim not in (dims, dims + 1):
+        warnings.warn(
+            f"{call_name}: an input of {dims} or {dims + 1} dims was expected, not {input.ndim}", stacklevel=3
+        )
 
 
 @public(functional=True)
@@ -47,11 +59,10 @@ def dropout2d(
 
     Shapes: input (N, C, H, W), or (N, C, L) as in PyTorch; returns the same.
     Saves:  the channels' mask.
-    Errors: ArgumentError if p is outside [0, 1]; ShapeError for another number of dims.
+    Errors: ArgumentError if p is outside [0, 1]; ShapeError for less than 2 dims. Other numbers of dims get a warning.
     Source: Tompson et al., arXiv:1411.4280.
     """
-    if input.ndim not in (3, 4):
-        raise ShapeError("dropout2d", "an input (N, C, H, W) or (N, C, L)", f"got {input.shape}", "Use dropout.")
+    _expect("dropout2d", input, 3)
     return _dropout("dropout2d", input, p, training, inplace, 1, generator)
 
 
@@ -63,9 +74,8 @@ def dropout3d(
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W); returns the same.
     Saves:  the channels' mask.
-    Errors: ArgumentError if p is outside [0, 1]; ShapeError for another number of dims.
+    Errors: ArgumentError if p is outside [0, 1]; ShapeError for less than 2 dims. Other numbers of dims get a warning.
     Source: Tompson et al., arXiv:1411.4280.
     """
-    if input.ndim not in (4, 5):
-        raise ShapeError("dropout3d", "an input (N, C, D, H, W) or (C, D, H, W)", f"got {input.shape}", "Use dropout.")
-    return _dropout("dropout3d", input, p, training, inplace, input.ndim - 4, generator)
+    _expect("dropout3d", input, 4)
+    return _dropout("dropout3d", input, p, training, inplace, 0 if input.ndim == 4 else 1, generator)

@@ -35,7 +35,7 @@ def _added(name: str, input: Tensor, product: Tensor, beta: Number, alpha: Numbe
     return product + (input if beta == 1 else input * beta)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)``.
 
@@ -46,7 +46,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha:
     return _added("addmm", input, mm(mat1, mat2), beta, alpha)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``.
 
@@ -57,7 +57,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: N
     return _added("addmv", input, mv(mat, vec), beta, alpha)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """``beta * input + alpha * bmm(batch1, batch2)``.
 

@@ -169,6 +169,32 @@ def linspace(
 
 
 @public
+def logspace(
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``steps`` powers of ``base``, their exponents from ``start`` to ``end`` at equal distances.
+
+    Shapes: start and end are numbers, or (); returns (steps,).
+    Errors: as ``linspace``.
+    """
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
+        raise ArgumentError("logspace", "steps must be an int of at least 0", f"got {steps}")
+    for end_point in (start, end):
+        if isinstance(end_point, Tensor) and end_point.ndim:
+            raise ShapeError("logspace", "numbers or 0-d tensors as start and end", f"one has shape {end_point.shape}")
+    exponents = np.linspace(float(start), float(end), steps)
+    wanted = _float("logspace", dtype)
+    return tensor(float(base) ** exponents, dtype=wanted, device=device, requires_grad=requires_grad)
+
+
+@public
 def eye(
     n: int, m: int | None = None, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
 ) -> Tensor:
@@ -240,7 +266,7 @@ class Tril(Triangle):
         return (np.tril(dy, diagonal),)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrices in the last two dims with zeros above a diagonal: the main one, or that many to its right.
 
@@ -265,7 +291,7 @@ class Triu(Triangle):
         return (np.triu(dy, diagonal),)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The matrices in the last two dims with zeros below a diagonal: the main one, or that many to its right.
 

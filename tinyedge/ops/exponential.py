@@ -31,7 +31,7 @@ class Expm1(Elementwise):
         return (dy * (y + 1),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def expm1(input: Tensor) -> Tensor:
     """``exp(input) - 1``, exact near 0."""
     return unary(Expm1, input)
@@ -53,7 +53,7 @@ class Exp2(Elementwise):
         return (dy * y * math.log(2),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def exp2(input: Tensor) -> Tensor:
     """2 to the power of each element."""
     return unary(Exp2, input)
@@ -75,7 +75,7 @@ class Log1p(Elementwise):
         return (dy / (x + 1),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def log1p(input: Tensor) -> Tensor:
     """``log(1 + input)``, exact near 0."""
     return unary(Log1p, input)
@@ -141,7 +141,7 @@ class Erfc(Elementwise):
         return (dy * (-2 / math.sqrt(math.pi)) * np.exp(-x * x),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def erfc(input: Tensor) -> Tensor:
     """``1 - erf(input)``, exact where that is small."""
     return unary(Erfc, input)
@@ -200,7 +200,7 @@ class Xlogy(Elementwise):
         return (np.where((a == 0) & (b <= 0), 0, dy * np.log(b)), dy * a / b)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def xlogy(input: Operand, other: Operand) -> Tensor:
     """``input * log(other)``, and 0 where ``input`` is 0."""
     items = [_operand("xlogy", item) for item in (input, other)]
@@ -225,7 +225,7 @@ class Logit(Elementwise):
         return (np.where((x < 0) | (x > 1), np.nan, dy / (x * (1 - x))),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 - eps]."""
     if eps is None:

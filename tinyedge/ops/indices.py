@@ -73,5 +73,5 @@ class WrapIndex(Op):
 def wrapped(caller: str, index: Tensor, size: int) -> Tensor:
     """``index`` with negative ones counted from the end of ``size`` elements, in the name of ``caller``."""
     check_index(caller, index._slot.spec)
-    check_indices(caller, index, size, least=-size)
+    check_indices(caller, index, size, negative=True)
     return call(WrapIndex, index, size=size, caller=caller)

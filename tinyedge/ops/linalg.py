@@ -1,5 +1,6 @@
-"""``te.linalg``: norms, by PyTorch's names."""
+"""``te.linalg``: PyTorch's functions of matrices. ``linalg.pyi`` says which; ``make stubs`` writes it."""
 
-from tinyedge.ops.statistics import vector_norm
+from tinyedge.autograd import registry as _registry
 
-__all__ = ["vector_norm"]
+__all__: list[str] = []
+_registry.show_space(globals(), "linalg")

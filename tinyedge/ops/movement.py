@@ -24,9 +24,8 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.kernels.lowering import gradient_kernels
-from tinyedge.ops.indices import wrapped
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Number, Tensor, as_tensor, call, tensor
+from tinyedge.tensor import Tensor, call, tensor
 
 Range = tuple[int, int, int]  # start, length, step
 
@@ -290,7 +289,7 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
 # Slices
 
 
-def _whole(shape: Shape) -> list[Range]:
+def whole(shape: Shape) -> list[Range]:
     return [(0, size, 1) for size in shape]
 
 
@@ -313,9 +312,19 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
         raise IndexRangeError(
             "narrow", f"a part of dim {dim}, which has {size} elements", f"got start={start} and length={length}"
         )
-    ranges = _whole(input.shape)
+    ranges = whole(input.shape)
     ranges[axis] = (first, length, 1)
     return call(Slice, input, ranges=tuple(ranges))
+
+
+@public(method=True)
+def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """As ``narrow``, with memory of its own.
+
+    Shapes: (..., n, ...) gives (..., length, ...).
+    Errors: as ``narrow``.
+    """
+    return narrow(input, dim, start, length).clone()
 
 
 def _whole_number(name: str, value: Any) -> int:
@@ -398,7 +407,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 # Joining and padding
 
 
-def _place(op: type[Op], inputs: Sequence[Tensor], out: Slot, parts: tuple[tuple[Range, ...], ...]) -> Tensor:
+def place(op: type[Op], inputs: Sequence[Tensor], out: Slot, parts: tuple[tuple[Range, ...], ...]) -> Tensor:
     """Copy each input into its part of ``out``, whose history that is."""
     for source, part in zip(inputs, parts, strict=True):
         write_into(source._slot, out.alias(Slice.view(out.layout(), ranges=part)))
@@ -434,12 +443,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     kept = [item.to(dtype) for item in kept]
     parts, start = [], 0
     for item in kept:
-        part = _whole(item.shape)
+        part = whole(item.shape)
         part[axis] = (start, item.shape[axis], 1)
         parts.append(tuple(part))
         start += item.shape[axis]
     shape = (*first.shape[:axis], start, *first.shape[axis + 1 :])
-    return _place(Cat, kept, new_slot(first.backend, dtype, shape), tuple(parts))
+    return place(Cat, kept, new_slot(first.backend, dtype, shape), tuple(parts))
 
 
 @public
@@ -490,7 +499,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     out = new_slot(input.backend, input.dtype, shape)
     write_into(Value(value or 0, input.dtype), out)
     part = tuple((before, n, 1) for n, (before, _) in zip(input.shape, added))
-    return _place(Cat, [input], out, (part,))
+    return place(Cat, [input], out, (part,))
 
 
 PAD_MODES = ("reflect", "replicate", "circular", "symmetric")
@@ -515,133 +524,10 @@ def _pad_with_own(input: Tensor, amounts: Sequence[tuple[int, int]], mode: str) 
     return input
 
 
-# Indexing with brackets
-
-
-@public(top=False, operators=("__getitem__",))
-def getitem(input: Tensor, index: Any, for_assignment: bool = False) -> Tensor:
-    """``input[index]``: ints, slices with positive steps, None, Ellipsis (views); integer and bool tensors (copies).
-
-    Shapes: an int takes a dim away, a slice shortens it, None adds one of length 1, integers give theirs in its place.
-    Errors: IndexRangeError for an index that is not there; ArgumentError for negative steps, or tensors that are not
-            next to each other; DtypeError for what is no index.
-    """
-    items = list(index) if isinstance(index, tuple) else [index]
-    items = [_index_item(item, input) for item in items]
-    used = builtins.sum(
-        item.ndim if isinstance(item, Tensor) and item.dtype is bool_ else 0 if item is None or item is Ellipsis else 1
-        for item in items
-    )
-    if used > input.ndim:
-        raise IndexRangeError("getitem", f"at most {input.ndim} indices for shape {input.shape}", f"got {used}")
-    gap = [slice(None)] * (input.ndim - used)
-    spots = [k for k, item in enumerate(items) if item is Ellipsis]
-    if len(spots) > 1:
-        raise ArgumentError("getitem", "at most one Ellipsis", f"got {len(spots)}")
-    items[slice(spots[0], spots[0] + 1) if spots else slice(len(items), None)] = gap
-    ranges: list[Range] = []
-    shape: list[int] = []
-    tensors: list[tuple[int, Tensor]] = []  # the axis of the view, and the index for it
-    for item in items:
-        axis = len(ranges)
-        if item is None:
-            shape.append(1)
-        elif isinstance(item, Tensor):
-            tensors.append((len(shape), item))
-            for size in input.shape[axis : axis + (item.ndim if item.dtype is bool_ else 1)]:
-                ranges.append((0, size, 1))
-                shape.append(size)
-        elif isinstance(item, slice):
-            start, stop, step = item.indices(input.shape[axis])
-            if step < 0:
-                raise ArgumentError("getitem", "slices with positive steps", f"got step {step}")
-            length = max(0, -(-(stop - start) // step))
-            ranges.append((start if length else 0, length, step))
-            shape.append(length)
-        else:
-            size = input.shape[axis]
-            if not -size <= item < size:
-                raise IndexRangeError("getitem", f"an index in [{-size}, {size - 1}] for dim {axis}", f"got {item}")
-            ranges.append((item % size, 1, 1))
-    result = input if ranges == _whole(input.shape) else call(Slice, input, ranges=tuple(ranges))
-    if result.shape != tuple(shape) or (result is input and not tensors):
-        result = view(result, shape)
-    if not tensors:
-        return result
-    if for_assignment:
-        raise ArgumentError(
-            "setitem", "ints, slices or a bool mask of the whole shape", "got a tensor of indices", "Use te.where."
-        )
-    return _take(result, tensors)
-
-
-def _index_item(item: Any, input: Tensor) -> Any:
-    if item is None or item is Ellipsis or isinstance(item, slice):
-        return item
-    if isinstance(item, (list, np.ndarray)):
-        item = tensor(item, device=input.backend)
-    if isinstance(item, Tensor):
-        if item.dtype.is_floating_point:
-            raise DtypeError("getitem", "integer or bool indices", f"got {item.dtype.name}")
-        return item if item.ndim or item.dtype is bool_ else item.item()
-    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
-        return int(item)
-    raise DtypeError("getitem", "ints, slices, None, Ellipsis or tensors", f"got {type(item).__name__}")
-
-
-def _take(input: Tensor, tensors: list[tuple[int, Tensor]]) -> Tensor:
-    """Index with tensors that stand at consecutive axes: one index into those axes merged."""
-    indices: list[Tensor] = []
-    first = tensors[0][0]
-    axes = 0
-    for axis, item in tensors:
-        if axis != first + axes:
-            raise ArgumentError("getitem", "tensor indices next to each other", "got a slice or None between them")
-        if item.dtype is bool_:
-            if item.shape != input.shape[axis : axis + item.ndim]:
-                raise ShapeError(
-                    "getitem", f"a mask of shape {input.shape[axis : axis + item.ndim]}", f"got {item.shape}"
-                )
-            # How many elements a mask takes is known on the host only.
-            indices += [tensor(found, device=input.backend) for found in np.nonzero(item.numpy())]
-            axes += item.ndim
-        else:
-            indices.append(wrapped("getitem", item, input.shape[axis]))
-            axes += 1
-    sizes = input.shape[first : first + axes]
-    flat = indices[0]
-    for size, more in zip(sizes[1:], indices[1:]):
-        flat = flat * size + more
-    merged = reshape(input, (*input.shape[:first], prod(sizes), *input.shape[first + axes :]))
-    picked = functions["index_select"](merged, first, reshape(flat, (-1,)))
-    return reshape(picked, (*input.shape[:first], *flat.shape, *input.shape[first + axes :]))
-
-
-@public(top=False, operators=("__setitem__",))
-def setitem(input: Tensor, index: Any, value: Number | Tensor) -> None:
-    """``input[index] = value``, in place; ``index`` as for views, or a bool mask of the whole shape.
-
-    Shapes: value broadcasts to ``input[index]``.
-    Errors: as ``getitem``.
-    """
-    if isinstance(index, (np.ndarray, Tensor)) and as_tensor(index).dtype is bool_:
-        mask = as_tensor(index, device=input.backend)
-        if mask.shape == input.shape and not (isinstance(value, Tensor) and value.ndim):
-            input._assign("setitem", functions["masked_fill"](input, mask, value))
-            return
-    target = getitem(input, index, for_assignment=True)
-    target.fill_(value) if isinstance(value, (bool, int, float)) else target.copy_(value)
-
-
 Reshape.errors = (
     ErrorSample(lambda te: te.zeros(2, 3).reshape(4, 2), ShapeError, "the input has 6 elements"),
     ErrorSample(lambda te: te.zeros(2, 3).T.view(6), ShapeError, "Use reshape()"),
 )
 Permute.errors = (ErrorSample(lambda te: te.zeros(2, 3).permute(0, 0), AxisError, "each of the 2 dims once"),)
 Expand.errors = (ErrorSample(lambda te: te.zeros(2, 3).expand(4, 3), ShapeError, "broadcasts to"),)
-Slice.errors = (
-    ErrorSample(lambda te: te.zeros(2, 3)[2], IndexRangeError, "[-2, 1]"),
-    ErrorSample(lambda te: te.zeros(2, 3)[0, 0, 0], IndexRangeError, "at most 2 indices"),
-    ErrorSample(lambda te: te.zeros(2, 3)[::-1], ArgumentError, "positive steps"),
-)
 Cat.errors = (ErrorSample(lambda te: te.cat([te.zeros(2, 3), te.zeros(2, 4)]), ShapeError, "equal shapes but for"),)

@@ -522,7 +522,7 @@ def group_norm(
     """Normalization over groups of channels of each sample, then a scale and a shift of each channel.
 
     Shapes: input (batch, channels, ...); weight and bias (channels,).
-    Errors: ShapeError if the channels are no multiple of ``num_groups``.
+    Errors: ShapeError if the channels are no multiple of ``num_groups``, or there is one element to normalize.
     Source: Wu and He, arXiv:1803.08494.
     """
     input = floating("group_norm", input)
@@ -531,6 +531,8 @@ def group_norm(
     batch, channels = input.shape[:2]
     if num_groups < 1 or channels % num_groups:
         raise ShapeError("group_norm", f"channels must be a multiple of num_groups={num_groups}", f"got {input.shape}")
+    if 0 in input.shape[1:] or prod(input.shape) == num_groups:
+        raise ShapeError("group_norm", "more than one element in a group", f"got {input.shape} in {num_groups} groups")
     _fitting("group_norm", "weight", weight, (channels,), input)
     _fitting("group_norm", "bias", bias, (channels,), input)
     rows = input.reshape(batch, num_groups, channels // num_groups * prod(input.shape[2:]))

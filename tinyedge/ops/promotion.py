@@ -12,7 +12,7 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.dtypes import DType, bool_, fitting, float32, int8, int64
 from tinyedge.errors import DtypeError
 from tinyedge.ir.values import Value
-from tinyedge.tensor import Number, Tensor, call, full
+from tinyedge.tensor import Number, Tensor, call, full, tensor
 
 Operand = Tensor | Number
 
@@ -94,6 +94,8 @@ def _operand(call_name: str, operand: Any) -> Any:
         return operand
     if isinstance(operand, (np.generic,)) or (isinstance(operand, np.ndarray) and operand.ndim == 0):
         return operand.item()
+    if isinstance(operand, np.ndarray):
+        return tensor(operand)
     raise DtypeError(call_name, "tensors and numbers", f"got {type(operand).__name__}", "Convert it with te.tensor.")
 
 

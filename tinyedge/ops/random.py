@@ -71,16 +71,16 @@ def _long_words(words: Words) -> npt.NDArray[np.uint64]:
     return np.asarray(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
 
 
-def _uniform(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+def uniform_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
     return np.asarray((words >> np.uint32(8)) * 2.0**-24).reshape(size)
 
 
-def _normal_words(size: Shape) -> int:
-    """How many words ``_normal`` takes."""
+def normal_words(size: Shape) -> int:
+    """How many words ``normal_of`` takes."""
     return 2 * -(-prod(size) // 2)
 
 
-def _normal(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+def normal_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
     pairs = words.reshape(-1, 2).astype(np.float64)
     radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) * 2.0**-32))
     angle = (2.0 * math.pi * 2.0**-32) * pairs[:, 1]
@@ -159,11 +159,11 @@ class Generator:
 
     def uniform(self, size: Shape) -> npt.NDArray[np.float64]:
         """Uniform in [0, 1), on the host; multiples of 2**-24, so that they stay below 1 in float32."""
-        return _uniform(self.words(prod(size)), size)
+        return uniform_of(self.words(prod(size)), size)
 
     def normal(self, size: Shape) -> npt.NDArray[np.float64]:
         """Standard normal, on the host, by the method of Box and Muller."""
-        return _normal(self.words(_normal_words(size)), size)
+        return normal_of(self.words(normal_words(size)), size)
 
 
 default_generator = Generator()
@@ -239,7 +239,7 @@ class TensorDraw(Draw):
         return made
 
 
-def _drawn(
+def drawn(
     generator: Generator | None,
     count: int,
     make: Callable[[Words], Array],
@@ -351,7 +351,7 @@ def rand(
     Shapes: as ``zeros``.
     """
     shape, wanted = sizes("rand", size), _float_dtype("rand", dtype)
-    return _drawn(generator, prod(shape), lambda words: _uniform(words, shape), wanted, device, requires_grad)
+    return drawn(generator, prod(shape), lambda words: uniform_of(words, shape), wanted, device, requires_grad)
 
 
 @public
@@ -367,7 +367,7 @@ def randn(
     Shapes: as ``zeros``.
     """
     shape, wanted = sizes("randn", size), _float_dtype("randn", dtype)
-    return _drawn(generator, _normal_words(shape), lambda words: _normal(words, shape), wanted, device, requires_grad)
+    return drawn(generator, normal_words(shape), lambda words: normal_of(words, shape), wanted, device, requires_grad)
 
 
 @public
@@ -404,7 +404,7 @@ def randint(
         # Both wrap around, and meet again.
         return np.asarray((values + np.uint64(low % 2**64)).astype(np.int64)).reshape(shape)
 
-    return _drawn(generator, 2 * prod(shape), make, wanted, device, requires_grad)
+    return drawn(generator, 2 * prod(shape), make, wanted, device, requires_grad)
 
 
 @public
@@ -421,7 +421,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     def make(words: Words) -> Array:
         return np.argsort(_long_words(words), kind="stable").astype(np.int64)
 
-    return _drawn(generator, 2 * n, make, wanted, device)
+    return drawn(generator, 2 * n, make, wanted, device)
 
 
 @public
@@ -458,26 +458,17 @@ def randn_like(
     return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-@public
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element gives, else 0; without a gradient.
-
-    Shapes: any; returns the same.
-    """
-    return (rand_like(input, generator=generator) < input.detach()).to(input.dtype)
-
-
-@public
+@public(method=True)
 def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill ``input`` with uniform numbers in [a, b), outside autograd. Returns it.
 
     Shapes: any; returns the same.
     """
     shape = input.shape
-    return _fill(input, generator, prod(shape), lambda words: a + (b - a) * _uniform(words, shape))
+    return fill_drawn(input, generator, prod(shape), lambda words: a + (b - a) * uniform_of(words, shape))
 
 
-@public
+@public(method=True)
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill ``input`` with normal numbers, outside autograd. Returns it.
 
@@ -486,9 +477,10 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     if std < 0:
         raise ArgumentError("normal_", "std must be at least 0", f"got {std}")
     shape = input.shape
-    return _fill(input, generator, _normal_words(shape), lambda words: mean + std * _normal(words, shape))
+    return fill_drawn(input, generator, normal_words(shape), lambda words: mean + std * normal_of(words, shape))
 
 
-def _fill(input: Tensor, generator: Generator | None, count: int, make: Callable[[Words], Array]) -> Tensor:
+def fill_drawn(input: Tensor, generator: Generator | None, count: int, make: Callable[[Words], Array]) -> Tensor:
+    """Write the values that ``make`` makes of ``count`` words into ``input``, outside autograd. Returns it."""
     with no_grad():
-        return input.copy_(_drawn(generator, count, make, input.dtype, input.backend))
+        return input.copy_(drawn(generator, count, make, input.dtype, input.backend))

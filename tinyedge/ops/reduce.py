@@ -466,7 +466,7 @@ def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
 
 
-@public(method=True)
+@public(method=True, space="special")
 def logsumexp(input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(input)))`` over ``dim``, without overflow; of nothing it is -inf.
 

@@ -101,7 +101,7 @@ class Round(Elementwise):
         return (np.zeros_like(dy),)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """The nearest multiple of ``10 ** -decimals``, of two the even one. Its gradient is zeros.
 

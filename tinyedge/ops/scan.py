@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from random import Random
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from tinyedge import shapes
 from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_, int64, resolve, uint8
 from tinyedge.errors import AxisError, DtypeError, IndexRangeError
-from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
+from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid, power_of_two
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Slot, Spec
 from tinyedge.ops.movement import narrow, reshape, select
@@ -23,6 +24,10 @@ from tinyedge.tensor import Tensor, call, call_all
 def _lines(slot: Slot, dim: int) -> dict[str, int]:
     """How the lines along ``dim`` lie, as the templates know it."""
     return {"length": slot.shape[dim], "inner": prod(slot.shape[dim + 1 :])}
+
+
+LONG = 512
+"""From this length on, a line of few is worth three kernels in the place of one."""
 
 
 class Scan(Op):
@@ -46,10 +51,36 @@ class Scan(Op):
         slot = step.slots[buffers[-1]]
         sizes = _lines(slot, step.attrs["dim"])
         count = slot.numel // sizes["length"]
-        constants |= {"element": slot.dtype.ctype, "source": buffers[0], "target": buffers[-1]}
+        own = {"element": slot.dtype.ctype, "source": buffers[0], "target": buffers[-1]}
+        constants = own | {"product": kernel == "cumprod", "backwards": False} | constants
         launch = grid(count, device.group())
+        if kernel in ("cumsum", "cumprod") and sizes["length"] >= LONG and count < 64 * device.compute_units:
+            return cls._in_chunks(device, buffers, sizes, count, constants)
         sizes["count"] = count
         return [KernelSpec(kernel, "scan.cl.jinja", buffers, *launch, sizes, constants=constants)]
+
+    @classmethod
+    def _in_chunks(
+        cls, device: Device, buffers: tuple[str, ...], sizes: dict[str, int], lines: int, constants: dict[str, Any]
+    ) -> list[KernelSpec]:
+        chunk = power_of_two(math.isqrt(sizes["length"]))
+        chunks = -(-sizes["length"] // chunk)
+        scratch = (Scratch("totals", constants["element"], lines * chunks),)
+        source, target = buffers
+        sizes = {**sizes, "chunk": chunk, "chunks": chunks}
+
+        def kernel(name: str, names: tuple[str, ...], count: int) -> KernelSpec:
+            own = {"chunks": chunks} if name == "scan_offsets" else sizes
+            return KernelSpec(
+                name, "scan.cl.jinja", names, *grid(count, device.group()), {**own, "count": count}, scratch=scratch,
+                constants=constants,
+            )  # fmt: skip
+
+        return [
+            kernel("scan_totals", (source, "totals"), lines * chunks),
+            kernel("scan_offsets", ("totals",), lines),
+            kernel("scan_apply", (source, "totals", target), lines * chunks),
+        ]
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -57,6 +88,8 @@ class Scan(Op):
         dim = random.randrange(len(shape))
         if random.random() < 0.2:
             shape = (*shape[:dim], 150, *shape[dim + 1 :])
+        elif random.random() < 0.1:
+            shape = (*(min(n, 2) for n in shape[:dim]), 700, *(min(n, 2) for n in shape[dim + 1 :]))
         return Sample((shape,), {"dim": dim})
 
 
@@ -127,7 +160,7 @@ def _scan(op: type[Op], input: Tensor, dim: int, dtype: Any) -> Tensor:
     return y if wanted is None else y.to(wanted)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The sums of the elements up to each place of ``dim``; bools and integers give int64.
 
@@ -140,7 +173,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return _scan(Cumsum, input, dim, dtype)
 
 
-@public(method=True)
+@public(method=True, inplace=True)
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The products of the elements up to each place of ``dim``; bools and integers give int64.
 

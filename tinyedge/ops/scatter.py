@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -34,9 +34,9 @@ class Placing(Op):
     operations = 0
     domain = {"x": (-4.0, 4.0), "source": (-4.0, 4.0)}
     kinds = "if"
-    differentiable = ("x", "source")
+    differentiable: ClassVar[tuple[str, ...]] = ("x", "source")
     saves = ("index",)
-    adds: ClassVar[bool] = False
+    combine: ClassVar[str] = "put"
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -66,23 +66,48 @@ class Placing(Op):
         return prod(shape) if index.numel else 0, sizes, tables
 
     @classmethod
+    def _claims(cls, step: Step, device: Device, kernel: str, lines: int) -> bool:
+        """Whether few lines of the index are so long that it is walked in no order, by who owns a place."""
+        length = step.slots["index"].shape[step.attrs["dim"]]
+        is_put = kernel == "scatter_lines" and step.attrs.get("combine", cls.combine) == "put"
+        return is_put and not device.is_cpu and length >= 64 and 0 < lines < 64 * device.compute_units
+
+    @classmethod
     def _placed(
         cls, step: Step, device: Device, kernels: tuple[str, str], buffers: tuple[str, ...], source: str, target: str
     ) -> list[KernelSpec]:
         slot = step.slots[target]
-        scratch = (Scratch("result", slot.dtype.ctype, slot.numel),)
+        scratch: tuple[Scratch, ...] = (Scratch("result", slot.dtype.ctype, slot.numel),)
         group = device.group()
         count, sizes, tables = cls._walk(step, kernels[1], target)
+        claims = cls._claims(step, device, kernels[1], count)
+        if claims:
+            scratch = (*scratch, Scratch("owners", "int", slot.numel))
         start, store = (
             KernelSpec(
                 kernel, TEMPLATE, names, *grid(slot.numel, group), {"count": slot.numel}, scratch=scratch,
-                constants={"target": target},
+                constants={"target": target, "claims": claims},
             )
-            for kernel, names in ((kernels[0], (source, "result")), ("scatter_store", ("result", target)))
+            for kernel, names in (
+                (kernels[0], (source, "result", *(("owners",) if claims else ()))),
+                ("scatter_store", ("result", target)),
+            )
         )  # fmt: skip
+        if claims:
+            count, sizes, tables = cls._walk(step, "scatter_read", target)
+            claim, own = (
+                KernelSpec(
+                    kernel, TEMPLATE, names, *grid(count, group), {**sizes, "count": count}, {}, tables,
+                    scratch=scratch,
+                )
+                for kernel, names in (
+                    ("scatter_claim", ("index", "owners")), ("scatter_own", ("index", "source", "owners", "result")),
+                )
+            )  # fmt: skip
+            return [start, claim, own, store]
         lines = KernelSpec(
             kernels[1], TEMPLATE, (*buffers, "result"), *grid(count, group), {**sizes, "count": count}, {}, tables,
-            {"adds": cls.adds}, scratch, reports=step.attrs["caller"],
+            {"combine": step.attrs.get("combine", cls.combine)}, scratch, reports=step.attrs["caller"],
         )  # fmt: skip
         return [start, lines, store] if count else [start, store]
 
@@ -149,7 +174,7 @@ class Scatter(Placing):
 
 class ScatterAdd(Placing):
     signature = "(...),(...),(...)->(...)"
-    adds = True
+    combine = "sum"
     errors = (
         ErrorSample(
             lambda te: te.scatter_add(te.zeros(2), 0, te.tensor([1, 0, 1]), te.zeros(2)), ShapeError, "at most as long"
@@ -176,7 +201,8 @@ class ScatterAdd(Placing):
         return random.choice((0, 1, 4, 9))
 
 
-def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+def placed(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor, **attrs: Any) -> Tensor:
+    """``op`` on what PyTorch lets an index and a source be."""
     check_index(name, index._slot.spec)
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if src.dtype is not input.dtype:
@@ -199,28 +225,31 @@ def _place(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src:
             src = narrow(src, k, 0, wanted)
     check_indices(name, index, x.shape[axis])
     if x.dtype is bool_:
-        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis, caller=name).to(bool_)
+        y = call(op, x.to("uint8"), index, src.to("uint8"), dim=axis, caller=name, **attrs).to(bool_)
     else:
-        y = call(op, x, index, src, dim=axis, caller=name)
+        y = call(op, x, index, src, dim=axis, caller=name, **attrs)
     return y if input.ndim else reshape(y, ())
 
 
 @public(method=True, inplace=True)
 def scatter(input: Tensor, dim: int, index: Tensor, src: Tensor | Number, *, reduce: str | None = None) -> Tensor:
     """``input`` with ``src``, a tensor or a number, at each element's own place in ``index``, but at ``index`` along
-    ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added.
+    ``dim``. Of equal places the last stays; with ``reduce="add"`` all are added, with "multiply" multiplied.
 
     Shapes: index has input's rank, and is nowhere longer but along ``dim``, and nowhere longer than src; returns
             input's shape.
     Saves:  index.
     Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
-            ArgumentError for reduce="multiply".
+            ArgumentError for another reduce.
     """
-    if reduce not in (None, "add"):
-        raise ArgumentError("scatter", 'reduce=None or "add"', f"got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ArgumentError("scatter", 'reduce=None, "add" or "multiply"', f"got {reduce!r}")
     if not isinstance(src, Tensor):
         src = full(index.shape, src, dtype=input.dtype, device=input.backend)
-    return _place("scatter", Scatter if reduce is None else ScatterAdd, input, dim, index, src)
+    if reduce == "multiply":
+        product: Tensor = functions["scatter_reduce"](input, dim, index, src, "prod")
+        return product
+    return placed("scatter", Scatter if reduce is None else ScatterAdd, input, dim, index, src)
 
 
 @public(method=True, inplace=True)
@@ -231,16 +260,16 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     Saves:  index.
     Errors: IndexRangeError if an index is outside [0, size); if a device computed it, at the next read of a value.
     """
-    return _place("scatter_add", ScatterAdd, input, dim, index, src)
+    return placed("scatter_add", ScatterAdd, input, dim, index, src)
 
 
-def _along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+def along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if index.ndim > 1:
         raise ShapeError(name, "a 1-d index", f"it is {index.shape}")
     if not input.ndim:
         x, source = reshape(input, (1,)), reshape(source, (1,)) if source.numel() == 1 else source
-        return reshape(_along(name, op, x, 0, index, source), ())
+        return reshape(along(name, op, x, 0, index, source), ())
     wanted = (*input.shape[:axis], index.numel(), *input.shape[axis + 1 :])
     if source.ndim == 0 and wanted == (1,):
         source = reshape(source, (1,))
@@ -248,7 +277,7 @@ def _along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, sour
         raise ShapeError(name, f"a source of shape {wanted}", f"it is {source.shape}")
     column = reshape(index, (*(1,) * axis, index.numel(), *(1,) * (input.ndim - axis - 1)))
     check_indices(name, index, input.shape[axis])
-    return _place(name, op, input, axis, expand(column, wanted), source)
+    return placed(name, op, input, axis, expand(column, wanted), source)
 
 
 @public(method=True, inplace=True)
@@ -259,7 +288,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     Saves:  index.
     Errors: as ``scatter_add``.
     """
-    return _along("index_add", ScatterAdd, input, dim, index, source if alpha == 1 else source * alpha)
+    return along("index_add", ScatterAdd, input, dim, index, source if alpha == 1 else source * alpha)
 
 
 @public(method=True, inplace=True)
@@ -270,4 +299,4 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     Saves:  index.
     Errors: as ``scatter``.
     """
-    return _along("index_copy", Scatter, input, dim, index, source)
+    return along("index_copy", Scatter, input, dim, index, source)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import also, public
+from tinyedge.autograd.registry import also, functions, public
 from tinyedge.dtypes import bool_, fitting
 from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
-from tinyedge.ir.step import ErrorSample, Op
+from tinyedge.ir.step import ErrorSample
 from tinyedge.ir.values import Spec, Value
 from tinyedge.ops.arithmetic import add, clone, div, mul
 from tinyedge.ops.promotion import Operand, SavedMask, _operand, _tensors, float_dtype, numbers, prepared, result_dtype
@@ -96,25 +95,23 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 class ClampMask(SavedMask):
     signature = "(),(),()->()"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
-    kernel_forward = {"side": "WHERE(x < low, -1, WHERE(x > high, 1, 0))"}
+    kernel_forward = {"side": "WHERE(x == x && !(x <= low) && !(x >= high), 0, 2)"}
 
     @staticmethod
     def forward(x: Any, low: Any, high: Any) -> Any:
-        return np.where(x < low, -1, np.where(x > high, 1, 0)).astype(np.int8)
+        return np.where(np.isnan(x) | (x <= low) | (x >= high), 2, 0).astype(np.int8)
 
 
 class Clamp(Elementwise):
+    """With numbers as limits, of which NaN is none. As in PyTorch, the gradient at a limit is 0."""
+
     signature = "(),(),()->()"
     kinds = "if"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
     saves = ("x", "low", "high")
-    saved_masks = {"x": ClampMask, "low": 0, "high": 0}
+    saved_masks = {"x": ClampMask, "low": -1, "high": 1}
     kernel_forward = {"y": "WHERE(x != x, x, WHERE(WHERE(x < low, low, x) > high, high, WHERE(x < low, low, x)))"}
-    kernel_backward = {
-        "dx": "WHERE(x < low, 0, WHERE(x > high, 0, dy))",
-        "dlow": "WHERE(low < high, WHERE(x < low, dy, 0), 0)",
-        "dhigh": "WHERE(x > high, dy, WHERE(high < low, dy, 0))",
-    }
+    kernel_backward = {"dx": "WHERE(x == x && !(x <= low) && !(x >= high), dy, 0)"}
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -122,9 +119,29 @@ class Clamp(Elementwise):
         assert inputs[0] is not None
         return (Spec(inputs[0].dtype, spec.shape),)
 
-    @classmethod
-    def saved_masks_for(cls, needed: frozenset[str]) -> Mapping[str, type[Op] | float]:
-        return cls.saved_masks if needed == {"x"} else {}  # the gradients of the limits compare these
+    @staticmethod
+    def forward(x: Any, low: Any, high: Any) -> Any:
+        raised = np.where(x < low, low, x)
+        return np.where(raised > high, high, raised)
+
+    @staticmethod
+    def backward(dy: Any, x: Any, low: Any, high: Any) -> Any:
+        return (np.where(np.isnan(x) | (x <= low) | (x >= high), 0, dy),)
+
+
+class ClampBetween(Elementwise):
+    """With tensors as limits. As in PyTorch, a limit that the input equals gets half of the gradient."""
+
+    signature = "(),(),()->()"
+    kinds = "if"
+    domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
+    saves = ("x", "low", "high")
+    kernel_forward = {"y": "WHERE(x != x, x, WHERE(WHERE(x < low, low, x) > high, high, WHERE(x < low, low, x)))"}
+    kernel_backward = {
+        "dx": "WHERE(x < low || x > high || high < low, 0, WHERE((x == low || x == high) && low < high, dy / 2, dy))",
+        "dlow": "WHERE(x < low && !(high < low), dy, WHERE(x == low && low < high, dy / 2, 0))",
+        "dhigh": "WHERE(x > high || high < low, dy, WHERE(x == high && low < high, dy / 2, 0))",
+    }
 
     @staticmethod
     def forward(x: Any, low: Any, high: Any) -> Any:
@@ -132,17 +149,20 @@ class Clamp(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any, low: Any, high: Any) -> Any:
-        below, above = x < low, x > high
+        crossed, apart = high < low, low < high
+        tie = ((x == low) | (x == high)) & apart
         return (
-            np.where(below | above, 0, dy),
-            np.where((low < high) & below, dy, 0),
-            np.where(above | (high < low), dy, 0),
+            np.where((x < low) | (x > high) | crossed, 0, np.where(tie, dy / 2, dy)),
+            np.where((x < low) & ~crossed, dy, np.where((x == low) & apart, dy / 2, 0)),
+            np.where((x > high) | crossed, dy, np.where((x == high) & apart, dy / 2, 0)),
         )
 
 
 @public(method=True, inplace=True)
 def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit.
+
+    At a number that it equals the gradient is 0; with a tensor it is shared.
 
     Errors: ArgumentError if both are None.
     """
@@ -152,9 +172,10 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     dtype = numbers("clamp", *given)
     if len(given) == 2 and isinstance(given[1], Tensor):  # then equal elements share the gradient
         return call(Minimum if min is None else Maximum, *prepared("clamp", given, dtype))
-    lowest, highest = dtype.limits or (-math.inf, math.inf)
+    lowest, highest = dtype.limits or (math.nan, math.nan)
     limits = (input, lowest if min is None else min, highest if max is None else max)
-    return call(Clamp, *prepared("clamp", limits, dtype))
+    op = ClampBetween if isinstance(min, Tensor) or isinstance(max, Tensor) else Clamp
+    return call(op, *prepared("clamp", limits, dtype))
 
 
 # Choices and comparisons
@@ -190,11 +211,17 @@ class Where(Elementwise):
 
 
 @public
-def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Tensor:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast.
 
-    Errors: DtypeError unless ``condition`` is bool.
+    ``where(condition)`` is ``nonzero(condition, as_tuple=True)``.
+
+    Errors: DtypeError unless ``condition`` is bool; ArgumentError for one of input and other without the other one.
     """
+    if input is None and other is None:
+        return functions["nonzero"](condition, as_tuple=True)  # type: ignore[no-any-return]  # a tuple, as in PyTorch
+    if input is None or other is None:
+        raise ArgumentError("where", "input and other, or none of them", "got one")
     return _where("where", condition, input, other)
 
 

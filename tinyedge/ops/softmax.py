@@ -120,7 +120,7 @@ def _along(op: type[Softmax], name: str, input: Tensor, dim: int | None, dtype: 
     return call(op, input, dim=shapes.normalize_axis(name, dim, input.ndim))
 
 
-@public(functional=True)
+@public(functional=True, space="special")
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``exp(input) / sum(exp(input))`` along ``dim``; with ``dtype``, after conversion to that.
 
@@ -133,7 +133,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     return _along(Softmax, "softmax", input, dim, dtype)
 
 
-@public(functional=True)
+@public(functional=True, space="special")
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``log(softmax(input, dim))`` without underflow; with ``dtype``, after conversion to that.
 

@@ -173,7 +173,7 @@ def _median(input: Tensor, axis: int, keepdim: bool) -> ValuesIndices:
     return ValuesIndices(*(found if keepdim else select(found, axis, 0) for found in middle))
 
 
-@public(top=False)
+@public(top=False, space="linalg")
 def vector_norm(x: Tensor, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """``sum(abs(x) ** ord) ** (1 / ord)`` over ``dim``; inf and -inf give the extremes, 0 counts what is not 0.
 
@@ -220,15 +220,19 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Axes = None, keepdim: bool = False, dtype: Any = None
 ) -> Tensor:
-    """The vector norm over ``dim``; "fro" is that of order 2.
+    """The vector norm over ``dim``; "fro" is that of order 2, "nuc" that of a matrix, ``linalg.matrix_norm``.
 
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
-    Errors: ArgumentError for another name, as "nuc"; else as ``linalg.vector_norm``.
+    Errors: ArgumentError for another name; else as ``linalg.vector_norm``.
     """
     if p is None or p == "fro":
         p = 2
+    if p == "nuc":
+        return cast(
+            "Tensor", functions["matrix_norm"](input, p, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+        )
     if isinstance(p, str):
-        raise ArgumentError("norm", 'a number, or "fro"', f"got {p!r}")
+        raise ArgumentError("norm", 'a number, "fro" or "nuc"', f"got {p!r}")
     return _norm("norm", input, p, dim, keepdim, dtype)
 
 

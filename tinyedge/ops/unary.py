@@ -329,7 +329,7 @@ def _erf(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 
-@public(method=True, inplace=True)
+@public(method=True, inplace=True, space="special")
 def erf(input: Tensor) -> Tensor:
     """The error function."""
     return unary(Erf, input)

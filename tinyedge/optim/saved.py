@@ -16,7 +16,7 @@ def is_torn(leaf: Slot) -> bool:
 
 
 def like(call: str, what: str, param: Tensor, value: Any) -> Tensor:
-    """A copy of ``value``, an array or a tensor, with the shape of ``param``, on its backend, in the dtype of its state and gradient."""
+    """A copy of ``value``, an array or a tensor: of the shape of ``param``, on its backend, in its gradient's dtype."""
     shape = getattr(value, "shape", None)
     if shape is None or tuple(shape) != param.shape:
         got = type(value).__name__ if shape is None else tuple(shape)

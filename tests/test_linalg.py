@@ -1,0 +1,153 @@
+"""Systems, determinants, triangles and decompositions: both backends, batches, gradients, compiled, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError, CaptureError, TinyedgeError
+
+Array = np.ndarray[Any, Any]
+
+
+def matrices(*shape: int, seed: int = 0) -> Array:
+    """Well-conditioned: a diagonal that outweighs the rest."""
+    n = shape[-1]
+    values = np.random.default_rng(seed).standard_normal(shape) + n * np.eye(shape[-2], n)
+    return values.astype(np.float32)
+
+
+def definite(*shape: int) -> Array:
+    a = matrices(*shape)
+    return np.asarray(a @ np.swapaxes(a, -1, -2))
+
+
+ON_DEVICE: list[tuple[str, Callable[..., Any], Callable[..., Any], Callable[..., Array]]] = [
+    ("inv", te.linalg.inv, np.linalg.inv, matrices),
+    ("det", te.det, np.linalg.det, matrices),
+    ("logdet", lambda a: te.slogdet(a).logabsdet, lambda a: np.linalg.slogdet(a)[1], matrices),
+    ("solve", lambda a: te.linalg.solve(a, a * a), lambda a: np.linalg.solve(a, a * a), matrices),
+    ("cholesky", te.linalg.cholesky, np.linalg.cholesky, definite),
+    (
+        "triangular",
+        lambda a: te.linalg.solve_triangular(a, a, upper=True),
+        lambda a: np.linalg.solve(np.triu(a), a),
+        matrices,
+    ),
+    (
+        "unitriangular",
+        lambda a: te.linalg.solve_triangular(a / 9, a, upper=False, unitriangular=True),
+        lambda a: np.linalg.solve(np.tril(a / 9, -1) + np.eye(a.shape[-1]), a),
+        matrices,
+    ),
+]
+by_name = pytest.mark.parametrize(
+    ("call", "reference", "drawn"), [c[1:] for c in ON_DEVICE], ids=[c[0] for c in ON_DEVICE]
+)
+
+
+@by_name
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (2, 7, 7), (2, 1, 70, 70), (3, 0, 5, 5)], ids=str)
+def test_values(backend: Backend, call: Any, reference: Any, drawn: Any, shape: tuple[int, ...]) -> None:
+    a = drawn(*shape)
+    expected = reference(a.astype(np.float64))
+    if np.abs(expected).max(initial=0) < 1e30:
+        np.testing.assert_allclose(call(te.tensor(a)).numpy(), expected, rtol=2e-3, atol=1e-4)
+
+
+@by_name
+def test_gradients_are_central_differences(reference: Any, call: Any, drawn: Any) -> None:
+    with te.use_backend("numpy"):
+        a = drawn(2, 3, 3).astype(np.float64)
+        random = np.random.default_rng(1)
+        direction, factor = random.standard_normal(a.shape), random.standard_normal(np.shape(reference(a)))
+        if call is te.linalg.cholesky:  # of symmetric matrices
+            direction = direction + np.swapaxes(direction, -1, -2)
+        x = te.tensor(a, requires_grad=True)
+        (call(x) * te.tensor(factor)).sum().backward()
+        step = 1e-6
+        change = sum(side * (reference(a + side * step * direction) * factor).sum() for side in (1, -1)) / (2 * step)
+        assert x.grad is not None
+        assert (x.grad.numpy() * direction).sum() == pytest.approx(change, rel=1e-6)
+
+
+@by_name
+def test_gradients_agree(opencl: Backend, call: Any, reference: Any, drawn: Any) -> None:
+    found = []
+    for name in ("numpy", opencl.name):
+        x = te.tensor(drawn(2, 5, 5), device=name, requires_grad=True)
+        call(x).sum().backward()
+        assert x.grad is not None
+        found.append(x.grad.numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4 * np.abs(found[0]).max())
+
+
+@by_name
+def test_compiled(backend: Backend, call: Any, reference: Any, drawn: Any) -> None:
+    compiled = te.compile(lambda x: call(x * 1.0))
+    for seed in range(3):
+        a = drawn(2, 4, 4) + np.float32(seed) * np.eye(4, dtype=np.float32)
+        np.testing.assert_allclose(compiled(te.tensor(a)).numpy(), call(te.tensor(a)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_inverse_is_refused(backend: Backend) -> None:
+    a = te.tensor([[1.0, 2.0], [2.0, 4.0]])
+    with pytest.raises(ArgumentError, match="pivot 2 of matrix 0"):
+        te.linalg.inv(a)
+    with pytest.raises(ArgumentError, match="positive-definite"):
+        te.linalg.cholesky(-te.eye(2))
+    inverse, info = te.linalg.inv_ex(a)
+    assert info.item() == 2
+    assert np.isnan(inverse.numpy()).all()
+    assert te.det(a).item() == 0
+    assert te.slogdet(a).sign.item() == 0
+    assert np.isnan(te.compile(lambda x: te.linalg.inv(x))(a).numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "call", [te.linalg.qr, te.linalg.eigh, te.linalg.svd, te.linalg.pinv, lambda a: te.linalg.matrix_norm(a, "nuc")]
+)
+def test_what_the_host_computes_is_refused_inside_compile(backend: Backend, call: Any) -> None:
+    with pytest.raises(CaptureError):
+        te.compile(lambda x: call(x))(te.tensor(definite(3, 3)))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)], ids=str)
+@pytest.mark.parametrize("name", ["qr", "svd", "pinv", "lstsq"])
+def test_decompositions_give_the_matrix_and_its_gradient(name: str, shape: tuple[int, int]) -> None:
+    """What is composed of the factors is the matrix again, whose gradient is known."""
+    with te.use_backend("numpy"):
+        a = matrices(*shape).astype(np.float64)
+        x = te.tensor(a, requires_grad=True)
+        if name == "qr":
+            y = te.matmul(*te.linalg.qr(x))
+        elif name == "svd":
+            U, S, Vh = te.linalg.svd(x, full_matrices=False)
+            y = te.matmul(U * S, Vh)
+        elif name == "pinv":
+            y = te.matmul(x, te.matmul(te.linalg.pinv(x), x))
+        else:
+            y = te.matmul(x, te.linalg.lstsq(x, x).solution)
+        factor = np.random.default_rng(2).standard_normal(shape)
+        np.testing.assert_allclose(y.detach().numpy(), a, atol=1e-9)
+        (y * te.tensor(factor)).sum().backward()
+        assert x.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), factor, atol=1e-8)
+
+
+def test_shapes_that_do_not_fit_are_refused(backend: Backend) -> None:
+    for call in (
+        lambda: te.linalg.solve(te.eye(2), te.zeros(3, 1)),
+        lambda: te.det(te.zeros(2, 3)),
+        lambda: te.linalg.cholesky(te.zeros(2)),
+        lambda: te.linalg.multi_dot([te.zeros(2, 3), te.zeros(2, 3)]),
+        lambda: te.linalg.inv(te.tensor([[1, 2], [3, 4]])),
+        lambda: te.linalg.norm(te.zeros(2, 2), "other"),
+    ):
+        with pytest.raises(TinyedgeError):
+            call()

@@ -1,0 +1,6 @@
+"""``te.special``: PyTorch's special functions. ``special.pyi`` says which; ``make stubs`` writes it."""
+
+from tinyedge.autograd import registry as _registry
+
+__all__: list[str] = []
+_registry.show_space(globals(), "special")
