@@ -162,9 +162,12 @@ from tinyedge.ops.pool import avg_pool2d as avg_pool2d
 from tinyedge.ops.pool import max_pool1d as max_pool1d
 from tinyedge.ops.pool import max_pool2d as max_pool2d
 from tinyedge.ops.power import pow as pow
+from tinyedge.ops.queries import is_tensor as is_tensor
+from tinyedge.ops.queries import numel as numel
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import bernoulli as bernoulli
 from tinyedge.ops.random import dropout as dropout
+from tinyedge.ops.random import get_rng_state as get_rng_state
 from tinyedge.ops.random import initial_seed as initial_seed
 from tinyedge.ops.random import manual_seed as manual_seed
 from tinyedge.ops.random import normal_ as normal_
@@ -174,6 +177,7 @@ from tinyedge.ops.random import randint as randint
 from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
+from tinyedge.ops.random import set_rng_state as set_rng_state
 from tinyedge.ops.random import uniform_ as uniform_
 from tinyedge.ops.rearrange import argwhere as argwhere
 from tinyedge.ops.rearrange import atleast_1d as atleast_1d
@@ -418,6 +422,7 @@ __all__ = [
     "ge",
     "gelu",
     "ger",
+    "get_rng_state",
     "glu",
     "greater",
     "greater_equal",
@@ -439,6 +444,7 @@ __all__ = [
     "initial_seed",
     "inner",
     "instance_norm",
+    "is_tensor",
     "isclose",
     "isfinite",
     "isinf",
@@ -506,6 +512,7 @@ __all__ = [
     "normal_",
     "normalize",
     "not_equal",
+    "numel",
     "one_hot",
     "ones",
     "ones_like",
@@ -542,6 +549,7 @@ __all__ = [
     "scatter_add",
     "select",
     "selu",
+    "set_rng_state",
     "sgn",
     "sigmoid",
     "sign",
