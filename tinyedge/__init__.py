@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import convert, data, errors, models, nn, ops, optim
+from tinyedge import convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -125,6 +125,7 @@ __all__ = [
     "uint8",
     "usable_devices",
     "use_backend",
+    "utils",
 ]
 __all__ += errors.__all__
 __all__ += ops.__all__

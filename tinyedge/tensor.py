@@ -268,13 +268,30 @@ class Tensor(SlotHolder, Methods):
 
     @property
     def data(self) -> Tensor:
-        """The same values in the same memory, without history. Setting it copies values here, unseen by autograd."""
+        """The same values in the same memory, without history.
+
+        Setting it copies values here, unseen by autograd. A leaf may get another shape: then it gets memory of its own,
+        and its gradient, which does not fit any more, is dropped.
+
+        Errors: ShapeError on giving another shape to the result of an op.
+        """
         return self.detach()
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        self._slot.storage.version += 1
-        write_into(_fitting("data", self, value)._slot, self._slot)
+        value = _fitting("data", self, value.detach())
+        if value.shape == self.shape:
+            self._slot.storage.version += 1
+            write_into(value._slot, self._slot)
+            return
+        if not self.is_leaf:
+            raise ShapeError("data", f"values of the shape {self.shape}, as of a result", f"got {value.shape}")
+        recorder.forbid_in_recording("data", "the tensor gets other memory, and a replay would not know it")
+        requires_grad = self.requires_grad
+        self.grad = None
+        self._slot = _function("clone")(value).detach()._slot
+        self._slot.requires_grad = requires_grad
+        values.note_leaf_change()
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor into every leaf that it was computed from.
@@ -292,6 +309,12 @@ class Tensor(SlotHolder, Methods):
                 "this one has no history",
                 "Set requires_grad on the inputs, and do not compute under te.no_grad().",
             )
+        if slot.history != slot.storage.history:
+            raise AutogradError(
+                "backward", "the history of the tensor must be current",
+                f"this one of shape {self.shape} shares memory with a tensor that was changed in place later",
+                "Walk back from that one, or change a clone().",
+            )  # fmt: skip
         if gradient is None:
             if slot.numel != 1:
                 raise ShapeError(
@@ -535,7 +558,7 @@ class Tensor(SlotHolder, Methods):
                     f"got one of shape {slot.shape}",
                     "Do it under te.no_grad(), or out of place.",
                 )
-            if slot.nbytes != slot.storage.nbytes or (slot.step is not None and slot.step.op.is_view):
+            if slot.nbytes != slot.storage.nbytes or _views_a_leaf(slot):
                 raise AutogradError(
                     call,
                     "a view may not be changed in place while autograd records it",
@@ -703,6 +726,16 @@ def destination(
         else:
             dtype = argument
     return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
+
+
+def _views_a_leaf(slot: Slot) -> bool:
+    """Whether this is a view of a leaf, whose own values must not change."""
+    step = slot.step
+    while step is not None and step.op.is_view:
+        step, _, leaf = step.edges[0]
+        if leaf is not None:
+            return True
+    return False
 
 
 def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
 from tinyedge.nn.normalization import GroupNorm as GroupNorm
 from tinyedge.nn.normalization import LayerNorm as LayerNorm
+from tinyedge.nn.parameters import ParameterDict as ParameterDict
+from tinyedge.nn.parameters import ParameterList as ParameterList
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
 from tinyedge.nn.pooling import MaxPool1d as MaxPool1d
@@ -128,6 +130,8 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PoissonNLLLoss",
     "RReLU",
     "ReLU",
