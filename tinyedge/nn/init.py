@@ -100,7 +100,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     middle = tuple(length // 2 for length in tensor.shape[2:])
     for group in range(groups):
         for channel in range(min(size, tensor.shape[1])):
-            values[(group * size + channel, channel, *middle)] = 1
+            values[(group * size + channel, channel) + middle] = 1
     return tensor.copy_(values)
 
 

@@ -142,7 +142,8 @@ class Embedding(Module):
         """
         if embeddings.ndim != 2:
             raise ShapeError("Embedding.from_pretrained", "a table of two dims", f"got {embeddings.shape}")
-        made = cls(*embeddings.shape, padding_idx=padding_idx, device=embeddings.backend, dtype=embeddings.dtype)
+        rows, size = embeddings.shape
+        made = cls(rows, size, padding_idx, device=embeddings.backend, dtype=embeddings.dtype)
         made.weight = Parameter(embeddings.detach(), requires_grad=not freeze)
         return made
 
