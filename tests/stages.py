@@ -36,6 +36,7 @@ WHAT = {
     "report": "explain, profile, chart",
     "compiler": "te.compile: record, fuse, plan memory, replay",
     "optim": "optimizers, schedules",
+    "utils": "PyTorch's names of data",
     "adapt": "what fits in a memory budget",
     "models": "LeNet-5, MobileNet, ResNet, transformer",
     "data": "data sets, progress bar",

@@ -31,6 +31,7 @@ STAGES = (
     "adapt",
     "models",
     "data",
+    "utils",
     "convert",
     "__init__",
     "bench",
@@ -121,7 +122,7 @@ def test_only_config_reads_the_environment(path: Path) -> None:
             assert not {alias.name for alias in node.names} & {"environ", "environb", "getenv", "putenv"}
 
 
-PYTORCHS_NAMES = {Path("nn/utils.py")}
+PYTORCHS_NAMES = {Path("nn/utils.py"), Path("utils/__init__.py"), Path("utils/data.py")}
 
 
 @every_file

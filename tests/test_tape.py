@@ -343,7 +343,25 @@ def test_recorded_change_of_a_view_is_refused(backend: Backend) -> None:
     x = leaf(1.0, 2.0)
     h = x * 2
     with pytest.raises(AutogradError, match="view"):
-        h.reshape(2, 1).mul_(3)
+        h[:1].mul_(3)
+    with pytest.raises(AutogradError, match="view"):
+        x.reshape(2, 1).mul_(3)  # of a leaf
+    with pytest.raises(AutogradError, match="view"):
+        x.view(2, 1).view(2).mul_(3)
+
+
+def test_a_view_of_all_may_be_changed_and_its_base_is_stale(backend: Backend) -> None:
+    """As the results of reductions and of layers of 3-d inputs are. What the base would miss is refused."""
+    x = leaf(1.0, 2.0)
+    h = x * 2
+    view = h.reshape(2, 1)
+    view.mul_(3)
+    for use in (lambda: h * 2, lambda: h.backward(te.ones(2)), lambda: h.mul_(2)):
+        with pytest.raises(AutogradError, match="changed in place later"):
+            use()
+    view.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [6.0, 6.0]
 
 
 def test_change_through_a_view_is_seen(backend: Backend) -> None:

@@ -1,20 +1,62 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
-from tinyedge import convert, data, errors, models, nn, ops, optim
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from tinyedge import convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
+from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
-from tinyedge.autograd.modes import enable_grad, no_grad, set_grad_enabled
-from tinyedge.backends import Backend, get_backend, set_default_backend, use_backend
+from tinyedge.autograd.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
+from tinyedge.backends import (
+    Backend,
+    accelerator,
+    cuda,
+    get_backend,
+    mps,
+    set_default_backend,
+    usable_devices,
+    use_backend,
+)
+from tinyedge.backends import cudnn as _cudnn  # noqa: F401  te.backends.cudnn
+from tinyedge.backends.accelerator import synchronize
+from tinyedge.backends.device import device
+from tinyedge.backends.threads import get_num_threads, set_num_threads
 from tinyedge.compiler.api import compile
 from tinyedge.compiler.program import Program
 from tinyedge.compiler.tune import tune
 from tinyedge.convert import load, load_safetensors, save
-from tinyedge.dtypes import DType, bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
+from tinyedge.dtypes import (
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    set_default_dtype,
+    uint8,
+)
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.ops import linalg, special
+from tinyedge.ops.typed import (
+    BFloat16Tensor,
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+)
 from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
@@ -24,12 +66,23 @@ __version__ = "0.1.0"
 bool, short, int, long, half, float, double = bool_, int16, int32, int64, float16, float32, float64
 
 __all__ = [
+    "BFloat16Tensor",
     "Backend",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
     "DType",
+    "DoubleTensor",
     "Fit",
+    "FloatTensor",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
     "Parameter",
     "Program",
+    "ShortTensor",
     "Tensor",
+    "accelerator",
     "as_tensor",
     "bfloat16",
     "bool_",
@@ -37,8 +90,10 @@ __all__ = [
     "checkpoint_sequential",
     "compile",
     "convert",
+    "cuda",
     "data",
     "detect_anomaly",
+    "device",
     "enable_grad",
     "errors",
     "float16",
@@ -48,6 +103,9 @@ __all__ = [
     "from_numpy",
     "full",
     "get_backend",
+    "get_default_dtype",
+    "get_num_threads",
+    "inference_mode",
     "int8",
     "int16",
     "int32",
@@ -57,6 +115,7 @@ __all__ = [
     "load",
     "load_safetensors",
     "models",
+    "mps",
     "nn",
     "no_grad",
     "ops",
@@ -65,13 +124,21 @@ __all__ = [
     "rehearse",
     "save",
     "set_default_backend",
+    "set_default_dtype",
     "set_grad_enabled",
+    "set_num_threads",
     "special",
+    "synchronize",
     "tensor",
     "tune",
     "uint8",
+    "usable_devices",
     "use_backend",
+    "utils",
 ]
 __all__ += errors.__all__
 __all__ += ops.__all__
 _registry.show(globals(), lambda entry: entry.top)  # also those that a user registers
+
+if not _TYPE_CHECKING:  # a type checker shall say what is not there
+    __getattr__ = _lookup("te", globals())

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.errors import DtypeError, NumberRangeError
+from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError
 
 BOOL, INTEGER, FLOATING = 0, 1, 2
 """The categories of PyTorch's promotion, in order."""
@@ -134,6 +134,20 @@ def of_number(value: bool | int | float) -> DType:
     if isinstance(value, (int, np.integer)):
         return int64
     return float32
+
+
+def get_default_dtype() -> DType:
+    """float32, the dtype of new tensors of Python's floats."""
+    return float32
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """Nothing for float32, which it always is. Errors: ArgumentError for another dtype."""
+    if resolve(dtype, "set_default_dtype") is not float32:
+        raise ArgumentError(
+            "set_default_dtype", "float32, as it is on every device", f"got {resolve(dtype).name}",
+            "Pass dtype= where a tensor is made, or convert the model with model.double().",
+        )  # fmt: skip
 
 
 def promote(a: DType, b: DType) -> DType:

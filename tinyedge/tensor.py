@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from tinyedge import dtypes, shapes
 from tinyedge.autograd import backward, deferral, dispatch, minibatch, recorder, scope
+from tinyedge.autograd.absent import absent
 from tinyedge.autograd.dispatch import new_slot, write_into
 from tinyedge.autograd.methods import Methods
 from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend, get_backend
+from tinyedge.backends.device import device as Device
+from tinyedge.backends.device import is_device
 from tinyedge.containers import attributes_of, leaves_in, with_leaves
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
@@ -71,12 +74,19 @@ class Tensor(SlotHolder, Methods):
     _slot: Slot
     _grad: Tensor | None
 
-    def __init__(self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> None:
-        made = tensor(data, dtype=dtype, device=device)
+    def __init__(self, *data: Any, device: str | Backend | None = None) -> None:
+        """Values as float32, whatever they are; or sizes, one by one, of a tensor of zeros. See ``te.tensor``."""
+        if len(data) == 1 and not isinstance(data[0], int):
+            made = tensor(data[0], dtype=dtypes.float32, device=device)
+        elif all(isinstance(size, int) for size in data):
+            made = full(data or (0,), 0.0, device=device)
+        else:
+            raise ArgumentError(
+                "Tensor", "values, or sizes as ints", f"got {', '.join(type(item).__name__ for item in data)}",
+                "Use te.tensor for a dtype.",
+            )  # fmt: skip
         self._slot = made._slot
         self._grad = None
-        if requires_grad:
-            self.requires_grad_()
 
     @classmethod
     def _wrap(cls, slot: Slot) -> Tensor:
@@ -84,6 +94,11 @@ class Tensor(SlotHolder, Methods):
         self._slot = slot
         self._grad = None
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Python and its tools ask for such names, of every object
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
+        raise absent("Tensor", name, dir(type(self)))
 
     # What it is
 
@@ -103,9 +118,9 @@ class Tensor(SlotHolder, Methods):
         return cast("Backend", self._slot.storage.backend)
 
     @property
-    def device(self) -> str:
+    def device(self) -> Device:
         """The name of the backend that holds the values."""
-        return self._slot.storage.backend.name
+        return Device(self._slot.storage.backend.name)
 
     @property
     def ndim(self) -> int:
@@ -257,13 +272,30 @@ class Tensor(SlotHolder, Methods):
 
     @property
     def data(self) -> Tensor:
-        """The same values in the same memory, without history. Setting it copies values here, unseen by autograd."""
+        """The same values in the same memory, without history.
+
+        Setting it copies values here, unseen by autograd. A leaf may get another shape: then it gets memory of its own,
+        and its gradient, which does not fit any more, is dropped.
+
+        Errors: ShapeError on giving another shape to the result of an op.
+        """
         return self.detach()
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        self._slot.storage.version += 1
-        write_into(_fitting("data", self, value)._slot, self._slot)
+        value = _fitting("data", self, value.detach())
+        if value.shape == self.shape:
+            self._slot.storage.version += 1
+            write_into(value._slot, self._slot)
+            return
+        if not self.is_leaf:
+            raise ShapeError("data", f"values of the shape {self.shape}, as of a result", f"got {value.shape}")
+        recorder.forbid_in_recording("data", "the tensor gets other memory, and a replay would not know it")
+        requires_grad = self.requires_grad
+        self.grad = None
+        self._slot = _function("clone")(value).detach()._slot
+        self._slot.requires_grad = requires_grad
+        values.note_leaf_change()
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor into every leaf that it was computed from.
@@ -281,6 +313,12 @@ class Tensor(SlotHolder, Methods):
                 "this one has no history",
                 "Set requires_grad on the inputs, and do not compute under te.no_grad().",
             )
+        if slot.history != slot.storage.history:
+            raise AutogradError(
+                "backward", "the history of the tensor must be current",
+                f"this one of shape {self.shape} shares memory with a tensor that was changed in place later",
+                "Walk back from that one, or change a clone().",
+            )  # fmt: skip
         if gradient is None:
             if slot.numel != 1:
                 raise ShapeError(
@@ -415,8 +453,18 @@ class Tensor(SlotHolder, Methods):
 
     # Moving and converting
 
-    def to(self, *args: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
-        """Another dtype (a differentiable step), or another backend (through the host, without history)."""
+    def to(
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: str | Backend | None = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+    ) -> Tensor:
+        """Another dtype (a differentiable step), or another backend (through the host, without history).
+
+        It is this very tensor where nothing changes, unless ``copy``. ``non_blocking`` changes nothing.
+        """
         wanted, target = destination("to", args, dtype, device)
         result = self
         if wanted is not None and wanted is not self.dtype:
@@ -430,11 +478,20 @@ class Tensor(SlotHolder, Methods):
                 )  # fmt: skip
             result = _upload(result.detach().numpy(), result.dtype, target)
             result._slot.requires_grad = self.requires_grad and self.is_leaf
-        return result
+        return _function("clone")(self) if copy and result is self else result
 
     def cpu(self) -> Tensor:
         """As ``to("numpy")``: in the memory of the host."""
         return self.to("numpy")
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
+        """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
+        return self.to("cuda")
+
+    @property
+    def is_cuda(self) -> bool:
+        """False."""
+        return False
 
     def type(self, dtype: Any) -> Tensor:
         """As ``to(dtype)``."""
@@ -514,7 +571,7 @@ class Tensor(SlotHolder, Methods):
                     f"got one of shape {slot.shape}",
                     "Do it under te.no_grad(), or out of place.",
                 )
-            if slot.nbytes != slot.storage.nbytes or (slot.step is not None and slot.step.op.is_view):
+            if slot.nbytes != slot.storage.nbytes or _views_a_leaf(slot):
                 raise AutogradError(
                     call,
                     "a view may not be changed in place while autograd records it",
@@ -682,15 +739,23 @@ def destination(
     for argument in args:
         if isinstance(argument, Tensor):
             dtype, device = argument.dtype, argument.backend
-        elif isinstance(argument, Backend) or (
-            isinstance(argument, str) and argument.split(":")[0] in ("numpy", "opencl")
-        ):
+        elif isinstance(argument, Backend) or (isinstance(argument, str) and is_device(argument)):
             device = argument
-        elif argument == "cpu":  # what the host's memory is called elsewhere
-            device = "numpy"
+        elif isinstance(argument, bool) or argument is None:
+            continue  # PyTorch's non_blocking and copy, by their places
         else:
             dtype = argument
     return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
+
+
+def _views_a_leaf(slot: Slot) -> bool:
+    """Whether this is a view of a leaf, whose own values must not change."""
+    step = slot.step
+    while step is not None and step.op.is_view:
+        step, _, leaf = step.edges[0]
+        if leaf is not None:
+            return True
+    return False
 
 
 def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:

@@ -181,7 +181,10 @@ def classes_stub(found: dict[str, type], extra: Iterable[tuple[str, str]]) -> st
 def stubs() -> dict[Path, str]:
     """The text of each stub, by its path."""
     own = [entry for entry in entries.values() if entry.function.__module__.startswith("tinyedge.")]
-    random = [("tinyedge.ops.random", name) for name in ("Generator", "initial_seed", "manual_seed")]
+    random = [
+        ("tinyedge.ops.random", name)
+        for name in ("Generator", "get_rng_state", "initial_seed", "manual_seed", "set_rng_state")
+    ]
     layers = classes_of(import_all("tinyedge.nn", te.nn.__path__))
     optimizers = classes_of(import_all("tinyedge.optim", te.optim.__path__))
     modules = [("tinyedge.nn", name) for name in ("functional", "init", "utils")]

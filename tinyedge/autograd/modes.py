@@ -29,6 +29,25 @@ class no_grad(_GradMode):
     enabled = False
 
 
+class inference_mode(modes.ModeContext):
+    """``no_grad`` by the name that PyTorch has for inference; with ``mode=False``, ``enable_grad``.
+
+    Unlike in PyTorch, tensors made inside may be used by autograd later.
+    """
+
+    mode = "grad"
+
+    def __new__(cls, mode: bool | Callable[..., Any] = True) -> inference_mode:
+        made = object.__new__(cls)
+        made.enabled = not mode if isinstance(mode, bool) else False
+        return cast(Any, made)(mode) if callable(mode) else made
+
+    def value(self) -> bool:
+        return self.enabled
+
+    enabled: bool
+
+
 class enable_grad(_GradMode):
     """Context manager and decorator: inside, in this thread, op calls are linked into the graph."""
 

@@ -111,6 +111,16 @@ def public(
         name = function.__name__
         function.__doc__ = _with_shapes(function)
         function = _with_numpys_names(function)
+        package = __name__.partition(".")[0] + "."
+        known = entries.get(name)
+        if (
+            known is not None
+            and function.__module__.startswith(package)
+            and known.function.__module__.startswith(package)
+        ):
+            raise RuntimeError(
+                f"{name} is public in {known.function.__module__} already, so not in {function.__module__}"
+            )
         method_too = method or variadic
         entry = Entry(
             name, function, top, method_too, variadic, inplace, operators, functional, module, arguments, shown, space

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from tinyedge import config
 from tinyedge.backends.base import Backend
+from tinyedge.backends.device import refuse_elsewhere
 from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.devices import DeviceEntry, asked, devices, drivers_left_out
 from tinyedge.backends.reference import ReferenceBackend
@@ -48,7 +49,8 @@ def usable_devices() -> list[DeviceEntry]:
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The backend ``name``: ``numpy``, ``opencl`` (the best usable device) or ``opencl:N``; None means the default.
+    """The backend ``name``: ``numpy`` (or ``cpu``), ``opencl`` (the best usable device) or ``opencl:N``; None means the
+    default.
 
     Errors: BackendError if it cannot be used. A backend that was asked for is never replaced by another.
     """
@@ -56,6 +58,9 @@ def get_backend(name: str | None = None) -> Backend:
         return default_backend()
     with _lock:
         name = name.strip().lower()
+        refuse_elsewhere("backend", name)
+        if name == "cpu":  # what the host's memory is called elsewhere
+            name = "numpy"
         if name == "opencl":
             usable = usable_devices()
             if not usable:

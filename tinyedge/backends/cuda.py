@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from tinyedge.errors import BackendError
+
+matmul = SimpleNamespace(allow_tf32=False)
+"""The switch of ``torch.backends.cuda.matmul``, which programs set. It changes nothing."""
 
 
 def is_available() -> bool:

@@ -1,4 +1,4 @@
-"""The switches of ``torch.backends.cudnn``, which programs set. They change nothing: tinyedge is deterministic always."""
+"""The switches of ``torch.backends.cudnn``, which programs set. They change nothing: results repeat always."""
 
 enabled = False
 benchmark = False

@@ -12,6 +12,11 @@ ELSEWHERE = ("cuda", "mps", "xpu", "hip", "xla", "meta", "vulkan", "mtia", "hpu"
 """Devices that PyTorch has and tinyedge does not."""
 
 
+def is_device(name: str) -> bool:
+    """Whether a string names a device, and no dtype."""
+    return name.partition(":")[0] in ("cpu", "numpy", "opencl", *ELSEWHERE)
+
+
 class device(str):
     """A backend by name: "numpy", "opencl:N", "opencl" (the best device), or "cpu", which is "numpy".
 
@@ -26,16 +31,16 @@ class device(str):
     """
 
     type: str
-    index: int | None
+    index: int | None  # type: ignore[assignment]  # PyTorch's name; str has a method of it
     _entered: list[Setting]
 
     def __new__(cls, type: str | Backend, index: int | None = None) -> device:
         name = type.name if isinstance(type, Backend) else type
         kind, colon, number = str(name).partition(":")
-        known = kind in ("cpu", "numpy", "opencl", *ELSEWHERE)
+        known = is_device(kind)
         if not isinstance(name, str) or not known or (colon and (not number.isdigit() or index is not None)):
             raise ArgumentError(
-                "device", '"cpu", "numpy", "opencl", or "opencl:N"', f"got {name!r}" + f", {index}" * (index is not None),
+                "device", '"cpu", "numpy", "opencl", or "opencl:N"', f"got {name!r}, {index}",
                 "te.usable_devices() lists those of this machine.",
             )  # fmt: skip
         place = int(number) if colon else index

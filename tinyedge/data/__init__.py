@@ -1,7 +1,45 @@
-"""Data sets and loaders that edge users need, and the progress bar."""
+"""Data sets and loaders, with PyTorch's names, and what edge users need besides."""
 
-from tinyedge.data.dataset import DataLoader, TensorDataset, random_split
+from tinyedge.data.collate import default_collate
+from tinyedge.data.dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from tinyedge.data.digits import digits
+from tinyedge.data.loader import DataLoader
 from tinyedge.data.progress import progress
+from tinyedge.data.sampler import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from tinyedge.data.workers import get_worker_info
 
-__all__ = ["DataLoader", "TensorDataset", "digits", "progress", "random_split"]
+__all__ = [
+    "BatchSampler",
+    "ChainDataset",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "Subset",
+    "SubsetRandomSampler",
+    "TensorDataset",
+    "WeightedRandomSampler",
+    "default_collate",
+    "digits",
+    "get_worker_info",
+    "progress",
+    "random_split",
+]

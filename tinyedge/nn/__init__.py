@@ -1,6 +1,9 @@
 """Layers, losses, and the base of models: ``from tinyedge import nn``. ``__init__.pyi`` says which (``make stubs``)."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from tinyedge.autograd import registry as _registry
+from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.nn import functional, init, layers, utils
 from tinyedge.tensor import Parameter
 
@@ -18,3 +21,6 @@ def _add(entry: _registry.Entry) -> None:
 
 
 _registry.each_entry(_add)
+
+if not _TYPE_CHECKING:  # a type checker shall say what is not there
+    __getattr__ = _lookup("nn", globals())

@@ -76,6 +76,9 @@ from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
 from tinyedge.nn.layers import TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss
 from tinyedge.nn.layers import Unfold as Unfold
 from tinyedge.nn.linear import Dropout as Dropout
+from tinyedge.nn.linear import Dropout1d as Dropout1d
+from tinyedge.nn.linear import Dropout2d as Dropout2d
+from tinyedge.nn.linear import Dropout3d as Dropout3d
 from tinyedge.nn.linear import Embedding as Embedding
 from tinyedge.nn.linear import Flatten as Flatten
 from tinyedge.nn.linear import Identity as Identity
@@ -86,9 +89,6 @@ from tinyedge.nn.module import IncompatibleKeys as IncompatibleKeys
 from tinyedge.nn.module import Module as Module
 from tinyedge.nn.module import RemovableHandle as RemovableHandle
 from tinyedge.nn.noise import AlphaDropout as AlphaDropout
-from tinyedge.nn.noise import Dropout1d as Dropout1d
-from tinyedge.nn.noise import Dropout2d as Dropout2d
-from tinyedge.nn.noise import Dropout3d as Dropout3d
 from tinyedge.nn.noise import FeatureAlphaDropout as FeatureAlphaDropout
 from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
@@ -115,6 +115,8 @@ from tinyedge.nn.padding import ReplicationPad3d as ReplicationPad3d
 from tinyedge.nn.padding import ZeroPad1d as ZeroPad1d
 from tinyedge.nn.padding import ZeroPad2d as ZeroPad2d
 from tinyedge.nn.padding import ZeroPad3d as ZeroPad3d
+from tinyedge.nn.parameters import ParameterDict as ParameterDict
+from tinyedge.nn.parameters import ParameterList as ParameterList
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
 from tinyedge.nn.pooling import AvgPool3d as AvgPool3d
@@ -223,6 +225,8 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",

@@ -111,6 +111,18 @@ class ModuleList(Module):
     def insert(self, index: int, module: Module) -> None:
         _insert(self, index, module)
 
+    def pop(self, index: int) -> Module:
+        """Take a module out."""
+        module = self[index]
+        del self[index]
+        return module
+
+    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
+        return self.extend(modules)
+
+    def __add__(self, modules: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *modules])
+
     def _child_lines(self) -> list[str]:
         lines, start = [], 0
         for text, run in groupby(repr(module) for module in self):
@@ -155,6 +167,16 @@ class ModuleDict(Module):
 
     def items(self) -> Iterable[tuple[str, Module | None]]:
         return self._modules.items()
+
+    def pop(self, key: str) -> Module:
+        """Take a module out."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        self._modules.clear()
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         for key, module in modules.items() if isinstance(modules, Mapping) else modules:

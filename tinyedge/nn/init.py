@@ -68,6 +68,55 @@ def eye_(tensor: Tensor) -> Tensor:
     return tensor.copy_(np.eye(*tensor.shape, dtype=tensor.dtype.numpy))
 
 
+@no_grad()
+def orthogonal_(tensor: Tensor, gain: float = 1) -> Tensor:
+    """Fill with a random matrix whose rows, or columns if there are fewer, are orthogonal and of length ``gain``.
+
+    All dims but the first are taken as one. Source: Saxe et al., arXiv:1312.6120.
+    """
+    if tensor.ndim < 2:
+        raise ShapeError("orthogonal_", "a tensor of at least two dims", f"got {tensor.shape}")
+    if not tensor.numel():
+        return tensor
+    rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
+    drawn = random.default_generator.uniform((2, rows, columns))
+    # Box and Muller's transform: normal numbers in double precision, from the generator of all backends.
+    normal = np.sqrt(-2 * np.log1p(-drawn[0])) * np.cos(2 * np.pi * drawn[1])
+    q, r = np.linalg.qr(normal.T if rows < columns else normal)
+    q = q * np.sign(np.diag(r))  # without it, the matrices are not uniformly distributed
+    q = q.T if rows < columns else q
+    return tensor.copy_((gain * q).reshape(tensor.shape).astype(tensor.dtype.numpy))
+
+
+@no_grad()
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a convolution's weight so that it returns its input, as many channels as there are, in each group."""
+    if not 3 <= tensor.ndim <= 5:
+        raise ShapeError("dirac_", "a tensor of three to five dims", f"got {tensor.shape}")
+    if groups < 1 or tensor.shape[0] % groups:
+        raise ArgumentError("dirac_", f"groups that divide {tensor.shape[0]} channels", f"got {groups}")
+    values = np.zeros(tensor.shape, tensor.dtype.numpy)
+    size = tensor.shape[0] // groups
+    middle = tuple(length // 2 for length in tensor.shape[2:])
+    for group in range(groups):
+        for channel in range(min(size, tensor.shape[1])):
+            values[(group * size + channel, channel) + middle] = 1
+    return tensor.copy_(values)
+
+
+@no_grad()
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01) -> Tensor:
+    """Fill a matrix with values from the normal distribution, and the part ``sparsity`` of each column with 0."""
+    if tensor.ndim != 2:
+        raise ShapeError("sparse_", "a tensor of two dims", f"got {tensor.shape}")
+    rows, columns = tensor.shape
+    normal_(tensor, 0.0, std)
+    order = np.argsort(random.default_generator.uniform((rows, columns)), axis=0)
+    keep = np.ones((rows, columns), bool)
+    np.put_along_axis(keep, order[: math.ceil(sparsity * rows)], False, axis=0)
+    return tensor.copy_(np.where(keep, tensor.detach().numpy(), 0))
+
+
 _GAINS = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "sigmoid"), 1.0),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1.0),
@@ -127,11 +176,14 @@ def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlin
 __all__ = [
     "calculate_gain",
     "constant_",
+    "dirac_",
     "eye_",
     "kaiming_normal_",
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "orthogonal_",
+    "sparse_",
     "trunc_normal_",
     "uniform_",
     "xavier_normal_",

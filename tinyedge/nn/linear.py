@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.autograd.modes import no_grad
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
 from tinyedge.nn.arguments import Device, _parameter, _reset_weight_and_bias
@@ -160,6 +160,19 @@ class Embedding(Module):
         self.padding_idx = padding_idx
         self.weight = _parameter((num_embeddings, embedding_dim), device, dtype)
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
+        """An embedding whose table is ``embeddings``, which is trained only without ``freeze``.
+
+        Shapes: embeddings (num_embeddings, embedding_dim).
+        """
+        if embeddings.ndim != 2:
+            raise ShapeError("Embedding.from_pretrained", "a table of two dims", f"got {embeddings.shape}")
+        rows, size = embeddings.shape
+        made = cls(rows, size, padding_idx, device=embeddings.backend, dtype=embeddings.dtype)
+        made.weight = Parameter(embeddings.detach(), requires_grad=not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         init.normal_(self.weight)

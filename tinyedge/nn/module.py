@@ -426,8 +426,9 @@ class Module:
 
     def train(self: M, mode: bool = True) -> M:
         """Training mode, here and inside: dropout drops, batch norms normalise by the batch unless they are frozen."""
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for module in self.children():
+            module.train(mode)  # one that a child defines is called
         return self
 
     def eval(self: M) -> M:
@@ -520,7 +521,9 @@ class Module:
         fn(self)
         return self
 
-    def to(self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None) -> M:
+    def to(
+        self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None, non_blocking: bool = False
+    ) -> M:
         """Move parameters, gradients and buffers to a device, and convert the floating-point ones to a dtype; in place.
 
         Optimizers that already hold the parameters go on with the moved ones.
@@ -564,6 +567,10 @@ class Module:
 
     def cpu(self: M) -> M:
         return self.to("numpy")
+
+    def cuda(self: M, device: Any = None) -> M:
+        """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
+        return self.to("cuda")
 
     # Hooks
 

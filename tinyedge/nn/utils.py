@@ -1,4 +1,4 @@
-"""What PyTorch has in torch.nn.utils: clipping gradients before an optimizer's step."""
+"""What PyTorch has in torch.nn.utils: clipping gradients before an optimizer's step; parameters as a vector."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 from tinyedge.autograd.modes import no_grad
-from tinyedge.errors import AnomalyError, ArgumentError
-from tinyedge.ops import clamp, stack, where
+from tinyedge.errors import AnomalyError, ArgumentError, ShapeError
+from tinyedge.ops import cat, clamp, stack, where
 from tinyedge.tensor import Tensor, tensor
 
 Tensors = Tensor | Iterable[Tensor]
@@ -82,4 +82,34 @@ def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
             gradient.clamp_(-limit, limit)
 
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters as one vector, one after the other.
+
+    Errors: ArgumentError for no parameters; BackendError if they are on several backends.
+    """
+    return cat([param.reshape(-1) for param in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Copy the parts of a vector, as ``parameters_to_vector`` gives it, into the parameters, unseen by autograd.
+
+    Errors: ShapeError unless it has as many elements as they; nothing is changed.
+    """
+    params = list(parameters)
+    count = sum(param.numel() for param in params)
+    if vec.shape != (count,):
+        raise ShapeError("vector_to_parameters", f"a vector of {count} elements", f"got {vec.shape}")
+    offset = 0
+    for param in params:
+        param.data = vec.detach()[offset : offset + param.numel()].reshape(param.shape)
+        offset += param.numel()
+
+
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+    "parameters_to_vector",
+    "vector_to_parameters",
+]

@@ -229,6 +229,7 @@ from tinyedge.ops.products import chain_matmul as chain_matmul
 from tinyedge.ops.products import matrix_power as matrix_power
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import dropout as dropout
+from tinyedge.ops.random import get_rng_state as get_rng_state
 from tinyedge.ops.random import initial_seed as initial_seed
 from tinyedge.ops.random import manual_seed as manual_seed
 from tinyedge.ops.random import normal_ as normal_
@@ -238,6 +239,7 @@ from tinyedge.ops.random import randint as randint
 from tinyedge.ops.random import randn as randn
 from tinyedge.ops.random import randn_like as randn_like
 from tinyedge.ops.random import randperm as randperm
+from tinyedge.ops.random import set_rng_state as set_rng_state
 from tinyedge.ops.random import uniform_ as uniform_
 from tinyedge.ops.rank import mode as mode
 from tinyedge.ops.rank import msort as msort
@@ -617,6 +619,7 @@ __all__ = [
     "ge",
     "gelu",
     "ger",
+    "get_rng_state",
     "glu",
     "greater",
     "greater_equal",
@@ -809,6 +812,7 @@ __all__ = [
     "select",
     "select_scatter",
     "selu",
+    "set_rng_state",
     "sgn",
     "sigmoid",
     "sign",

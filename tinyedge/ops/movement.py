@@ -19,7 +19,7 @@ from tinyedge import shapes
 from tinyedge.autograd.dispatch import link, new_slot, write_into
 from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_, promote
-from tinyedge.errors import ArgumentError, AxisError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.errors import ArgumentError, AxisError, BackendError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
 from tinyedge.ir.values import Layout, Slot, Value
@@ -428,6 +428,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     for item in items:
         if not isinstance(item, Tensor):
             raise DtypeError("cat", "tensors", f"one is {type(item).__name__}", "Convert it with te.tensor.")
+        if item.backend is not items[0].backend:
+            raise BackendError(
+                "cat", "all tensors must be on one backend", f"got {items[0].device} and {item.device}",
+                f'Move one, e.g. x.to("{items[0].device}").',
+            )  # fmt: skip
     kept = [item for item in items if item.shape != (0,)] or items[:1]
     first = kept[0]
     axis = shapes.normalize_axis("cat", dim, first.ndim)

@@ -179,6 +179,16 @@ def initial_seed() -> int:
     return default_generator.initial_seed()
 
 
+def get_rng_state() -> tuple[int, int]:
+    """The state of the default generator, for ``set_rng_state``: its seed, and the number of draws."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: tuple[int, int]) -> None:
+    """Let the default generator go on from a state that ``get_rng_state`` gave."""
+    default_generator.set_state(new_state)
+
+
 def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> list[KernelSpec]:
     count = step.slots[target].numel
     return [

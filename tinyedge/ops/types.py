@@ -88,6 +88,9 @@ def finfo(type: Any = None) -> FloatLimits:
     dtype = dtypes.resolve("float32" if type is None else type, "finfo")
     if not dtype.is_floating_point:
         raise DtypeError("finfo", "a floating-point dtype", f"got {dtype.name}", "Use te.iinfo.")
+    if dtype is dtypes.bfloat16:  # the exponents of float32, and 8 bits of precision
+        tiny = float(np.finfo(np.float32).tiny)
+        return FloatLimits(16, 2.0**-7, dtype.largest, -dtype.largest, tiny, tiny, 0.01, dtype.name)
     found = np.finfo(dtype.numpy)
     tiny = float(found.tiny)
     return FloatLimits(

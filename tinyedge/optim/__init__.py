@@ -3,7 +3,10 @@
 ``__init__.pyi`` says which; ``make stubs`` writes it.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from tinyedge.autograd import registry as _registry
+from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.optim import lr_scheduler
 from tinyedge.optim.anomaly import detect_anomaly
 from tinyedge.optim.optimizer import Optimizer
@@ -13,3 +16,6 @@ for _name, _class in _registry.classes_of(_registry.import_all(__name__, __path_
     if issubclass(_class, Optimizer):
         globals()[_name] = _class
         __all__.append(_name)
+
+if not _TYPE_CHECKING:  # a type checker shall say what is not there
+    __getattr__ = _lookup("optim", globals())

@@ -243,7 +243,7 @@ class Optimizer(Groups):
             return
         with no_grad():
             jobs = self._plan_update(count)
-            if any(set(job.state) - set(self.state.get(job.param, {})) for job in jobs):
+            if any(job.is_new for job in jobs):
                 told.once()  # it makes the state with which later updates begin
             launched = [job for job in jobs if job.gradient.numel]
 

@@ -1,5 +1,8 @@
 """Learning-rate schedules, with PyTorch's names and rates."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.optim.lr_scheduler.base import LRScheduler
 from tinyedge.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
 from tinyedge.optim.lr_scheduler.factors import (
@@ -35,3 +38,6 @@ __all__ = [
     "SequentialLR",
     "StepLR",
 ]
+
+if not _TYPE_CHECKING:  # a type checker shall say what is not there
+    __getattr__ = _lookup("optim.lr_scheduler", globals())

@@ -1,0 +1,202 @@
+"""In-place changes of results, ``data``, and what containers of parameters and initial values do, as in PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge import nn, optim
+from tinyedge.backends import Backend
+from tinyedge.nn import functional as F
+
+W = np.arange(12, dtype=np.float32).reshape(3, 4) / 10
+
+
+def changed_mean(w: te.Tensor) -> te.Tensor:
+    loss = w.mean()
+    loss += w.square().sum() * 0.1
+    return loss
+
+
+def changed_linear(w: te.Tensor) -> te.Tensor:
+    y = F.linear(te.ones(2, 2, 4), w)
+    y *= 2
+    y += 1
+    return y.square().sum()
+
+
+def changed_matmul(w: te.Tensor) -> te.Tensor:
+    y = w.reshape(1, 3, 4) @ te.ones(1, 4, 2)
+    y *= 3
+    return y.square().sum()
+
+
+def changed_conv(w: te.Tensor) -> te.Tensor:
+    y = F.conv1d(w.reshape(1, 3, 4), te.ones(2, 3, 2))
+    y += 1
+    return y.square().sum()
+
+
+def changed_pool(w: te.Tensor) -> te.Tensor:
+    y = F.avg_pool1d(w.reshape(1, 3, 4), 2)
+    y *= 2
+    return y.square().sum()
+
+
+ONES = np.ones((3, 4))
+ROWS = W.sum(1, keepdims=True)
+COLUMNS = W.sum(0)
+GRADIENTS: dict[str, tuple[Callable[[te.Tensor], te.Tensor], Any]] = {
+    "mean": (changed_mean, 1 / 12 + 0.2 * W),
+    "linear": (changed_linear, (2 * (2 * ROWS + 1) * 2 * 4) * ONES),
+    "matmul": (changed_matmul, (2 * 3 * ROWS * 3 * 2) * ONES),
+    "conv1d": (
+        changed_conv,
+        np.stack([
+            sum(2 * 2 * (COLUMNS[n] + COLUMNS[n + 1] + 1) for n in range(3) if at in (n, n + 1)) for at in range(4)
+        ]) * ONES,
+    ),
+    "avg_pool1d": (changed_pool, 2 * np.repeat(W[:, 0::2] + W[:, 1::2], 2, axis=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_results_may_be_changed(backend: Backend, name: str, compiled: bool) -> None:
+    function, expected = GRADIENTS[name]
+    w = te.Parameter(W)
+
+    def step() -> te.Tensor:
+        loss = function(w)
+        loss.backward()
+        return loss
+
+    call = te.compile(step) if compiled else step
+    for _ in range(3):
+        w.grad = None
+        call()
+        assert w.grad is not None
+        np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-5)
+
+
+def test_data_is_set(backend: Backend) -> None:
+    param = te.Parameter([1.0, 2.0])
+    param.grad = te.ones(2)
+    param.data = te.tensor([3.0, 4.0])
+    assert (param.tolist(), param.grad.tolist(), param.requires_grad) == ([3, 4], [1, 1], True)
+    source = te.ones(3)
+    param.data = source
+    assert (param.shape, param.grad, param.requires_grad, param.is_leaf) == ((3,), None, True, True)
+    (param * te.tensor([1.0, 2.0, 3.0])).sum().backward()
+    optimizer = optim.SGD([param], lr=1.0)
+    optimizer.step()
+    assert (param.tolist(), source.tolist()) == ([0, -1, -2], [1, 1, 1])
+    param.data = te.tensor(5.0)
+    assert param.shape == ()  # nothing is broadcast
+    with pytest.raises(te.ShapeError, match=r"values of the shape \(\), as of a result, but got \(2,\)"):
+        (param * 2).data = te.ones(2)
+
+
+def test_data_of_another_shape_is_seen_by_compiled_functions(backend: Backend) -> None:
+    param = te.Parameter([1.0, 2.0])
+    total = te.compile(lambda: param.sum())
+    assert [total().item() for _ in range(2)] == [3.0, 3.0]
+    param.data = te.ones(5)
+    assert [total().item() for _ in range(2)] == [5.0, 5.0]
+
+
+def test_cat_of_two_backends(opencl: Backend) -> None:
+    here, there = te.ones(2), te.ones(2, device="numpy")
+    with pytest.raises(te.BackendError, match="cat: all tensors must be on one backend"):
+        te.cat([here, there])
+
+
+def test_resnets_children_are_torchvisions(reference: Backend) -> None:
+    model = te.models.resnet18(num_classes=2)
+    names = [name for name, _ in model.named_children()]
+    assert names == [
+        "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc",
+    ]  # fmt: skip
+    features = nn.Sequential(*list(model.children())[:-1])
+    assert features.eval()(te.zeros(1, 3, 32, 32)).shape == (1, 512, 1, 1)
+
+
+def test_parameter_lists(backend: Backend) -> None:
+    found = nn.ParameterList([te.ones(2), te.Parameter([3.0])])
+    found += [te.zeros(1)]
+    assert (len(found), [type(p) for p in found]) == (3, [te.Parameter] * 3)
+    assert list(found.state_dict()) == ["0", "1", "2"]
+    found[-1] = te.ones(4)
+    assert (found[2].shape, len(found[1:])) == ((4,), 2)
+    assert repr(found).startswith("ParameterList(\n  (0): Parameter containing: [float32 of size 2]\n")
+    for twin in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert [p.shape for p in twin] == [(2,), (1,), (4,)]
+    with pytest.raises(IndexError, match="of 3 parameters has no index 3"):
+        found[3]
+
+
+def test_parameter_dicts(backend: Backend) -> None:
+    found = nn.ParameterDict({"left": te.ones(2), "right": te.Parameter([3.0])})
+    found["middle"] = te.zeros(1)
+    assert (list(found), len(found), "left" in found) == (["left", "right", "middle"], 3, True)
+    assert [name for name, _ in found.named_parameters()] == ["left", "right", "middle"]
+    assert found.pop("left").shape == (2,)
+    assert list(found.keys()) == list(found.state_dict()) == ["right", "middle"]
+    assert found.get("left") is None
+    found["right"] = te.ones(7)
+    assert found["right"].shape == (7,)
+    with pytest.raises(KeyError):
+        found["left"]
+    with pytest.raises(te.ArgumentError, match="a name that is still free"):
+        found["forward"] = te.ones(1)
+
+
+def test_lists_and_dicts_of_modules(reference: Backend) -> None:
+    layers = nn.ModuleList([nn.ReLU()])
+    layers += [nn.Tanh(), nn.SiLU()]
+    assert (len(layers), len(layers + [nn.ReLU()]), type(layers.pop(1)), len(layers)) == (3, 4, nn.Tanh, 2)
+    named = nn.ModuleDict({"a": nn.ReLU(), "b": nn.Tanh()})
+    assert (type(named.pop("a")), list(named)) == (nn.ReLU, ["b"])
+    named.clear()
+    assert len(named) == 0
+
+
+def test_an_embedding_from_a_table(backend: Backend) -> None:
+    table = te.tensor([[1.0, 2.0], [3.0, 4.0]])
+    layer = nn.Embedding.from_pretrained(table, padding_idx=0)
+    assert (layer(te.tensor([1])).tolist(), layer.weight.requires_grad, layer.padding_idx) == ([[3, 4]], False, 0)
+    assert nn.Embedding.from_pretrained(table, freeze=False).weight.requires_grad
+    with pytest.raises(te.ShapeError, match="a table of two dims"):
+        nn.Embedding.from_pretrained(te.ones(2))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 2, 3)])
+def test_orthogonal(backend: Backend, shape: tuple[int, ...]) -> None:
+    te.manual_seed(0)
+    w = nn.init.orthogonal_(te.empty(*shape), gain=2.0).numpy().reshape(shape[0], -1)
+    product = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    np.testing.assert_allclose(product, 4 * np.eye(len(product)), atol=1e-5)
+
+
+def test_dirac_and_sparse(backend: Backend) -> None:
+    w = nn.init.dirac_(te.empty(4, 2, 3), groups=2)
+    x = te.tensor(np.arange(20, dtype=np.float32).reshape(1, 4, 5))
+    np.testing.assert_array_equal(F.conv1d(x, w, padding=1, groups=2).numpy(), x.numpy())
+    sparse = nn.init.sparse_(te.empty(10, 3), 0.25).numpy()
+    assert (sparse == 0).sum(0).tolist() == [3, 3, 3]
+
+
+def test_parameters_as_a_vector(backend: Backend) -> None:
+    model = nn.Linear(2, 2)
+    vector = nn.utils.parameters_to_vector(model.parameters())
+    assert vector.shape == (6,)
+    nn.utils.vector_to_parameters(te.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), model.parameters())
+    assert (model.weight.tolist(), model.bias.tolist()) == ([[1, 2], [3, 4]], [5, 6])  # type: ignore[union-attr]
+    with pytest.raises(te.ShapeError, match="a vector of 6 elements"):
+        nn.utils.vector_to_parameters(te.ones(5), model.parameters())

@@ -1,0 +1,5 @@
+"""PyTorch's place of the data loaders: ``te.utils.data`` is what ``te.data`` has."""
+
+from tinyedge.utils import data
+
+__all__ = ["data"]
