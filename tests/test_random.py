@@ -158,7 +158,7 @@ MAKERS: dict[str, Callable[[te.Tensor], te.Tensor]] = {
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_replays_draw_what_eager_calls_would(name: str, backend: Backend) -> None:
-    """The same counters in the same order: equal to the bit; and the stream goes on at the same place."""
+    """The same counters in the same order, equal but for what fusion rounds once less; and the stream goes on there."""
     if "float64" in name and backend.name != "numpy":
         pytest.skip("a program runs on one backend")
     function, x = MAKERS[name], te.arange(6.0).reshape(2, 3)
@@ -171,10 +171,11 @@ def test_replays_draw_what_eager_calls_would(name: str, backend: Backend) -> Non
     eager = stream(function)
     assert len({str(values) for values in eager[:4]}) > 1
     for _ in range(2):
-        assert stream(compiled) == eager
+        for got, wanted in zip(stream(compiled), eager, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
     compiled.prepare(x)
     te.manual_seed(3)
-    assert compiled(x).tolist() == eager[0]
+    np.testing.assert_allclose(compiled(x).tolist(), eager[0], rtol=1e-6)
 
 
 def test_each_backward_has_the_numbers_of_its_call(backend: Backend) -> None:

@@ -306,7 +306,7 @@ Conv2d.errors = (
         lambda te: te.conv2d(te.zeros(1, 3, 8, 8), te.zeros(4, 3, 3, 3), stride=2, padding="same"),
         ArgumentError, "needs stride 1",
     ),
-    ErrorSample(lambda te: te.conv1d(te.zeros(1, 3, 8), te.zeros(4, 3, 3, 3)), ShapeError, "weight of 4 dims"),
+    ErrorSample(lambda te: te.conv1d(te.zeros(1, 3, 8), te.zeros(4, 3, 3, 3)), ShapeError, "weight of 3 dims"),
     ErrorSample(lambda te: te.conv3d(te.zeros(1, 3, 2, 4, 4), te.zeros(4, 3, 3, 3, 3)), ShapeError, "fits into the"),
     ErrorSample(lambda te: te.conv2d(te.zeros(1, 3, 8, 8), te.zeros(4, 3, 3, 3), groups=0), ArgumentError, "groups"),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from tinyedge.errors import ArgumentError, AxisError, DtypeError, ShapeError
 from tinyedge.ir.step import ErrorSample, Sample
 from tinyedge.ops.brackets import setitem
 from tinyedge.ops.indexing import Gather
-from tinyedge.ops.indices import wrapped
+from tinyedge.ops.indices import check_range, wrapped
 from tinyedge.ops.movement import expand, reshape
 from tinyedge.ops.promotion import _tensors
 from tinyedge.ops.scan import cumsum
@@ -44,7 +44,8 @@ class ScatterReduce(Placing):
     )
 
     @staticmethod
-    def forward(x: Any, index: Any, source: Any, *, dim: int, combine: str) -> Any:
+    def forward(x: Any, index: Any, source: Any, *, dim: int, caller: str, combine: str) -> Any:
+        check_range(caller, index, x.shape[dim])
         y = x.copy()
         ufunc: Any = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}[combine]
         ufunc.at(y, Gather.places(index, dim), source)
