@@ -43,6 +43,7 @@ from tinyedge.dtypes import (
 )
 from tinyedge.errors import *  # noqa: F403
 from tinyedge.ir.modes import is_grad_enabled
+from tinyedge.ir.program import ProgramSpec
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.ops import linalg, special
 from tinyedge.ops.typed import (
@@ -80,6 +81,7 @@ __all__ = [
     "LongTensor",
     "Parameter",
     "Program",
+    "ProgramSpec",
     "ShortTensor",
     "Tensor",
     "accelerator",

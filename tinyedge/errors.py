@@ -93,6 +93,10 @@ class CheckpointError(TinyedgeError, ValueError):
     """A file that is not a whole, well-formed checkpoint."""
 
 
+class ModelFormatError(TinyedgeError, ValueError):
+    """A file that is not a whole, well-formed model or program."""
+
+
 class MissingPackageError(TinyedgeError, ImportError):
     """A package that only this call needs is not installed."""
 

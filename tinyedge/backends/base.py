@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from tinyedge.backends.outside import Outside
 from tinyedge.errors import BackendError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
+from tinyedge.ir.program import ArgumentSpec, SourceSpec
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import MemorySpace
+from tinyedge.shapes import Shape
 
 SMALLER = (
     "Compute parts again with te.checkpoint, let te.plan_for choose what to train in a budget, freeze more of the "
@@ -58,6 +61,16 @@ Origin = tuple[str, int]
 """What an argument of a launch depends on: a "storage" or a "step", by number."""
 
 
+class Described(NamedTuple):
+    """A launch as plain data, without the memory that it touches."""
+
+    source: SourceSpec
+    title: str
+    global_size: Shape
+    local_size: Shape
+    arguments: tuple[ArgumentSpec, ...]
+
+
 class Lowered:
     """A launch of a program: bound once, launched often. ``specs`` are its kernels' specs, of one
     or of a launch group.
@@ -78,6 +91,10 @@ class Lowered:
 
     def launcher(self) -> Launch:
         """The callable that enqueues it with the arguments that are bound."""
+        raise NotImplementedError
+
+    def described(self, layout: Outside) -> Sequence[Described]:
+        """Its launches as plain data: source, title, global and local size, arguments."""
         raise NotImplementedError
 
     def timed(self) -> Callable[[], int]:

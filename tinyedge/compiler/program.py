@@ -26,17 +26,20 @@ from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
+from tinyedge.backends.outside import Outside
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
+from tinyedge.compiler.describe import describe
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.schedule import persistent_group
 from tinyedge.dtypes import DType, bool_, float32, uint8
-from tinyedge.errors import ArgumentError, AutogradError, CaptureError, OutOfMemoryError
+from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
 from tinyedge.ir.launch import LaunchGroup, single
+from tinyedge.ir.program import ProgramSpec
 from tinyedge.ir.spec import C_BYTES
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
 from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes
@@ -458,6 +461,45 @@ class Program:
         return f"<Program {self.name}: {counts}, {self.peak_bytes} bytes>"
 
     @property
+    def spec(self) -> ProgramSpec:
+        """Its launches as plain data, which can be printed, compared, saved and loaded.
+
+        Errors: BackendError on a backend that has no kernels.
+        """
+        return self._described()[0]
+
+    def places(self) -> list[Slot]:
+        """For each of ``spec.outside``, in order: where it lay at the last call.
+
+        Errors: as ``spec``.
+        """
+        return self._described()[1]
+
+    def _described(self) -> tuple[ProgramSpec, list[Slot]]:
+        if self.backend.device is None:
+            raise BackendError(
+                f"the spec of {self.name}", "a program of kernels", f"it was recorded on {self.backend.name}",
+                "Compile it on an OpenCL device.",
+            )  # fmt: skip
+        self.prepare()
+        mine = {number: storage.number for number, storage in self._storages.items()}
+        roles = {mine[number]: f"memory {k}" for k, number in enumerate(self._passed)}
+        for role, numbers in (
+            ("input gradient", [place.number for _, place in self._inputs]), ("result", [*self._outputs]),
+            ("seed", self._seeds), ("gradient", [leaf.number for leaf in (*self._leaves, *self._later)]),
+            ("argument", self._arguments),
+        ):  # fmt: skip
+            roles |= {mine[number]: f"{role} {k}" for k, number in reversed([*enumerate(numbers)]) if number in mine}
+        begins = {mine[number]: offset for number, offset in self._offsets.items() if number in mine}
+        parts = [(self.launches[: self._cut], self.lowered[: self._cut])]
+        parts += [(self.launches[self._cut :], self.lowered[self._cut :])]
+        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
+        firsts = [leaf.first_write for leaf in (*self._leaves, *self._later) if leaf.first_write is not None]
+        layout = Outside(self.plan.where, roles, begins, {(step.number, name) for step, name in firsts})
+        spec = describe(self.name, self.backend.description, self.plan.chunks, parts, layout, sizes)
+        return spec, layout.slots
+
+    @property
     def is_bound(self) -> bool:
         """Whether its arguments are bound: it was replayed, and still holds the arguments of the last call."""
         return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
@@ -811,7 +853,7 @@ class Program:
         for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
             self._point(leaf.number, None)
         slots = [leaf.slot for leaf in absent]
-        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype, slot.shape) for slot in slots])
+        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype.computes, slot.shape) for slot in slots])
         return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
 
     def _launch_safely(

@@ -270,7 +270,7 @@ class Optimizer(Groups):
                     continue
                 if is_torn(slot):
                     self._refuse_torn(param)
-                state = self.state.get(param, {})
+                known = state = self.state.get(param, {})
                 if "master" in state and not self.has_current_master(param):
                     state = {name: value for name, value in state.items() if name != "master"}
                 slots, missing = {"param": slot}, False
@@ -307,7 +307,7 @@ class Optimizer(Groups):
                 clears = (
                     self.accumulate is not None and taken[storage.number] == 1 and gradient.nbytes == storage.nbytes
                 )
-                is_new = state is not self.state.get(param)
+                is_new = state is not known
                 jobs.append(Job(param, gradient, slots, rules[key], state, step, numbers, clears, is_new))
         return jobs
 

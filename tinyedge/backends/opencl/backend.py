@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from tinyedge import config
-from tinyedge.backends.base import Backend, GroupsLimited, Launch, Lowered, Origin, Placement, note_launched
+from tinyedge.backends.base import Backend, Described, GroupsLimited, Launch, Lowered, Origin, Placement, note_launched
 from tinyedge.backends.opencl.binaries import Binaries, kept_source
 from tinyedge.backends.opencl.binding import (
     ARENA,
@@ -32,6 +32,7 @@ from tinyedge.backends.opencl.binding import (
     Argument,
     check_sizes,
     constant_text,
+    described,
     identity,
     origin_of,
     value_of,
@@ -42,10 +43,12 @@ from tinyedge.backends.opencl.memory import SLAB_BYTES, Allocation, SlabAllocato
 from tinyedge.backends.opencl.pool import Pool
 from tinyedge.backends.opencl.range_flag import RangeFlag
 from tinyedge.backends.opencl.recent import Recent
+from tinyedge.backends.outside import Outside
 from tinyedge.dtypes import DType, float64, int64
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
+from tinyedge.ir.program import ArgumentSpec, SourceSpec
 from tinyedge.ir.spec import MAX_RANK, Device, KernelSpec, Operand
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, Storage
@@ -701,7 +704,7 @@ class OpenCLBackend(Backend):
             arguments.append(("table", None, self._table(spec)))
             types.append(None)
         if spec.reports:
-            arguments.append(("range flag", None, self._reporting(spec.reports)))
+            arguments.append(("range flag", None, self.reporting(spec.reports)))
             types.append(None)
         part = Part(spec, tuple(operands), () if fused is None else tuple(fused.hooks))
         steps = [step] if fused is None else fused.steps
@@ -711,7 +714,7 @@ class OpenCLBackend(Backend):
             types.insert(0, None)
         return _Draft(step, title, part, specialised, arguments, types)
 
-    def _reporting(self, call: str) -> RangeFlag:
+    def reporting(self, call: str) -> RangeFlag:
         """The range flag, for kernels that set it in the name of ``call``."""
         with self._upload_lock:
             if self._range_flag is None:
@@ -729,10 +732,14 @@ class OpenCLBackend(Backend):
             if len(table) > MAX_RANK:
                 raise BackendError(spec.kernel, f"at most {MAX_RANK} axes that do not merge", f"{name} is {table}")
             values += [*table, *([0] * (MAX_RANK - len(table)))]
-        key = tuple(values)
-        found = self._tables.get(key)
+        return self.table(f"the strides of {spec.kernel}", tuple(values))
+
+    def table(self, what: str, values: tuple[int, ...]) -> _Table:
+        """A buffer of these ints, which all that need the same ones share."""
+        found: _Table | None = self._tables.get(values)
         if found is None:
-            found = self._tables[key] = _Table(self, f"the strides of {spec.kernel}", np.array(values, np.int32))
+            found = self._tables[values] = _Table(self, what, np.array(values, np.int32))
+            found.values = values
         return found
 
     def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
@@ -757,12 +764,12 @@ class OpenCLBackend(Backend):
         if persistent:
             with ThreadPoolExecutor() as pool:
                 for built in pool.map(
-                    lambda draft: self._build_together([draft], self._options(draft.source)), persistent
+                    lambda draft: self._build_together([draft], self.options(draft.source)), persistent
                 ):
                     programs.update(built)
         others = [draft for draft in missing.values() if not draft.source.is_persistent]
-        for options in dict.fromkeys(self._options(draft.source) for draft in others):
-            alike = [draft for draft in others if self._options(draft.source) == options]
+        for options in dict.fromkeys(self.options(draft.source) for draft in others):
+            alike = [draft for draft in others if self.options(draft.source) == options]
             for start in range(0, len(alike), PROGRAM_KERNELS):
                 programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
         for source, program in programs.items():
@@ -784,7 +791,7 @@ class OpenCLBackend(Backend):
             return most
         return min(int(said) or most, most)
 
-    def _options(self, source: Source) -> tuple[str, ...]:
+    def options(self, source: Source) -> tuple[str, ...]:
         if source.has_double:
             return BUILD_OPTIONS_FP64
         return PERSISTENT_OPTIONS[self.device.order] if source.is_persistent else BUILD_OPTIONS
@@ -795,7 +802,7 @@ class OpenCLBackend(Backend):
         if drafts[0].source.has_double:
             text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
         try:
-            program = self._program(text, options)
+            program = self.program(text, options)
         except (self.cl.Error, MemoryError) as error:
             if len(drafts) > 1:  # build each alone, so that the message names the one that does not build
                 return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
@@ -811,7 +818,7 @@ class OpenCLBackend(Backend):
             ) from error
         return {draft.source: program for draft in drafts}
 
-    def _program(self, text: str, options: tuple[str, ...]) -> Any:
+    def program(self, text: str, options: tuple[str, ...]) -> Any:
         """``text``, built, or loaded from the binary that an earlier run kept."""
         key = self.binaries.key(text, options)
         binary = self.binaries.load(key)
@@ -835,6 +842,7 @@ class _Table:
         with backend._asked(what):
             flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
             self.handle = cl.Buffer(backend.context, flags, hostbuf=values)
+        self.values: tuple[int, ...] = ()
         self.nbytes = values.nbytes
         self._memory.reserve(self.nbytes)
 
@@ -851,6 +859,7 @@ class _Lowered(Lowered):
         # a kernel object of its own, which keeps its arguments from one call to the next.
         self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
         self._handle = ctypes.c_void_p(self.kernel.int_ptr)
+        self.source = rendered.source
         self._arguments, self._types = rendered.arguments, rendered.types
         # A persistent kernel's counters. They are its own, since a profile launches on another queue; each launch
         # leaves them at 0.
@@ -908,6 +917,16 @@ class _Lowered(Lowered):
         launch.title = self.title
         return launch  # type: ignore[no-any-return]
 
+    def described(self, layout: Outside) -> Sequence[Described]:
+        source = SourceSpec(self.source.function, self.source.text, self.backend.options(self.source))
+        arguments = [
+            ArgumentSpec("counters", value=APART * (1 + len(self.specs)))
+            if argument == COUNTERS
+            else described(argument, "" if kind is None else _C_NAMES[kind], layout)
+            for argument, kind in zip(self._arguments, self._types, strict=True)
+        ]
+        return [Described(source, self.title, self.global_size, self.local_size, tuple(arguments))]
+
     def timed(self) -> Callable[[], int]:
         return self.backend.timed(self.kernel, self.global_size, self.local_size)
 
@@ -947,6 +966,9 @@ class _Sequential(Lowered):
 
         launch.title = self.title  # type: ignore[attr-defined]
         return launch
+
+    def described(self, layout: Outside) -> Sequence[Described]:
+        return [launch for lowered in self.each for launch in lowered.described(layout)]
 
     def timed(self) -> Callable[[], int]:
         times = [lowered.timed() for lowered in self.each]

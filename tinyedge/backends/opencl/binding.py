@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyedge.backends.base import Origin, Placement
+from tinyedge.backends.outside import Outside
 from tinyedge.errors import ShapeError
 from tinyedge.ir.kernel import BufferId
+from tinyedge.ir.program import ArgumentSpec
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
 from tinyedge.shapes import INT_MAX, MAX_ELEMENTS
@@ -127,3 +129,42 @@ def origin_of(argument: Argument) -> Origin | None:
     if kind in ("buffer", "offset"):
         return "storage", owner.slots[item].storage.number
     return "step", owner.number
+
+
+def described(argument: Argument, ctype: str, layout: Outside) -> ArgumentSpec:
+    """An argument as plain data. ``layout`` numbers what lies outside of the arena, and scalars."""
+    kind, owner, item = argument
+    if kind == "fixed":
+        return ArgumentSpec("number", ctype, value=item)
+    if kind == "table":
+        return ArgumentSpec("table", table=item.values)
+    if kind == "range flag":
+        return ArgumentSpec("range flag")
+    if argument == ARENA:
+        return ArgumentSpec("arena")
+    assert owner is not None
+    if kind == "scratch":
+        return ArgumentSpec("arena", index=layout.where[owner.number, item][0])
+    if kind == "scratch offset":
+        name, itemsize = item
+        return ArgumentSpec("number", ctype, value=layout.where[owner.number, name][1] // itemsize)
+    if kind == "value":
+        return ArgumentSpec("number", ctype, value=owner.slots[item].number)
+    if kind == "scalar":
+        return ArgumentSpec("scalar", ctype, layout.scalar(owner, item))
+    slot = owner.slots[item]
+    number = slot.storage.number
+    if number in layout.where:
+        if kind == "accumulates":
+            return ArgumentSpec("number", ctype, value=int(item in owner.accumulate))
+        if kind == "buffer":
+            return ArgumentSpec("arena", index=layout.where[number][0])
+        return ArgumentSpec("number", ctype, value=slot.offset)
+    index = layout.outside(slot)
+    if kind == "buffer":
+        return ArgumentSpec("outside", index=index)
+    if kind == "accumulates" and (owner.number, item) in layout.first_writes:
+        return ArgumentSpec("accumulates", ctype, index)
+    if kind == "accumulates":
+        return ArgumentSpec("number", ctype, value=int(item in owner.accumulate))
+    return ArgumentSpec("offset", ctype, index, slot.offset - layout.begins(number), slot.dtype.itemsize)
