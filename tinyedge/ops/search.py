@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from math import prod
 from random import Random
 from typing import Any
 
@@ -61,12 +60,17 @@ class Search(Op):
 
     @staticmethod
     def forward(row: Any, value: Any, *, own_row: bool, right: bool) -> Any:
-        side: Any = "right" if right else "left"
-        if not own_row:
-            return np.searchsorted(row.reshape(-1), value, side)
-        rows, values = (item.reshape(prod(item.shape[:-1]), item.shape[-1]) for item in (row, value))
-        found = [np.searchsorted(a, v, side) for a, v in zip(rows, values, strict=True)]
-        return np.array(found, np.int64).reshape(value.shape)
+        # By bisection as in the kernel: np.searchsorted finds other places in rows that are not sorted.
+        row = row if own_row else np.broadcast_to(row.reshape(-1), (*value.shape[:-1], row.size))
+        low, high = np.zeros(value.shape, np.int64), np.full(value.shape, row.shape[-1])
+        while (low < high).any():
+            middle = (low + high) // 2
+            other = np.take_along_axis(row, np.minimum(middle, row.shape[-1] - 1), -1)
+            a, b = (value, other) if right else (other, value)
+            is_before = (a < b) | ((b != b) & (a == a))
+            goes_up = (low < high) & (is_before != right)
+            low, high = np.where(goes_up, middle + 1, low), np.where((low < high) & ~goes_up, middle, high)
+        return low
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

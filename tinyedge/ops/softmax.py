@@ -73,7 +73,7 @@ class Softmax(Op):
     @staticmethod
     def forward(x: Any, *, dim: int) -> Any:
         if not x.ndim:
-            return x / x
+            return np.exp(x - x)  # NaN of NaN and of infinities
         e = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
         return e / e.sum(axis=dim, keepdims=True)
 
