@@ -37,7 +37,7 @@ WHAT = {
     "compiler": "te.compile: record, fuse, plan memory, replay",
     "optim": "optimizers, schedules",
     "utils": "PyTorch's names of data",
-    "adapt": "what fits in a memory budget",
+    "adapt": "LoRA; what fits in a memory budget",
     "models": "LeNet-5, MobileNet, ResNet, transformer",
     "data": "data sets, progress bar",
     "convert": "safetensors",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import convert, data, errors, models, nn, ops, optim, utils
+from tinyedge import adapt, convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -85,6 +85,7 @@ __all__ = [
     "ShortTensor",
     "Tensor",
     "accelerator",
+    "adapt",
     "as_tensor",
     "bfloat16",
     "bool_",

@@ -1,0 +1,455 @@
+"""LoRA: low-rank adapters on frozen layers, which are trained in the place of the layers' own weights.
+
+In: a model, and which of its layers to adapt. Out: the model, in which each of these layers is wrapped in a LoraLayer
+that adds ``scale * B(A(x))`` to what the layer computes. Only A and B are trained. There may be several adapters, of
+which some are active; an adapter can be merged into the layer's weight, so that it costs nothing, and taken out again.
+How adapters are saved is in ``adapt/peft.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, cast
+
+from tinyedge.autograd.modes import no_grad
+from tinyedge.errors import ArgumentError
+from tinyedge.nn import functional as F
+from tinyedge.nn import init
+from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d
+from tinyedge.nn.linear import Embedding, Linear
+from tinyedge.nn.module import Module
+from tinyedge.nn.parameters import ParameterDict
+from tinyedge.tensor import Parameter, Tensor, full
+
+Targets = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What an adapter is: its rank, how its result is scaled, and the options of ``lora``."""
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    use_rslora: bool = False
+    dora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """By what B(A(x)) is multiplied: alpha / rank, with ``use_rslora`` alpha / sqrt(rank)."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+
+class LoraLayer(Module):
+    """A frozen layer, ``base_layer``, and its adapters by name. Made by ``lora``."""
+
+    base_layer: Module
+    kinds: tuple[type[Module], ...] = ()
+
+    def __init__(self, base_layer: Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.lora_A = ParameterDict()
+        self.lora_B = ParameterDict()
+        self.lora_magnitude = ParameterDict()
+        self.configs: dict[str, LoraConfig] = {}
+        self.active: tuple[str, ...] = ()
+        self.merged: tuple[str, ...] = ()
+        self._unmerged: Tensor | None = None  # the weight as it was, since a sum that is taken back leaves rounding
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own weight, with what is merged into it."""
+        weight: Tensor = self.base_layer.weight
+        return weight
+
+    @classmethod
+    def shapes(cls, base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of A and B for a layer."""
+        raise NotImplementedError
+
+    def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """B(A(x))."""
+        raise NotImplementedError
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """What merging adds to the weight, but for the scale."""
+        raise NotImplementedError
+
+    def fill(self, a: Parameter, b: Parameter) -> None:
+        """The values with which an adapter begins: B(A(x)) is 0."""
+        init.kaiming_uniform_(a, a=math.sqrt(5))
+        init.zeros_(b)
+
+    @classmethod
+    def require(cls, call: str, path: str, base: Any, config: LoraConfig) -> None:
+        """Raise ArgumentError if a layer can have no such adapter."""
+        shape_a, shape_b = cls.shapes(base, 1)
+        most = min(math.prod(shape_a), math.prod(shape_b))
+        if not 1 <= config.rank <= most:
+            raise ArgumentError(
+                call, f"a rank in [1, {most}] for {path!r}, as its weight has no more", f"got {config.rank}",
+                "Choose a smaller rank, or leave this layer out of targets.",
+            )  # fmt: skip
+        if config.dora and not isinstance(base, Linear):
+            raise ArgumentError(
+                call, "dora for Linear layers", f"{path!r} is {type(base).__name__}",
+                "Leave it out of targets, or use dora=False.",
+            )  # fmt: skip
+
+    def add(self, name: str, config: LoraConfig) -> None:
+        """Add an adapter, which changes nothing until it is trained."""
+        weight = self.weight
+        dtype = weight.dtype.computes  # also where the layer is stored in 16 bits
+        a, b = (
+            Parameter(full(shape, 0.0, dtype=dtype, device=weight.backend))
+            for shape in self.shapes(self.base_layer, config.rank)
+        )
+        with no_grad():
+            self.fill(a, b)
+        self.lora_A[name], self.lora_B[name] = a, b
+        if config.dora:
+            with no_grad():
+                self.lora_magnitude[name] = Parameter(_row_norms(weight.to(dtype)))
+        self.configs[name] = config
+
+    def delta(self, name: str) -> Tensor:
+        """What an adapter adds to the weight."""
+        return self.product(self.lora_A[name], self.lora_B[name]) * self.configs[name].scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        result = cast("Tensor", self.base_layer(input))
+        for name in self.active if not self.merged else ():
+            config, a, b = self.configs[name], self.lora_A[name], self.lora_B[name]
+            x = F.dropout(input, config.dropout, self.training) if config.dropout else input
+            x = x.to(a.dtype) if x.is_floating_point() else x
+            added = self.added(x, a, b) * config.scale
+            if config.dora:
+                added = self._with_magnitude(name, x, added)
+            result = result + added.to(result.dtype)
+        return result
+
+    def _with_magnitude(self, name: str, x: Tensor, added: Tensor) -> Tensor:
+        """DoRA: the sum with the layer's own result, each row of the weight brought to the length that is learnt."""
+        weight = self.weight.to(added.dtype)
+        with no_grad():  # as its authors do, the length is no part of the gradient
+            lengths = _row_norms(weight + self.delta(name))
+        ratio: Tensor = self.lora_magnitude[name] / lengths
+        return F.linear(x, weight) * (ratio - 1) + added * ratio
+
+    def merge(self) -> None:
+        """Add the active adapters to the weight, so that they cost nothing."""
+        if self.merged or not self.active:
+            return
+        with no_grad():
+            weight = self.weight
+            dtype, total = weight.dtype.computes, weight.detach().to(weight.dtype.computes)
+            for name in self.active:
+                if self.configs[name].dora:
+                    grown = total + self.delta(name)
+                    ratio = self.lora_magnitude[name].detach() / _row_norms(grown)
+                    total = grown * ratio.unsqueeze(1)
+                else:
+                    total = total + self.delta(name).to(dtype)
+            self._unmerged = weight.detach().clone()
+            weight.copy_(total)
+        self.merged = self.active
+
+    def unmerge(self) -> None:
+        """Give the weight its own values back, to the bit."""
+        if self._unmerged is not None:
+            with no_grad():
+                self.weight.copy_(self._unmerged)
+        self._unmerged, self.merged = None, ()
+
+    def extra_repr(self) -> str:
+        shown = [
+            f"{name}: rank={config.rank}, alpha={config.alpha}" + ("" if name in self.active else " (inactive)")
+            for name, config in self.configs.items()
+        ]
+        return ", ".join(shown)
+
+
+class LoraLinear(LoraLayer):
+    kinds = (Linear,)
+
+    @classmethod
+    def shapes(cls, base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        out_features, in_features = base.weight.shape
+        return (rank, in_features), (out_features, rank)
+
+    def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return F.linear(F.linear(x, a), b)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        product: Tensor = b @ a
+        return product
+
+
+class LoraConv(LoraLayer):
+    kinds = (Conv1d, Conv2d, Conv3d)
+
+    @classmethod
+    def shapes(cls, base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        out_channels, _, *kernel = base.weight.shape
+        return (rank, base.in_channels, *kernel), (out_channels, rank // base.groups or 1, *(1,) * len(kernel))
+
+    @classmethod
+    def require(cls, call: str, path: str, base: Any, config: LoraConfig) -> None:
+        super().require(call, path, base, config)
+        if config.rank % (groups := base.groups):
+            raise ArgumentError(
+                call, f"a rank that the {groups} groups of {path!r} divide", f"got {config.rank}",
+                "Choose another rank, or leave this layer out of targets.",
+            )  # fmt: skip
+
+    def _convolve(self, x: Tensor, weight: Tensor, **options: Any) -> Tensor:
+        convolution: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[weight.ndim]
+        result: Tensor = convolution(x, weight, **options)
+        return result
+
+    def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        base: Any = self.base_layer
+        inner = self._convolve(x, a, stride=base.stride, padding=base.padding, dilation=base.dilation)
+        return self._convolve(inner, b, groups=base.groups)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        return (b.flatten(1) @ a.flatten(1)).reshape(self.weight.shape)
+
+    def merge(self) -> None:
+        if self.base_layer.groups > 1:
+            raise ArgumentError(
+                "merge", "layers of one group", f"one has {self.base_layer.groups}, and its adapter sees all channels",
+                "Keep it as an adapter.",
+            )  # fmt: skip
+        super().merge()
+
+
+class LoraEmbedding(LoraLayer):
+    kinds = (Embedding,)
+
+    @classmethod
+    def shapes(cls, base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        count, size = base.weight.shape
+        return (rank, count), (size, rank)
+
+    def fill(self, a: Parameter, b: Parameter) -> None:
+        init.zeros_(a)
+        init.normal_(b)
+
+    def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return F.linear(F.embedding(x, a.T), b)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        return (b @ a).T
+
+
+LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding)
+
+
+def _row_norms(weight: Tensor) -> Tensor:
+    return (weight * weight).sum(1).sqrt()
+
+
+def adapted_by(module: Module) -> type[LoraLayer] | None:
+    """The kind of LoraLayer that wraps such a layer."""
+    return next((layer for layer in LAYERS if isinstance(module, layer.kinds)), None)
+
+
+def lora_layers(model: Module) -> Iterator[tuple[str, LoraLayer]]:
+    """The adapted layers of a model, with the names of the layers that they wrap."""
+    for path, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield path, module
+
+
+def plain_names(model: Module) -> dict[str, Module]:
+    """The modules by the names that they had before any was wrapped."""
+    found: dict[str, Module] = {}
+    for path, module in model.named_modules():
+        plain = ".".join(part for part in path.split(".") if part != "base_layer")
+        found.setdefault(plain, module)
+    return found
+
+
+def chosen(call: str, model: Module, targets: Targets) -> list[str]:
+    """The names of the layers that ``targets`` mean."""
+    known = plain_names(model)
+    layers = [
+        path
+        for path, module in known.items()
+        if path and (isinstance(module, LoraLayer) or adapted_by(module) is not None)
+    ]
+    if targets == "all-linear":
+        linear = [path for path in layers if isinstance(base_of(known[path]), Linear)]
+        found = linear[:-1]  # the last one is the head
+    elif isinstance(targets, str):
+        found = [path for path in layers if re.fullmatch(targets, path)]
+    else:
+        missing = [name for name in targets if not any(_is_named(path, name) for path in layers)]
+        if missing:
+            near = get_close_matches(missing[0], layers, n=4, cutoff=0.3) or layers[:4]
+            raise ArgumentError(
+                call, "targets that name layers which can be adapted (Linear, convolutions, Embedding)",
+                f"none is called {missing[0]!r}", f"Near ones: {', '.join(near) or 'none'}.",
+            )  # fmt: skip
+        found = [path for path in layers if any(_is_named(path, name) for name in targets)]
+    if not found:
+        raise ArgumentError(
+            call, "targets that match a layer which can be adapted (Linear, convolutions, Embedding)",
+            f"{targets!r} matches none of {len(layers)}", f"There are: {', '.join(layers[:6]) or 'none'}.",
+        )  # fmt: skip
+    return found
+
+
+def _is_named(path: str, name: str) -> bool:
+    return path == name or path.endswith("." + name)
+
+
+def base_of(module: Module) -> Any:
+    """The layer that was wrapped, or the module itself."""
+    return module.base_layer if isinstance(module, LoraLayer) else module
+
+
+def lora(
+    model: Module,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Targets = "all-linear",
+    *,
+    use_rslora: bool = False,
+    dora: bool = False,
+    name: str = "default",
+    train_too: Iterable[str] = (),
+) -> Module:
+    """Adapt layers of ``model``, in place, and freeze everything else. Returns the model.
+
+    Each chosen layer computes ``layer(x) + scale * B(A(dropout(x)))``, with A of ``rank`` rows and B of ``rank``
+    columns; B begins as 0, so the model computes what it did. ``scale`` is ``alpha / rank``, with ``use_rslora``
+    ``alpha / sqrt(rank)``. With ``dora`` the lengths of the weight's rows are learnt too.
+
+    ``targets``: names of layers, of which the last parts are enough (``["q_proj", "v_proj"]``); or a regular expression
+    for the whole name; or "all-linear", which means all Linear layers but the last one, the head.
+    ``name``: of the adapter; a second one is added beside the first, and becomes the active one.
+    ``train_too``: names of modules that are trained as a whole as well, such as a new head.
+
+    Errors: ArgumentError if a target or a name of ``train_too`` matches no layer, for a rank that is larger than a
+            layer, for a name that is taken, and while adapters are merged.
+    Source: Hu et al., arXiv:2106.09685; rsLoRA: arXiv:2312.03732; DoRA: arXiv:2402.09353.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> model = te.adapt.lora(model, rank=2, targets=["0"])
+    >>> [path for path, parameter in model.named_parameters() if parameter.requires_grad]
+    ['0.lora_A.default', '0.lora_B.default']
+    """
+    config = LoraConfig(rank, alpha, dropout, use_rslora, dora)
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 0.0 <= dropout < 1.0:
+        raise ArgumentError("lora", "an int for rank, and dropout in [0, 1)", f"got {rank!r} and {dropout!r}")
+    paths = chosen("lora", model, targets)
+    known = plain_names(model)
+    whole = [known[path] for path in train_too if path in known]
+    if missing := [path for path in train_too if path not in known]:
+        raise ArgumentError("lora", "names of modules in train_too", f"there is no {missing[0]!r}")
+    wrapped = add_adapter("lora", model, name, dict.fromkeys(paths, config))
+    for param in model.parameters():
+        param.requires_grad_(False)
+    for layer in wrapped:
+        for adapters in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
+            if name in adapters:
+                adapters[name].requires_grad_(True)
+    for module in whole:
+        for param in module.parameters():
+            param.requires_grad_(True)
+    model.freeze_batch_norm_statistics()
+    set_adapter(model, name)
+    return model
+
+
+def add_adapter(call: str, model: Module, name: str, configs: Mapping[str, LoraConfig]) -> list[LoraLayer]:
+    """Wrap the layers of these names, and give each an adapter; all, or none if one cannot have it."""
+    if not name or "." in name:
+        raise ArgumentError(call, "a name for the adapter, without dots", f"got {name!r}")
+    known = plain_names(model)
+    layers: dict[str, LoraLayer] = {}
+    for path, config in configs.items():
+        module = known[path]
+        kind = type(module) if isinstance(module, LoraLayer) else adapted_by(module)
+        if kind is None:
+            raise ArgumentError(call, f"a layer {path!r} that can be adapted", f"it is {type(module).__name__}")
+        kind.require(call, path, base_of(module), config)
+        layers[path] = layer = module if isinstance(module, LoraLayer) else kind(module)
+        if layer is module:
+            if name in layer.configs:
+                raise ArgumentError(
+                    call, "another name for each adapter", f"{path!r} has one called {name!r}", "Pass name=..."
+                )
+            if layer.merged:
+                raise ArgumentError(call, "adapters that are not merged", f"{path!r} has one", "Call unmerge() first.")
+    for path, layer in layers.items():
+        if known[path] is not layer:
+            _replace(model, known[path], layer)
+        for param in layer.base_layer.parameters():
+            param.requires_grad_(False)
+        layer.add(name, configs[path])
+        layer.training = layer.base_layer.training
+    return list(layers.values())
+
+
+def _replace(model: Module, old: Module, new: Module) -> None:
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if child is old and module is not new:
+                module._modules[name] = new
+
+
+def set_adapter(model: Module, names: str | Sequence[str] | None) -> None:
+    """Use these adapters, whose results are added up; None uses none of them.
+
+    Errors: ArgumentError if no layer has an adapter of that name, and while adapters are merged.
+    """
+    wanted = () if names is None else (names,) if isinstance(names, str) else tuple(names)
+    layers = [layer for _, layer in lora_layers(model)]
+    have = {name for layer in layers for name in layer.configs}
+    if missing := [name for name in wanted if name not in have]:
+        raise ArgumentError(
+            "set_adapter", f"adapters of this model: {', '.join(sorted(have)) or 'none'}", f"got {missing[0]!r}"
+        )
+    if any(layer.merged for layer in layers):
+        raise ArgumentError("set_adapter", "adapters that are not merged", "they are", "Call unmerge() first.")
+    for layer in layers:
+        layer.active = tuple(name for name in wanted if name in layer.configs)
+
+
+def merge(model: Module) -> None:
+    """Add the active adapters to their layers' weights: inference costs then what it cost without them.
+
+    Errors: ArgumentError for convolutions with groups.
+    """
+    layers = [layer for _, layer in lora_layers(model)]
+    done: list[LoraLayer] = []
+    try:
+        for layer in layers:
+            layer.merge()
+            done.append(layer)
+    except BaseException:
+        for layer in done:
+            layer.unmerge()
+        raise
+
+
+def unmerge(model: Module) -> None:
+    """Take merged adapters out again: every weight is what it was, to the bit."""
+    for _, layer in lora_layers(model):
+        layer.unmerge()
+
+
+def unload(model: Module) -> Module:
+    """Put the plain layers back in the place of the adapted ones; what is merged stays in their weights."""
+    for _, layer in list(lora_layers(model)):
+        _replace(model, layer, layer.base_layer)
+    return model

@@ -1,0 +1,227 @@
+"""Adapters in PEFT's format: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tinyedge import files
+from tinyedge.adapt.lora import (
+    LoraConfig,
+    LoraEmbedding,
+    LoraLayer,
+    adapted_by,
+    add_adapter,
+    base_of,
+    lora_layers,
+    plain_names,
+    set_adapter,
+)
+from tinyedge.autograd.modes import no_grad
+from tinyedge.convert.safetensors import load_safetensors, save
+from tinyedge.errors import ArgumentError, StateDictError
+from tinyedge.nn.module import Module
+from tinyedge.tensor import Parameter, Tensor
+
+PREFIX = "base_model.model."
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def _plain(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part != "base_layer")
+
+
+def _entries(path: str, layer: LoraLayer, name: str) -> dict[str, Parameter]:
+    """An adapter's parameters by PEFT's keys."""
+    lead = f"{PREFIX}{_plain(path)}"
+    if isinstance(layer, LoraEmbedding):
+        return {f"{lead}.lora_embedding_A": layer.lora_A[name], f"{lead}.lora_embedding_B": layer.lora_B[name]}
+    found = {f"{lead}.lora_A.weight": layer.lora_A[name], f"{lead}.lora_B.weight": layer.lora_B[name]}
+    if name in layer.lora_magnitude:
+        found[f"{lead}.lora_magnitude_vector"] = layer.lora_magnitude[name]
+    return found
+
+
+def save_adapter(
+    model: Module,
+    folder: str | os.PathLike[str],
+    name: str = "default",
+    *,
+    base_model: str | None = None,
+    train_too: tuple[str, ...] = (),
+) -> None:
+    """Write an adapter so that PEFT loads it: ``PeftModel.from_pretrained(model, folder)``.
+
+    ``base_model``: what PEFT calls ``base_model_name_or_path``. ``train_too``: modules that were trained as a whole,
+    and are saved with it.
+
+    Errors: ArgumentError if there is no such adapter, or its layers differ in more than rank and alpha.
+    """
+    layers = [(path, layer) for path, layer in lora_layers(model) if name in layer.configs]
+    if not layers:
+        raise ArgumentError("save_adapter", "an adapter of this model", f"there is none called {name!r}")
+    first = layers[0][1].configs[name]
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for path, layer in layers:
+        config = layer.configs[name]
+        if (config.dropout, config.use_rslora, config.dora) != (first.dropout, first.use_rslora, first.dora):
+            raise ArgumentError(
+                "save_adapter", "one dropout, use_rslora and dora for all layers", f"{path!r} has others"
+            )
+        tensors |= {key: param.detach() for key, param in _entries(path, layer, name).items()}
+        if config.rank != first.rank:
+            ranks[_plain(path)] = config.rank
+        if config.alpha != first.alpha:
+            alphas[_plain(path)] = config.alpha
+    known = plain_names(model)
+    for path in train_too:
+        if path not in known:
+            raise ArgumentError("save_adapter", "names of modules in train_too", f"there is no {path!r}")
+        tensors |= {f"{PREFIX}{path}.{key}": value for key, value in known[path].state_dict().items()}
+    whole = first.alpha == int(first.alpha)
+    content = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base_model,
+        "r": first.rank,
+        "lora_alpha": int(first.alpha) if whole else first.alpha,
+        "lora_dropout": first.dropout,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": sorted(_plain(path) for path, _ in layers),
+        "modules_to_save": list(train_too) or None,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "use_rslora": first.use_rslora,
+        "use_dora": first.dora,
+        "inference_mode": True,
+    }
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    save(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    files.write_whole(target / CONFIG, json.dumps(content, indent=2).encode())
+
+
+def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "default") -> Module:
+    """Add an adapter that PEFT or ``save_adapter`` wrote, and make it the active one. Returns the model.
+
+    What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on.
+
+    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, or shapes
+            differ; ArgumentError for what adapters here do not have (a bias, another method than LoRA).
+    """
+    call = f"load_adapter({os.fspath(folder)!r})"
+    source = Path(folder)
+    config = _config(call, source / CONFIG)
+    tensors = dict(load_safetensors(source / WEIGHTS, device="numpy"))
+    known = plain_names(model)
+    configs: dict[str, LoraConfig] = {}
+    whole: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        path, kind = _split(str(key))
+        if path is None:
+            raise StateDictError(call, f"keys of LoRA that begin with {PREFIX!r}", f"got {key!r}")
+        if kind is None:
+            whole[path] = tensor
+        elif path not in known:
+            raise StateDictError(call, "an adapter for this model", f"it has no layer {path!r}")
+        elif kind == "A":
+            rank = tensor.shape[0]
+            alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
+            configs[path] = LoraConfig(rank, alpha, *config["rest"])
+    state = model.state_dict()
+    names = {_plain(own): own for own in state}
+    strange = [path for path in whole if path not in names]
+    if strange:
+        raise StateDictError(call, "an adapter for this model", f"it has no {strange[0]!r}")
+    if not configs:
+        raise StateDictError(call, "A and B of at least one layer", "there is none")
+    for path, value in whole.items():
+        if tuple(value.shape) != state[names[path]].shape:
+            raise StateDictError(call, f"{path} of shape {state[names[path]].shape}", f"got {tuple(value.shape)}")
+    _require_shapes(call, known, configs, tensors)
+    layers = dict(zip(configs, add_adapter(call, model, name, configs), strict=True))
+    with no_grad():
+        for path, layer in layers.items():
+            for key, param in _entries(path, layer, name).items():
+                tensor = tensors.get(key, tensors.get(f"{key}.weight"))  # of lengths, as older versions named them
+                assert tensor is not None
+                param.copy_(tensor.to(param.dtype, device=param.backend))
+                param.requires_grad_(False)
+        for path, value in whole.items():
+            target = model.state_dict(keep_vars=True)[names[path]]
+            target.copy_(value.to(target.dtype, device=target.backend))
+    set_adapter(model, name)
+    return model
+
+
+def _config(call: str, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(files.read_whole(path))
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise ArgumentError(call, f"a {CONFIG} of JSON", str(error)) from None
+    for key, wanted in (("peft_type", "LORA"), ("bias", "none"), ("fan_in_fan_out", False), ("lora_bias", False)):
+        if content.get(key, wanted) != wanted:
+            raise ArgumentError(call, f"an adapter with {key}={wanted!r}", f"it has {content[key]!r}")
+    numbers = content.get("lora_alpha", 8), content.get("lora_dropout", 0.0)
+    patterns = content.get("alpha_pattern") or {}
+    if not all(isinstance(n, (int, float)) for n in (*numbers, *patterns.values())) or not isinstance(patterns, dict):
+        raise ArgumentError(
+            call, "numbers for lora_alpha, lora_dropout and alpha_pattern", f"got {numbers} and {patterns}"
+        )
+    rest = float(numbers[1]), bool(content.get("use_rslora")), bool(content.get("use_dora"))
+    return {"lora_alpha": numbers[0], "alpha_pattern": patterns, "rest": rest}
+
+
+def _matched(patterns: dict[str, float], path: str, otherwise: float) -> float:
+    """As PEFT: the first pattern that is the path's end."""
+    for pattern, value in patterns.items():
+        if path == pattern or path.endswith("." + pattern) or re.fullmatch(rf"(.*\.)?({re.escape(pattern)})", path):
+            return value
+    return otherwise
+
+
+def _split(key: str) -> tuple[str | None, str | None]:
+    """The layer's path, and "A", "B" or "magnitude"; None for a tensor of the model itself."""
+    if not key.startswith(PREFIX):
+        return None, None
+    path = key.removeprefix(PREFIX)
+    for end, kind in (
+        (".lora_A.weight", "A"), (".lora_B.weight", "B"), (".lora_embedding_A", "A"), (".lora_embedding_B", "B"),
+        (".lora_magnitude_vector", "magnitude"), (".lora_magnitude_vector.weight", "magnitude"),
+    ):  # fmt: skip
+        if path.endswith(end):
+            return path.removesuffix(end), kind
+    return path, None
+
+
+def _require_shapes(
+    call: str, known: dict[str, Module], configs: dict[str, LoraConfig], tensors: dict[Any, Tensor]
+) -> None:
+    """Every layer has an A and a B of the right shapes, and with DoRA its lengths."""
+    parts = {_split(str(key)): (key, tuple(tensor.shape)) for key, tensor in tensors.items()}
+    for path, config in configs.items():
+        base = base_of(known[path])
+        kind = adapted_by(base)
+        if kind is None:
+            raise StateDictError(call, f"a layer {path!r} that can be adapted", f"it is {type(base).__name__}")
+        wanted: dict[str, tuple[int, ...]] = dict(zip("AB", kind.shapes(base, config.rank), strict=True))
+        if config.dora:
+            wanted["magnitude"] = (base.weight.shape[0],)
+        for part, shape in wanted.items():
+            if (path, part) not in parts:
+                raise StateDictError(
+                    call, "A and B of each layer, and with use_dora its lengths", f"{path!r} lacks {part}"
+                )
+            key, found = parts[path, part]
+            if found != shape:
+                raise StateDictError(call, f"{key} of shape {shape}", f"got {found}")
+    lost = [key for (path, part), (key, _) in parts.items() if part is not None and path not in configs]
+    if lost:
+        raise StateDictError(call, "an A for each B", f"there is none for {lost[0]!r}")
