@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge import adapt, convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
@@ -116,6 +117,7 @@ __all__ = [
     "is_grad_enabled",
     "linalg",
     "load",
+    "load_checkpoint",
     "load_safetensors",
     "models",
     "mps",
@@ -126,6 +128,7 @@ __all__ = [
     "plan_for",
     "rehearse",
     "save",
+    "save_checkpoint",
     "set_default_backend",
     "set_default_dtype",
     "set_grad_enabled",

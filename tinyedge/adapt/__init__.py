@@ -1,19 +1,22 @@
-"""What is trained on a device, and in how much memory: budgets (``te.plan_for``, ``te.rehearse``) and LoRA."""
+"""What is trained on a device, and in how much memory: budgets (``te.plan_for``), LoRA, checkpoints."""
 
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.lora import LoraConfig, LoraLayer, lora, merge, set_adapter, unload, unmerge
 from tinyedge.adapt.peft import load_adapter, save_adapter
+from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 
 __all__ = [
     "Fit",
     "LoraConfig",
     "LoraLayer",
     "load_adapter",
+    "load_checkpoint",
     "lora",
     "merge",
     "plan_for",
     "rehearse",
     "save_adapter",
+    "save_checkpoint",
     "set_adapter",
     "unload",
     "unmerge",
