@@ -481,8 +481,8 @@ class Tensor(SlotHolder, Methods):
         return _function("clone")(self) if copy and result is self else result
 
     def cpu(self) -> Tensor:
-        """As ``to("numpy")``: in the memory of the host."""
-        return self.to("numpy")
+        """As ``to("cpu")``: on the default backend. ``numpy()`` copies to the host from any."""
+        return self.to("cpu")
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
         """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""

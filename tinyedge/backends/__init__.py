@@ -49,18 +49,16 @@ def usable_devices() -> list[DeviceEntry]:
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The backend ``name``: ``numpy`` (or ``cpu``), ``opencl`` (the best usable device) or ``opencl:N``; None means the
-    default.
+    """The backend ``name``: ``numpy``, ``opencl`` (the best usable device) or ``opencl:N``; None and ``cpu``, which is
+    what PyTorch's programs call the device that is always there, mean the default.
 
     Errors: BackendError if it cannot be used. A backend that was asked for is never replaced by another.
     """
-    if name is None:
+    name = None if name is None else name.strip().lower()
+    if name is None or name.partition(":")[0] == "cpu":
         return default_backend()
     with _lock:
-        name = name.strip().lower()
         refuse_elsewhere("backend", name)
-        if name == "cpu":  # what the host's memory is called elsewhere
-            name = "numpy"
         if name == "opencl":
             usable = usable_devices()
             if not usable:

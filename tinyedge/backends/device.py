@@ -18,11 +18,14 @@ def is_device(name: str) -> bool:
 
 
 class device(str):
-    """A backend by name: "numpy", "opencl:N", "opencl" (the best device), or "cpu", which is "numpy".
+    """A backend by name: "numpy", "opencl:N", "opencl" (the best device), or "cpu", which is the default backend.
+
+    So a program for PyTorch that takes the CPU where there is no CUDA runs on the device that ``TINYEDGE_BACKEND`` or
+    ``te.set_default_backend`` chose, and not on the reference backend.
 
     It is a string, equal to the name of the backend; ``type`` and ``index`` are PyTorch's, where "numpy" has the type
-    "cpu". In a ``with`` block, it is the default for new tensors. The name of a device that tinyedge does not have is
-    refused where the device is used.
+    "cpu" too. In a ``with`` block, it is the default for new tensors. The name of a device that tinyedge does not have
+    is refused where the device is used.
 
     Errors: ArgumentError for what names no device.
 
@@ -44,8 +47,10 @@ class device(str):
                 "te.usable_devices() lists those of this machine.",
             )  # fmt: skip
         place = int(number) if colon else index
-        if kind in ("cpu", "numpy"):
-            text = "numpy"
+        if kind == "cpu":
+            text = Backend.by_name("cpu").name
+        elif kind == "numpy":
+            text = kind
         else:
             text = kind if place is None else f"{kind}:{place}"
         made = super().__new__(cls, text)
@@ -78,6 +83,6 @@ def refuse_elsewhere(call: str, name: str) -> None:
     """Raise BackendError if ``name`` is a device that PyTorch has and tinyedge does not."""
     if name.partition(":")[0] in ELSEWHERE:
         raise BackendError(
-            call, 'a device of tinyedge: "numpy" (or "cpu"), "opencl" or "opencl:N"', f"got {name!r}",
+            call, 'a device of tinyedge: "numpy", "cpu" (the default), "opencl" or "opencl:N"', f"got {name!r}",
             "GPUs are reached through OpenCL: te.accelerator.current_accelerator() is the best device.",
         )  # fmt: skip

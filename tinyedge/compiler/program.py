@@ -402,6 +402,7 @@ class Program:
         if self._persistent:
             slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
             self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        self._has_draws = bool(self._draws)
         self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
         self._place()
         self._one: Slot | None = None  # the gradient with which backward begins
@@ -814,8 +815,8 @@ class Program:
             self.take_leaves(arguments)
             moved = self._moved_gradients()
             gradients = self._begun(moved) if moved else {}
-            states = self._draws.states() if self._draws else []
-            if self._draws:
+            states = self._draws.states() if self._has_draws else []
+            if self._has_draws:
                 arguments = self._with_drawn(arguments, numbers, states)
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():

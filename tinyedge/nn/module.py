@@ -566,7 +566,8 @@ class Module:
         return self.to(dtypes.float64)
 
     def cpu(self: M) -> M:
-        return self.to("numpy")
+        """As ``to("cpu")``: on the default backend."""
+        return self.to("cpu")
 
     def cuda(self: M, device: Any = None) -> M:
         """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
