@@ -55,9 +55,22 @@ def trained(name: str, compiled: bool, frozen: bool, steps: int) -> tuple[list[f
     return losses, state + [param.grad.numpy() for param in model.parameters()]
 
 
-@pytest.mark.parametrize("fuses", [True, False], ids=["fused", "unfused"])
-@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "training"])
-@pytest.mark.parametrize("name", MODELS)
+def step_cases() -> list[Any]:
+    """Each model frozen and training, fused and not; of those whose kernels take long to build two are slow tests."""
+    cases = []
+    for name in MODELS:
+        for frozen, fuses in ((True, True), (False, False), (True, False), (False, True)):
+            marks = (
+                [pytest.mark.slow]
+                if frozen is not fuses and name in ("mobilenet_v1", "mobilenet_v2", "resnet18")
+                else []
+            )
+            label = f"{name}-{'frozen' if frozen else 'training'}-{'fused' if fuses else 'unfused'}"
+            cases.append(pytest.param(name, frozen, fuses, id=label, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "frozen", "fuses"), step_cases())
 def test_a_compiled_step_is_the_eager_one(
     name: str, frozen: bool, fuses: bool, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
