@@ -33,6 +33,7 @@ RTOL, ATOL = 1e-4, 2e-5  # PyTorch's own are 1.3e-6 and 1e-5, for a result of th
 LOOSER = {"layer_norm": 1e-3}  # of one element, its gradient is 0; PyTorch's rounding is multiplied by 1 / sqrt(eps)
 LOOSER |= {"svd": 2e-4, "eigh": 2e-4}  # quotients by differences of eigenvalues
 LOOSER |= {"ctc_loss": 5e-3}  # exponentials of logarithms near -300
+LOOSER |= {"scaled_dot_product_attention": 1e-4}  # scores near 200, where floats lie 1e-5 apart
 LOOSER |= {"cov": 1e-4}  # differences of numbers near 100
 LOOSER |= {"logcumsumexp": 5e-3}  # the logarithms are near 10,000, where floats lie 1e-3 apart
 RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}

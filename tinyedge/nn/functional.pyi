@@ -24,6 +24,7 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tinyedge.ops.bag import bilinear as bilinear
 from tinyedge.ops.bag import embedding_bag as embedding_bag
 from tinyedge.ops.bag import pdist as pdist
@@ -66,6 +67,7 @@ from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin
 from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.movement import pad as pad
+from tinyedge.ops.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
 from tinyedge.ops.noise import alpha_dropout as alpha_dropout
 from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
 from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
@@ -95,6 +97,7 @@ from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
 from tinyedge.ops.shuffle import depth_to_space as depth_to_space
 from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
@@ -178,6 +181,7 @@ __all__ = [
     "max_unpool3d",
     "mish",
     "mse_loss",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -194,7 +198,9 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_embedding",
     "rrelu",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

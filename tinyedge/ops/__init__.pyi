@@ -37,6 +37,7 @@ from tinyedge.ops.arithmetic import remainder as remainder
 from tinyedge.ops.arithmetic import sub as sub
 from tinyedge.ops.arithmetic import subtract as subtract
 from tinyedge.ops.arithmetic import true_divide as true_divide
+from tinyedge.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tinyedge.ops.bag import bilinear as bilinear
 from tinyedge.ops.bag import cdist as cdist
 from tinyedge.ops.bag import embedding_bag as embedding_bag
@@ -187,6 +188,7 @@ from tinyedge.ops.movement import unbind as unbind
 from tinyedge.ops.movement import unflatten as unflatten
 from tinyedge.ops.movement import unsqueeze as unsqueeze
 from tinyedge.ops.movement import view as view
+from tinyedge.ops.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
 from tinyedge.ops.noise import alpha_dropout as alpha_dropout
 from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
 from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
@@ -292,6 +294,7 @@ from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
 from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.rounding import ceil as ceil
 from tinyedge.ops.rounding import fix as fix
 from tinyedge.ops.rounding import floor as floor
@@ -730,6 +733,7 @@ __all__ = [
     "mse_loss",
     "msort",
     "mul",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -799,12 +803,14 @@ __all__ = [
     "rms_norm",
     "roll",
     "rot90",
+    "rotary_embedding",
     "round",
     "row_stack",
     "rrelu",
     "rsqrt",
     "rsub",
     "scalar_tensor",
+    "scaled_dot_product_attention",
     "scatter",
     "scatter_add",
     "scatter_reduce",

@@ -443,4 +443,8 @@ def scaled_dot_product_attention(
     y = call(Attention, q, k, v, attn_mask, scalars=scalars, causal=bool(is_causal), drops=drops)
     if dropout_p == 1:
         y = y * 0
-    return y if y.ndim == rank and y.shape[:-2] == lead else functions["reshape"](y, (*(lead if rank > 2 else ()), *y.shape[-2:]))
+    return (
+        y
+        if y.ndim == rank and y.shape[:-2] == lead
+        else functions["reshape"](y, (*(lead if rank > 2 else ()), *y.shape[-2:]))
+    )

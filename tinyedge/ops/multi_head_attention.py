@@ -180,7 +180,9 @@ def attend_by_heads(
         # PyTorch's own way and order, since the weights are asked for: they are no result of the other one.
         scores = matmul(q * math.sqrt(1.0 / size if size else 1.0), k.transpose(-2, -1))
         if mask is not None:
-            scores = scores.masked_fill(functions["logical_not"](mask), -math.inf) if mask.dtype is bool_ else scores + mask
+            scores = (
+                scores.masked_fill(functions["logical_not"](mask), -math.inf) if mask.dtype is bool_ else scores + mask
+            )
         weights = dropout(softmax(scores, -1), dropout_p)
         y = matmul(weights, v)
         weights = weights.mean(1) if average_attn_weights else weights
