@@ -265,7 +265,7 @@ class Attention(Op):
     @staticmethod
     def forward(
         q: Array, k: Array, v: Array, mask: Array | None, *,
-        causal: bool, drops: bool, scale: float, keep: float, **seed: int,
+        causal: bool, drops: bool, scale: float, keep: float, **seed: Any,
     ) -> Any:  # fmt: skip
         y = np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype)
         lse = np.full(q.shape[:-1], np.inf, q.dtype)
@@ -277,7 +277,7 @@ class Attention(Op):
             p = e / np.where(empty, 1, total)
             if drops:
                 first = (at[0] * q.shape[1] + at[1]) * q.shape[2] + at[2].start
-                p = p * np.where(_kept(first, *p.shape, seed), q.dtype.type(keep), q.dtype.type(0))
+                p = p * np.where(_kept(first, p.shape[0], p.shape[1], seed), q.dtype.type(keep), q.dtype.type(0))
             y[at] = p @ v[other]
             lse[at] = np.where(empty, np.inf, top + np.log(np.where(empty, 1, total)))[:, 0]
         return y, lse
@@ -285,17 +285,17 @@ class Attention(Op):
     @staticmethod
     def backward(
         dy: Array, dlse: Any, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *,
-        causal: bool, drops: bool, scale: float, keep: float, needs: tuple[bool, ...], **seed: int,
+        causal: bool, drops: bool, scale: float, keep: float, needs: tuple[bool, ...], **seed: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
         dq, dk, dv = np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
-        dmask = np.zeros(mask.shape, q.dtype) if mask is not None and needs[3] else None
+        dmask: Array | None = np.zeros(mask.shape, q.dtype) if mask is not None and needs[3] else None
         for at, other, scores in Attention._blocks(q, k, mask, causal, scale):
             p = np.exp(scores - lse[at][:, None])
             slope = dy[at] @ v[other].T
             given = p
             if drops:
                 first = (at[0] * q.shape[1] + at[1]) * q.shape[2] + at[2].start
-                factor = np.where(_kept(first, *p.shape, seed), q.dtype.type(keep), q.dtype.type(0))
+                factor = np.where(_kept(first, p.shape[0], p.shape[1], seed), q.dtype.type(keep), q.dtype.type(0))
                 slope, given = slope * factor, p * factor
             ds = p * (slope - (dy[at] * y[at]).sum(axis=1, keepdims=True))
             dq[at] = ds @ k[other] * scale
@@ -303,8 +303,8 @@ class Attention(Op):
             dv[other] += given.T @ dy[at]
             if dmask is not None:
                 entry, head, rows = at
-                entries, heads, m, _ = dmask.shape
-                part = dmask[entry % entries, head % heads, rows if m > 1 else slice(None)]
+                places = dmask.shape
+                part = dmask[entry % places[0], head % places[1], rows if places[2] > 1 else slice(None)]
                 part += unbroadcast(ds, part.shape)
         return dq, dk, dv, dmask
 
@@ -340,9 +340,9 @@ NAME = "scaled_dot_product_attention"
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> None:
     for x in (query, key, value):
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype is not query.dtype:
-            got = [x.dtype.name if isinstance(x, Tensor) else type(x).__name__ for x in (query, key, value)]
+            types = [x.dtype.name if isinstance(x, Tensor) else type(x).__name__ for x in (query, key, value)]
             raise DtypeError(
-                NAME, "query, key and value of one floating-point dtype", f"got {', '.join(got)}", "Convert them."
+                NAME, "query, key and value of one floating-point dtype", f"got {', '.join(types)}", "Convert them."
             )
     got = f"got query {query.shape}, key {key.shape} and value {value.shape}"
     if min(query.ndim, key.ndim, value.ndim) < 2:
@@ -405,7 +405,7 @@ def scaled_dot_product_attention(
 
     ``scale`` is 1 / sqrt(features) if it is None. A bool mask is True where a query sees a key; with ``is_causal``
     query i sees the keys up to i. A query that sees no key gives 0. ``dropout_p`` drops probabilities always: pass 0
-    when not training. With ``enable_gqa`` a head of key and value serves as many neighbouring heads of the query as fit.
+    when not training. With ``enable_gqa`` a head of key and value serves several neighbouring heads of the query.
 
     Shapes: query (..., heads, m, d), key (..., heads, n, d), value (..., heads, n, e), whose other dims broadcast;
             attn_mask broadcasts to (..., heads, m, n); returns (..., heads, m, e).

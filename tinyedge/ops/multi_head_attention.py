@@ -72,8 +72,8 @@ def _projected(
     q = linear(query, first, first_bias)
     if key is value:
         return (q, *linear(key, rest, rest_bias).chunk(2, -1))
-    biases = (None, None) if rest_bias is None else rest_bias.chunk(2)
-    return (q, *(linear(x, w, b) for x, w, b in zip((key, value), rest.chunk(2), biases, strict=True)))
+    pair = (None, None) if rest_bias is None else rest_bias.chunk(2)
+    return (q, *(linear(x, w, b) for x, w, b in zip((key, value), rest.chunk(2), pair, strict=True)))
 
 
 def _mask_shapes(attn_mask: Tensor | None, padding: Tensor | None, full: Shape) -> tuple[Tensor | None, Tensor | None]:
@@ -229,7 +229,7 @@ def multi_head_attention_forward(
 
     Shapes: query (length, batch, embed_dim), key and value (keys, batch, ...), all without batch or none;
             key_padding_mask (batch, keys); attn_mask (length, keys) or (batch * heads, length, keys). Returns
-            (length, batch, embed_dim), and the weights (batch, length, keys), by head if they are not averaged, or None.
+            (length, batch, embed_dim), and weights (batch, length, keys), by head if not averaged, or None.
     Errors: ShapeError if the shapes do not fit; ArgumentError for is_causal without attn_mask.
     Source: Vaswani et al., arXiv:1706.03762.
     """

@@ -182,7 +182,7 @@ class RotaryEmbedding(Op):
         c, s = np.cos(angles) * x.dtype.type(factor), np.sin(angles) * x.dtype.type(factor * turn)
         first = slice(0, 2 * half, 2) if interleaved else slice(0, half)
         second = slice(1, 2 * half, 2) if interleaved else slice(half, 2 * half)
-        y = x.copy()
+        y: Array = x.copy()
         y[..., first] = x[..., first] * c - x[..., second] * s
         y[..., second] = x[..., second] * c + x[..., first] * s
         return y
