@@ -248,3 +248,48 @@ def test_gated_activations_fuse_behind_a_product(opencl: Backend, activation: st
             forward(x)
         rows = [line for line in forward.program.explain().splitlines() if "gemm" in line or "linear" in line]
         assert len(rows) == 2 and any(activation in row and "mul" in row for row in rows)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_linear_cross_entropy_is_both_after_each_other(backend: Backend, reduction: str, weighted: bool) -> None:
+    values = [array(7, 5), array(11, 5, seed=1), array(11, seed=2)]
+    target = te.tensor(np.array([0, 3, -100, 10, 3, 5, 1]))
+    weight = te.tensor(np.abs(array(11, seed=3))) if weighted else None
+    dy = array(*((7,) if reduction == "none" else ()), seed=4)
+    options: dict[str, Any] = {"weight": weight, "reduction": reduction, "label_smoothing": 0.1}
+    wanted = gradients(lambda x, w, b: F.cross_entropy(F.linear(x, w, b), target, **options), values, dy)
+    for chunk in (1, 3, 7, None):
+        got = gradients(
+            lambda x, w, b, c=chunk: F.linear_cross_entropy(x, w, target, linear_bias=b, batch_chunk_size=c, **options),
+            values,
+            dy,
+        )
+        for mine, theirs in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ArgumentError, match="batch_chunk_size"):
+        F.linear_cross_entropy(te.zeros(2, 3), te.zeros(4, 3), te.tensor([1, 2]), batch_chunk_size=0)
+
+
+def arena_of(opencl: Backend, loss: Any, classes: int) -> int:
+    """The bytes of the arena of one compiled step."""
+    x, weight, target = te.tensor(array(64, 8)), leaf(array(classes, 8, seed=1)), te.tensor(np.arange(64))
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        result: te.Tensor = loss(x, weight, target)
+        result.backward()
+        return result
+
+    with te.use_backend(opencl):
+        step(x)
+        step(x)
+    return int(step.program.arena_bytes)
+
+
+def test_logits_are_in_memory_once_or_in_chunks(opencl: Backend) -> None:
+    logits = 64 * 5000 * 4
+    whole = arena_of(opencl, lambda x, w, t: F.cross_entropy(F.linear(x, w), t), 5000)
+    assert logits <= whole < 1.1 * logits  # their gradient takes their bytes
+    chunked = arena_of(opencl, lambda x, w, t: F.linear_cross_entropy(x, w, t, batch_chunk_size=8), 5000)
+    assert chunked < logits / 4

@@ -54,6 +54,7 @@ from tinyedge.ops.grid_sample import affine_grid as affine_grid
 from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import one_hot as one_hot
+from tinyedge.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from tinyedge.ops.loss import huber_loss as huber_loss
@@ -166,6 +167,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "local_response_norm",
     "log_softmax",
     "logsigmoid",

@@ -151,6 +151,7 @@ from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.indexing import take_along_dim as take_along_dim
+from tinyedge.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from tinyedge.ops.loss import huber_loss as huber_loss
@@ -682,6 +683,7 @@ __all__ = [
     "less_equal",
     "lgamma",
     "linear",
+    "linear_cross_entropy",
     "linspace",
     "local_response_norm",
     "log",
