@@ -54,6 +54,10 @@ def linear_cross_entropy(
         raise ArgumentError(NAME, "batch_chunk_size must be at least 1, or None", f"got {batch_chunk_size}")
     if linear_bias is not None and linear_bias.shape != linear_weight.shape[:-1]:
         raise ShapeError(NAME, f"a linear_bias of shape {linear_weight.shape[:-1]}", f"got {linear_bias.shape}")
+    if ignore_index is not None and target.dtype.is_floating_point:
+        raise ArgumentError(NAME, "ignore_index with class indices alone", "got probabilities as target")
+    if input.ndim == 1 and linear_weight.ndim > 2:
+        raise ShapeError(NAME, "a batch with a linear_weight of more than 2 dims", f"got input {input.shape}")
     ignored = -100 if ignore_index is None else ignore_index
     outputs = linear_weight.shape[:-1]
     matrix = linear_weight if len(outputs) == 1 else linear_weight.reshape(prod(outputs), linear_weight.shape[-1])
