@@ -89,6 +89,7 @@ def linear_cross_entropy(
         return total
     counts = target != ignored
     if weight is None:
-        return total / counts.sum().to(total.dtype)
+        result: Tensor = total / counts.sum().to(total.dtype)
+        return result
     picked = index_select(weight, 0, where(counts, target, 0))
     return total / where(counts, picked, 0.0).sum()
