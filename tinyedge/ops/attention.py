@@ -216,6 +216,7 @@ class Attention(Op):
             constants=constants,
             scratch=scratch,
             hooked=tuple(name for name in buffers if name in step.writes and name != "lse"),
+            flops=sum(cls._products(step, buffers)) if step.direction == FORWARD or "y" not in buffers else 0,
             **described,
         )
 
@@ -327,11 +328,15 @@ class Attention(Op):
 
     @classmethod
     def flops(cls, step: Step) -> int:
+        return sum(cls._products(step, ("y",) if step.direction == FORWARD else step.writes))
+
+    @classmethod
+    def _products(cls, step: Step, names: tuple[str, ...]) -> list[int]:
+        """The operations of the products that each of these results needs, if it is computed alone."""
         entries, heads, m, d = step.slots["q"].shape
         n, e = step.slots["v"].shape[-2:]
         products = {"y": d + e, "dq": 2 * d + e, "dk": 2 * d + e, "dv": d + e, "dmask": d + e}
-        names = ("y",) if step.direction == FORWARD else step.writes
-        return sum(2 * entries * heads * m * n * products[name] for name in names)
+        return [2 * entries * heads * m * n * products[name] for name in names if name in products]
 
 
 NAME = "scaled_dot_product_attention"
