@@ -33,11 +33,13 @@ RTOL, ATOL = 1e-4, 2e-5  # PyTorch's own are 1.3e-6 and 1e-5, for a result of th
 LOOSER = {"layer_norm": 1e-3}  # of one element, its gradient is 0; PyTorch's rounding is multiplied by 1 / sqrt(eps)
 LOOSER |= {"svd": 2e-4, "eigh": 2e-4}  # quotients by differences of eigenvalues
 LOOSER |= {"ctc_loss": 5e-3}  # exponentials of logarithms near -300
+LOOSER |= {"scaled_dot_product_attention": 1e-4}  # scores near 200, where floats lie 1e-5 apart
 LOOSER |= {"cov": 1e-4}  # differences of numbers near 100
 LOOSER |= {"logcumsumexp": 5e-3}  # the logarithms are near 10,000, where floats lie 1e-3 apart
 RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
 RANDOM |= {"multinomial", "normal", "poisson", "randint_like", "exponential_", "geometric_", "cauchy_", "random_"}
 RANDOM |= {"alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"}
+RANDOM |= {"multi_head_attention_forward"}  # its sample drops probabilities
 RANDOM |= {"new_empty", "log_normal_", "randn_like", "randperm", "rrelu", "uniform_"}
 """Functions whose values are not determined: dtype and shape are compared."""
 
@@ -239,7 +241,8 @@ def test_samples_of_torch(name: str, backend: Backend, record_property: Callable
                 except NotImplementedError:  # PyTorch's own, on the CPU
                     continue
                 try:
-                    text = compare(function, sample, expected, info.name, backend, values=name not in RANDOM)
+                    determined = name not in RANDOM and not sample.kwargs.get("dropout_p")
+                    text = compare(function, sample, expected, info.name, backend, values=determined)
                 except Exception as error:
                     if is_refusal(error):
                         refused += 1

@@ -11,6 +11,7 @@ from tinyedge.nn.activation import Softmax as Softmax
 from tinyedge.nn.activation import Softmax2d as Softmax2d
 from tinyedge.nn.activation import Softmin as Softmin
 from tinyedge.nn.activation import Softshrink as Softshrink
+from tinyedge.nn.attention import MultiheadAttention as MultiheadAttention
 from tinyedge.nn.bag import Bilinear as Bilinear
 from tinyedge.nn.bag import EmbeddingBag as EmbeddingBag
 from tinyedge.nn.container import ModuleDict as ModuleDict
@@ -132,6 +133,11 @@ from tinyedge.nn.pooling import MaxUnpool3d as MaxUnpool3d
 from tinyedge.nn.resampling import Upsample as Upsample
 from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
+from tinyedge.nn.transformer import Transformer as Transformer
+from tinyedge.nn.transformer import TransformerDecoder as TransformerDecoder
+from tinyedge.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
+from tinyedge.nn.transformer import TransformerEncoder as TransformerEncoder
+from tinyedge.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
 from tinyedge.tensor import Parameter as Parameter
 
 __all__ = [
@@ -221,6 +227,7 @@ __all__ = [
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "PairwiseDistance",
@@ -255,6 +262,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",

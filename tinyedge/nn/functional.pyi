@@ -24,6 +24,7 @@ from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
 from tinyedge.ops.activation import threshold as threshold
+from tinyedge.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tinyedge.ops.bag import bilinear as bilinear
 from tinyedge.ops.bag import embedding_bag as embedding_bag
 from tinyedge.ops.bag import pdist as pdist
@@ -53,6 +54,7 @@ from tinyedge.ops.grid_sample import affine_grid as affine_grid
 from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
 from tinyedge.ops.indexing import one_hot as one_hot
+from tinyedge.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from tinyedge.ops.loss import huber_loss as huber_loss
@@ -66,6 +68,7 @@ from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin
 from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.movement import pad as pad
+from tinyedge.ops.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
 from tinyedge.ops.noise import alpha_dropout as alpha_dropout
 from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
 from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
@@ -95,6 +98,7 @@ from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
 from tinyedge.ops.shuffle import depth_to_space as depth_to_space
 from tinyedge.ops.shuffle import pixel_shuffle as pixel_shuffle
@@ -163,6 +167,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "local_response_norm",
     "log_softmax",
     "logsigmoid",
@@ -178,6 +183,7 @@ __all__ = [
     "max_unpool3d",
     "mish",
     "mse_loss",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -194,7 +200,9 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_embedding",
     "rrelu",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

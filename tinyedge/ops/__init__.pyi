@@ -37,6 +37,7 @@ from tinyedge.ops.arithmetic import remainder as remainder
 from tinyedge.ops.arithmetic import sub as sub
 from tinyedge.ops.arithmetic import subtract as subtract
 from tinyedge.ops.arithmetic import true_divide as true_divide
+from tinyedge.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tinyedge.ops.bag import bilinear as bilinear
 from tinyedge.ops.bag import cdist as cdist
 from tinyedge.ops.bag import embedding_bag as embedding_bag
@@ -150,6 +151,7 @@ from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.indexing import take_along_dim as take_along_dim
+from tinyedge.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from tinyedge.ops.loss import huber_loss as huber_loss
@@ -187,6 +189,7 @@ from tinyedge.ops.movement import unbind as unbind
 from tinyedge.ops.movement import unflatten as unflatten
 from tinyedge.ops.movement import unsqueeze as unsqueeze
 from tinyedge.ops.movement import view as view
+from tinyedge.ops.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
 from tinyedge.ops.noise import alpha_dropout as alpha_dropout
 from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
 from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
@@ -292,6 +295,7 @@ from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
 from tinyedge.ops.resample import interpolate as interpolate
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
+from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.rounding import ceil as ceil
 from tinyedge.ops.rounding import fix as fix
 from tinyedge.ops.rounding import floor as floor
@@ -679,6 +683,7 @@ __all__ = [
     "less_equal",
     "lgamma",
     "linear",
+    "linear_cross_entropy",
     "linspace",
     "local_response_norm",
     "log",
@@ -730,6 +735,7 @@ __all__ = [
     "mse_loss",
     "msort",
     "mul",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -799,12 +805,14 @@ __all__ = [
     "rms_norm",
     "roll",
     "rot90",
+    "rotary_embedding",
     "round",
     "row_stack",
     "rrelu",
     "rsqrt",
     "rsub",
     "scalar_tensor",
+    "scaled_dot_product_attention",
     "scatter",
     "scatter_add",
     "scatter_reduce",

@@ -132,6 +132,7 @@ class _ClassLoss(Op):
                 sizes,
                 constants=constants,
                 hooked=("dy", *saved, *divisor, "dx"),
+                in_place={"dx": ("x",)} if "x" in saved else {},
                 reports=cls.name,
                 **shared_rows(constants["real"], constants, joins=bool(constants["smoothing"]) and "weight" in saved),
             )

@@ -24,6 +24,11 @@ from tinyedge.tensor import Tensor, call, check_indices
 
 Array = np.ndarray[Any, Any]
 TEMPLATE = "indexing.cl.jinja"
+FEW_POSITIONS = 2048
+"""For so many a GPU compares all with all: fewer reads than a launch takes time. More are sorted."""
+
+RUN = 256
+"""Positions whose ranks are found by comparing all with all, before runs of them are merged."""
 
 
 def _caller(step: Step) -> str:
@@ -71,32 +76,63 @@ def select_backward(
     shape = step.slots["d" + table].shape
     rows, inner = shape[dim], prod(shape[dim + 1 :])
     positions = step.slots["index"].numel
-    scratch = (Scratch("heads", "int", rows), Scratch("links", "int", positions))
+    scratch: tuple[Scratch, ...] = (Scratch("heads", "int", rows), Scratch("links", "int", positions))
     group = device.group()
-    heads = KernelSpec("index_heads", TEMPLATE, ("heads",), *grid(rows, group), sizes={"rows": rows}, scratch=scratch)
-    links = KernelSpec(
-        "index_links",
-        TEMPLATE,
-        ("index", "heads", "links"),
-        *grid(1 if device.is_cpu else positions, group),
-        sizes={"rows": rows, "positions": positions, "ignored": ignored},
-        constants={"serial": device.is_cpu},
-        scratch=scratch,
-        reports=_caller(step),
+    sorts = not device.is_cpu and positions > FEW_POSITIONS
+    if sorts:
+        scratch = (*scratch, *(Scratch(name, "int", positions) for name in ("order", "merged")))
+    kernels = [
+        KernelSpec("index_heads", TEMPLATE, ("heads",), *grid(rows, group), sizes={"rows": rows}, scratch=scratch)
+    ]
+    order = "order"
+
+    def sorting(kernel: str, run: int, buffers: tuple[str, ...], source: str, target: str) -> KernelSpec:
+        return KernelSpec(
+            kernel,
+            TEMPLATE,
+            buffers,
+            *grid(positions, group),
+            sizes={"positions": positions, "run": run},
+            constants={"source": source, "target": target},
+            scratch=scratch,
+        )
+
+    if sorts:
+        kernels.append(sorting("index_start", RUN, ("index", order), "", order))
+        run = RUN
+        while run < positions:
+            target = "merged" if order == "order" else "order"
+            kernels.append(sorting("index_merge", run, ("index", order, target), order, target))
+            order, run = target, 2 * run
+    kernels.append(
+        KernelSpec(
+            "index_links",
+            TEMPLATE,
+            ("index", *((order,) if sorts else ()), "heads", "links"),
+            *grid(1 if device.is_cpu else positions, group),
+            sizes={"rows": rows, "positions": positions, "ignored": ignored},
+            constants={"serial": device.is_cpu, "order": order if sorts else ""},
+            scratch=scratch,
+            reports=_caller(step),
+        )
     )
     constants = {**_constants(step, device, "d" + table, inner), "table": table, "by_frequency": by_frequency}
     blocks = -(-inner // constants["width"])
-    count = prod(shape[:dim]) * rows * blocks
-    sums = KernelSpec(
-        "index_select_backward",
-        TEMPLATE,
-        ("dy", "heads", "links", "d" + table),
-        *grid(count, group),
-        sizes={"count": count, "rows": rows, "positions": positions, "inner": inner, "blocks": blocks},
-        constants=constants,
-        scratch=scratch,
+    # A CPU's work-item does a whole row: most rows of a large table have no position, and are left at once.
+    constants["whole"] = device.is_cpu
+    count = prod(shape[:dim]) * rows * (1 if device.is_cpu else blocks)
+    kernels.append(
+        KernelSpec(
+            "index_select_backward",
+            TEMPLATE,
+            ("dy", "heads", "links", "d" + table),
+            *grid(count, group),
+            sizes={"count": count, "rows": rows, "positions": positions, "inner": inner, "blocks": blocks},
+            constants=constants,
+            scratch=scratch,
+        )
     )
-    return [heads, links, sums]
+    return kernels
 
 
 class Embedding(Op):

@@ -39,13 +39,15 @@ Words = npt.NDArray[np.uint32]
 Target = str | Backend | None
 
 
-def philox(blocks: int, offset: int, seed: int) -> Words:
-    """The words of ``blocks`` counters (block, 0, offset) under the key ``seed``: (blocks, 4) uint32."""
+def philox(blocks: int, offset: int, seed: int, first: int = 0) -> Words:
+    """The words of ``blocks`` counters (block, offset), from block ``first`` on, under the key ``seed``: (blocks, 4)
+    uint32.
+    """
     low = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
     multipliers = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-    c0 = np.arange(blocks, dtype=np.uint64)
-    c1 = np.zeros(blocks, np.uint64)
+    counters = np.arange(blocks, dtype=np.uint64) + np.uint64(first)
+    c0, c1 = counters & low, counters >> half
     c2 = np.full(blocks, offset & 0xFFFFFFFF, np.uint64)
     c3 = np.full(blocks, offset >> 32, np.uint64)
     keys = [seed & 0xFFFFFFFF, seed >> 32]
