@@ -24,6 +24,7 @@ STAGES = (
     "autograd",
     "tensor",
     "ops",
+    "gradients",
     "nn",
     "report",
     "compiler",

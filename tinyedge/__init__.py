@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import convert, data, errors, models, nn, ops, optim, utils
+from tinyedge import autograd, convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -42,6 +42,7 @@ from tinyedge.dtypes import (
     uint8,
 )
 from tinyedge.errors import *  # noqa: F403
+from tinyedge.gradients import detect_anomaly
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.ops import linalg, special
@@ -57,7 +58,6 @@ from tinyedge.ops.typed import (
     LongTensor,
     ShortTensor,
 )
-from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
 __version__ = "0.1.0"
@@ -84,6 +84,7 @@ __all__ = [
     "Tensor",
     "accelerator",
     "as_tensor",
+    "autograd",
     "bfloat16",
     "bool_",
     "checkpoint",

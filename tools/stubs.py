@@ -200,7 +200,7 @@ def stubs() -> dict[Path, str]:
         PACKAGE / "nn/__init__.pyi": classes_stub(layers, [*modules, ("tinyedge.tensor", "Parameter")]),
         PACKAGE / "optim/__init__.pyi": classes_stub(
             {name: found for name, found in optimizers.items() if issubclass(found, Optimizer)},
-            [("tinyedge.optim", "lr_scheduler"), ("tinyedge.optim.anomaly", "detect_anomaly")],
+            [("tinyedge.optim", "lr_scheduler"), ("tinyedge.gradients.anomaly", "detect_anomaly")],
         ),
     }
 

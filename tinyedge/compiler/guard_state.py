@@ -308,7 +308,9 @@ class _ModuleState:
                     where = names.mentioned.get(name, at.where)
                     self.live.append((value, _At(f"{at.path}.{name}", where, name not in names.mentioned)))
         self.live += [(hook, at) for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
-        hooks = (*part._pre_hooks, *part._hooks)
+        backward = (*part._backward_pre_hooks.items(), *part._backward_hooks.items())
+        self.live += [(hook, at) for _, hook in backward]
+        hooks = (*part._pre_hooks, *part._hooks, *[number for number, _ in backward])
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
     def now(self) -> _ModuleKey | None:
