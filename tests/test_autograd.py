@@ -140,7 +140,7 @@ def test_grad_of_leaves_and_results(backend: Backend) -> None:
     (zeros,) = grad(z, other, retain_graph=True, materialize_grads=True)
     assert zeros is not None and zeros.tolist() == [0.0]
     z.backward(inputs=[w])
-    assert x.grad is None and w.grad is not None and w.grad.tolist() == [6.0, 16.0]
+    assert x.grad is None and w.grad is not None and w.grad.tolist() == [6.0, 32.0]
 
 
 def test_backward_of_several(backend: Backend) -> None:
@@ -210,9 +210,7 @@ def test_third_derivatives(backend: Backend) -> None:
 def test_what_has_no_second_gradient_is_refused(function: Any) -> None:
     x = drawn(3, 3)
     with pytest.raises(NotImplementedError, match="create_graph: ops whose gradient"):
-        (slope,) = grad(function(x).sum(), x, create_graph=True)
-        assert slope is not None
-        grad(slope.sum(), x)
+        grad(function(x).sum(), x, create_graph=True)
 
 
 def penalty(critic: nn.Module, x: te.Tensor) -> te.Tensor:

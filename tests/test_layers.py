@@ -29,6 +29,7 @@ STAGES = (
     "report",
     "compiler",
     "optim",
+    "amp",
     "adapt",
     "models",
     "data",

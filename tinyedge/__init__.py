@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import autograd, convert, data, errors, models, nn, ops, optim, utils
+from tinyedge import amp, autograd, convert, data, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
+from tinyedge.autograd.autocast import autocast, is_autocast_enabled
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
 from tinyedge.autograd.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 from tinyedge.backends import (
@@ -83,7 +84,9 @@ __all__ = [
     "ShortTensor",
     "Tensor",
     "accelerator",
+    "amp",
     "as_tensor",
+    "autocast",
     "autograd",
     "bfloat16",
     "bool_",
@@ -111,6 +114,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_enabled",
     "is_grad_enabled",
     "linalg",
     "load",

@@ -18,10 +18,11 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.errors import AutogradError, SecondGradientError
+from tinyedge.gradients.compositions import COMPOSED
 from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
-from tinyedge.ir.step import BACKWARD, FORWARD, Op, Postponed, Step
-from tinyedge.ir.values import Layout, Slot, Spec, Value
+from tinyedge.ir.step import BACKWARD, FORWARD, Op, Postponed, Step, Tape
+from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
 from tinyedge.ops.movement import Slice
 from tinyedge.tensor import Tensor, call, full
 
@@ -33,6 +34,13 @@ MULTILINEAR = {"matmul", "linear", "conv2d", "conv_transpose2d"}
 
 NOT_TRANSPOSED = {"embedding", "dropout"}
 """Ops that save no values of theirs, and whose backward is not the transpose of their forward with the same inputs."""
+
+
+OPAQUE = {"with_gradient"}
+"""Ops that say what their gradient is, but not what that depends on."""
+
+STEADY = {"ties", "divisor"}
+"""Hidden outputs that change by steps, or with no differentiable input: their gradient is 0."""
 
 
 class Differentiable(OwnBackward):
@@ -71,14 +79,15 @@ def saved_of(step: Step) -> dict[str, Tensor | Value | None]:
                 f"its {name!r} of shape {slot.shape} was changed in place afterwards",
                 "Use the out-of-place form, or change a clone().",
             )
-        if name in op.hidden and slot.dtype.is_floating_point:
+        made_again = name in STEADY or op.name in COMPOSED
+        if name in op.hidden and slot.dtype.is_floating_point and not made_again:
             raise refusal(op.name, f"its backward reads {name!r}, of which there is no gradient")
         fresh = slot.alias()
         if name in op.inputs:
             edge = step.edges[op.inputs.index(name)]
             if edge is not None:
                 fresh = edge[2] if edge[2] is not None else _linked(fresh, edge[0], edge[1])
-        elif slot.dtype.is_floating_point:
+        elif slot.dtype.is_floating_point and name not in op.hidden:
             fresh = _linked(fresh, step, op.outputs.index(name))
         found[name] = Tensor._wrap(fresh)
     return found
@@ -115,7 +124,13 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
     needed = {name: spec for name, edge, spec in zip(op.inputs, step.edges, step.input_specs) if edge is not None}
     needed = {name: spec for name, spec in needed.items() if name in op.differentiable}
     found: Mapping[str, Tensor]
-    if op.name in RULES:
+    if op.name in OPAQUE:
+        raise refusal(op.name, "its value is computed apart from its gradient")
+    if op.name in COMPOSED:
+        (dy, *_) = gradients
+        assert dy is not None
+        found = _of_composition(step, dy, saved, needed)
+    elif op.name in RULES:
         (dy, *_) = gradients
         assert dy is not None
         found = RULES[op.name](step, dy, saved)
@@ -174,6 +189,33 @@ def _of_formula(
         if not isinstance(found[name], Traced):
             raise refusal(op.name, f"the gradient of {name!r} is not made of differentiable ops")
     return {name: plain(found[name]) for name in needed}
+
+
+# Compositions
+
+
+def _of_composition(
+    step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The gradients of the op's definition by other ops, walked back through."""
+    since = next_number()
+    inputs: dict[str, Any] = dict(saved)
+    for name, spec in zip(step.op.inputs, step.input_specs, strict=True):
+        if name in step.op.differentiable and spec is not None and not isinstance(inputs.get(name), Tensor):
+            # It was not saved, so the gradients do not depend on its values.
+            inputs[name] = full(spec.shape, 0.0, dtype=spec.dtype, device=dy.backend, requires_grad=name in needed)
+    y = COMPOSED[step.op.name](inputs, {**step.attrs, **step.scalars})
+    pending = {Walk.key(edge_to(y._slot)): dy}
+    for each in reversed(Tape.leading_to([y._slot], since)):
+        gradients = [pending.pop((each.number, index), None) for index in range(len(each.output_specs))]
+        if all(gradient is None for gradient in gradients):
+            continue
+        for edge, gradient in zip(each.edges, differentiate(each, gradients), strict=True):
+            if edge is not None and gradient is not None:
+                there = pending.get(Walk.key(edge))
+                pending[Walk.key(edge)] = gradient if there is None else functions["add"](there, gradient)
+    keys = {name: Walk.key(edge_to(inputs[name]._slot)) for name in needed}
+    return {name: pending[key] for name, key in keys.items() if key in pending}
 
 
 # Linear ops
@@ -303,7 +345,7 @@ def _chosen(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Te
 
 
 def _embedding(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    spec, index, ignored = step.input_specs[0], saved["index"], step.attrs["ignored"]
+    spec, index, ignored = step.input_specs[step.op.inputs.index("weight")], saved["index"], step.attrs["ignored"]
     assert spec is not None
     if step.attrs["by_frequency"]:
         raise refusal("embedding", "with scale_grad_by_freq its gradient is no transpose")
@@ -311,7 +353,7 @@ def _embedding(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str,
     rows = functions["where"](kept, dy.reshape(-1, spec.shape[1]), 0.0)
     zeros = full(spec.shape, 0.0, dtype=dy.dtype, device=dy.backend)
     at = functions["where"](kept.reshape(-1), index.reshape(-1), 0)
-    return {step.op.inputs[0]: functions["index_add"](zeros, 0, at, rows)}
+    return {"weight": functions["index_add"](zeros, 0, at, rows)}
 
 
 RULES: dict[str, Rule] = {"embedding": _embedding, "gelu": _gelu, "max_with_index": _chosen, "min_with_index": _chosen}

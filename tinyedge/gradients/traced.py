@@ -30,6 +30,10 @@ SAME = {
 }  # fmt: skip
 
 
+OF_TENSORS = {"logical_and", "logical_or", "logaddexp", "maximum", "minimum", "fmax", "fmin", "hypot", "atan2"}
+"""Functions that take no numbers."""
+
+
 class Untraceable(Exception):
     """A formula does what no differentiable op here does."""
 
@@ -110,8 +114,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         given = []
         for item in inputs:
             value = plain(item)
-            if isinstance(value, (np.ndarray, bool)):
-                value = tensor(value, device=tensors[0].tensor.backend)
+            like = tensors[0].tensor
+            if isinstance(value, np.ndarray) or (name in OF_TENSORS and not isinstance(value, Tensor)):
+                dtype = None if isinstance(value, (np.ndarray, bool)) else like.dtype
+                value = tensor(value, dtype=dtype, device=like.backend)
             given.append(value)
         return Traced(functions[name](*given))
 
