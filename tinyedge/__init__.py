@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import amp, autograd, convert, data, errors, models, nn, ops, optim, utils
+from tinyedge import amp, autograd, convert, data, distributions, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -98,6 +98,7 @@ __all__ = [
     "data",
     "detect_anomaly",
     "device",
+    "distributions",
     "enable_grad",
     "errors",
     "float16",

@@ -28,7 +28,7 @@ LOW = {
 FULL = {
     "acos", "asin", "cosh", "sinh", "tan", "exp", "expm1", "erfinv", "log", "log10", "log1p", "log2", "reciprocal",
     "rsqrt", "pow", "softplus", "cumprod", "cumsum", "dist", "cdist", "pdist", "renorm", "sum", "prod", "logsumexp",
-    "softmax", "log_softmax", "softmin", "norm", "linalg_norm", "linalg_vector_norm", "linalg_matrix_norm",
+    "softmax", "log_softmax", "softmin", "norm", "linalg_norm", "vector_norm", "matrix_norm",
     "normalize", "layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm", "local_response_norm",
     "cosine_similarity", "pairwise_distance", "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
     "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss",

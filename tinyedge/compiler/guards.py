@@ -79,7 +79,7 @@ from tinyedge.tensor import Tensor
 
 def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, slot.storage.backend.name, type(argument))
+    return (*slot.key, slot.requires_grad, bool(slot.hooks), slot.storage.backend.name, type(argument))
 
 
 class Guard:

@@ -514,7 +514,7 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
-        if any(is_hooked(leaf.slot) for leaf in self._leaves):
+        if any((slot := leaf._slot()) is not None and is_hooked(slot) for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
             return True
