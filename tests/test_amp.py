@@ -25,14 +25,17 @@ def test_functions_compute_in_the_precision_of_their_list(backend: Backend, dtyp
         assert (x @ x.T).dtype is te.matmul(y, layer.weight).dtype is dtype
         assert y.relu().dtype is dtype
         assert (y + x).dtype is te.float32
-        assert y.softmax(1).dtype is F.mse_loss(y, x).dtype is y.sum().dtype is F.layer_norm(y, (3,)).dtype is te.float32
+        assert (
+            y.softmax(1).dtype is F.mse_loss(y, x).dtype is y.sum().dtype is F.layer_norm(y, (3,)).dtype is te.float32
+        )
         assert te.cat([y, x]).dtype is te.float32
         with te.amp.autocast("opencl", enabled=False):
             assert layer(x).dtype is te.float32
     assert layer(x).dtype is te.float32
     assert not te.is_autocast_enabled()
     y.sum().backward()
-    assert layer.weight.grad is not None and layer.weight.grad.dtype is te.float32
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype is te.float32
     np.testing.assert_allclose(layer.weight.grad.numpy(), np.full((3, 3), 2.0))
 
 
@@ -84,7 +87,8 @@ def test_steps_are_as_without_a_scale(backend: Backend) -> None:
         loss.backward()
         if number:
             scaler.unscale_(optimizer)
-            assert model.weight.grad is not None and model.weight.grad.tolist() == [[1.0, 1.0]]
+            assert model.weight.grad is not None
+            assert model.weight.grad.tolist() == [[1.0, 1.0]]
             with pytest.raises(te.AutogradError, match="unscaled already"):
                 scaler.unscale_(optimizer)
         scaler.step(optimizer)
@@ -105,7 +109,8 @@ def test_an_overflow_leaves_the_step_out(backend: Backend) -> None:
     assert scaler.get_scale() == 4.0
     other = te.amp.GradScaler()
     other.load_state_dict(scaler.state_dict())
-    assert other.get_scale() == 4.0 and other.state_dict() == scaler.state_dict()
+    assert other.get_scale() == 4.0
+    assert other.state_dict() == scaler.state_dict()
 
 
 def test_accumulated_samples(backend: Backend) -> None:
@@ -151,12 +156,15 @@ def test_a_compiled_step_reads_the_present_scale(backend: Backend) -> None:
         scaler.update(scale)
         model.zero_grad()
         step(te.ones(1, 2))
-        assert model.weight.grad is not None and model.weight.grad.tolist() == [[scale, scale]]
+        assert model.weight.grad is not None
+        assert model.weight.grad.tolist() == [[scale, scale]]
 
 
 def test_a_scaler_that_is_not_enabled() -> None:
     scaler = te.amp.GradScaler(enabled=False)
     x = te.ones(1)
-    assert scaler.scale(x) is x and scaler.get_scale() == 1.0 and scaler.state_dict() == {}
+    assert scaler.scale(x) is x
+    assert scaler.get_scale() == 1.0
+    assert scaler.state_dict() == {}
     with pytest.raises(te.ArgumentError, match="growth_factor > 1"):
         te.amp.GradScaler(growth_factor=1.0)

@@ -51,7 +51,8 @@ class Exp(Function):
 def test_functions_of_both_forms(backend: Backend) -> None:
     x = te.tensor([1.0, 2.0], requires_grad=True)
     (Cube.apply(x) * te.tensor([1.0, 10.0])).sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [3.0, 120.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0, 120.0]
     (slope,) = grad(Exp.apply(x, 2.0).sum(), x)
     assert slope is not None
     np.testing.assert_allclose(slope.numpy(), 2 * np.exp([2.0, 4.0]), rtol=1e-5)
@@ -60,7 +61,8 @@ def test_functions_of_both_forms(backend: Backend) -> None:
 
 
 def test_functions_can_be_differentiated_twice() -> None:
-    assert gradcheck(Cube.apply, drawn(3)) and gradgradcheck(Cube.apply, drawn(3))
+    assert gradcheck(Cube.apply, drawn(3))
+    assert gradgradcheck(Cube.apply, drawn(3))
     assert gradgradcheck(lambda x: Exp.apply(x, 0.5), drawn(3))
 
 
@@ -72,7 +74,8 @@ def test_functions_are_compiled(backend: Backend) -> None:
     for value in (1.0, 2.0, 3.0):
         x = te.full((2,), value, requires_grad=True)
         compiled(x).backward()
-        assert x.grad is not None and x.grad.tolist() == [6 * value**2] * 2
+        assert x.grad is not None
+        assert x.grad.tolist() == [6 * value**2] * 2
 
 
 def test_outputs_without_gradient_and_missing_gradients(backend: Backend) -> None:
@@ -85,14 +88,16 @@ def test_outputs_without_gradient_and_missing_gradients(backend: Backend) -> Non
 
         @staticmethod
         def backward(ctx: Any, dsign: te.Tensor, ddouble: te.Tensor, dx: te.Tensor) -> te.Tensor:
-            assert dsign.tolist() == [0.0, 0.0] and dx.tolist() == [0.0, 0.0]
+            assert dsign.tolist() == [0.0, 0.0]
+            assert dx.tolist() == [0.0, 0.0]
             return ddouble * 2
 
     x = te.tensor([1.0, -2.0], requires_grad=True)
     sign, double, same = Both.apply(x)
     assert (sign.requires_grad, double.requires_grad, same.requires_grad) == (False, True, True)
     double.sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [2.0, 2.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 2.0]
 
 
 def test_what_a_function_must_not_do(backend: Backend) -> None:
@@ -130,29 +135,38 @@ def test_grad_of_leaves_and_results(backend: Backend) -> None:
     y = x * w
     z = (y * y).sum()
     dy, dx = grad(z, [y, x], retain_graph=True)
-    assert dy is not None and dx is not None
-    assert dy.tolist() == [6.0, 16.0] and dx.tolist() == [18.0, 64.0]
-    assert x.grad is None and w.grad is None
+    assert dy is not None
+    assert dx is not None
+    assert dy.tolist() == [6.0, 16.0]
+    assert dx.tolist() == [18.0, 64.0]
+    assert x.grad is None
+    assert w.grad is None
     other = te.ones(1, requires_grad=True)
     with pytest.raises(te.AutogradError, match="allow_unused"):
         grad(z, other, retain_graph=True)
     assert grad(z, other, retain_graph=True, allow_unused=True) == (None,)
     (zeros,) = grad(z, other, retain_graph=True, materialize_grads=True)
-    assert zeros is not None and zeros.tolist() == [0.0]
+    assert zeros is not None
+    assert zeros.tolist() == [0.0]
     z.backward(inputs=[w])
-    assert x.grad is None and w.grad is not None and w.grad.tolist() == [6.0, 32.0]
+    assert x.grad is None
+    assert w.grad is not None
+    assert w.grad.tolist() == [6.0, 32.0]
 
 
 def test_backward_of_several(backend: Backend) -> None:
     x = te.tensor([1.0, 2.0], requires_grad=True)
     te.autograd.backward([x.sum(), x * 2], [None, te.tensor([1.0, 10.0])])
-    assert x.grad is not None and x.grad.tolist() == [3.0, 21.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0, 21.0]
 
 
 def test_gradients_with_a_history_reach_grad(backend: Backend) -> None:
     x = te.tensor([1.0, 2.0], requires_grad=True)
     (x**3).sum().backward(create_graph=True)
-    assert x.grad is not None and x.grad.requires_grad and x.grad.tolist() == [3.0, 12.0]
+    assert x.grad is not None
+    assert x.grad.requires_grad
+    assert x.grad.tolist() == [3.0, 12.0]
     (second,) = grad(x.grad.sum(), x)
     assert second is not None
     np.testing.assert_allclose(second.numpy(), [6.0, 12.0], rtol=1e-6)
@@ -204,9 +218,7 @@ def test_third_derivatives(backend: Backend) -> None:
         assert y.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "function", [lambda x: te.linalg.inv(x), lambda x: x.sort(1)[0]], ids=["inv", "sort"]
-)
+@pytest.mark.parametrize("function", [lambda x: te.linalg.inv(x), lambda x: x.sort(1)[0]], ids=["inv", "sort"])
 def test_what_has_no_second_gradient_is_refused(function: Any) -> None:
     x = drawn(3, 3)
     with pytest.raises(NotImplementedError, match="create_graph: ops whose gradient"):
@@ -266,10 +278,13 @@ def test_hooks_of_leaves_and_results(backend: Backend) -> None:
     y.register_hook(lambda gradient: gradient + 1)
     (y * y).sum().backward()
     assert seen == [[6.0, 12.0], [210.0, 390.0]]
-    assert y.retains_grad and y.grad is not None and y.grad.tolist() == [7.0, 13.0]
+    assert y.retains_grad
+    assert y.grad is not None
+    assert y.grad.tolist() == [7.0, 13.0]
     handle.remove()
     (x * 3).sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [213.0, 393.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == [213.0, 393.0]
 
 
 def test_the_hook_of_a_leaf_gets_the_whole_gradient(backend: Backend) -> None:
@@ -284,9 +299,11 @@ def test_hooks_and_gradients_with_a_history(backend: Backend) -> None:
     x = te.tensor(2.0, requires_grad=True)
     x.register_hook(lambda gradient: gradient * x)
     (slope,) = grad(x * x, x, create_graph=True)
-    assert slope is not None and slope.item() == 8.0
+    assert slope is not None
+    assert slope.item() == 8.0
     (second,) = grad(slope, x)
-    assert second is not None and second.item() == 16.0  # 4 * x, through the hook once more
+    assert second is not None
+    assert second.item() == 16.0
 
 
 def test_hooks_that_fail_leave_gradients_alone(backend: Backend) -> None:
@@ -294,7 +311,8 @@ def test_hooks_that_fail_leave_gradients_alone(backend: Backend) -> None:
     y.register_hook(lambda gradient: te.ones(3))
     with pytest.raises(te.ShapeError, match="register_hook"):
         (x * y).sum().backward()
-    assert x.grad is None and y.grad is None
+    assert x.grad is None
+    assert y.grad is None
 
 
 def test_hooks_in_compiled_functions(backend: Backend) -> None:
@@ -311,7 +329,8 @@ def test_hooks_in_compiled_functions(backend: Backend) -> None:
     for value in (1.0, 2.0):
         w.grad = None
         step(te.full((2,), value))
-        assert w.grad is not None and w.grad.tolist() == [10 * value] * 2
+        assert w.grad is not None
+        assert w.grad.tolist() == [10 * value] * 2
     w.register_hook(lambda gradient: gradient * 0)
     with pytest.raises(te.CaptureError, match="a hook of a tensor from outside"):
         step(te.ones(2))
@@ -327,7 +346,8 @@ def test_hooks_of_parameters_of_compiled_models(backend: Backend) -> None:
     for _ in range(2):
         model.zero_grad()
         compiled(x).sum().backward()
-        assert model.weight.grad is not None and model.weight.grad.tolist() == [[5.0, 5.0]]
+        assert model.weight.grad is not None
+        assert model.weight.grad.tolist() == [[5.0, 5.0]]
 
 
 def test_backward_hooks_of_modules(backend: Backend) -> None:
@@ -344,8 +364,10 @@ def test_backward_hooks_of_modules(backend: Backend) -> None:
     x = te.ones(1, 2, requires_grad=True)
     model(x).sum().backward()
     assert seen == [([[20.0, 30.0]], [[10.0]])]
-    assert x.grad is not None and x.grad.tolist() == [[40.0, 60.0]]
-    assert model.weight.grad is not None and model.weight.grad.tolist() == [[10.0, 10.0]]
+    assert x.grad is not None
+    assert x.grad.tolist() == [[40.0, 60.0]]
+    assert model.weight.grad is not None
+    assert model.weight.grad.tolist() == [[10.0, 10.0]]
     handle.remove()
     model(x).sum().backward()
     assert len(seen) == 1

@@ -71,7 +71,8 @@ def test_samples_have_the_moments(backend: Backend, make: Any) -> None:
     te.manual_seed(0)
     made = make()
     drawn = made.sample((20000,))
-    assert drawn.shape == (20000,) and not drawn.requires_grad
+    assert drawn.shape == (20000,)
+    assert not drawn.requires_grad
     near(drawn.mean(), made.mean.item(), rtol=0.1)
     near(drawn.var(), made.variance.item(), rtol=0.1)
 
@@ -87,7 +88,8 @@ def test_rsample_is_differentiable(backend: Backend) -> None:
     normal = Normal(loc, scale)
     drawn = normal.rsample((3,))
     drawn.sum().backward()
-    assert loc.grad is not None and loc.grad.tolist() == [3.0, 3.0]
+    assert loc.grad is not None
+    assert loc.grad.tolist() == [3.0, 3.0]
     assert scale.grad is not None
     near(scale.grad, drawn.sum(0).detach().numpy())
     with pytest.raises(NotImplementedError, match="Bernoulli has no rsample"):

@@ -1,4 +1,4 @@
-"""Weights that are computed of other parameters: weight norm, spectral norm, orthogonal matrices, by PyTorch's names."""
+"""Weights that are computed of other parameters: weight norm, spectral norm, orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def test_weight_norm(backend: Backend, new: bool, dim: int | None) -> None:
         length.mul_(2.0)
     np.testing.assert_allclose(module.weight.detach().numpy(), 2 * before.weight.detach().numpy(), rtol=1e-5)
     (module(x) ** 2).sum().backward()
-    assert length.grad is not None and direction.grad is not None
+    assert length.grad is not None
+    assert direction.grad is not None
     np.testing.assert_allclose((direction.grad * direction).sum().item(), 0, atol=1e-4)
     value = module.weight.detach().numpy()
     if new:
         parametrize.remove_parametrizations(module, "weight")
     else:
         nn.utils.remove_weight_norm(module)
-    assert sorted(module.state_dict()) == ["bias", "weight"] and type(module) is nn.Linear
+    assert sorted(module.state_dict()) == ["bias", "weight"]
+    assert type(module) is nn.Linear
     np.testing.assert_array_equal(module.weight.detach().numpy(), value)
 
 
@@ -76,7 +78,8 @@ def test_orthogonal(backend: Backend, mapping: str, shape: tuple[int, int]) -> N
 
     require_orthogonal()
     (module.weight * te.randn(shape)).sum().backward()
-    assert original.grad is not None and float(original.grad.abs().sum()) > 0
+    assert original.grad is not None
+    assert float(original.grad.abs().sum()) > 0
     wanted = np.linalg.qr(np.random.default_rng(0).standard_normal((max(shape), min(shape))))[0]
     module.weight = te.tensor((wanted if shape[0] >= shape[1] else wanted.T).astype(np.float32))  # type: ignore[assignment]
     require_orthogonal()
@@ -101,7 +104,8 @@ def test_parametrizations_of_users(backend: Backend) -> None:
     parametrize.register_parametrization(module, "weight", Symmetric())
     weight = module.weight.detach().numpy()
     np.testing.assert_array_equal(weight, weight.T)
-    assert parametrize.is_parametrized(module) and parametrize.is_parametrized(module, "weight")
+    assert parametrize.is_parametrized(module)
+    assert parametrize.is_parametrized(module, "weight")
     assert not parametrize.is_parametrized(module, "bias")
     assert module.weight is not module.weight
     with parametrize.cached():
@@ -111,7 +115,8 @@ def test_parametrizations_of_users(backend: Backend) -> None:
     copied = copy.deepcopy(module)
     with te.no_grad():
         copied.get_parameter("parametrizations.weight.original").zero_()
-    assert copied.weight.abs().sum().item() == 0 and module.weight.abs().sum().item() > 0
+    assert copied.weight.abs().sum().item() == 0
+    assert module.weight.abs().sum().item() > 0
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
     assert [name for name, _ in module.named_parameters()] == ["bias", "weight"]
 

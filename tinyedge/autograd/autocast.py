@@ -1,6 +1,7 @@
 """``te.autocast``: matrix products in 16 bits, sums and losses in float32.
 
-In: public functions, as they are entered. Out: those in PyTorch's lists, which convert their tensors while the mode is on.
+In: public functions, as they are entered. Out: those in PyTorch's lists, which convert their tensors while the mode
+is on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hooks of gradients: functions of the user that are called with a tensor's gradient, and may replace it.
 
-In: functions of slots, which ``tensor`` makes of the user's. Out: the gradient with which a walk goes on. Those of a leaf
-are kept by its slot, those of a result by the step that made it.
+In: functions of slots, which ``tensor`` makes of the user's. Out: the gradient with which a walk goes on. Those of a
+leaf are kept by its slot, those of a result by the step that made it.
 """
 
 from __future__ import annotations

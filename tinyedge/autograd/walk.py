@@ -21,7 +21,6 @@ from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, Edge, Postponed, Step, Tape
 from tinyedge.ir.values import MemorySpace, Slot, Spec, Value
 
-
 Key = tuple[int, int]  # the step and the number of its output from which an edge comes; of a leaf, -1 and its id
 
 

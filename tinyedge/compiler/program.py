@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from tinyedge import config, report
-from tinyedge.autograd.hooks import is_hooked
-from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.autograd.deferral import deferred_launches, not_deferring
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
+from tinyedge.autograd.hooks import is_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
 from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
+from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.compiler import rewrite

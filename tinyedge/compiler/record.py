@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyedge.autograd.walk import Walk, walk_back
 from tinyedge.autograd.dispatch import edge_to, new_slot
 from tinyedge.autograd.recorder import Effect, Recorder, recording
+from tinyedge.autograd.walk import Walk, walk_back
 from tinyedge.dtypes import bool_
 from tinyedge.errors import CaptureError
 from tinyedge.ir.step import Edge, Postponed, Step, Tape

@@ -9,8 +9,8 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.distributions.distribution import Distribution, together
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.ops import broadcast_tensors, expand, gather, isinf, multinomial, rand, where
 from tinyedge.ops import binary_cross_entropy_with_logits as binary_cross_entropy
+from tinyedge.ops import broadcast_tensors, expand, gather, isinf, multinomial, rand, where
 from tinyedge.tensor import Tensor, full
 
 _EPS = 2.0**-23  # of float32

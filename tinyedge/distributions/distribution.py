@@ -96,7 +96,9 @@ def together(*parameters: Any) -> list[Tensor]:
         item
         if isinstance(item, Tensor)
         else tensor(
-            float(item), dtype=None if like is None else like.dtype, device=get_backend() if like is None else like.backend
+            float(item),
+            dtype=None if like is None else like.dtype,
+            device=get_backend() if like is None else like.backend,
         )
         for item in parameters
     ]

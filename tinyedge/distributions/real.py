@@ -51,7 +51,8 @@ class Normal(Distribution):
 
     def log_prob(self, value: Any) -> Tensor:
         standard = (value - self.loc) / self.scale
-        return -0.5 * standard * standard - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        density: Tensor = -0.5 * standard * standard - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        return density
 
     def entropy(self) -> Tensor:
         return self.scale.log() + (0.5 + 0.5 * math.log(2 * math.pi))
@@ -102,11 +103,13 @@ class Uniform(Distribution):
 
     def cdf(self, value: Any) -> Tensor:
         """The probability of what is at most ``value``."""
-        return ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        below: Tensor = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        return below
 
     def icdf(self, value: Any) -> Tensor:
         """The value whose ``cdf`` is ``value``."""
-        return value * (self.high - self.low) + self.low
+        found: Tensor = value * (self.high - self.low) + self.low
+        return found
 
 
 __all__ = ["Normal", "Uniform"]

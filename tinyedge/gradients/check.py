@@ -125,11 +125,7 @@ def gradgradcheck(
         own, weights = all_of_them[:count], all_of_them[count:]
         pairs = [(out, w) for out, w in zip(_outputs(func, own), weights, strict=True) if out.requires_grad]
         places = [item for item in own if isinstance(item, Tensor) and item.requires_grad]
-        found = grad(
-            [out for out, _ in pairs], places, [w for _, w in pairs], create_graph=True, allow_unused=True
-        )
+        found = grad([out for out, _ in pairs], places, [w for _, w in pairs], create_graph=True, allow_unused=True)
         return [item for item in found if item is not None and item.requires_grad]
 
-    return gradcheck(
-        gradients, [*given, *seeds], eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception
-    )
+    return gradcheck(gradients, [*given, *seeds], eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)

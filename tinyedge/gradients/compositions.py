@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tinyedge.autograd.registry import functions
+from tinyedge.ops import eq, gather, log_softmax, mean, rsqrt, squeeze, unsqueeze, where
+from tinyedge.ops import sum as total_of
 from tinyedge.tensor import Tensor
 
 
 def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    centred = x - functions["mean"](x, dims, keepdim=True)
-    return centred * functions["rsqrt"](functions["mean"](centred * centred, dims, keepdim=True) + eps)
+    centred = x - mean(x, dims, keepdim=True)
+    return centred * rsqrt(mean(centred * centred, dims, keepdim=True) + eps)
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
@@ -39,20 +40,20 @@ def _batch_norm(inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Tens
 def _cross_entropy(inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Tensor:
     x, target, weight = inputs["x"], inputs["target"], inputs.get("weight")
     dim = min(1, x.ndim - 1)
-    surprise = -functions["log_softmax"](x, dim)
-    ignored = functions["eq"](target, arguments["ignore_index"])
-    at = functions["where"](ignored, 0, target)
-    losses = functions["squeeze"](functions["gather"](surprise, dim, functions["unsqueeze"](at, dim)), dim)
+    surprise = -log_softmax(x, dim)
+    ignored = eq(target, arguments["ignore_index"])
+    at = where(ignored, 0, target)
+    losses = squeeze(gather(surprise, dim, unsqueeze(at, dim)), dim)
     if weight is not None:
         losses = losses * weight[at.reshape(-1)].reshape(at.shape)
     if smoothing := arguments["label_smoothing"]:
         if weight is not None:
             surprise = surprise * weight.reshape((-1, *[1] * (x.ndim - 1 - dim)))
-        losses = (1 - smoothing) * losses + smoothing * functions["mean"](surprise, dim)
-    losses = functions["where"](ignored, 0.0, losses)
+        losses = (1 - smoothing) * losses + smoothing * mean(surprise, dim)
+    losses = where(ignored, 0.0, losses)
     if arguments["reduction"] == "none":
         return losses
-    total = functions["sum"](losses)
+    total = total_of(losses)
     return total / inputs["divisor"] if arguments["reduction"] == "mean" else total
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from tinyedge.autograd.dispatch import edge_to, version_of
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.registry import functions
 from tinyedge.errors import ArgumentError, AutogradError, ShapeError
 from tinyedge.gradients.rules import Differentiable, Tensors
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import FORWARD, Op
+from tinyedge.ir.values import Spec
 from tinyedge.tensor import Tensor, full
 
 
@@ -144,7 +144,7 @@ class Function:
         given = {id(item) for item in args}
         result: list[Any] = []
         numbers: dict[int, int] = {}
-        specs = []
+        specs: list[Spec] = []
         for item in outputs:
             if not isinstance(item, Tensor):
                 result.append(item)
@@ -207,12 +207,12 @@ class _Called(Differentiable):
         self.ctx._kept = []
 
 
-def _fitting(call: str, gradient: Any, spec: Any) -> Tensor:
+def _fitting(call: str, gradient: Any, spec: Spec) -> Tensor:
     if not isinstance(gradient, Tensor):
         raise ArgumentError(call, "gradients that are tensors, or None", f"got {type(gradient).__name__}")
     if gradient.shape != spec.shape:
         lead = len(gradient.shape) - len(spec.shape)
         if lead < 0 or any(own not in (1, its) for own, its in zip(spec.shape, gradient.shape[lead:], strict=True)):
             raise ShapeError(call, f"a gradient of shape {spec.shape}", f"got {gradient.shape}")
-        gradient = functions["sum_to_size"](gradient, spec.shape)
+        gradient = gradient.sum_to_size(*spec.shape)
     return gradient if gradient.dtype is spec.dtype.computes else gradient.to(spec.dtype)

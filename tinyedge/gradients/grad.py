@@ -79,8 +79,8 @@ def grad(
     gradients have a history, so that they can be differentiated again, and the graph is kept. That of an input on which
     the outputs do not depend is None with ``allow_unused``, and zeros with ``materialize_grads``.
 
-    Errors: AutogradError if an input is not used, without either, and as ``Tensor.backward``; SecondGradientError, which
-            is a NotImplementedError too, with ``create_graph`` and an op whose gradient has no gradient.
+    Errors: AutogradError if an input is not used, without either, and as ``Tensor.backward``; SecondGradientError,
+            which is a NotImplementedError too, with ``create_graph`` and an op whose gradient has no gradient.
 
     >>> x = te.tensor(3.0, requires_grad=True)
     >>> (slope,) = te.autograd.grad(x**3, x, create_graph=True)
@@ -174,7 +174,7 @@ class _Composed:
         self.steps = steps
         self.needed = needed
         self.pending: dict[Key, Tensor] = {}
-        self.found: dict[Key, Tensor | None] = {key: None for key in keys}
+        self.found: dict[Key, Tensor | None] = dict.fromkeys(keys)
         self.leaves: dict[Key, Slot] = {}
 
     def add(self, key: Key, gradient: Tensor) -> None:
@@ -282,4 +282,4 @@ def _keep(leaf: Slot, gradient: Tensor, create: bool) -> None:
             write_into(gradient._slot, leaf.grad, accumulate=True)
 
 
-functions["backward_into"] = _backward_into  # type: ignore[assignment]
+functions["backward_into"] = _backward_into

@@ -1,9 +1,10 @@
 """The gradient of an op as differentiable calls, for ``create_graph``.
 
-In: a step and the gradients of its outputs, tensors with a history. Out: the gradients of its inputs, with theirs. There
-are three ways. A linear op, or one that is linear in each input, needs none but its own kernels: the gradient of its
-backward is its forward (``Transposed``). Of other ops the NumPy backward is called on tensors (``traced``). A few have a
-rule of their own. What fits none of these is refused by name.
+In: a step and the gradients of its outputs, tensors with a history. Out: the gradients of its inputs, with theirs. A
+linear op, or one that is linear in each input, needs none but its own kernels: the gradient of its backward is its
+forward (``Transposed``). Of other ops the NumPy backward is called on tensors (``traced``). Fused ops with statistics
+are differentiated as what they are composed of (``compositions``), and a few ops have a rule of their own. What fits
+none of these is refused by name.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Rule = Callable[[Step, Tensor, Mapping[str, Any]], Mapping[str, Tensor]]
 MULTILINEAR = {"matmul", "linear", "conv2d", "conv_transpose2d"}
 """Ops that are linear in each of the inputs that they save."""
 
-NOT_TRANSPOSED = {"embedding", "dropout"}
+NOT_TRANSPOSED = {"embedding"}
 """Ops that save no values of theirs, and whose backward is not the transpose of their forward with the same inputs."""
 
 
@@ -194,9 +195,7 @@ def _of_formula(
 # Compositions
 
 
-def _of_composition(
-    step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def _of_composition(step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Tensor]:
     """The gradients of the op's definition by other ops, walked back through."""
     since = next_number()
     inputs: dict[str, Any] = dict(saved)
@@ -226,15 +225,12 @@ def _is_linear(op: type[Op]) -> bool:
     if op.is_view or op.name in MULTILINEAR:
         return True
     fixed = set(op.inputs) - set(op.differentiable)
-    return not op.elementwise and set(op.saves) <= fixed and op.name not in NOT_TRANSPOSED
+    return not op.elementwise and set(op.saves) <= fixed | STEADY and op.name not in NOT_TRANSPOSED
 
 
 def _inputs(step: Step, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a step as far as they are saved; specs of the others."""
-    return {
-        name: saved[name] if name in saved else spec
-        for name, spec in zip(step.op.inputs, step.input_specs, strict=True)
-    }
+    return {**dict(zip(step.op.inputs, step.input_specs, strict=True)), **saved}
 
 
 def transposed(op: type[Op], step: Step, name: str, dy: Tensor, inputs: Mapping[str, Any]) -> Tensor:

@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
 def _axes(axis: Any, rank: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(rank))
-    return (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    return (int(axis),) if isinstance(axis, (int, np.integer)) else tuple(axis)
 
 
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
@@ -183,5 +183,6 @@ COUNTERPARTS: dict[str, Callable[..., Any]] = {
     "transpose": lambda x, axes=(): x.transpose(*axes),
     "shape": lambda x: x.shape,
     "ndim": lambda x: x.ndim,
+    "clip": lambda x, low, high: Traced(functions["clamp"](x.tensor, low, high)),
 }
 """NumPy's other functions."""

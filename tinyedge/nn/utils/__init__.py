@@ -1,4 +1,4 @@
-"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, weights that are computed of others."""
+"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, weights computed of others."""
 
 from tinyedge.nn.utils import parametrizations, parametrize
 from tinyedge.nn.utils.clip import (

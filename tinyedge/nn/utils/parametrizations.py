@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.registry import functions
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn.module import Module
 from tinyedge.nn.utils.parametrize import register_parametrization
 from tinyedge.nn.utils.reweighted import as_matrix, norm_except_dim, power_iterations, unit, weighted
+from tinyedge.ops import cat, diagonal, dot, eye, matmul, mv, randn_like, sign, tril, where, zeros, zeros_like
+from tinyedge.ops.decomposition import linalg_qr
+from tinyedge.ops.solve import linalg_solve
 from tinyedge.tensor import Tensor
 
 M = TypeVar("M", bound=Module)
@@ -46,7 +48,7 @@ class _SpectralNorm(Module):
         if weight.ndim > 1:
             with no_grad():
                 matrix = as_matrix(weight.detach(), self.dim)
-                u, v = (unit(functions["randn_like"](part), eps) for part in (matrix[:, 0], matrix[0]))
+                u, v = (unit(randn_like(part), eps) for part in (matrix[:, 0], matrix[0]))
             self.register_buffer("_u", u)
             self.register_buffer("_v", v)
             power_iterations(matrix, u, v, 15, eps, u_first=True)
@@ -56,10 +58,11 @@ class _SpectralNorm(Module):
             return unit(weight, self.eps)
         matrix = as_matrix(weight, self.dim)
         u, v = self._buffers["_u"], self._buffers["_v"]
-        assert u is not None and v is not None
+        assert u is not None
+        assert v is not None
         if self.training:
             power_iterations(matrix, u, v, self.n_power_iterations, self.eps, u_first=True)
-        return weight / functions["dot"](u.clone(), functions["mv"](matrix, v.clone()))
+        return weight / dot(u.clone(), mv(matrix, v.clone()))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return value
@@ -97,18 +100,18 @@ class _Orthogonal(Module):
         if wide:
             X = X.mT
         n, k = X.shape[-2:]
-        A = functions["tril"](X, -1)
+        A = tril(X, -1)
         if n != k:
-            A = functions["cat"]([A, functions["zeros"]((*X.shape[:-2], n, n - k), dtype=X.dtype, device=X.backend)], -1)
+            A = cat([A, zeros((*X.shape[:-2], n, n - k), dtype=X.dtype, device=X.backend)], -1)
         A = A - A.mT
-        identity = functions["eye"](n, dtype=X.dtype, device=X.backend)
+        identity = eye(n, dtype=X.dtype, device=X.backend)
         if self.orthogonal_map == "cayley":
-            Q = functions["linalg_solve"](identity - A / 2, identity + A / 2)
+            Q = linalg_solve(identity - A / 2, identity + A / 2)
         else:
             Q = _exponential(A, identity)
         base = self._buffers["base"]
         assert base is not None
-        Q = functions["matmul"](base, Q)[..., :k]
+        Q = matmul(base, Q)[..., :k]
         return Q.mT if wide else Q
 
     def right_inverse(self, Q: Tensor) -> Tensor:
@@ -116,38 +119,38 @@ class _Orthogonal(Module):
         base = self._buffers["base"]
         assert base is not None
         base.copy_(_nearest(Q))
-        return functions["zeros_like"](Q)
+        return zeros_like(Q)
 
 
 def _nearest(weight: Tensor) -> Tensor:
     """A square orthogonal matrix, of whose columns the first span those of ``weight``."""
     tall = weight.mT if weight.shape[-2] < weight.shape[-1] else weight
     n, k = tall.shape[-2:]
-    Q, R = functions["linalg_qr"](tall, "complete")
-    sign = functions["sign"](functions["diagonal"](R, 0, -2, -1))
-    sign = functions["where"](sign == 0, 1.0, sign)
-    signed = Q[..., :k] * sign.reshape((*sign.shape[:-1], 1, k))
-    return functions["cat"]([signed, Q[..., k:]], -1) if n > k else signed
+    Q, R = linalg_qr(tall, "complete")
+    signs = sign(diagonal(R, 0, -2, -1))
+    signs = where(signs == 0, 1.0, signs)
+    signed = Q[..., :k] * signs.reshape((*signs.shape[:-1], 1, k))
+    return cat([signed, Q[..., k:]], -1) if n > k else signed
 
 
 SQUARINGS, TERMS = 6, 10
-"""exp(A) is exp(A / 64) to the 64th power, and that a series whose rest is below float64's rounding for |A| up to 10."""
+"""exp(A) is exp(A / 64) to the 64th power, and that a series, whose rest is below float32's rounding for |A| to 10."""
 
 
 def _exponential(A: Tensor, identity: Tensor) -> Tensor:
     small = A / 2**SQUARINGS
     total = identity + small / TERMS
     for number in range(TERMS - 1, 0, -1):
-        total = identity + functions["matmul"](small, total) / number
+        total = identity + matmul(small, total) / number
     for _ in range(SQUARINGS):
-        total = functions["matmul"](total, total)
+        total = matmul(total, total)
     return total
 
 
 def orthogonal(
     module: M, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
 ) -> M:
-    """Keep the matrices in the parameter ``name`` orthogonal: ``Q.mT @ Q`` is the identity, or ``Q @ Q.mT`` of wide ones.
+    """Keep the matrices in the parameter ``name`` orthogonal: ``Q.mT @ Q`` is the identity; of wide ones, ``Q @ Q.mT``.
 
     ``orthogonal_map`` is "matrix_exp", the default, or "cayley". The parameter starts as the orthogonal matrix next to
     it; ``original`` says how far, and where, it is from there (a trivialization). Returns the module.

@@ -23,7 +23,7 @@ M = TypeVar("M", bound=Module)
 
 class _Cache(threading.local):
     depth = 0
-    values: dict[tuple[int, str], Any] = {}  # noqa: RUF012  replaced, never changed, where depth is 0
+    values: dict[tuple[int, str], Any] = {}
 
 
 _cache = _Cache()
@@ -77,7 +77,7 @@ class ParametrizationList(ModuleList):
             return [self._parameters["original"]]
         return [self._parameters[f"original{number}"] for number in range(self.ntensors)]
 
-    def forward(self) -> Tensor:  # type: ignore[override]
+    def forward(self) -> Tensor:
         first, *others = self
         value: Tensor = first(*self.originals())
         for module in others:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from tinyedge.autograd.modes import no_grad
-from tinyedge.autograd.registry import functions
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
 from tinyedge.nn.utils.computed import compute, uncompute
+from tinyedge.ops import dot, movedim, mv, randn_like
+from tinyedge.ops.distance import normalize
+from tinyedge.ops.statistics import vector_norm
 from tinyedge.tensor import Parameter, Tensor
 
 M = TypeVar("M", bound=Module)
@@ -20,9 +22,9 @@ M = TypeVar("M", bound=Module)
 def norm_except_dim(v: Tensor, dim: int) -> Tensor:
     """The 2-norms over all dims but ``dim``, which stay with length 1; over all dims, without any, if ``dim`` is -1."""
     if dim == -1:
-        return functions["vector_norm"](v)
+        return vector_norm(v)
     others = tuple(axis for axis in range(v.ndim) if axis != dim % v.ndim)
-    return functions["vector_norm"](v, 2, others, True) if others else v.abs()
+    return vector_norm(v, 2, others, True) if others else v.abs()
 
 
 def weighted(v: Tensor, g: Tensor, dim: int) -> Tensor:
@@ -31,13 +33,13 @@ def weighted(v: Tensor, g: Tensor, dim: int) -> Tensor:
 
 
 def unit(x: Tensor, eps: float) -> Tensor:
-    return functions["normalize"](x, dim=0, eps=eps)
+    return normalize(x, dim=0, eps=eps)
 
 
 def as_matrix(weight: Tensor, dim: int) -> Tensor:
     """``weight`` with ``dim`` first, and all others as one."""
     if dim:
-        weight = functions["movedim"](weight, dim, 0)
+        weight = movedim(weight, dim, 0)
     return weight.reshape(weight.shape[0], -1)
 
 
@@ -103,7 +105,7 @@ def power_iterations(matrix: Tensor, u: Tensor, v: Tensor, count: int, eps: floa
         matrix = matrix.detach()
         for _ in range(count):
             for target in (u, v) if u_first else (v, u):
-                product = functions["mv"](matrix, v) if target is u else functions["mv"](matrix.T, u)
+                product = mv(matrix, v) if target is u else mv(matrix.T, u)
                 target.copy_(unit(product, eps))
 
 
@@ -124,7 +126,7 @@ def spectral_norm(
     along = (1 if type(module).__name__.startswith("ConvTranspose") else 0) if dim is None else dim
     with no_grad():
         matrix = as_matrix(weight.detach(), along)
-        u, v = (unit(functions["randn_like"](part), eps) for part in (matrix[:, 0], matrix[0]))
+        u, v = (unit(randn_like(part), eps) for part in (matrix[:, 0], matrix[0]))
     del module._parameters[name]
     module.register_parameter(f"{name}_orig", weight)
     module.register_buffer(f"{name}_u", u)
@@ -134,7 +136,7 @@ def spectral_norm(
         original = getattr(self, f"{name}_orig")
         found = as_matrix(original, along)
         u, v = (getattr(self, f"{name}_{part}").clone() for part in "uv")
-        return original / functions["dot"](u, functions["mv"](found, v))
+        return original / dot(u, mv(found, v))
 
     compute(module, name, get, _unassigned)
     module.register_forward_pre_hook(_Turn(name, n_power_iterations, eps, along))
