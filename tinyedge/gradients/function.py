@@ -198,7 +198,7 @@ class _Called(Differentiable):
                 call, f"a gradient, or None, for each of {len(self.edges)} arguments of forward", f"got {len(results)}"
             )
         return [
-            None if edge is None or result is None else _fitting(call, result, spec)
+            None if edge is None or spec is None or result is None else _fitting(call, result, spec)
             for edge, spec, result in zip(self.edges, self.input_specs, results, strict=True)
         ]
 
@@ -207,9 +207,10 @@ class _Called(Differentiable):
         self.ctx._kept = []
 
 
-def _fitting(call: str, gradient: Any, spec: Spec) -> Tensor:
-    if not isinstance(gradient, Tensor):
-        raise ArgumentError(call, "gradients that are tensors, or None", f"got {type(gradient).__name__}")
+def _fitting(call: str, result: Any, spec: Spec) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise ArgumentError(call, "gradients that are tensors, or None", f"got {type(result).__name__}")
+    gradient: Tensor = result
     if gradient.shape != spec.shape:
         lead = len(gradient.shape) - len(spec.shape)
         if lead < 0 or any(own not in (1, its) for own, its in zip(spec.shape, gradient.shape[lead:], strict=True)):

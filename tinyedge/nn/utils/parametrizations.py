@@ -139,7 +139,7 @@ SQUARINGS, TERMS = 6, 10
 
 def _exponential(A: Tensor, identity: Tensor) -> Tensor:
     small = A / 2**SQUARINGS
-    total = identity + small / TERMS
+    total: Tensor = identity + small / TERMS
     for number in range(TERMS - 1, 0, -1):
         total = identity + matmul(small, total) / number
     for _ in range(SQUARINGS):

@@ -133,10 +133,11 @@ def spectral_norm(
     module.register_buffer(f"{name}_v", v)
 
     def get(self: Any) -> Tensor:
-        original = getattr(self, f"{name}_orig")
+        original: Tensor = getattr(self, f"{name}_orig")
         found = as_matrix(original, along)
         u, v = (getattr(self, f"{name}_{part}").clone() for part in "uv")
-        return original / dot(u, mv(found, v))
+        divided: Tensor = original / dot(u, mv(found, v))
+        return divided
 
     compute(module, name, get, _unassigned)
     module.register_forward_pre_hook(_Turn(name, n_power_iterations, eps, along))
