@@ -336,6 +336,27 @@ def test_hooks_in_compiled_functions(backend: Backend) -> None:
         step(te.ones(2))
 
 
+@pytest.mark.parametrize("create", [False, True])
+def test_a_hook_that_comes_later_is_noticed(backend: Backend, create: bool) -> None:
+    w, model = te.ones(2, requires_grad=True), nn.Linear(2, 1)
+
+    @te.compile
+    def slopes(x: te.Tensor) -> Any:
+        found = grad((model(x) * w).sum(), [w, model.weight], create_graph=create)
+        return [slope.detach() for slope in found if slope is not None]
+
+    slopes(te.ones(1, 2))
+    slopes(te.ones(1, 2))
+    handle = w.register_hook(lambda gradient: gradient * 0)
+    with pytest.raises(te.CaptureError, match="a hook of a tensor from outside"):
+        slopes(te.ones(1, 2))
+    handle.remove()
+    slopes(te.ones(1, 2))
+    model.weight.register_hook(lambda gradient: gradient * 0)
+    with pytest.raises(te.CaptureError, match="a hook of a tensor from outside"):
+        slopes(te.ones(1, 2))
+
+
 def test_hooks_of_parameters_of_compiled_models(backend: Backend) -> None:
     model = nn.Linear(2, 1)
     compiled = te.compile(model)

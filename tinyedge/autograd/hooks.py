@@ -31,6 +31,7 @@ class Handle:
     def remove(self) -> None:
         """Take the hook away; a second time does nothing."""
         self._hooks.pop(self._number, None)
+        note_leaf_change()
 
     def __enter__(self) -> Handle:
         return self

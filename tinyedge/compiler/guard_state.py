@@ -106,7 +106,11 @@ _get = dict.get
 _builtins_of = attrgetter("__builtins__")
 
 
-_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+_slot_of = attrgetter("_slot")
+
+
+def _flags_of(slot: Slot) -> tuple[bool, bool]:
+    return slot.requires_grad, bool(slot.hooks)
 
 
 IMMUTABLE = (
@@ -322,7 +326,7 @@ class _ModuleState:
             return self.key
         self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
-        flags = tuple(map(_wants_gradient, slots))
+        flags = tuple(map(_flags_of, slots))
         if slots != self.slots or flags != self.flags or not self.key.values:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])

@@ -154,7 +154,7 @@ def _walked(
         found: dict[Key, Slot | None] = dict(walk.captured)
         for key, slot in by_key.items():
             if slot.step is None and (there := walk.pending.get(key)) is not None:
-                found[key] = _passed(slot.hooks, there.slot)
+                found[key] = _of_leaf(slot, there.slot)
         given = {seed._slot.storage.number for _, seed in roots if seed is not None}
         for key, gradient in found.items():
             if gradient is not None and (gradient.storage.number in given or not gradient.contiguous):
@@ -165,6 +165,12 @@ def _walked(
 
 def _passed(hooks: Hooks | None, gradient: Slot) -> Slot:
     return gradient if not hooks else hooks.run(gradient)
+
+
+def _of_leaf(leaf: Slot, gradient: Slot) -> Slot:
+    if leaf.hooks and modes.recorder is not None:
+        modes.recorder.hooked(leaf)
+    return _passed(leaf.hooks, gradient)
 
 
 class _Composed:
@@ -193,7 +199,7 @@ class _Composed:
                 self._step(step)
             for key, leaf in self.leaves.items():
                 if (gradient := self.pending.get(key)) is not None:
-                    self.found[key] = Tensor._wrap(_passed(leaf.hooks, gradient._slot))
+                    self.found[key] = Tensor._wrap(_of_leaf(leaf, gradient._slot))
         return self.found
 
     def _step(self, step: Any) -> None:
