@@ -218,6 +218,15 @@ def test_third_derivatives(backend: Backend) -> None:
         assert y.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_gradients_of_half_leaves_are_float32(backend: Backend) -> None:
+    x = te.tensor([1.0, 2.0], dtype=te.float16, requires_grad=True)
+    for create in (False, True):
+        (slope,) = grad((x**3).sum(), x, create_graph=create)
+        assert slope is not None
+        assert slope.dtype is te.float32
+        assert slope.tolist() == [3.0, 12.0]
+
+
 @pytest.mark.parametrize("function", [lambda x: te.linalg.inv(x), lambda x: x.sort(1)[0]], ids=["inv", "sort"])
 def test_what_has_no_second_gradient_is_refused(function: Any) -> None:
     x = drawn(3, 3)

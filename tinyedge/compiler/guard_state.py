@@ -288,7 +288,7 @@ class _ModuleState:
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # the value of leaf_changes() at the last look
         self.slots: tuple[Slot, ...] = ()
-        self.flags: tuple[bool, ...] = ()
+        self.flags: tuple[tuple[bool, bool], ...] = ()
         self.numbers: frozenset[int] = frozenset()
         self.key = _ModuleKey()
 

@@ -145,14 +145,17 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
     result: list[Tensor | None] = []
     for name, edge, spec in zip(op.inputs, step.edges, step.input_specs, strict=True):
         gradient = None if edge is None or spec is None else found.get(name)
-        result.append(None if gradient is None or spec is None else _fitted(gradient, spec))
+        if gradient is not None and spec is not None and edge is not None:
+            dtype = spec.dtype if edge[2] is None else spec.dtype.computes  # as without create_graph
+            gradient = _fitted(gradient, spec).to(dtype)
+        result.append(gradient)
     return result
 
 
 def _fitted(gradient: Tensor, spec: Spec) -> Tensor:
     if gradient.shape != spec.shape:
         gradient = functions["sum_to_size"](gradient, spec.shape)
-    return gradient.to(spec.dtype)
+    return gradient
 
 
 # Formulas
