@@ -11,9 +11,9 @@ import numpy as np
 import tinyedge as te
 from tests.gradcheck import Array, gradcheck
 from tests.strategies import Call, place, place_strided, read
-from tinyedge.autograd.backward import Gradient, Walk, step_back
 from tinyedge.autograd.deferral import deferring
 from tinyedge.autograd.dispatch import dispatch
+from tinyedge.autograd.walk import Gradient, Walk, step_back
 from tinyedge.backends import Backend
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import adapt, convert, data, errors, models, nn, ops, optim, utils
+from tinyedge import adapt, amp, autograd, convert, data, distributions, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
+from tinyedge.autograd.autocast import autocast, is_autocast_enabled
 from tinyedge.autograd.checkpoint import checkpoint, checkpoint_sequential
 from tinyedge.autograd.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 from tinyedge.backends import (
@@ -43,6 +44,7 @@ from tinyedge.dtypes import (
     uint8,
 )
 from tinyedge.errors import *  # noqa: F403
+from tinyedge.gradients import detect_anomaly
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ir.program import ProgramSpec
 from tinyedge.ops import *  # noqa: F403
@@ -59,7 +61,6 @@ from tinyedge.ops.typed import (
     LongTensor,
     ShortTensor,
 )
-from tinyedge.optim import detect_anomaly
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 
 __version__ = "0.1.0"
@@ -87,7 +88,10 @@ __all__ = [
     "Tensor",
     "accelerator",
     "adapt",
+    "amp",
     "as_tensor",
+    "autocast",
+    "autograd",
     "bfloat16",
     "bool_",
     "checkpoint",
@@ -98,6 +102,7 @@ __all__ = [
     "data",
     "detect_anomaly",
     "device",
+    "distributions",
     "enable_grad",
     "errors",
     "float16",
@@ -114,6 +119,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_enabled",
     "is_grad_enabled",
     "linalg",
     "load",

@@ -77,6 +77,10 @@ class AutogradError(TinyedgeError, RuntimeError):
     """A backward pass that cannot be, or that would give a wrong gradient."""
 
 
+class SecondGradientError(AutogradError, NotImplementedError):
+    """``create_graph=True`` met an op whose gradient has no gradient of its own."""
+
+
 class CaptureError(TinyedgeError, RuntimeError):
     """A function that cannot be recorded and replayed."""
 
@@ -127,6 +131,7 @@ __all__ = [
     "MissingPackageError",
     "NumberRangeError",
     "OutOfMemoryError",
+    "SecondGradientError",
     "ShapeError",
     "StateDictError",
     "TinyedgeError",

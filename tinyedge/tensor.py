@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, SupportsIndex, cast
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyedge import dtypes, shapes
-from tinyedge.autograd import backward, deferral, dispatch, minibatch, recorder, scope
+from tinyedge.autograd import deferral, dispatch, hooks, minibatch, recorder, scope, walk
 from tinyedge.autograd.absent import absent
 from tinyedge.autograd.dispatch import new_slot, write_into
 from tinyedge.autograd.methods import Methods
@@ -291,46 +292,87 @@ class Tensor(SlotHolder, Methods):
         if not self.is_leaf:
             raise ShapeError("data", f"values of the shape {self.shape}, as of a result", f"got {value.shape}")
         recorder.forbid_in_recording("data", "the tensor gets other memory, and a replay would not know it")
-        requires_grad = self.requires_grad
+        requires_grad, kept = self.requires_grad, self._slot.hooks
         self.grad = None
         self._slot = _function("clone")(value).detach()._slot
+        self._slot.hooks = kept
         self._slot.requires_grad = requires_grad
         values.note_leaf_change()
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
-        """Add the gradient of this tensor into every leaf that it was computed from.
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Tensor | Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add the gradient of this tensor into every leaf that it was computed from, or into ``inputs`` alone.
+
+        With ``create_graph`` the gradients have a history of their own; see ``te.autograd.grad``.
 
         Shapes: gradient has this tensor's shape; it may be left out if that holds one element.
         Errors: AutogradError if nothing here needs a gradient, if the graph was walked before without ``retain_graph``,
                 or if a value that was saved for the gradient was changed in place. ShapeError if ``gradient`` does not
                 fit.
         """
-        slot = self._slot
-        if not slot.requires_grad:
-            raise AutogradError(
-                "backward",
-                "a tensor that was computed from one with requires_grad=True",
-                "this one has no history",
-                "Set requires_grad on the inputs, and do not compute under te.no_grad().",
-            )
-        if slot.history != slot.storage.history:
-            raise AutogradError(
-                "backward", "the history of the tensor must be current",
-                f"this one of shape {self.shape} shares memory with a tensor that was changed in place later",
-                "Walk back from that one, or change a clone().",
-            )  # fmt: skip
-        if gradient is None:
-            if slot.numel != 1:
-                raise ShapeError(
-                    "backward", "without gradient= the tensor must hold one element", f"it has shape {self.shape}",
-                    "Reduce it first, e.g. with .sum(), or pass gradient=.",
-                )  # fmt: skip
-            seed = None
+        seed = seed_of("backward", self, gradient)
+        if create_graph or inputs is not None:
+            chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
+            functions["backward_into"]([(self, seed)], chosen, retain_graph, create_graph)
         else:
-            if gradient.shape != self.shape:
-                raise ShapeError("backward", f"gradient must have the shape {self.shape}", f"it has {gradient.shape}")
-            seed = _fitting("backward", self, gradient)._slot
-        backward.backward(slot, seed, retain_graph)
+            walk.backward(self._slot, None if seed is None else seed._slot, bool(retain_graph))
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> hooks.Handle:
+        """Call ``hook(gradient)`` when a walk has computed the gradient of this; what it returns, unless None, is used
+        in its place.
+
+        That of a leaf is called with the whole gradient of one walk, before it is added to ``grad``. The handle that
+        comes back has ``remove()``. In ``te.compile`` only tensors made inside may have hooks.
+
+        Errors: AutogradError unless this requires a gradient; ShapeError, in backward, if the hook returns one of
+                another shape.
+        """
+        self._require_gradient("register_hook")
+
+        def called(gradient: Slot) -> Slot | None:
+            result = hook(Tensor._wrap(gradient))
+            return None if result is None else result._slot
+
+        return hooks.added(hooks.hooks_of(self._slot).before, called)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> hooks.Handle:
+        """Call ``hook(self)`` after each walk that has added to the ``grad`` of this leaf.
+
+        Errors: AutogradError unless this is a leaf that requires a gradient.
+        """
+        self._require_gradient("register_post_accumulate_grad_hook")
+        if not self.is_leaf:
+            raise AutogradError(
+                "register_post_accumulate_grad_hook", "a leaf", "this is the result of an op", "Use register_hook."
+            )
+        return hooks.added(hooks.hooks_of(self._slot).after, lambda: hook(self))
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result of an op in ``grad``, as that of a leaf is. Of a leaf it changes nothing.
+
+        Errors: AutogradError unless this requires a gradient.
+        """
+        self._require_gradient("retain_grad")
+        if not self.is_leaf:
+            hooks.hooks_of(self._slot).retained = weakref.ref(self._slot)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether ``retain_grad`` was called on this result of an op."""
+        slot = self._slot
+        found = None if slot.step is None else hooks.hooks_at(slot.step, slot.index)
+        return found is not None and found.retained is not None and found.retained() is slot
+
+    def _require_gradient(self, call: str) -> None:
+        if not self._slot.requires_grad:
+            raise AutogradError(
+                call, "a tensor that requires a gradient", "this one does not", "Call requires_grad_() on it first."
+            )
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
@@ -730,6 +772,34 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return self._deep_copied(memo)
+
+
+def seed_of(call: str, root: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient with which a walk back from ``root`` begins, in the name of ``call``; None stands for ones."""
+    slot = root._slot
+    if not slot.requires_grad:
+        raise AutogradError(
+            call,
+            "a tensor that was computed from one with requires_grad=True",
+            "this one has no history",
+            "Set requires_grad on the inputs, and do not compute under te.no_grad().",
+        )
+    if slot.history != slot.storage.history:
+        raise AutogradError(
+            call, "the history of the tensor must be current",
+            f"this one of shape {root.shape} shares memory with a tensor that was changed in place later",
+            "Walk back from that one, or change a clone().",
+        )  # fmt: skip
+    if gradient is None:
+        if slot.numel != 1:
+            raise ShapeError(
+                call, "without a gradient the tensor must hold one element", f"it has shape {root.shape}",
+                "Reduce it first, e.g. with .sum(), or pass the gradient.",
+            )  # fmt: skip
+        return None
+    if gradient.shape != root.shape:
+        raise ShapeError(call, f"gradient must have the shape {root.shape}", f"it has {gradient.shape}")
+    return _fitting(call, root, gradient)
 
 
 def destination(

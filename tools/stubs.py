@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import tinyedge as te
+from tinyedge import gradients
 from tinyedge.autograd.registry import Entry, classes_of, entries, import_all, methods_of
 from tinyedge.nn import forwarding
 from tinyedge.optim import Optimizer
@@ -188,7 +189,9 @@ def stubs() -> dict[Path, str]:
     layers = classes_of(import_all("tinyedge.nn", te.nn.__path__))
     optimizers = classes_of(import_all("tinyedge.optim", te.optim.__path__))
     modules = [("tinyedge.nn", name) for name in ("functional", "init", "utils")]
+    surroundings = [(home("tinyedge.gradients", name), name) for name in gradients.__all__]
     return {
+        PACKAGE / "autograd/__init__.pyi": classes_stub({}, surroundings),
         PACKAGE / "autograd/methods.pyi": methods_stub(),
         PACKAGE / "ops/__init__.pyi": functions_stub([entry for entry in own if entry.top], random),
         **{
@@ -200,7 +203,7 @@ def stubs() -> dict[Path, str]:
         PACKAGE / "nn/__init__.pyi": classes_stub(layers, [*modules, ("tinyedge.tensor", "Parameter")]),
         PACKAGE / "optim/__init__.pyi": classes_stub(
             {name: found for name, found in optimizers.items() if issubclass(found, Optimizer)},
-            [("tinyedge.optim", "lr_scheduler"), ("tinyedge.optim.anomaly", "detect_anomaly")],
+            [("tinyedge.optim", "lr_scheduler"), ("tinyedge.gradients.anomaly", "detect_anomaly")],
         ),
     }
 

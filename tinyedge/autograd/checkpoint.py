@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tinyedge.autograd.autocast import as_cast_here
 from tinyedge.autograd.modes import enable_grad
 from tinyedge.autograd.scope import Scope, T, scopes, within
 from tinyedge.containers import leaves_in
@@ -63,6 +64,7 @@ class _Segment(Scope):
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.number = next_number()
+        self.as_cast = as_cast_here()
         self.versions: dict[Storage, int] = {}  # of tensors from outside that it read
         self.calls: list[Any] = []  # the calls of ops and the uploads, in order
         self.linked_at: list[int] = []  # the positions in ``calls`` of those that have a gradient
@@ -145,7 +147,7 @@ class _SecondRun(Scope):
         self.outcomes: Iterator[Any] = iter(segment.outcomes)
 
     def saved(self) -> list[Saved | Postponed]:
-        with within(self), enable_grad():
+        with within(self), enable_grad(), self.segment.as_cast:
             self.segment.function()
         missing = next(self.linked_at, None)
         if missing is not None:

@@ -82,6 +82,9 @@ class Recorder:
     def leaf_gradient(self, leaf: Slot) -> None:
         """The gradient of ``leaf`` is about to be stored or added to."""
 
+    def hooked(self, leaf: Slot) -> None:
+        """The hooks of ``leaf`` are about to be called."""
+
     def gradient_seen(self, leaf: Slot) -> None:
         """The program asks whether ``leaf`` has a gradient, or reads it."""
 

@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
+from tinyedge.autograd.autocast import with_autocast
 from tinyedge.autograd.methods import Methods
 from tinyedge.ir.step import registry
 
@@ -110,7 +111,7 @@ def public(
         global of_users
         name = function.__name__
         function.__doc__ = _with_shapes(function)
-        function = _with_numpys_names(function)
+        function = with_autocast(name, _with_numpys_names(function), _converted)
         package = __name__.partition(".")[0] + "."
         known = entries.get(name)
         if (
@@ -136,6 +137,10 @@ def public(
         return function
 
     return enter if function is None else enter(function)
+
+
+def _converted(value: Any, dtype: Any) -> Any:
+    return functions["cast"](value, dtype)
 
 
 NUMPYS_NAMES = {"dim": "axis", "keepdim": "keepdims"}

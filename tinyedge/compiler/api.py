@@ -162,6 +162,7 @@ class Compiled:
         return (
             self._guard.key(arguments, args, kwargs, trail),
             modes.grad.value,
+            modes.autocast.value,
             default_backend().name,
             _sharing(arguments),
         )

@@ -106,7 +106,11 @@ _get = dict.get
 _builtins_of = attrgetter("__builtins__")
 
 
-_slot_of, _wants_gradient = attrgetter("_slot"), attrgetter("requires_grad")
+_slot_of = attrgetter("_slot")
+
+
+def _flags_of(slot: Slot) -> tuple[bool, bool]:
+    return slot.requires_grad, bool(slot.hooks)
 
 
 IMMUTABLE = (
@@ -284,7 +288,7 @@ class _ModuleState:
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # the value of leaf_changes() at the last look
         self.slots: tuple[Slot, ...] = ()
-        self.flags: tuple[bool, ...] = ()
+        self.flags: tuple[tuple[bool, bool], ...] = ()
         self.numbers: frozenset[int] = frozenset()
         self.key = _ModuleKey()
 
@@ -308,7 +312,9 @@ class _ModuleState:
                     where = names.mentioned.get(name, at.where)
                     self.live.append((value, _At(f"{at.path}.{name}", where, name not in names.mentioned)))
         self.live += [(hook, at) for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
-        hooks = (*part._pre_hooks, *part._hooks)
+        backward = (*part._backward_pre_hooks.items(), *part._backward_hooks.items())
+        self.live += [(hook, at) for _, hook in backward]
+        hooks = (*part._pre_hooks, *part._hooks, *[number for number, _ in backward])
         return type(part), weakref.ref(part), part.training, part.checkpointed, hooks, tuple(static)
 
     def now(self) -> _ModuleKey | None:
@@ -320,7 +326,7 @@ class _ModuleState:
             return self.key
         self.seen = changes
         slots = tuple(map(_slot_of, self.tensors))
-        flags = tuple(map(_wants_gradient, slots))
+        flags = tuple(map(_flags_of, slots))
         if slots != self.slots or flags != self.flags or not self.key.values:
             self.slots, self.flags = slots, flags
             self.numbers = frozenset([slot.storage.number for slot in slots])

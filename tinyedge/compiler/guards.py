@@ -72,14 +72,19 @@ from tinyedge.compiler.guard_state import (
 )
 from tinyedge.containers import contents, is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
+from tinyedge.ir.values import Slot
 from tinyedge.nn import Module
 from tinyedge.nn.module import member_changes
 from tinyedge.tensor import Tensor
 
 
+def _has_hooks(slot: Slot) -> bool:
+    return bool(slot.hooks)
+
+
 def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, slot.storage.backend.name, type(argument))
+    return (*slot.key, slot.requires_grad, _has_hooks(slot), slot.storage.backend.name, type(argument))
 
 
 class Guard:
@@ -446,7 +451,8 @@ class _Walk:
         self.findings.numbers.add(slot.storage.number)
         self.findings.watch_attribute(value, "_slot", slot)
         self.findings.watch_attribute(slot, "requires_grad", slot.requires_grad)
-        return weakref.ref(slot), made, slot.requires_grad, *extra
+        self.findings.watch(partial(_has_hooks, slot), hooked := _has_hooks(slot))
+        return weakref.ref(slot), made, slot.requires_grad, hooked, *extra
 
     def array(self, value: Any, made: type, at: _At, is_argument: bool) -> Hashable:
         if is_argument:

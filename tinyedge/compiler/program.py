@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from tinyedge import config, report
-from tinyedge.autograd.backward import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.autograd.deferral import deferred_launches, not_deferring
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
+from tinyedge.autograd.hooks import is_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
 from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
+from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
 from tinyedge.backends.outside import Outside
@@ -216,7 +217,7 @@ class Node(OwnBackward):
         self.program.walk_back(self, walk, gradients)
 
     def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone:
+        if self.saved is None or not self.program.walks_alone or any(map(is_hooked, self.leaves)):
             return False
         self.program.walk_alone(self)
         self.forget()
@@ -556,6 +557,8 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
+        if any((slot := leaf._slot()) is not None and is_hooked(slot) for leaf in self._leaves):
+            return False
         if not (self._effects or self._needs or self._together):
             return True
         if not all(effect.fits() for effect, _ in self._effects):

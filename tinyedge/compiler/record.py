@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyedge.autograd.backward import Walk, walk_back
 from tinyedge.autograd.dispatch import edge_to, new_slot
 from tinyedge.autograd.recorder import Effect, Recorder, recording
+from tinyedge.autograd.walk import Walk, walk_back
 from tinyedge.dtypes import bool_
 from tinyedge.errors import CaptureError
 from tinyedge.ir.step import Edge, Postponed, Step, Tape
@@ -226,6 +226,10 @@ class Recording(Recorder):
             use.summed = True
             if leaf.grad is not None:
                 self._keep(leaf.grad.storage)
+
+    def hooked(self, leaf: Slot) -> None:
+        if leaf.number < self.first_number:
+            self.forbid("a hook of a tensor from outside", "its code is not compared from call to call")
 
     def gradient_seen(self, leaf: Slot) -> None:
         if (use := self._use(leaf)) is not None and not use.replaced and not use.summed:

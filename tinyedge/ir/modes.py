@@ -32,6 +32,7 @@ class Setting:
 class _Modes(threading.local):
     grad = Setting(True)
     anomaly = Setting(False)
+    autocast = Setting(None)  # the dtype of matrix products inside te.autocast
     backend = Setting(None)  # the backend for new tensors, instead of the process' default
     recorder: Any = None  # a Recorder, which is told what runs
     deferred: Any = None  # a Deferred, which holds launches back

@@ -38,6 +38,7 @@ class Step:
         "attrs",
         "direction",
         "edges",
+        "hooks",
         "input_specs",
         "number",
         "op",
@@ -73,6 +74,7 @@ class Step:
         self.saved: Saved | Postponed | None = None
         self.input_specs: tuple[Spec | None, ...] = ()
         self.output_specs: tuple[Spec, ...] = ()
+        self.hooks: dict[int, Any] | None = None  # of each output by number: its Hooks
 
     def __repr__(self) -> str:
         return f"<Step {self.number}: {self.op.name} {self.direction}>"

@@ -201,6 +201,7 @@ class Slot:
         "dtype",
         "grad",
         "history",
+        "hooks",
         "index",
         "key",
         "number",
@@ -227,6 +228,7 @@ class Slot:
         self.cleared = -1  # of a gradient: the version at which an update cleared it
         self.step: Any = None  # the Step that wrote it; None for a leaf
         self.index = 0  # the number of that step's output
+        self.hooks: Any = None  # of a leaf: its Hooks
 
     def keep_gradient(self, gradient: Slot | None) -> None:
         """Use ``gradient`` as this leaf's gradient buffer from now on."""

@@ -12,11 +12,13 @@ import numpy as np
 
 from tinyedge import dtypes
 from tinyedge.autograd.checkpoint import checkpoint
+from tinyedge.autograd.hooks import Handle
 from tinyedge.autograd.minibatch import require_no_minibatch
 from tinyedge.autograd.modes import no_grad
 from tinyedge.backends import Backend
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
+from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination
 
@@ -33,22 +35,8 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class RemovableHandle:
+class RemovableHandle(Handle):
     """What registering a hook returns: ``remove()`` it, or use it as a context manager."""
-
-    def __init__(self, hooks: dict[int, Any], number: int) -> None:
-        self._hooks = hooks
-        self._number = number
-
-    def remove(self) -> None:
-        """Take the hook away; a second time does nothing."""
-        self._hooks.pop(self._number, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
 
 
 _changes = 0
@@ -121,6 +109,8 @@ class Module:
     _transient: set[str]  # buffers that are not part of the state dict
     _pre_hooks: dict[int, tuple[Callable[..., Any], bool]]
     _hooks: dict[int, tuple[Callable[..., Any], bool]]
+    _backward_pre_hooks: dict[int, Callable[..., Any]]
+    _backward_hooks: dict[int, Callable[..., Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -137,6 +127,8 @@ class Module:
             _transient=set(),
             _pre_hooks=_Members(),
             _hooks=_Members(),
+            _backward_pre_hooks=_Members(),
+            _backward_hooks=_Members(),
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -145,7 +137,8 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         forward = partial(checkpoint, self.forward) if self.checkpointed else self.forward
-        if not self._pre_hooks and not self._hooks:
+        backward = self._backward_pre_hooks or self._backward_hooks
+        if not self._pre_hooks and not self._hooks and not backward:
             return forward(*args, **kwargs)
         for hook, with_kwargs in tuple(self._pre_hooks.values()):
             result = hook(self, args, kwargs) if with_kwargs else hook(self, args)
@@ -153,12 +146,15 @@ class Module:
                 args, kwargs = result
             elif result is not None:
                 args = result if isinstance(result, tuple) else (result,)
+        gates = Gates(self, self._backward_pre_hooks, self._backward_hooks) if backward else None
+        if gates is not None:
+            args = gates.way_in(args)
         output = forward(*args, **kwargs)
         for hook, with_kwargs in tuple(self._hooks.values()):
             result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
             if result is not None:
                 output = result
-        return output
+        return output if gates is None else gates.way_out(output)
 
     # Attributes
 
@@ -538,7 +534,8 @@ class Module:
             moved, gradient = _moved(param, wanted, backend), param.grad
             if moved is not param:
                 requires_grad = param.requires_grad
-                param._slot = moved.detach()._slot
+                hooks, param._slot = param._slot.hooks, moved.detach()._slot
+                param._slot.hooks = hooks
                 param._slot.requires_grad = requires_grad
                 note_leaf_change()
                 summed = None if wanted is None else wanted.computes
@@ -582,7 +579,7 @@ class Module:
 
         With ``with_kwargs`` it is ``hook(module, args, kwargs)``, and returns None or both.
         """
-        return _register(self._pre_hooks, hook, prepend, with_kwargs)
+        return _register(self._pre_hooks, (hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -591,7 +588,22 @@ class Module:
 
         With ``with_kwargs`` it is ``hook(module, args, kwargs, output)``.
         """
-        return _register(self._hooks, hook, prepend, with_kwargs)
+        return _register(self._hooks, (hook, with_kwargs), prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` when the gradients of the output are there, a tuple of tensors or None.
+
+        What it returns, unless None, is used in their place.
+        """
+        return _register(self._backward_pre_hooks, hook, prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` when the gradients of the positional arguments are there.
+
+        What it returns, unless None, is used in the place of ``grad_input``. Where no argument requires a gradient it
+        is called with None for each as soon as ``grad_output`` is there.
+        """
+        return _register(self._backward_hooks, hook, prepend)
 
     # Text
 
@@ -617,14 +629,12 @@ def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tens
         return tensor.to(tensor.dtype if keep else dtype, device=backend)
 
 
-def _register(
-    hooks: dict[int, tuple[Callable[..., Any], bool]], hook: Callable[..., Any], prepend: bool, with_kwargs: bool
-) -> RemovableHandle:
+def _register(hooks: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     number = next(number for number in _hook_numbers if number not in hooks)  # unpickled ones have numbers already
     before = dict(hooks) if prepend else {}
     if prepend:
         hooks.clear()
-    hooks[number] = (hook, with_kwargs)
+    hooks[number] = hook
     hooks.update(before)
     return RemovableHandle(hooks, number)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
+from tinyedge.gradients.anomaly import detect_anomaly
 from tinyedge.optim import lr_scheduler
-from tinyedge.optim.anomaly import detect_anomaly
 from tinyedge.optim.optimizer import Optimizer
 
 __all__ = ["detect_anomaly", "lr_scheduler"]

@@ -1,12 +1,12 @@
 # Written by tools/stubs.py: run make stubs.
 
+from tinyedge.gradients.anomaly import detect_anomaly as detect_anomaly
 from tinyedge.optim import lr_scheduler as lr_scheduler
 from tinyedge.optim.adadelta import Adadelta as Adadelta
 from tinyedge.optim.adagrad import Adagrad as Adagrad
 from tinyedge.optim.adam import Adam as Adam
 from tinyedge.optim.adam import AdamW as AdamW
 from tinyedge.optim.adamax import Adamax as Adamax
-from tinyedge.optim.anomaly import detect_anomaly as detect_anomaly
 from tinyedge.optim.lbfgs import LBFGS as LBFGS
 from tinyedge.optim.nadam import NAdam as NAdam
 from tinyedge.optim.optimizer import Optimizer as Optimizer

@@ -6,26 +6,9 @@ import numpy as np
 
 from tinyedge.autograd.dispatch import new_slot
 from tinyedge.errors import AnomalyError
-from tinyedge.ir.modes import ModeContext
 from tinyedge.ops.update import update
 from tinyedge.optim.launch import Job
 from tinyedge.tensor import Tensor
-
-
-class detect_anomaly(ModeContext):
-    """Context manager and decorator: in this thread, optimizers refuse updates that contain NaN or infinity.
-
-    Each update is first computed into other memory and read back, so it is slow. If a gradient or an updated parameter
-    contains NaN or infinity, nothing is updated.
-
-    Errors: AnomalyError from the optimizer's ``step`` or ``flush``, with the parameter's name if the optimizer was
-            given ``named_parameters()``.
-    """
-
-    mode = "anomaly"
-
-    def value(self) -> bool:
-        return True
 
 
 def check(call: str, job: Job, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What PyTorch has in torch.nn.utils: clipping gradients before an optimizer's step; parameters as a vector."""
+"""Clipping gradients before an optimizer's step; parameters as a vector."""
 
 from __future__ import annotations
 

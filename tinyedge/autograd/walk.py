@@ -13,11 +13,15 @@ from typing import Any
 
 from tinyedge.autograd.deferral import Deferred, deferring
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, launch_step, new_slot, version_of, write_into
+from tinyedge.autograd.hooks import Hooks, hooks_at, is_hooked
 from tinyedge.autograd.minibatch import mark_torn
+from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import AutogradError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, Edge, Postponed, Step, Tape
 from tinyedge.ir.values import MemorySpace, Slot, Spec, Value
+
+Key = tuple[int, int]  # the step and the number of its output from which an edge comes; of a leaf, -1 and its id
 
 
 class Gradient:
@@ -34,11 +38,18 @@ class Walk:
     """The state of a reverse walk: gradients of steps that were not reached yet, and of leaves.
 
     ``boundary`` holds the ids of leaves whose gradients stay in ``pending``, as do those of steps that are not walked.
+    With ``needed``, only the gradients of these edges, by key, are computed, and all of them stay there. What comes to
+    the edges in ``captured`` is kept there.
     """
 
-    def __init__(self, boundary: Collection[int] = (), retain_graph: bool = False) -> None:
+    def __init__(
+        self, boundary: Collection[int] = (), retain_graph: bool = False, needed: Collection[Key] | None = None
+    ) -> None:
         self.boundary = boundary
         self.retain_graph = retain_graph
+        self.needed = needed
+        self.captured: dict[Key, Slot | None] = {}
+        self.hooked: dict[Key, Slot] = {}  # leaves whose hooks wait for the whole gradient
         self.pending: dict[tuple[int, int], Gradient] = {}
         self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each leaf, and the slot of its gradient after the walk
 
@@ -48,24 +59,37 @@ class Walk:
         step, index, leaf = edge
         return (-1, id(leaf)) if step is None else (step.number, index)
 
+    def wants(self, edge: Edge) -> bool:
+        return self.needed is None or self.key(edge) in self.needed
+
     def _is_pending(self, edge: Edge) -> bool:
-        return edge[2] is None or id(edge[2]) in self.boundary
+        leaf = edge[2]
+        if leaf is None or id(leaf) in self.boundary or self.needed is not None:
+            return True
+        if is_hooked(leaf):
+            self.hooked[self.key(edge)] = leaf
+            return True
+        return False
 
     def target(self, edge: Edge, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
         """The slot for the gradient of ``edge``, and whether a kernel must accumulate into it."""
         leaf = edge[2]
         if leaf is not None and not self._is_pending(edge):
-            return self.leaf_target(leaf, spec, backend)
+            return self._sum_of(leaf, spec, backend)
         key = self.key(edge)
         there = self.pending.get(key)
         if there is None:
-            there = self.pending[key] = Gradient(new_slot(backend, spec.dtype, spec.shape), True)
+            dtype = spec.dtype if leaf is None else spec.dtype.computes
+            there = self.pending[key] = Gradient(new_slot(backend, dtype, spec.shape), True)
             return there.slot, False
         if not there.owned:
             self.pending[key] = there = Gradient(contiguous_copy(there.slot), True)
         return there.slot, True
 
     def leaf_target(self, leaf: Slot, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
+        return self.target((None, 0, leaf), spec, backend)
+
+    def _sum_of(self, leaf: Slot, spec: Spec, backend: MemorySpace) -> tuple[Slot, bool]:
         known = self.leaves.get(id(leaf))
         if known is not None:
             return known[1], True
@@ -87,7 +111,15 @@ class Walk:
             if key not in self.pending:
                 self.pending[key] = Gradient(slot, owned and slot.contiguous)
                 return
-        elif (
+        elif self._takes_over(leaf, slot, spec, owned):
+            self.leaves[id(leaf)] = leaf, slot
+            return
+        target, accumulate = self.target(edge, spec, slot.storage.backend)
+        write_into(slot, target, accumulate)
+
+    def _takes_over(self, leaf: Slot, slot: Slot, spec: Spec, owned: bool) -> bool:
+        """Whether ``slot`` itself can become the gradient of ``leaf``."""
+        return (
             leaf.grad is None
             and id(leaf) not in self.leaves
             and owned
@@ -95,11 +127,21 @@ class Walk:
             and slot.dtype is spec.dtype.computes
             and slot.nbytes == slot.storage.nbytes
             and modes.recorder is None  # a replay may find a gradient there, to which a kernel must add
-        ):
-            self.leaves[id(leaf)] = leaf, slot
-            return
-        target, accumulate = self.target(edge, spec, slot.storage.backend)
-        write_into(slot, target, accumulate)
+        )
+
+    def pass_through_hooks(self) -> None:
+        """Give the leaves with hooks, whose gradients are whole now, what the hooks make of these."""
+        for key, leaf in self.hooked.items():
+            there = self.pending.pop(key, None)
+            if there is None:
+                continue
+            if modes.recorder is not None:
+                modes.recorder.hooked(leaf)
+            gradient = _passed(leaf.hooks, there)
+            if self._takes_over(leaf, gradient.slot, leaf.spec, gradient.owned):
+                self.leaves[id(leaf)] = leaf, gradient.slot
+            else:
+                write_into(gradient.slot, *self._sum_of(leaf, leaf.spec, gradient.slot.storage.backend))
 
     def finish(self, deferred: Deferred) -> None:
         """Launch everything that was held back, and give the leaves their gradients."""
@@ -122,6 +164,27 @@ class Walk:
 
 
 _finishing = threading.RLock()
+
+
+def _passed(hooks: Hooks, gradient: Gradient) -> Gradient:
+    """What hooks make of a gradient. They may keep it, so nobody adds to it in place any more."""
+    with no_grad():
+        slot = hooks.run(gradient.slot)
+    return Gradient(slot if slot.dtype is gradient.slot.dtype else _converted(slot, gradient.slot), False)
+
+
+def _converted(slot: Slot, like: Slot) -> Slot:
+    target = new_slot(slot.storage.backend, like.dtype, slot.shape)
+    write_into(slot, target)
+    return target
+
+
+def _retain(slot: Slot, gradient: Slot) -> None:
+    """Add ``gradient`` to what the result in ``slot`` keeps of its own."""
+    if slot.grad is None:
+        slot.keep_gradient(contiguous_copy(gradient))
+    else:
+        write_into(gradient, slot.grad, accumulate=True)
 
 
 class OwnBackward(Step):
@@ -150,17 +213,35 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
     steps = Tape.leading_to([root])
     if modes.recorder is not None:
         modes.recorder.backward(steps)
+    walk = Walk(retain_graph=retain_graph)
     with deferring() as deferred:
         if gradient is None:
-            gradient = new_slot(root.storage.backend, root.dtype, root.shape)
-            write_into(Value(1.0, root.dtype), gradient)
-        walk = Walk(retain_graph=retain_graph)
-        walk.deliver(edge_to(root), gradient, root.spec, owned=False)
-        walk_back(walk, steps)
+            gradient = ones_like(root)
+        try:
+            walk.deliver(edge_to(root), gradient, root.spec, owned=False)
+            walk_back(walk, steps)
+            walk.pass_through_hooks()
+        except BaseException as error:
+            if deferred.adds_from is not None and deferred.gone > deferred.adds_from:  # a hook has read a value
+                error.__dict__["launched"] = deferred.gone
+                there = [total for leaf, total in walk.leaves.values() if leaf.grad is total]
+                mark_torn(there, error, deferred.adds_from)
+            raise
         walk.finish(deferred)
     if not retain_graph:
         for step in steps:
             step.forget()
+    for leaf in walk.hooked.values():
+        if leaf.hooks is not None:
+            for hook in tuple(leaf.hooks.after.values()):
+                hook()
+
+
+def ones_like(root: Slot) -> Slot:
+    """The gradient of a loss by itself."""
+    gradient = new_slot(root.storage.backend, root.dtype, root.shape)
+    write_into(Value(1.0, root.dtype), gradient)
+    return gradient
 
 
 def walk_back(walk: Walk, steps: Tape) -> None:
@@ -168,10 +249,26 @@ def walk_back(walk: Walk, steps: Tape) -> None:
     for step in reversed(steps):
         gradients = [walk.pending.pop((step.number, index), None) for index in range(len(step.output_specs))]
         if any(item is not None for item in gradients):
+            if step.hooks is not None:
+                gradients = [_hooked(step, index, item) for index, item in enumerate(gradients)]
+            for index, item in enumerate(gradients) if walk.captured else ():
+                if item is not None and (step.number, index) in walk.captured:
+                    walk.captured[step.number, index] = item.slot
+                    item.owned = False
             if isinstance(step, OwnBackward):
                 step.walk_back(walk, gradients)
             else:
                 step_back(walk, step, gradients)
+
+
+def _hooked(step: Step, index: int, gradient: Gradient | None) -> Gradient | None:
+    hooks = hooks_at(step, index)
+    if gradient is None or not hooks:
+        return gradient
+    gradient = _passed(hooks, gradient)
+    if hooks.retained is not None and (slot := hooks.retained()) is not None:
+        _retain(slot, gradient.slot)
+    return gradient
 
 
 def require_saved(step: Step) -> None:
@@ -193,7 +290,7 @@ def step_back(walk: Walk, step: Step, gradients: Sequence[Gradient | None]) -> N
     kernels: list[tuple[str, Edge, Spec]] = []
     views: list[tuple[Edge, Spec, Slot]] = []
     for index, (edge, spec) in enumerate(zip(step.edges, step.input_specs, strict=True)):
-        if edge is None or spec is None:
+        if edge is None or spec is None or not walk.wants(edge):
             continue
         layout = op.gradient_view(index, dy.slot.layout(), spec.shape, step.attrs)
         if layout is not None and spec.dtype is dy.slot.dtype:

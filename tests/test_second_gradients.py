@@ -1,0 +1,95 @@
+"""The gradient of every op's gradient: as central differences say, or refused by name. Never something else."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge.autograd import grad
+from tinyedge.ir.step import Op, registry
+from tinyedge.tensor import call_all
+
+OPS = [op for op in registry.values() if op.differentiable and not op.is_view and op.name != "with_gradient"]
+LARGEST = 60
+
+
+def drawn(op: type[Op], seed: int) -> tuple[list[te.Tensor | None], dict[str, Any]] | None:
+    """Inputs in float64 and arguments of a call; None if it would be a large one."""
+    sample, random = op.sample(Random(seed)), np.random.default_rng(seed)
+    inputs: list[te.Tensor | None] = []
+    for name, shape in zip(op.inputs, sample.shapes, strict=True):
+        if shape is None:
+            inputs.append(None)
+        elif int(np.prod(shape)) > LARGEST:
+            return None
+        elif name in sample.integers:
+            values = random.integers(0, max(sample.integers[name], 1), shape)
+            inputs.append(te.tensor(values, device="numpy"))
+        elif name == "condition":
+            inputs.append(te.tensor(random.random(shape) < 0.5, device="numpy"))
+        else:
+            low, high = op.domain.get(name, (-2.0, 2.0))
+            value = te.tensor(random.uniform(low, high, shape), device="numpy")
+            inputs.append(value.requires_grad_(name in op.differentiable))
+    return inputs, dict(sample.attrs)
+
+
+def moved(value: te.Tensor, direction: Any) -> te.Tensor:
+    return te.tensor(value.detach().numpy() + direction, device="numpy").requires_grad_()
+
+
+@pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
+def test_second_gradients(op: type[Op]) -> None:
+    for seed in range(8):
+        found = drawn(op, seed)
+        if found is None:
+            continue
+        inputs, attrs = found
+        scalars = {name: attrs.pop(name) for name in [*attrs] if name in op.scalars}
+
+        def run(replaced: Any) -> te.Tensor:
+            values = iter(replaced)
+            given = [next(values) if x is not None and x.requires_grad else x for x in inputs]  # noqa: B023
+            return call_all(op, *given, scalars=scalars, **attrs)[0]  # noqa: B023
+
+        leaves = [x for x in inputs if x is not None and x.requires_grad]
+        y = run(leaves)
+        if not y.requires_grad or not y.numel():
+            continue
+        random = np.random.default_rng(seed)
+        seeds = te.tensor(random.uniform(0.5, 1.5, y.shape), device="numpy").requires_grad_()
+        weights = [random.uniform(-1, 1, leaf.shape) for leaf in leaves]
+        directions = [random.uniform(-1, 1, each.shape) for each in (*leaves, seeds)]
+        plain = grad(y, leaves, seeds, retain_graph=True, allow_unused=True)
+        try:
+            slopes = grad(y, leaves, seeds, create_graph=True, allow_unused=True)
+            parts = [
+                (slope * te.tensor(weight, device="numpy")).sum()
+                for slope, weight in zip(slopes, weights, strict=True)
+                if slope is not None and slope.requires_grad
+            ]
+            second = grad(parts, [*leaves, seeds], retain_graph=True, allow_unused=True) if parts else ()
+        except te.SecondGradientError as error:
+            assert op.name in str(error)  # noqa: PT017
+            return
+        for one, other in zip(plain, slopes, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                np.testing.assert_allclose(other.detach().numpy(), one.detach().numpy(), rtol=1e-7, atol=1e-9)
+
+        def along(t: float) -> float:
+            *replaced, seed = [moved(x, t * d) for x, d in zip([*leaves, seeds], directions, strict=True)]  # noqa: B023
+            first = grad(run(replaced), replaced, seed, allow_unused=True)
+            pairs = zip(first, weights, strict=True)  # noqa: B023
+            return sum(float((slope.numpy() * weight).sum()) for slope, weight in pairs if slope is not None)
+
+        wide, narrow = ((along(h) - along(-h)) / (2 * h) for h in (1e-5, 5e-6))
+        if abs(wide - narrow) > 1e-4 * (1 + abs(wide)):
+            continue  # a corner lies between
+        pairs = zip(second, directions, strict=False)
+        total = sum(float((slope.numpy() * d).sum()) for slope, d in pairs if slope is not None)
+        assert total == pytest.approx(narrow, rel=1e-4, abs=1e-4)

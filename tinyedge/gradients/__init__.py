@@ -1,0 +1,26 @@
+"""PyTorch's ``torch.autograd``: custom functions, gradients as results, gradients of gradients, checks.
+
+In: tensors with a history. Out: gradients, with a history of their own where that is asked for. Users find the names in
+``te.autograd``, whose stage knows no tensors and so cannot define them.
+"""
+
+from tinyedge import autograd as _autograd
+from tinyedge.gradients.anomaly import detect_anomaly, set_detect_anomaly
+from tinyedge.gradients.check import GradcheckError, gradcheck, gradgradcheck
+from tinyedge.gradients.function import Function, FunctionContext
+from tinyedge.gradients.grad import Variable, backward, grad
+
+__all__ = [
+    "Function",
+    "FunctionContext",
+    "GradcheckError",
+    "Variable",
+    "backward",
+    "detect_anomaly",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "set_detect_anomaly",
+]
+for _name in __all__:
+    setattr(_autograd, _name, globals()[_name])
