@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import AnomalyError, ArgumentError, ShapeError
+from tinyedge.nn.utils import rnn
 from tinyedge.ops import cat, clamp, stack, where
 from tinyedge.tensor import Tensor, tensor
 
@@ -111,5 +112,6 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "rnn",
     "vector_to_parameters",
 ]
