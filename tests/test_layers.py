@@ -122,7 +122,12 @@ def test_only_config_reads_the_environment(path: Path) -> None:
             assert not {alias.name for alias in node.names} & {"environ", "environb", "getenv", "putenv"}
 
 
-PYTORCHS_NAMES = {Path("nn/utils/__init__.py"), Path("nn/utils/rnn.py"), Path("utils/__init__.py"), Path("utils/data.py")}
+PYTORCHS_NAMES = {
+    Path("nn/utils/__init__.py"),
+    Path("nn/utils/rnn.py"),
+    Path("utils/__init__.py"),
+    Path("utils/data.py"),
+}
 
 
 @every_file

@@ -10,6 +10,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge.backends import Backend
+from tinyedge.errors import TinyedgeError
 from tinyedge.nn.utils import rnn
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
@@ -140,3 +141,44 @@ def test_sequences(backend: Backend) -> None:
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     for a, b in zip(rnn.unpad_sequence(rnn.pad_sequence(own), [4, 2, 5]), theirs, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def own_value(value: Any) -> Any:
+    """PyTorch's tensors in ``value`` as tinyedge's."""
+    if hasattr(value, "batch_sizes"):
+        return rnn.PackedSequence(*[None if part is None else te.tensor(part.numpy()) for part in value])
+    if hasattr(value, "detach"):
+        return te.tensor(value.detach().numpy())
+    return tuple(own_value(part) for part in value) if isinstance(value, (tuple, list)) else value
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_inputs_of_torch(name: str, backend: Backend) -> None:
+    """PyTorch's own inputs of the module, and those that it refuses."""
+    torch = pytest.importorskip("torch")
+    modules = pytest.importorskip("torch.testing._internal.common_modules")
+    (info,) = (info for info in modules.module_db if info.module_cls is getattr(torch.nn, name))
+    keywords = {"device": "cpu", "dtype": torch.float32, "requires_grad": False, "training": False}
+
+    def made(given: Any) -> Any:
+        named = {key: value for key, value in given.kwargs.items() if key not in ("device", "dtype")}
+        return getattr(te.nn, name)(*given.args, **named)
+
+    def called(module: Any, given: Any) -> Any:
+        named = {key: own_value(value) for key, value in given.kwargs.items()}
+        return module(*map(own_value, given.args), **named)
+
+    for given in info.module_inputs_func(info, **keywords):
+        own, theirs = (
+            made(given.constructor_input),
+            info.module_cls(*given.constructor_input.args, **given.constructor_input.kwargs),
+        )
+        own.load_state_dict({key: te.tensor(value.numpy()) for key, value in theirs.state_dict().items()})
+        expected = theirs(*given.forward_input.args, **given.forward_input.kwargs)
+        for got, wanted in zip(parts(called(own, given.forward_input)), parts(expected), strict=True):
+            if wanted is not None and wanted.dtype is torch.float32:
+                np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), RTOL, ATOL)
+    for case in info.module_error_inputs_func(info, **keywords) if info.module_error_inputs_func else ():
+        given = case.module_error_input
+        with pytest.raises(TinyedgeError):
+            called(made(given.constructor_input), given.forward_input)

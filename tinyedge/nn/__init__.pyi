@@ -129,6 +129,14 @@ from tinyedge.nn.pooling import MaxPool3d as MaxPool3d
 from tinyedge.nn.pooling import MaxUnpool1d as MaxUnpool1d
 from tinyedge.nn.pooling import MaxUnpool2d as MaxUnpool2d
 from tinyedge.nn.pooling import MaxUnpool3d as MaxUnpool3d
+from tinyedge.nn.recurrent import GRU as GRU
+from tinyedge.nn.recurrent import LSTM as LSTM
+from tinyedge.nn.recurrent import RNN as RNN
+from tinyedge.nn.recurrent import GRUCell as GRUCell
+from tinyedge.nn.recurrent import LSTMCell as LSTMCell
+from tinyedge.nn.recurrent import RNNBase as RNNBase
+from tinyedge.nn.recurrent import RNNCell as RNNCell
+from tinyedge.nn.recurrent import RNNCellBase as RNNCellBase
 from tinyedge.nn.resampling import Upsample as Upsample
 from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
@@ -139,6 +147,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -182,6 +193,7 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -200,6 +212,7 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -231,6 +244,9 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",

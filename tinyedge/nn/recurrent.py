@@ -52,14 +52,16 @@ class RNNBase(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(hidden_size, int):
-            raise DtypeError(name, "hidden_size must be an int", f"got {type(hidden_size).__name__}")
+        for what, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if not isinstance(value, int):
+                raise DtypeError(name, f"{what} must be an int", f"got {type(value).__name__}")
+            if value < 1:
+                raise ArgumentError(name, f"{what} above 0", f"got {value}")
+        for what, value in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(value, bool):
+                raise DtypeError(name, f"{what} must be a bool", f"got {type(value).__name__}")
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
             raise ArgumentError(name, "dropout must be a probability, in [0, 1]", f"got {dropout!r}")
-        if hidden_size < 1:
-            raise ArgumentError(name, "hidden_size above 0", f"got {hidden_size}")
-        if num_layers < 1:
-            raise ArgumentError(name, "num_layers above 0", f"got {num_layers}")
         if proj_size and mode != "LSTM":
             raise ArgumentError(name, "proj_size, which only LSTM has, must be 0", f"got {proj_size}")
         if not 0 <= proj_size < hidden_size:

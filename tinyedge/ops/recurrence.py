@@ -95,7 +95,8 @@ class Recurrence(Op):
         if projects:
             kernels += launch.turned("projection", state, size, launch.wide, (size, 0, 1))
             launch.scratch += tuple(
-                Scratch(name, ctype, max(rows * length, 1)) for name, length in (("state_slopes", state), ("unprojected", size))
+                Scratch(name, ctype, max(rows * length, 1))
+                for name, length in (("state_slopes", state), ("unprojected", size))
             )
             extra += ("state_slopes", "unprojected")
         reads = tuple(
@@ -125,6 +126,7 @@ class Recurrence(Op):
         times, samples, wide = x.shape
         size = wide // GATES[kind]
         h, c = hidden, cell
+        kept: tuple[Any, ...]
         y, before = np.zeros((2, times, *hidden.shape), x.dtype)
         gates = np.zeros((times, samples, KEPT[kind] * size), x.dtype)
         cells = np.zeros((times, samples, size) if kind == "lstm" else (0,), x.dtype)
@@ -203,7 +205,11 @@ class Recurrence(Op):
     @classmethod
     def sample(cls, random: Random) -> Sample:
         kind = random.choice(tuple(GATES))
-        times, samples, size = random.choice((1, 2, 5)), random.choice((0, 1, 2, 3, 5, 9)), random.choice((1, 3, 16, 37))
+        times, samples, size = (
+            random.choice((1, 2, 5)),
+            random.choice((0, 1, 2, 3, 5, 9)),
+            random.choice((1, 3, 16, 37)),
+        )
         is_lstm = kind == "lstm"
         projects = is_lstm and random.random() < 0.3
         state = random.choice((1, 2, 5)) if projects else size
@@ -219,7 +225,7 @@ class Recurrence(Op):
     def flops(cls, step: Step) -> int:
         kept, state = step.slots["gates"], int(step.slots["before"].shape[2])
         rows = prod(kept.shape[:2])
-        size = kept.shape[2] // KEPT[step.attrs["kind"]]
+        size = int(kept.shape[2]) // KEPT[step.attrs["kind"]]
         product = 2 * rows * GATES[step.attrs["kind"]] * size * state
         projected = 2 * rows * size * state if step.slots["projection"] is not None else 0
         if step.direction == FORWARD:

@@ -92,7 +92,6 @@ class PackedSequence(_Packed):
         return bool(self.data.is_cuda)
 
 
-
 def _numbers(lengths: Lengths) -> tuple[int, ...]:
     """On the host. ``te.compile`` refuses to read a tensor; it takes a sequence of ints."""
     if isinstance(lengths, Tensor):
