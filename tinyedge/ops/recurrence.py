@@ -224,7 +224,7 @@ class Recurrence(Op):
     @classmethod
     def flops(cls, step: Step) -> int:
         kept, state = step.slots["gates"], int(step.slots["before"].shape[2])
-        rows = prod(kept.shape[:2])
+        rows = int(prod(kept.shape[:2]))
         size = int(kept.shape[2]) // KEPT[step.attrs["kind"]]
         product = 2 * rows * GATES[step.attrs["kind"]] * size * state
         projected = 2 * rows * size * state if step.slots["projection"] is not None else 0
