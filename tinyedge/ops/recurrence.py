@@ -77,9 +77,9 @@ class Recurrence(Op):
         launch = cls._launch(step, device)
         reads = tuple(name for name in step.read_names() if name not in ("weight", "projection"))
         size, state, gates = launch.size, launch.state, launch.gates
-        turned = launch.turned("weight", state, size, launch.wide, (1, size * state, state), gates)
+        turned = launch.turned("weight", state, size, launch.wide, launch.width, (1, size * state, state), gates)
         if step.slots["projection"] is not None:
-            turned += launch.turned("projection", size, state, launch.state_wide, (1, 0, size))
+            turned += launch.turned("projection", size, state, launch.state_wide, launch.width, (1, 0, size))
         writes = tuple(name for name in step.writes if step.slots[name].numel)
         return [*turned, launch.sweep("recurrence_forward", (*reads, *writes))]
 
@@ -90,10 +90,12 @@ class Recurrence(Op):
         rows, ctype = launch.times * launch.samples, launch.ctype
         projects = step.slots["projection"] is not None
         launch.scratch += (Scratch("slopes", ctype, max(rows * gates * size, 1)),)
-        kernels = launch.turned("weight", gates * size, state, launch.state_wide, (state, 0, 1))
+        kernels = launch.turned(
+            "weight", gates * size, state, launch.state_wide, launch.width * launch.vectors, (state, 0, 1)
+        )
         extra: tuple[str, ...] = ("slopes",)
         if projects:
-            kernels += launch.turned("projection", state, size, launch.wide, (size, 0, 1))
+            kernels += launch.turned("projection", state, size, launch.wide, launch.width, (size, 0, 1))
             launch.scratch += tuple(
                 Scratch(name, ctype, max(rows * length, 1))
                 for name, length in (("state_slopes", state), ("unprojected", size))
@@ -259,7 +261,7 @@ class _Launch:
         self.scratch: tuple[Scratch, ...] = ()
 
     def turned(
-        self, name: str, lines: int, length: int, padded: int, steps: Shape, groups: int = 1
+        self, name: str, lines: int, length: int, padded: int, panel: int, steps: Shape, groups: int = 1
     ) -> list[KernelSpec]:
         """The kernel that copies a weight in the order in which a sweep reads it, with lines of whole vectors."""
         across, down = -(-padded // BLOCK), -(-lines // BLOCK)
@@ -267,7 +269,7 @@ class _Launch:
         self.scratch += (Scratch(target, self.ctype, max(lines * groups * padded, 1)),)
         sizes = {
             "lines": lines, "length": length, "padded": padded, "groups": groups, "line_step": steps[0],
-            "group_step": steps[1], "element_step": steps[2],
+            "group_step": steps[1], "element_step": steps[2], "panel": panel if self.lanes == 1 else padded,
         }  # fmt: skip
         constants = {"real": self.ctype, "source": name, "target": target, "block": BLOCK}
         return [
