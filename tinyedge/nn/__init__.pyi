@@ -130,6 +130,14 @@ from tinyedge.nn.pooling import MaxPool3d as MaxPool3d
 from tinyedge.nn.pooling import MaxUnpool1d as MaxUnpool1d
 from tinyedge.nn.pooling import MaxUnpool2d as MaxUnpool2d
 from tinyedge.nn.pooling import MaxUnpool3d as MaxUnpool3d
+from tinyedge.nn.recurrent import GRU as GRU
+from tinyedge.nn.recurrent import LSTM as LSTM
+from tinyedge.nn.recurrent import RNN as RNN
+from tinyedge.nn.recurrent import GRUCell as GRUCell
+from tinyedge.nn.recurrent import LSTMCell as LSTMCell
+from tinyedge.nn.recurrent import RNNBase as RNNBase
+from tinyedge.nn.recurrent import RNNCell as RNNCell
+from tinyedge.nn.recurrent import RNNCellBase as RNNCellBase
 from tinyedge.nn.resampling import Upsample as Upsample
 from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
@@ -145,6 +153,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -188,6 +199,7 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -206,6 +218,7 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -238,6 +251,9 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",

@@ -280,6 +280,14 @@ from tinyedge.ops.rearrange import tensor_split as tensor_split
 from tinyedge.ops.rearrange import tile as tile
 from tinyedge.ops.rearrange import vsplit as vsplit
 from tinyedge.ops.rearrange import vstack as vstack
+from tinyedge.ops.recurrent import gru as gru
+from tinyedge.ops.recurrent import gru_cell as gru_cell
+from tinyedge.ops.recurrent import lstm as lstm
+from tinyedge.ops.recurrent import lstm_cell as lstm_cell
+from tinyedge.ops.recurrent import rnn_relu as rnn_relu
+from tinyedge.ops.recurrent import rnn_relu_cell as rnn_relu_cell
+from tinyedge.ops.recurrent import rnn_tanh as rnn_tanh
+from tinyedge.ops.recurrent import rnn_tanh_cell as rnn_tanh_cell
 from tinyedge.ops.reduce import all as all
 from tinyedge.ops.reduce import amax as amax
 from tinyedge.ops.reduce import amin as amin
@@ -629,6 +637,8 @@ __all__ = [
     "greater_equal",
     "grid_sample",
     "group_norm",
+    "gru",
+    "gru_cell",
     "gt",
     "gumbel_softmax",
     "hardshrink",
@@ -706,6 +716,8 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "lstm",
+    "lstm_cell",
     "lt",
     "manual_seed",
     "margin_ranking_loss",
@@ -803,6 +815,10 @@ __all__ = [
     "resolve_neg",
     "result_type",
     "rms_norm",
+    "rnn_relu",
+    "rnn_relu_cell",
+    "rnn_tanh",
+    "rnn_tanh_cell",
     "roll",
     "rot90",
     "rotary_embedding",

@@ -1,6 +1,6 @@
-"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, weights computed of others."""
+"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, sequences, weights computed of others."""
 
-from tinyedge.nn.utils import parametrizations, parametrize
+from tinyedge.nn.utils import parametrizations, parametrize, rnn
 from tinyedge.nn.utils.clip import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -21,6 +21,7 @@ __all__ = [
     "parametrize",
     "remove_spectral_norm",
     "remove_weight_norm",
+    "rnn",
     "spectral_norm",
     "vector_to_parameters",
     "weight_norm",
