@@ -258,8 +258,8 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 
 @ONNX.op("SpaceToDepth")
-def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
-    return ops.space_to_depth(x, blocksize)
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    return F.pixel_unshuffle(x, blocksize) if mode == "CRD" else ops.space_to_depth(x, blocksize)
 
 
 @ONNX.op("Shape", makes_host=True)
@@ -321,8 +321,8 @@ def resize(
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
     places = tuple(range(x.ndim)) if axes is None else tuple(_axis("Resize", axis, x.ndim) for axis in axes)
-    if antialias or coordinate_transformation_mode == "tf_crop_and_resize" or (mode == "cubic" and exclude_outside):
-        raise ArgumentError("Resize", "no antialias, crop or exclude_outside", "the file asks for one")
+    if antialias or coordinate_transformation_mode == "tf_crop_and_resize":
+        raise ArgumentError("Resize", "no antialias and no crop", "the file asks for one")
     factors, wanted = [1.0] * x.ndim, list(x.shape)
     if sizes is not None and sizes.size:
         given = ints(sizes)
@@ -338,8 +338,9 @@ def resize(
     else:
         raise ArgumentError("Resize", "scales or sizes", "got neither")
     return resized(
-        x, tuple(wanted), tuple(factors), mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a
-    )
+        x, tuple(wanted), tuple(factors), mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a,
+        bool(exclude_outside),
+    )  # fmt: skip
 
 
 def _coordinates(size: int, outputs: int, scale: float, transformation: str) -> Any:
@@ -371,7 +372,7 @@ def _nearest(at: Any, mode: str) -> Any:
     return rounding[mode](at)
 
 
-def _matrix(size: int, outputs: int, scale: float, transformation: str, mode: str, a: float) -> Any:
+def _matrix(size: int, outputs: int, scale: float, transformation: str, mode: str, a: float, inside: bool) -> Any:
     """The weights of the inputs (size) for each output (outputs) along one dim."""
     at = _coordinates(size, outputs, scale, transformation)
     floor = np.floor(at)
@@ -384,20 +385,31 @@ def _matrix(size: int, outputs: int, scale: float, transformation: str, mode: st
         taps = {-1: far(part + 1), 0: near(part), 1: near(1 - part), 2: far(2 - part)}
     weights = np.zeros((outputs, size))
     for offset, weight in taps.items():
+        if inside:
+            weight = np.where((floor + offset < 0) | (floor + offset >= size), 0.0, weight)
         np.add.at(weights, (np.arange(outputs), np.clip(floor + offset, 0, size - 1).astype(np.int64)), weight)
-    return weights
+    return weights / weights.sum(1, keepdims=True) if inside else weights
 
 
 def resized(
-    x: Tensor, sizes: Ints, factors: Floats, mode: str, transformation: str, nearest_mode: str, a: float
+    x: Tensor,
+    sizes: Ints,
+    factors: Floats,
+    mode: str,
+    transformation: str,
+    nearest_mode: str,
+    a: float,
+    inside: bool = False,
 ) -> Tensor:
-    """``x`` with each dim resized; a dim whose factor is 1 stays."""
+    """``x`` with each dim resized; a dim whose factor is 1 stays. ``inside``: elements outside have no weight."""
     dims = [n for n, (size, factor) in enumerate(zip(sizes, factors)) if size != x.shape[n] or factor != 1.0]
+    if transformation == "align_corners" and any(abs(sizes[n] - x.shape[n] * factors[n]) > 1e-4 for n in dims):
+        raise ArgumentError("Resize", "sizes that the scales give without rounding, with align_corners", f"got {factors}")
     if mode in ("linear", "cubic") and x.ndim in (3, 4, 5) and all(dim >= 2 for dim in dims) and dims:
-        exact = all(sizes[n] == x.shape[n] * factors[n] for n in dims)
+        exact = all(abs(sizes[n] - x.shape[n] * factors[n]) < 1e-4 for n in dims)
         aligned = transformation == "align_corners"
         whole = transformation == "half_pixel" or (transformation == "pytorch_half_pixel" and min(sizes[2:]) > 1)
-        if (mode == "linear" or (x.ndim == 4 and a == -0.75)) and (aligned or (whole and exact)):
+        if not inside and (mode == "linear" or (x.ndim == 4 and a == -0.75)) and (aligned or (whole and exact)):
             return F.interpolate(x, sizes[2:], mode=resize_mode(x.ndim - 2, mode), align_corners=aligned)
     for dim in dims:
         if mode == "nearest":
@@ -405,7 +417,7 @@ def resized(
             index = np.clip(places, 0, x.shape[dim] - 1).astype(np.int64)
             x = _repeated(x, dim, index)
         elif mode in ("linear", "cubic"):
-            weights = _matrix(x.shape[dim], sizes[dim], factors[dim], transformation, mode, a)
+            weights = _matrix(x.shape[dim], sizes[dim], factors[dim], transformation, mode, a, inside)
             matrix = tensor(weights.astype(np.float32), device=x.backend).to(x.dtype)
             x = ops.movedim(ops.matmul(ops.movedim(x, dim, -1), matrix.t()), -1, dim)
         else:
