@@ -206,7 +206,10 @@ def test_written_back(tmp_path: Path, backend: Backend, dtype: Any) -> None:
     again = te.load_model(tmp_path / "tuned.onnx")
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(again.state_dict()[name].numpy(), value.numpy())
-    assert not np.array_equal(te.load_model(path).get_parameter("head.bias").detach().numpy(), model.get_parameter("head.bias").detach().numpy())
+    assert not np.array_equal(
+        te.load_model(path).get_parameter("head.bias").detach().numpy(),
+        model.get_parameter("head.bias").detach().numpy(),
+    )
 
 
 def test_numbers_in_typed_fields_are_written_back(tmp_path: Path, reference: Backend) -> None:
@@ -287,7 +290,14 @@ def test_external_data(tmp_path: Path, reference: Backend) -> None:
         return te.load_model(folder / "a.onnx")
 
     assert load("data.bin")(te.zeros(4)).tolist() == [0.0, 1.0, 2.0, 3.0]
-    for location in ("../secret.bin", "/etc/passwd", str(tmp_path / "secret.bin"), "link.bin", "", "a/../../secret.bin"):
+    for location in (
+        "../secret.bin",
+        "/etc/passwd",
+        str(tmp_path / "secret.bin"),
+        "link.bin",
+        "",
+        "a/../../secret.bin",
+    ):
         with pytest.raises(ModelFormatError, match="folder|cannot be read"):
             load(location)
     for entries in ({"offset": "-4"}, {"offset": "8"}, {"length": "99"}, {"offset": "x"}, {"offset": str(2**70)}):

@@ -68,9 +68,7 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
                 barred.add(name)
             elif position in handler.kept:
                 kept.add(name)
-            elif position in handler.trained or (
-                handler.weights and not (name in arrays and arrays[name].size <= 1)
-            ):
+            elif position in handler.trained or (handler.weights and not (name in arrays and arrays[name].size <= 1)):
                 wanted.add(name)
             elif handler.passes and (position == 0 or handler.variadic):
                 for marks in (wanted, kept, barred):
@@ -98,7 +96,7 @@ class Folding:
         handler = raw.handler
         if handler.makes_host and raw.inputs[0] in self.known:
             shape = self.known[raw.inputs[0]]
-            given: list[Any] = [np.broadcast_to(np.zeros((), np.int8), shape)]
+            given: list[Any] = [np.broadcast_to(np.zeros((), np.int8), [int(size or 0) for size in shape])]
         elif raw.on_host is None or not all(not name or name in self.constants for name in raw.inputs):
             return False
         else:

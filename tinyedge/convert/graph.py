@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from tinyedge.backends import Backend
@@ -35,7 +34,9 @@ class Port:
     dims: Dims | None
 
     def __str__(self) -> str:
-        dims = "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
+        dims = (
+            "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
+        )
         return f"{shown(self.name)} {dims}{'' if self.dtype is None else ' ' + self.dtype.name}"
 
 
@@ -157,8 +158,8 @@ class GraphModel(Module):
             values.update(zip(node.outputs, results))
             for name in node.last_uses:
                 values.pop(name, None)
-        results = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
-        return results[0] if len(results) == 1 else tuple(results)
+        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        return returned[0] if len(returned) == 1 else tuple(returned)
 
     def _run(self, node: Node, values: dict[str, Any], training: bool, backend: Backend | None) -> tuple[Any, ...]:
         given: list[Any] = []
@@ -209,7 +210,9 @@ class GraphModel(Module):
                 )  # fmt: skip
             if port.dims is None:
                 continue
-            sizes = [symbols.setdefault(d, size) if isinstance(d, str) else d for d, size in zip(port.dims, given.shape)]
+            sizes = [
+                symbols.setdefault(d, size) if isinstance(d, str) else d for d, size in zip(port.dims, given.shape)
+            ]
             fits = all(wanted is None or wanted == size for wanted, size in zip(sizes, given.shape))
             if len(port.dims) != given.ndim or not fits:
                 raise ShapeError(call, f"the input {port}", f"got {given.shape}")
@@ -268,7 +271,9 @@ class GraphModel(Module):
         by_name = {name: node for node in reversed(self._nodes) for name in (*node.outputs, node.name)}
         if at not in by_name:
             near = get_close_matches(at, list(by_name), n=5, cutoff=0.4)
-            raise ArgumentError("cut", "the name of a layer", f"got {at!r}", f"Near ones: {', '.join(map(shown, near))}.")
+            raise ArgumentError(
+                "cut", "the name of a layer", f"got {at!r}", f"Near ones: {', '.join(map(shown, near))}."
+            )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
         needed, kept = {output}, []
@@ -293,7 +298,9 @@ class GraphModel(Module):
         """
         name = os.fspath(path)
         if not name.lower().endswith(self._source.suffix):
-            raise ArgumentError("save", f"a name that ends in {self._source.suffix}, as the original's", f"got {name!r}")
+            raise ArgumentError(
+                "save", f"a name that ends in {self._source.suffix}, as the original's", f"got {name!r}"
+            )
         if os.path.lexists(name) and not overwrite:
             raise ArgumentError(
                 "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."

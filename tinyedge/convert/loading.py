@@ -16,9 +16,7 @@ from tinyedge.errors import ArgumentError
 OTHERS = {b"PK\x03\x04": "a zip file, as PyTorch's .pt", b"GGUF": "a GGUF file", b"\x80": "a pickle"}
 
 
-def load_model(
-    path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None
-) -> GraphModel:
+def load_model(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
     """The model that someone trained, from its file: .onnx or .tflite. It is an ``nn.Module`` whose parameters have the file's
     names; called with the file's inputs, in its order and layout, it returns the file's outputs.
 

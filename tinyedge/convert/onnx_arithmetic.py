@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
 
-
 from tinyedge import dtypes, ops
 from tinyedge.convert.graph import Array
 from tinyedge.convert.onnx_registry import ONNX, Ints, ints
@@ -280,7 +279,9 @@ def _extreme(function: Callable[..., Tensor], empty: str, x: Tensor, dims: Ints,
 
 
 def _norm(x: Tensor, dims: Ints, keepdim: bool) -> Tensor:
-    return ops.sqrt(ops.sum(x * x, dims, keepdim).to(dtypes.float32) if not x.is_floating_point() else ops.sum(x * x, dims, keepdim)).to(x.dtype)
+    return ops.sqrt(
+        ops.sum(x * x, dims, keepdim).to(dtypes.float32) if not x.is_floating_point() else ops.sum(x * x, dims, keepdim)
+    ).to(x.dtype)
 
 
 def _log_sum(x: Tensor, dims: Ints, keepdim: bool) -> Tensor:

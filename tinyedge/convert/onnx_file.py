@@ -108,7 +108,9 @@ class Tensors:
             return self.external[location]
         plain = location.replace("\\", "/")
         if not plain or "\0" in plain or os.path.isabs(plain) or ":" in plain or ".." in plain.split("/"):
-            self.place.refuse(where, f"external data must lie below the model's folder, and {shown(location)!r} does not")
+            self.place.refuse(
+                where, f"external data must lie below the model's folder, and {shown(location)!r} does not"
+            )
         path = os.path.realpath(os.path.join(self.folder, plain))
         if os.path.commonpath([path, self.folder]) != self.folder:
             self.place.refuse(where, f"a link leads from {shown(location)!r} out of the model's folder")
@@ -126,7 +128,7 @@ def _lying(kind: int) -> dtypes.DType | None:
 
 def _values(array: Array, kind: int) -> Array:
     if kind == 9:
-        return array != 0
+        return np.asarray(array != 0)
     if kind == 16:
         return dtypes.bfloat16.unpack(array)
     return array.astype(array.dtype.newbyteorder("="))

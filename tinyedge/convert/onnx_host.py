@@ -161,8 +161,8 @@ class _Reduced:
         return np.asarray(self.function(x, axis=dims, keepdims=bool(keepdims))).astype(x.dtype)
 
 
-for _name, _function in {"ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min}.items():
-    ONNX.on_host(_name)(_Reduced(_function))
+for _name, _reduction in {"ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min}.items():
+    ONNX.on_host(_name)(_Reduced(_reduction))
 
 
 __all__: list[str] = []

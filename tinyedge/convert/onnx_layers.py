@@ -62,7 +62,8 @@ def conv_transpose(
     dilation = windows.per_dim("ConvTranspose", "dilations", dilations, rank, 1)
     extra = tuple(output_padding) if output_padding else (0,) * rank
     whole = [
-        (n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(x.shape[2:], stride, kernel, dilation, extra, strict=True)
+        (n - 1) * s + (k - 1) * d + 1 + e
+        for n, s, k, d, e in zip(x.shape[2:], stride, kernel, dilation, extra, strict=True)
     ]
     upper = auto_pad == "SAME_UPPER"
     if output_shape is not None or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -79,7 +80,14 @@ def conv_transpose(
 
 @ONNX.op("Gemm", since=7, trained=("b", "c"))
 def gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
 ) -> Tensor:
     a = a.t() if transA else a
     bias_fits = c is not None and c.ndim == 1 and c.shape[0] == b.shape[0 if transB else 1]
@@ -202,9 +210,7 @@ def group_norm_18(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e
     if num_groups < 1 or x.shape[1] % num_groups:
         raise ShapeError("GroupNormalization", "groups that divide the channels", f"got {num_groups} of {x.shape[1]}")
     each = x.shape[1] // num_groups
-    return _group_norm(
-        x, ops.repeat_interleave(scale, each), ops.repeat_interleave(bias, each), num_groups, epsilon
-    )
+    return _group_norm(x, ops.repeat_interleave(scale, each), ops.repeat_interleave(bias, each), num_groups, epsilon)
 
 
 @ONNX.op("GroupNormalization", since=21, trained=("scale", "bias"))

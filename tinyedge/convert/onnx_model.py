@@ -24,9 +24,7 @@ MAX_DEPTH = 16
 """Of graphs in branches of graphs."""
 
 
-def from_onnx(
-    path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None
-) -> GraphModel:
+def from_onnx(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
     ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
@@ -103,7 +101,7 @@ class _Reader:
             self.known[name] = array
 
     def _nodes(self, graph: Any, renamed: Mapping[str, str], depth: int) -> None:
-        """The nodes of a graph, or of the branch that is taken; ``renamed`` are the names of the branch's own values."""
+        """The nodes of a graph, or of the branch that is taken, whose own values are ``renamed``."""
         if depth > MAX_DEPTH:
             self.place.refuse("the graph", f"branches more than {MAX_DEPTH} deep")
         for node in checked_nodes(graph, self.place):
@@ -118,7 +116,9 @@ class _Reader:
             outputs = tuple(value or f"{name}:{number}" for number, value in enumerate(outputs))
             for value in inputs:
                 if value and value not in self.defined:
-                    self.place.refuse(f"{node.op_type} {name!r}", f"nothing before it computes its input {shown(value)!r}")
+                    self.place.refuse(
+                        f"{node.op_type} {name!r}", f"nothing before it computes its input {shown(value)!r}"
+                    )
             if node.domain not in ("", "ai.onnx"):
                 self._problem(node, name, f"of the domain {shown(node.domain)}")
             elif node.op_type == "Constant":
@@ -136,7 +136,13 @@ class _Reader:
         self.problems.append(f"{shown(node.op_type)} {text}{' ' if text else ''}(node {shown(name)!r})")
 
     def _branch(
-        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], renamed: Mapping[str, str], depth: int
+        self,
+        node: Any,
+        name: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        renamed: Mapping[str, str],
+        depth: int,
     ) -> None:
         condition = self.known.get(inputs[0]) if inputs else None
         if condition is None or condition.size != 1:
@@ -161,7 +167,9 @@ class _Reader:
             if given not in self.defined:
                 self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(given)!r} of its branch")
             self._define(value)
-            self._add(Raw("Identity", f"{name}:{value}", (given,), (value,), handler, {}, ONNX.host_function("Identity")))
+            self._add(
+                Raw("Identity", f"{name}:{value}", (given,), (value,), handler, {}, ONNX.host_function("Identity"))
+            )
 
     def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
         if len(node.attribute) != 1 or len(outputs) != 1:
@@ -202,7 +210,9 @@ class _Reader:
             inputs = (*inputs[:position], made, *inputs[position + 1 :])
         most = len(handler.inputs)
         if len(inputs) < handler.required or (len(inputs) > most and not handler.variadic):
-            self.place.refuse(f"{node.op_type} {name!r}", f"{len(inputs)} inputs, and it takes {handler.required} to {most}")
+            self.place.refuse(
+                f"{node.op_type} {name!r}", f"{len(inputs)} inputs, and it takes {handler.required} to {most}"
+            )
         if any(not value for value in inputs[: handler.required]):
             self.place.refuse(f"{node.op_type} {name!r}", "an input that it needs is left out")
         if "count" in handler.given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,11 @@ def transpose(x: Tensor, *, perm: Ints | None = None) -> Tensor:
 
 @ONNX.op("Squeeze", host=("axes",), became_inputs=("axes",), passes=True)
 def squeeze(x: Tensor, axes: Array | None = None) -> Tensor:
-    dims = [n for n, size in enumerate(x.shape) if size == 1] if axes is None else [_axis("Squeeze", a, x.ndim) for a in ints(axes)]
+    dims = (
+        [n for n, size in enumerate(x.shape) if size == 1]
+        if axes is None
+        else [_axis("Squeeze", a, x.ndim) for a in ints(axes)]
+    )
     if any(x.shape[dim] != 1 for dim in dims):
         raise ShapeError("Squeeze", "axes of length 1", f"got {dims} of {x.shape}")
     return x.reshape(tuple(size for n, size in enumerate(x.shape) if n not in dims))
@@ -133,13 +137,15 @@ def old_slice(x: Tensor, *, starts: Ints, ends: Ints, axes: Ints | None = None) 
 
 
 @ONNX.op("Slice", since=10, host=("starts", "ends", "axes", "steps"), passes=True)
-def slice_(
-    x: Tensor, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
-) -> Tensor:
+def slice_(x: Tensor, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Tensor:
     return _sliced(
         x,
         slices(
-            x.shape, ints(starts), ints(ends), None if axes is None else ints(axes), None if steps is None else ints(steps)
+            x.shape,
+            ints(starts),
+            ints(ends),
+            None if axes is None else ints(axes),
+            None if steps is None else ints(steps),
         ),
     )
 
@@ -151,9 +157,9 @@ def _sliced(x: Tensor, parts: Sequence[slice]) -> Tensor:
             count = max(-(-(part.start - last) // -part.step), 0)
             first = part.start + (count - 1) * part.step
             part = slice(first, part.start + 1, -part.step) if count else slice(0, 0, 1)
-            x = ops.flip(x[(*[slice(None)] * dim, part)], (dim,))
+            x = ops.flip(x[tuple([*[slice(None)] * dim, part])], (dim,))
         elif part != slice(0, x.shape[dim], 1):
-            x = x[(*[slice(None)] * dim, part)]
+            x = x[tuple([*[slice(None)] * dim, part])]
     return x
 
 
@@ -363,13 +369,23 @@ def _coordinates(size: int, outputs: int, scale: float, transformation: str) -> 
 
 
 def _nearest(at: Any, mode: str) -> Any:
-    rounding = {
+    rounding: dict[str, Callable[[Any], Any]] = {
         "round_prefer_floor": lambda v: np.ceil(v - 0.5), "round_prefer_ceil": lambda v: np.floor(v + 0.5),
         "floor": np.floor, "ceil": np.ceil,
     }  # fmt: skip
     if mode not in rounding:
         raise ArgumentError("Resize", "a known nearest_mode", f"got {mode!r}")
     return rounding[mode](at)
+
+
+def _near(distance: Any, a: float) -> Any:
+    """The cubic kernel within a distance of 1."""
+    return ((a + 2) * distance - (a + 3)) * distance * distance + 1
+
+
+def _far(distance: Any, a: float) -> Any:
+    """The cubic kernel beyond a distance of 1."""
+    return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
 
 
 def _matrix(size: int, outputs: int, scale: float, transformation: str, mode: str, a: float, inside: bool) -> Any:
@@ -380,9 +396,7 @@ def _matrix(size: int, outputs: int, scale: float, transformation: str, mode: st
     if mode == "linear":
         taps = {0: 1 - part, 1: part}
     else:
-        near = lambda d: ((a + 2) * d - (a + 3)) * d * d + 1  # noqa: E731
-        far = lambda d: ((a * d - 5 * a) * d + 8 * a) * d - 4 * a  # noqa: E731
-        taps = {-1: far(part + 1), 0: near(part), 1: near(1 - part), 2: far(2 - part)}
+        taps = {-1: _far(part + 1, a), 0: _near(part, a), 1: _near(1 - part, a), 2: _far(2 - part, a)}
     weights = np.zeros((outputs, size))
     for offset, weight in taps.items():
         if inside:
@@ -404,7 +418,9 @@ def resized(
     """``x`` with each dim resized; a dim whose factor is 1 stays. ``inside``: elements outside have no weight."""
     dims = [n for n, (size, factor) in enumerate(zip(sizes, factors)) if size != x.shape[n] or factor != 1.0]
     if transformation == "align_corners" and any(abs(sizes[n] - x.shape[n] * factors[n]) > 1e-4 for n in dims):
-        raise ArgumentError("Resize", "sizes that the scales give without rounding, with align_corners", f"got {factors}")
+        raise ArgumentError(
+            "Resize", "sizes that the scales give without rounding, with align_corners", f"got {factors}"
+        )
     if mode in ("linear", "cubic") and x.ndim in (3, 4, 5) and all(dim >= 2 for dim in dims) and dims:
         exact = all(abs(sizes[n] - x.shape[n] * factors[n]) < 1e-4 for n in dims)
         aligned = transformation == "align_corners"

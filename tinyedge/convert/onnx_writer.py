@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from tinyedge.errors import ArgumentError, NumberRangeError
 GRAPH, INITIALIZER, NODE = 7, 5, 1
 NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 2, 5, 5
 DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL = 1, 2, 4, 5, 8, 9, 10, 13
-PATTERNS = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
+PATTERNS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
 """How the floats of a file lie, by ONNX's number of the type."""
 
 
@@ -155,7 +156,7 @@ class OnnxSource:
         else:
             ends = np.cumsum([0, *[f.end - f.begin for f in lies]])
             whole = stored.tobytes()
-            content = [whole[a:b] for a, b in zip(ends, ends[1:])] if ends[-1] == len(whole) else []
+            content = [whole[a:b] for a, b in pairwise(ends)] if ends[-1] == len(whole) else []
         if len(content) != len(lies):
             raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
         return [([*path, field], part) for field, part in zip(lies, content)]
@@ -165,7 +166,7 @@ def packed_floats(name: str, values: Array, kind: int) -> Array:
     """``values`` as the file holds them. Errors: NumberRangeError for a finite one that becomes infinite."""
     stored = PATTERNS[kind]
     lies = {10: dtypes.float16, 16: dtypes.bfloat16, 1: dtypes.float32}.get(kind)
-    packed = np.asarray(values, stored) if lies is None else np.asarray(lies.pack(values)).astype(stored)
+    packed: Array = np.asarray(values if lies is None else lies.pack(values)).astype(stored)
     if lies is not None and lies.packed:
         bad = np.isfinite(values) & ~np.isfinite(lies.unpack(packed))
         if bad.any():

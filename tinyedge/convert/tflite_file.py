@@ -83,7 +83,9 @@ class _Reader:
         self.place = place
         self.model = package.Model.GetRootAsModel(content, 0)
         self.names = {
-            value: name for name, value in vars(package.BuiltinOperator).items() if isinstance(value, int) and name[0] != "_"
+            value: name
+            for name, value in vars(package.BuiltinOperator).items()
+            if isinstance(value, int) and name[0] != "_"
         }
 
     def count(self, number: int, where: str) -> range:

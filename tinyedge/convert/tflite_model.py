@@ -75,9 +75,7 @@ class TfliteSource:
             raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
 
 
-def from_tflite(
-    path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None
-) -> GraphModel:
+def from_tflite(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
     """The model of a TFLite file, on ``device``, with the file's weights as parameters by the file's names.
 
     Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
@@ -143,7 +141,9 @@ class Lowering:
             except TinyedgeError:
                 raise
             except FAULTS as error:
-                self.place.refuse(f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})")
+                self.place.refuse(
+                    f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
+                )
         if problems:
             self.place.unsupported(problems, "Convert the model without them.")
         for number in graph.outputs:
@@ -196,7 +196,9 @@ class Lowering:
             self.source.places[name] = self.source.places[name][0], turn
         return name
 
-    def emit(self, op: str, inputs: Sequence[str], output: str = "", outputs: Sequence[str] = (), **arguments: Any) -> str:
+    def emit(
+        self, op: str, inputs: Sequence[str], output: str = "", outputs: Sequence[str] = (), **arguments: Any
+    ) -> str:
         """Add an op of ONNX; the name of its first output."""
         handler = ONNX.find(op, OPSET)
         assert handler is not None  # it is one of ours
@@ -207,8 +209,8 @@ class Lowering:
             arguments["count"] = len(outputs)
         same = sum(raw.name == self.layer for raw in self.result.raws[-8:])
         raw = Raw(
-            op, f"{self.layer}:{self.number}" if same else self.layer, tuple(inputs), tuple(outputs), handler, arguments,
-            ONNX.host_function(op), self.shapes.get(outputs[0]),
+            op, f"{self.layer}:{self.number}" if same else self.layer, tuple(inputs), tuple(outputs), handler,
+            arguments, ONNX.host_function(op), self.shapes.get(outputs[0]),
         )  # fmt: skip
         self.result.raws.append(raw)
         return outputs[0]

@@ -44,7 +44,8 @@ def resolved_pads(
     rank = len(sizes)
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         return [
-            same_pads(n, k, s, d, auto == "SAME_UPPER") for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
+            same_pads(n, k, s, d, auto == "SAME_UPPER")
+            for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
         ]
     if auto == "VALID" or not pads:
         return [(0, 0)] * rank
@@ -60,7 +61,13 @@ def padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Te
 
 
 def conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, pads: list[tuple[int, int]], dilation: Ints, groups: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    pads: list[tuple[int, int]],
+    dilation: Ints,
+    groups: int,
 ) -> Tensor:
     """A convolution with its own padding before and after each dim."""
     rank = x.ndim - 2
@@ -103,9 +110,7 @@ def outputs_of(size: int, span: int, stride: int, pads: tuple[int, int], ceil: b
     return count
 
 
-def max_pool(
-    x: Tensor, kernel: Ints, stride: Ints, pads: list[tuple[int, int]], dilation: Ints, ceil: bool
-) -> Tensor:
+def max_pool(x: Tensor, kernel: Ints, stride: Ints, pads: list[tuple[int, int]], dilation: Ints, ceil: bool) -> Tensor:
     """The maximum of each window."""
     rank = x.ndim - 2
     if rank not in MAX_POOL:
@@ -172,7 +177,6 @@ def global_dims(x: Tensor) -> Ints:
     if x.ndim < 3:
         raise ShapeError("pool", "a dim beside batch and channels", f"got {x.shape}")
     return tuple(range(2, x.ndim))
-
 
 
 def resize_mode(rank: int, mode: str) -> str:
