@@ -36,7 +36,7 @@ class Raw:
 
 @dataclass
 class Parts:
-    """What a file holds: ``arrays`` are its constants and weights by name, ``lying`` the dtype of each that NumPy lacks."""
+    """What a file holds: ``arrays`` are constants and weights by name, ``lying`` the dtypes that NumPy lacks."""
 
     place: Place
     inputs: list[Port]

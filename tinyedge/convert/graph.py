@@ -231,8 +231,8 @@ class GraphModel(Module):
         return super().get_buffer(target) if buffer is None else buffer
 
     def freeze(self, except_: str | Iterable[str] = (), live_statistics: bool = False) -> GraphModel:
-        """Train only what ``except_`` names: a layer as ``print(model)`` shows it (its parameters), a parameter, or what
-        begins with the name and a dot or a slash. Batch norms stay frozen, unless ``live_statistics``.
+        """Train only what ``except_`` names: the parameters of a layer that ``print(model)`` shows, a parameter, or
+        what begins with the name and a dot or a slash. Batch norms stay frozen, unless ``live_statistics``.
 
         Errors: ArgumentError for a name that the model does not have.
         """
@@ -247,7 +247,7 @@ class GraphModel(Module):
             if not found:
                 near = get_close_matches(name, [*layers, *params], n=5, cutoff=0.5) or params[-5:]
                 raise ArgumentError(
-                    "freeze", "except_ must name layers or parameters of the model", f"no parameter belongs to {name!r}",
+                    "freeze", "except_ must name layers or parameters", f"no parameter belongs to {name!r}",
                     f"Near ones: {', '.join(map(shown, near))}.",
                 )  # fmt: skip
             chosen |= found

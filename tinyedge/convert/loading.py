@@ -17,15 +17,18 @@ OTHERS = {b"PK\x03\x04": "a zip file, as PyTorch's .pt", b"GGUF": "a GGUF file",
 
 
 def load_model(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
-    """The model that someone trained, from its file: .onnx or .tflite. It is an ``nn.Module`` whose parameters have the file's
-    names; called with the file's inputs, in its order and layout, it returns the file's outputs.
+    """The model that someone trained, from its file: .onnx or .tflite.
 
-    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. ``print(model)``
+    It is an ``nn.Module`` whose parameters have the file's names; called with the file's inputs, in its order and
+    layout, it returns the file's outputs.
+
+    ``dtype`` is what weights of 16 bits become; without it ONNX's stay as they are, and TFLite's, whose ops compute in
+    float32, become that. ``print(model)``
     shows the layers; ``model.freeze(except_=[...])`` chooses what is trained, and ``model.save(path)`` writes the tuned
     weights into a copy of the file.
 
-    Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError, listing
-            all that tinyedge lacks. MissingPackageError without the package that reads the format.
+    Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
+            listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
     """
     place = Place("load_model", path, "model file: .onnx or .tflite")
     try:

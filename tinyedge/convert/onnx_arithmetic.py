@@ -137,7 +137,8 @@ def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
 
 @ONNX.op("PRelu", since=7, trained=("slope",))
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    if x.ndim > 1 and slope.ndim == x.ndim - 1 and slope.numel() == slope.shape[0] == x.shape[1]:
+    place = slope.ndim - (x.ndim - 1)  # of the channels' dim
+    if x.ndim > 1 and place >= 0 and slope.numel() == slope.shape[place] == x.shape[1] > 1:
         return F.prelu(x, slope.reshape((-1,)))  # a slope for each channel
     return ops.where(x > 0, x, x * slope)
 

@@ -115,7 +115,8 @@ def gather(x: Array, indices: Array, *, axis: int = 0) -> Array:
 
 @ONNX.on_host("Expand")
 def expand(x: Array, shape: Array) -> Array:
-    return np.broadcast_to(x, folded_size(np.broadcast_shapes(x.shape, ints(shape)))).copy()
+    sizes = folded_size(np.broadcast_shapes(x.shape, ints(shape)))
+    return np.array(np.broadcast_to(x, sizes))
 
 
 @ONNX.on_host("Tile")
@@ -129,7 +130,7 @@ def range_(start: Array, limit: Array, delta: Array) -> Array:
     first, end, step = (part.item() for part in (start, limit, delta))
     count = int(np.maximum(np.ceil((end - first) / step), 0))
     folded_size((count,))
-    return (first + np.arange(count) * step).astype(start.dtype)
+    return np.asarray(first + np.arange(count) * step, start.dtype)
 
 
 @ONNX.on_host("ConstantOfShape")
@@ -161,8 +162,11 @@ class _Reduced:
         return np.asarray(self.function(x, axis=dims, keepdims=bool(keepdims))).astype(x.dtype)
 
 
-for _name, _reduction in {"ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min}.items():
-    ONNX.on_host(_name)(_Reduced(_reduction))
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min,
+}  # fmt: skip
+for _name, _function in _REDUCTIONS.items():
+    ONNX.on_host(_name)(_Reduced(_function))
 
 
 __all__: list[str] = []

@@ -30,8 +30,8 @@ def from_onnx(path: str | os.PathLike[str], *, dtype: Any = None, device: str | 
     ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
     beside the model are read only from its own folder and those below.
 
-    Errors: ModelFormatError, naming the place, if it is no whole, well-formed ONNX file; UnsupportedOpError, listing all
-            that tinyedge lacks. MissingPackageError without the package onnx. FileNotFoundError if it is not there.
+    Errors: ModelFormatError, naming the place, if it is no whole, well-formed ONNX file; UnsupportedOpError,
+            listing all that tinyedge lacks. MissingPackageError without the package onnx. FileNotFoundError.
     """
     call = "from_onnx"
     place = Place(call, path, "ONNX file")

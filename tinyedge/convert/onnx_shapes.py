@@ -157,9 +157,11 @@ def _sliced(x: Tensor, parts: Sequence[slice]) -> Tensor:
             count = max(-(-(part.start - last) // -part.step), 0)
             first = part.start + (count - 1) * part.step
             part = slice(first, part.start + 1, -part.step) if count else slice(0, 0, 1)
-            x = ops.flip(x[tuple([*[slice(None)] * dim, part])], (dim,))
+            index = (*[slice(None)] * dim, part)
+            x = ops.flip(x[index], (dim,))
         elif part != slice(0, x.shape[dim], 1):
-            x = x[tuple([*[slice(None)] * dim, part])]
+            index = (*[slice(None)] * dim, part)
+            x = x[index]
     return x
 
 
