@@ -31,5 +31,5 @@ def check_mutations(content: bytes, path: Path, count: int, seed: int) -> None:
     random = Random(seed)
     for _ in range(count):
         path.write_bytes(mutated(content, random))
-        with contextlib.suppress(ModelFormatError, UnsupportedOpError):
+        with suppress(ModelFormatError, UnsupportedOpError):
             te.load_model(path)

@@ -18,10 +18,11 @@ GIVEN = ("training", "count", "opset")
 
 @dataclass(frozen=True)
 class Handler:
-    """One op, from version ``since`` of its set on. ``trained``, ``kept`` and ``host`` are positions of inputs:
-    weights, running statistics, and what is read on the host. ``weights`` are trained if they hold several
-    numbers. ``passes`` says that the first input goes through, moved but not computed with; ``makes_host`` that the result is a
-    host value whatever the inputs are, as a shape is.
+    """One op, from version ``since`` of its set on.
+
+    ``trained``, ``kept`` and ``host`` are positions of inputs: weights, running statistics, what is read on the host.
+    ``weights``: any input may be a weight, if it holds several numbers. ``passes``: the first input goes through, moved
+    but not computed with. ``makes_host``: the result is a host value whatever the inputs are, as a shape is.
     """
 
     function: Callable[..., Any]
