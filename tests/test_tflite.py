@@ -127,3 +127,55 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     network(tmp_path / "a.tflite", True)
     for seed in range(1, 11):
         check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 1000, seed)
+
+
+def quantised(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A product of int8; the weight as stored, and what it means."""
+    stored = RNG.integers(-127, 128, (3, 4)).astype(np.int8)
+    scales = [0.5, 0.25, 0.125]
+    d = Draft()
+    d.value("x", (2, 4), "int8")
+    d.constant("w", stored)
+    d.constant("b", np.array([10, -20, 30], np.int32))
+    d.value("y", (2, 3), "int8")
+    d.scales = {"x": ([0.1], [3], 0), "w": (scales, [0, 0, 0], 0), "b": ([0.05, 0.025, 0.0125], [0, 0, 0], 0)}
+    d.scales["y"] = [1.0], [0], 0
+    d.op("FULLY_CONNECTED", ["x", "w", "b"], ["y"], "FullyConnectedOptions")
+    path.write_bytes(d.content(["x"], ["y"]))
+    return stored, stored * np.array(scales, np.float32).reshape(3, 1)
+
+
+def test_quantised_models(tmp_path: Path, backend: Backend) -> None:
+    path = tmp_path / "a.tflite"
+    stored, means = quantised(path)
+    with pytest.raises(UnsupportedOpError, match="dequantize=True"):
+        te.load_model(path)
+    model = te.load_model(path, dequantize=True)
+    x = weight(2, 4)
+    wanted = x @ means.T + np.array([0.5, -0.5, 0.375], np.float32)
+    np.testing.assert_allclose(model(te.tensor(x)).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
+    model.save(tmp_path / "same.tflite")
+    assert (tmp_path / "same.tflite").read_bytes() == path.read_bytes()
+    with te.no_grad():
+        model.get_parameter("w").mul_(2.0)
+    model.save(tmp_path / "tuned.tflite")
+    doubled = np.clip(stored.astype(np.int32) * 2, -128, 127).astype(np.int8)
+    assert (tmp_path / "tuned.tflite").read_bytes() == path.read_bytes().replace(stored.tobytes(), doubled.tobytes())
+
+
+def test_weights_that_share_their_place_stay_one(tmp_path: Path, reference: Backend) -> None:
+    d = Draft()
+    d.value("x", (1, 3))
+    d.constant("w16", weight(3, dtype=np.float16))
+    for name in ("first", "second"):
+        d.op("DEQUANTIZE", ["w16"], [d.value(name, (3,))])
+    d.op("MUL", ["x", "first"], [d.value("a", (1, 3))], "MulOptions")
+    d.op("ADD", ["a", "second"], [d.value("y", (1, 3))], "AddOptions")
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    model = te.load_model(tmp_path / "a.tflite")
+    assert model.get_parameter("first") is model.get_parameter("second")
+    assert len(list(model.parameters())) == 1
+    with te.no_grad():
+        model.get_parameter("second").fill_(2.0)
+    model.save(tmp_path / "b.tflite")
+    assert te.load_model(tmp_path / "b.tflite").get_parameter("first").tolist() == [2.0, 2.0, 2.0]

@@ -14,6 +14,7 @@ KINDS = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
 class Draft:
     """Tensors and operators by name, in the order in which they are added."""
 
+    scales: dict[str, tuple[list[float], list[int], int]] = field(default_factory=dict)
     tensors: list[tuple[str, tuple[int, ...], int, Any]] = field(default_factory=list)
     operators: list[tuple[str, list[str], list[str], str, dict[str, int]]] = field(default_factory=list)
 
@@ -60,7 +61,14 @@ class Draft:
                 data = b.CreateNumpyVector(np.frombuffer(array.tobytes(), np.uint8))
                 buffers.append(table("Buffer", Data=data))
             sizes, text = ints(shape), b.CreateString(name)
-            made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text))
+            more = {}
+            if name in self.scales:
+                scales, zeros, axis = self.scales[name]
+                scale = b.CreateNumpyVector(np.array(scales, np.float32))
+                zero = b.CreateNumpyVector(np.array(zeros, np.int64))
+                parts = {"Scale": scale, "ZeroPoint": zero, "QuantizedDimension": axis}
+                more["Quantization"] = table("QuantizationParameters", **parts)
+            made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text, **more))
         codes = sorted({code for code, *_ in self.operators})
         operators = []
         for code, given, results, options, fields in self.operators:

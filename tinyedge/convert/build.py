@@ -171,10 +171,12 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
             place.refuse(name, str(error))
 
     parameters: dict[str, Parameter] = {}
+    made: dict[str, str] = {}
     for name in parts.arrays:
         if name in weights and name in used:
-            tied = parts.ties.get(name)
-            parameters[name] = parameters[tied] if tied in parameters else Parameter(held(name))
+            owner = parts.ties.get(name, name)
+            made.setdefault(owner, name)
+            parameters[name] = parameters[made[owner]] if made[owner] in parameters else Parameter(held(name))
     buffers = {name: held(name) for name in parts.arrays if name in statistics and name in used}
     constants = {name: array for name, array in constants.items() if name in used}
     return GraphModel(nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source)

@@ -16,7 +16,9 @@ from tinyedge.errors import ArgumentError
 OTHERS = {b"PK\x03\x04": "a zip file, as PyTorch's .pt", b"GGUF": "a GGUF file", b"\x80": "a pickle"}
 
 
-def load_model(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
+def load_model(
+    path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
+) -> GraphModel:
     """The model that someone trained, from its file: .onnx or .tflite.
 
     It is an ``nn.Module`` whose parameters have the file's names; called with the file's inputs, in its order and
@@ -26,6 +28,8 @@ def load_model(path: str | os.PathLike[str], *, dtype: Any = None, device: str |
     float32, become that. ``print(model)``
     shows the layers; ``model.freeze(except_=[...])`` chooses what is trained, and ``model.save(path)`` writes the tuned
     weights into a copy of the file.
+
+    Quantised TFLite models load with ``dequantize``: see ``te.convert.from_tflite``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
@@ -42,10 +46,12 @@ def load_model(path: str | os.PathLike[str], *, dtype: Any = None, device: str |
             "Make the model, and use model.load_state_dict(te.load(path)).",
         )  # fmt: skip
     if content[4:8] == b"TFL3" or name.endswith(".tflite"):
-        return from_tflite(path, dtype=dtype, device=device)
+        return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
     kind = next((text for start, text in OTHERS.items() if content.startswith(start)), "")
     if kind or not name.endswith(".onnx"):
         place.refuse("the file", f"it is {kind}" if kind else "neither its content nor its name says what it is")
+    if dequantize:
+        raise ArgumentError("load_model", "dequantize=True for TFLite files alone", "this one is ONNX")
     return from_onnx(path, dtype=dtype, device=device)
 
 

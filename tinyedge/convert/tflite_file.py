@@ -23,7 +23,9 @@ FAULTS = (struct.error, ValueError, IndexError, TypeError, OverflowError, Attrib
 
 @dataclass
 class TfTensor:
-    """A tensor of the file; ``start`` is where its data lies, or -1 if it is computed."""
+    """A tensor of the file; ``start`` is where its data lies, or -1 if it is computed. Where it is quantised, its
+    numbers mean ``(data - zero) * scale``, both of a shape that broadcasts.
+    """
 
     name: str
     dtype: dtypes.DType | None
@@ -31,8 +33,8 @@ class TfTensor:
     dims: Dims
     start: int
     data: Array | None
-    buffer: int
-    quantised: bool
+    scale: Array | None
+    zero: Array | None
 
 
 @dataclass
@@ -142,12 +144,11 @@ class _Reader:
             self.place.refuse(name, f"its buffer {buffer} is none")
         lies = self.model.Buffers(buffer)
         length = lies.DataLength()
-        quantisation = entry.Quantization()
-        quantised = quantisation is not None and quantisation.ScaleLength() > 0
+        scale, zero = self.quantisation(entry, name, shape, dtype)
         if entry.Sparsity() is not None:
             self.place.unsupported([f"{shown(name)}: sparse weights"])
         if not length or buffer == 0:
-            return TfTensor(name, dtype, shape, dims, -1, None, buffer, quantised)
+            return TfTensor(name, dtype, shape, dims, -1, None, scale, zero)
         start = lies._tab.Vector(lies._tab.Offset(4))
         if dtype is None:
             self.place.unsupported([f"{shown(name)}: constants of TFLite's element type {entry.Type()}"])
@@ -157,7 +158,28 @@ class _Reader:
         stored = np.dtype("u1") if dtype is dtypes.bool_ else dtype.stored.newbyteorder("<")
         data = np.frombuffer(self.content, stored, int(np.prod(shape, dtype=np.int64)), start).reshape(shape)
         data = data != 0 if dtype is dtypes.bool_ else data.astype(dtype.stored)
-        return TfTensor(name, dtype, shape, dims, start, data, buffer, quantised)
+        return TfTensor(name, dtype, shape, dims, start, data, scale, zero)
+
+    def quantisation(
+        self, entry: Any, name: str, shape: tuple[int, ...], dtype: dtypes.DType | None
+    ) -> tuple[Array | None, Array | None]:
+        """The scales and zero points of integers that stand for floats, or None."""
+        given = entry.Quantization()
+        if given is None or given.ScaleLength() == 0 or dtype is None or dtype.limits is None:
+            return None, None
+        count, axis = given.ScaleLength(), given.QuantizedDimension()
+        self.count(count, name)
+        along = 0 <= axis < len(shape) and count == shape[axis]
+        if not (count == 1 or along) or given.ZeroPointLength() not in (0, 1, count):
+            self.place.refuse(name, f"{count} scales and {given.ZeroPointLength()} zero points for the shape {shape}")
+        scale = np.array(given.ScaleAsNumpy(), np.float32)
+        zero = np.array(given.ZeroPointAsNumpy(), np.int64) if given.ZeroPointLength() else np.zeros(1, np.int64)
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            self.place.refuse(name, "a scale that is not positive")
+        spread = [1] * len(shape)
+        if count > 1:
+            spread[axis] = count
+        return scale.reshape(spread), np.broadcast_to(zero, (count,)).reshape(spread)
 
     def operator(self, entry: Any, number: int, kinds: list[tuple[str, bool]], tensors: int) -> Operator:
         where = f"operator {number}"

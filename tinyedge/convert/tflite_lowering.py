@@ -14,7 +14,7 @@ from tinyedge.convert.build import Parts, Raw
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import Array, Port
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.convert.tflite_file import FAULTS, Operator, TfGraph
+from tinyedge.convert.tflite_file import FAULTS, Operator, TfGraph, TfTensor
 from tinyedge.convert.tflite_writer import TfliteSource
 from tinyedge.errors import TinyedgeError
 
@@ -43,8 +43,9 @@ class UnsupportedUse(Exception):
 class Lowering:
     """One file. ``raw`` names of values are the file's; the same value with channels first is ``first(name)``."""
 
-    def __init__(self, place: Place, graph: TfGraph, source: TfliteSource) -> None:
+    def __init__(self, place: Place, graph: TfGraph, source: TfliteSource, dequantize: bool) -> None:
         self.place, self.graph, self.source = place, graph, source
+        self.dequantize = dequantize
         self.result = Parts(place, [], [], source)
         self.turned: dict[str, str] = {}  # by the file's name: the value with channels first
         self.plain: set[str] = set()  # the file's names of what exists as it lies in the file
@@ -55,20 +56,21 @@ class Lowering:
 
     def parts(self) -> Parts:
         graph, problems = self.graph, []
-        quantised = [t.name for t in graph.tensors if t.quantised and t.dtype not in (dtypes.float32, dtypes.float16)]
-        if quantised:
+        quantised = [tensor for tensor in graph.tensors if tensor.scale is not None]
+        if quantised and not self.dequantize:
             self.place.unsupported(
-                [f"quantised tensors, such as {shown(quantised[0])!r}"], "Take the float model that it was made from."
+                [f"quantised tensors, such as {shown(quantised[0].name)!r}"],
+                "Pass dequantize=True to compute with the floats that they stand for.",
             )
         for number in graph.inputs:
             tensor = graph.tensors[number]
-            self.result.inputs.append(Port(tensor.name, tensor.dtype, tensor.dims))
+            self.result.inputs.append(Port(tensor.name, _meant(tensor), tensor.dims))
             self.plain.add(tensor.name)
         for tensor in graph.tensors:
             if tensor.data is not None:
                 if tensor.name in self.plain:
                     self.place.refuse(tensor.name, "it is an input, and has data")
-                self.constant(tensor.name, tensor.data)
+                self.constant(tensor.name, _meaning(tensor, tensor.data))
                 self.source.places[tensor.name] = tensor, None
         for op in graph.operators:
             emitter = None if op.custom else EMITTERS.get(op.op)
@@ -88,11 +90,16 @@ class Lowering:
                 self.place.refuse(
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
+        owners: dict[Any, str] = {}
+        for name, (tensor, turn) in self.source.places.items():
+            owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
+            if owner != name:  # they share their place in the file
+                self.result.ties[name] = owner
         if problems:
             self.place.unsupported(problems, "Convert the model without them.")
         for number in graph.outputs:
             tensor = graph.tensors[number]
-            self.result.outputs.append(Port(self.last(tensor.name), tensor.dtype, tensor.dims))
+            self.result.outputs.append(Port(self.last(tensor.name), _meant(tensor), tensor.dims))
         return self.result
 
     # Values
@@ -205,6 +212,16 @@ class Lowering:
     def is_first(self, *names: str) -> bool:
         """Whether all of these exist with channels first."""
         return all(name in self.turned for name in names)
+
+
+def _meant(tensor: TfTensor) -> dtypes.DType | None:
+    """The dtype of what a tensor means."""
+    return tensor.dtype if tensor.scale is None else dtypes.float32
+
+
+def _meaning(tensor: TfTensor, data: Array) -> Array:
+    """What the numbers of the file mean."""
+    return data if tensor.scale is None else ((data - tensor.zero) * tensor.scale).astype(np.float32)
 
 
 __all__ = ["EMITTERS", "FIRST", "Lowering", "UnsupportedUse", "lowers"]

@@ -167,9 +167,12 @@ def prelu(b: Lowering, op: Operator) -> None:
 
 @lowers("DEQUANTIZE")
 def dequantize(b: Lowering, op: Operator) -> None:
-    x = b.name(op, 0)
-    if b.graph.tensors[op.inputs[0]].dtype is not dtypes.float16 or x not in b.result.arrays:
-        raise UnsupportedUse("of anything but float16 constants")
+    x, tensor = b.name(op, 0), b.graph.tensors[op.inputs[0]]
+    if x not in b.result.arrays and tensor.scale is not None:
+        b.done(b.output(op), b.last(x), False)
+        return
+    if (tensor.dtype is not dtypes.float16 and tensor.scale is None) or x not in b.result.arrays:
+        raise UnsupportedUse("of what is neither quantised nor a float16 constant")
     name = b.output(op)  # the weight has the name that its users read, and lies where the 16 bits do
     if name in b.plain:
         b.place.refuse(name, "two ops compute it")
@@ -177,6 +180,11 @@ def dequantize(b: Lowering, op: Operator) -> None:
     b.source.places[name] = b.source.places[x]
     if x in b.turns:
         raise UnsupportedUse("of a weight that is used in two ways")
+
+
+@lowers("QUANTIZE")
+def quantize(b: Lowering, op: Operator) -> None:
+    b.done(b.output(op), b.last(b.name(op, 0)), False)  # only with dequantize: the floats go on as they are
 
 
 @lowers("SOFTMAX", "LOG_SOFTMAX")
