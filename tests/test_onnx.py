@@ -17,6 +17,7 @@ from tinyedge import nn, optim
 from tinyedge.backends import Backend
 from tinyedge.errors import (
     ArgumentError,
+    CheckpointError,
     DtypeError,
     ModelFormatError,
     NumberRangeError,
@@ -226,6 +227,14 @@ def test_numbers_in_typed_fields_are_written_back(tmp_path: Path, reference: Bac
         model.save(tmp_path / f"{kind}-tuned.onnx")
         again = te.load_model(tmp_path / f"{kind}-tuned.onnx")
         assert again.get_parameter("w").tolist() == [0.5, 1.0, 1.5]
+
+
+def test_load_names_load_model(tmp_path: Path, reference: Backend) -> None:
+    with pytest.raises(CheckpointError, match=r"use te\.load_model"):
+        te.load(network(tmp_path / "a.onnx"))
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ModelFormatError, match=r"a zip file, as PyTorch's \.pt"):
+        te.load_model(tmp_path / "a.pt")
 
 
 def test_saving_spares_what_is_there(tmp_path: Path, reference: Backend) -> None:

@@ -169,6 +169,7 @@ class _Reader:
             return None, None
         count, axis = given.ScaleLength(), given.QuantizedDimension()
         self.count(count, name)
+        axis = 0 if len(shape) == 1 else axis  # old converters name the dim of another tensor for biases
         along = 0 <= axis < len(shape) and count == shape[axis]
         if not (count == 1 or along) or given.ZeroPointLength() not in (0, 1, count):
             self.place.refuse(name, f"{count} scales and {given.ZeroPointLength()} zero points for the shape {shape}")

@@ -63,7 +63,8 @@ def _quantised(name: str, values: Array, lies: TfTensor) -> Array:
     assert lies.zero is not None
     if not np.isfinite(values).all():
         raise NumberRangeError("save", f"{shown(name)!r} is {lies.dtype.name} in the file", "it holds no finite number")
-    return np.clip(np.rint(np.asarray(values, np.float64) / lies.scale) + lies.zero, *lies.dtype.limits)
+    nearest = np.rint(np.asarray(values, np.float64) / lies.scale) + lies.zero
+    return np.asarray(np.clip(nearest, *lies.dtype.limits))
 
 
 __all__ = ["TfliteSource"]
