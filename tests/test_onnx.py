@@ -325,8 +325,14 @@ def test_bombs_are_refused(tmp_path: Path, reference: Backend) -> None:
         [helper.make_node("Expand", ["one", "big"], ["y"])],
         [helper.make_node("Tile", ["one", "big"], ["y"])],
         [helper.make_node("Range", ["zero", "end", "step"], ["y"])],
+        [
+            helper.make_node("Expand", ["one", "long"], ["a"]),
+            helper.make_node("Transpose", ["a"], ["b"]),
+            helper.make_node("Max", ["a", "b"], ["y"]),
+        ],
     ):
         weights = {
+            "long": np.array([2**20, 1]),
             "big": big, "one": np.ones((1, 1), np.int64), "zero": np.array(0), "end": np.array(2**60),
             "step": np.array(1),
         }  # fmt: skip

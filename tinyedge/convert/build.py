@@ -16,7 +16,16 @@ from tinyedge.convert.handlers import Handler
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
 
-FAULTS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, NotImplementedError, AttributeError)
+FAULTS = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    ArithmeticError,
+    NotImplementedError,
+    AttributeError,
+    MemoryError,
+)
 """What NumPy and the handlers raise for arguments that make no sense."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -44,20 +44,26 @@ for _name, _function in _FUNCTIONS.items():
     ONNX.on_host(_name)(_Pointwise(_function))
 
 
+def _folded(function: Callable[..., Any], inputs: Sequence[Array]) -> Array:
+    folded_size(np.broadcast_shapes(*[x.shape for x in inputs]))
+    return np.asarray(reduce(function, inputs))
+
+
 @ONNX.on_host("Max")
 def max(*inputs: Array) -> Array:
-    return np.asarray(reduce(np.maximum, inputs))
+    return _folded(np.maximum, inputs)
 
 
 @ONNX.on_host("Min")
 def min(*inputs: Array) -> Array:
-    return np.asarray(reduce(np.minimum, inputs))
+    return _folded(np.minimum, inputs)
 
 
 @ONNX.on_host("Mod")
 def mod(a: Array, b: Array, *, fmod: int = 0) -> Array:
     if a.dtype.kind != "f" and not b.all():
         raise ValueError("an integer is divided by 0")
+    folded_size(np.broadcast_shapes(a.shape, b.shape))
     return np.asarray(np.fmod(a, b) if fmod else np.mod(a, b))
 
 
@@ -88,6 +94,7 @@ def transpose(x: Array, *, perm: Ints | None = None) -> Array:
 
 @ONNX.on_host("Concat")
 def concat(*inputs: Array, axis: int) -> Array:
+    folded_size((sum(x.size for x in inputs),))
     return np.concatenate(inputs, axis)
 
 

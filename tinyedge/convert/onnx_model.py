@@ -12,7 +12,7 @@ from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import onnx_arithmetic, onnx_host, onnx_layers, onnx_shapes  # noqa: F401  they enter handlers
 from tinyedge.convert.build import FAULTS, Parts, Raw, build
-from tinyedge.convert.checks import MAX_NODES, Place, shown
+from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
@@ -61,6 +61,7 @@ class _Reader:
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
         self.count = 0
+        self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
         inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
         if dtype is not None:
@@ -225,14 +226,20 @@ class _Reader:
 
     def _add(self, raw: Raw) -> None:
         self.result.raws.append(raw)
-        if raw.on_host is None or len(raw.outputs) != 1 or not all(n in self.known or not n for n in raw.inputs):
+        if (
+            self.speculated > MAX_FOLDED_ELEMENTS
+            or raw.on_host is None
+            or len(raw.outputs) != 1
+            or not all(n in self.known or not n for n in raw.inputs)
+        ):
             return
         try:
             with np.errstate(all="ignore"):
                 value = raw.on_host(*[self.known.get(name) for name in raw.inputs], **raw.arguments)
         except FAULTS:
             return  # it is reported when it is folded
-        if isinstance(value, np.ndarray) and value.size <= 1024:
+        self.speculated += value.size
+        if value.size <= 1024:
             self.known[raw.outputs[0]] = value
 
     def _arguments(self, node: Any, name: str, handler: Handler) -> dict[str, Any] | None:
