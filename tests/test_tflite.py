@@ -82,6 +82,19 @@ def test_a_network_computes_as_by_hand(tmp_path: Path, backend: Backend, half: b
     assert all(param.grad is not None for param in model.parameters())
 
 
+def test_layers_have_the_files_names(tmp_path: Path, reference: Backend) -> None:
+    network(tmp_path / "a.tflite")
+    model = te.load_model(tmp_path / "a.tflite")
+    x = te.tensor(weight(1, 7, 7, 2))
+    features = model.cut(at="a")(x).detach()  # after the activation
+    assert features.shape == (1, 4, 4, 4)
+    assert 0 <= features.numpy().min() <= features.numpy().max() <= 6
+    np.testing.assert_array_equal(model.cut(at="y")(x).detach().numpy(), model(x)[0].detach().numpy())
+    model.freeze(except_=["a", "y"])
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    assert trained == {"conv/w", "conv/b", "head/w", "head/b"}
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_written_back(tmp_path: Path, reference: Backend, half: bool) -> None:
     path = tmp_path / "a.tflite"

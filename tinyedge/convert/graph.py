@@ -241,7 +241,7 @@ class GraphModel(Module):
         layers = {node.name: [name for name in node.inputs if name in self._places] for node in self._nodes}
         chosen: set[str] = set()
         for name in wanted:
-            lead = tuple(name + mark for mark in "./")
+            lead = tuple(name + mark for mark in "./:")
             used = [param for layer in layers if layer == name or layer.startswith(lead) for param in layers[layer]]
             found = {param for param in params if param == name or param.startswith(lead) or param in used}
             if not found:
@@ -264,7 +264,8 @@ class GraphModel(Module):
     def cut(self, at: str) -> GraphModel:
         """The model up to the layer, or the value, of that name: its first output becomes the output, say as features.
 
-        The parameters are this model's own. The new model cannot be saved as a model file.
+        The parameters are this model's own. The new model cannot be saved as a model file. Images come with their
+        channels first, of a TFLite file too.
 
         Errors: ArgumentError for a name that the model does not have.
         """

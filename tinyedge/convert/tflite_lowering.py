@@ -153,16 +153,13 @@ class Lowering:
         """Add an op of ONNX; the name of its first output."""
         handler = ONNX.find(op, OPSET)
         assert handler is not None  # it is one of ours
-        if not outputs:
-            self.number += not output
-            outputs = (output or f"{self.layer}:{self.number}",)
+        self.number += 1
+        name = f"{self.layer}:{self.number}"
+        outputs = tuple(outputs) or (output or name,)
         if "count" in handler.given:
             arguments["count"] = len(outputs)
-        same = sum(raw.name == self.layer for raw in self.result.raws[-8:])
-        raw = Raw(
-            op, f"{self.layer}:{self.number}" if same else self.layer, tuple(inputs), tuple(outputs), handler,
-            arguments, ONNX.host_function(op), self.shapes.get(outputs[0]),
-        )  # fmt: skip
+        on_host, dims = ONNX.host_function(op), self.shapes.get(outputs[0])
+        raw = Raw(op, name, tuple(inputs), outputs, handler, arguments, on_host, dims)
         self.result.raws.append(raw)
         return outputs[0]
 
@@ -196,6 +193,7 @@ class Lowering:
         else:
             self.emit("Identity", [value], name)
             self.plain.add(name)
+        self.result.raws[-1].name = self.layer  # what the layer returns; the ops before it have numbers
 
     def activated(self, value: str, activation: int) -> str:
         if activation == 0:
