@@ -27,7 +27,7 @@ from tinyedge.backends.threads import get_num_threads, set_num_threads
 from tinyedge.compiler.api import compile
 from tinyedge.compiler.program import Program
 from tinyedge.compiler.tune import tune
-from tinyedge.convert import load, load_safetensors, save
+from tinyedge.convert import load, load_model, load_safetensors, save
 from tinyedge.dtypes import (
     DType,
     bfloat16,
@@ -124,6 +124,7 @@ __all__ = [
     "linalg",
     "load",
     "load_checkpoint",
+    "load_model",
     "load_safetensors",
     "models",
     "mps",

@@ -13,6 +13,8 @@
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
     ├── CheckpointError(ValueError)        a file that is not what it should be
+    ├── ModelFormatError(ValueError)       a model file that is damaged, or breaks the rules of its format
+    ├── UnsupportedOpError(NotImplementedError)  a model file that holds ops, or uses of them, that tinyedge lacks
     ├── MissingPackageError(ImportError)   a package that only this call needs
     └── BackendError(RuntimeError)         a device that is absent, or refused
         ├── KernelBuildError               a kernel that the device's compiler refused
@@ -98,7 +100,11 @@ class CheckpointError(TinyedgeError, ValueError):
 
 
 class ModelFormatError(TinyedgeError, ValueError):
-    """A file that is not a whole, well-formed model or program."""
+    """A model file, or a saved program, that is damaged, cut off, or breaks the rules of its format; the text names the place."""
+
+
+class UnsupportedOpError(TinyedgeError, NotImplementedError):
+    """A model file with ops, or uses of ops, that tinyedge does not have; the text lists all of them."""
 
 
 class MissingPackageError(TinyedgeError, ImportError):
@@ -129,11 +135,13 @@ __all__ = [
     "IndexRangeError",
     "KernelBuildError",
     "MissingPackageError",
+    "ModelFormatError",
     "NumberRangeError",
     "OutOfMemoryError",
     "SecondGradientError",
     "ShapeError",
     "StateDictError",
     "TinyedgeError",
+    "UnsupportedOpError",
     "ZeroDivisorError",
 ]

@@ -215,11 +215,14 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _refused(path: str | os.PathLike[str], problem: str) -> CheckpointError:
+    holds_model = os.fspath(path).lower().endswith((".onnx", ".tflite"))
     return CheckpointError(
         f"load({os.fspath(path)!r})",
         "a whole, well-formed safetensors file",
         problem,
-        "Fetch or save it again; other formats must be converted to safetensors first.",
+        "It holds a whole model: use te.load_model."
+        if holds_model
+        else "Fetch or save it again; other formats must be converted to safetensors first.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, sequences, weights computed of others."""
+"""What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, sequences, computed weights."""
 
 from tinyedge.nn.utils import parametrizations, parametrize, rnn
 from tinyedge.nn.utils.clip import (

@@ -1,0 +1,352 @@
+"""ONNX files as models: outputs, gradients, names, writing back, and files from strangers."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tests.mutations import check_mutations
+from tinyedge import nn, optim
+from tinyedge.backends import Backend
+from tinyedge.errors import (
+    ArgumentError,
+    CheckpointError,
+    DtypeError,
+    ModelFormatError,
+    NumberRangeError,
+    ShapeError,
+    UnsupportedOpError,
+)
+
+onnx = pytest.importorskip("onnx")
+helper = onnx.helper
+FLOAT, HALF, INT64 = 1, 10, 7
+RNG = np.random.default_rng(0)
+
+
+def weight(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def write(
+    path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: list[str], weights: dict[str, Any], opset: int = 17
+) -> Path:
+    """A file of a graph; an input's value is its dims, or a type and dims."""
+
+    def info(name: str, given: Any) -> Any:
+        kind, dims = given if isinstance(given, tuple) else (FLOAT, given)
+        return helper.make_tensor_value_info(name, kind, dims)
+
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [info(name, given) for name, given in inputs.items()],
+        [helper.make_tensor_value_info(name, 0, None) for name in outputs],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def network(path: Path, dtype: Any = np.float32) -> Path:
+    """A convolution, a batch norm, a shape computed from the input's, and a head."""
+    kind = HALF if dtype == np.float16 else FLOAT
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "features.0.weight", "features.0.bias"], ["c"], "/features/0/Conv", pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c", "bn.scale", "bn.bias", "bn.mean", "bn.var"], ["n"], "/features/1/BN"),
+        node("Relu", ["n"], ["r"]),
+        node("GlobalAveragePool", ["r"], ["p"]),
+        node("Shape", ["p"], ["s"]),
+        node("Gather", ["s", "zero"], ["batch"], axis=0),
+        node("Concat", ["batch", "minus"], ["to"], axis=0),
+        node("Reshape", ["p", "to"], ["flat"]),
+        node("Gemm", ["flat", "head.weight", "head.bias"], ["y"], "/head/Gemm", transB=1),
+    ]
+    weights = {
+        "features.0.weight": weight(4, 3, 3, 3, dtype=dtype), "features.0.bias": weight(4, dtype=dtype),
+        "bn.scale": weight(4, dtype=dtype), "bn.bias": weight(4, dtype=dtype), "bn.mean": weight(4, dtype=dtype),
+        "bn.var": np.abs(weight(4, dtype=dtype)) + dtype(0.5), "zero": np.array([0]), "minus": np.array([-1]),
+        "head.weight": weight(5, 4, dtype=dtype), "head.bias": weight(5, dtype=dtype),
+    }  # fmt: skip
+    return write(path, nodes, {"x": (kind, ["n", 3, 6, 6])}, ["y"], weights)
+
+
+def by_hand(state: dict[str, te.Tensor]) -> nn.Module:
+    """The same network in tinyedge."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 5),
+    )  # fmt: skip
+    names = {
+        "0.weight": "features.0.weight", "0.bias": "features.0.bias", "1.weight": "bn.scale", "1.bias": "bn.bias",
+        "1.running_mean": "bn.mean", "1.running_var": "bn.var", "5.weight": "head.weight", "5.bias": "head.bias",
+    }  # fmt: skip
+    model.load_state_dict({own: state[name] for own, name in names.items()}, strict=False)
+    return model.freeze_batch_norm_statistics()
+
+
+def test_a_network_computes_and_trains_as_by_hand(tmp_path: Path, backend: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    other = by_hand(model.state_dict())
+    x = te.tensor(weight(2, 3, 6, 6))
+    a, b = model(x), other(x)
+    np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    pairs = {"features.0.weight": "0.weight", "bn.scale": "1.weight", "head.weight": "5.weight", "head.bias": "5.bias"}
+    for name, own in pairs.items():
+        found, wanted = model.get_parameter(name).grad, other.get_parameter(own).grad
+        assert found is not None
+        assert wanted is not None
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_step_is_the_eager_one(tmp_path: Path, backend: Backend) -> None:
+    path = network(tmp_path / "a.onnx")
+    model, other = te.load_model(path), te.load_model(path)
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    for size in (1, 2, 1, 1, 2):
+        x = te.tensor(weight(size, 3, 6, 6))
+        loss = other(x).square().sum()
+        loss.backward()
+        np.testing.assert_allclose(step(x).item(), loss.item(), rtol=1e-5)
+    for (name, a), (_, b) in zip(model.named_parameters(), other.named_parameters()):
+        assert a.grad is not None, name
+        assert b.grad is not None
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_names_and_text(tmp_path: Path, reference: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    assert {name for name, _ in model.named_parameters()} == {
+        "features.0.weight", "features.0.bias", "bn.scale", "bn.bias", "head.weight", "head.bias",
+    }  # fmt: skip
+    assert {name for name, _ in model.named_buffers()} == {"bn.mean", "bn.var"}
+    assert "(/features/0/Conv): Conv(features.0.weight (4, 3, 3, 3), features.0.bias (4,))" in repr(model)
+    assert "(input): x (n, 3, 6, 6) float32" in repr(model)
+    model.freeze(except_="/head")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    model.freeze(except_=["features.0", "bn.scale"])
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"features.0.weight", "features.0.bias", "bn.scale"}
+    with pytest.raises(ArgumentError, match="no parameter belongs to 'haed'"):
+        model.freeze(except_="haed")
+    outer = nn.Sequential(model, nn.ReLU()).freeze(except_="0.head")
+    assert {name for name, p in outer.named_parameters() if p.requires_grad} == {"0.head.weight", "0.head.bias"}
+
+
+def test_statistics_move_only_where_asked(tmp_path: Path, backend: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    x, before = te.tensor(weight(4, 3, 6, 6)), model.get_buffer("bn.mean").numpy()
+    model(x)
+    assert np.array_equal(model.get_buffer("bn.mean").numpy(), before)
+    model.freeze_batch_norm_statistics(False)
+    model(x)
+    assert not np.array_equal(model.get_buffer("bn.mean").numpy(), before)
+
+
+def test_a_wrong_call_is_refused(tmp_path: Path, reference: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    with pytest.raises(ShapeError, match=r"the input x \(n, 3, 6, 6\) float32, but got \(1, 3, 5, 6\)"):
+        model(te.zeros(1, 3, 5, 6))
+    with pytest.raises(DtypeError, match="'x' is float32, but got int64"):
+        model(te.zeros(1, 3, 6, 6, dtype=te.int64))
+    with pytest.raises(ArgumentError, match="1 tensors"):
+        model()
+
+
+def test_a_cut_model_gives_features(tmp_path: Path, backend: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    features = model.cut(at="flat")
+    x = te.tensor(weight(2, 3, 6, 6))
+    head = nn.functional.linear(features(x), model.get_parameter("head.weight"), model.get_parameter("head.bias"))
+    np.testing.assert_allclose(head.detach().numpy(), model(x).detach().numpy(), rtol=1e-5)
+    assert features.get_parameter("bn.scale") is model.get_parameter("bn.scale")
+    assert "head.weight" not in features.state_dict()
+    with pytest.raises(ArgumentError, match="Near ones"):
+        model.cut(at="flatt")
+
+
+def test_copies(tmp_path: Path, reference: Backend) -> None:
+    model = te.load_model(network(tmp_path / "a.onnx"))
+    x = te.tensor(weight(1, 3, 6, 6))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other(x).detach().numpy(), model(x).detach().numpy())
+        with te.no_grad():
+            other.get_parameter("head.bias").zero_()
+        assert not np.array_equal(other(x).detach().numpy(), model(x).detach().numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_written_back(tmp_path: Path, backend: Backend, dtype: Any) -> None:
+    path = network(tmp_path / "a.onnx", dtype)
+    model = te.load_model(path)
+    model.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
+    x = te.tensor(weight(1, 3, 6, 6, dtype=dtype))
+    model(x).sum().backward()
+    optim.SGD(model.parameters(), lr=0.5).step()
+    model.save(tmp_path / "tuned.onnx")
+    tuned = (tmp_path / "tuned.onnx").read_bytes()
+    assert len(tuned) == len(path.read_bytes())
+    again = te.load_model(tmp_path / "tuned.onnx")
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name].numpy(), value.numpy())
+    assert not np.array_equal(
+        te.load_model(path).get_parameter("head.bias").detach().numpy(),
+        model.get_parameter("head.bias").detach().numpy(),
+    )
+
+
+def test_numbers_in_typed_fields_are_written_back(tmp_path: Path, reference: Backend) -> None:
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    for kind in (FLOAT, HALF, 11, 16):
+        tensor = helper.make_tensor("w", kind, [3], [1.0, 2.0, 3.0])
+        info = [helper.make_tensor_value_info("x", kind, [3])]
+        graph = helper.make_graph([node], "g", info, [helper.make_tensor_value_info("y", kind, [3])], [tensor])
+        path = tmp_path / f"{kind}.onnx"
+        path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
+        model = te.load_model(path)
+        with te.no_grad():
+            model.get_parameter("w").mul_(0.5)
+        model.save(tmp_path / f"{kind}-tuned.onnx")
+        again = te.load_model(tmp_path / f"{kind}-tuned.onnx")
+        assert again.get_parameter("w").tolist() == [0.5, 1.0, 1.5]
+
+
+def test_load_names_load_model(tmp_path: Path, reference: Backend) -> None:
+    with pytest.raises(CheckpointError, match=r"use te\.load_model"):
+        te.load(network(tmp_path / "a.onnx"))
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ModelFormatError, match=r"a zip file, as PyTorch's \.pt"):
+        te.load_model(tmp_path / "a.pt")
+
+
+def test_saving_spares_what_is_there(tmp_path: Path, reference: Backend) -> None:
+    path = network(tmp_path / "a.onnx", np.float16)
+    model, before = te.load_model(path, dtype=te.float32), path.read_bytes()
+    with pytest.raises(ArgumentError, match="is there"):
+        model.save(path)
+    with pytest.raises(ArgumentError, match="another name than the original"):
+        model.save(path, overwrite=True)
+    with pytest.raises(ArgumentError, match=r"ends in \.onnx"):
+        model.save(tmp_path / "b.tflite")
+    with te.no_grad():
+        model.get_parameter("head.bias").fill_(1e6)
+    with pytest.raises(NumberRangeError, match=r"'head.bias' is float16 in the file, but it holds 1e\+06"):
+        model.save(tmp_path / "b.onnx")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+def test_all_that_is_lacking_is_listed(tmp_path: Path, reference: Backend) -> None:
+    nodes = [
+        helper.make_node("NoSuchOp", ["x"], ["a"], "first"),
+        helper.make_node("Relu", ["a"], ["b"], domain="com.example"),
+        helper.make_node("LeakyRelu", ["b"], ["c"], "third", slope=1.0),
+    ]
+    with pytest.raises(UnsupportedOpError) as caught:
+        te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["c"], {}))
+    text = str(caught.value)
+    assert "NoSuchOp (node 'first')" in text
+    assert "Relu of the domain com.example" in text
+    assert "LeakyRelu with the attribute slope (node 'third')" in text
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_constant_condition_is_resolved(tmp_path: Path, backend: Backend, taken: bool) -> None:
+    out = helper.make_tensor_value_info("o", FLOAT, None)
+    twice = helper.make_graph([helper.make_node("Add", ["x", "x"], ["o"])], "t", [], [out])
+    minus = helper.make_graph([helper.make_node("Neg", ["x"], ["o"])], "e", [], [out])
+    nodes = [
+        helper.make_node("Not", ["flag"], ["other"]),
+        helper.make_node("If", ["other"], ["y"], then_branch=minus, else_branch=twice),
+    ]
+    model = te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [2]}, ["y"], {"flag": np.array(taken)}))
+    assert model(te.tensor([1.0, 3.0])).tolist() == ([2.0, 6.0] if taken else [-1.0, -3.0])
+
+
+def test_external_data(tmp_path: Path, reference: Backend) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "data.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (tmp_path / "secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+
+    def load(location: str, **entries: str) -> Any:
+        tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+        for key, value in {"location": location, **entries}.items():
+            tensor.external_data.add(key=key, value=value)
+        node = helper.make_node("Add", ["x", "w"], ["y"])
+        info = [helper.make_tensor_value_info("x", FLOAT, [4])]
+        graph = helper.make_graph([node], "g", info, [helper.make_tensor_value_info("y", FLOAT, [4])], [tensor])
+        (folder / "a.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+        return te.load_model(folder / "a.onnx")
+
+    assert load("data.bin")(te.zeros(4)).tolist() == [0.0, 1.0, 2.0, 3.0]
+    for location in (
+        "../secret.bin",
+        "/etc/passwd",
+        str(tmp_path / "secret.bin"),
+        "link.bin",
+        "",
+        "a/../../secret.bin",
+    ):
+        with pytest.raises(ModelFormatError, match=r"folder|cannot be read"):
+            load(location)
+    for entries in ({"offset": "-4"}, {"offset": "8"}, {"length": "99"}, {"offset": "x"}, {"offset": str(2**70)}):
+        with pytest.raises(ModelFormatError):
+            load("data.bin", **entries)
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ModelFormatError, match="cannot be read"):
+        load("pipe")
+
+
+def test_bombs_are_refused(tmp_path: Path, reference: Backend) -> None:
+    """A few bytes that ask for memory without end."""
+    big = np.array([2**20, 2**20])
+    for nodes in (
+        [helper.make_node("ConstantOfShape", ["big"], ["y"])],
+        [helper.make_node("Expand", ["one", "big"], ["y"])],
+        [helper.make_node("Tile", ["one", "big"], ["y"])],
+        [helper.make_node("Range", ["zero", "end", "step"], ["y"])],
+        [
+            helper.make_node("Expand", ["one", "long"], ["a"]),
+            helper.make_node("Transpose", ["a"], ["b"]),
+            helper.make_node("Max", ["a", "b"], ["y"]),
+        ],
+    ):
+        weights = {
+            "long": np.array([2**20, 1]),
+            "big": big, "one": np.ones((1, 1), np.int64), "zero": np.array(0), "end": np.array(2**60),
+            "step": np.array(1),
+        }  # fmt: skip
+        with pytest.raises(ModelFormatError, match="cannot be computed"):
+            te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["y"], weights))
+
+
+def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    """Each loads, or is refused by name: no other error, and no hang."""
+    check_mutations(network(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 400, 0)
+
+
+@pytest.mark.slow
+def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    content = network(tmp_path / "a.onnx").read_bytes()
+    for seed in range(1, 11):
+        check_mutations(content, tmp_path / "b.onnx", 1000, seed)

@@ -1,0 +1,194 @@
+"""TFLite files as models: outputs in the file's layout, weights in tinyedge's, writing back, files from strangers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tests.mutations import check_mutations
+from tests.tflite_files import Draft
+from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError, NumberRangeError, UnsupportedOpError
+from tinyedge.nn import functional as F
+
+pytest.importorskip("tflite")
+RNG = np.random.default_rng(0)
+
+
+def weight(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def network(path: Path, half: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+    """Two convolutions, a sum, a mean over images and a head; the file's weights by name."""
+    dtype = np.float16 if half else np.float32
+    weights = {
+        "conv/w": weight(4, 3, 3, 2, dtype=dtype), "conv/b": weight(4, dtype=dtype),
+        "deep/w": weight(1, 3, 3, 4, dtype=dtype), "deep/b": weight(4, dtype=dtype),
+        "head/w": weight(5, 4, dtype=dtype), "head/b": weight(5, dtype=dtype), "shift": weight(4, dtype=dtype),
+    }  # fmt: skip
+    d = Draft()
+    d.value("x", (1, 7, 7, 2))
+    for name, array in weights.items():
+        d.constant(f"{name}16" if half else name, array)
+        if half:
+            d.value(name, array.shape)
+            d.op("DEQUANTIZE", [f"{name}16"], [name])
+    d.value("a", (1, 4, 4, 4))
+    one = {"DilationHFactor": 1, "DilationWFactor": 1}
+    d.op("CONV_2D", ["x", "conv/w", "conv/b"], ["a"], "Conv2DOptions", Padding=0, StrideH=2, StrideW=2,
+         FusedActivationFunction=3, **one)  # fmt: skip
+    d.value("c", (1, 4, 4, 4))
+    d.op("DEPTHWISE_CONV_2D", ["a", "deep/w", "deep/b"], ["c"], "DepthwiseConv2DOptions", Padding=0, StrideH=1,
+         StrideW=1, DepthMultiplier=1, **one)  # fmt: skip
+    d.value("s", (1, 4, 4, 4))
+    d.op("ADD", ["c", "a"], ["s"], "AddOptions", FusedActivationFunction=1)
+    d.value("t", (1, 4, 4, 4))
+    d.op("ADD", ["s", "shift"], ["t"], "AddOptions")
+    d.value("m", (1, 4))
+    d.constant("axes", np.array([1, 2], np.int32))
+    d.op("MEAN", ["t", "axes"], ["m"], "ReducerOptions", KeepDims=0)
+    d.value("y", (1, 5))
+    d.op("FULLY_CONNECTED", ["m", "head/w", "head/b"], ["y"], "FullyConnectedOptions")
+    path.write_bytes(d.content(["x"], ["y", "t"]))
+    return weights
+
+
+def by_hand(x: te.Tensor, w: dict[str, Any]) -> tuple[te.Tensor, te.Tensor]:
+    """The same with channels first."""
+    w = {name: te.tensor(array.astype(np.float32)) for name, array in w.items()}
+    x = F.pad(x.permute((0, 3, 1, 2)), (1, 1, 1, 1))
+    a = F.relu6(F.conv2d(x, w["conv/w"].permute((0, 3, 1, 2)), w["conv/b"], stride=2))
+    c = F.conv2d(a, w["deep/w"].permute((3, 0, 1, 2)), w["deep/b"], padding=1, groups=4)
+    t = F.relu(c + a) + w["shift"].reshape((4, 1, 1))
+    return F.linear(t.mean((2, 3)), w["head/w"], w["head/b"]), t.permute((0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_network_computes_as_by_hand(tmp_path: Path, backend: Backend, half: bool) -> None:
+    weights = network(tmp_path / "a.tflite", half)
+    model = te.load_model(tmp_path / "a.tflite")
+    x = te.tensor(weight(1, 7, 7, 2))
+    for found, wanted in zip(model(x), by_hand(x, weights)):
+        np.testing.assert_allclose(found.detach().numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+    assert {name for name, _ in model.named_parameters()} == set(weights)
+    assert model.get_parameter("conv/w").shape == (4, 2, 3, 3)
+    assert sum(node.op == "Transpose" for node in model._nodes) == 3  # the input, the second output, the shift
+    model(x)[0].sum().backward()
+    assert all(param.grad is not None for param in model.parameters())
+
+
+def test_layers_have_the_files_names(tmp_path: Path, reference: Backend) -> None:
+    network(tmp_path / "a.tflite")
+    model = te.load_model(tmp_path / "a.tflite")
+    x = te.tensor(weight(1, 7, 7, 2))
+    features = model.cut(at="a")(x).detach()  # after the activation
+    assert features.shape == (1, 4, 4, 4)
+    assert 0 <= features.numpy().min() <= features.numpy().max() <= 6
+    np.testing.assert_array_equal(model.cut(at="y")(x).detach().numpy(), model(x)[0].detach().numpy())
+    model.freeze(except_=["a", "y"])
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    assert trained == {"conv/w", "conv/b", "head/w", "head/b"}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_written_back(tmp_path: Path, reference: Backend, half: bool) -> None:
+    path = tmp_path / "a.tflite"
+    weights = network(path, half)
+    model = te.load_model(path)
+    model.save(tmp_path / "same.tflite")
+    assert (tmp_path / "same.tflite").read_bytes() == path.read_bytes()
+    with te.no_grad():
+        model.get_parameter("conv/w").mul_(0.5)
+    model.save(tmp_path / "tuned.tflite")
+    before, after = path.read_bytes(), (tmp_path / "tuned.tflite").read_bytes()
+    assert len(before) == len(after)
+    array = weights["conv/w"]
+    assert after == before.replace(array.tobytes(), (array * array.dtype.type(0.5)).tobytes())
+    with pytest.raises(ArgumentError, match="another name"):
+        model.save(path, overwrite=True)
+    if half:
+        with te.no_grad():
+            model.get_parameter("head/b").fill_(1e6)
+        with pytest.raises(NumberRangeError, match="float16 in the file"):
+            model.save(tmp_path / "b.tflite")
+        assert not (tmp_path / "b.tflite").exists()
+
+
+def test_all_that_is_lacking_is_listed(tmp_path: Path, reference: Backend) -> None:
+    d = Draft()
+    d.value("x", (1, 4))
+    d.op("HASHTABLE", ["x"], [d.value("a", (1, 4))])
+    d.op("RFFT2D", ["a"], [d.value("y", (1, 4))])
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    with pytest.raises(UnsupportedOpError, match=r"HASHTABLE \(makes 'a'\)\n  RFFT2D \(makes 'y'\)"):
+        te.load_model(tmp_path / "a.tflite")
+
+
+def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    """Each loads, or is refused by name: no other error, and no hang."""
+    network(tmp_path / "a.tflite", True)
+    check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 400, 0)
+
+
+@pytest.mark.slow
+def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    network(tmp_path / "a.tflite", True)
+    for seed in range(1, 11):
+        check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 1000, seed)
+
+
+def quantised(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A product of int8; the weight as stored, and what it means."""
+    stored = RNG.integers(-127, 128, (3, 4)).astype(np.int8)
+    scales = [0.5, 0.25, 0.125]
+    d = Draft()
+    d.value("x", (2, 4), "int8")
+    d.constant("w", stored)
+    d.constant("b", np.array([10, -20, 30], np.int32))
+    d.value("y", (2, 3), "int8")
+    d.scales = {"x": ([0.1], [3], 0), "w": (scales, [0, 0, 0], 0), "b": ([0.05, 0.025, 0.0125], [0, 0, 0], 0)}
+    d.scales["y"] = [1.0], [0], 0
+    d.op("FULLY_CONNECTED", ["x", "w", "b"], ["y"], "FullyConnectedOptions")
+    path.write_bytes(d.content(["x"], ["y"]))
+    return stored, stored * np.array(scales, np.float32).reshape(3, 1)
+
+
+def test_quantised_models(tmp_path: Path, backend: Backend) -> None:
+    path = tmp_path / "a.tflite"
+    stored, means = quantised(path)
+    with pytest.raises(UnsupportedOpError, match="dequantize=True"):
+        te.load_model(path)
+    model = te.load_model(path, dequantize=True)
+    x = weight(2, 4)
+    wanted = x @ means.T + np.array([0.5, -0.5, 0.375], np.float32)
+    np.testing.assert_allclose(model(te.tensor(x)).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
+    model.save(tmp_path / "same.tflite")
+    assert (tmp_path / "same.tflite").read_bytes() == path.read_bytes()
+    with te.no_grad():
+        model.get_parameter("w").mul_(2.0)
+    model.save(tmp_path / "tuned.tflite")
+    doubled = np.clip(stored.astype(np.int32) * 2, -128, 127).astype(np.int8)
+    assert (tmp_path / "tuned.tflite").read_bytes() == path.read_bytes().replace(stored.tobytes(), doubled.tobytes())
+
+
+def test_weights_that_share_their_place_stay_one(tmp_path: Path, reference: Backend) -> None:
+    d = Draft()
+    d.value("x", (1, 3))
+    d.constant("w16", weight(3, dtype=np.float16))
+    for name in ("first", "second"):
+        d.op("DEQUANTIZE", ["w16"], [d.value(name, (3,))])
+    d.op("MUL", ["x", "first"], [d.value("a", (1, 3))], "MulOptions")
+    d.op("ADD", ["a", "second"], [d.value("y", (1, 3))], "AddOptions")
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    model = te.load_model(tmp_path / "a.tflite")
+    assert model.get_parameter("first") is model.get_parameter("second")
+    assert len(list(model.parameters())) == 1
+    with te.no_grad():
+        model.get_parameter("second").fill_(2.0)
+    model.save(tmp_path / "b.tflite")
+    assert te.load_model(tmp_path / "b.tflite").get_parameter("first").tolist() == [2.0, 2.0, 2.0]

@@ -1,0 +1,90 @@
+"""Small TFLite files for tests: written with the readers' own package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+KINDS = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+
+
+@dataclass
+class Draft:
+    """Tensors and operators by name, in the order in which they are added."""
+
+    scales: dict[str, tuple[list[float], list[int], int]] = field(default_factory=dict)
+    tensors: list[tuple[str, tuple[int, ...], int, Any]] = field(default_factory=list)
+    operators: list[tuple[str, list[str], list[str], str, dict[str, int]]] = field(default_factory=list)
+
+    def value(self, name: str, shape: tuple[int, ...], kind: str = "float32") -> str:
+        self.tensors.append((name, shape, KINDS[kind], None))
+        return name
+
+    def constant(self, name: str, array: Any) -> str:
+        array = np.asarray(array)
+        self.tensors.append((name, array.shape, KINDS[array.dtype.name], array))
+        return name
+
+    def op(self, code: str, inputs: list[str], outputs: list[str], table: str = "", **options: int) -> None:
+        self.operators.append((code, inputs, outputs, table, options))
+
+    def content(self, inputs: list[str], outputs: list[str]) -> bytes:
+        import flatbuffers
+        import tflite
+
+        b = flatbuffers.Builder(1024)
+        numbers = {name: n for n, (name, *_) in enumerate(self.tensors)}
+
+        def table(name: str, **fields: Any) -> int:
+            getattr(tflite, f"{name}Start")(b)
+            for key, value in fields.items():
+                getattr(tflite, f"{name}Add{key}")(b, value)
+            return int(getattr(tflite, f"{name}End")(b))
+
+        def offsets(values: list[int]) -> int:
+            b.StartVector(4, len(values), 4)
+            for value in reversed(values):
+                b.PrependUOffsetTRelative(value)
+            return int(b.EndVector())
+
+        def ints(values: Any) -> int:
+            return int(b.CreateNumpyVector(np.asarray(values, np.int32)))
+
+        buffers = [table("Buffer")]
+        made = []
+        for name, shape, kind, array in self.tensors:
+            number = 0
+            if array is not None:
+                number = len(buffers)
+                data = b.CreateNumpyVector(np.frombuffer(array.tobytes(), np.uint8))
+                buffers.append(table("Buffer", Data=data))
+            sizes, text = ints(shape), b.CreateString(name)
+            more = {}
+            if name in self.scales:
+                scales, zeros, axis = self.scales[name]
+                scale = b.CreateNumpyVector(np.array(scales, np.float32))
+                zero = b.CreateNumpyVector(np.array(zeros, np.int64))
+                parts = {"Scale": scale, "ZeroPoint": zero, "QuantizedDimension": axis}
+                more["Quantization"] = table("QuantizationParameters", **parts)
+            made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text, **more))
+        codes = sorted({code for code, *_ in self.operators})
+        operators = []
+        for code, given, results, options, fields in self.operators:
+            parts = {"OpcodeIndex": codes.index(code)}
+            if options:
+                parts |= {"BuiltinOptions": table(options, **fields)}
+                parts |= {"BuiltinOptionsType": getattr(tflite.BuiltinOptions, options)}
+            parts |= {"Inputs": ints([numbers[n] for n in given]), "Outputs": ints([numbers[n] for n in results])}
+            operators.append(table("Operator", **parts))
+        lists = {"Tensors": offsets(made), "Operators": offsets(operators)}
+        ends = {"Inputs": ints([numbers[n] for n in inputs]), "Outputs": ints([numbers[n] for n in outputs])}
+        graph = table("SubGraph", **lists, **ends)
+        kinds = []
+        for code in codes:
+            number = getattr(tflite.BuiltinOperator, code)
+            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127)))
+        whole = {"OperatorCodes": offsets(kinds), "Subgraphs": offsets([graph]), "Buffers": offsets(buffers)}
+        b.Finish(table("Model", Version=3, **whole), b"TFL3")
+        return bytes(b.Output())

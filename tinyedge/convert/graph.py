@@ -1,0 +1,352 @@
+"""GraphModel: a model from a file, as nodes in order over named values.
+
+A value is a tensor on the device, or an array on the host: constants, shapes, and what is computed from these alone.
+Which of both it is follows from the graph, so it is known when the file is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from tinyedge.backends import Backend
+from tinyedge.convert.checks import shown
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.nn.module import Module
+from tinyedge.tensor import Parameter, Tensor, tensor
+
+Array = npt.NDArray[Any]
+Dims = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank."""
+
+    name: str
+    dtype: DType | None
+    dims: Dims | None
+
+    def __str__(self) -> str:
+        dims = (
+            "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
+        )
+        return f"{shown(self.name)} {dims}{'' if self.dtype is None else ' ' + self.dtype.name}"
+
+
+@dataclass
+class Node:
+    """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
+    on the host; a node that is ``on_host`` computes there from host values alone.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    function: Callable[..., Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    at_host: frozenset[int] = frozenset()
+    on_host: bool = False
+    live: bool = False
+    last_uses: tuple[str, ...] = ()
+    dims: Dims | None = None
+
+
+class Source(Protocol):
+    """The file that a model came from."""
+
+    suffix: str
+
+    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        """Write the file again, with these values in place of its own."""
+
+
+class Members(Module):
+    """A part of the names of an imported model's parameters and buffers, up to a dot."""
+
+
+def _owner(root: Module, name: str) -> tuple[Module, str]:
+    """The module that shall hold ``name``, and the rest of the name there: names with dots are nested, as PyTorch's."""
+    parts = name.split(".")
+    if len(parts) > 16 or not all(parts):
+        return root, name
+    owner = root
+    for part in parts[:-1]:
+        if part in owner._parameters or part in owner._buffers:
+            return root, name
+        child = owner._modules.get(part)
+        if child is None:
+            child = owner._modules[part] = Members()
+        owner = child
+    return (root, name) if parts[-1] in owner._modules else (owner, parts[-1])
+
+
+class GraphModel(Module):
+    """A model that was loaded from a file; see ``te.load_model``.
+
+    Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
+    Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
+    are, in training mode too, until ``freeze_batch_norm_statistics(False)``.
+
+    Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        parameters: Mapping[str, Parameter],
+        buffers: Mapping[str, Tensor],
+        constants: Mapping[str, Array],
+        source: Source,
+    ) -> None:
+        super().__init__()
+        self.frozen_statistics = True
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._constants = dict(constants)
+        self._source = source
+        self._places: dict[str, tuple[Module, str]] = {}
+        for name, param in parameters.items():
+            owner, key = self._places[name] = _owner(self, name)
+            owner._parameters[key] = param
+        for name, buffer in buffers.items():
+            owner, key = self._places[name] = _owner(self, name)
+            owner._buffers[key] = buffer
+        self._nodes = _with_last_uses(nodes, [port.name for port in outputs])
+        self._register_constants()
+
+    def _register_constants(self) -> None:
+        """Constants that a device reads lie there, as buffers outside the state dict."""
+        read = {
+            name
+            for node in self._nodes
+            if not node.on_host
+            for position, name in enumerate(node.inputs)
+            if name in self._constants and position not in node.at_host
+        }
+        read |= {port.name for port in self.outputs if port.name in self._constants}
+        first = next(self.parameters(), None)
+        device = None if first is None else first.backend
+        for name in sorted(read):
+            key = name
+            while key in self._buffers or key in self._parameters or key in self._modules:
+                key += "'"
+            self._buffers[key] = tensor(self._constants[name], device=device)
+            self._transient.add(key)
+            self._places[name] = self, key
+
+    # Calls
+
+    def forward(self, *inputs: Tensor) -> Any:
+        values: dict[str, Any] = dict(self._constants)
+        values.update(self._bound(inputs))
+        for name, (owner, key) in self._places.items():
+            if name not in self._constants:
+                values[name] = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
+        backend = self._backend(inputs)
+        training = self.training and not self.frozen_statistics
+        for node in self._nodes:
+            results = self._run(node, values, training, backend)
+            values.update(zip(node.outputs, results))
+            for name in node.last_uses:
+                values.pop(name, None)
+        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _run(self, node: Node, values: dict[str, Any], training: bool, backend: Backend | None) -> tuple[Any, ...]:
+        given: list[Any] = []
+        for position, name in enumerate(node.inputs):
+            value = values[name] if name else None
+            if value is None or node.on_host:
+                pass
+            elif position in node.at_host:
+                value = value.detach().numpy() if isinstance(value, Tensor) else value
+            else:
+                value = self._on_device(name, value, backend)
+            given.append(value)
+        extra = {"training": training} if node.live else {}
+        try:
+            result = node.function(*given, **node.arguments, **extra)
+        except (ShapeError, DtypeError, ArgumentError) as error:
+            error.add_note(f"in {node.op} {shown(node.name)!r} of the model") if hasattr(error, "add_note") else None
+            raise
+        return result if isinstance(result, tuple) else (result,)
+
+    def _on_device(self, name: str, value: Any, backend: Backend | None) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        if name in self._places:
+            owner, key = self._places[name]
+            found = owner._buffers[key]
+            if found is not None:
+                return found
+        return tensor(value, device=backend)
+
+    def _backend(self, inputs: Sequence[Tensor]) -> Backend | None:
+        first = inputs[0] if inputs else next(self.parameters(), None)
+        return None if first is None else first.backend
+
+    def _bound(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        call = "the model's call"
+        wanted = f"{len(self.inputs)} tensors: {', '.join(map(str, self.inputs))}"
+        if len(inputs) != len(self.inputs):
+            raise ArgumentError(call, wanted, f"got {len(inputs)}")
+        symbols: dict[str, int] = {}
+        for port, given in zip(self.inputs, inputs):
+            if not isinstance(given, Tensor):
+                raise ArgumentError(call, wanted, f"got {type(given).__name__}", "Convert it with te.tensor.")
+            if port.dtype is not None and given.dtype is not port.dtype:
+                raise DtypeError(
+                    call, f"{shown(port.name)!r} is {port.dtype.name}", f"got {given.dtype.name}",
+                    f"Use .to(te.{port.dtype.name}).",
+                )  # fmt: skip
+            if port.dims is None:
+                continue
+            sizes = [
+                symbols.setdefault(d, size) if isinstance(d, str) else d for d, size in zip(port.dims, given.shape)
+            ]
+            fits = all(wanted is None or wanted == size for wanted, size in zip(sizes, given.shape))
+            if len(port.dims) != given.ndim or not fits:
+                raise ShapeError(call, f"the input {port}", f"got {given.shape}")
+        return {port.name: given for port, given in zip(self.inputs, inputs)}
+
+    # Parameters by the file's names
+
+    def get_parameter(self, target: str) -> Parameter:
+        owner, key = self._places.get(target, (None, ""))
+        param = None if owner is None else owner._parameters.get(key)
+        return super().get_parameter(target) if param is None else param
+
+    def get_buffer(self, target: str) -> Tensor:
+        owner, key = self._places.get(target, (None, ""))
+        buffer = None if owner is None else owner._buffers.get(key)
+        return super().get_buffer(target) if buffer is None else buffer
+
+    def freeze(self, except_: str | Iterable[str] = (), live_statistics: bool = False) -> GraphModel:
+        """Train only what ``except_`` names: the parameters of a layer that ``print(model)`` shows, a parameter, or
+        what begins with the name and a dot or a slash. Batch norms stay frozen, unless ``live_statistics``.
+
+        Errors: ArgumentError for a name that the model does not have.
+        """
+        wanted = (except_,) if isinstance(except_, str) else tuple(except_)
+        params = [name for name, _ in self.named_parameters(remove_duplicate=False)]
+        layers = {node.name: [name for name in node.inputs if name in self._places] for node in self._nodes}
+        chosen: set[str] = set()
+        for name in wanted:
+            lead = tuple(name + mark for mark in "./:")
+            used = [param for layer in layers if layer == name or layer.startswith(lead) for param in layers[layer]]
+            found = {param for param in params if param == name or param.startswith(lead) or param in used}
+            if not found:
+                near = get_close_matches(name, [*layers, *params], n=5, cutoff=0.5) or params[-5:]
+                raise ArgumentError(
+                    "freeze", "except_ must name layers or parameters", f"no parameter belongs to {name!r}",
+                    f"Near ones: {', '.join(map(shown, near))}.",
+                )  # fmt: skip
+            chosen |= found
+        for name, param in self.named_parameters(remove_duplicate=False):
+            param.requires_grad_(name in chosen)
+        self._freeze_statistics(not live_statistics)
+        return self
+
+    def _freeze_statistics(self, frozen: bool) -> None:
+        self.frozen_statistics = frozen
+
+    # Other models of the same parts
+
+    def cut(self, at: str) -> GraphModel:
+        """The model up to the layer, or the value, of that name: its first output becomes the output, say as features.
+
+        The parameters are this model's own. The new model cannot be saved as a model file. Images come with their
+        channels first, of a TFLite file too.
+
+        Errors: ArgumentError for a name that the model does not have.
+        """
+        by_name = {name: node for node in reversed(self._nodes) for name in (*node.outputs, node.name)}
+        if at not in by_name:
+            near = get_close_matches(at, list(by_name), n=5, cutoff=0.4)
+            raise ArgumentError(
+                "cut", "the name of a layer", f"got {at!r}", f"Near ones: {', '.join(map(shown, near))}."
+            )
+        last = by_name[at]
+        output = at if at in last.outputs else last.outputs[0]
+        needed, kept = {output}, []
+        for node in reversed(self._nodes):
+            if needed & set(node.outputs):
+                needed |= set(node.inputs)
+                kept.append(node)
+        parameters = {name: param for name, param in self.named_parameters() if name in needed}
+        buffers = {name: buffer for name, buffer in self.named_buffers() if name in needed}
+        buffers = {name: buffer for name, buffer in buffers.items() if name not in self._constants}
+        constants = {name: array for name, array in self._constants.items() if name in needed}
+        inputs = [port for port in self.inputs if port.name in needed]
+        port = Port(output, None, last.dims if output == last.outputs[0] else None)
+        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the file that the model came from with the parameters and statistics as they are now, in the file's own
+        types; everything else stays byte for byte. The file appears whole or not at all.
+
+        Errors: ArgumentError if ``path`` has another suffix than the original, if it is there and not ``overwrite``, or
+                is no regular file; NumberRangeError for a value that the file's type cannot hold.
+        """
+        name = os.fspath(path)
+        if not name.lower().endswith(self._source.suffix):
+            raise ArgumentError(
+                "save", f"a name that ends in {self._source.suffix}, as the original's", f"got {name!r}"
+            )
+        if os.path.lexists(name) and not overwrite:
+            raise ArgumentError(
+                "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."
+            )
+        values = {name: value.numpy() for name, value in self.state_dict().items()}
+        self._source.write(values, path)
+
+    # Text
+
+    def _child_lines(self) -> list[str]:
+        lines = [f"(input): {port}" for port in self.inputs]
+        for node in self._nodes:
+            if node.on_host:
+                continue
+            owned = [(name, self._places[name]) for name in node.inputs if name in self._places]
+            parts = [
+                f"{shown(name)} {tuple(owner._parameters[key].shape)}"  # type: ignore[union-attr]
+                for name, (owner, key) in owned
+                if owner._parameters.get(key) is not None
+            ]
+            if node.dims is not None:
+                parts.append(f"returns ({', '.join('?' if d is None else str(d) for d in node.dims)})")
+            lines.append(f"({shown(node.name)}): {node.op}({', '.join(parts)})")
+        return [*lines, *(f"(output): {port}" for port in self.outputs)]
+
+
+class _Cut:
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        raise ArgumentError(
+            "save", "a whole model", "this one was cut", "Save the model that it was cut from, or use te.save."
+        )
+
+
+def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
+    """Which values each node is the last to read, or nobody reads: their memory is free after it."""
+    seen = set(kept)
+    result = []
+    for node in reversed(nodes):
+        last = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and name not in seen]
+        seen.update(last)
+        result.append(replace(node, last_uses=tuple(last)))
+    return result[::-1]
+
+
+__all__ = ["Array", "Dims", "GraphModel", "Members", "Node", "Port", "Source"]

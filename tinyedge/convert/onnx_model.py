@@ -1,0 +1,276 @@
+"""from_onnx: an ONNX file as a GraphModel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyedge import dtypes, files
+from tinyedge.backends import Backend
+from tinyedge.convert import onnx_arithmetic, onnx_host, onnx_layers, onnx_shapes  # noqa: F401  they enter handlers
+from tinyedge.convert.build import FAULTS, Parts, Raw, build
+from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
+from tinyedge.convert.graph import Array, GraphModel, Port
+from tinyedge.convert.handlers import Handler
+from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
+from tinyedge.convert.onnx_registry import ONNX
+from tinyedge.convert.onnx_writer import OnnxSource
+from tinyedge.errors import ArgumentError
+
+MAX_DEPTH = 16
+"""Of graphs in branches of graphs."""
+
+
+def from_onnx(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
+    """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
+
+    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
+    beside the model are read only from its own folder and those below.
+
+    Errors: ModelFormatError, naming the place, if it is no whole, well-formed ONNX file; UnsupportedOpError,
+            listing all that tinyedge lacks. MissingPackageError without the package onnx. FileNotFoundError.
+    """
+    call = "from_onnx"
+    place = Place(call, path, "ONNX file")
+    try:
+        content = files.read_whole(path)
+    except files.IrregularFileError as error:
+        place.refuse("the file", str(error))
+    wanted = None if dtype is None else dtypes.resolve(dtype, call)
+    if wanted is not None and not wanted.is_floating_point:
+        raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
+    model = parsed(call, content, place)
+    parts = _Reader(place, model, path, content, wanted).parts()
+    return build(parts, wanted, device)
+
+
+class _Reader:
+    """One file: its graph is flattened, its ops get their handlers, and all problems are listed."""
+
+    def __init__(
+        self, place: Place, model: Any, path: str | os.PathLike[str], content: bytes, dtype: dtypes.DType | None
+    ) -> None:
+        self.place = place
+        self.graph = model.graph
+        self.opset = opset_of(model, place)
+        self.tensors = Tensors(place, path)
+        self.problems: list[str] = []
+        self.defined: set[str] = set()
+        self.known: dict[str, Array] = {}  # small values, for the sake of conditions
+        self.count = 0
+        self.speculated = 0  # elements computed for the sake of conditions
+        names = {value.name for value in self.graph.initializer}
+        inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
+        if dtype is not None:
+            inputs = [_as_wanted(port, dtype) for port in inputs]
+        outputs = [port_of(value, place) for value in self.graph.output]
+        self.result = Parts(place, inputs, outputs, OnnxSource(path, content))
+        self.dims = {value.name: dims_of(value) for value in (*self.graph.value_info, *self.graph.output)}
+
+    def parts(self) -> Parts:
+        if not self.result.outputs:
+            self.place.refuse("the graph", "it has no outputs")
+        if len(self.graph.sparse_initializer):
+            self.problems.append("sparse initializers")
+        for port in self.result.inputs:
+            self._define(port.name)
+        for proto in self.graph.initializer:
+            self._constant(proto.name, proto)
+        self._nodes(self.graph, {}, 0)
+        if self.problems:
+            self.place.unsupported(self.problems, "Export the model without them, or for another opset.")
+        return self.result
+
+    def _define(self, name: str) -> None:
+        if not name or name in self.defined:
+            self.place.refuse("the graph", f"two values have the name {shown(name)!r}" if name else "a nameless value")
+        self.defined.add(name)
+
+    def _constant(self, name: str, proto: Any) -> None:
+        self._define(name)
+        array, lying = self.tensors.read(proto, name)
+        self._keep(name, array)
+        if lying is not None:
+            self.result.lying[name] = lying
+
+    def _keep(self, name: str, array: Array) -> None:
+        self.result.arrays[name] = array
+        if array.size <= 1024:
+            self.known[name] = array
+
+    def _nodes(self, graph: Any, renamed: Mapping[str, str], depth: int) -> None:
+        """The nodes of a graph, or of the branch that is taken, whose own values are ``renamed``."""
+        if depth > MAX_DEPTH:
+            self.place.refuse("the graph", f"branches more than {MAX_DEPTH} deep")
+        for node in checked_nodes(graph, self.place):
+            self.count += 1
+            if self.count > MAX_NODES:
+                self.place.refuse("the graph", f"more than {MAX_NODES} nodes")
+            name = node.name or f"{node.op_type}_{self.count}"
+            inputs = tuple(renamed.get(value, value) for value in node.input)
+            outputs = tuple(renamed.get(value, value) for value in node.output)
+            while outputs and not outputs[-1]:
+                outputs = outputs[:-1]
+            outputs = tuple(value or f"{name}:{number}" for number, value in enumerate(outputs))
+            for value in inputs:
+                if value and value not in self.defined:
+                    self.place.refuse(
+                        f"{node.op_type} {name!r}", f"nothing before it computes its input {shown(value)!r}"
+                    )
+            if node.domain not in ("", "ai.onnx"):
+                self._problem(node, name, f"of the domain {shown(node.domain)}")
+            elif node.op_type == "Constant":
+                self._constant_node(node, name, outputs)
+            elif node.op_type == "If":
+                self._branch(node, name, inputs, outputs, renamed, depth)
+                continue
+            else:
+                self._op(node, name, inputs, outputs)
+            for value in outputs:
+                if value not in self.defined:
+                    self._define(value)
+
+    def _problem(self, node: Any, name: str, text: str = "") -> None:
+        self.problems.append(f"{shown(node.op_type)} {text}{' ' if text else ''}(node {shown(name)!r})")
+
+    def _branch(
+        self,
+        node: Any,
+        name: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        renamed: Mapping[str, str],
+        depth: int,
+    ) -> None:
+        condition = self.known.get(inputs[0]) if inputs else None
+        if condition is None or condition.size != 1:
+            self._problem(node, name, "whose condition is not known when the file is loaded")
+            for value in outputs:
+                self._define(value)
+            return
+        wanted = "then_branch" if bool(condition.reshape(())) else "else_branch"
+        graph = next((a.g for a in node.attribute if a.name == wanted and a.type == 5), None)
+        if graph is None or len(graph.output) < len(outputs):
+            self.place.refuse(f"If {name!r}", f"it has no whole {wanted}")
+        own = {value: f"{value}/{name}" for inner in graph.node for value in inner.output if value}
+        own |= {proto.name: f"{proto.name}/{name}" for proto in graph.initializer}
+        inside = {**renamed, **own}
+        for proto in graph.initializer:
+            self._constant(inside[proto.name], proto)
+        self._nodes(graph, inside, depth + 1)
+        handler = ONNX.find("Identity", self.opset)
+        assert handler is not None  # it is one of ours
+        for value, result in zip(outputs, graph.output):
+            given = inside.get(result.name, result.name)
+            if given not in self.defined:
+                self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(given)!r} of its branch")
+            self._define(value)
+            self._add(
+                Raw("Identity", f"{name}:{value}", (given,), (value,), handler, {}, ONNX.host_function("Identity"))
+            )
+
+    def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
+        if len(node.attribute) != 1 or len(outputs) != 1:
+            self.place.refuse(f"Constant {name!r}", "it must have one attribute and one output")
+        attribute = node.attribute[0]
+        if attribute.name == "value" and attribute.type == 4:
+            self._constant(outputs[0], attribute.t)
+            return
+        kinds = {"value_float": (1, np.float32), "value_floats": (6, np.float32), "value_int": (2, np.int64),
+                 "value_ints": (7, np.int64)}  # fmt: skip
+        kind = kinds.get(attribute.name)
+        if kind is None or kind[0] != attribute.type:
+            self._problem(node, name, f"with the attribute {shown(attribute.name)}")
+            return
+        value = getattr(attribute, {1: "f", 2: "i", 6: "floats", 7: "ints"}[attribute.type])
+        self._define(outputs[0])
+        self._keep(outputs[0], np.array(value, kind[1]))
+
+    def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        handler = ONNX.find(node.op_type, self.opset)
+        if handler is None:
+            self._problem(node, name, "" if node.op_type not in ONNX.names() else f"of opset {self.opset}")
+            return
+        arguments = self._arguments(node, name, handler)
+        if arguments is None:
+            return
+        while inputs and not inputs[-1]:
+            inputs = inputs[:-1]
+        moved = {key: arguments.pop(key) for key in list(arguments) if key in handler.became_inputs}
+        for key, value in moved.items():
+            position = handler.inputs.index(key)
+            if len(inputs) > position and inputs[position]:
+                self.place.refuse(f"{node.op_type} {name!r}", f"{key} is both an input and an attribute")
+            inputs = (*inputs, *([""] * (position + 1 - len(inputs))))
+            made = f"{name}:{key}"
+            self._define(made)
+            self._keep(made, np.array(value, np.float32 if isinstance(value, float) else np.int64))
+            inputs = (*inputs[:position], made, *inputs[position + 1 :])
+        most = len(handler.inputs)
+        if len(inputs) < handler.required or (len(inputs) > most and not handler.variadic):
+            self.place.refuse(
+                f"{node.op_type} {name!r}", f"{len(inputs)} inputs, and it takes {handler.required} to {most}"
+            )
+        if any(not value for value in inputs[: handler.required]):
+            self.place.refuse(f"{node.op_type} {name!r}", "an input that it needs is left out")
+        if "count" in handler.given:
+            arguments["count"] = len(outputs)
+        if "opset" in handler.given:
+            arguments["opset"] = self.opset
+        on_host = ONNX.host_function(node.op_type)
+        dims = self.dims.get(outputs[0]) if outputs else None
+        self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims))
+
+    def _add(self, raw: Raw) -> None:
+        self.result.raws.append(raw)
+        if (
+            self.speculated > MAX_FOLDED_ELEMENTS
+            or raw.on_host is None
+            or len(raw.outputs) != 1
+            or not all(n in self.known or not n for n in raw.inputs)
+        ):
+            return
+        try:
+            with np.errstate(all="ignore"):
+                value = raw.on_host(*[self.known.get(name) for name in raw.inputs], **raw.arguments)
+        except FAULTS:
+            return  # it is reported when it is folded
+        self.speculated += value.size
+        if value.size <= 1024:
+            self.known[raw.outputs[0]] = value
+
+    def _arguments(self, node: Any, name: str, handler: Handler) -> dict[str, Any] | None:
+        """The attributes by name, each of the kind that the handler states."""
+        where = f"{node.op_type} {name!r}"
+        found: dict[str, Any] = {}
+        for attribute in node.attribute:
+            annotation = handler.attributes.get(attribute.name)
+            if attribute.name in handler.became_inputs:
+                annotation = {1: "float", 2: "int", 7: "Ints"}.get(attribute.type)
+            if annotation is None or attribute.HasField("ref_attr_name"):
+                self._problem(node, name, f"with the attribute {shown(attribute.name)}")
+                return None
+            kind, read = ATTRIBUTES[annotation.removesuffix(" | None")]
+            if attribute.type != kind or attribute.name in found:
+                self.place.refuse(where, f"its attribute {shown(attribute.name)} is of another kind, or there twice")
+            try:
+                found[attribute.name] = read(attribute)
+            except UnicodeDecodeError:
+                self.place.refuse(where, f"its attribute {shown(attribute.name)} is no text")
+            if annotation.startswith("Array"):
+                found[attribute.name] = self.tensors.read(attribute.t, where)[0]
+        missing = sorted(handler.needed - found.keys())
+        if missing:
+            self.place.refuse(where, f"it needs the attribute {missing[0]}")
+        return found
+
+
+def _as_wanted(port: Port, dtype: dtypes.DType) -> Port:
+    packed = port.dtype is not None and port.dtype.packed
+    return Port(port.name, dtype, port.dims) if packed else port
+
+
+__all__ = ["from_onnx"]

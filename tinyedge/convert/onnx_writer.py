@@ -1,0 +1,203 @@
+"""An ONNX file again, with other weights: the bytes of its tensors are replaced, and all other bytes stay.
+
+The file is walked field by field, since a parser that writes it anew may order or encode it otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyedge import dtypes, files
+from tinyedge.convert.checks import shown
+from tinyedge.convert.graph import Array
+from tinyedge.errors import ArgumentError, NumberRangeError
+
+GRAPH, INITIALIZER, NODE = 7, 5, 1
+NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 2, 5, 5
+DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL = 1, 2, 4, 5, 8, 9, 10, 13
+PATTERNS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
+"""How the floats of a file lie, by ONNX's number of the type."""
+
+
+class Field(NamedTuple):
+    """A field of a message: where it starts, and where its content lies."""
+
+    number: int
+    kind: int
+    start: int
+    begin: int
+    end: int
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def fields(data: bytes, begin: int, end: int) -> Iterator[Field]:
+    """The fields of a message; it was parsed before, so it is well-formed."""
+    at = begin
+    while at < end:
+        start = at
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == 0:
+            first = at
+            _, at = _varint(data, at)
+        elif kind == 2:
+            size, first = _varint(data, at)
+            at = first + size
+        else:
+            first = at
+            at += 8 if kind == 1 else 4
+        yield Field(tag >> 3, kind, start, first, at)
+
+
+def encoded(value: int) -> bytes:
+    """A varint."""
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+class OnnxSource:
+    """The ONNX file that a model came from."""
+
+    suffix = ".onnx"
+
+    def __init__(self, path: str | os.PathLike[str], content: bytes) -> None:
+        self.path = os.path.realpath(path)
+        self.content = content
+
+    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        """Write the file again, with these values in place of its own."""
+        if os.path.realpath(path) == self.path:
+            raise ArgumentError("save", "another name than the original's", f"got {os.fspath(path)!r}")
+        content = self.replaced(values)
+        try:
+            files.write_whole(path, content)
+        except files.IrregularFileError as error:
+            raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
+
+    def replaced(self, values: Mapping[str, Array]) -> bytes:
+        """The content with other values."""
+        waiting = dict(values)
+        edits: list[tuple[list[Field], bytes]] = []
+        data = self.content
+        for graph in fields(data, 0, len(data)):
+            if graph.number == GRAPH and graph.kind == 2:
+                self._graph(waiting, edits, [graph])
+        if waiting:
+            raise ArgumentError(
+                "save", "weights that stand in the file itself", f"{shown(next(iter(waiting)))!r} does not",
+                "Save the values with te.save(model.state_dict(), path).",
+            )  # fmt: skip
+        return _spliced(data, edits)
+
+    def _graph(self, waiting: dict[str, Array], edits: list[tuple[list[Field], bytes]], path: list[Field]) -> None:
+        data, graph = self.content, path[-1]
+        for field in fields(data, graph.begin, graph.end):
+            if field.kind != 2:
+                continue
+            if field.number == INITIALIZER:
+                inside = list(fields(data, field.begin, field.end))
+                name = next((data[f.begin : f.end].decode() for f in inside[::-1] if f.number == NAME), "")
+                if name in waiting:
+                    edits += self._tensor(name, waiting.pop(name), [*path, field])
+            elif field.number == NODE:
+                self._node(waiting, edits, [*path, field])
+
+    def _node(self, waiting: dict[str, Array], edits: list[tuple[list[Field], bytes]], path: list[Field]) -> None:
+        data, node = self.content, path[-1]
+        inside = list(fields(data, node.begin, node.end))
+        names = [data[f.begin : f.end].decode() for f in inside if f.number == NODE_OUTPUT]
+        if len(names) != 1 or names[0] not in waiting:
+            return
+        for attribute in inside:
+            if attribute.number != NODE_ATTRIBUTE:
+                continue
+            for value in fields(data, attribute.begin, attribute.end):
+                if value.number == ATTRIBUTE_TENSOR and value.kind == 2:
+                    edits += self._tensor(names[0], waiting.pop(names[0]), [*path, attribute, value])
+                    return
+
+    def _tensor(self, name: str, values: Array, path: list[Field]) -> list[tuple[list[Field], bytes]]:
+        """Where the numbers of a tensor lie, and the new ones."""
+        data, place = self.content, path[-1]
+        inside = list(fields(data, place.begin, place.end))
+        kind = next((_varint(data, f.begin)[0] for f in inside[::-1] if f.number == DATA_TYPE), 0)
+        if any(f.number == EXTERNAL for f in inside):
+            raise ArgumentError(
+                "save", "weights that stand in the file itself", f"{shown(name)!r} is in another file",
+                "Save the values with te.save(model.state_dict(), path).",
+            )  # fmt: skip
+        stored = packed_floats(name, values, kind)
+        raw = [f for f in inside if f.number == RAW_DATA]
+        if raw:
+            return [([*path, raw[-1]], stored.tobytes())]
+        lies = [f for f in inside if f.number == {1: FLOAT_DATA, 11: DOUBLE_DATA}.get(kind, INT32_DATA)]
+        if kind in (10, 16):
+            content = [b"".join(encoded(int(bits)) for bits in stored.reshape(-1).view(np.uint16))]
+            if len(lies) != 1 or lies[0].kind != 2:
+                content = []
+        else:
+            ends = np.cumsum([0, *[f.end - f.begin for f in lies]])
+            whole = stored.tobytes()
+            content = [whole[a:b] for a, b in pairwise(ends)] if ends[-1] == len(whole) else []
+        if len(content) != len(lies):
+            raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
+        return [([*path, field], part) for field, part in zip(lies, content)]
+
+
+def packed_floats(name: str, values: Array, kind: int) -> Array:
+    """``values`` as the file holds them. Errors: NumberRangeError for a finite one that becomes infinite."""
+    stored = PATTERNS[kind]
+    lies = {10: dtypes.float16, 16: dtypes.bfloat16, 1: dtypes.float32}.get(kind)
+    packed: Array = np.asarray(values if lies is None else lies.pack(values)).astype(stored)
+    if lies is not None and lies.packed:
+        bad = np.isfinite(values) & ~np.isfinite(lies.unpack(packed))
+        if bad.any():
+            raise NumberRangeError(
+                "save", f"{shown(name)!r} is {lies.name} in the file", f"it holds {values[bad][0]:.6g}"
+            )
+    return packed
+
+
+def _spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
+    """The bytes with some fields' contents replaced; where a length changes, those of all around it do."""
+    if all(path[-1].end - path[-1].begin == len(new) for path, new in edits):
+        result = bytearray(data)
+        for path, new in edits:
+            result[path[-1].begin : path[-1].end] = new
+        return bytes(result)
+    return _rebuilt(data, 0, len(data), [(path, new) for path, new in edits], 0)
+
+
+def _rebuilt(data: bytes, begin: int, end: int, edits: list[tuple[list[Field], bytes]], depth: int) -> bytes:
+    parts, at = [], begin
+    heads = sorted({path[depth] for path, _ in edits}, key=lambda field: field.start)
+    for field in heads:
+        mine = [(path, new) for path, new in edits if path[depth] == field]
+        if len(mine[0][0]) == depth + 1:
+            content = mine[0][1]
+        else:
+            content = _rebuilt(data, field.begin, field.end, mine, depth + 1)
+        parts += [data[at : field.start], encoded(field.number << 3 | 2), encoded(len(content)), content]
+        at = field.end
+    return b"".join([*parts, data[at:end]])
+
+
+__all__ = ["OnnxSource", "encoded", "fields", "packed_floats"]

@@ -1,0 +1,70 @@
+"""A TFLite file again, with other weights: their bytes are replaced in place, and all other bytes stay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from tinyedge import files
+from tinyedge.convert.checks import shown
+from tinyedge.convert.graph import Array
+from tinyedge.convert.tflite_file import TfTensor
+from tinyedge.errors import ArgumentError, NumberRangeError
+
+
+class TfliteSource:
+    """The TFLite file that a model came from: where each weight lies, and how it was turned."""
+
+    suffix = ".tflite"
+
+    def __init__(self, path: str | os.PathLike[str], content: bytes) -> None:
+        self.path = os.path.realpath(path)
+        self.content = content
+        self.places: dict[str, tuple[TfTensor, tuple[int, ...] | None]] = {}
+
+    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        """Write the file again, with these values in place of its own."""
+        if os.path.realpath(path) == self.path:
+            raise ArgumentError("save", "another name than the original's", f"got {os.fspath(path)!r}")
+        result = bytearray(self.content)
+        written: dict[int, bytes] = {}
+        for name, array in values.items():
+            lies, turn = self.places[name]
+            array = array if turn is None else np.transpose(array, np.argsort(turn))
+            assert lies.dtype is not None  # it was read
+            if lies.scale is not None:
+                array = _quantised(name, array, lies)
+            with np.errstate(over="ignore"):
+                packed = np.ascontiguousarray(array, lies.dtype.stored.newbyteorder("<"))
+            bad = np.isfinite(array) & ~np.isfinite(packed)
+            if bad.any():
+                raise NumberRangeError(
+                    "save", f"{shown(name)!r} is {lies.dtype.name} in the file", f"it holds {array[bad][0]:.6g}"
+                )
+            if written.setdefault(lies.start, packed.tobytes()) != packed.tobytes():
+                raise ArgumentError(
+                    "save", "weights that share their place in the file to be equal", f"{shown(name)!r} differs",
+                    "Save the values with te.save(model.state_dict(), path).",
+                )  # fmt: skip
+            result[lies.start : lies.start + packed.nbytes] = packed.tobytes()
+        try:
+            files.write_whole(path, bytes(result))
+        except files.IrregularFileError as error:
+            raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
+
+
+def _quantised(name: str, values: Array, lies: TfTensor) -> Array:
+    """The integers that mean ``values`` most nearly, by the file's scales: what these do not reach is cut off."""
+    assert lies.dtype is not None  # integers have scales
+    assert lies.dtype.limits is not None
+    assert lies.scale is not None
+    assert lies.zero is not None
+    if not np.isfinite(values).all():
+        raise NumberRangeError("save", f"{shown(name)!r} is {lies.dtype.name} in the file", "it holds no finite number")
+    nearest = np.rint(np.asarray(values, np.float64) / lies.scale) + lies.zero
+    return np.asarray(np.clip(nearest, *lies.dtype.limits))
+
+
+__all__ = ["TfliteSource"]
