@@ -100,7 +100,7 @@ class CheckpointError(TinyedgeError, ValueError):
 
 
 class ModelFormatError(TinyedgeError, ValueError):
-    """A model file, or a saved program, that is damaged, cut off, or breaks the rules of its format; the text names the place."""
+    """A model file, or a saved program, that is damaged or breaks the rules of its format; the text names the place."""
 
 
 class UnsupportedOpError(TinyedgeError, NotImplementedError):
