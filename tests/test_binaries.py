@@ -243,8 +243,8 @@ def test_many_kernels_in_few_programs(
     compiled = te.compile(loss)
     eager = outcome(compiled)
     built: list[str] = []
-    program = fresh._program
-    monkeypatch.setattr(fresh, "_program", lambda text, options: built.append(text) or program(text, options))
+    program = fresh.program
+    monkeypatch.setattr(fresh, "program", lambda text, options: built.append(text) or program(text, options))
     fresh._kernels.clear()
     compiled.programs.clear()
     outcome(compiled)
