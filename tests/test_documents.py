@@ -12,16 +12,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyedge as te
 from tests.stages import PICTURE, edges, text_in, text_of
-from tinyedge import nn
+from tinyedge import nn, optim
 from tinyedge.backends import Backend
 from tinyedge.bench import command
+from tinyedge.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,9 +55,27 @@ def test_readme_on_programs(backend: Backend, tmp_path: Path, monkeypatch: pytes
         loss.backward()
         return loss
 
-    exec(python_block("README.md", 2), {"train_sample": train_sample, **inputs})
+    exec(python_block("README.md", 3), {"train_sample": train_sample, **inputs})
     assert "GFLOP/s" in capsys.readouterr().out
     assert (tmp_path / "plan.svg").exists()
+
+
+def test_readme_on_models(opencl: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second example, with a small model in the place of the file's."""
+    monkeypatch.chdir(tmp_path)
+    te.manual_seed(0)
+    with te.use_backend(opencl):
+        layers = OrderedDict(features=nn.Linear(6, 8), relu=nn.ReLU(), classifier=nn.Linear(8, 3))
+        monkeypatch.setattr(te, "load_model", lambda path: nn.Sequential(layers))
+        random = np.random.default_rng(0)
+        inputs = random.standard_normal((200, 1, 6), np.float32)
+        samples = [(te.tensor(x), te.tensor([int(x.sum() > 0)])) for x in inputs]
+        names = {"te": te, "F": F, "optim": optim, "samples": samples, "print": lambda *_: None}
+        exec(python_block("README.md", 1), names)
+        assert names["loss"].item() < 1.0
+    assert sorted(item.name for item in tmp_path.iterdir()) == [
+        "adapter", "run-000000099.safetensors", "run-000000199.safetensors",
+    ]  # fmt: skip
 
 
 def test_readme_on_bench() -> None:
