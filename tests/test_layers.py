@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +146,12 @@ def test_an_upward_import_is_found() -> None:
     relative = ast.parse("from . import tensor\nfrom ..nn import functional\n")
     assert list(imported_modules(relative, ("tinyedge", "ops"), modules)) == ["ops", "nn"]
     assert list(imported_modules(ast.parse("import tinyedge as te"), ("tinyedge",), modules)) == [""]
+
+
+@every_file
+def test_private_names_stay_in_their_file(path: Path) -> None:
+    """What another file needs is no private name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tinyedge":
+            taken = [alias.name for alias in node.names if re.match(r"_[a-z]", alias.name, re.IGNORECASE)]
+            assert not taken, f"{path.name} imports {', '.join(taken)} of {node.module}"

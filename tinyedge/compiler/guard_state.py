@@ -1,7 +1,7 @@
 """The parts of a guard key, and the state by which the next call finds out cheaply that nothing has changed.
 
 In: values that a walk met (``guards``). Out: hashable parts of the key, compared by value or by identity; and
-_Findings, a list of reads (dict items, attributes) with what they gave, so that a call only repeats the reads.
+Findings, a list of reads (dict items, attributes) with what they gave, so that a call only repeats the reads.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
 _get = dict.get
 
 
-_builtins_of = attrgetter("__builtins__")
+builtins_of = attrgetter("__builtins__")
 
 
 _slot_of = attrgetter("_slot")
@@ -133,14 +133,14 @@ CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
 """What makes instances of the classes of what it is given."""
 
 
-def _have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+def have_size(dicts: list[dict[str, Any]], size: int) -> bool:
     return sum(map(len, dicts)) == size
 
 
 _cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
 
 
-def _times_cleared(function: Any) -> int:
+def times_cleared(function: Any) -> int:
     """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
     hits, misses, _, _ = function.cache_info()
     times, *before = _cached.get(function, (0, 0, 0))
@@ -160,14 +160,14 @@ def alive_in(key: Any) -> list[Any]:
             pending += part
         elif isinstance(part, _ModuleKey):
             pending += part.values
-        elif isinstance(part, (weakref.ref, _Same)):
+        elif isinstance(part, (weakref.ref, Same)):
             value = part() if isinstance(part, weakref.ref) else part.refer()
             if isinstance(value, (Module, Slot)):
                 found.append(value)
     return found
 
 
-class _Same:
+class Same:
     """An identity in a key: equal only for the same object, also when it is gone and its address was reused."""
 
     __slots__ = ("number", "refer")
@@ -183,7 +183,7 @@ class _Same:
         return self.number
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same) or self.number != other.number:
+        if not isinstance(other, Same) or self.number != other.number:
             return False
         mine = self.refer()
         return mine is not None and mine is other.refer()
@@ -205,26 +205,26 @@ class _ModuleKey:
         return isinstance(other, _ModuleKey) and self.values == other.values
 
 
-def _numpy_errors() -> tuple[Any, ...]:
+def numpy_errors() -> tuple[Any, ...]:
     """What NumPy does about division by zero and the like: it may raise."""
     return (*np.geterr().values(), np.geterrcall())
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """Where a value was found: its name, the line that mentions it, and whether any type is accepted there."""
 
     path: str
     where: str
     lenient: bool = False
 
-    def attribute(self, name: str) -> _At:
+    def attribute(self, name: str) -> At:
         return self._replace(path=f"{self.path}.{name}")
 
-    def item(self, key: Any) -> _At:
+    def item(self, key: Any) -> At:
         return self._replace(path=f"{self.path}[{key!r}]" if type(key) in PLAIN else f"{self.path}[...]")
 
 
-class _Names:
+class Names:
     """The attribute names that code mentions, and where. They decide which attributes are compared. It only grows."""
 
     def __init__(self) -> None:
@@ -262,10 +262,10 @@ class _Names:
         return self.all or name in self.mentioned or name in ALWAYS
 
 
-class _ModuleState:
+class ModuleState:
     """A module's part of the key at the last call, and what must be compared to see whether it changed."""
 
-    def __init__(self, module: Module, names: _Names, at: _At, forget: Callable[[Any], Any]) -> None:
+    def __init__(self, module: Module, names: Names, at: At, forget: Callable[[Any], Any]) -> None:
         self.module = weakref.ref(module, forget)
         self.path = at.path
         self.version = member_changes()
@@ -278,7 +278,7 @@ class _ModuleState:
         self.ours = [cls for cls in dict.fromkeys(map(type, parts)) if purity.is_tinyedge(cls.__module__)]
         self.library = [vars(part) for part in parts if type(part) in self.ours]
         self.size = sum(map(len, self.library))
-        self.live: list[tuple[Any, _At]] = []  # attributes and hooks that may change without being set
+        self.live: list[tuple[Any, At]] = []  # attributes and hooks that may change without being set
         self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
@@ -292,7 +292,7 @@ class _ModuleState:
         self.numbers: frozenset[int] = frozenset()
         self.key = _ModuleKey()
 
-    def _part(self, part: Module, names: _Names, at: _At) -> Hashable:
+    def _part(self, part: Module, names: Names, at: At) -> Hashable:
         library = purity.is_tinyedge(type(part).__module__)
         read = _read_by_library(type(part))
         static: list[Any] = []
@@ -301,7 +301,7 @@ class _ModuleState:
             for name, slot in slots_of(type(part)):
                 if names.has(name):
                     self.slotted.append((slot, part))
-                    self.live.append((_in_slot(slot, part), at.attribute(name)))
+                    self.live.append((in_slot(slot, part), at.attribute(name)))
         for name, value in vars(part).items():
             wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
             if wanted or (not name.startswith("_") if library else name in read):
@@ -310,7 +310,7 @@ class _ModuleState:
                 else:
                     static.append(name)
                     where = names.mentioned.get(name, at.where)
-                    self.live.append((value, _At(f"{at.path}.{name}", where, name not in names.mentioned)))
+                    self.live.append((value, At(f"{at.path}.{name}", where, name not in names.mentioned)))
         self.live += [(hook, at) for hook, _ in (*part._pre_hooks.values(), *part._hooks.values())]
         backward = (*part._backward_pre_hooks.items(), *part._backward_hooks.items())
         self.live += [(hook, at) for _, hook in backward]
@@ -354,12 +354,12 @@ def _is_constant(value: Any) -> bool:
     )
 
 
-def _has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
+def has_items(mapping: Any, keys: list[Any], values: list[Any]) -> bool:
     """Whether a mapping still has these keys and values, the same objects in the same order."""
     return len(mapping) == len(keys) and all(map(is_, mapping, keys)) and all(map(is_, mapping.values(), values))
 
 
-def _has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
+def has_items_below(mapping: Any, base: Any, keys: list[Any], values: list[Any]) -> bool:
     """The same for a user's subclass, which may override how its items are read."""
     items = base.items(mapping)
     return len(items) == len(keys) and all(k is a and v is b for (k, v), a, b in zip(items, keys, values, strict=True))
@@ -369,42 +369,42 @@ def _has_mentioned(attributes: dict[str, Any], keys: list[str], values: list[Any
     return all(map(is_, map(attributes.get, keys, repeat(MISSING)), values)) and absent.isdisjoint(attributes)
 
 
-def _is_list_of(value: Any, items: list[Any]) -> bool:
+def is_list_of(value: Any, items: list[Any]) -> bool:
     return len(value) == len(items) and all(map(is_, value, items))
 
 
-def _is_list_of_below(value: Any, base: Any, items: list[Any]) -> bool:
+def is_list_of_below(value: Any, base: Any, items: list[Any]) -> bool:
     return base.__len__(value) == len(items) and all(map(is_, base.__iter__(value), items))
 
 
-def _contents(cell: Any) -> Any:
+def in_cell(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # a variable that is not assigned yet, or was deleted
         return MISSING
 
 
-def _in_slot(descriptor: Any, value: Any) -> Any:
+def in_slot(descriptor: Any, value: Any) -> Any:
     try:
         return descriptor.__get__(value)
     except AttributeError:
         return MISSING
 
 
-def _holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
+def holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
     return (array.dtype.str, array.shape) == form and array.tobytes() == data
 
 
-def _decimal_context() -> tuple[Any, ...]:
+def decimal_context() -> tuple[Any, ...]:
     context = decimal.getcontext()
     return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
 
 
-def _is_equal(read: Callable[[], Any], value: Any) -> bool:
+def is_equal(read: Callable[[], Any], value: Any) -> bool:
     return bool(read() == value)
 
 
-def _dict_of(value: Any) -> dict[str, Any] | None:
+def dict_of(value: Any) -> dict[str, Any] | None:
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -413,7 +413,7 @@ def _dict_of(value: Any) -> dict[str, Any] | None:
 
 
 @by_class
-def _is_written_in_c(cls: Any) -> bool:
+def is_written_in_c(cls: Any) -> bool:
     if not cls.__flags__ & (1 << 9):  # not a heap type
         return True
     kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
@@ -426,16 +426,16 @@ def _is_written_in_c(cls: Any) -> bool:
     return False
 
 
-def _is_known(cls: type) -> bool:
+def is_known(cls: type) -> bool:
     """Whether the state of a class's instances consists of their attributes, slots and items."""
     return all(
         base in BASES or issubclass(base, BaseException) or base.__module__ == "typing"
         for base in cls.__mro__
-        if _is_written_in_c(base)
+        if is_written_in_c(base)
     )
 
 
-class _Findings:
+class Findings:
     """The result of a walk from a function, and the reads on which it rests: while these give the same, it holds.
 
     Each of ``reads`` gave the value in ``values``; they are compared by identity, since whatever can change inside a
@@ -468,9 +468,9 @@ class _Findings:
         self.values.append(value)
 
     def watch_items(self, mapping: Any) -> None:
-        self.watch(partial(_has_items, mapping, [*mapping], [*mapping.values()]), True)
+        self.watch(partial(has_items, mapping, [*mapping], [*mapping.values()]), True)
 
-    def watch_mentioned(self, attributes: dict[str, Any], names: _Names, more: tuple[str, ...] = ()) -> None:
+    def watch_mentioned(self, attributes: dict[str, Any], names: Names, more: tuple[str, ...] = ()) -> None:
         """Watch the attributes that are mentioned, also those that are missing: others are the user's bookkeeping."""
         if not attributes:
             self.watch(partial(len, attributes), 0)
@@ -495,4 +495,4 @@ class _Findings:
             return False
 
 
-_attributes_of = attrgetter("__dict__")
+attributes_of = attrgetter("__dict__")

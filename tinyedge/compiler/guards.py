@@ -47,28 +47,28 @@ from tinyedge.compiler.guard_state import (
     SCALARS,
     TEXT,
     VALUES,
-    _At,
-    _attributes_of,
-    _builtins_of,
-    _contents,
-    _decimal_context,
-    _dict_of,
-    _Findings,
-    _has_items,
-    _has_items_below,
-    _have_size,
-    _holds_bytes,
-    _in_slot,
-    _is_equal,
-    _is_known,
-    _is_list_of,
-    _is_list_of_below,
-    _is_written_in_c,
-    _ModuleState,
-    _Names,
-    _numpy_errors,
-    _Same,
-    _times_cleared,
+    At,
+    Findings,
+    ModuleState,
+    Names,
+    Same,
+    attributes_of,
+    builtins_of,
+    decimal_context,
+    dict_of,
+    has_items,
+    has_items_below,
+    have_size,
+    holds_bytes,
+    in_cell,
+    in_slot,
+    is_equal,
+    is_known,
+    is_list_of,
+    is_list_of_below,
+    is_written_in_c,
+    numpy_errors,
+    times_cleared,
 )
 from tinyedge.containers import contents, is_container, slots_of
 from tinyedge.errors import ArgumentError, CaptureError
@@ -97,9 +97,9 @@ class Guard:
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.constant = set(constant)
-        self.names = _Names()
-        self.states: dict[int, _ModuleState] = {}
-        self._findings: _Findings | None = None  # of the last walk
+        self.names = Names()
+        self.states: dict[int, ModuleState] = {}
+        self._findings: Findings | None = None  # of the last walk
 
     def key(
         self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
@@ -112,19 +112,19 @@ class Guard:
         while True:
             findings = self._findings
             if trail is not None or findings is None or not findings.holds(self.names.version):
-                findings = self._findings = _Walk(self, _Findings(self.names.version), trail).root(self.function)
+                findings = self._findings = _Walk(self, Findings(self.names.version), trail).root(self.function)
             known = findings.numbers
             if not kwargs and len(args) == len(arguments) and all(map(is_, args, arguments)):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
                 names = self.names
-                plain = not (names.foreign or names.all) or not any(map(_attributes_of, arguments))
+                plain = not (names.foreign or names.all) or not any(map(attributes_of, arguments))
                 plain = plain and not (names.history or names.all) and OURS.issuperset(map(type, arguments))
             else:
                 plain = False
             if plain:
                 arguments_key: Hashable = tuple([_argument_key(tensor) for tensor in arguments])
             else:
-                walk = _Walk(self, _Findings(findings.names), None)
+                walk = _Walk(self, Findings(findings.names), None)
                 walk.findings.met |= findings.met
                 arguments_key = walk.arguments(args, kwargs)
                 known = known | walk.findings.numbers
@@ -166,7 +166,7 @@ class Guard:
                 continue
             else:
                 if known is None:
-                    walk = _Walk(self, _Findings(self.names.version), None)
+                    walk = _Walk(self, Findings(self.names.version), None)
                     walk.arguments(args, kwargs)
                     findings = self._findings
                     found = [*walk.findings.met.values(), *(findings.met.values() if findings is not None else ())]
@@ -208,7 +208,7 @@ class Guard:
     def is_constant(self, path: str) -> bool:
         return any(path == name or path.endswith("." + name) for name in self.constant)
 
-    def state(self, module: Module, at: _At) -> _ModuleState:
+    def state(self, module: Module, at: At) -> ModuleState:
         number = id(module)
         state = self.states.get(number)
         if (
@@ -219,10 +219,10 @@ class Guard:
             or any(state.empty)
             or state.watched  # its attributes are looked up again
             or state.slotted
-            or not _have_size(state.library, state.size)
+            or not have_size(state.library, state.size)
         ):
             states = self.states
-            state = states[number] = _ModuleState(module, self.names, at, lambda _: states.pop(number, None))
+            state = states[number] = ModuleState(module, self.names, at, lambda _: states.pop(number, None))
         return state
 
 
@@ -232,7 +232,7 @@ class _Walk:
     Values that may contain themselves are queued; in the key, the position at which one was met stands for it.
     """
 
-    def __init__(self, guard: Guard, findings: _Findings, trail: dict[str, Hashable] | None) -> None:
+    def __init__(self, guard: Guard, findings: Findings, trail: dict[str, Hashable] | None) -> None:
         self.guard = guard
         self.names = guard.names
         self.findings = findings
@@ -241,8 +241,8 @@ class _Walk:
         self.watched: set[tuple[int, str]] = set()
         self.uses_numpy = False
 
-    def root(self, function: Any) -> _Findings:
-        at = _At(self.guard.name, "te.compile")
+    def root(self, function: Any) -> Findings:
+        at = At(self.guard.name, "te.compile")
         if isinstance(function, FunctionType):  # also if it belongs to a library
             first: Hashable = self.later(function, 0, at, partial(self.function, function))
         else:
@@ -250,7 +250,7 @@ class _Walk:
         # A method or a layer leads to them that is not looked into itself.
         entered = registry.of_users
         self.findings.watch(partial(getattr, registry, "of_users"), entered)
-        users = tuple([self.key_part(user, _At(user.__name__, "an entry of public")) for user in entered])
+        users = tuple([self.key_part(user, At(user.__name__, "an entry of public")) for user in entered])
         parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         self.findings.key = *parts, self.numpy_errors()
         return self.findings
@@ -263,16 +263,16 @@ class _Walk:
         parts = []
         for position, value in enumerate(args):
             name = names[position] if position < len(names) else f"args[{position}]"
-            parts.append(self.key_part(value, _At(name, where), True))
-        parts += [(name, self.key_part(value, _At(name, where), True)) for name, value in kwargs.items()]
+            parts.append(self.key_part(value, At(name, where), True))
+        parts += [(name, self.key_part(value, At(name, where), True)) for name, value in kwargs.items()]
         return tuple(parts), self.all(), self.numpy_errors()
 
     def numpy_errors(self) -> Hashable:
         """What NumPy does about errors, if it computes anything here."""
         if not self.uses_numpy:
             return None
-        errors = _numpy_errors()
-        self.findings.watch(partial(_is_equal, _numpy_errors, errors), True)
+        errors = numpy_errors()
+        self.findings.watch(partial(is_equal, numpy_errors, errors), True)
         return errors
 
     def all(self) -> Hashable:
@@ -284,7 +284,7 @@ class _Walk:
                 self.trail[path] = found[-1]
         return tuple(found)
 
-    def later(self, value: Any, way: Any, at: _At, look: Callable[[], Iterable[Hashable]]) -> Hashable:
+    def later(self, value: Any, way: Any, at: At, look: Callable[[], Iterable[Hashable]]) -> Hashable:
         """Queue a value unless it was met before; its position stands for it in the key."""
         met = self.findings.met
         key = id(value), way
@@ -293,7 +293,7 @@ class _Walk:
             self.queue.append((at.path, look))
         return "at", met[key][0]
 
-    def refuse(self, at: _At, what: str, remedy: str = "") -> NoReturn:
+    def refuse(self, at: At, what: str, remedy: str = "") -> NoReturn:
         name = re.sub(r"\[.*", "", at.path)
         raise CaptureError(
             f"te.compile({self.guard.name})",
@@ -310,7 +310,7 @@ class _Walk:
     # Values
 
     def key_part(
-        self, value: Any, at: _At, is_argument: bool = False, called: tuple[str | None, ...] | None = None
+        self, value: Any, at: At, is_argument: bool = False, called: tuple[str | None, ...] | None = None
     ) -> Hashable:
         """The part of the key for ``value``. ``is_argument``: it is an argument, or inside of one."""
         made = type(value)
@@ -331,7 +331,7 @@ class _Walk:
             self.trail[at.path] = token
         return token
 
-    def constant(self, value: Any, at: _At) -> Hashable:
+    def constant(self, value: Any, at: At) -> Hashable:
         """The part for what the user declared constant."""
         if isinstance(value, (Tensor, Module, Minibatch)):
             self.findings.opaque[at.path] = weakref.ref(value)
@@ -343,7 +343,7 @@ class _Walk:
         return "constant"
 
     def _key_part(
-        self, value: Any, made: type, at: _At, is_argument: bool, called: tuple[str | None, ...] | None
+        self, value: Any, made: type, at: At, is_argument: bool, called: tuple[str | None, ...] | None
     ) -> Hashable:
         if issubclass(made, Tensor):
             return self.tensor(value, at, is_argument)
@@ -381,21 +381,21 @@ class _Walk:
         if made is functools.cached_property:
             return made, self.key_part(value.func, at)
         if made is functools._lru_cache_wrapper:
-            times = _times_cleared(value)
-            self.findings.watch(partial(_is_equal, partial(_times_cleared, value), times), True)
+            times = times_cleared(value)
+            self.findings.watch(partial(is_equal, partial(times_cleared, value), times), True)
             return made, times, self.key_part(value.__wrapped__, at)
         if made is FIELD:
-            return _Same(value)
+            return Same(value)
         if made is slice:
             return slice, *[self.key_part(part, at, is_argument) for part in (value.start, value.stop, value.step)]
         return self.other_value(value, made, at, is_argument)
 
-    def other_value(self, value: Any, made: type, at: _At, is_argument: bool) -> Hashable:
+    def other_value(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
         """The part for what is no number, container, function, tensor or module."""
         if made in VALUES:
             if made is decimal.Decimal:
-                context = _decimal_context()
-                self.findings.watch(partial(_is_equal, _decimal_context, context), True)
+                context = decimal_context()
+                self.findings.watch(partial(is_equal, decimal_context, context), True)
                 return made, str(value), context
             return made, VALUES[made](value)
         if made in (datetime.datetime, datetime.time):
@@ -420,18 +420,18 @@ class _Walk:
                         self.names.add(name, at.where)
             return made, self.key_part(parts, at)
         if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
-            return _Same(value)
+            return Same(value)
         if purity.is_tinyedge(made.__module__):
             return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
         odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
-        if (odd and made.__module__ != "builtins") or not _is_known(made):
+        if (odd and made.__module__ != "builtins") or not is_known(made):
             if at.lenient:
-                return _Same(value)
+                return Same(value)
             self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
         inside = is_argument and is_container(made)
         return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
 
-    def tensor(self, value: Tensor, at: _At, is_argument: bool) -> Hashable:
+    def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
         attributes = vars(value)
         extra: tuple[Hashable, ...] = ()
         if attributes:
@@ -454,7 +454,7 @@ class _Walk:
         self.findings.watch(partial(_has_hooks, slot), hooked := _has_hooks(slot))
         return weakref.ref(slot), made, slot.requires_grad, hooked, *extra
 
-    def array(self, value: Any, made: type, at: _At, is_argument: bool) -> Hashable:
+    def array(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
         if is_argument:
             raise ArgumentError(
                 "te.compile",
@@ -464,13 +464,13 @@ class _Walk:
             )
         if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
             if at.lenient:
-                return _Same(value)
+                return Same(value)
             self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
         form, data = (value.dtype.str, value.shape), value.tobytes()
-        self.findings.watch(partial(_holds_bytes, value, form, data), True)
+        self.findings.watch(partial(holds_bytes, value, form, data), True)
         return np.ndarray, form, data
 
-    def items(self, values: Iterable[Any], at: _At, given: bool) -> tuple[Hashable, ...]:
+    def items(self, values: Iterable[Any], at: At, given: bool) -> tuple[Hashable, ...]:
         plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [
@@ -479,7 +479,7 @@ class _Walk:
             ]
         )
 
-    def container(self, value: Any, made: type, at: _At, is_argument: bool) -> Iterator[Hashable]:
+    def container(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
         """The contents of a list, dict or the like, or of a user's subclass of one."""
         yield made
         watch = self.findings.watch
@@ -488,9 +488,9 @@ class _Walk:
             pairs = list(base.items(value))
             keys, values = [key for key, _ in pairs], [item for _, item in pairs]
             if made in (dict, MappingProxyType):
-                watch(partial(_has_items, value, keys, values), True)
+                watch(partial(has_items, value, keys, values), True)
             else:
-                watch(partial(_has_items_below, value, base, keys, values), True)
+                watch(partial(has_items_below, value, base, keys, values), True)
             yield self.items(keys, at, False)
             for key, item in pairs:
                 yield self.key_part(item, at.item(key), is_argument)
@@ -501,16 +501,16 @@ class _Walk:
             base = next(base for base in CONTAINERS if issubclass(made, base))
             items = list(base.__iter__(value))
             if made is base and base is not tuple:
-                watch(partial(_is_list_of, value, items), True)
+                watch(partial(is_list_of, value, items), True)
             elif base is not tuple:
-                watch(partial(_is_list_of_below, value, base, items), True)
+                watch(partial(is_list_of_below, value, base, items), True)
             yield self.items(items, at, is_argument)
             if issubclass(made, deque):
                 yield value.maxlen
-        if made not in CONTAINERS and not _is_written_in_c(made):
+        if made not in CONTAINERS and not is_written_in_c(made):
             yield from self.instance(value, made, at, is_argument)
 
-    def thing(self, value: Any, at: _At, is_argument: bool) -> Iterator[Hashable]:
+    def thing(self, value: Any, at: At, is_argument: bool) -> Iterator[Hashable]:
         """An object: its class, and its attributes."""
         made = type(value)
         for base, convert in SCALARS.items():
@@ -519,10 +519,10 @@ class _Walk:
         if issubclass(made, BaseException):
             self.findings.watch_attribute(value, "args", value.args)
             yield self.key_part(value.args, at)
-        yield _Same(made if is_container(made) else value)
+        yield Same(made if is_container(made) else value)
         yield from self.instance(value, made, at, is_argument)
 
-    def instance(self, value: Any, made: type, at: _At, is_argument: bool) -> Iterator[Hashable]:
+    def instance(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
         """The class and the attributes of an instance of a user's class, or of a pure library class."""
         self.findings.watch(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
@@ -531,21 +531,21 @@ class _Walk:
             purity.is_standard(base.__module__) and base not in BASES and base.__module__ not in ("typing", "abc")
             for base in made.__mro__
         )
-        attributes = _dict_of(value)
+        attributes = dict_of(value)
         if attributes is not None:
             yield self.attributes(attributes, at, is_argument, whole)
         for name, descriptor in slots_of(made):
             if whole or self.wanted(name) or is_argument:
-                item = _in_slot(descriptor, value)
-                self.findings.watch(partial(_in_slot, descriptor, value), item)
+                item = in_slot(descriptor, value)
+                self.findings.watch(partial(in_slot, descriptor, value), item)
                 if item is not MISSING:
                     yield name, self.key_part(item, self.below(at, name), is_argument)
 
-    def below(self, at: _At, name: str) -> _At:
+    def below(self, at: At, name: str) -> At:
         return at._replace(path=f"{at.path}.{name}", where=self.names.mentioned.get(name, at.where))
 
     def attributes(
-        self, attributes: dict[str, Any], at: _At, is_argument: bool, whole: bool = False
+        self, attributes: dict[str, Any], at: At, is_argument: bool, whole: bool = False
     ) -> tuple[Hashable, ...]:
         """Those of ``attributes`` that the code may read."""
         if whole or is_argument or self.names.all:
@@ -560,12 +560,12 @@ class _Walk:
             ]
         )
 
-    def thing_of_ours(self, value: Any, at: _At) -> Iterator[Hashable]:
+    def thing_of_ours(self, value: Any, at: At) -> Iterator[Hashable]:
         """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
-        yield _Same(value)
+        yield Same(value)
         if isinstance(value, Minibatch):
             self.findings.opaque[at.path] = weakref.ref(value)
-        attributes = _dict_of(value) or {}
+        attributes = dict_of(value) or {}
         if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
             self.guard.constant |= attributes["_guard"].constant
             self.findings.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
@@ -583,7 +583,7 @@ class _Walk:
             if isinstance(getattr(type(value), name, None), property):
                 item = getattr(value, name, MISSING)
                 if type(item) in PLAIN or type(item) is float:
-                    self.findings.watch(partial(_is_equal, partial(getattr, value, name, MISSING), item), True)
+                    self.findings.watch(partial(is_equal, partial(getattr, value, name, MISSING), item), True)
                     yield name, self.key_part(item, self.below(at, name))
 
     def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
@@ -595,9 +595,9 @@ class _Walk:
                 code = value.fget if isinstance(value, property) else value
                 if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
                     yield name
-                    yield self.key_part(value, _At(f"{cls.__name__}.{name}", "te.compile"))
+                    yield self.key_part(value, At(f"{cls.__name__}.{name}", "te.compile"))
 
-    def module(self, module: Module, at: _At) -> Iterator[Hashable]:
+    def module(self, module: Module, at: At) -> Iterator[Hashable]:
         """A module's identity and state: with another parameter, a frozen one, or another mode the key differs."""
         state = self.guard.state(module, at)
         state_key = state.now()
@@ -611,11 +611,11 @@ class _Walk:
                 self.findings.watch_items(attributes)
             else:
                 self.findings.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
-        self.findings.watch(partial(_have_size, state.library, state.size), True)
+        self.findings.watch(partial(have_size, state.library, state.size), True)
         for cls in state.ours:
             yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
-            self.findings.watch(partial(_in_slot, slot, part), _in_slot(slot, part))
+            self.findings.watch(partial(in_slot, slot, part), in_slot(slot, part))
         for cls in state.classes:
             yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
         for value, where in state.live:
@@ -623,7 +623,7 @@ class _Walk:
 
     # Code
 
-    def python_function(self, value: FunctionType, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+    def python_function(self, value: FunctionType, at: At, called: tuple[str | None, ...] | None) -> Hashable:
         module = value.__globals__.get("__name__")
         if not purity.is_library(module):
             return self.later(value, 0, at, partial(self.function, value))
@@ -633,19 +633,19 @@ class _Walk:
         self.note_use(value, called, at.path)
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
-    def library_function(self, value: FunctionType, at: _At) -> Iterator[Hashable]:
+    def library_function(self, value: FunctionType, at: At) -> Iterator[Hashable]:
         """A library function: it is not looked into, except for functions of the user that it wraps."""
-        yield _Same(value)
+        yield Same(value)
         for cell in value.__closure__ or ():
-            inner = _contents(cell)
+            inner = in_cell(cell)
             functions = (FunctionType, MethodType, functools.partial, type)
             if isinstance(inner, functions) or (
                 type(inner) is dict and inner and all(isinstance(item, functions) for item in inner.values())
             ):
-                self.findings.watch(partial(_contents, cell), inner)
+                self.findings.watch(partial(in_cell, cell), inner)
                 yield self.key_part(inner, at._replace(lenient=True))
 
-    def c_function(self, value: Any, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+    def c_function(self, value: Any, at: At, called: tuple[str | None, ...] | None) -> Hashable:
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, ModuleType) and not isinstance(value, np.ufunc):
             if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
@@ -654,10 +654,10 @@ class _Walk:
         self.uses_numpy |= isinstance(value, np.ufunc)
         if not purity.is_allowed(value):
             owner = getattr(value, "__objclass__", None)
-            if not isinstance(owner, type) or purity.is_library(owner.__module__) or _is_written_in_c(owner):
+            if not isinstance(owner, type) or purity.is_library(owner.__module__) or is_written_in_c(owner):
                 self.refuse_function(value, at)
         self.note_use(value, called, at.path)
-        return _Same(value)
+        return Same(value)
 
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
         """Note which attributes a function reads if it is used: all of them, those named by its arguments, ..."""
@@ -676,7 +676,7 @@ class _Walk:
             # Where it is called by its name, it is seen what is done with what it gives.
             self.names.note(constructs=called is None or not path.endswith("type"))
 
-    def refuse_function(self, value: Any, at: _At) -> NoReturn:
+    def refuse_function(self, value: Any, at: At) -> NoReturn:
         self.refuse(
             at,
             "may return something else at each call",
@@ -684,16 +684,16 @@ class _Walk:
             f'changes, say so: te.compile(function, constant=["{at.path}"]).',
         )
 
-    def check_names(self, module: str, at: _At) -> None:
+    def check_names(self, module: str, at: At) -> None:
         for name in purity.impure_names(module):
             if name in self.names.mentioned:
                 self.refuse_function(None, self.below(at, name))
 
-    def class_(self, cls: type, at: _At, called: tuple[str | None, ...] | None) -> Hashable:
+    def class_(self, cls: type, at: At, called: tuple[str | None, ...] | None) -> Hashable:
         module = cls.__module__
         if purity.is_tinyedge(module):
-            return _Same(cls)
-        if purity.is_library(module) or _is_written_in_c(cls):
+            return Same(cls)
+        if purity.is_library(module) or is_written_in_c(cls):
             if not purity.is_allowed(cls):
                 self.refuse_function(cls, at)
             self.uses_numpy |= purity.is_numpy(module)
@@ -701,28 +701,28 @@ class _Walk:
                 self.note_use(cls, called, at.path)
                 if module in ("datetime", "pathlib"):
                     self.check_names(module, at)
-            return _Same(cls)
+            return Same(cls)
         return self.later(cls, "made", at, partial(self.members, cls, at, True))
 
-    def members(self, cls: type, at: _At, made: bool) -> Iterator[Hashable]:
+    def members(self, cls: type, at: At, made: bool) -> Iterator[Hashable]:
         """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
         self.findings.watch_attribute(cls, "__mro__", cls.__mro__)
-        yield _Same(cls)
+        yield Same(cls)
         if isinstance(cls, abc.ABCMeta):
             registered = abc.get_cache_token()
-            self.findings.watch(partial(_is_equal, abc.get_cache_token, registered), True)
+            self.findings.watch(partial(is_equal, abc.get_cache_token, registered), True)
             yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.key_part(type(cls), at)
-        if made and not _is_known(cls):
-            odd = next(b for b in cls.__mro__ if _is_written_in_c(b) and b not in BASES)
+        if made and not is_known(cls):
+            odd = next(b for b in cls.__mro__ if is_written_in_c(b) and b not in BASES)
             if not purity.is_allowed(odd):
                 self.refuse(at, f"is derived from {odd.__module__}.{odd.__qualname__}, whose state cannot be compared")
         overridden = {name for base in library if base is not object for name in vars(base)}
         for base in cls.__mro__:
             if base in library:
-                yield _Same(base)
+                yield Same(base)
                 continue
             self.findings.watch_items(vars(base))
             for name, value in vars(base).items():
@@ -741,23 +741,23 @@ class _Walk:
             return name in self.names.mentioned or callable(value) or hasattr(type(value), "__get__")
         return self.wanted(name) or name in overridden
 
-    def python_module(self, module: ModuleType, at: _At) -> Hashable:
+    def python_module(self, module: ModuleType, at: At) -> Hashable:
         """A module that is used as a value, not only as the start of a dotted name."""
         name = module.__name__
         if purity.is_tinyedge(name) or purity.is_silent(name):
-            return _Same(module)
+            return Same(module)
         if purity.is_library(name):
             self.uses_numpy |= purity.is_numpy(name)
             if not purity.is_pure(name) and not name.startswith("numpy"):
                 if at.lenient:
-                    return _Same(module)
+                    return Same(module)
                 self.refuse(at, "is a module whose functions depend on the world outside")
             self.check_names(name.partition(".")[0], at)
-            return _Same(module)
+            return Same(module)
         return self.later(module, 0, at, partial(self.module_of_users, module, at))
 
-    def module_of_users(self, module: ModuleType, at: _At) -> Iterator[Hashable]:
-        yield _Same(module)
+    def module_of_users(self, module: ModuleType, at: At) -> Iterator[Hashable]:
+        yield Same(module)
         if self.names.all:
             self.findings.watch_items(vars(module))
         else:
@@ -783,8 +783,8 @@ class _Walk:
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
             self.findings.watch_attribute(function, title, value)
-            yield self.key_part(value, _At(f"{function.__name__}.{title}", where))
-        yield self.attributes(function.__dict__, _At(function.__name__, where), False)
+            yield self.key_part(value, At(f"{function.__name__}.{title}", where))
+        yield self.attributes(function.__dict__, At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for read in found.reads:
             yield self.read(function, cells, read)
@@ -801,7 +801,7 @@ class _Walk:
         elif name == "__hash__":
             names.hashes = True
         elif name in purity.HIDDEN:
-            self.refuse_function(None, _At(name, where))
+            self.refuse_function(None, At(name, where))
 
     def look_up(self, mapping: dict[str, Any], name: str) -> Any:
         value = mapping.get(name, MISSING)
@@ -814,14 +814,14 @@ class _Walk:
         """The part for a name, after the modules through which a dotted name leads."""
         if not read.name.isidentifier() and read.root == "global":
             return None  # no user can write such a name: a tool did, such as pytest in assertions
-        at = _At(read.name, f"{function.__code__.co_filename}:{read.line}")
+        at = At(read.name, f"{function.__code__.co_filename}:{read.line}")
         if read.root == "closure":
             cell = cells.get(read.name)
-            value = MISSING if cell is None else _contents(cell)
+            value = MISSING if cell is None else in_cell(cell)
             if cell is not None and (id(cell), "") not in self.watched:
                 self.watched.add((id(cell), ""))
                 if value is MISSING:
-                    self.findings.watch(partial(_contents, cell), value)
+                    self.findings.watch(partial(in_cell, cell), value)
                 else:
                     self.findings.watch_attribute(cell, "cell_contents", value)
         elif read.root == "import":
@@ -829,7 +829,7 @@ class _Walk:
         else:
             value = self.look_up(function.__globals__, read.name)
             if value is MISSING:
-                value = self.look_up(_builtins_of(function), read.name)
+                value = self.look_up(builtins_of(function), read.name)
         dotted = list(read.dotted)
         while dotted and issubclass(type(value), ModuleType) and not self.is_said_constant(at.path):
             name = dotted.pop(0)

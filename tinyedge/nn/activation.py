@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
-from tinyedge.nn.arguments import Device, _positive
+from tinyedge.nn.arguments import Device, require_positive
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, full
 
@@ -65,7 +65,7 @@ class PReLU(Module):
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Device = None, dtype: Any = None) -> None:
         super().__init__()
-        _positive("PReLU", num_parameters=num_parameters)
+        require_positive("PReLU", num_parameters=num_parameters)
         self.num_parameters = num_parameters
         self.init = init
         self.weight = Parameter(full((num_parameters,), float(init), dtype=dtype, device=device))

@@ -18,17 +18,17 @@ Device = str | Backend | None
 Size = int | tuple[int, ...]
 
 
-def _parameter(shape: Sequence[int], device: Device, dtype: Any) -> Parameter:
+def new_parameter(shape: Sequence[int], device: Device, dtype: Any) -> Parameter:
     return Parameter(full(shape, 0.0, dtype=dtype, device=device))
 
 
-def _positive(call: str, **values: int) -> None:
+def require_positive(call: str, **values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise ArgumentError(call, f"{name} must be an int of at least 1", f"got {value!r}")
 
 
-def _reset_weight_and_bias(weight: Parameter, bias: Parameter | None) -> None:
+def reset_weight_and_bias(weight: Parameter, bias: Parameter | None) -> None:
     """PyTorch's defaults: both uniform, within one over the root of the fan in."""
     if weight.numel() == 0:
         return
@@ -39,6 +39,6 @@ def _reset_weight_and_bias(weight: Parameter, bias: Parameter | None) -> None:
         init.uniform_(bias, -bound, bound)
 
 
-def _sizes(call: str, dims: int, name: str, value: Size, minimum: int = 0) -> tuple[int, ...]:
+def sizes_of(call: str, dims: int, name: str, value: Size, minimum: int = 0) -> tuple[int, ...]:
     """``value`` for each of ``dims``."""
     return repeated(call, name, value, dims, minimum)

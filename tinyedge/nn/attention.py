@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import init
-from tinyedge.nn.arguments import Device, _parameter, _positive
+from tinyedge.nn.arguments import Device, new_parameter, require_positive
 from tinyedge.nn.linear import Linear
 from tinyedge.nn.module import Module
 from tinyedge.ops.multi_head_attention import attend_by_heads
@@ -49,7 +49,7 @@ class MultiheadAttention(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        _positive("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        require_positive("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ArgumentError(
                 "MultiheadAttention", "embed_dim must be a multiple of num_heads", f"got {embed_dim} and {num_heads}"
@@ -71,11 +71,11 @@ class MultiheadAttention(Module):
         }
         for shapes, wanted in ((apart, not self._qkv_same_embed_dim), (together, self._qkv_same_embed_dim)):
             for name, shape in shapes.items():
-                self.register_parameter(name, _parameter(shape, device, dtype) if wanted else None)
-        self.register_parameter("in_proj_bias", _parameter((3 * embed_dim,), device, dtype) if bias else None)
+                self.register_parameter(name, new_parameter(shape, device, dtype) if wanted else None)
+        self.register_parameter("in_proj_bias", new_parameter((3 * embed_dim,), device, dtype) if bias else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias, device, dtype)
         for name in ("bias_k", "bias_v"):
-            self.register_parameter(name, _parameter((1, 1, embed_dim), device, dtype) if add_bias_kv else None)
+            self.register_parameter(name, new_parameter((1, 1, embed_dim), device, dtype) if add_bias_kv else None)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:

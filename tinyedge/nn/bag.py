@@ -9,7 +9,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
-from tinyedge.nn.arguments import Device, _parameter
+from tinyedge.nn.arguments import Device, new_parameter
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
@@ -54,7 +54,7 @@ class EmbeddingBag(Module):
                 raise ArgumentError("EmbeddingBag", expected, f"got {_weight.shape}")
             self.weight = Parameter(_weight)
         else:
-            self.weight = _parameter((num_embeddings, embedding_dim), device, dtype)
+            self.weight = new_parameter((num_embeddings, embedding_dim), device, dtype)
             self.reset_parameters()
 
     @classmethod
@@ -125,8 +125,8 @@ class Bilinear(Module):
         if in1_features < 1:
             raise ArgumentError("Bilinear", "in1_features above 0", f"got {in1_features}")
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
-        self.weight = _parameter((out_features, in1_features, in2_features), device, dtype)
-        self.register_parameter("bias", _parameter((out_features,), device, dtype) if bias else None)
+        self.weight = new_parameter((out_features, in1_features, in2_features), device, dtype)
+        self.register_parameter("bias", new_parameter((out_features,), device, dtype) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

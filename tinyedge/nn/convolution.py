@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
-from tinyedge.nn.arguments import Device, Size, _parameter, _positive, _reset_weight_and_bias, _sizes
+from tinyedge.nn.arguments import Device, Size, new_parameter, require_positive, reset_weight_and_bias, sizes_of
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
@@ -33,7 +33,7 @@ class _Conv(Module):
     ) -> None:
         super().__init__()
         call = type(self).__name__
-        _positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 call,
@@ -46,9 +46,9 @@ class _Conv(Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
-        self.stride = _sizes(call, self.dims, "stride", stride, 1)
-        self.dilation = _sizes(call, self.dims, "dilation", dilation, 1)
+        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = sizes_of(call, self.dims, "stride", stride, 1)
+        self.dilation = sizes_of(call, self.dims, "dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
         self.padding: tuple[int, ...] | str
@@ -59,13 +59,13 @@ class _Conv(Module):
                 raise ArgumentError(call, 'padding="same" needs stride 1', f"got stride={self.stride}")
             self.padding = padding
         else:
-            self.padding = _sizes(call, self.dims, "padding", padding)
-        self.weight = _parameter((out_channels, in_channels // groups, *self.kernel_size), device, dtype)
-        self.register_parameter("bias", _parameter((out_channels,), device, dtype) if bias else None)
+            self.padding = sizes_of(call, self.dims, "padding", padding)
+        self.weight = new_parameter((out_channels, in_channels // groups, *self.kernel_size), device, dtype)
+        self.register_parameter("bias", new_parameter((out_channels,), device, dtype) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        _reset_weight_and_bias(self.weight, self.bias)
+        reset_weight_and_bias(self.weight, self.bias)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -142,7 +142,7 @@ class _ConvTranspose(Module):
     ) -> None:
         super().__init__()
         call = type(self).__name__
-        _positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 call,
@@ -153,19 +153,19 @@ class _ConvTranspose(Module):
             raise ArgumentError(call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "PyTorch has no other.")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
-        self.stride = _sizes(call, self.dims, "stride", stride, 1)
-        self.padding = _sizes(call, self.dims, "padding", padding)
-        self.output_padding = _sizes(call, self.dims, "output_padding", output_padding)
-        self.dilation = _sizes(call, self.dims, "dilation", dilation, 1)
+        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = sizes_of(call, self.dims, "stride", stride, 1)
+        self.padding = sizes_of(call, self.dims, "padding", padding)
+        self.output_padding = sizes_of(call, self.dims, "output_padding", output_padding)
+        self.dilation = sizes_of(call, self.dims, "dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
-        self.weight = _parameter((in_channels, out_channels // groups, *self.kernel_size), device, dtype)
-        self.register_parameter("bias", _parameter((out_channels,), device, dtype) if bias else None)
+        self.weight = new_parameter((in_channels, out_channels // groups, *self.kernel_size), device, dtype)
+        self.register_parameter("bias", new_parameter((out_channels,), device, dtype) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        _reset_weight_and_bias(self.weight, self.bias)
+        reset_weight_and_bias(self.weight, self.bias)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """``output_size`` chooses ``output_padding`` so that the result has these lengths."""

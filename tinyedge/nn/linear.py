@@ -9,7 +9,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
-from tinyedge.nn.arguments import Device, _parameter, _reset_weight_and_bias
+from tinyedge.nn.arguments import Device, new_parameter, reset_weight_and_bias
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
@@ -118,12 +118,12 @@ class Linear(Module):
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = _parameter((out_features, in_features), device, dtype)
-        self.register_parameter("bias", _parameter((out_features,), device, dtype) if bias else None)
+        self.weight = new_parameter((out_features, in_features), device, dtype)
+        self.register_parameter("bias", new_parameter((out_features,), device, dtype) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        _reset_weight_and_bias(self.weight, self.bias)
+        reset_weight_and_bias(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
@@ -158,7 +158,7 @@ class Embedding(Module):
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx
-        self.weight = _parameter((num_embeddings, embedding_dim), device, dtype)
+        self.weight = new_parameter((num_embeddings, embedding_dim), device, dtype)
         self.reset_parameters()
 
     @classmethod

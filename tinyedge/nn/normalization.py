@@ -9,7 +9,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
-from tinyedge.nn.arguments import Device, _parameter, _positive
+from tinyedge.nn.arguments import Device, new_parameter, require_positive
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, full
 
@@ -44,8 +44,8 @@ class _BatchNorm(Module):
         self.track_running_stats = track_running_stats
         self.frozen_statistics = False
         shape = (num_features,)
-        self.register_parameter("weight", _parameter(shape, device, dtype) if affine else None)
-        self.register_parameter("bias", _parameter(shape, device, dtype) if affine and bias else None)
+        self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
+        self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
         tracked = track_running_stats
         self.register_buffer("running_mean", full(shape, 0.0, dtype=dtype, device=device) if tracked else None)
         self.register_buffer("running_var", full(shape, 1.0, dtype=dtype, device=device) if tracked else None)
@@ -244,7 +244,7 @@ class RMSNorm(Module):
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         shape = self.normalized_shape
-        self.register_parameter("weight", _parameter(shape, device, dtype) if elementwise_affine else None)
+        self.register_parameter("weight", new_parameter(shape, device, dtype) if elementwise_affine else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -278,8 +278,8 @@ class LayerNorm(Module):
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         shape = self.normalized_shape
-        self.register_parameter("weight", _parameter(shape, device, dtype) if elementwise_affine else None)
-        self.register_parameter("bias", _parameter(shape, device, dtype) if elementwise_affine and bias else None)
+        self.register_parameter("weight", new_parameter(shape, device, dtype) if elementwise_affine else None)
+        self.register_parameter("bias", new_parameter(shape, device, dtype) if elementwise_affine and bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -316,7 +316,7 @@ class GroupNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        _positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        require_positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
         if num_channels % num_groups:
             raise ArgumentError(
                 "GroupNorm", "num_groups must divide num_channels", f"got {num_groups} and {num_channels}"
@@ -325,8 +325,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        self.register_parameter("weight", _parameter((num_channels,), device, dtype) if affine else None)
-        self.register_parameter("bias", _parameter((num_channels,), device, dtype) if affine and bias else None)
+        self.register_parameter("weight", new_parameter((num_channels,), device, dtype) if affine else None)
+        self.register_parameter("bias", new_parameter((num_channels,), device, dtype) if affine and bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

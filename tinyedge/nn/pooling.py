@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.nn import functional as F
-from tinyedge.nn.arguments import Size, _sizes
+from tinyedge.nn.arguments import Size, sizes_of
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Tensor
 
@@ -77,9 +77,9 @@ class AvgPool1d(Module):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel_size = _sizes("AvgPool1d", 1, "kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else _sizes("AvgPool1d", 1, "stride", stride, 1)
-        self.padding = _sizes("AvgPool1d", 1, "padding", padding)
+        self.kernel_size = sizes_of("AvgPool1d", 1, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else sizes_of("AvgPool1d", 1, "stride", stride, 1)
+        self.padding = sizes_of("AvgPool1d", 1, "padding", padding)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
@@ -186,9 +186,9 @@ class _MaxUnpool(Module):
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
         super().__init__()
         call = type(self).__name__
-        self.kernel_size = _sizes(call, self.dims, "kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else _sizes(call, self.dims, "stride", stride, 1)
-        self.padding = _sizes(call, self.dims, "padding", padding)
+        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else sizes_of(call, self.dims, "stride", stride, 1)
+        self.padding = sizes_of(call, self.dims, "padding", padding)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

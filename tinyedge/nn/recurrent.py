@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.nn import init
-from tinyedge.nn.arguments import Device, _parameter
+from tinyedge.nn.arguments import Device, new_parameter
 from tinyedge.nn.module import Module
 from tinyedge.nn.utils.rnn import PackedSequence, packed_steps, padded_steps
 from tinyedge.ops import (
@@ -85,7 +85,7 @@ class RNNBase(Module):
                 if proj_size:
                     shapes["weight_hr"] = (proj_size, hidden_size)
                 for kind, shape in shapes.items():
-                    setattr(self, f"{kind}_l{layer}{suffix}", _parameter(shape, device, dtype))
+                    setattr(self, f"{kind}_l{layer}{suffix}", new_parameter(shape, device, dtype))
                     self._names.append(f"{kind}_l{layer}{suffix}")
         self.reset_parameters()
 
@@ -286,10 +286,10 @@ class RNNCellBase(Module):
         super().__init__()
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         wide = num_chunks * hidden_size
-        self.weight_ih = _parameter((wide, input_size), device, dtype)
-        self.weight_hh = _parameter((wide, hidden_size), device, dtype)
+        self.weight_ih = new_parameter((wide, input_size), device, dtype)
+        self.weight_hh = new_parameter((wide, hidden_size), device, dtype)
         for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, _parameter((wide,), device, dtype) if bias else None)
+            self.register_parameter(name, new_parameter((wide,), device, dtype) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -13,7 +13,7 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.promotion import SavedMask, floating, unary
-from tinyedge.ops.unary import _erf
+from tinyedge.ops.unary import erf_of
 from tinyedge.tensor import Tensor, call
 
 # Activations
@@ -238,11 +238,11 @@ class Gelu(Elementwise):
 
     @staticmethod
     def forward(x: Any) -> Any:
-        return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+        return x * 0.5 * (1 + erf_of(x / math.sqrt(2)))
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        cdf = 0.5 * (1 + _erf(x / math.sqrt(2)))
+        cdf = 0.5 * (1 + erf_of(x / math.sqrt(2)))
         pdf = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         return (dy * (cdf + x * pdf),)
 

@@ -18,7 +18,7 @@ from tinyedge.ir.step import ErrorSample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import pointwise_kernel
 from tinyedge.ops.comparison import LogicalOr
-from tinyedge.ops.promotion import Operand, _operand, _tensors, numbers, prepared, result_dtype
+from tinyedge.ops.promotion import Operand, as_operand, numbers, prepared, require_tensors, result_dtype
 from tinyedge.tensor import Number, Tensor, call
 
 # Copies and conversions
@@ -219,7 +219,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
 
     Errors: ZeroDivisorError if integers are divided by the number 0 with a rounding mode.
     """
-    items = [_operand("div", item) for item in (input, other)]
+    items = [as_operand("div", item) for item in (input, other)]
     if rounding_mode is not None:
         return _rounded_quotient("div", items, rounding_mode)
     dtype = result_dtype("div", items)
@@ -263,7 +263,7 @@ def floor_divide(input: Operand, other: Operand) -> Tensor:
     Shapes: input and other broadcast; returns what they broadcast to.
     Errors: as ``div``.
     """
-    return _rounded_quotient("floor_divide", [_operand("floor_divide", item) for item in (input, other)], "floor")
+    return _rounded_quotient("floor_divide", [as_operand("floor_divide", item) for item in (input, other)], "floor")
 
 
 SAFE = "(b == 0 || b == -1 ? 1 : b)"
@@ -382,13 +382,13 @@ def remainder(input: Operand, other: Operand) -> Tensor:
     Errors: ZeroDivisorError if integers are divided by the number 0.
     """
     if not isinstance(other, Tensor):
-        _tensors("remainder", input)
+        require_tensors("remainder", input)
     return _remainder(Remainder, "remainder", input, other)
 
 
 def _remainder(op: type[Elementwise], call_name: str, input: Operand, other: Operand) -> Tensor:
     dtype = numbers(call_name, input, other)
-    a, b = _operand(call_name, input), _operand(call_name, other)
+    a, b = as_operand(call_name, input), as_operand(call_name, other)
     if not dtype.is_floating_point:
         _nonzero(call_name, b)
     return call(op, *prepared(call_name, (a, b), dtype))
@@ -418,5 +418,5 @@ def fmod(input: Operand, other: Operand) -> Tensor:
 
     Errors: as ``remainder``.
     """
-    _tensors("fmod", input)
+    require_tensors("fmod", input)
     return _remainder(Fmod, "fmod", input, other)

@@ -11,11 +11,11 @@ from tinyedge.dtypes import int32, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.contraction import tensordot
 from tinyedge.ops.creation import arange
-from tinyedge.ops.distance import _length
+from tinyedge.ops.distance import length_of
 from tinyedge.ops.indexing import embedding
 from tinyedge.ops.movement import expand, narrow, reshape, unsqueeze
 from tinyedge.ops.placing import index_reduce
-from tinyedge.ops.promotion import _tensors, floating
+from tinyedge.ops.promotion import floating, require_tensors
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scatter import index_add
 from tinyedge.ops.search import searchsorted
@@ -48,7 +48,7 @@ def embedding_bag(
     Errors: ShapeError or ArgumentError unless the arguments fit; else as ``embedding``.
     """
     name = "embedding_bag"
-    _tensors(name, input, weight)
+    require_tensors(name, input, weight)
     if input.dtype not in (int32, int64):
         raise DtypeError(name, "int64 or int32 indices", f"got {input.dtype.name}", "Convert it with .long().")
     if mode not in MODES:
@@ -156,7 +156,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
         return zeros + (total(a) + total(b)) * 0
     if 0 in (*lead, a.shape[-2], b.shape[-2]):
         return total(unsqueeze(a, -2) - unsqueeze(b, -3), -1)
-    return _length(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1, False)  # composed
+    return length_of(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1, False)  # composed
 
 
 @public(functional=True)
@@ -173,4 +173,4 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
         raise ArgumentError("pdist", "p of at least 0", f"got {p}")
     first, second = np.triu_indices(x.shape[0], 1)
     a, b = (functions["index_select"](x, 0, tensor(side, dtype=int64, device=x.backend)) for side in (first, second))
-    return total(a - b, 1) if not len(first) or not x.shape[1] else _length(a - b, p, 1, False)
+    return total(a - b, 1) if not len(first) or not x.shape[1] else length_of(a - b, p, 1, False)

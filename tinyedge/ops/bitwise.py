@@ -11,7 +11,7 @@ from tinyedge.autograd.registry import public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import DtypeError
 from tinyedge.ops.comparison import LogicalAnd, LogicalNot, LogicalOr, LogicalXor
-from tinyedge.ops.promotion import Operand, _operand, _tensors, prepared, result_dtype, unary
+from tinyedge.ops.promotion import Operand, as_operand, prepared, require_tensors, result_dtype, unary
 from tinyedge.tensor import Tensor, call
 
 
@@ -86,9 +86,9 @@ class BitwiseRightShift(Bitwise):
 def _bits(
     call_name: str, op: type[Elementwise], logic: type[Elementwise] | None, input: Operand, other: Operand
 ) -> Tensor:
-    items = [_operand(call_name, item) for item in (input, other)]
+    items = [as_operand(call_name, item) for item in (input, other)]
     if not isinstance(items[0], Tensor):
-        _tensors(call_name, items[1])
+        require_tensors(call_name, items[1])
     dtype = result_dtype(call_name, items)
     _require_bits(call_name, dtype, logic is not None)
     return call(logic if logic is not None and dtype is bool_ else op, *prepared(call_name, items, dtype))
@@ -133,7 +133,7 @@ def bitwise_not(input: Tensor) -> Tensor:
 
     Errors: DtypeError of floats.
     """
-    _tensors("bitwise_not", input)
+    require_tensors("bitwise_not", input)
     _require_bits("bitwise_not", input.dtype, True)
     return unary(LogicalNot if input.dtype is bool_ else BitwiseNot, input, floating=False)
 

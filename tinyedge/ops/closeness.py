@@ -7,7 +7,7 @@ from tinyedge.errors import ArgumentError, DtypeError
 from tinyedge.ops.arithmetic import sub
 from tinyedge.ops.bitwise import bitwise_and, bitwise_or
 from tinyedge.ops.comparison import eq, isfinite, isnan, le
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.unary import abs
 from tinyedge.tensor import Tensor
 
@@ -21,7 +21,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     Shapes: input and other broadcast; returns what they broadcast to.
     Errors: ArgumentError of negative tolerances; DtypeError unless both are of one dtype.
     """
-    _tensors("isclose", input, other)
+    require_tensors("isclose", input, other)
     if rtol < 0 or atol < 0:
         raise ArgumentError("isclose", "rtol and atol must be at least 0", f"got {rtol} and {atol}")
     if input.dtype is not other.dtype:
@@ -53,5 +53,5 @@ def equal(input: Tensor, other: Tensor) -> bool:
 
     Shapes: any.
     """
-    _tensors("equal", input, other)
+    require_tensors("equal", input, other)
     return input.shape == other.shape and bool(functions["all"](eq(input, other)))

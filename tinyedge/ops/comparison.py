@@ -12,7 +12,7 @@ from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import bool_
 from tinyedge.errors import DtypeError
 from tinyedge.ir.step import ErrorSample
-from tinyedge.ops.promotion import Operand, _tensors, compared, prepared, unary
+from tinyedge.ops.promotion import Operand, compared, prepared, require_tensors, unary
 from tinyedge.tensor import Tensor, call
 
 
@@ -44,7 +44,7 @@ class Eq(Comparison):
 @public(method=True, inplace=True)
 def eq(input: Tensor, other: Operand) -> Tensor:
     """``input == other``, element by element."""
-    _tensors("eq", input)
+    require_tensors("eq", input)
     return call(Eq, *compared("eq", input, other))
 
 
@@ -61,7 +61,7 @@ class Ne(Comparison):
 @public(method=True, inplace=True)
 def ne(input: Tensor, other: Operand) -> Tensor:
     """``input != other``, element by element."""
-    _tensors("ne", input)
+    require_tensors("ne", input)
     return call(Ne, *compared("ne", input, other))
 
 
@@ -81,7 +81,7 @@ class Lt(Comparison):
 @public(method=True, inplace=True, operators=("__lt__",))
 def lt(input: Tensor, other: Operand) -> Tensor:
     """``input < other``, element by element."""
-    _tensors("lt", input)
+    require_tensors("lt", input)
     return call(Lt, *compared("lt", input, other))
 
 
@@ -101,7 +101,7 @@ class Le(Comparison):
 @public(method=True, inplace=True, operators=("__le__",))
 def le(input: Tensor, other: Operand) -> Tensor:
     """``input <= other``, element by element."""
-    _tensors("le", input)
+    require_tensors("le", input)
     return call(Le, *compared("le", input, other))
 
 
@@ -114,7 +114,7 @@ def gt(input: Tensor, other: Operand) -> Tensor:
 
     Shapes: input and other broadcast; returns what they broadcast to.
     """
-    _tensors("gt", input)
+    require_tensors("gt", input)
     return call(Lt, *compared("gt", other, input))
 
 
@@ -127,7 +127,7 @@ def ge(input: Tensor, other: Operand) -> Tensor:
 
     Shapes: input and other broadcast; returns what they broadcast to.
     """
-    _tensors("ge", input)
+    require_tensors("ge", input)
     return call(Le, *compared("ge", other, input))
 
 
@@ -147,7 +147,7 @@ class LogicalOr(Comparison):
 @public(method=True, inplace=True)
 def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether either is nonzero."""
-    _tensors("logical_or", input, other)
+    require_tensors("logical_or", input, other)
     return call(LogicalOr, *prepared("logical_or", (input, other)))
 
 
@@ -164,7 +164,7 @@ class LogicalAnd(Comparison):
 @public(method=True, inplace=True)
 def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are nonzero."""
-    _tensors("logical_and", input, other)
+    require_tensors("logical_and", input, other)
     return call(LogicalAnd, *prepared("logical_and", (input, other)))
 
 
@@ -181,7 +181,7 @@ class LogicalXor(Comparison):
 @public(method=True, inplace=True)
 def logical_xor(input: Tensor, other: Tensor) -> Tensor:
     """Whether one is nonzero and the other is zero."""
-    _tensors("logical_xor", input, other)
+    require_tensors("logical_xor", input, other)
     return call(LogicalXor, *prepared("logical_xor", (input, other)))
 
 
@@ -295,5 +295,5 @@ class Signbit(Comparison):
 @public(method=True)
 def signbit(input: Tensor) -> Tensor:
     """Whether each element is negative, also of -0.0."""
-    _tensors("signbit", input)
+    require_tensors("signbit", input)
     return unary(Signbit, input) if input.dtype.is_floating_point else lt(input, 0)

@@ -14,9 +14,9 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRa
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.loss import _alike
+from tinyedge.ops.loss import require_alike
 from tinyedge.ops.promotion import floating
-from tinyedge.ops.reduction import _reduction
+from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.rows import row_launch, shared_rows
 from tinyedge.ops.softmax import log_softmax
 from tinyedge.shapes import INT_MAX, Shape
@@ -320,7 +320,7 @@ def cross_entropy(
     """
     name = "cross_entropy"
     input = floating(name, input)
-    reduction = _reduction(name, reduction, size_average, reduce)
+    reduction = reduction_of(name, reduction, size_average, reduce)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(name, "label_smoothing must be in [0, 1]", f"got {label_smoothing}")
     if target.dtype.is_floating_point:
@@ -349,7 +349,7 @@ def _indices(name: str, target: Tensor) -> Tensor:
 def _soft_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
 ) -> Tensor:
-    _alike("cross_entropy", input, target)
+    require_alike("cross_entropy", input, target)
     if not input.ndim:
         raise ShapeError(
             "cross_entropy", "input (classes,), (batch, classes) or (batch, classes, ...)", "it has shape ()"
@@ -386,7 +386,7 @@ def nll_loss(
     Errors: as ``cross_entropy``.
     """
     input = floating("nll_loss", input)
-    reduction = _reduction("nll_loss", reduction, size_average, reduce)
+    reduction = reduction_of("nll_loss", reduction, size_average, reduce)
     target = _indices("nll_loss", target)
     _class_shapes("nll_loss", input, target, weight, ignore_index)
     check_indices("nll_loss", target, input.shape[1 if input.ndim > 1 else 0], ignore_index)

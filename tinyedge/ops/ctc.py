@@ -17,7 +17,7 @@ from tinyedge.ir.values import Spec
 from tinyedge.ops.movement import reshape, unsqueeze
 from tinyedge.ops.promotion import floating
 from tinyedge.ops.reduce import sum as total
-from tinyedge.ops.reduction import _reduction
+from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.selection import clamp, where
 from tinyedge.ops.with_gradient import WithGradient
 from tinyedge.tensor import Tensor, call, call_all, tensor
@@ -165,7 +165,7 @@ def ctc_loss(
     Source: Graves et al., Connectionist temporal classification (ICML 2006).
     """
     name = "ctc_loss"
-    reduction = _reduction(name, reduction)
+    reduction = reduction_of(name, reduction)
     log_probs = floating(name, log_probs)
     if log_probs.ndim not in (2, 3):
         raise ShapeError(name, "log_probs (times, batch, classes) or (times, classes)", f"got {log_probs.shape}")

@@ -16,7 +16,7 @@ from tinyedge.backends import Backend
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.movement import cat, expand, pad, permute, reshape, stack, unsqueeze
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.rearrange import diagonal, roll
 from tinyedge.ops.selection import where
 from tinyedge.tensor import Number, Tensor, tensor
@@ -31,7 +31,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     Shapes: (..., n) gives (..., m, m) with m = n + abs(offset), the two at dim1 and dim2.
     Errors: ShapeError of a 0-d tensor; AxisError if there is no such dim; ArgumentError if both dims are the same.
     """
-    _tensors("diag_embed", input)
+    require_tensors("diag_embed", input)
     if not input.ndim:
         raise ShapeError("diag_embed", "a tensor of at least one dim", "got a 0-d tensor")
     rank = input.ndim + 1
@@ -56,7 +56,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     Shapes: (n,) gives (m, m) with m = n + abs(diagonal); (n, m) gives (length of the diagonal,).
     Errors: ShapeError for other dims.
     """
-    _tensors("diag", input)
+    require_tensors("diag", input)
     if input.ndim == 1:
         return diag_embed(input, diagonal)
     if input.ndim != 2:
@@ -70,7 +70,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
     Shapes: any of n elements; returns (m, m) with m = n + abs(offset).
     """
-    _tensors("diagflat", input)
+    require_tensors("diagflat", input)
     return diag_embed(reshape(input, (input.numel(),)), offset)
 
 
@@ -93,7 +93,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
     """
     if not tensors:
         return cast("Tensor", functions["zeros"](1, 0))
-    _tensors("block_diag", *tensors)
+    require_tensors("block_diag", *tensors)
     for item in tensors:
         if item.ndim > 2:
             raise ShapeError("block_diag", "tensors of at most 2 dims", f"one is {item.shape}")
@@ -112,7 +112,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
     Shapes: (..., n) and (..., m) give (..., n * m); of the one with less dims, those that lack are 1.
     """
-    _tensors("kron", input, other)
+    require_tensors("kron", input, other)
     rank = max(input.ndim, other.ndim)
     left, right = ((*(1,) * (rank - item.ndim), *item.shape) for item in (input, other))
     a = reshape(input, tuple(size for n in left for size in (n, 1)))
@@ -133,7 +133,7 @@ def adjoint(input: Tensor) -> Tensor:
 
 
 def _cross(name: str, input: Tensor, other: Tensor, dim: int | None) -> Tensor:
-    _tensors(name, input, other)
+    require_tensors(name, input, other)
     if input.ndim != other.ndim and dim is not None:
         raise ShapeError(name, "as many dims of both", f"got {input.shape} and {other.shape}")
     shape = shapes.broadcast(name, input.shape, other.shape)
@@ -206,7 +206,7 @@ def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, 
     Shapes: any; returns one of the same for each dim of ``shape``.
     Errors: DtypeError unless indices are integers; ShapeError of negative sizes.
     """
-    _tensors("unravel_index", indices)
+    require_tensors("unravel_index", indices)
     if indices.dtype.limits is None:
         raise DtypeError("unravel_index", "integers", f"got {indices.dtype.name}")
     sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
@@ -228,7 +228,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
             indexing than "ij" and "xy".
     """
     items = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else list(tensors)
-    _tensors("meshgrid", *items)
+    require_tensors("meshgrid", *items)
     if not items:
         raise ArgumentError("meshgrid", "at least one tensor", "got none")
     if indexing is None:
@@ -259,7 +259,7 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     Shapes: (n,), (m,), ... give (n * m * ..., number of vectors).
     Errors: ShapeError unless all have one dim.
     """
-    _tensors("cartesian_prod", *tensors)
+    require_tensors("cartesian_prod", *tensors)
     if not tensors or any(item.ndim != 1 for item in tensors):
         raise ShapeError("cartesian_prod", "vectors", f"got {[item.shape for item in tensors]}")
     if len(tensors) == 1:
@@ -275,7 +275,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     Shapes: (n,) gives (count, r).
     Errors: ShapeError unless there is one dim; ArgumentError if r < 0.
     """
-    _tensors("combinations", input)
+    require_tensors("combinations", input)
     if input.ndim != 1:
         raise ShapeError("combinations", "a vector", f"got {input.shape}")
     if r < 0:

@@ -12,9 +12,9 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops.activation import logsigmoid, relu
-from tinyedge.ops.loss import _mean_of, _pair_of
-from tinyedge.ops.promotion import _floating, _tensors, result_dtype
-from tinyedge.ops.reduction import _reduction
+from tinyedge.ops.loss import float_pair, reduced_losses
+from tinyedge.ops.promotion import as_floating, require_tensors, result_dtype
+from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.selection import clamp_min, minimum, where
 from tinyedge.ops.unary import abs, neg, square
 from tinyedge.tensor import Tensor, call
@@ -67,7 +67,7 @@ def _sum(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     return result
 
 
-def _length(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
+def length_of(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     """The p-norm along ``dim``; where it is 0 its gradient is 0."""
     if p == 2:
         return call(LengthRoot, _sum(square(x), dim, keepdim))
@@ -88,8 +88,8 @@ def _length(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
 
 def _floats(name: str, *inputs: Tensor) -> list[Tensor]:
     """Tensors in the one floating-point type in which they meet."""
-    _tensors(name, *inputs)
-    dtype = result_dtype(name, [_floating(item) for item in inputs])
+    require_tensors(name, *inputs)
+    dtype = result_dtype(name, [as_floating(item) for item in inputs])
     return [item.to(dtype) for item in inputs]
 
 
@@ -100,7 +100,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -
     Shapes: any; returns the same.
     """
     (x,) = _floats("normalize", input)
-    return x / clamp_min(_length(x, p, dim, True), eps)  # composed
+    return x / clamp_min(length_of(x, p, dim, True), eps)  # composed
 
 
 @public(functional=True, module="PairwiseDistance", shown="")
@@ -110,7 +110,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     Shapes: x1 and x2 broadcast; returns what they broadcast to without the last dim, which ``keepdim`` keeps.
     """
     a, b = _floats("pairwise_distance", x1, x2)
-    return _length(a - b + eps, p, -1, keepdim)  # composed
+    return length_of(a - b + eps, p, -1, keepdim)  # composed
 
 
 @public(functional=True, module="CosineSimilarity", shown="")
@@ -122,7 +122,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     a, b = _floats("cosine_similarity", x1, x2)
     full = shapes.broadcast("cosine_similarity", a.shape, b.shape)
     a, b = functions["expand"](a, full), functions["expand"](b, full)
-    unit = [item / call(AtLeast, _length(item, 2, dim, True), scalars={"least": float(eps)}) for item in (a, b)]
+    unit = [item / call(AtLeast, length_of(item, 2, dim, True), scalars={"least": float(eps)}) for item in (a, b)]
     return _sum(unit[0] * unit[1], dim)  # composed
 
 
@@ -144,12 +144,12 @@ def margin_ranking_loss(
     Shapes: all three of as many dims, which broadcast; returns () unless reduction="none".
     Errors: ShapeError unless all have as many dims.
     """
-    reduction = _reduction("margin_ranking_loss", reduction, size_average, reduce)
-    _tensors("margin_ranking_loss", input1, input2, target)
+    reduction = reduction_of("margin_ranking_loss", reduction, size_average, reduce)
+    require_tensors("margin_ranking_loss", input1, input2, target)
     if not input1.ndim == input2.ndim == target.ndim:
         found = f"got {input1.shape}, {input2.shape} and {target.shape}"
         raise ShapeError("margin_ranking_loss", "three tensors of as many dims", found)
-    return _mean_of(relu(neg(target) * (input1 - input2) + margin), reduction)  # composed
+    return reduced_losses(relu(neg(target) * (input1 - input2) + margin), reduction)  # composed
 
 
 @public(functional=True, module="HingeEmbeddingLoss")
@@ -165,10 +165,10 @@ def hinge_embedding_loss(
 
     Shapes: input and target broadcast; returns () unless reduction="none".
     """
-    reduction = _reduction("hinge_embedding_loss", reduction, size_average, reduce)
-    _tensors("hinge_embedding_loss", input, target)
+    reduction = reduction_of("hinge_embedding_loss", reduction, size_average, reduce)
+    require_tensors("hinge_embedding_loss", input, target)
     far = where(target != 1, relu(margin - input), 0)
-    return _mean_of(far + where(target != -1, input, 0), reduction)  # composed
+    return reduced_losses(far + where(target != -1, input, 0), reduction)  # composed
 
 
 @public(functional=True, module="SoftMarginLoss")
@@ -183,9 +183,9 @@ def soft_margin_loss(
 
     Shapes: input and target broadcast; returns () unless reduction="none".
     """
-    reduction = _reduction("soft_margin_loss", reduction, size_average, reduce)
-    a, b = _pair_of("soft_margin_loss", input, target)
-    return _mean_of(neg(logsigmoid(a * b)), reduction)  # composed
+    reduction = reduction_of("soft_margin_loss", reduction, size_average, reduce)
+    a, b = float_pair("soft_margin_loss", input, target)
+    return reduced_losses(neg(logsigmoid(a * b)), reduction)  # composed
 
 
 @public(functional=True, module="MultiLabelSoftMarginLoss", arguments="weight, size_average, reduce, reduction")
@@ -201,12 +201,12 @@ def multilabel_soft_margin_loss(
 
     Shapes: input and target (..., classes); weight broadcasts; returns () unless reduction="none".
     """
-    reduction = _reduction("multilabel_soft_margin_loss", reduction, size_average, reduce)
-    a, b = _pair_of("multilabel_soft_margin_loss", input, target)
+    reduction = reduction_of("multilabel_soft_margin_loss", reduction, size_average, reduce)
+    a, b = float_pair("multilabel_soft_margin_loss", input, target)
     losses = neg(b * logsigmoid(a) + (1 - b) * logsigmoid(neg(a)))
     if weight is not None:
         losses = losses * weight
-    return _mean_of(_sum(losses, -1) / max(a.shape[-1], 1), reduction)  # composed
+    return reduced_losses(_sum(losses, -1) / max(a.shape[-1], 1), reduction)  # composed
 
 
 @public(functional=True, module="TripletMarginLoss")
@@ -229,8 +229,8 @@ def triplet_margin_loss(
     Shapes: all three alike, or broadcast, of as many dims; returns () unless reduction="none".
     Errors: ArgumentError unless margin is above 0; ShapeError unless all have as many dims.
     """
-    reduction = _reduction("triplet_margin_loss", reduction, size_average, reduce)
-    _tensors("triplet_margin_loss", anchor, positive, negative)
+    reduction = reduction_of("triplet_margin_loss", reduction, size_average, reduce)
+    require_tensors("triplet_margin_loss", anchor, positive, negative)
     if margin <= 0:
         raise ArgumentError("triplet_margin_loss", "margin must be above 0", f"got {margin}")
     if not anchor.ndim == positive.ndim == negative.ndim:
@@ -240,7 +240,7 @@ def triplet_margin_loss(
     far = pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = minimum(far, pairwise_distance(positive, negative, p, eps))
-    return _mean_of(relu(margin + near - far), reduction)  # composed
+    return reduced_losses(relu(margin + near - far), reduction)  # composed
 
 
 @public(functional=True, module="CosineEmbeddingLoss")
@@ -260,8 +260,8 @@ def cosine_embedding_loss(
     Errors: ShapeError for others.
     """
     name = "cosine_embedding_loss"
-    reduction = _reduction(name, reduction, size_average, reduce)
-    _tensors(name, input1, input2, target)
+    reduction = reduction_of(name, reduction, size_average, reduce)
+    require_tensors(name, input1, input2, target)
     if target.ndim > 1 or input1.ndim != target.ndim + 1 or input2.ndim != target.ndim + 1:
         found = f"got {input1.shape}, {input2.shape} and {target.shape}"
         raise ShapeError(name, "inputs (batch, features) and a target (batch,), or (features,) and ()", found)
@@ -269,7 +269,7 @@ def cosine_embedding_loss(
     squares = (_sum(square(a), -1) + 1e-12) * (_sum(square(b), -1) + 1e-12)
     cosine = _sum(a * b, -1) / functions["sqrt"](squares)
     far = where(target == -1, relu(cosine - margin), 0)
-    return _mean_of(where(target == 1, 1 - cosine, 0) + far, reduction)  # composed
+    return reduced_losses(where(target == 1, 1 - cosine, 0) + far, reduction)  # composed
 
 
 @public(functional=True, module="GaussianNLLLoss", arguments="*, full, eps, reduction")
@@ -288,8 +288,8 @@ def gaussian_nll_loss(
     Errors: ShapeError for another var; ArgumentError of a negative number.
     """
     name = "gaussian_nll_loss"
-    reduction = _reduction(name, reduction)
-    a, b = _pair_of(name, input, target)
+    reduction = reduction_of(name, reduction)
+    a, b = float_pair(name, input, target)
     if not isinstance(var, Tensor):
         if var < 0:
             raise ArgumentError(name, "var must be at least 0", f"got {var}")
@@ -301,6 +301,6 @@ def gaussian_nll_loss(
             spread = functions["reshape"](var, (*spread.shape, 1))
         elif spread.ndim != a.ndim or sum(n for m, n in zip(a.shape, spread.shape, strict=True) if m != n) != 1:
             raise ShapeError(name, f"var must fit the input's shape {a.shape}", f"it has {spread.shape}")
-    spread = call(AtLeast, _floating(spread).to(a.dtype), scalars={"least": float(eps)})
+    spread = call(AtLeast, as_floating(spread).to(a.dtype), scalars={"least": float(eps)})
     losses = 0.5 * (functions["log"](spread) + square(a - b) / spread)
-    return _mean_of(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)  # composed
+    return reduced_losses(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)  # composed

@@ -10,7 +10,16 @@ import numpy as np
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import public
 from tinyedge.ops.arithmetic import div, mul
-from tinyedge.ops.promotion import Operand, _floating, _operand, _tensors, float_dtype, floats, prepared, unary
+from tinyedge.ops.promotion import (
+    Operand,
+    as_floating,
+    as_operand,
+    float_dtype,
+    floats,
+    prepared,
+    require_tensors,
+    unary,
+)
 from tinyedge.ops.selection import clamp, where
 from tinyedge.tensor import Tensor, call
 
@@ -169,7 +178,7 @@ class Logaddexp(Elementwise):
 @public(method=True)
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """``log(exp(input) + exp(other))`` without overflow."""
-    _tensors("logaddexp", input, other)
+    require_tensors("logaddexp", input, other)
     return call(Logaddexp, *floats("logaddexp", input, other))
 
 
@@ -179,8 +188,8 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 
     Shapes: input and other broadcast; returns what they broadcast to.
     """
-    _tensors("logaddexp2", input, other)
-    a, b = (mul(_floating(item), math.log(2)) for item in (input, other))
+    require_tensors("logaddexp2", input, other)
+    a, b = (mul(as_floating(item), math.log(2)) for item in (input, other))
     return div(logaddexp(a, b), math.log(2))  # composed
 
 
@@ -203,9 +212,9 @@ class Xlogy(Elementwise):
 @public(method=True, inplace=True, space="special")
 def xlogy(input: Operand, other: Operand) -> Tensor:
     """``input * log(other)``, and 0 where ``input`` is 0."""
-    items = [_operand("xlogy", item) for item in (input, other)]
+    items = [as_operand("xlogy", item) for item in (input, other)]
     if not isinstance(items[0], Tensor):
-        _tensors("xlogy", items[1])
+        require_tensors("xlogy", items[1])
     return call(Xlogy, *prepared("xlogy", items, float_dtype("xlogy", *items)))
 
 
@@ -230,6 +239,6 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """``log(input / (1 - input))``, the inverse of ``sigmoid``; with ``eps``, of input limited to [eps, 1 - eps]."""
     if eps is None:
         return unary(Logit, input)
-    x = clamp(_floating(input), None, 1 - eps)
+    x = clamp(as_floating(input), None, 1 - eps)
     # Above 0.5 the limits are the wrong way round, and the lower one comes first.
     return unary(Logit, clamp(x, eps) if eps <= 0.5 else where(input < eps, eps, x))

@@ -17,8 +17,8 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, unbroadcast
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel, reduce_kernels
-from tinyedge.ops.promotion import _tensors, float_dtype, floating
-from tinyedge.ops.reduction import _reduction
+from tinyedge.ops.promotion import float_dtype, floating, require_tensors
+from tinyedge.ops.reduction import reduction_of
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call
 
@@ -161,7 +161,7 @@ def mse_loss(
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
     """
-    reduction = _reduction("mse_loss", reduction, size_average, reduce)
+    reduction = reduction_of("mse_loss", reduction, size_average, reduce)
     _warn_unlike("mse_loss", input, target)
     if weight is None:
         return _pair(MseLoss, input, target, reduction)
@@ -197,7 +197,7 @@ def l1_loss(
     Shapes: input and target alike, else they broadcast, with a warning; returns () unless reduction="none".
     Errors: as ``mse_loss``.
     """
-    reduction = _reduction("l1_loss", reduction, size_average, reduce)
+    reduction = reduction_of("l1_loss", reduction, size_average, reduce)
     _warn_unlike("l1_loss", input, target)
     if weight is None:
         return _pair(L1Loss, input, target, reduction)
@@ -242,7 +242,7 @@ def huber_loss(
     Errors: ArgumentError unless delta > 0.
     Source: Huber, Robust estimation of a location parameter (1964).
     """
-    reduction = _reduction("huber_loss", reduction)
+    reduction = reduction_of("huber_loss", reduction)
     _warn_unlike("huber_loss", input, target)
     if delta <= 0:
         raise ArgumentError("huber_loss", "delta must be above 0", f"got {delta}")
@@ -267,7 +267,7 @@ def smooth_l1_loss(
     Errors: ArgumentError if beta < 0.
     Source: Girshick, arXiv:1504.08083.
     """
-    reduction = _reduction("smooth_l1_loss", reduction, size_average, reduce)
+    reduction = reduction_of("smooth_l1_loss", reduction, size_average, reduce)
     _warn_unlike("smooth_l1_loss", input, target)
     if beta < 0:
         raise ArgumentError("smooth_l1_loss", "beta must be at least 0", f"got {beta}")
@@ -312,12 +312,12 @@ def binary_cross_entropy(
             the device.
     Errors: ShapeError if input and target differ.
     """
-    reduction = _reduction("binary_cross_entropy", reduction, size_average, reduce)
-    _alike("binary_cross_entropy", input, target)
+    reduction = reduction_of("binary_cross_entropy", reduction, size_average, reduce)
+    require_alike("binary_cross_entropy", input, target)
     return _pair(BinaryCrossEntropy, input, target, reduction, weight)
 
 
-def _alike(name: str, input: Tensor, target: Tensor) -> None:
+def require_alike(name: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
         raise ShapeError(name, f"target must have the input's shape {input.shape}", f"it has {target.shape}")
 
@@ -354,8 +354,8 @@ def binary_cross_entropy_with_logits(
     Errors: ShapeError if input and target differ.
     """
     name = "binary_cross_entropy_with_logits"
-    reduction = _reduction(name, reduction, size_average, reduce)
-    _alike(name, input, target)
+    reduction = reduction_of(name, reduction, size_average, reduce)
+    require_alike(name, input, target)
     if pos_weight is None:
         return _pair(BinaryCrossEntropyWithLogits, input, target, reduction, weight)
     # pos_weight target softplus(-x) + (1 - target) softplus(x), each from the same op with a sure target.
@@ -415,7 +415,7 @@ def kl_div(
     if reduction == "batchmean" and size_average is None and reduce is None:
         total = _pair(op, input, target, "sum")
         return total / input.shape[0] if input.ndim else total
-    return _pair(op, input, target, _reduction("kl_div", reduction, size_average, reduce))
+    return _pair(op, input, target, reduction_of("kl_div", reduction, size_average, reduce))
 
 
 class PoissonNll(PairLoss):
@@ -473,8 +473,8 @@ def poisson_nll_loss(
     Units:  nats.
     Errors: ArgumentError unless reduction is "mean", "sum" or "none"; ShapeError if the shapes do not broadcast.
     """
-    reduction = _reduction("poisson_nll_loss", reduction, size_average, reduce)
-    a, b = _pair_of("poisson_nll_loss", input, target)
+    reduction = reduction_of("poisson_nll_loss", reduction, size_average, reduce)
+    a, b = float_pair("poisson_nll_loss", input, target)
     op: type[PairLoss] = PoissonNllLog if log_input else PoissonNll
     scalars: dict[str, Any] = {} if log_input else {"eps": float(eps)}
     if not full:
@@ -482,21 +482,21 @@ def poisson_nll_loss(
     where = functions["where"]
     above = where(b > 1, b, 1.0)
     stirling = above * functions["log"](above) - above + 0.5 * functions["log"](2 * math.pi * above)
-    return _mean_of(_pair(op, a, b, "none", **scalars) + where(b > 1, stirling, 0.0), reduction)
+    return reduced_losses(_pair(op, a, b, "none", **scalars) + where(b > 1, stirling, 0.0), reduction)
 
 
 # What other losses share
 
 
-def _pair_of(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def float_pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one floating-point type: targets may be integers. Errors: ShapeError if the shapes do not broadcast."""
-    _tensors(name, input, target)
+    require_tensors(name, input, target)
     shapes.broadcast(name, input.shape, target.shape)
     dtype = float_dtype(name, input, target)
     return input.to(dtype), target.to(dtype)
 
 
-def _mean_of(losses: Tensor, reduction: str) -> Tensor:
+def reduced_losses(losses: Tensor, reduction: str) -> Tensor:
     """The reduction of losses that were computed one by one."""
     if reduction == "none":
         return losses

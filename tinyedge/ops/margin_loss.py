@@ -11,11 +11,11 @@ from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.activation import relu
 from tinyedge.ops.distance import pairwise_distance
 from tinyedge.ops.indexing import gather, one_hot
-from tinyedge.ops.loss import _mean_of
+from tinyedge.ops.loss import reduced_losses
 from tinyedge.ops.movement import reshape, unsqueeze
-from tinyedge.ops.promotion import _tensors, floating
+from tinyedge.ops.promotion import floating, require_tensors
 from tinyedge.ops.reduce import sum as total
-from tinyedge.ops.reduction import _reduction
+from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.scan import cumprod
 from tinyedge.ops.scatter import scatter_add
 from tinyedge.ops.selection import minimum, where
@@ -25,7 +25,7 @@ from tinyedge.tensor import Tensor, check_indices
 def _rows(name: str, input: Tensor, target: Tensor, of_classes: bool) -> tuple[Tensor, Tensor]:
     """Input (batch, classes) and its target, (batch,) or with ``of_classes`` (batch, classes)."""
     x = floating(name, input)
-    _tensors(name, target)
+    require_tensors(name, target)
     if target.dtype is not int64:
         raise DtypeError(name, "an int64 target", f"got {target.dtype.name}", "Convert it with .long().")
     if not 0 <= x.ndim <= 2 or (x.ndim and not x.shape[-1]):
@@ -40,7 +40,7 @@ def _rows(name: str, input: Tensor, target: Tensor, of_classes: bool) -> tuple[T
 def _reduced(losses: Tensor, reduction: str, input: Tensor) -> Tensor:
     if reduction == "none":
         return losses if input.ndim == 2 else reshape(losses, ())
-    return _mean_of(losses, reduction)
+    return reduced_losses(losses, reduction)
 
 
 @public(functional=True, module="MultiMarginLoss", arguments="p, margin, weight, size_average, reduce, reduction")
@@ -61,7 +61,7 @@ def multi_margin_loss(
     Errors: ArgumentError unless p is 1 or 2; IndexRangeError if a target is no class; ShapeError for other shapes.
     """
     name = "multi_margin_loss"
-    reduction = _reduction(name, reduction, size_average, reduce)
+    reduction = reduction_of(name, reduction, size_average, reduce)
     if p not in (1, 2):
         raise ArgumentError(name, "p must be 1 or 2", f"got {p}")
     x, classes = _rows(name, input, target, False)
@@ -93,7 +93,7 @@ def multilabel_margin_loss(
     Errors: IndexRangeError if a target is neither a class nor -1; ShapeError for other shapes.
     """
     name = "multilabel_margin_loss"
-    reduction = _reduction(name, reduction, size_average, reduce)
+    reduction = reduction_of(name, reduction, size_average, reduce)
     x, classes = _rows(name, input, target, True)
     if target.ndim != input.ndim and input.ndim:
         raise ShapeError(name, f"a target of shape {input.shape}", f"got {target.shape}")
@@ -131,8 +131,8 @@ def triplet_margin_with_distance_loss(
     Errors: ArgumentError unless margin is above 0; ShapeError unless all have as many dims.
     """
     name = "triplet_margin_with_distance_loss"
-    reduction = _reduction(name, reduction)
-    _tensors(name, anchor, positive, negative)
+    reduction = reduction_of(name, reduction)
+    require_tensors(name, anchor, positive, negative)
     if margin <= 0:
         raise ArgumentError(name, "margin must be above 0", f"got {margin}")
     if not anchor.ndim == positive.ndim == negative.ndim:
@@ -142,4 +142,4 @@ def triplet_margin_with_distance_loss(
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = minimum(far, distance(positive, negative))
-    return _mean_of(relu(margin + near - far), reduction)  # composed
+    return reduced_losses(relu(margin + near - far), reduction)  # composed

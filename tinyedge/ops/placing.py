@@ -18,7 +18,7 @@ from tinyedge.ops.brackets import setitem
 from tinyedge.ops.indexing import Gather
 from tinyedge.ops.indices import check_range, wrapped
 from tinyedge.ops.movement import expand, reshape
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.scan import cumsum
 from tinyedge.ops.scatter import Placing, placed, scatter, scatter_add
 from tinyedge.ops.selection import clamp, where
@@ -62,7 +62,7 @@ class ScatterReduce(Placing):
 
 
 def _reduce(name: str, input: Tensor, dim: int, index: Tensor, src: Tensor, combine: str, include_self: bool) -> Tensor:
-    _tensors(name, input, index, src)
+    require_tensors(name, input, index, src)
     if combine not in REDUCTIONS:
         raise ArgumentError(name, f"reduce must be one of {', '.join(REDUCTIONS)}", f"got {combine!r}")
     dtype = input.dtype
@@ -174,7 +174,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Number | Tensor) -
     Saves:  index.
     Errors: as ``index_copy``; ShapeError if ``value`` has dims.
     """
-    _tensors("index_fill", input, index)
+    require_tensors("index_fill", input, index)
     if isinstance(value, Tensor) and value.ndim:
         raise ShapeError("index_fill", "a number or a 0-d tensor as value", f"it has shape {value.shape}")
     axis = shapes.normalize_axis("index_fill", dim, input.ndim)
@@ -194,7 +194,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Number | Tensor) -
 
 def _flat(name: str, input: Tensor, index: Tensor) -> Tensor:
     """An index into the flat input, in one dim and counted from the start."""
-    _tensors(name, input, index)
+    require_tensors(name, input, index)
     if index.dtype is not int64:
         raise DtypeError(name, "an int64 index", f"got {index.dtype.name}", "Convert it with .long().")
     return reshape(wrapped(name, index, input.numel()), (index.numel(),))
@@ -239,7 +239,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     Errors: DtypeError unless mask is bool and source has input's dtype; ShapeError if source has too few elements, for
             which te.compile does not look: there the result is NaN, 0 of integers.
     """
-    _tensors("masked_scatter", input, mask, source)
+    require_tensors("masked_scatter", input, mask, source)
     if mask.dtype is not bool_:
         raise DtypeError("masked_scatter", "a bool mask", f"got {mask.dtype.name}", "Compare first, e.g. x > 0.")
     if source.dtype is not input.dtype:
@@ -271,7 +271,7 @@ def _with_part(input: Tensor, index: Any, src: Tensor) -> Tensor:
 
 
 def _part_of(name: str, input: Tensor, dim: int, src: Tensor) -> int:
-    _tensors(name, input, src)
+    require_tensors(name, input, src)
     if not input.ndim:
         raise AxisError(name, "a tensor of at least one dim", "got a 0-d tensor")
     return shapes.normalize_axis(name, dim, input.ndim)
@@ -318,7 +318,7 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
     Shapes: src has the shape of ``diagonal(input, offset, dim1, dim2)``; returns input's shape.
     Errors: ShapeError for another src; else as ``diagonal``.
     """
-    _tensors("diagonal_scatter", input, src)
+    require_tensors("diagonal_scatter", input, src)
     places = np.arange(input.numel()).reshape(input.shape)
     part = functions["diagonal"](input.detach(), offset, dim1, dim2)
     _like_part("diagonal_scatter", src, part.shape)

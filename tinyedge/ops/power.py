@@ -16,7 +16,7 @@ from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.arithmetic import clone
-from tinyedge.ops.promotion import Operand, _operand, _tensors, numbers, prepared
+from tinyedge.ops.promotion import Operand, as_operand, numbers, prepared, require_tensors
 from tinyedge.ops.unary import reciprocal, sqrt, square
 from tinyedge.tensor import Tensor, call
 
@@ -51,9 +51,9 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
 
     Errors: ArgumentError if the exponent of integers is a negative number.
     """
-    items = [_operand("pow", item) for item in (input, exponent)]
+    items = [as_operand("pow", item) for item in (input, exponent)]
     if not isinstance(items[1], Tensor):
-        _tensors("pow", items[0])
+        require_tensors("pow", items[0])
     dtype = numbers("pow", *items)
     if isinstance(items[0], Tensor) and not isinstance(items[1], Tensor):
         x, power = items[0].to(dtype), items[1]

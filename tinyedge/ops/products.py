@@ -14,7 +14,7 @@ from tinyedge.ops.contraction import addmm
 from tinyedge.ops.creation import eye
 from tinyedge.ops.matmul import matmul
 from tinyedge.ops.movement import expand, reshape, unsqueeze
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.solve import linalg_inv, linalg_solve, square
 from tinyedge.tensor import Number, Tensor
@@ -70,7 +70,7 @@ def _chain(name: str, items: Sequence[Tensor]) -> Tensor:
 
 
 def _of_one_dtype(name: str, items: Sequence[Any]) -> None:
-    _tensors(name, *items)
+    require_tensors(name, *items)
     for item in items[1:]:
         if item.dtype is not items[0].dtype:
             raise DtypeError(name, "tensors of one dtype", f"got {items[0].dtype.name} and {item.dtype.name}")
@@ -141,7 +141,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: 
     Shapes: vec1 (n,), vec2 (m,), input broadcasts to (n, m); returns (n, m).
     Errors: ShapeError unless the shapes are such.
     """
-    _tensors("addr", input, vec1, vec2)
+    require_tensors("addr", input, vec1, vec2)
     if vec1.ndim != 1 or vec2.ndim != 1:
         raise ShapeError("addr", "two vectors", f"got {vec1.shape} and {vec2.shape}")
     shape = (vec1.shape[0], vec2.shape[0])
@@ -182,7 +182,7 @@ def linalg_tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """
     if ind <= 0:
         raise ArgumentError("linalg.tensorinv", "ind above 0", f"got {ind}")
-    _tensors("linalg.tensorinv", A)
+    require_tensors("linalg.tensorinv", A)
     front, back = A.shape[:ind], A.shape[ind:]
     if prod(front) != prod(back):
         raise ShapeError("linalg.tensorinv", "as many elements in front as behind", f"got {front} and {back}")
@@ -196,7 +196,7 @@ def linalg_tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) 
     Shapes: A (*B's, *X's) with as many elements in both; returns X's.
     Errors: ShapeError unless the sizes fit; else as ``linalg.solve``.
     """
-    _tensors("linalg.tensorsolve", A, B)
+    require_tensors("linalg.tensorsolve", A, B)
     if dims is not None:
         chosen = [shapes.normalize_axis("linalg.tensorsolve", axis, A.ndim) for axis in dims]
         A = functions["permute"](A, [axis for axis in range(A.ndim) if axis not in chosen] + chosen)

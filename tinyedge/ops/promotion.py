@@ -44,7 +44,7 @@ def result_dtype(call_name: str, operands: Sequence[Any]) -> DType:
 
 def prepared(call_name: str, operands: Sequence[Any], dtype: DType | None = None) -> list[Tensor | Value]:
     """Operands as an op takes them: tensors of one dtype, numbers by value."""
-    items = [_operand(call_name, operand) for operand in operands]
+    items = [as_operand(call_name, operand) for operand in operands]
     wanted = dtype or result_dtype(call_name, items)
     if not any(isinstance(item, Tensor) for item in items):
         items[0] = full((), items[0], dtype=wanted)
@@ -56,7 +56,7 @@ def prepared(call_name: str, operands: Sequence[Any], dtype: DType | None = None
 
 def compared(call_name: str, a: Any, b: Any) -> list[Tensor | Value]:
     """Operands of a comparison, which is right for any int64: where a number does not fit, it is made in int64."""
-    items = [_operand(call_name, a), _operand(call_name, b)]
+    items = [as_operand(call_name, a), as_operand(call_name, b)]
     dtype = result_dtype(call_name, items)
     if dtype.limits is not None:
         low, high = dtype.limits
@@ -67,7 +67,7 @@ def compared(call_name: str, a: Any, b: Any) -> list[Tensor | Value]:
 
 def numbers(call_name: str, *operands: Any) -> DType:
     """The dtype in which operands meet, for calls that bools have no meaning in."""
-    dtype = result_dtype(call_name, [_operand(call_name, operand) for operand in operands])
+    dtype = result_dtype(call_name, [as_operand(call_name, operand) for operand in operands])
     if dtype is bool_:
         raise DtypeError(call_name, "numbers", "got bool", "Convert it first, e.g. with .to(te.int64).")
     return dtype
@@ -87,7 +87,7 @@ def floats(call_name: str, *operands: Any) -> list[Tensor | Value]:
     return prepared(call_name, operands, dtype)
 
 
-def _operand(call_name: str, operand: Any) -> Any:
+def as_operand(call_name: str, operand: Any) -> Any:
     if isinstance(operand, Tensor):
         return operand
     if isinstance(operand, (bool, int, float)):
@@ -99,14 +99,14 @@ def _operand(call_name: str, operand: Any) -> Any:
     raise DtypeError(call_name, "tensors and numbers", f"got {type(operand).__name__}", "Convert it with te.tensor.")
 
 
-def _tensors(call_name: str, *operands: Any) -> None:
+def require_tensors(call_name: str, *operands: Any) -> None:
     """Refuse numbers where PyTorch takes tensors alone."""
     for operand in operands:
         if not isinstance(operand, Tensor):
             raise DtypeError(call_name, "a tensor", f"got {type(operand).__name__}", "Convert it with te.tensor.")
 
 
-def _floating(x: Tensor) -> Tensor:
+def as_floating(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point else x.to(float32)
 
 
@@ -115,7 +115,7 @@ def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: fl
         raise DtypeError(op.name, "a tensor", f"got {type(x).__name__}", "Convert it with te.tensor.")
     if x.dtype is bool_ and not floating and "b" not in op.kinds:
         raise DtypeError(op.name, "numbers", "got bool", "Convert it first, e.g. with .to(te.int64).")
-    return call(op, _floating(x) if floating else x, scalars=scalars)
+    return call(op, as_floating(x) if floating else x, scalars=scalars)
 
 
 def floating(name: str, input: Any) -> Tensor:

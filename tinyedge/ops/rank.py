@@ -10,7 +10,7 @@ from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, ShapeError
 from tinyedge.ops.creation import arange
 from tinyedge.ops.movement import cat, flatten, narrow, permute, reshape, select
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.reduce import ValuesIndices, argmax
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.running import cummax
@@ -28,7 +28,7 @@ def _gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
 def _quantile(
     name: str, input: Tensor, q: float | Tensor, dim: int | None, keepdim: bool, interpolation: str, skips_nan: bool
 ) -> Tensor:
-    _tensors(name, input)
+    require_tensors(name, input)
     if not input.is_floating_point():
         raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
     if not input.numel():
@@ -117,7 +117,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
     Shapes: any; returns (), or two of it without ``dim`` (with ``keepdim`` its length is 1).
     Errors: AxisError if there is no such dim, or nothing in it.
     """
-    _tensors("nanmedian", input)
+    require_tensors("nanmedian", input)
     if not input.is_floating_point():
         return functions["median"](input) if dim is None else functions["median"](input, dim, keepdim)
     if dim is None:
@@ -143,7 +143,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
     Shapes: any; returns two of it without ``dim`` (with ``keepdim`` its length is 1), the indices int64.
     Errors: AxisError if there is no such dim, or nothing in it.
     """
-    _tensors("mode", input)
+    require_tensors("mode", input)
     axis = shapes.normalize_axis("mode", dim, input.ndim)
     if not input.ndim:
         return sort(input)
@@ -168,5 +168,5 @@ def msort(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("msort", input)
+    require_tensors("msort", input)
     return sort(input, 0).values

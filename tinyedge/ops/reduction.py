@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyedge.errors import ArgumentError
 
 
-def _reduction(name: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
+def reduction_of(name: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
     """The reduction's name, from it or from the two flags that PyTorch had before it."""
     if size_average is not None or reduce is not None:
         if reduce is False:

@@ -21,7 +21,7 @@ from tinyedge.backends import Backend
 from tinyedge.dtypes import float32, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.creation import empty_like, sizes
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.random import (
     Generator,
     Words,
@@ -67,7 +67,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     Shapes: any; returns the same.
     Errors: ArgumentError if a probability is outside [0, 1]; DtypeError for integers without ``p``.
     """
-    _tensors("bernoulli", input)
+    require_tensors("bernoulli", input)
     if p is None and not input.is_floating_point():
         raise DtypeError("bernoulli", "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
     if p is not None:
@@ -211,7 +211,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     Shapes: any; returns the same.
     Errors: ArgumentError for a negative rate; DtypeError for integers.
     """
-    _tensors("poisson", input)
+    require_tensors("poisson", input)
     _floats_alone("poisson", input)
     rates = input.detach().numpy().astype(np.float64)
     if not (rates >= 0).all():
@@ -232,7 +232,7 @@ def multinomial(
             samples than weights; ShapeError for other shapes; DtypeError for integers.
     """
     name = "multinomial"
-    _tensors(name, input)
+    require_tensors(name, input)
     _floats_alone(name, input)
     if not 1 <= input.ndim <= 2 or not input.shape[-1]:
         raise ShapeError(name, "weights (n,) or (m, n), n above 0", f"got {input.shape}")

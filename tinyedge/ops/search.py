@@ -17,7 +17,7 @@ from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.movement import reshape
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.scan import sort
 from tinyedge.ops.scatter import scatter_add
 from tinyedge.ops.selection import where
@@ -115,7 +115,7 @@ def searchsorted(
     Errors: ShapeError unless the shapes fit; ArgumentError if ``right`` and ``side`` differ.
     """
     name = "searchsorted"
-    _tensors(name, sorted_sequence)
+    require_tensors(name, sorted_sequence)
     if not isinstance(input, Tensor):
         if sorted_sequence.ndim != 1:
             raise ShapeError(name, "a sorted_sequence of one dim for a number", f"got {sorted_sequence.shape}")
@@ -151,7 +151,7 @@ def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = F
     Shapes: boundaries (n,); returns input's shape, int64 or int32.
     Errors: ShapeError unless boundaries have one dim.
     """
-    _tensors("bucketize", boundaries)
+    require_tensors("bucketize", boundaries)
     if boundaries.ndim != 1:
         raise ShapeError("bucketize", "boundaries of one dim", f"got {boundaries.shape}")
     if not isinstance(input, Tensor):
@@ -169,7 +169,7 @@ def isin(
     Errors: DtypeError unless one at least is a tensor.
     """
     if not isinstance(elements, Tensor):
-        _tensors("isin", test_elements)
+        require_tensors("isin", test_elements)
         elements = tensor(elements, device=test_elements.backend)  # type: ignore[union-attr]
     elements = elements.detach()
     among = reshape(as_tensor(test_elements, device=elements.backend).detach(), (-1,))
@@ -193,7 +193,7 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     Shapes: any; returns (bins,).
     Errors: ArgumentError unless bins is at least 1 and min <= max; DtypeError for integers: convert with .float().
     """
-    _tensors("histc", input)
+    require_tensors("histc", input)
     if not input.is_floating_point():
         raise DtypeError("histc", "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
     if bins < 1:
@@ -226,7 +226,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
             size depends on values.
     """
     name = "bincount"
-    _tensors(name, input)
+    require_tensors(name, input)
     if input.ndim != 1 or input.dtype.limits is None:
         raise ShapeError(name, "a vector of integers", f"got {input.dtype.name} of shape {input.shape}")
     if weights is not None and weights.shape != input.shape:
@@ -259,7 +259,7 @@ def unique(
     Shapes: any; returns (count,), or with ``dim`` (..., count, ...); the inverse has input's shape, or (n,).
     Errors: AxisError if there is no such dim; CaptureError inside te.compile, where no size depends on values.
     """
-    _tensors("unique", input)
+    require_tensors("unique", input)
     axis = None if dim is None else shapes.normalize_axis("unique", dim, input.ndim)
     forbid_in_recording("unique", "how many values there are is known on the host only")
     values = input.detach().numpy()
@@ -292,7 +292,7 @@ def unique_consecutive(
     Shapes: as ``unique``.
     Errors: as ``unique``.
     """
-    _tensors("unique_consecutive", input)
+    require_tensors("unique_consecutive", input)
     axis = None if dim is None else shapes.normalize_axis("unique_consecutive", dim, input.ndim)
     forbid_in_recording("unique_consecutive", "how many runs there are is known on the host only")
     values = input.detach().numpy()

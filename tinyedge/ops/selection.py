@@ -15,7 +15,16 @@ from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeEr
 from tinyedge.ir.step import ErrorSample
 from tinyedge.ir.values import Spec, Value
 from tinyedge.ops.arithmetic import add, clone, div, mul
-from tinyedge.ops.promotion import Operand, SavedMask, _operand, _tensors, float_dtype, numbers, prepared, result_dtype
+from tinyedge.ops.promotion import (
+    Operand,
+    SavedMask,
+    as_operand,
+    float_dtype,
+    numbers,
+    prepared,
+    require_tensors,
+    result_dtype,
+)
 from tinyedge.tensor import Tensor, as_tensor, call
 
 
@@ -57,7 +66,7 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
 
     Errors: DtypeError for numbers: use clamp.
     """
-    _tensors("maximum", input, other)
+    require_tensors("maximum", input, other)
     return call(Maximum, *prepared("maximum", (input, other)))
 
 
@@ -88,7 +97,7 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
     Errors: DtypeError for numbers: use clamp.
     """
-    _tensors("minimum", input, other)
+    require_tensors("minimum", input, other)
     return call(Minimum, *prepared("minimum", (input, other)))
 
 
@@ -229,7 +238,7 @@ def _where(call_name: str, condition: Tensor, input: Operand, other: Operand) ->
     condition = as_tensor(condition)
     if condition.dtype is not bool_:
         raise DtypeError(call_name, "a bool condition", f"got {condition.dtype.name}", "Compare first, e.g. x > 0.")
-    items = [_operand(call_name, item) for item in (input, other)]
+    items = [as_operand(call_name, item) for item in (input, other)]
     dtype = result_dtype(call_name, items)
     a, b = (
         item.to(dtype) if isinstance(item, Tensor) else Value(fitting(call_name, item, dtype), dtype) for item in items
@@ -244,7 +253,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:
     Shapes: input and mask broadcast; returns what they broadcast to.
     Errors: ShapeError if ``value`` has dims; DtypeError unless ``mask`` is bool; for a number that does not fit.
     """
-    value = _operand("masked_fill", value)
+    value = as_operand("masked_fill", value)
     if isinstance(value, Tensor):
         if value.ndim:
             raise ShapeError("masked_fill", "a number or a 0-d tensor as value", f"it has shape {value.shape}")
@@ -280,7 +289,7 @@ class Fmax(Elementwise):
 @public(method=True)
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two, broadcast; NaN loses; equal elements share the gradient."""
-    _tensors("fmax", input, other)
+    require_tensors("fmax", input, other)
     items = prepared("fmax", (input, other))
     return call(Fmax if items[0].dtype.is_floating_point else Maximum, *items)
 
@@ -308,7 +317,7 @@ class Fmin(Elementwise):
 @public(method=True)
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two, broadcast; NaN loses; equal elements share the gradient."""
-    _tensors("fmin", input, other)
+    require_tensors("fmin", input, other)
     items = prepared("fmin", (input, other))
     return call(Fmin if items[0].dtype.is_floating_point else Minimum, *items)
 
@@ -319,7 +328,7 @@ def clamp_min(input: Tensor, min: Operand) -> Tensor:
 
     Shapes: input and min broadcast; returns what they broadcast to.
     """
-    _tensors("clamp_min", input)
+    require_tensors("clamp_min", input)
     return clamp(input, min)
 
 
@@ -329,7 +338,7 @@ def clamp_max(input: Tensor, max: Operand) -> Tensor:
 
     Shapes: input and max broadcast; returns what they broadcast to.
     """
-    _tensors("clamp_max", input)
+    require_tensors("clamp_max", input)
     return clamp(input, None, max)
 
 
@@ -365,7 +374,7 @@ def nan_to_num(
 
     By default these are 0 and the largest and least finite numbers.
     """
-    _tensors("nan_to_num", input)
+    require_tensors("nan_to_num", input)
     if not input.dtype.is_floating_point:
         return clone(input)
     most = input.dtype.largest
@@ -400,12 +409,12 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
     Errors: DtypeError unless all tensors are of one floating-point type.
     """
-    _tensors("lerp", input, end)
+    require_tensors("lerp", input, end)
     given = [item for item in (input, end, weight) if isinstance(item, Tensor) and (item is not weight or item.ndim)]
     if not input.dtype.is_floating_point or any(item.dtype is not input.dtype for item in given):
         names = ", ".join(item.dtype.name for item in given)
         raise DtypeError("lerp", "tensors of one floating-point type", f"got {names}", "Convert them with .to().")
-    return call(Lerp, *prepared("lerp", (input, end, _operand("lerp", weight)), input.dtype))
+    return call(Lerp, *prepared("lerp", (input, end, as_operand("lerp", weight)), input.dtype))
 
 
 @public(method=True, inplace=True)
@@ -414,7 +423,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
 
     Shapes: input, tensor1 and tensor2 broadcast; returns what they broadcast to.
     """
-    _tensors("addcmul", input, tensor1, tensor2)
+    require_tensors("addcmul", input, tensor1, tensor2)
     if not numbers("addcmul", input, tensor1, tensor2).is_floating_point:
         value = int(value)
     return add(input, mul(tensor1, tensor2), alpha=value)  # composed
@@ -427,7 +436,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     Shapes: input, tensor1 and tensor2 broadcast; returns what they broadcast to.
     Errors: DtypeError if both are integers.
     """
-    _tensors("addcdiv", input, tensor1, tensor2)
+    require_tensors("addcdiv", input, tensor1, tensor2)
     if not (tensor1.dtype.is_floating_point or tensor2.dtype.is_floating_point):
         raise DtypeError(
             "addcdiv", "a floating-point tensor1 or tensor2",
@@ -455,8 +464,8 @@ class Copysign(Elementwise):
 @public(method=True, inplace=True)
 def copysign(input: Tensor, other: Operand) -> Tensor:
     """``input`` with the sign of ``other``, also of -0.0."""
-    _tensors("copysign", input)
-    items = [_operand("copysign", item) for item in (input, other)]
+    require_tensors("copysign", input)
+    items = [as_operand("copysign", item) for item in (input, other)]
     return call(Copysign, *prepared("copysign", items, float_dtype("copysign", *items)))
 
 
@@ -467,7 +476,7 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
     Shapes: input and values broadcast; returns what they broadcast to.
     Errors: DtypeError unless both are of one dtype.
     """
-    _tensors("heaviside", input, values)
+    require_tensors("heaviside", input, values)
     if input.dtype is not values.dtype:
         found = f"got {input.dtype.name} and {values.dtype.name}"
         raise DtypeError("heaviside", "two tensors of one dtype", found, "Convert one with .to().")

@@ -13,7 +13,7 @@ from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, ShapeError
 from tinyedge.ops.creation import arange
 from tinyedge.ops.movement import cat, narrow, reshape, unsqueeze
-from tinyedge.ops.promotion import _tensors
+from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.reduce import mean
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scan import cumsum
@@ -31,14 +31,14 @@ def diff(
     Shapes: (..., k, ...) gives (..., k - n, ...), where prepend and append add to k.
     Errors: AxisError if there is no such dim; ArgumentError if n < 0; ShapeError of a 0-d tensor.
     """
-    _tensors("diff", input)
+    require_tensors("diff", input)
     if not input.ndim:
         raise ShapeError("diff", "a tensor of at least one dim", "got a 0-d tensor")
     axis = shapes.normalize_axis("diff", dim, input.ndim)
     if n < 0:
         raise ArgumentError("diff", "n of at least 0", f"got {n}")
     parts = [part for part in (prepend, input, append) if part is not None]
-    _tensors("diff", *parts)
+    require_tensors("diff", *parts)
     if n and len(parts) > 1:
         if any(part.ndim != input.ndim for part in parts):
             raise ShapeError("diff", "parts of as many dims", f"got {[part.shape for part in parts]}")
@@ -52,7 +52,7 @@ def diff(
 
 def _areas(name: str, y: Tensor, x: Tensor | None, dx: Number, dim: int) -> tuple[Tensor, int]:
     """Of the trapezoid between each two neighbours."""
-    _tensors(name, y)
+    require_tensors(name, y)
     if not y.ndim:
         raise AxisError(name, "a tensor of at least one dim", "got a 0-d tensor")
     axis = shapes.normalize_axis(name, dim, y.ndim)
@@ -126,7 +126,7 @@ def cov(
     Errors: ShapeError for other shapes; DtypeError for bools, or fweights that are no integers; ArgumentError for
             negative weights, for which a te.compile does not look.
     """
-    _tensors("cov", input)
+    require_tensors("cov", input)
     if input.ndim > 2 or input.dtype.name == "bool":
         raise ShapeError("cov", "numbers of at most 2 dims", f"got {input.dtype.name} of {input.shape}")
     x = reshape(input, (1, -1)) if input.ndim < 2 else input
@@ -180,7 +180,7 @@ def corrcoef(input: Tensor) -> Tensor:
     Shapes: (variables, samples) gives (variables, variables), () of one; (samples,) gives ().
     Errors: as ``cov``.
     """
-    _tensors("corrcoef", input)
+    require_tensors("corrcoef", input)
     if input.ndim > 2:
         raise ShapeError("corrcoef", "numbers of at most 2 dims", f"got {input.shape}")
     c = cov(input)
@@ -197,7 +197,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     Shapes: any of at least 2 dims; returns the same.
     Errors: ArgumentError unless p > 0 and maxnorm >= 0; ShapeError for less dims; AxisError if there is no such dim.
     """
-    _tensors("renorm", input)
+    require_tensors("renorm", input)
     if p <= 0 or maxnorm < 0:
         raise ArgumentError("renorm", "p above 0 and maxnorm of at least 0", f"got {p} and {maxnorm}")
     if input.ndim < 2:
@@ -209,7 +209,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 
 
 def _powers(name: str, x: Tensor, n: int | None, increasing: bool, checked: Callable[[], None]) -> Tensor:
-    _tensors(name, x)
+    require_tensors(name, x)
     checked()
     count = x.shape[-1] if n is None else n
     if count < 0:

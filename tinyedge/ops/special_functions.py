@@ -19,7 +19,7 @@ from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.activation import sigmoid
 from tinyedge.ops.exponential import erfc, log1p
-from tinyedge.ops.promotion import Operand, _floating, _operand, _tensors, float_dtype, prepared, unary
+from tinyedge.ops.promotion import Operand, as_floating, as_operand, float_dtype, prepared, require_tensors, unary
 from tinyedge.ops.selection import where
 from tinyedge.ops.unary import log
 from tinyedge.ops.with_gradient import WithGradient
@@ -169,8 +169,8 @@ def digamma(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("digamma", input)
-    return call(Polygamma, _floating(input), order=0)
+    require_tensors("digamma", input)
+    return call(Polygamma, as_floating(input), order=0)
 
 
 special_psi = also("special_psi", digamma, "special")
@@ -183,10 +183,10 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     Shapes: any; returns the same.
     Errors: ArgumentError unless n is an int of at least 0, and at most 30.
     """
-    _tensors("polygamma", input)
+    require_tensors("polygamma", input)
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or not 0 <= n <= 30:
         raise ArgumentError("polygamma", "n must be an int of at least 0, and at most 30", f"got {n}")
-    return call(Polygamma, _floating(input), order=int(n))
+    return call(Polygamma, as_floating(input), order=int(n))
 
 
 class Lgamma(Elementwise):
@@ -260,8 +260,8 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
 def _mvlgamma(name: str, input: Tensor, p: int) -> Tensor:
     if p < 1:
         raise ArgumentError(name, "p must be at least 1", f"got {p}")
-    _tensors(name, input)
-    x = _floating(input)
+    require_tensors(name, input)
+    x = as_floating(input)
     total = lgamma(x)
     for k in range(1, p):
         total = total + lgamma(x - k / 2)
@@ -321,8 +321,8 @@ def erfinv(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("erfinv", input)
-    return call(Erfinv, _floating(input))
+    require_tensors("erfinv", input)
+    return call(Erfinv, as_floating(input))
 
 
 LIMIT, TERMS, FAR_TERMS = {"float": 12, "double": 30}, {"float": 40, "double": 80}, {"float": 9, "double": 26}
@@ -373,8 +373,8 @@ class Bessel(Special):
 
 
 def _i(name: str, input: Tensor, order: int, scaled: bool) -> Tensor:
-    _tensors(name, input)
-    x = _floating(input)
+    require_tensors(name, input)
+    x = as_floating(input)
     plain = x.detach()
     value = call(Bessel, plain, order=order, scaled=scaled)
 
@@ -499,9 +499,9 @@ def special_xlog1py(input: Operand, other: Operand) -> Tensor:
 
     Shapes: input and other broadcast; returns what they broadcast to.
     """
-    items = [_operand("xlog1py", item) for item in (input, other)]
+    items = [as_operand("xlog1py", item) for item in (input, other)]
     if not isinstance(items[0], Tensor):
-        _tensors("xlog1py", items[1])
+        require_tensors("xlog1py", items[1])
     return call(Xlog1py, *prepared("xlog1py", items, float_dtype("xlog1py", *items)))
 
 
@@ -511,8 +511,8 @@ def special_ndtr(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("ndtr", input)
-    return erfc(_floating(input) * -math.sqrt(0.5)) * 0.5  # composed
+    require_tensors("ndtr", input)
+    return erfc(as_floating(input) * -math.sqrt(0.5)) * 0.5  # composed
 
 
 @public(top=False, space="special")
@@ -521,8 +521,8 @@ def special_ndtri(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("ndtri", input)
-    return erfinv(_floating(input) * 2 - 1) * math.sqrt(2)  # composed
+    require_tensors("ndtri", input)
+    return erfinv(as_floating(input) * 2 - 1) * math.sqrt(2)  # composed
 
 
 @public(top=False, space="special")
@@ -531,8 +531,8 @@ def special_log_ndtr(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    _tensors("log_ndtr", input)
-    x = _floating(input)
+    require_tensors("log_ndtr", input)
+    x = as_floating(input)
     is_low = x.detach() < -5
     low = where(is_low, x, -6.0)
     # Far below: the continued fraction of Mills' ratio.
@@ -594,7 +594,7 @@ class Gcd(Op):
 
 
 def _divisors(name: str, input: Tensor, other: Tensor, multiple: bool) -> Tensor:
-    _tensors(name, input, other)
+    require_tensors(name, input, other)
     a, b = prepared(name, (input, other))
     if a.dtype.limits is None:
         raise DtypeError(name, "integers", f"got {a.dtype.name}", "Convert them with .long().")
@@ -627,7 +627,7 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 
     Shapes: input and other broadcast; returns what they broadcast to.
     """
-    _tensors("ldexp", input, other)
+    require_tensors("ldexp", input, other)
     result: Tensor = input * functions["exp2"](other)  # composed
     return result
 
@@ -641,6 +641,6 @@ def float_power(input: Operand, exponent: Operand) -> Tensor:
     """
     items = [item.to("float64") if isinstance(item, Tensor) else item for item in (input, exponent)]
     if not any(isinstance(item, Tensor) for item in items):
-        _tensors("float_power", input)
+        require_tensors("float_power", input)
     result: Tensor = functions["pow"](*items)
     return result

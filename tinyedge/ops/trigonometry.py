@@ -10,7 +10,7 @@ import numpy as np
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import also, public
 from tinyedge.ops.arithmetic import mul
-from tinyedge.ops.promotion import _floating, _tensors, float_dtype, floats, prepared, unary
+from tinyedge.ops.promotion import as_floating, float_dtype, floats, prepared, require_tensors, unary
 from tinyedge.tensor import Tensor, call
 
 
@@ -268,7 +268,7 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
 
     Units:  radians.
     """
-    _tensors("atan2", input, other)
+    require_tensors("atan2", input, other)
     return call(Atan2, *prepared("atan2", (input, other), float_dtype("atan2", input, other)))
 
 
@@ -294,7 +294,7 @@ class Hypot(Elementwise):
 @public(method=True, inplace=True)
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """``sqrt(input ** 2 + other ** 2)`` without overflow."""
-    _tensors("hypot", input, other)
+    require_tensors("hypot", input, other)
     return call(Hypot, *floats("hypot", input, other))
 
 
@@ -304,7 +304,7 @@ def deg2rad(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    return mul(_floating(input), math.pi / 180)  # composed
+    return mul(as_floating(input), math.pi / 180)  # composed
 
 
 @public(method=True, inplace=True)
@@ -313,4 +313,4 @@ def rad2deg(input: Tensor) -> Tensor:
 
     Shapes: any; returns the same.
     """
-    return mul(_floating(input), 180 / math.pi)  # composed
+    return mul(as_floating(input), 180 / math.pi)  # composed

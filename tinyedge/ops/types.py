@@ -18,7 +18,7 @@ from tinyedge.ir import values
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ops.creation import empty, sizes
 from tinyedge.ops.movement import split, squeeze, t, transpose, unsqueeze
-from tinyedge.ops.promotion import Operand, _operand, _tensors, result_dtype
+from tinyedge.ops.promotion import Operand, as_operand, require_tensors, result_dtype
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.selection import where
 from tinyedge.tensor import Number, Tensor, as_tensor, full, tensor
@@ -35,7 +35,7 @@ def result_type(tensor1: Operand, tensor2: Operand) -> DType:
 
     Shapes: any; tensors with dims decide, 0-d tensors and numbers only by a higher category.
     """
-    return result_dtype("result_type", [_operand("result_type", item) for item in (tensor1, tensor2)])
+    return result_dtype("result_type", [as_operand("result_type", item) for item in (tensor1, tensor2)])
 
 
 @public
@@ -275,7 +275,7 @@ def angle(input: Tensor) -> Tensor:
     Shapes: any; returns the same.
     Units:  radians.
     """
-    _tensors("angle", input)
+    require_tensors("angle", input)
     x = input.detach() if input.is_floating_point() else input.float()
     found = where(x < 0, math.pi, where(functions["ne"](x, x), x, 0.0))
     return found + input * 0 if input.requires_grad else found
@@ -409,7 +409,7 @@ def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     Shapes: input and other broadcast; returns what they broadcast to.
     Errors: DtypeError of bools.
     """
-    _tensors("rsub", input)
+    require_tensors("rsub", input)
     return functions["sub"](other, input, alpha=alpha)  # type: ignore[no-any-return]
 
 

@@ -318,14 +318,14 @@ class Erf(Elementwise):
 
     @staticmethod
     def forward(x: Any) -> Any:
-        return _erf(x)
+        return erf_of(x)
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
         return (dy * (2 / math.sqrt(math.pi)) * np.exp(-x * x),)
 
 
-def _erf(x: Any) -> Any:
+def erf_of(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 

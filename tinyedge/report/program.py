@@ -21,7 +21,7 @@ from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.step import FORWARD, Step
 from tinyedge.ir.values import Layout, Slot, Storage
-from tinyedge.report.text import _count, _rate, memory_text, table
+from tinyedge.report.text import memory_text, millions_text, rate_text, table
 
 BOTH = "both"
 """The direction of a kernel in which forward and backward steps are fused."""
@@ -161,7 +161,7 @@ class Profile:
             cells.append(
                 (
                     *names, f"{ns / 1e3:.2f}", f"{100 * ns / (self.elapsed_ns or 1.0):.1f}%", memory_text(nbytes),
-                    _rate(nbytes, ns), _count(flops), _rate(flops, ns),
+                    rate_text(nbytes, ns), millions_text(flops), rate_text(flops, ns),
                 )
             )  # fmt: skip
         title = f"{self.name} on {self.device}: medians of {self.repeats} replays, device time of the kernels"
@@ -294,7 +294,7 @@ def explain(program: Program, repeats: int) -> str:
             (
                 str(row.number), row.label, row.direction, row.kernel, geometry,
                 "" if row.elapsed_ns is None else f"{row.elapsed_ns / 1e3:.2f}",
-                memory_text(row.bytes_moved), _count(row.flops),
+                memory_text(row.bytes_moved), millions_text(row.flops),
                 memory_text(row.scratch_bytes) if row.scratch_bytes else "",
                 "" if row.arena_offset is None else str(row.arena_offset),
             )

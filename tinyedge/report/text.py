@@ -35,12 +35,12 @@ def memory_text(nbytes: int) -> str:
     return f"{nbytes} B" if size == 1 else f"{nbytes / size:#.3g} {unit}".replace(". ", " ")
 
 
-def _rate(count: int, elapsed_ns: float) -> str:
+def rate_text(count: int, elapsed_ns: float) -> str:
     """Thousand millions per second."""
     return f"{count / elapsed_ns:.3g}" if count and elapsed_ns else ""
 
 
-def _count(flops: int) -> str:
+def millions_text(flops: int) -> str:
     """Millions, to three digits."""
     millions = flops / 1e6
     return "" if not flops else f"{millions:.0f}" if millions >= 100 else f"{millions:#.3g}"
