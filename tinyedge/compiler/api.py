@@ -347,7 +347,7 @@ class Compiled:
         except (TinyedgeError, MemoryError):  # as in a call that is recorded; what the user raises stays as it is
             restore()
             raise
-        difference = checking.first_difference(replayed, outcome(result))
+        difference = checking.first_difference(replayed, outcome(result), checking.unit_of(program.steps.values()))
         if difference is not None:
             raise CaptureError(
                 f"te.compile({self.name})",

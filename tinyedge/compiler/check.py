@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge.containers import NO_CONTAINERS, contents, is_container
+from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor
 
@@ -16,6 +17,12 @@ Named = tuple[str, Any]
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """The tolerance for floats, relative to the value and to the array's largest: sums may be taken in another order."""
+
+UNITS = {"half": 2.0**-10, "bfloat16": 2.0**-7}
+PACKED_UNITS = 16
+"""Of a program with values in 16 bits, the tolerance in units of their last place: what is fused is not rounded in
+between, where the eager call rounds each result.
+"""
 
 
 def named_tensors(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -45,8 +52,15 @@ def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
     return [(name, tensor.detach().numpy()) for name, tensor in tensors]
 
 
-def first_difference(replayed: list[Named], eager: list[Named]) -> str | None:
-    """What differs first, and by how much; None if nothing differs beyond rounding."""
+def unit_of(steps: Iterable[Step]) -> float:
+    """The coarsest unit in the last place among the values of these steps that are stored in 16 bits; else 0."""
+    slots = (slot for step in steps for slot in step.slots.values() if isinstance(slot, Slot))
+    return max((UNITS[packed] for packed in {slot.dtype.packed for slot in slots} if packed), default=0.0)
+
+
+def first_difference(replayed: list[Named], eager: list[Named], unit: float = 0.0) -> str | None:
+    """What differs first, and by how much; None if nothing differs beyond rounding. ``unit``: see ``unit_of``."""
+    relative, absolute = max(RELATIVE, PACKED_UNITS * unit), max(ABSOLUTE, PACKED_UNITS * unit)
     theirs = dict(eager)
     for name, _ in eager:
         if name not in dict(replayed):
@@ -60,11 +74,11 @@ def first_difference(replayed: list[Named], eager: list[Named]) -> str | None:
         floats = b.dtype.kind == "f"
         with np.errstate(invalid="ignore"):
             scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0)) if floats else 0.0
-            if np.allclose(a, b, rtol=RELATIVE if floats else 0.0, atol=ABSOLUTE * scale, equal_nan=floats):
+            if np.allclose(a, b, rtol=relative if floats else 0.0, atol=absolute * scale, equal_nan=floats):
                 continue
             most = np.abs(a.astype(np.float64) - b).max()
         return f"{name}, of shape {b.shape}, by {most:.3g}"
     return None
 
 
-__all__ = ["Named", "first_difference", "named_gradients", "named_results", "named_tensors", "named_values"]
+__all__ = ["Named", "first_difference", "named_gradients", "named_results", "named_tensors", "named_values", "unit_of"]
