@@ -368,7 +368,11 @@ def test_threads_that_share_a_backend_agree_with_one(plain: Any) -> None:
     assert [together[seed] for seed in range(4)] == alone
 
 
-THREADED = ["inference", "compiled inference", "gradients", "gradients of a compiled model", "compiled steps"]
+RACING = pytest.mark.replays("other threads add to the gradients between a replay and the eager call that checks it")
+THREADED = [
+    "inference", "compiled inference", "gradients", "gradients of a compiled model",
+    pytest.param("compiled steps", marks=RACING),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", THREADED)
@@ -430,6 +434,7 @@ def test_threads_that_share_a_model(kind: str, what: str, plain: Any) -> None:
 
 
 @NO_SLABS
+@pytest.mark.replays("the eager call that checks a replay takes memory too")
 def test_a_device_of_exactly_the_planned_bytes_does(plain: Any) -> None:
     """For as many updates as one likes: the plan is what the driver holds."""
     te.manual_seed(0)
