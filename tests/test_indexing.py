@@ -140,3 +140,9 @@ def test_a_wrong_index_touches_no_memory_on_opencl(opencl: Backend, wrong: int) 
         opencl.finish()
     assert grad_of(weight)[:, 0].tolist() == [1, 0, 1] + [0] * (ROWS - 3)
     assert grad_of(x)[:, 0].tolist() == [1, 0, 1] + [0] * (ROWS - 3)
+
+
+def test_search_for_one_number(backend: Backend) -> None:
+    row = te.tensor([1.0, 3.0, 5.0])
+    assert te.searchsorted(row, te.tensor(3.0)).item() == te.searchsorted(row, 3.0).item() == 1
+    assert te.bucketize(te.tensor(3.0), row, right=True).item() == 2

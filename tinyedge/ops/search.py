@@ -61,6 +61,7 @@ class Search(Op):
     @staticmethod
     def forward(row: Any, value: Any, *, own_row: bool, right: bool) -> Any:
         # By bisection as in the kernel: np.searchsorted finds other places in rows that are not sorted.
+        shape, value = value.shape, np.atleast_1d(value)
         row = row if own_row else np.broadcast_to(row.reshape(-1), (*value.shape[:-1], row.size))
         low, high = np.zeros(value.shape, np.int64), np.full(value.shape, row.shape[-1])
         while (low < high).any():
@@ -70,17 +71,15 @@ class Search(Op):
             is_before = (a < b) | ((b != b) & (a == a))
             goes_up = (low < high) & (is_before != right)
             low, high = np.where(goes_up, middle + 1, low), np.where((low < high) & ~goes_up, middle, high)
-        return low
+        return low.reshape(shape)
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
         own = random.random() < 0.5
         lead = tuple(random.choice((1, 2, 3)) for _ in range(random.randint(0, 2)))
         row = (random.choice((1, 2, 17)),)
-        return Sample(
-            ((*lead, *row) if own else row, (*lead, random.choice((1, 3, 9)))),
-            {"own_row": own, "right": random.random() < 0.5},
-        )
+        values = () if not own and random.random() < 0.2 else (*lead, random.choice((1, 3, 9)))
+        return Sample(((*lead, *row) if own else row, values), {"own_row": own, "right": random.random() < 0.5})
 
 
 def _search(name: str, rows: Tensor, values: Tensor, out_int32: bool, right: bool) -> Tensor:
