@@ -64,13 +64,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of the comparison with PyTorch, if it ran."""
-    rows = [
-        value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for key, value in getattr(report, "user_properties", ())
-        if key == "against torch" and report.when == "call"
-    ]
+    found: dict[str, list[Any]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for key, value in getattr(report, "user_properties", ()):
+                if report.when == "call":
+                    found.setdefault(key, []).append(value)
+    rows = found.get("against torch")
     if rows:
         terminalreporter.section("samples of PyTorch")
         terminalreporter.write_line(f"{'function':36} {'backend':10} {'agree':>7} {'refused':>7} {'wrong':>7}")
@@ -78,6 +78,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(f"{label:36} {backend_name:10}" + "".join(f" {count:7}" for count in counts))
         totals = [sum(row[column] for row in rows) for column in (2, 3, 4)]
         terminalreporter.write_line(f"{'all':47}" + "".join(f" {total:7}" for total in totals))
+    if errors := found.get("errors of torch"):
+        refused, answered = (sum(row[column] for row in errors) for column in (0, 1))
+        terminalreporter.write_line(f"error inputs of PyTorch: {refused} refused, {answered} answered")
 
 
 @pytest.fixture(scope="session", autouse=True)
