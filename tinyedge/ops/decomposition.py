@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 def _on_host(name: str, A: Tensor) -> Array:
     forbid_in_recording(name, "it is computed on the host")
-    values = A.detach().numpy()
+    values = A.detach().numpy().astype(A.dtype.computes.numpy, copy=False)
     if not np.isfinite(values).all():
         raise ArgumentError(name, "finite matrices", "one element is NaN or infinite")
     return values
