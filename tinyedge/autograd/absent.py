@@ -4,37 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class LeftOut(NamedTuple):
+    """Why a name is not there, and what does its work."""
+
+    reason: str
+    use: str
+
+
+_NO_COMPLEX = "there are no complex numbers on small devices"
+_ONE_DEVICE = "a process trains on one device"
+_DENSE = "there are no sparse tensors"
+_HOST = "a device's memory is not the host's"
+_TRACED = "functions are recorded, not translated"
 
 INSTEAD = {
-    "hub": "te.models",
-    "jit": "te.compile",
-    "fx": "te.compile",
-    "from_file": "te.load",
-    "vmap": "a batch dim",
-    "sparse": "dense tensors",
-    "SparseAdam": "optim.Adam",
-    "ASGD": "optim.SGD",
-    "DataParallel": "one device",
-    "DistributedDataParallel": "one device",
-    "complex64": "two tensors of float32",
-    "complex128": "two tensors of float64",
-    "profiler": "te.compile and program.profile()",
-    "data_ptr": "x.numpy(), a copy",
-    "storage": "x.numpy(), a copy",
-    "untyped_storage": "x.numpy(), a copy",
-    "to_sparse": "dense tensors",
-    "pin_memory": "x itself",
-    "share_memory_": "x.numpy(), a copy",
+    "hub": LeftOut("models come with the package, and files from a folder", "te.models"),
+    "jit": LeftOut(_TRACED, "te.compile"),
+    "fx": LeftOut(_TRACED, "te.compile"),
+    "from_file": LeftOut("a file is read whole, with bounds", "te.load"),
+    "vmap": LeftOut("ops take batches by their dims", "a batch dim"),
+    "sparse": LeftOut(_DENSE, "dense tensors"),
+    "to_sparse": LeftOut(_DENSE, "dense tensors"),
+    "SparseAdam": LeftOut(_DENSE, "optim.Adam"),
+    "nested": LeftOut("a tensor has one shape", "nn.utils.rnn.pad_sequence"),
+    "ASGD": LeftOut("it averages weights, which takes their memory again", "optim.SGD"),
+    "DataParallel": LeftOut(_ONE_DEVICE, "one device"),
+    "DistributedDataParallel": LeftOut(_ONE_DEVICE, "one device"),
+    "SyncBatchNorm": LeftOut(_ONE_DEVICE, "nn.BatchNorm2d"),
+    "distributed": LeftOut(_ONE_DEVICE, "one device"),
+    "complex64": LeftOut(_NO_COMPLEX, "two tensors of float32"),
+    "complex128": LeftOut(_NO_COMPLEX, "two tensors of float64"),
+    "complex": LeftOut(_NO_COMPLEX, "two tensors of float32"),
+    "polar": LeftOut(_NO_COMPLEX, "two tensors of float32"),
+    "view_as_complex": LeftOut(_NO_COMPLEX, "two tensors of float32"),
+    "view_as_real": LeftOut(_NO_COMPLEX, "two tensors of float32"),
+    "fft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
+    "stft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
+    "istft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
+    "as_strided": LeftOut("views are checked, and this may point anywhere", "x.unfold, x.view or x.expand"),
+    "resize_": LeftOut("memory is planned, and does not grow", "x.reshape, or a new tensor"),
+    "profiler": LeftOut("a program measures its own kernels", "te.compile and program.profile()"),
+    "data_ptr": LeftOut(_HOST, "x.numpy(), a copy"),
+    "storage": LeftOut(_HOST, "x.numpy(), a copy"),
+    "untyped_storage": LeftOut(_HOST, "x.numpy(), a copy"),
+    "pin_memory": LeftOut(_HOST, "x itself"),
+    "share_memory_": LeftOut(_HOST, "x.numpy(), a copy"),
 }
-"""What does the work of some that have no namesake."""
+"""What does the work of some that have no namesake. ``docs/ops.md`` shows them."""
 
 
 def absent(place: str, name: str, names: Iterable[str]) -> AttributeError:
     """The error for ``place.name``, where ``names`` are there."""
     text = f"{place}.{name} is not in tinyedge"
     if name in INSTEAD:
-        text += f"; use {INSTEAD[name]}"
+        text += f"; use {INSTEAD[name].use}"
     elif near := get_close_matches(name, [known for known in names if known[0] != "_"], n=3, cutoff=0.7):
         text += f"; near ones: {', '.join(near)}"
     else:
