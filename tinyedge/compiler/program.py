@@ -851,7 +851,7 @@ class Program:
             node = None
             if self._roots:
                 assert lease is not None
-                node = Node(self, lease, [cast("Slot", refer()) for refer in self._later_slots])
+                node = Node(self, lease, [refer() for refer in self._later_slots])
             elif lease is not None:
                 lease.end()
             found = _Found(self, arguments, fresh, node)
