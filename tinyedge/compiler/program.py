@@ -424,7 +424,8 @@ class Program:
         self._one: Slot | None = None  # the gradient with which backward begins
         self._seen_later = -1  # like ``_seen``, for the leaves of the second part
         self._gradients_later: list[weakref.ref[Storage]] = []  # like ``_gradients``
-        self._later_slots = [weakref.ref(leaf.slot) for leaf in self._later]
+        # They give slots, as a program is dropped with the leaves for which it was recorded.
+        self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
         self.root_specs = tuple(self._roots)
         self.input_specs = (
             *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
