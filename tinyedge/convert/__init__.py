@@ -7,4 +7,14 @@ from tinyedge.convert.onnx_model import from_onnx
 from tinyedge.convert.safetensors import load, load_safetensors, read_metadata, save
 from tinyedge.convert.tflite_model import from_tflite
 
-__all__ = ["GraphModel", "from_onnx", "from_tflite", "load", "load_model", "load_safetensors", "read_metadata", "save", "to_onnx"]
+__all__ = [
+    "GraphModel",
+    "from_onnx",
+    "from_tflite",
+    "load",
+    "load_model",
+    "load_safetensors",
+    "read_metadata",
+    "save",
+    "to_onnx",
+]

@@ -245,8 +245,8 @@ class GraphModel(Module):
         return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
 
     def replace_head(self, num_classes: int) -> GraphModel:
-        """Put a new last layer, for ``num_classes`` classes, in the place of the model's own: the last matrix product or
-        convolution before the output, with its bias. What comes after it, say a softmax, stays. The new parameters
+        """Put a new last layer, for ``num_classes`` classes, in the place of the model's own: the last matrix product
+        or convolution before the output, with its bias. What comes after it, say a softmax, stays. The new parameters
         have the old ones' names, and begin as ``nn.Linear``'s do. Make the optimizer afterwards.
 
         ``save`` writes the new head into ONNX and TFLite files.

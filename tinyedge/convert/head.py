@@ -16,11 +16,12 @@ from tinyedge.nn import init
 from tinyedge.ops.creation import empty
 from tinyedge.tensor import Parameter
 
-PASSING = frozenset(
-    "Identity Cast Softmax LogSoftmax Sigmoid HardSigmoid Relu Tanh LeakyRelu Elu Clip Softplus Exp Dropout Reshape "
-    "Flatten Squeeze Unsqueeze Transpose GlobalAveragePool GlobalMaxPool AveragePool MaxPool ReduceMean ReduceMax Resize "
-    "Upsample ArgMax QuantizeLinear DequantizeLinear".split()
-)
+PASSING = frozenset((
+    "Identity", "Cast", "Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Relu", "Tanh", "LeakyRelu", "Elu", "Clip",
+    "Softplus", "Exp", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "GlobalAveragePool",
+    "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax", "Resize", "Upsample", "ArgMax",
+    "QuantizeLinear", "DequantizeLinear",
+))  # fmt: skip
 """Ops after the head that do not ask how many classes there are."""
 
 SIZED = {"Reshape": 1, "Expand": 1, "Resize": 3}

@@ -150,7 +150,9 @@ class Emitter:
         return str(self.node("Concat", *parts, axis=0))
 
     def reshape(self, value: Input, shape: Shape, twin: Shape) -> str:
-        return str(self.node("Reshape", value, self.sizes(shape, twin, any_one=True), allowzero=int(0 in shape) or None))
+        return str(
+            self.node("Reshape", value, self.sizes(shape, twin, any_one=True), allowzero=int(0 in shape) or None)
+        )
 
 
 def numbers(attrs: Mapping[str, Any]) -> dict[str, Any]:

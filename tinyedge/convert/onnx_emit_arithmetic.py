@@ -64,8 +64,8 @@ CONVERTERS.update({name: _comparison(op) for name, op in COMPARISONS.items()})
 CONVERTERS.update({name: _logical(op) for name, op in LOGICAL.items()})
 
 
-def number(b: Emitter, value: float, dtype: DType | None = None) -> str:
-    """A number in the dtype of the result."""
+def number(b: Emitter, value: Any, dtype: DType | None = None) -> str:
+    """A number, or an array, in the dtype of the result."""
     return b.const(value, dtype or b.out[0].dtype)
 
 
@@ -86,7 +86,11 @@ def cast(b: Emitter, x: V, dtype: DType) -> Any:
 
 @emits("where")
 def where(b: Emitter, condition: V, x: V, y: V) -> Any:
-    return b.node("Where", _truth(b, condition), *b.like_out(x, y))
+    chosen = _truth(b, condition)
+    if b.out[0].dtype is not dtypes.bool_:
+        return b.node("Where", chosen, *b.like_out(x, y))
+    one, other = b.node("And", chosen, _truth(b, x)), b.node("And", b.node("Not", chosen), _truth(b, y))
+    return b.node("Or", one, other)  # runtimes have no Where of bools
 
 
 @emits("pow")
@@ -141,7 +145,18 @@ def remainder(b: Emitter, x: V, y: V) -> Any:
 @emits("floor_divide")
 def floor_divide(b: Emitter, x: V, y: V) -> Any:
     x, y = b.like_out(x, y)
-    return b.node("Div", b.node("Sub", x, b.node("Mod", x, y)), y)
+    rest, zero = b.node("Mod", x, y, fmod=1), number(b, 0)
+    is_lower = b.node("And", b.node("Not", b.node("Equal", rest, zero)),
+                      b.node("Xor", b.node("Less", rest, zero), b.node("Less", y, zero)))  # fmt: skip
+    quotient = b.node("Div", x, y)
+    return b.node("Where", is_lower, b.node("Sub", quotient, number(b, 1)), quotient)
+
+
+@emits("floor_quotient")
+def floor_quotient(b: Emitter, x: V, y: V) -> Any:
+    x, y = b.like_out(x, y)
+    whole = b.node("Round", b.node("Div", b.node("Sub", x, remainder(b, x, y)), y))
+    return b.node("Where", b.node("Equal", y, number(b, 0)), b.node("Div", x, y), whole)
 
 
 def _truncated(b: Emitter, x: Any) -> str:
@@ -367,14 +382,16 @@ def prelu(b: Emitter, x: V, weight: V) -> Any:
     return b.node("Where", b.node("Greater", x, number(b, 0)), x, b.node("Mul", *b.like_out(weight, x)))
 
 
-@emits("softmax")
-def softmax(b: Emitter, x: V, dim: int) -> Any:
-    return b.node("Softmax", x, axis=dim)
+def _softmax(op: str) -> Callable[[Emitter, V, int], Any]:
+    def convert(b: Emitter, x: V, dim: int) -> Any:
+        if x.shape:
+            return b.node(op, x, axis=dim)
+        return b.node("Squeeze", b.node(op, b.node("Unsqueeze", x, b.const([0])), axis=0), b.const([0]))
+
+    return convert
 
 
-@emits("log_softmax")
-def log_softmax(b: Emitter, x: V, dim: int) -> Any:
-    return b.node("LogSoftmax", x, axis=dim)
+CONVERTERS.update(softmax=_softmax("Softmax"), log_softmax=_softmax("LogSoftmax"))
 
 
 # Reductions
@@ -463,6 +480,30 @@ def xlogy(b: Emitter, x: V, y: V) -> Any:
     x, y = b.like_out(x, y)
     return b.node("Where", b.node("And", b.node("Equal", x, number(b, 0)), b.node("Not", b.node("IsNaN", y))),
                   number(b, 0), b.node("Mul", x, b.node("Log", y)))  # fmt: skip
+
+
+@emits("xlog1py")
+def xlog1py(b: Emitter, x: V, y: V) -> Any:
+    x, y = b.like_out(x, y)
+    return b.node("Where", b.node("And", b.node("Equal", x, number(b, 0)), b.node("Not", b.node("IsNaN", y))),
+                  number(b, 0), b.node("Mul", x, log1p(b, y)))  # fmt: skip
+
+
+@emits("signbit")
+def signbit(b: Emitter, x: V) -> Any:
+    zero = b.const(0, x.dtype)
+    below = b.node("Less", x, zero)
+    if not x.dtype.is_floating_point:
+        return below
+    is_minus_zero = b.node("And", b.node("Equal", x, zero), b.node("Less", b.node("Reciprocal", x), zero))
+    return b.node("Or", is_minus_zero, below)
+
+
+@emits("copysign")
+def copysign(b: Emitter, x: V, y: V) -> Any:
+    x, y = b.like_out(x, y)
+    size = b.node("Abs", x)
+    return b.node("Where", signbit(b, y), b.node("Neg", size), size)
 
 
 @emits("sinc")

@@ -10,6 +10,7 @@ import numpy as np
 from tinyedge import dtypes
 from tinyedge.convert.onnx_emit import Emitter, V, emits
 from tinyedge.convert.onnx_emit_arithmetic import number, refuse_if
+from tinyedge.ops.resample import resample_weights
 
 Pair = tuple[int, int]
 
@@ -49,16 +50,19 @@ def conv_transpose2d(
     top, bottom, left, right = padding
     kernel = weight.shape[2:]
     reach = tuple((size - 1) * step for size, step in zip(kernel, dilation))
-    cut = [max(pad - most, 0) for pad, most in zip(padding, (reach[0], reach[0], reach[1], reach[1]))]
-    top, bottom, left, right = (pad - more for pad, more in zip((top, bottom, left, right), cut))
+    too_much = any(pad > most for pad, most in zip(padding, (reach[0], reach[0], reach[1], reach[1])))
+    plain = not too_much and all(more < step for more, step in zip(output_padding, stride))
     y = b.node(
-        "ConvTranspose", x, weight, strides=stride, pads=[top, left, bottom, right], dilations=dilation,
-        group=groups, kernel_shape=kernel, output_padding=output_padding if any(output_padding) else None,
+        "ConvTranspose", x, weight, strides=stride, pads=[top, left, bottom, right] if plain else None,
+        dilations=dilation, group=groups, kernel_shape=kernel,
+        output_padding=output_padding if plain and any(output_padding) else None,
     )  # fmt: skip
-    if not any(cut):
+    if plain:
         return y
-    ends = [-size if size else np.iinfo(np.int64).max for size in (cut[1], cut[3])]
-    return b.node("Slice", y, b.const([cut[0], cut[2]]), b.const(ends), b.const([2, 3]))
+    more = [extra - pad for extra, pad in zip(output_padding, (bottom, right))]  # behind the whole result
+    ends = [size if size < 0 else np.iinfo(np.int64).max for size in more]
+    y = b.node("Slice", y, b.const([top, left]), b.const(ends), b.const([2, 3]))
+    return y if max(more) <= 0 else b.node("Pad", y, b.const([0, 0, 0, 0, 0, 0, max(more[0], 0), max(more[1], 0)]))
 
 
 # Norms
@@ -133,7 +137,7 @@ def _extra(x: V, y: V, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 def max_pool2d(
     b: Emitter, x: V, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool, taps: bool
 ) -> Any:
-    y, places = b.out
+    y = b.out[0]
     more = _extra(x, y, kernel_size, stride, padding, dilation, ceil_mode)
     image, alone = _images(b, x)
     pads = [*padding, padding[0] + more[0], padding[1] + more[1]]
@@ -237,8 +241,6 @@ def resample(
     refuse_if(lengths != x.twin[-rank:], "of images of any size")
     exact = all(math.isclose(step, n / o) for step, n, o in zip(steps, lengths, outputs))
     ones = [1.0] * (x.ndim - rank)
-    if mode == "cubic":
-        refuse_if(not (aligned or exact), "by a factor that does not give whole sizes")
     if mode.startswith("nearest"):
         for axis, (count, step, length) in enumerate(zip(outputs, steps, lengths), x.ndim - rank):
             real = np.float32
@@ -254,25 +256,19 @@ def resample(
         scales = b.const([*ones, *factors], dtypes.float32)
         return b.node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
                       nearest_mode="floor")  # fmt: skip
-    if mode == "linear" and not (aligned or exact) or (aligned and 1 in outputs):
-        return _by_matrices(b, x, outputs, steps, mode, aligned)
+    shrinks = mode == "cubic" and any(out < length for out, length in zip(outputs, lengths))
+    if not (aligned or exact) or (aligned and 1 in outputs) or shrinks or (mode == "cubic" and rank != 2):
+        return _by_matrices(b, x, outputs, steps, mode, aligned)  # what runtimes do otherwise, or not at all
     kind = "align_corners" if aligned else "half_pixel"
     sizes = b.node("Concat", b.node("Shape", x, end=x.ndim - rank), b.const(outputs), axis=0)
     return b.node("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=kind, cubic_coeff_a=-0.75)
 
 
 def _by_matrices(b: Emitter, x: V, outputs: tuple[int, ...], steps: tuple[float, ...], mode: str, aligned: bool) -> Any:
-    """Each dim by a product: for factors that ONNX's nodes round in another way."""
-    refuse_if(mode != "linear", "to a single pixel")
+    """Each dim by a product."""
     name, rank = x.name, len(outputs)
     for axis, (count, step) in enumerate(zip(outputs, steps), x.ndim - rank):
-        size = x.shape[axis]
-        places = np.arange(count) * step if aligned else np.maximum((np.arange(count) + 0.5) * step - 0.5, 0)
-        base = np.minimum(np.floor(places).astype(np.int64), size - 1)
-        part = np.clip(places - base, 0, 1)
-        weights = np.zeros((size, count))
-        np.add.at(weights, (base, np.arange(count)), 1 - part)
-        np.add.at(weights, (np.minimum(base + 1, size - 1), np.arange(count)), part)
+        weights = resample_weights(x.shape[axis], count, mode, aligned, step, np.dtype(np.float32)).T
         turn = [*(dim for dim in range(x.ndim) if dim != axis), axis]
         name = b.node("MatMul", b.node("Transpose", name, perm=turn), number(b, weights))
         name = b.node("Transpose", name, perm=[int(dim) for dim in np.argsort(turn)])

@@ -158,7 +158,9 @@ def expand(b: Emitter, x: V, shape: Shape) -> Any:
     if out.shape == x.shape and out.twin == x.twin:
         return x.name
     lead = len(out.shape) - x.ndim
-    kept = [n >= lead and x.shape[n - lead] == out.shape[n] and x.twin[n - lead] == out.twin[n] for n in range(out.ndim)]
+    kept = [
+        n >= lead and x.shape[n - lead] == out.shape[n] and x.twin[n - lead] == out.twin[n] for n in range(out.ndim)
+    ]
     sizes, twins = ([1 if keep else size for keep, size in zip(kept, s)] for s in (out.shape, out.twin))
     return b.node("Expand", x, b.sizes(tuple(sizes), tuple(twins)))
 

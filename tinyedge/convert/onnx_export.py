@@ -45,7 +45,7 @@ def to_onnx(
             counterpart. CaptureError if the forward pass looks at values, or draws random numbers. ArgumentError for
             names that do not fit, and if ``path`` is there and not ``overwrite``. MissingPackageError without onnx.
 
-    >>> te.convert.to_onnx(model, te.zeros(1, 3, 224, 224), "model.onnx", dynamic_axes={"input": {0: "batch"}})  # doctest: +SKIP
+    >>> te.convert.to_onnx(model, te.zeros(1, 3, 224, 224), "a.onnx", dynamic_axes={"x": {0: "n"}})  # doctest: +SKIP
     """
     package = _package()
     name = os.fspath(path)
@@ -92,9 +92,7 @@ def _input_names(model: Module, inputs: Sequence[Tensor], given: Sequence[str] |
     return names
 
 
-def _axes(
-    names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[str], given: Axes | None
-) -> list[Symbol]:
+def _axes(names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[str], given: Axes | None) -> list[Symbol]:
     """The dims whose lengths are any, with the example's length, and another one."""
     symbols: list[Symbol] = []
     numbers: dict[str, tuple[int, int]] = {}
@@ -115,7 +113,9 @@ def _axes(
     return symbols
 
 
-def _resized(arguments: Any, inputs: Sequence[Tensor], names: Sequence[str], symbols: Sequence[Symbol], twin: bool) -> Any:
+def _resized(
+    arguments: Any, inputs: Sequence[Tensor], names: Sequence[str], symbols: Sequence[Symbol], twin: bool
+) -> Any:
     """The arguments with dynamic dims of other lengths: elements are repeated."""
     made: dict[int, Tensor] = {}
     for name, given in zip(names, inputs):
@@ -243,9 +243,7 @@ def _tensor(package: Any, name: str, array: Array, dtype: DType) -> Any:
         raise UnsupportedOpError(CALL, "dtypes that ONNX has", f"{name!r} is {dtype.name}")
     content = np.ascontiguousarray(dtype.pack(array) if dtype.packed else array)
     content = content.astype(content.dtype.newbyteorder("<"))
-    return package.TensorProto(
-        name=name, data_type=ELEMENTS[dtype.name], dims=array.shape, raw_data=content.tobytes()
-    )
+    return package.TensorProto(name=name, data_type=ELEMENTS[dtype.name], dims=array.shape, raw_data=content.tobytes())
 
 
 __all__ = ["to_onnx"]

@@ -128,7 +128,9 @@ class Grapher:
         """A constant whose length follows the inputs': one value everywhere, or a range."""
         emitter, dtype = self.emitter, place.dtype
         if array.size and other.size and (array == array.flat[0]).all() and (other == array.flat[0]).all():
-            return str(emitter.node("Expand", emitter.const(array.flat[0], dtype), emitter.sizes(array.shape, other.shape)))
+            return str(
+                emitter.node("Expand", emitter.const(array.flat[0], dtype), emitter.sizes(array.shape, other.shape))
+            )
         if array.ndim == other.ndim == 1 and min(len(array), len(other)) > 1 and not dtype.packed:
             first, step = array[0], array[1] - array[0]
             if all(_same(x, (first + step * np.arange(len(x))).astype(x.dtype)) for x in (array, other)):
@@ -237,7 +239,11 @@ class Grapher:
     def _held(self, target: Place) -> Place | None:
         """All of a storage that was there before, as it was before the change."""
         return next(
-            (place for place in self.trace.changed if place.storage == target.storage and place in self.trace.constants),
+            (
+                place
+                for place in self.trace.changed
+                if place.storage == target.storage and place in self.trace.constants
+            ),
             None,
         )
 
@@ -284,9 +290,11 @@ class Grapher:
             return None
         pads = []
         for outside, inside in ((place, target), (twin, other)):
-            at = np.unravel_index(inside.layout.offset, outside.shape) if 0 not in outside.shape else (0,) * rank
-            after = [size - int(first) - part for size, first, part in zip(outside.shape, at, inside.shape)]
-            pads.append([*map(int, at), *after])
+            if 0 in outside.shape:
+                return None
+            at = [int(place) for place in np.unravel_index(inside.layout.offset, outside.shape)]
+            after = [size - first - part for size, first, part in zip(outside.shape, at, inside.shape)]
+            pads.append([*at, *after])
         if pads[0] != pads[1] or min(pads[0], default=0) < 0:
             return None
         return str(self.emitter.node("Pad", inner, self.emitter.const(pads[0]), value))
