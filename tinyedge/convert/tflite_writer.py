@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from tinyedge import files
-from tinyedge.convert.checks import shown
-from tinyedge.convert.graph import Array
-from tinyedge.convert.tflite_file import TfTensor
+from tinyedge.convert.checks import Place, shown
+from tinyedge.convert.nodes import Array, NewHead
+from tinyedge.convert.tflite_file import TfTensor, read_graph
+from tinyedge.convert.tflite_head import HeadEditor
 from tinyedge.errors import ArgumentError, NumberRangeError
 
 
@@ -26,15 +27,23 @@ class TfliteSource:
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         """Write the file again, with these values in place of its own."""
+        self._write(values, path, None)
+
+    def write_head(self, values: Mapping[str, Array], path: str | os.PathLike[str], head: NewHead) -> None:
+        """Write the file again with these values, some of other shapes."""
+        self._write(values, path, head)
+
+    def _write(self, values: Mapping[str, Array], path: str | os.PathLike[str], head: NewHead | None) -> None:
         if os.path.realpath(path) == self.path:
             raise ArgumentError("save", "another name than the original's", f"got {os.fspath(path)!r}")
         result = bytearray(self.content)
         written: dict[int, bytes] = {}
+        reshaped: dict[str, tuple[TfTensor, Array]] = {}
         for name, array in values.items():
             lies, turn = self.places[name]
             array = array if turn is None else np.transpose(array, np.argsort(turn))
             assert lies.dtype is not None  # it was read
-            if lies.scale is not None:
+            if lies.scale is not None and array.shape == lies.shape:
                 array = _quantised(name, array, lies)
             with np.errstate(over="ignore"):
                 packed = np.ascontiguousarray(array, lies.dtype.stored.newbyteorder("<"))
@@ -43,14 +52,21 @@ class TfliteSource:
                 raise NumberRangeError(
                     "save", f"{shown(name)!r} is {lies.dtype.name} in the file", f"it holds {array[bad][0]:.6g}"
                 )
+            if packed.shape != lies.shape:
+                reshaped[name] = lies, packed
+                continue
             if written.setdefault(lies.start, packed.tobytes()) != packed.tobytes():
                 raise ArgumentError(
                     "save", "weights that share their place in the file to be equal", f"{shown(name)!r} differs",
                     "Save the values with te.save(model.state_dict(), path).",
                 )  # fmt: skip
             result[lies.start : lies.start + packed.nbytes] = packed.tobytes()
+        content = bytes(result)
+        if head is not None and reshaped:
+            graph = read_graph("save", content, Place("save", self.path, "TFLite file"))
+            content = HeadEditor(content, graph, head).edited(reshaped)
         try:
-            files.write_whole(path, bytes(result))
+            files.write_whole(path, content)
         except files.IrregularFileError as error:
             raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
 
