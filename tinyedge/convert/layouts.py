@@ -61,7 +61,7 @@ class Layouts:
 
     def host(self, values: Any, dtype: Any = np.int64) -> str:
         self.number += 1
-        return self.constant(f"{self.layer}:{self.number}", np.asarray(values, dtype))
+        return self.constant(f"{self.layer}::{self.number}", np.asarray(values, dtype))
 
     def weight(self, name: str, turn: tuple[int, ...]) -> str:
         """A value in another order: a constant is turned once and for all, if nothing reads it otherwise."""
@@ -93,7 +93,7 @@ class Layouts:
         handler = TENSORFLOW.find(op, OPSET) or ONNX.find(op, OPSET)
         assert handler is not None  # it is one of ours
         self.number += 1
-        name = f"{self.layer}:{self.number}"
+        name = f"{self.layer}::{self.number}"
         outputs = tuple(outputs) or (output or name,)
         if "count" in handler.given:
             arguments["count"] = len(outputs)
@@ -188,8 +188,9 @@ class Layouts:
         x = self.last(name)
         if rank == 0:
             return x
-        if rank == 1:
-            return self.emit("Unsqueeze", [x, self.host([1, 2])])
+        dims = self.shapes[name]
+        if dims is not None and all(size == 1 for size in dims[:-1]):  # one number for each channel
+            return self.emit("Reshape", [x, self.host([-1, 1, 1])])
         return self.emit("Transpose", [self.emit("Unsqueeze", [x, self.host(range(4 - rank))])], perm=FIRST)
 
     def together(self, *names: str) -> tuple[list[str], bool]:
@@ -287,7 +288,7 @@ class Layouts:
         )  # fmt: skip
         self.done(output, y, True)
 
-    def matmul(self, output: str, a: str, b: str, turn_a: bool, turn_b: bool) -> str:
+    def matmul(self, a: str, b: str, turn_a: bool, turn_b: bool) -> str:
         """A product of matrices, or of stacks of them."""
         values = [
             self.emit("MatrixTranspose", [self.last(name)]) if turn else self.last(name)

@@ -403,4 +403,84 @@ def one_hot_at(indices: Tensor, depth: Array, on: Tensor, off: Tensor, *, axis: 
     return ops.where(wanted == classes, on, off)
 
 
-__all__ = ["TENSORFLOW"]
+# Sequences
+
+
+def _normed(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Layer norm of one gate."""
+    return F.layer_norm(x, scale.shape, scale, None, 1e-8) + bias
+
+
+@TENSORFLOW.op("SequenceLSTM", weights=True)
+def sequence_lstm(x: Tensor, *given: Tensor | None, time_major: int, cell_clip: float, proj_clip: float) -> Tensor:
+    """TFLite's LSTM over a sequence: the gates i, f, g and o with weights of their own; i may be ``1 - f``."""
+    given = (*given, *(None,) * (21 - len(given)))
+    ins, backs, peeks = given[0:4], given[4:8], given[8:11]
+    biases, (projection, shift), norms = given[11:15], given[15:17], given[17:21]
+    x = x if time_major else ops.transpose(x, 0, 1)
+    back = backs[3]
+    if back is None or any(part is None for part in (*ins[1:], *backs[1:], *biases[1:])):
+        raise ShapeError("LSTM", "weights and a bias of each gate", "some are left out")
+    cells, width, batch = int(back.shape[0]), int(back.shape[1]), x.shape[1]
+    state = ops.zeros((batch, width), dtype=x.dtype, device=x.backend)
+    cell = ops.zeros((batch, cells), dtype=x.dtype, device=x.backend)
+    plain = not (cell_clip or proj_clip) and shift is None and all(part is None for part in (*peeks, *norms))
+    if plain and ins[0] is not None and backs[0] is not None and biases[0] is not None:
+        weights = [ops.cat([part for part in parts if part is not None], 0) for parts in (ins, backs, biases)]
+        params = [*weights, ops.zeros_like(weights[2]), *([] if projection is None else [projection])]
+        hx = (ops.unsqueeze(state, 0), ops.unsqueeze(cell, 0))
+        y = ops.lstm(x, hx, params, True, 1, 0.0, False, False, False)[0]
+        return y if time_major else ops.transpose(y, 0, 1)
+    results = []
+    for step in range(x.shape[0]):
+        state, cell = _lstm_step(
+            x[step], state, cell, ins, backs, peeks, biases, (projection, shift), norms, (cell_clip, proj_clip)
+        )
+        results.append(state)
+    return ops.stack(results, 0 if time_major else 1)
+
+
+def _lstm_step(
+    x: Tensor, state: Tensor, cell: Tensor, ins: Sequence[Tensor | None], backs: Sequence[Tensor | None],
+    peeks: Sequence[Tensor | None], biases: Sequence[Tensor | None], projected: Sequence[Tensor | None],
+    norms: Sequence[Tensor | None], clips: tuple[float, float],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def gate(number: int, peek: Tensor | None, seen: Tensor) -> Tensor:
+        own, back, bias, norm = ins[number], backs[number], biases[number], norms[number]
+        assert own is not None  # it was asked before
+        assert back is not None
+        assert bias is not None
+        if norm is None:
+            y = F.linear(x, own, bias) + F.linear(state, back)
+            return y if peek is None else y + seen * peek
+        y = F.linear(x, own) + F.linear(state, back)
+        return _normed(y if peek is None else y + seen * peek, norm, bias)
+
+    forget = ops.sigmoid(gate(1, peeks[1], cell))
+    enter = 1 - forget if ins[0] is None else ops.sigmoid(gate(0, peeks[0], cell))
+    cell = forget * cell + enter * ops.tanh(gate(2, None, cell))
+    cell = ops.clamp(cell, -clips[0], clips[0]) if clips[0] else cell
+    state = ops.sigmoid(gate(3, peeks[2], cell)) * ops.tanh(cell)
+    if projected[0] is not None:
+        state = F.linear(state, projected[0], projected[1])
+        state = ops.clamp(state, -clips[1], clips[1]) if clips[1] else state
+    return state, cell
+
+
+@TENSORFLOW.op("SequenceRNN", trained=("weight", "back", "bias"))
+def sequence_rnn(x: Tensor, weight: Tensor, back: Tensor, bias: Tensor, *, time_major: int, activation: int) -> Tensor:
+    """TFLite's RNN over a sequence."""
+    x = x if time_major else ops.transpose(x, 0, 1)
+    state = ops.zeros((x.shape[1], weight.shape[0]), dtype=x.dtype, device=x.backend)
+    results = []
+    for part in F.linear(x, weight, bias).unbind(0):
+        state = part + F.linear(state, back)
+        if activation == 4:
+            state = ops.tanh(state)
+        elif activation in (1, 3):
+            state = F.relu(state) if activation == 1 else F.relu6(state)
+        results.append(state)
+    return ops.stack(results, 0 if time_major else 1)
+
+
+__all__ = ["TENSORFLOW", "host_strided_slice"]

@@ -272,7 +272,9 @@ class Lowering(Layouts):
     ) -> None:
         """``value`` is the output of a node; ``dims`` in the file's order."""
         name = value_name((node.name, number))
-        self.shapes[name] = dims if dims is not None else self.shapes.get(value) if not first else None
+        if value in self.known and not first:
+            dims = self.known[value].shape
+        self.shapes[name] = dims
         self.done(name, value, first)
 
     def only_user(self, node: TfNode, position: int) -> bool:

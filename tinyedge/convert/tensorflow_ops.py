@@ -233,7 +233,7 @@ def matmul(b: Lowering, op: TfNode) -> None:
         y = b.emit("Gemm", [b.last(a), weight], transB=1, transA=int(turn_a))
         filters = wide[0 if turn_b else 1]
     else:
-        y, filters = b.matmul(op.name, a, w, turn_a, turn_b), None
+        y, filters = b.matmul(a, w, turn_a, turn_b), None
     if op.op == "_FusedMatMul":
         if b.makers[y].op != "Gemm":
             raise UnsupportedUse("of two computed values")
@@ -245,7 +245,7 @@ def matmul(b: Lowering, op: TfNode) -> None:
 @lowers("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 def batch_matmul(b: Lowering, op: TfNode) -> None:
     a, c = b.name(op, 0), b.name(op, 1)
-    y = b.matmul(op.name, a, c, op.flag("adj_x"), op.flag("adj_y"))
+    y = b.matmul(a, c, op.flag("adj_x"), op.flag("adj_y"))
     first, second = b.shapes.get(a), b.shapes.get(c)
     known = first is not None and second is not None and len(first) == len(second)
     b.finish(op, y, False, (None,) * len(first) if known and first is not None else None)

@@ -7,6 +7,7 @@ import numpy as np
 from tinyedge.convert.graph import Dims
 from tinyedge.convert.layouts import FIRST, LAST, UnsupportedUse
 from tinyedge.convert.tensorflow_file import TfNode, value_name
+from tinyedge.convert.tensorflow_handlers import host_strided_slice
 from tinyedge.convert.tensorflow_lowering import Lowering, lowers
 from tinyedge.convert.tensorflow_ops import broadcast_dims, elementwise
 
@@ -215,7 +216,10 @@ def strided_slice(b: Lowering, op: TfNode) -> None:
     y = b.emit("StridedSlice", [b.last(x), *(b.last(part) for part in parts)], masks=masks)
     dims, count = b.shapes.get(x), b.shapes.get(parts[0])
     whole: Dims | None = None
-    if dims is not None and count is not None and len(count) == 1 and isinstance(count[0], int) and count[0] <= 32:
+    if dims is not None and None not in dims and all(part in b.known for part in parts):
+        empty = np.broadcast_to(np.zeros((), np.int8), dims)  # type: ignore[arg-type]
+        whole = host_strided_slice(empty, *(b.known[part] for part in parts), masks=masks).shape
+    elif dims is not None and count is not None and len(count) == 1 and isinstance(count[0], int) and count[0] <= 32:
         bits = range(count[0])
         rank = len(dims) + sum(new >> n & 1 for n in bits)
         rank -= sum(shrink >> n & 1 and not (new >> n & 1) and not (ellipsis >> n & 1) for n in bits)
