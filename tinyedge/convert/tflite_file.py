@@ -55,7 +55,7 @@ class Operator:
 
 @dataclass
 class TfGraph:
-    """The file's one graph."""
+    """The file's first graph."""
 
     tensors: list[TfTensor] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
@@ -107,9 +107,9 @@ class _Reader:
 
     def graph(self) -> TfGraph:
         model, place = self.model, self.place
-        if model.SubgraphsLength() != 1:
-            place.unsupported([f"{model.SubgraphsLength()} subgraphs, and one is read"])
-        graph = model.Subgraphs(0)
+        if model.SubgraphsLength() < 1:
+            place.refuse("the file", "it has no graph")
+        graph = model.Subgraphs(0)  # others are those of control flow, whose ops are refused by name
         found = TfGraph()
         names: set[str] = set()
         for number in self.count(graph.TensorsLength(), "the tensors"):
