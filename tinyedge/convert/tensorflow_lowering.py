@@ -66,7 +66,7 @@ class Lowering(Layouts):
             ends = [
                 (node.name, 0)
                 for node in self.nodes.values()
-                if node.op not in WITHOUT_VALUE and not any(self._is_read(node))
+                if node.op not in WITHOUT_VALUE and not self._is_read(node)
             ]
         else:
             ends = [self._named("outputs", text) for text in outputs]
@@ -88,8 +88,8 @@ class Lowering(Layouts):
         self._prune()
         return self.result
 
-    def _is_read(self, node: TfNode) -> list[bool]:
-        return [self.uses.get((node.name, number), 0) > 0 for number in range(16)]
+    def _is_read(self, node: TfNode) -> bool:
+        return any(self.uses.get((node.name, number), 0) for number in range(16))
 
     def _named(self, which: str, text: str) -> Ref:
         ref = reference(text)
@@ -110,7 +110,7 @@ class Lowering(Layouts):
             name = stack[-1]
             if name not in state:
                 state[name] = False
-                needed = [] if (name, 0) in self.begins else [ref for ref in self.nodes[name].inputs]
+                needed = [] if (name, 0) in self.begins else self.nodes[name].inputs
                 for given in (ref[0] for ref in needed if ref not in self.begins):
                     if state.get(given) is False:
                         self._problem_of_loop(given)
@@ -177,12 +177,14 @@ class Lowering(Layouts):
         text = f"{shown(node.op)} {why}{' ' if why else ''}(node {shown(node.name)!r})"
         handler = ONNX.find("Identity", 1)
         assert handler is not None  # it is one of ours
-        name = value_name((node.name, 0))
-        self.failed[name] = "" if why and any(value in self.failed for value in given) else text
-        if name not in self.plain and name not in self.turned:
-            raw = Raw("", node.name, given, (name,), handler, {}, None)
-            self.result.raws.append(raw)
-            self.plain.add(name)
+        numbers = [number for number in range(16) if number == 0 or self.uses.get((node.name, number), 0)]
+        names = [value_name((node.name, number)) for number in numbers]
+        text = "" if why and any(value in self.failed for value in given) else text
+        self.failed.update(dict.fromkeys(names, text))
+        missing = tuple(name for name in names if name not in self.plain and name not in self.turned)
+        if missing:
+            self.result.raws.append(Raw("", node.name, given, missing, handler, {}, None))
+            self.plain.update(missing)
 
     def _end(self, ref: Ref) -> None:
         """A value that the model returns, under its own name."""

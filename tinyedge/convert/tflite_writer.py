@@ -65,8 +65,10 @@ def _quantised(name: str, values: Array, lies: TfTensor) -> Array:
     assert lies.zero is not None
     if not np.isfinite(values).all():
         raise NumberRangeError("save", f"{shown(name)!r} is {lies.dtype.name} in the file", "it holds no finite number")
+    assert lies.data is not None
     nearest = np.rint(np.asarray(values, np.float64) / lies.scale) + lies.zero
-    return np.asarray(np.clip(nearest, *lies.dtype.limits))
+    stays = ((lies.data - lies.zero) * lies.scale).astype(np.float32) == values  # float32 has not all 32 bits of biases
+    return np.where(stays, lies.data, np.clip(nearest, *lies.dtype.limits).astype(lies.dtype.stored))
 
 
 def _sparse(name: str, values: Array, lies: TfTensor) -> Array:
