@@ -7,14 +7,14 @@ from typing import Any
 
 from tinyedge import files
 from tinyedge.backends import Backend
-from tinyedge.convert.checks import Place
+from tinyedge.convert.checks import Place, is_pickle, safetensors_recipe
 from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.onnx_model import from_onnx
 from tinyedge.convert.tensorflow_model import from_tensorflow
 from tinyedge.convert.tflite_model import from_tflite
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, ModelFormatError
 
-OTHERS = {b"PK\x03\x04": "a zip file, as PyTorch's .pt", b"GGUF": "a GGUF file", b"\x80": "a pickle"}
+OTHERS = {b"GGUF": "a GGUF file"}
 
 
 def load_model(
@@ -48,6 +48,11 @@ def load_model(
         )  # fmt: skip
     if content[4:8] == b"TFL3" or name.endswith(".tflite"):
         return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
+    if is_pickle(path, content):
+        raise ModelFormatError(
+            place.call, f"a {place.kind}", "it is PyTorch's pickle, or another one, which can run any code when it is read",
+            safetensors_recipe(path),
+        )  # fmt: skip
     kind = next((text for start, text in OTHERS.items() if content.startswith(start)), "")
     if not kind and name.endswith(".pb"):
         if dequantize:
