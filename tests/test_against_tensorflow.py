@@ -323,9 +323,7 @@ def test_networks_as_graphs(kind: str, tmp_path: Path, backend: Backend) -> None
             param.mul_(0.9)
     model.save(tmp_path / "tuned.pb")
     graph = tf.compat.v1.GraphDef.FromString((tmp_path / "tuned.pb").read_bytes())
-    tuned = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), []).prune(
-        ["input0:0"], [name for name in names]
-    )
+    tuned = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), []).prune(["input0:0"], list(names))
     close(model(te.tensor(x)), tuned(tf.constant(x))[0].numpy())
 
 

@@ -80,16 +80,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, reference: Backend) -> Non
 
 
 CHANGES: list[tuple[str, Any, str]] = [
-    ("file", "../b.qfp32", "has the file"), ("file", "/etc/passwd", "has the file"), ("file", "c.qfp32", "cannot be read"),
-    ("file", "b.qfp32", "another content"), ("file", "link.qfp32", "link leads"), ("file", None, "lacks one of"),
-    ("dtype", "float16", "has the file"), ("shape", [3], "bytes, and 12"), ("shape", [-2], "the shape"),
-    ("shape", [2**30, 2**30], "the shape"), ("shape", [True, 2], "the shape"), ("shape", "2", "the shape"),
-    ("sha256", "0" * 64, "another content"), ("tensor_dtype", "int32", "none of int32"),
+    ("file", "../b.qfp32", "has the file"), ("file", "/etc/passwd", "has the file"),
+    ("file", "c.qfp32", "cannot be read"), ("file", "b.qfp32", "another content"), ("file", "link.qfp32", "link leads"),
+    ("file", None, "lacks one of"), ("dtype", "float16", "has the file"), ("shape", [3], "bytes, and 12"),
+    ("shape", [-2], "the shape"), ("shape", [2**30, 2**30], "the shape"), ("shape", [True, 2], "the shape"),
+    ("shape", "2", "the shape"), ("sha256", "0" * 64, "another content"), ("tensor_dtype", "int32", "none of int32"),
     ("tensor_dtype", "object", "tensor_dtype"), ("name", "b", "stands there twice"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("key,value,text", CHANGES)
+@pytest.mark.parametrize(("key", "value", "text"), CHANGES)
 def test_folders_from_strangers(key: str, value: Any, text: str, tmp_path: Path, reference: Backend) -> None:
     folder = tmp_path / "w"
     to_qfp({"b": te.tensor([5.0, 6.0]), "a": te.tensor([1.5, 2.5])}, folder, bits=32)

@@ -93,6 +93,8 @@ class Draft:
         operators = []
         for code, given, results, options, fields in self.operators:
             parts = {"OpcodeIndex": codes.index(code)}
+            if "custom" in fields:
+                parts |= {"CustomOptions": b.CreateNumpyVector(np.frombuffer(fields["custom"], np.uint8))}
             if options:
                 parts |= {"BuiltinOptions": table(options, **fields)}
                 parts |= {"BuiltinOptionsType": getattr(tflite.BuiltinOptions, options)}
@@ -103,8 +105,9 @@ class Draft:
         graph = table("SubGraph", **lists, **ends)
         kinds = []
         for code in codes:
-            number = getattr(tflite.BuiltinOperator, code)
-            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127)))
+            number = getattr(tflite.BuiltinOperator, code, tflite.BuiltinOperator.CUSTOM)
+            name = {"CustomCode": b.CreateString(code)} if number == tflite.BuiltinOperator.CUSTOM else {}
+            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127), **name))
         whole = {"OperatorCodes": offsets(kinds), "Subgraphs": offsets([graph]), "Buffers": offsets(buffers)}
         b.Finish(table("Model", Version=3, **whole), b"TFL3")
         return bytes(b.Output())

@@ -75,4 +75,14 @@ def checked_shape(place: Place, where: str, dims: Sequence[int], itemsize: int =
     return shape
 
 
-__all__ = ["MAX_DIMS", "MAX_FOLDED_ELEMENTS", "MAX_FOLDED_TOTAL", "MAX_NODES", "Place", "checked_shape", "is_pickle", "safetensors_recipe", "shown"]
+__all__ = [
+    "MAX_DIMS",
+    "MAX_FOLDED_ELEMENTS",
+    "MAX_FOLDED_TOTAL",
+    "MAX_NODES",
+    "Place",
+    "checked_shape",
+    "is_pickle",
+    "safetensors_recipe",
+    "shown",
+]

@@ -165,8 +165,8 @@ class Layouts:
             self.emit("Identity", [value], name)
             self.plain.add(name)
         last = self.result.raws[-1] if self.result.raws else None
-        if last is not None and value in last.outputs or not first:
-            self.result.raws[-1].name = self.layer  # what the layer returns; the ops before it have numbers
+        if last is not None and (value in last.outputs or not first):
+            last.name = self.layer  # what the layer returns; the ops before it have numbers
 
     def is_first(self, *names: str) -> bool:
         """Whether all of these exist with channels first."""

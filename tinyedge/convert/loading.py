@@ -26,8 +26,8 @@ def load_model(
     layout, it returns the file's outputs.
 
     ``dtype`` is what weights of 16 bits become; without it ONNX's and TensorFlow's stay as they are, and TFLite's,
-    whose ops compute in float32, become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what is trained, and ``model.save(path)`` writes the tuned
-    weights into a copy of the file.
+    whose ops compute in float32, become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])``
+    chooses what is trained, and ``model.save(path)`` writes the tuned weights into a copy of the file.
 
     Quantised TFLite models load with ``dequantize``: see ``te.convert.from_tflite``. A part of a TensorFlow graph, from
     some of its nodes to others, loads with ``te.convert.from_tensorflow``.
@@ -50,8 +50,8 @@ def load_model(
         return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
     if is_pickle(path, content):
         raise ModelFormatError(
-            place.call, f"a {place.kind}", "it is PyTorch's pickle, or another one, which can run any code when it is read",
-            safetensors_recipe(path),
+            place.call, f"a {place.kind}",
+            "it is PyTorch's pickle, or another one, which can run any code when it is read", safetensors_recipe(path),
         )  # fmt: skip
     kind = next((text for start, text in OTHERS.items() if content.startswith(start)), "")
     if not kind and name.endswith(".pb"):

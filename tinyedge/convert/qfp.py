@@ -25,7 +25,7 @@ from tinyedge.tensor import Tensor, tensor
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 2**26
 MAX_TENSOR_BYTES = 2**31 - 1
-STORED = {16: np.dtype("<f2"), 32: np.dtype("<f4")}
+STORED: dict[int, np.dtype[Any]] = {16: np.dtype("<f2"), 32: np.dtype("<f4")}
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.qfp(16|32)")
 LAYOUTS = {"Linear": "OI", "Gemm": "OI", "Conv1d": "OIW", "Conv2d": "OIHW", "Conv3d": "OIDHW", "Conv": "OIHW",
            "ConvTranspose1d": "IOW", "ConvTranspose2d": "IOHW", "ConvTranspose3d": "IODHW", "ConvTranspose": "IOHW",
@@ -37,9 +37,9 @@ def to_qfp(model: Module | Mapping[str, Any], folder: str | os.PathLike[str], *,
     """Write the tensors of a model, or of a state dict, into a new folder: one file a tensor, and a manifest.
 
     A file has the tensor's name, with ``.`` and all that is no letter, digit, ``_`` or ``-`` as ``_``, and ends in
-    .qfp16 or .qfp32. It holds the numbers alone: float16 or float32, little-endian, the last dim first. ``manifest.json``
-    lists name, file, shape, dtype (in the file) and tensor_dtype, layout ("C", or what the dims of a weight are, say
-    "OIHW") and sha256.
+    .qfp16 or .qfp32. It holds the numbers alone: float16 or float32, little-endian, the last dim first.
+    ``manifest.json`` lists name, file, shape, dtype (in the file), tensor_dtype, layout ("C", or what a weight's dims
+    are, say "OIHW") and sha256.
 
     The folder appears whole or not at all.
 
@@ -203,14 +203,15 @@ def _checked(
     match = FILE_NAME.fullmatch(file)
     if match is None or entry["dtype"] != f"float{match[1]}":
         _refuse(folder, f"{where} has the file {file[:120]!r} and the dtype {entry['dtype'][:20]!r}")
-    good = isinstance(shape, list) and len(shape) <= 16 and all(type(n) is int and 0 <= n < 2**31 for n in shape)
-    if not good or math.prod(shape) * 4 > MAX_TENSOR_BYTES:
+    sizes = shape if isinstance(shape, list) else [-1]
+    good = len(sizes) <= 16 and all(type(n) is int and 0 <= n < 2**31 for n in sizes)
+    if not good or math.prod(sizes) * 4 > MAX_TENSOR_BYTES:
         _refuse(folder, f"{where} has the shape {str(shape)[:120]}")
     try:
         dtype = dtypes.resolve(entry["tensor_dtype"])
     except Exception:
         _refuse(folder, f"{where} has the tensor_dtype {entry['tensor_dtype'][:20]!r}")
-    return name, file, tuple(shape), int(match[1]), dtype
+    return name, file, tuple(sizes), int(match[1]), dtype
 
 
 def _restored(

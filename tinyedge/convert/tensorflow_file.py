@@ -86,8 +86,10 @@ def parsed(call: str, content: bytes, place: Place) -> Any:
 
 def nodes_of(graph: Any, place: Place) -> dict[str, TfNode]:
     """The nodes by name, in the file's order; control inputs, which only say what comes before, are left out."""
-    if not 0 < len(graph.node) <= MAX_NODES:
-        place.refuse("the graph", f"{len(graph.node)} nodes, and 1 to {MAX_NODES} are read")
+    if not graph.node:
+        place.refuse("the graph", "it has no nodes; a SavedModel or a checkpoint must be frozen to one file first")
+    if len(graph.node) > MAX_NODES:
+        place.refuse("the graph", f"{len(graph.node)} nodes, and at most {MAX_NODES} are read")
     found: dict[str, TfNode] = {}
     for proto in graph.node:
         if not proto.name or proto.name in found:
@@ -176,8 +178,6 @@ class Tensors:
         if len(numbers):
             flat[len(numbers) :] = numbers[-1]
         return flat
-
-
 
 
 __all__ = [

@@ -65,24 +65,27 @@ def _with_axes(shape: Sequence[int], fresh: list[int]) -> Ints:
 
 @TENSORFLOW.op("StridedSlice", host=("begin", "end", "strides"), passes=True)
 def strided_slice(x: Tensor, begin: Array, end: Array, strides: Array, *, masks: Ints) -> Tensor:
-    index, fresh = strided_index(x.ndim, ints(begin), ints(end), ints(strides), masks)
+    wanted, fresh = strided_index(x.ndim, ints(begin), ints(end), ints(strides), masks)
     gone = []
-    for dim, part in enumerate(index):
+    for dim, part in enumerate(wanted):
         lead = [slice(None)] * dim
         if isinstance(part, int):
             if not -x.shape[dim] <= part < x.shape[dim]:
                 raise ShapeError("StridedSlice", f"an index of {x.shape[dim]} places", f"got {part}")
             part = part % x.shape[dim]
-            x = x[(*lead, slice(part, part + 1))]
+            index = (*lead, slice(part, part + 1))
+            x = x[index]
             gone.append(dim)
             continue
         start, stop, step = part.indices(x.shape[dim])
         count = len(range(start, stop, step))
         if step < 0 and count:  # the same elements upwards, and then turned round
             lowest = start + (count - 1) * step
-            x = ops.flip(x[(*lead, slice(lowest, start + 1, -step))], (dim,))
+            index = (*lead, slice(lowest, start + 1, -step))
+            x = ops.flip(x[index], (dim,))
         elif count < x.shape[dim]:
-            x = x[(*lead, slice(start, stop, step) if count else slice(0, 0))]
+            index = (*lead, slice(start, stop, step) if count else slice(0, 0))
+            x = x[index]
     sizes = [size for dim, size in enumerate(x.shape) if dim not in gone]
     return x.reshape(_with_axes(sizes, fresh)) if gone or fresh else x
 
@@ -99,7 +102,8 @@ def sized_slice(x: Tensor, begin: Array, size: Array) -> Tensor:
     """From ``begin`` on, ``size`` elements of each dim; -1 for all that there are."""
     for dim, part in enumerate(sized_index(x.shape, begin, size)):
         if part != slice(0, x.shape[dim]):
-            x = x[(*[slice(None)] * dim, part)]
+            index = (*[slice(None)] * dim, part)
+            x = x[index]
     return x
 
 
@@ -231,7 +235,8 @@ def batch_to_space(x: Tensor, block: Array, crops: Array) -> Tensor:
         if before < 0 or after < 0 or before + after > spread[n]:
             raise ShapeError("BatchToSpace", f"crops of {spread}", f"got {pairs}")
         if before or after:
-            y = y[(*[slice(None)] * (1 + n), slice(before, spread[n] - after))]
+            index = (*[slice(None)] * (1 + n), slice(before, spread[n] - after))
+            y = y[index]
     return y
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import numpy as np
-
 from tinyedge import dtypes
 from tinyedge.convert.build import FAULTS, Parts, Raw
 from tinyedge.convert.checks import MAX_NODES, Place, shown
@@ -269,9 +267,7 @@ class Lowering(Layouts):
             raise ValueError(f"its input {position} must be integers")
         return tuple(int(number) for number in array.reshape(-1))
 
-    def finish(
-        self, node: TfNode, value: str, first: bool, dims: Dims | None = None, number: int = 0
-    ) -> None:
+    def finish(self, node: TfNode, value: str, first: bool, dims: Dims | None = None, number: int = 0) -> None:
         """``value`` is the output of a node; ``dims`` in the file's order."""
         name = value_name((node.name, number))
         if value in self.known and not first:

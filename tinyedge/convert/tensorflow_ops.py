@@ -151,14 +151,14 @@ def space_to_batch(b: Lowering, op: TfNode) -> None:
     x, block, pads = b.names(op)
     y = b.emit("SpaceToBatch", [b.last(x), b.last(block), b.last(pads)])
     dims = b.shapes.get(x)
-    b.finish(op, y, False, None if dims is None else (None,) * len(dims) if len(dims) != 4 else (None, None, None, dims[3]))
+    b.finish(
+        op, y, False, None if dims is None else (None,) * len(dims) if len(dims) != 4 else (None, None, None, dims[3])
+    )
     if block in b.known and pads in b.known and b.known[block].shape == (2,) and b.known[pads].shape == (2, 2):
         b.batched[op.name] = x, b.known[block], b.known[pads]
 
 
-def _remember_dilated(
-    b: Lowering, op: TfNode, weight: str, kernel: tuple[int, int], group: int, filters: int
-) -> None:
+def _remember_dilated(b: Lowering, op: TfNode, weight: str, kernel: tuple[int, int], group: int, filters: int) -> None:
     """How this convolution of what SpaceToBatchND made is a dilated one."""
     given = b.batched.get(b.name(op, 0))
     plain = _spatial(op, "strides") == _spatial(op, "dilations", 1) == (1, 1)
@@ -198,7 +198,7 @@ def batch_to_space(b: Lowering, op: TfNode) -> None:
 @lowers("Conv2DBackpropInput")
 def conv_2d_backprop_input(b: Lowering, op: TfNode) -> None:
     w, nchw = b.name(op, 1), _is_nchw(op)
-    height, width, out, _ = _kernel(b, w)
+    out = _kernel(b, w)[2]
     padding = _padding(op)
     sizes = b.emit("Slice", [b.last(b.name(op, 0)), b.host([2 if nchw else -3]), b.host([4 if nchw else -1])])
     pads = padding.get("pads", ())
@@ -390,7 +390,9 @@ def broadcast_dims(b: Lowering, names: list[str]) -> Dims | None:
     rank = max(len(dims or ()) for dims in shapes)
     result: list[int | str | None] = []
     for place in range(rank):
-        sizes = {dims[place - rank + len(dims)] for dims in shapes if dims is not None and place - rank + len(dims) >= 0}
+        sizes = {
+            dims[place - rank + len(dims)] for dims in shapes if dims is not None and place - rank + len(dims) >= 0
+        }
         large = sizes - {1}
         result.append(1 if not large else large.pop() if len(large) == 1 else None)
     return tuple(result)
@@ -503,7 +505,11 @@ def softmax(b: Lowering, op: TfNode) -> None:
 @lowers("LRN")
 def lrn(b: Lowering, op: TfNode) -> None:
     size = 2 * op.number("depth_radius", 5) + 1
-    arguments = {"alpha": op.real("alpha", 1.0) * size, "beta": op.real("beta", 0.5), "bias": op.real("bias", 1.0)}
+    arguments: dict[str, Any] = {
+        "alpha": op.real("alpha", 1.0) * size,
+        "beta": op.real("beta", 0.5),
+        "bias": op.real("bias", 1.0),
+    }
     b.finish(op, b.emit("LRN", [_images(b, op)], size=size, **arguments), True, b.shapes.get(b.name(op, 0)))
 
 
@@ -547,8 +553,13 @@ def arg_extreme(b: Lowering, op: TfNode) -> None:
 @lowers("Cumsum")
 def cumsum(b: Lowering, op: TfNode) -> None:
     x = b.name(op, 0)
-    flags = {"exclusive": int(op.flag("exclusive")), "reverse": int(op.flag("reverse"))}
-    b.finish(op, b.emit("CumSum", [b.last(x), b.last(b.name(op, 1))], **flags), False, b.shapes.get(x))
+    y = b.emit(
+        "CumSum",
+        [b.last(x), b.last(b.name(op, 1))],
+        exclusive=int(op.flag("exclusive")),
+        reverse=int(op.flag("reverse")),
+    )
+    b.finish(op, y, False, b.shapes.get(x))
 
 
 @lowers("TopKV2")

@@ -130,7 +130,7 @@ def pad(b: Lowering, op: TfNode) -> None:
         return
     pads = np.asarray(b.value(op, 1), np.int64).reshape(-1, 2)
     rank = b.rank(x)
-    if rank is not None and len(pads) != rank or (pads < 0).any():
+    if (rank is not None and len(pads) != rank) or (pads < 0).any():
         raise ValueError(f"it has paddings {pads.tolist()} for {rank} dims")
     given = dims if dims is not None else (None,) * len(pads)
     b.shapes[op.name] = tuple(

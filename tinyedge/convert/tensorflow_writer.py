@@ -99,9 +99,9 @@ class TensorflowSource:
         numbers = [f for f in inside if f.number not in (DTYPE, SHAPE, VERSION, CONTENT)]
         if lies:
             return [*path, lies[-1]], packed
-        if len(numbers) == 1 and numbers[0].kind == 2 and numbers[0].end - numbers[0].begin == len(packed):
-            if numbers[0].number in (5, 6):  # floats and doubles lie there as they are
-                return [*path, numbers[0]], packed
+        whole = len(numbers) == 1 and numbers[0].kind == 2 and numbers[0].end - numbers[0].begin == len(packed)
+        if whole and numbers[0].number in (5, 6):  # floats and doubles lie there as they are
+            return [*path, numbers[0]], packed
         kept = [data[f.start : f.end] for f in inside if f.number in (DTYPE, SHAPE, VERSION)]
         return path, b"".join([*kept, encoded(CONTENT << 3 | 2), encoded(len(packed)), packed])
 
@@ -114,9 +114,7 @@ def _packed(name: str, values: Array, kind: int) -> bytes:
         back = dtype.unpack(packed)
     bad = np.isfinite(values) & ~np.isfinite(back)
     if bad.any():
-        raise NumberRangeError(
-            "save", f"{shown(name)!r} is {dtype.name} in the file", f"it holds {values[bad][0]:.6g}"
-        )
+        raise NumberRangeError("save", f"{shown(name)!r} is {dtype.name} in the file", f"it holds {values[bad][0]:.6g}")
     return packed.tobytes()
 
 

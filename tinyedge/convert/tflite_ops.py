@@ -143,7 +143,9 @@ def square(b: Lowering, op: Operator) -> None:
 
 @lowers("LEAKY_RELU")
 def leaky_relu(b: Lowering, op: Operator) -> None:
-    b.unary(b.output(op), b.name(op, 0), lambda x: b.emit("LeakyRelu", [x], alpha=op.options("LeakyReluOptions").Alpha()))
+    b.unary(
+        b.output(op), b.name(op, 0), lambda x: b.emit("LeakyRelu", [x], alpha=op.options("LeakyReluOptions").Alpha())
+    )
 
 
 @lowers("GELU")
@@ -287,9 +289,7 @@ def l2_normalization(b: Lowering, op: Operator) -> None:
 def local_response_normalization(b: Lowering, op: Operator) -> None:
     o = op.options("LocalResponseNormalizationOptions")
     size = 2 * o.Radius() + 1
-    y = b.emit(
-        "LRN", [b.first(b.name(op, 0))], size=size, alpha=o.Alpha() * size, beta=o.Beta(), bias=o.Bias()
-    )
+    y = b.emit("LRN", [b.first(b.name(op, 0))], size=size, alpha=o.Alpha() * size, beta=o.Beta(), bias=o.Bias())
     b.finish(op, y, True)
 
 
