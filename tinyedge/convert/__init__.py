@@ -4,12 +4,16 @@ from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.loading import load_model
 from tinyedge.convert.onnx_export import to_onnx
 from tinyedge.convert.onnx_model import from_onnx
+from tinyedge.convert.qfp import from_qfp, to_qfp
 from tinyedge.convert.safetensors import load, load_safetensors, read_metadata, save
+from tinyedge.convert.tensorflow_model import from_tensorflow
 from tinyedge.convert.tflite_model import from_tflite
 
 __all__ = [
     "GraphModel",
     "from_onnx",
+    "from_qfp",
+    "from_tensorflow",
     "from_tflite",
     "load",
     "load_model",
@@ -17,4 +21,5 @@ __all__ = [
     "read_metadata",
     "save",
     "to_onnx",
+    "to_qfp",
 ]

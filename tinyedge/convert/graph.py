@@ -213,6 +213,14 @@ class GraphModel(Module):
     def _freeze_statistics(self, frozen: bool) -> None:
         self.frozen_statistics = frozen
 
+    def weight_layouts(self, layouts: Mapping[str, str]) -> dict[str, str]:
+        """By name: what ``layouts`` says of the op that reads a weight first."""
+        found: dict[str, str] = {}
+        for node in self._nodes:
+            if node.op in layouts and len(node.inputs) > 1 and node.inputs[1] in self._places:
+                found.setdefault(node.inputs[1], layouts[node.op])
+        return found
+
     # Other models of the same parts
 
     def cut(self, at: str) -> GraphModel:

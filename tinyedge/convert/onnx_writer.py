@@ -115,7 +115,7 @@ class OnnxSource:
                 "save", "weights that stand in the file itself", f"{shown(next(iter(waiting)))!r} does not",
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
-        return _spliced(data, edits)
+        return spliced(data, edits)
 
     def _shapes(self, values: Mapping[str, Array], head: NewHead, graph: Field) -> list[tuple[list[Field], bytes]]:
         """The shapes that the file states for what has another one now."""
@@ -233,7 +233,7 @@ def packed_floats(name: str, values: Array, kind: int) -> Array:
     return packed
 
 
-def _spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
+def spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
     """The bytes with some fields' contents replaced; where a length changes, those of all around it do."""
     if all(path[-1].end - path[-1].begin == len(new) for path, new in edits):
         result = bytearray(data)
@@ -257,4 +257,4 @@ def _rebuilt(data: bytes, begin: int, end: int, edits: list[tuple[list[Field], b
     return b"".join([*parts, data[at:end]])
 
 
-__all__ = ["OnnxSource", "encoded", "fields", "packed_floats"]
+__all__ = ["OnnxSource", "encoded", "fields", "packed_floats", "spliced"]

@@ -45,6 +45,8 @@ class TfliteSource:
             assert lies.dtype is not None  # it was read
             if lies.scale is not None and array.shape == lies.shape:
                 array = _quantised(name, array, lies)
+            if lies.places is not None:
+                array = _sparse(name, array, lies)
             with np.errstate(over="ignore"):
                 packed = np.ascontiguousarray(array, lies.dtype.stored.newbyteorder("<"))
             bad = np.isfinite(array) & ~np.isfinite(packed)
@@ -79,8 +81,24 @@ def _quantised(name: str, values: Array, lies: TfTensor) -> Array:
     assert lies.zero is not None
     if not np.isfinite(values).all():
         raise NumberRangeError("save", f"{shown(name)!r} is {lies.dtype.name} in the file", "it holds no finite number")
+    assert lies.data is not None
     nearest = np.rint(np.asarray(values, np.float64) / lies.scale) + lies.zero
-    return np.asarray(np.clip(nearest, *lies.dtype.limits))
+    stays = ((lies.data - lies.zero) * lies.scale).astype(np.float32) == values  # float32 has not all 32 bits of biases
+    return np.where(stays, lies.data, np.clip(nearest, *lies.dtype.limits).astype(lies.dtype.stored))
+
+
+def _sparse(name: str, values: Array, lies: TfTensor) -> Array:
+    """The elements that the file holds. Errors: ArgumentError if another one is not 0."""
+    flat = values.reshape(-1)
+    empty = np.ones(flat.shape, bool)
+    empty[lies.places] = False
+    nothing = 0 if lies.zero is None else np.broadcast_to(lies.zero, values.shape).reshape(-1)[empty]
+    if (flat[empty] != nothing).any():
+        raise ArgumentError(
+            "save", f"zeros where the sparse weight {shown(name)!r} has them in the file", "some are no longer",
+            "Freeze it before training, or set them to 0 again; te.save(model.state_dict(), path) saves all.",
+        )  # fmt: skip
+    return flat[lies.places]
 
 
 __all__ = ["TfliteSource"]
