@@ -135,6 +135,35 @@ class LlamaConfig:
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in given.items() if name in known})
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter, by name; of embeddings that are tied the first name alone."""
+        width, inner, size = self.hidden_size, self.intermediate_size, self.head_dim
+        own, shared = self.num_attention_heads * size, self.num_key_value_heads * size
+        found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, width)}
+        linear = {
+            "self_attn.q_proj": (own, width, self.attention_bias),
+            "self_attn.k_proj": (shared, width, self.attention_bias),
+            "self_attn.v_proj": (shared, width, self.attention_bias),
+            "self_attn.o_proj": (width, own, self.output_bias),
+            "mlp.gate_proj": (inner, width, self.mlp_bias),
+            "mlp.up_proj": (inner, width, self.mlp_bias),
+            "mlp.down_proj": (width, inner, self.mlp_bias),
+        }
+        norms = {"input_layernorm": width, "post_attention_layernorm": width}
+        if self.qk_norm:
+            norms |= {"self_attn.q_norm": size, "self_attn.k_norm": size}
+        for layer in range(self.num_hidden_layers):
+            lead = f"model.layers.{layer}."
+            for name, (rows, columns, bias) in linear.items():
+                found[f"{lead}{name}.weight"] = (rows, columns)
+                if bias:
+                    found[f"{lead}{name}.bias"] = (rows,)
+            found |= {f"{lead}{name}.weight": (length,) for name, length in norms.items()}
+        found["model.norm.weight"] = (width,)
+        if not self.tie_word_embeddings:
+            found["lm_head.weight"] = (self.vocab_size, width)
+        return found
+
 
 def _rope(given: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """The base of the positions' angles and their scaling, which old and new configurations write differently."""
