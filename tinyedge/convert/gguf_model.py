@@ -50,7 +50,8 @@ def from_gguf(
 
     Parameters have Hugging Face's names. Quantised weights (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K) load with
     ``dequantize=True``, as the numbers that they stand for. ``dtype`` is what the weights become; without it they are
-    in the embedding's type, or float32 if that is quantised. The tokenizer inside is ``te.convert.tokenizer(path)``.
+    in the embedding's type, or float32 if that is quantised. The model is in evaluation mode. The tokenizer inside
+    is ``te.convert.tokenizer(path)``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged. UnsupportedOpError for another architecture, for
             types that are not read, and for quantised weights without ``dequantize``.
@@ -75,7 +76,7 @@ def from_gguf(
     with init.skipped():
         model = Llama(config, device, chosen or own)
     put_weights(model, config, file, {name: tensors[name] for name in wanted})
-    return model
+    return model.eval()
 
 
 def put_weights(model: Llama, config: LlamaConfig, file: GgufFile, tensors: dict[str, GgufTensor]) -> None:

@@ -41,7 +41,7 @@ def from_pretrained(
 
     The folder holds config.json, and model.safetensors or model.safetensors.index.json and the files that this names.
     ``dtype`` is what the weights become; without it they stay in the file's. Of BERT's files with a head the encoder is
-    taken.
+    taken. The model is in evaluation mode, as transformers' is; ``train()`` is for training.
 
     Errors: ModelFormatError, naming the place, if a file is damaged or does not fit the configuration.
             UnsupportedOpError for another kind of model. FileNotFoundError if there is no config.json, or no weights.
@@ -67,7 +67,7 @@ def from_pretrained(
     with init.skipped():
         model = Llama(made, device, chosen or own)
     fill(model, wanted, tensors.__getitem__)
-    return model
+    return model.eval()
 
 
 def _bert(
@@ -86,7 +86,7 @@ def _bert(
     with init.skipped():
         model = Bert(made, device, dtype or own, pooler)
     fill(model, wanted, tensors.__getitem__)
-    return model
+    return model.eval()
 
 
 def require_plausible(
