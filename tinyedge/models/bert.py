@@ -139,7 +139,7 @@ class BertSelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         batch, time, width = x.shape
         q, k, v = (
-            project(x).view(batch, time, self.heads, -1).transpose(1, 2)
+            project(x).view(batch, time, self.heads, width // self.heads).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
@@ -269,7 +269,7 @@ class Bert(nn.Module):
             if given is not None and given.shape != input_ids.shape:
                 raise ShapeError("Bert", f"{name} of shape {input_ids.shape}", f"got {given.shape}")
         x = self.embeddings(input_ids, token_type_ids, position_ids)
-        mask = None if attention_mask is None else (attention_mask != 0).view(len(input_ids), 1, 1, -1)
+        mask = None if attention_mask is None else (attention_mask != 0).view(input_ids.shape[0], 1, 1, input_ids.shape[1])
         y: Tensor = self.encoder(x, mask)
         return y
 

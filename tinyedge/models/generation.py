@@ -31,6 +31,9 @@ PREFILL = 64
 GRAIN = 256
 """A cache's capacity is a multiple of it, so that a few Programs serve all lengths."""
 
+KEPT = "_kept_decoding"
+"""The model's attribute that holds its Decoding from one call to the next."""
+
 
 class Decoding:
     """A model's cache, and the compiled step that reads tokens into it."""
@@ -115,6 +118,10 @@ class Generation:
     training: bool
     train: Callable[..., Any]
     model: Any
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache: a copy, or what is unpickled, makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != KEPT}
 
     def generate(
         self,
@@ -216,7 +223,7 @@ class Generation:
 
     def _decoding(self, batch: int, capacity: int) -> Decoding:
         """The cache and step of the last call if they serve this one, else new ones."""
-        kept: Decoding | None = self.__dict__.get("_kept_decoding")
+        kept: Decoding | None = self.__dict__.get(KEPT)
         weight = self.model.norm.weight
         if (
             kept is None
@@ -226,5 +233,5 @@ class Generation:
             or kept.cache.places.backend is not weight.backend
         ):
             kept = Decoding(self, batch, -(-capacity // GRAIN) * GRAIN)
-            object.__setattr__(self, "_kept_decoding", kept)
+            object.__setattr__(self, KEPT, kept)  # no change of the model, which programs of it would look at
         return kept

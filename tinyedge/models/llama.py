@@ -183,6 +183,7 @@ class LlamaAttention(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int, device: Device = None, dtype: Any = None) -> None:
         super().__init__()
         self.layer = layer
+        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
         self.rope_theta = config.rope_theta
         self.rope_scaling = config.rope_scaling
@@ -204,7 +205,8 @@ class LlamaAttention(nn.Module):
     ) -> Tensor:
         batch, time, _ = x.shape
         q, k, v = (
-            project(x).view(batch, time, -1, self.head_dim) for project in (self.q_proj, self.k_proj, self.v_proj)
+            project(x).view(batch, time, heads, self.head_dim)
+            for project, heads in ((self.q_proj, self.heads), (self.k_proj, self.groups), (self.v_proj, self.groups))
         )
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -218,7 +220,7 @@ class LlamaAttention(nn.Module):
             k, v = place.put(self.layer, k, v)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None, enable_gqa=True)
-        result: Tensor = self.o_proj(y.transpose(1, 2).reshape(batch, time, -1))
+        result: Tensor = self.o_proj(y.transpose(1, 2).reshape(batch, time, self.heads * self.head_dim))
         return result
 
 
@@ -327,7 +329,7 @@ class Llama(Generation, nn.Module):
                 )
             time = input_ids.shape[1]
             past = tensor(np.tri(time, dtype=bool), device=input_ids.backend)
-            mask = past & (attention_mask != 0).view(-1, 1, 1, time)
+            mask = past & (attention_mask != 0).view(input_ids.shape[0], 1, 1, time)
         y: Tensor = self.model(input_ids, position_ids, mask)
         return y
 
@@ -355,8 +357,8 @@ class Llama(Generation, nn.Module):
         hidden = self.hidden(input_ids, attention_mask, position_ids)
         batch = labels.shape[0]
         none = full((batch, 1), ignore_index, dtype=labels.dtype, device=labels.backend)
-        targets = cat([labels[:, 1:], none], 1).reshape(-1)
-        rows = hidden.reshape(-1, hidden.shape[-1])
+        targets = cat([labels[:, 1:], none], 1).reshape(labels.numel())
+        rows = hidden.reshape(labels.numel(), hidden.shape[-1])
         if type(self.lm_head) is nn.Linear:
             return F.linear_cross_entropy(
                 rows, self.lm_head.weight, targets, ignore_index=ignore_index, batch_chunk_size=chunk_size
