@@ -128,6 +128,9 @@ def test_no_tokens(backend: Backend) -> None:
     model = make()
     assert model(te.tensor(np.zeros((2, 0), np.int64))).shape == (2, 0, BASE["vocab_size"])
     assert model(te.tensor(np.zeros((0, 3), np.int64))).shape == (0, 3, BASE["vocab_size"])
+    for shape in ((2, 0), (0, 3), (1, 1)):
+        none = te.tensor(np.zeros(shape, np.int64))
+        assert np.isnan(model.loss(none, none).item())
 
 
 # Tied embeddings

@@ -355,8 +355,7 @@ class Llama(Generation, nn.Module):
         if labels.shape != input_ids.shape:
             raise ShapeError("Llama.loss", f"labels of shape {input_ids.shape}", f"got {labels.shape}")
         hidden = self.hidden(input_ids, attention_mask, position_ids)
-        batch = labels.shape[0]
-        none = full((batch, 1), ignore_index, dtype=labels.dtype, device=labels.backend)
+        none = full((labels.shape[0], min(labels.shape[1], 1)), ignore_index, dtype=labels.dtype, device=labels.backend)
         targets = cat([labels[:, 1:], none], 1).reshape(labels.numel())
         rows = hidden.reshape(labels.numel(), hidden.shape[-1])
         if type(self.lm_head) is nn.Linear:
