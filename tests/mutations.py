@@ -28,9 +28,7 @@ def mutated(content: bytes, random: Random) -> bytes:
     return bytes(data)
 
 
-def check_mutations(
-    content: bytes, path: Path, count: int, seed: int, most: int | None = None, **options: Any
-) -> None:
+def check_mutations(content: bytes, path: Path, count: int, seed: int, most: int | None = None, **options: Any) -> None:
     """Errors: whatever is no refusal by name. Only the first ``most`` bytes are changed, all if it is None."""
     random = Random(seed)
     for _ in range(count):

@@ -12,13 +12,13 @@ import pytest
 
 import tinyedge as te
 from tests.gguf_files import gguf, of_model
+from tests.llama_configs import FAMILIES
 from tests.mutations import check_mutations
 from tinyedge.backends import Backend
+from tinyedge.convert.checks import Place
 from tinyedge.convert.gguf import parsed, read_gguf
 from tinyedge.convert.gguf_blocks import BLOCKS, dequantize
-from tinyedge.convert.checks import Place
 from tinyedge.errors import ArgumentError, ModelFormatError, ShapeError, UnsupportedOpError
-from tests.llama_configs import FAMILIES
 
 # Blocks
 

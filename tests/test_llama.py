@@ -170,7 +170,10 @@ def test_loss_is_that_of_the_next_tokens_of_the_answer(family: str, chunk_size: 
     labels = ids.copy()
     labels[:, :4] = -100
     model, other = make(family), make(family)
-    loss, expected = model.loss(te.tensor(ids), te.tensor(labels), chunk_size=chunk_size), expected_loss(other, ids, labels)
+    loss, expected = (
+        model.loss(te.tensor(ids), te.tensor(labels), chunk_size=chunk_size),
+        expected_loss(other, ids, labels),
+    )
     np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-5)
     loss.backward()
     expected.backward()
@@ -266,7 +269,10 @@ def test_an_adapted_head_is_part_of_the_loss(backend: Backend) -> None:
     for chunk_size in (None, 3):
         model.zero_grad()
         other.zero_grad()
-        loss, expected = model.loss(te.tensor(ids), te.tensor(ids), chunk_size=chunk_size), expected_loss(other, ids, ids)
+        loss, expected = (
+            model.loss(te.tensor(ids), te.tensor(ids), chunk_size=chunk_size),
+            expected_loss(other, ids, ids),
+        )
         np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-5)
         loss.backward()
         expected.backward()

@@ -1,7 +1,7 @@
 """Files to models, and models to files."""
 
-from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.gguf_model import from_gguf
+from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.huggingface import from_pretrained
 from tinyedge.convert.loading import load_model
 from tinyedge.convert.onnx_model import from_onnx

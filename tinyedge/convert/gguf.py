@@ -104,14 +104,15 @@ class _Reader:
         if most is not None and count > most:
             self.place.refuse(where, f"a name of {count} bytes at {self.at}, and at most {most} are read")
         try:
-            return self.take(count, where).decode("utf-8")
+            decoded = self.take(count, where).decode("utf-8")
         except UnicodeDecodeError:
             self.place.refuse(where, f"the text of {count} bytes that ends at byte {self.at} is not UTF-8")
+        return decoded
 
     def spend(self, count: int, where: str) -> None:
         self.left -= count
         if self.left < 0:
-            self.place.refuse(where, f"too many strings and arrays in the metadata")
+            self.place.refuse(where, "too many strings and arrays in the metadata")
 
     def value(self, kind: int, where: str, depth: int) -> Any:
         if kind in NUMBERS:

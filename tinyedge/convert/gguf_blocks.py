@@ -16,6 +16,7 @@ from tinyedge.errors import ArgumentError, ShapeError
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 
 class Block(NamedTuple):
@@ -24,77 +25,77 @@ class Block(NamedTuple):
     number: int
     elements: int
     nbytes: int
-    decode: Callable[[Bytes], Floats]
+    decode: Callable[[Bytes], Array]
     """(blocks, nbytes) to (blocks, elements)."""
 
 
-def _half(blocks: Bytes, at: int) -> Floats:
+def _half(blocks: Bytes, at: int) -> Array:
     """The float16 at byte ``at`` of each block, as a column."""
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
 
 
-def _nibbles(data: Bytes) -> Bytes:
+def _nibbles(data: Bytes) -> Array:
     """Of each row the low halves of its bytes, and then the high ones."""
     return np.concatenate([data & 15, data >> 4], axis=-1)
 
 
-def _fifth(blocks: Bytes, at: int) -> Bytes:
+def _fifth(blocks: Bytes, at: int) -> Array:
     """The 32 bits from byte ``at`` on, each as the number 16 or 0."""
     return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
 
 
-def _f32(blocks: Bytes) -> Floats:
+def _f32(blocks: Bytes) -> Array:
     return np.ascontiguousarray(blocks).view("<f4").astype(np.float32, copy=False)
 
 
-def _f16(blocks: Bytes) -> Floats:
+def _f16(blocks: Bytes) -> Array:
     return _half(blocks, 0)
 
 
-def _bf16(blocks: Bytes) -> Floats:
+def _bf16(blocks: Bytes) -> Array:
     return (np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _q8_0(blocks: Bytes) -> Floats:
+def _q8_0(blocks: Bytes) -> Array:
     return _half(blocks, 0) * blocks[:, 2:].view(np.int8)
 
 
-def _q4_0(blocks: Bytes) -> Floats:
-    return _half(blocks, 0) * (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8))
+def _q4_0(blocks: Bytes) -> Array:
+    return np.asarray(_half(blocks, 0) * (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)))
 
 
-def _q4_1(blocks: Bytes) -> Floats:
+def _q4_1(blocks: Bytes) -> Array:
     return _half(blocks, 0) * _nibbles(blocks[:, 4:]) + _half(blocks, 2)
 
 
-def _q5_0(blocks: Bytes) -> Floats:
-    return _half(blocks, 0) * ((_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8) - np.int8(16))
+def _q5_0(blocks: Bytes) -> Array:
+    return np.asarray(_half(blocks, 0) * ((_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8) - np.int8(16)))
 
 
-def _q5_1(blocks: Bytes) -> Floats:
+def _q5_1(blocks: Bytes) -> Array:
     return _half(blocks, 0) * (_nibbles(blocks[:, 8:]) | _fifth(blocks, 4)) + _half(blocks, 2)
 
 
-def _k_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
+def _k_scales(packed: Bytes) -> tuple[Array, Array]:
     """The 8 scales and 8 minima of 6 bits in 12 bytes: the last 4 of each have their top 2 bits with the first 4."""
     first, second, low = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = np.concatenate([first & 63, (low & 15) | (first >> 6 << 4)], axis=1)
     return scales, np.concatenate([second & 63, (low >> 4) | (second >> 6 << 4)], axis=1)
 
 
-def _q4_k(blocks: Bytes) -> Floats:
+def _q4_k(blocks: Bytes) -> Array:
     scales, minima = _k_scales(blocks[:, 4:16])
     numbers = _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
     y = (_half(blocks, 0) * scales)[:, :, None] * numbers - (_half(blocks, 2) * minima)[:, :, None]
-    return y.reshape(-1, 256)
+    return np.asarray(y.reshape(-1, 256))
 
 
-def _q6_k(blocks: Bytes) -> Floats:
+def _q6_k(blocks: Bytes) -> Array:
     low = _nibbles(blocks[:, :128].reshape(-1, 2, 64))
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
     numbers = (low.reshape(-1, 16, 16) | (high << 4).reshape(-1, 16, 16)).view(np.int8) - np.int8(32)
     scales = _half(blocks, 208) * blocks[:, 192:208].view(np.int8)
-    return (scales[:, :, None] * numbers).reshape(-1, 256)
+    return np.asarray((scales[:, :, None] * numbers).reshape(-1, 256))
 
 
 BLOCKS: dict[str, Block] = {

@@ -24,14 +24,14 @@ def load_model(
 ) -> Module:
     """The model that someone trained, from its file (.onnx, .tflite, .gguf) or from a folder of Hugging Face's.
 
-    It is an ``nn.Module``. That of an .onnx or .tflite file has parameters with the file's names; called with the file's
-    inputs, in its order and layout, it returns the file's outputs; ``model.save(path)`` writes the tuned weights into a
-    copy of the file. A .gguf file, or a folder with config.json and safetensors files, gives a decoder or an encoder of
-    ``te.models``: see ``te.convert.from_gguf`` and ``te.convert.from_pretrained``.
+    It is an ``nn.Module``. That of an .onnx or .tflite file has parameters with the file's names; called with the
+    file's inputs, in its order and layout, it returns the file's outputs; ``model.save(path)`` writes the tuned weights
+    into a copy of the file. A .gguf file, or a folder with config.json and safetensors files, gives a decoder or an
+    encoder of ``te.models``: see ``te.convert.from_gguf`` and ``te.convert.from_pretrained``.
 
-    ``dtype`` is what weights of 16 bits become; without it they stay as they are, but for TFLite's, whose ops compute in
-    float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what is
-    trained.
+    ``dtype`` is what weights of 16 bits become; without it they stay as they are, but for TFLite's, whose ops compute
+    in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
+    is trained.
 
     Quantised TFLite and GGUF models load with ``dequantize``: see ``te.convert.from_tflite``.
 

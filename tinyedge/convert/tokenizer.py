@@ -35,11 +35,11 @@ BEGIN = ("llama-bpe", "llama3", "smaug-bpe")
 def tokenizer(path: str | os.PathLike[str]) -> Any:
     """The tokenizer of a model: from its folder, its tokenizer.json, or its GGUF file.
 
-    It is a ``tokenizers.Tokenizer``: ``tokenizer.encode(text).ids`` gives the ids, and ``tokenizer.decode(ids)`` the text.
-    The package ``tokenizers`` makes it: ``pip install "tinyedge[llm]"``.
+    It is a ``tokenizers.Tokenizer``: ``tokenizer.encode(text).ids`` gives the ids, and ``tokenizer.decode(ids)`` the
+    text. The package ``tokenizers`` makes it: ``pip install "tinyedge[llm]"``.
 
-    Errors: ModelFormatError, naming the place, if the file is damaged. UnsupportedOpError for a vocabulary of a kind that
-            is not read. MissingPackageError without the package. FileNotFoundError if there is no such file.
+    Errors: ModelFormatError, naming the place, if the file is damaged. UnsupportedOpError for a vocabulary of a kind
+            that is not read. MissingPackageError without the package. FileNotFoundError if there is no such file.
     """
     package = _package()
     place = Place("tokenizer", path, "tokenizer.json or GGUF file")
@@ -169,9 +169,7 @@ def _by_scores(package: Any, place: Place, data: dict[str, Any], vocabulary: dic
     return made
 
 
-def _add_special(
-    package: Any, place: Place, made: Any, data: dict[str, Any], tokens: list[str], kinds: Any
-) -> None:
+def _add_special(package: Any, place: Place, made: Any, data: dict[str, Any], tokens: list[str], kinds: Any) -> None:
     """Tokens that no text is merged to, and those that stand around each text."""
     added = package.AddedToken
     for kind, add in ((CONTROL, made.add_special_tokens), (USER, made.add_tokens)):

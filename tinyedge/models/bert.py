@@ -5,7 +5,7 @@ Source: Devlin et al., arXiv:1810.04805; MiniLM: Wang et al., arXiv:2002.10957.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from tinyedge.nn.arguments import Device
 from tinyedge.ops.creation import arange, zeros_like
 from tinyedge.tensor import Tensor
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
@@ -88,7 +88,8 @@ class BertConfig:
         found: dict[str, tuple[int, ...]] = {
             f"embeddings.{name}_embeddings.weight": (rows, width) for name, rows in tables.items()
         }
-        square, plain = ((width, width), (width,)), ((width,), (width,))
+        square: Any = ((width, width), (width,))
+        plain: Any = ((width,), (width,))
         of_layer = {f"attention.self.{name}": square for name in ("query", "key", "value")}
         of_layer |= {"attention.output.dense": square, "attention.output.LayerNorm": plain}
         of_layer |= {"intermediate.dense": ((inner, width), (inner,)), "output.dense": ((width, inner), (width,))}
@@ -269,7 +270,9 @@ class Bert(nn.Module):
             if given is not None and given.shape != input_ids.shape:
                 raise ShapeError("Bert", f"{name} of shape {input_ids.shape}", f"got {given.shape}")
         x = self.embeddings(input_ids, token_type_ids, position_ids)
-        mask = None if attention_mask is None else (attention_mask != 0).view(input_ids.shape[0], 1, 1, input_ids.shape[1])
+        mask = (
+            None if attention_mask is None else (attention_mask != 0).view(input_ids.shape[0], 1, 1, input_ids.shape[1])
+        )
         y: Tensor = self.encoder(x, mask)
         return y
 

@@ -59,7 +59,6 @@ class Decoding:
         """Put tokens (batch, time) at the slots from ``start`` on; what the step returns for the last of them."""
         device: Backend = self.cache.places.backend
         kept = tensor(keep, device=device)
-        made = None
         time = tokens.shape[1]
         at = 0
         while at < time:
@@ -69,13 +68,12 @@ class Decoding:
             part[:, :count] = tokens[:, at : at + count]
             slots = np.arange(start + at, start + at + size)
             positions = np.maximum(slots[None] - offsets[:, None], 0)
-            made = self.step(
+            logits, best = self.step(
                 *(tensor(values, device=device) for values in (part, slots, positions)), kept,
                 tensor([count - 1], device=device),
             )  # fmt: skip
             at += count
-        assert made is not None
-        return made
+        return logits, best
 
 
 def _prompt(ids: Any, vocabulary: int) -> Array:
@@ -139,15 +137,16 @@ class Generation:
     ) -> Tensor:
         """``ids`` and up to ``max_new_tokens`` more, each drawn given all before it.
 
-        A token is drawn with the probabilities softmax(logits / temperature), of the ``top_k`` most probable ones, and of
-        the fewest whose probabilities reach ``top_p``. With ``do_sample=False``, or ``temperature=0``, it is the most
-        probable one. A row ends with one of ``eos_token_id`` (the configuration's if None; ``()`` for none), and is filled
-        with ``pad_token_id``. Prompts of different lengths are padded in front, where ``attention_mask`` is 0.
+        A token is drawn with the probabilities softmax(logits / temperature), of the ``top_k`` most probable ones, and
+        of the fewest whose probabilities reach ``top_p``. With ``do_sample=False``, or ``temperature=0``, it is the
+        most probable one. A row ends with one of ``eos_token_id`` (the configuration's if None; ``()`` for none), and
+        is filled with ``pad_token_id``. Prompts of different lengths are padded in front, where ``attention_mask`` is
+        0.
 
         The model computes in evaluation mode, without a graph. Weights may change between calls.
 
-        Shapes: ids (time,) or (batch, time) of integers; attention_mask the same; returns (time + new,) or (batch, time +
-                new) of int64.
+        Shapes: ids (time,) or (batch, time) of integers; attention_mask the same; returns (time + new,) or (batch,
+                time + new) of int64.
         Errors: ArgumentError for numbers out of their range, or more tokens than max_position_embeddings;
                 IndexRangeError for ids outside the vocabulary.
         """
@@ -175,15 +174,15 @@ class Generation:
                 call, f"at most {most} tokens, the model's max_position_embeddings",
                 f"got {prompt.shape[1]} and {max_new_tokens} new ones",
             )  # fmt: skip
-        given = self.config.eos_token_id if eos_token_id is None else eos_token_id
-        ends = [] if given is None else [given] if isinstance(given, (int, np.integer)) else list(given)
+        last: Any = self.config.eos_token_id if eos_token_id is None else eos_token_id
+        ends = [] if last is None else [last] if isinstance(last, (int, np.integer)) else list(last)
         pad = self.config.pad_token_id if pad_token_id is None else pad_token_id
         pad = (ends[0] if ends else 0) if pad is None else pad
         greedy = not do_sample or temperature == 0
 
         def choose(logits: Tensor, best: Tensor) -> Array:
             if greedy:
-                return best.numpy().copy()
+                return np.array(best.numpy())
             return sampled(logits.numpy(), temperature, top_k, top_p, generator or default_generator)
 
         columns = [prompt]
@@ -196,7 +195,7 @@ class Generation:
                 for made in self._made(prompt, keep, max_new_tokens, choose):
                     made[done] = pad
                     columns.append(made[:, None].copy())
-                    done |= np.isin(made, ends)
+                    done |= np.isin(made, np.array(ends, np.int64))
                     if done.all():
                         break
         finally:

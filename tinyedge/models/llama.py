@@ -42,6 +42,8 @@ FIXED: dict[str, tuple[Any, ...]] = {
 }
 """Settings that change what a model computes, and the values that this decoder has."""
 
+MAX_LAYERS = 65_536
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -104,6 +106,11 @@ class LlamaConfig:
                 "LlamaConfig", f"no_rope_layers for each of {self.num_hidden_layers} layers",
                 f"got {len(self.no_rope_layers)}",
             )  # fmt: skip
+        if any(type(turns) is not int or turns not in (0, 1) for turns in self.no_rope_layers):
+            raise ArgumentError("LlamaConfig", "no_rope_layers of 0 and 1", f"got {self.no_rope_layers[:8]}")
+        for name in ("tie_word_embeddings", "attention_bias", "output_bias", "mlp_bias", "qk_norm"):
+            if type(getattr(self, name)) is not bool:
+                raise ArgumentError("LlamaConfig", f"{name} must be True or False", f"got {getattr(self, name)!r}")
         for name in ("rms_norm_eps", "rope_theta", "attention_dropout", "initializer_range"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
@@ -128,6 +135,8 @@ class LlamaConfig:
         given = {**FAMILIES[family], **{name: value for name, value in config.items() if value is not None}}
         theta, scaling = _rope(given)
         layers, interval = given.get("num_hidden_layers", cls.num_hidden_layers), given.get("no_rope_layer_interval")
+        if not isinstance(layers, int) or layers > MAX_LAYERS:  # before there is an entry for each
+            raise ArgumentError("LlamaConfig.of", f"at most {MAX_LAYERS} num_hidden_layers", f"got {layers!r}")
         if interval and not given.get("no_rope_layers"):
             given["no_rope_layers"] = [int((n + 1) % interval != 0) for n in range(layers)]
         given["no_rope_layers"] = tuple(given.get("no_rope_layers") or ())
@@ -390,11 +399,11 @@ class Llama(Generation, nn.Module):
             if head not in state_dict and table in state_dict:
                 state_dict = {**state_dict, head: state_dict[table]}
             elif head in state_dict and table in state_dict:
-                values = [
+                first, second = (
                     value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
                     for value in (state_dict[table], state_dict[head])
-                ]
-                if state_dict[table] is not state_dict[head] and not np.array_equal(*values, equal_nan=True):
+                )
+                if state_dict[table] is not state_dict[head] and not np.array_equal(first, second, equal_nan=True):
                     raise StateDictError(
                         "Llama.load_state_dict", f"one value for {table} and {head}, which are tied", "they differ",
                         "Make the model with tie_word_embeddings=False.",
