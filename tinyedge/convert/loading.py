@@ -21,8 +21,8 @@ from tinyedge.nn.module import Module
 def load_model(
     path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
 ) -> Module:
-    """The model that someone trained, from its file (.onnx, .tflite, .gguf, or .pb: a frozen TensorFlow graph), or from a
-    folder of Hugging Face's.
+    """The model that someone trained, from its file (.onnx, .tflite, .gguf, or .pb: a frozen TensorFlow graph), or from
+    a folder of Hugging Face's.
 
     It is an ``nn.Module``. That of an .onnx, .tflite or .pb file has parameters with the file's names; called with the
     file's inputs, in its order and layout, it returns the file's outputs; ``model.save(path)`` writes the tuned weights
