@@ -1,13 +1,11 @@
-"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge tune``, ``tinyedge --version``."""
+"""``tinyedge devices``: every device, whether it works, and which one is used."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tinyedge
 from tinyedge import config
 from tinyedge.backends import REMEDIES, get_backend, usable_devices
 from tinyedge.backends.opencl.devices import (
@@ -19,69 +17,13 @@ from tinyedge.backends.opencl.devices import (
     try_again,
 )
 from tinyedge.backends.opencl.drivers import listed_in
-from tinyedge.bench import command
-from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
-from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
+from tinyedge.errors import BackendError
 from tinyedge.report.text import table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="tinyedge", description="Train neural networks where the data is.")
-    parser.add_argument("--version", action="version", version=f"tinyedge {tinyedge.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    listing = commands.add_parser(
-        "devices",
-        help="list every device, whether it works, and which one is used",
-        description="List every OpenCL device, whether a test kernel builds and runs there, and which one is used.",
-    )
-    listing.set_defaults(run=list_devices)
-    command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
-    tuning = commands.add_parser(
-        "tune",
-        help="measure what suits the GPU best for training a model, and remember it",
-        description="Measure which tiles suit the GPU best for a training step of MODEL at batch 1, and remember them.",
-    )
-    tuning.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a model of tinyedge.models, such as mobilenet_v2, or a workload of `tinyedge bench`",
-    )
-    tuning.add_argument("--input", default="1,3,224,224", help="a model's input shape (default: %(default)s)")
-    tuning.set_defaults(run=tune_model)
-    parsed = parser.parse_args(arguments)
-    if "run" not in parsed:
-        parser.print_help()
-        return 0
-    try:
-        status: int = parsed.run(parsed)
-    except TinyedgeError as error:
-        print(f"tinyedge: {error}", file=sys.stderr)
-        return 1
-    return status
-
-
-def tune_model(options: argparse.Namespace) -> int:
-    """Measure what a training step of the model needs, on the default backend; print what was found."""
-    if options.model in WORKLOADS:
-        choices = tinyedge.tune(Run(WORKLOADS[options.model], TRAINING, compiled=False))
-    else:
-        make = getattr(tinyedge.models, options.model, None)
-        if not callable(make):
-            known = dict.fromkeys([*(each for each in tinyedge.models.__all__ if each.islower()), *WORKLOADS])
-            raise ArgumentError(
-                "tune",
-                "a model of tinyedge.models, or a workload",
-                f"got {options.model!r}",
-                f"One of {', '.join(known)}.",
-            )
-        model = make()
-        x = tinyedge.zeros(*map(int, options.input.split(",")))
-        choices = tinyedge.tune(lambda: model(x).sum().backward())
-    print(f"{len(choices)} products measured on {tinyedge.get_backend().description}")
-    for product, tile in choices.items():
-        print(f"  {product} {tile}")
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "List every OpenCL device, whether a test kernel builds and runs there, and which one is used."
+    parser.set_defaults(run=list_devices)
 
 
 def list_devices(options: argparse.Namespace) -> int:
@@ -155,7 +97,3 @@ def _listed(path: Path, origin: str) -> list[tuple[str, ...]]:
     if not path.is_dir():
         return [(f"  {path}", origin if path.exists() else f"{origin}: there is no such file")]
     return [(f"  {driver.library}", f"{origin} ({path / driver.icd})") for driver in listed_in(path)]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
