@@ -2,7 +2,7 @@
 
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.choose import bias_only, head_only, last, norm_only, summary
-from tinyedge.adapt.lora import LoraConfig, LoraLayer, lora, merge, set_adapter, unload, unmerge
+from tinyedge.adapt.lora import LoraConfig, LoraLayer, adaptable, lora, merge, set_adapter, unload, unmerge
 from tinyedge.adapt.peft import load_adapter, save_adapter
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 
@@ -10,6 +10,7 @@ __all__ = [
     "Fit",
     "LoraConfig",
     "LoraLayer",
+    "adaptable",
     "bias_only",
     "head_only",
     "last",

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from tinyedge import dtypes
+from tinyedge.adapt.layers import layers_of
 from tinyedge.autograd.dispatch import new_slot
 from tinyedge.autograd.recorder import recording
 from tinyedge.backends import Backend, default_backend
@@ -184,8 +185,9 @@ class _Search:
         self.backend = next(iter(self.trainable.values())).backend
         self.checkpointed = tuple(name for name, module in model.named_modules() if module.checkpointed)
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
-        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
-        self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
+        layers = layers_of(model)
+        self.layers = [own for layer in layers if (own := [n for n in layer.parameters if n in self.trainable])]
+        self.bias_names = {name for layer in layers for name in layer.biases}
         self.plain_flops = 0  # of the forward pass without further checkpoints; known after that was tried
         self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
 
@@ -214,12 +216,12 @@ class _Search:
             method = "the last layers"
             most = self.first_that_suffices([partial(self.plain_or_all_again, method, names) for names in suffixes])
             yield most if most.method == method else self.again(method, most.trained)
-        biases = [name for name in self.trainable if name.rpartition(".")[2] == "bias" or name in last]
+        biases = [name for name in self.trainable if name in self.bias_names or name in last]
         if len(biases) > len(last):
             yield self.fit("biases and the last layer", biases)
             yield self.again("biases and the last layer", biases)
         yield self.fit("the last layer", last)
-        biases = [name for name in biases if name.rpartition(".")[2] == "bias"]
+        biases = [name for name in biases if name in self.bias_names]
         if biases:
             yield self.fit("biases", biases)
             yield self.again("biases", biases)

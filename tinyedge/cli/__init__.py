@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tinyedge
 from tinyedge.bench import command
-from tinyedge.cli import device_list, tuning
+from tinyedge.cli import converting, device_list, info, tuning
 from tinyedge.errors import TinyedgeError
 
 
@@ -19,6 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     device_list.add_arguments(
         commands.add_parser("devices", help="list every device, whether it works, and which one is used")
+    )
+    parts = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    info.add_arguments(commands.add_parser("info", help="what a model file holds, and what training it takes", **parts))
+    converting.add_convert(
+        commands.add_parser("convert", help="a model file, or its weights, in another format", **parts)
+    )
+    converting.add_extract(
+        commands.add_parser("extract", help="a model's weights as raw files, with a manifest", **parts)
     )
     command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
     tuning.add_arguments(
