@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tinyedge
 from tinyedge.bench import command
-from tinyedge.cli import converting, device_list, info, tuning
+from tinyedge.cli import comparing, converting, device_list, info, tuning
 from tinyedge.errors import TinyedgeError
 
 
@@ -27,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     converting.add_extract(
         commands.add_parser("extract", help="a model's weights as raw files, with a manifest", **parts)
+    )
+    comparing.add_arguments(
+        commands.add_parser(
+            "compare", help="tinyedge against LiteRT, ONNX Runtime or TensorFlow, layer by layer", **parts
+        )
     )
     command.add_arguments(commands.add_parser("bench", help="measure models and ops on the device"))
     tuning.add_arguments(
