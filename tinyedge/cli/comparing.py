@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .npy file for each input, in order, or one .npz file with the inputs' names (random numbers)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of random inputs (0)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="the largest difference of an output (1e-4)")
+    parser.add_argument(
+        "--tolerance", type=models.positive, default=1e-4, help="the largest difference of an output (1e-4)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.set_defaults(run=run)
 
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError("tinyedge compare", "a .tflite, .onnx or .pb file", f"got {options.model!r}")
     model.eval()
     runtime = runtime_for(options.model, model.suffix, [port.name for port in model.outputs])
-    inputs = models.inputs_of(model, models.shapes_of(options.shape))
+    inputs = models.inputs_of(model, dict(options.shape))
     if options.input:
         arrays = _read(options.input, inputs)
     else:
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     with tinyedge.no_grad():
         returned = model.observe(watch, *models.tensors_of(model, arrays, inputs))
     returned = returned if isinstance(returned, tuple) else (returned,)
-    outputs = [
+    outputs: list[dict[str, Any]] = [
         {"name": port.name, "shape": list(there.shape),
          "difference": models.largest_difference(here.numpy(), np.asarray(there))}
         for port, here, there in zip(model.outputs, returned, wanted, strict=True)
@@ -142,7 +144,7 @@ def _read(paths: Sequence[str], inputs: Sequence[models.Input]) -> list[Array]:
 
 def _print(found: dict[str, Any]) -> None:
     print(f"{found['file']}: tinyedge on {found['device']} against {found['against']}\n")
-    rows = [("layer", "op", "shape", "largest difference")]
+    rows: list[tuple[str, ...]] = [("layer", "op", "shape", "largest difference")]
     for entry in found["layers"]:
         shape = "x".join(map(str, entry["shape"]))
         rows.append((shown(entry["name"], 60), entry["op"], shape, f"{entry['difference']:.1e}"))

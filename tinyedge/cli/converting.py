@@ -171,7 +171,7 @@ def _to_onnx(options: argparse.Namespace) -> None:
     if options.bits is not None:
         raise ArgumentError("convert --bits", "OUT that is a .safetensors file or a folder", "it is an .onnx file")
     model = models.loaded(options, options.source)
-    inputs = models.inputs_of(model, models.shapes_of(options.shape))
+    inputs = models.inputs_of(model, dict(options.shape))
     arrays = [tinyedge.zeros(*item.shape, dtype=item.dtype) for item in inputs]
     names: dict[str, Any] = {}
     if isinstance(model, GraphModel):

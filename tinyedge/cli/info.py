@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    shapes = models.shapes_of(options.shape)
+    shapes = dict(options.shape)
     try:
         model = models.loaded(options)
     except UnsupportedOpError as error:
@@ -240,17 +240,19 @@ def _print(found: dict[str, Any]) -> None:
     if found["macs"] is not None:
         print(f"multiply-adds of a call: {found['macs'] / 1e6:,.2f} million")
     print(
-        f"can be trained: {found['trainable']:,} parameters in {found['trainable_layers']} layers; not supported: nothing"
+        f"can be trained: {found['trainable']:,} parameters in {found['trainable_layers']} layers\nnot supported: nothing"
     )
     if found["policies"]:
         print("\nmemory to train it at batch 1, SGD with momentum")
-        rows = [("  --train", "trained", "in all", "weights", "gradients", "optimizer", "step", "MFLOP a step")]
+        policies: list[tuple[str, ...]] = [
+            ("  --train", "trained", "in all", "weights", "gradients", "optimizer", "step", "MFLOP a step")
+        ]
         for entry in found["policies"]:
             sizes = ("total_bytes", "model_bytes", "gradient_bytes", "state_bytes", "step_bytes")
-            rows.append(
+            policies.append(
                 (f"  {entry['policy']}", f"{entry['trained']:,}", *(memory_text(entry[size]) for size in sizes),
                  f"{entry['flops'] / 1e6:,.1f}")
             )  # fmt: skip
-        print(table(rows, left=(0,)))
+        print(table(policies, left=(0,)))
     for problem in found["problems"]:
         print(f"\nnote: {problem}")

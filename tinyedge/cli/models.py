@@ -1,4 +1,4 @@
-"""What the commands need of a model file: the model, inputs for it, what of it can be trained, and in how much memory."""
+"""What the commands need of a model file: the model, inputs for it, what of it is trained, and in how much memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,22 +94,51 @@ def as_options(remedy: str) -> str:
 
 def add_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--shape", action="append", default=[], metavar="[NAME=]1,96,96,3",
+        "--shape", type=shape, action="append", default=[], metavar="[NAME=]1,96,96,3",
         help="an input's shape where the file leaves dims open; without a name, of the first input; may be repeated "
         f"(1 for the batch, {IMAGE_SIZE} for images' height and width, otherwise {LENGTH})",
     )  # fmt: skip
 
 
-def shapes_of(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """By the input's name what ``--shape`` says; "" for the first."""
-    found = {}
-    for text in texts:
-        name, _, numbers = text.rpartition("=")
-        try:
-            found[name] = tuple(int(number) for number in numbers.split(","))
-        except ValueError:
-            raise ArgumentError("--shape", "whole numbers with commas, such as 1,96,96,3", f"got {numbers!r}") from None
-    return found
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """The type of ``--shape``: a name, or "" for the first input, and a shape."""
+    name, _, numbers = text.rpartition("=")
+    sizes = tuple(int(number) for number in numbers.split(","))
+    if any(size < 0 for size in sizes):
+        raise ValueError
+    return name, sizes
+
+
+def count(text: str) -> int:
+    """The type of options that count: 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def positive(text: str) -> float:
+    """The type of options that are positive numbers."""
+    number = float(text)
+    if not (number > 0 and math.isfinite(number)):
+        raise ValueError
+    return number
+
+
+def part(text: str) -> float:
+    """The type of options that are a part of a whole."""
+    if not 0 < (number := float(text)) < 1:
+        raise ValueError
+    return number
+
+
+def policy(text: str) -> str:
+    """The type of ``--train``."""
+    kind, mark, number = text.partition(":")
+    if kind not in ("head", "last", "all", "bias", "lora") or (
+        mark and (kind not in ("last", "lora") or int(number) < 1)
+    ):
+        raise ValueError
+    return text
 
 
 def inputs_of(model: Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Input]:
@@ -171,7 +200,7 @@ def summed_loss(model: Module, *inputs: Tensor) -> Tensor:
     total = parts[0].sum()
     for part in parts[1:]:
         total = total + part.sum()
-    return cast("Tensor", total)
+    return total
 
 
 # What is trained
@@ -187,8 +216,6 @@ def trained_by(model: Module, policy: str, head: Sequence[str] = ()) -> Module:
     parameters of the last layer if it is known.
     """
     kind, _, number = policy.partition(":")
-    if kind not in ("head", "last", "all", "bias", "lora") or (number and not number.isdigit()):
-        raise ArgumentError("--train", "head, last:N, all, bias or lora", f"got {policy!r}")
     if kind == "all":
         for param in model.parameters():
             param.requires_grad_(True)
@@ -218,9 +245,9 @@ def head_names(model: Module) -> list[str]:
 def lora_targets(model: Module, rank: int) -> list[str]:
     """The layers before the last that can have an adapter of this rank."""
     head = {id(model.get_parameter(name)) for name in head_names(model)}
-    modules = plain_names(model)
-    found = []
-    for path in adapt.adaptable(model):
+    paths = adapt.adaptable(model)
+    modules, found = plain_names(model), []
+    for path in paths:
         kind, base = adapted_by(modules[path]), modules[path]
         if kind is None or id(base.weight) in head or getattr(base, "groups", 1) > 1:
             continue
@@ -254,7 +281,7 @@ def fit_of(
 
 
 def classification_loss(model: Module, x: Tensor, labels: Tensor) -> Tensor:
-    return cast("Tensor", F.cross_entropy(model(x).flatten(1), labels))
+    return F.cross_entropy(model(x).flatten(1), labels)
 
 
 def print_json(found: Any) -> None:

@@ -69,14 +69,16 @@ def _quantised(array: Array, entry: Mapping[str, Any]) -> Array:
     scale, zero = entry["quantization"]
     if dtype.kind in "iu" and array.dtype.kind == "f" and scale:
         limits = np.iinfo(dtype)
-        return np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(dtype)
+        numbers: Array = np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(dtype)
+        return numbers
     return array.astype(dtype)
 
 
 def _real(array: Array, entry: Mapping[str, Any]) -> Array:
     scale, zero = entry["quantization"]
     if array.dtype.kind in "iu" and scale:
-        return (array.astype(np.float32) - zero) * np.float32(scale)
+        numbers: Array = (array.astype(np.float32) - zero) * np.float32(scale)
+        return numbers
     return array
 
 

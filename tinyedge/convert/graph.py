@@ -339,6 +339,30 @@ class GraphModel(Module):
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
         return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
 
+    def head_parameters(self) -> list[str]:
+        """The names of the parameters of the layer that ``replace_head`` replaces.
+
+        Errors: ArgumentError as from ``replace_head``.
+        """
+        params = dict(self.named_parameters(remove_duplicate=False))
+        return list(found_head(self._nodes, self.outputs, params, self._constants).parameters)
+
+    def logits(self) -> GraphModel:
+        """The model without a last softmax or sigmoid, of the same parameters: cross entropy wants what it is applied
+        to. The model itself if there is none.
+
+        Shapes: the output as before.
+        """
+        makers = {name: node for node in self._nodes for name in node.outputs}
+        name = self.outputs[0].name
+        while (node := makers.get(name)) is not None:
+            if node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
+                return self.cut(node.inputs[0])
+            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze"):
+                break
+            name = node.inputs[0]
+        return self
+
     def replace_head(self, num_classes: int) -> GraphModel:
         """Put a new last layer, for ``num_classes`` classes, in the place of the model's own: the last matrix product
         or convolution before the output, with its bias. What comes after it, say a softmax, stays. The new parameters
