@@ -44,6 +44,10 @@ A .pb file takes no layer of another size: there the data must have as many clas
   """
 
 
+READ_EVERY = 64
+"""Losses are read after so many samples: seldom, so that nothing waits for the device, and before they are many."""
+
+
 @dataclass
 class Run:
     """What happened."""
@@ -269,20 +273,24 @@ def _train(options: argparse.Namespace, model: GraphModel, samples: Samples, tra
     found.accuracies.append(_accuracy(model, samples, held))
     _say(options, f"before: {found.accuracies[0]:.1%} of the held-out samples are right")
     for epoch in range(options.epochs):
-        losses = []
+        losses: list[Tensor] = []
+        values: list[float] = []
         backend.memory.reset_peak()
         started = time.perf_counter()
         numbers = list(datasets.batches(train, options.seed + 1 + epoch))
         for number in progress(numbers, desc=f"epoch {epoch + 1} of {options.epochs}"):
             losses.append(train_sample(*_tensors(model, samples, number)))
             optimizer.step()
+            if len(losses) == READ_EVERY:
+                values += [loss.item() for loss in losses]
+                losses.clear()
         if epoch + 1 == options.epochs:
             optimizer.flush()
         schedule.step()
         backend.finish()
         found.seconds += time.perf_counter() - started
         found.peak_bytes = max(found.peak_bytes, backend.memory.peak_bytes)
-        values = [loss.item() for loss in losses]
+        values += [loss.item() for loss in losses]
         if not np.isfinite(values).all():
             raise ArgumentError(
                 CALL, "losses that are finite", f"one of epoch {epoch + 1} is not", "Pass a smaller --lr."

@@ -239,9 +239,8 @@ def _print(found: dict[str, Any]) -> None:
     print(f"\nparameters: {found['parameters']:,} ({memory_text(found['parameter_bytes'])})")
     if found["macs"] is not None:
         print(f"multiply-adds of a call: {found['macs'] / 1e6:,.2f} million")
-    print(
-        f"can be trained: {found['trainable']:,} parameters in {found['trainable_layers']} layers\nnot supported: nothing"
-    )
+    print(f"can be trained: {found['trainable']:,} parameters in {found['trainable_layers']} layers")
+    print("not supported: nothing")
     if found["policies"]:
         print("\nmemory to train it at batch 1, SGD with momentum")
         policies: list[tuple[str, ...]] = [

@@ -269,8 +269,9 @@ def as_it_was(model: Module) -> Iterator[None]:
 
 def policies_of(model: Module) -> list[str]:
     """The policies that ``tinyedge info`` compares."""
-    count = len(layers_of(model))
-    return ["all", *(f"last:{n}" for n in (8, 3) if n < count), "bias", "head"]
+    layers = layers_of(model)
+    biases = any(layer.biases for layer in layers)
+    return ["all", *(f"last:{n}" for n in (8, 3) if n < len(layers)), *(["bias"] if biases else []), "head"]
 
 
 def fit_of(
