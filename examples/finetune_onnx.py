@@ -22,7 +22,10 @@ import tinyedge as te
 from tinyedge import optim
 from tinyedge.nn import functional as F
 
-IMAGENET = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # mean and deviation of PyTorch's models
+IMAGENET = (
+    np.float32([0.485, 0.456, 0.406]),
+    np.float32([0.229, 0.224, 0.225]),
+)  # mean and deviation of PyTorch's models
 
 
 def tune(model, samples, labels, numbers, epochs, lr, accumulate=16, seed=0):
@@ -95,12 +98,14 @@ def main():
     model.replace_head(len(names))
     logits = model.logits()  # the model without a last softmax, if it has one
     head = [logits.get_parameter(name) for name in logits.head_parameters()]
-    layers = te.adapt.adaptable(logits)  # the products, and the convolutions of one group
-    te.adapt.lora(logits, rank=options.rank, alpha=2 * options.rank, targets=layers[:-1])  # the last one is the head
+    names_of_layers = te.adapt.adaptable(logits)  # the products, and the convolutions of one group
+    modules = dict(logits.named_modules())
+    layers = [name for name in names_of_layers if all(modules[name].weight is not parameter for parameter in head)]
+    te.adapt.lora(logits, rank=options.rank, alpha=2 * options.rank, targets=layers)
     for parameter in head:
         parameter.requires_grad_(True)
     count = sum(parameter.numel() for parameter in logits.parameters() if parameter.requires_grad)
-    print(f"{count} parameters are trained: adapters of {len(layers) - 1} layers, and the last layer")
+    print(f"{count} parameters are trained: adapters of {len(layers)} layers, and the last layer")
 
     before = accuracy(logits, samples, labels, held_out)
     losses = tune(logits, samples, labels, train, options.epochs, options.lr)

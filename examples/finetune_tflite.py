@@ -23,9 +23,14 @@ from tinyedge.nn import functional as F
 
 
 def tune(model, samples, labels, numbers, epochs, lr, accumulate=16, seed=0):
-    """Train what requires gradients, one sample at a time."""
-    trained = [param for param in model.parameters() if param.requires_grad]
-    optimizer = optim.AdamW(trained, lr=lr, accumulate=accumulate)
+    """Train what requires gradients, one sample at a time; the new last layer, which begins with random weights, in
+    larger steps.
+    """
+    names = model.head_parameters()
+    head = [model.get_parameter(name) for name in names]
+    others = [p for name, p in model.named_parameters() if p.requires_grad and name not in names]
+    groups = [{"params": head, "lr": 5 * lr}, *([{"params": others, "lr": lr}] if others else [])]
+    optimizer = optim.AdamW(groups, accumulate=accumulate)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
     @te.compile
@@ -78,7 +83,9 @@ def main():
     parser.add_argument("--layers", type=int, default=5, help="how many of the last layers are trained")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--pixels", choices=("-1..1", "0..1", "0..255"), default="-1..1", help="what the model was made for")
+    parser.add_argument(
+        "--pixels", choices=("-1..1", "0..1", "0..255"), default="-1..1", help="what the model was made for"
+    )
     parser.add_argument("--output", type=Path, default=Path("out"), help="folder for the tuned file (default: ./out)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

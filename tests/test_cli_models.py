@@ -35,8 +35,9 @@ def onnx_file(path: Path) -> Path:
         make("Flatten", ["p"], ["f"], "/flat"), make("Gemm", ["f", "fc.weight", "fc.bias"], ["z"], "/fc", transB=1),
         make("Softmax", ["z"], ["y"], "/softmax"),
     ]  # fmt: skip
+    head = weight(4, 8) * np.float32(0.2)
     weights = {"conv.weight": weight(8, 3, 3, 3), "conv.bias": weight(8), "bn.weight": weight(8), "bn.bias": weight(8),
-               "bn.mean": weight(8), "bn.var": np.abs(weight(8)), "fc.weight": weight(4, 8),
+               "bn.mean": weight(8), "bn.var": np.abs(weight(8)) + np.float32(0.5), "fc.weight": head,
                "fc.bias": weight(4)}  # fmt: skip
     graph = onnx.helper.make_graph(
         nodes, "graph", [info("x", 1, ["n", 3, 12, 12])], [info("y", 1, ["n", 4])],

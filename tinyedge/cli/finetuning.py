@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--lr", type=models.positive, default=1e-3, help="learning rate, which falls to 0 as a cosine (1e-3)"
     )
+    how.add_argument(
+        "--head-lr", type=models.positive, metavar="LR",
+        help="that of the last layer (5 times --lr if it is new and other layers are trained too, otherwise --lr)",
+    )  # fmt: skip
     how.add_argument("--accumulate", type=models.count, default=16, metavar="N", help="samples to one update (16)")
     how.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="sgd has momentum 0.9 (adam)")
     how.add_argument(
@@ -254,12 +259,12 @@ def _plan(options: argparse.Namespace, model: GraphModel, samples: Samples) -> a
 
 def _train(options: argparse.Namespace, model: GraphModel, samples: Samples, train: list[int], held: list[int]) -> Run:
     """One sample at a time."""
-    params = [param for param in model.parameters() if param.requires_grad]
+    groups = _groups(options, model)
     optimizer: optim.Optimizer
     if options.optimizer == "adam":
-        optimizer = optim.Adam(params, lr=options.lr, accumulate=options.accumulate)
+        optimizer = optim.Adam(groups, accumulate=options.accumulate)
     else:
-        optimizer = optim.SGD(params, lr=options.lr, momentum=0.9, accumulate=options.accumulate)
+        optimizer = optim.SGD(groups, momentum=0.9, accumulate=options.accumulate)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
     backend = next(model.parameters()).backend
     found = Run()
@@ -303,6 +308,17 @@ def _train(options: argparse.Namespace, model: GraphModel, samples: Samples, tra
     count = max(len(train) * options.epochs, 1)
     _say(options, f"{1000 * found.seconds / count:.2f} ms a sample, {memory_text(found.peak_bytes)} of memory at most")
     return found
+
+
+def _groups(options: argparse.Namespace, model: GraphModel) -> list[dict[str, Any]]:
+    """What is trained, with its learning rates: a new last layer begins with random weights, and goes ahead."""
+    names = set(_head_of(model))
+    trained = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+    head = [param for name, param in trained if name in names]
+    others = [param for name, param in trained if name not in names]
+    ahead = 5 * options.lr if options.head == "new" and others else options.lr
+    found = [(others, options.lr), (head, options.head_lr or ahead)]
+    return [{"params": params, "lr": lr} for params, lr in found if params]
 
 
 def _accuracy(model: GraphModel, samples: Samples, numbers: list[int]) -> float:
