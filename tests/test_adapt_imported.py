@@ -154,10 +154,12 @@ def test_adapters(tmp_path: Path, backend: Backend, kind: str) -> None:
     adapt.unmerge(model)
     np.testing.assert_array_equal(result(), adapted)
     adapt.merge(model)
+    model.save(tmp_path / f"c.{kind}")
     adapt.unload(model)
     np.testing.assert_allclose(result(), adapted, rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == names
     model.save(tmp_path / f"b.{kind}")
+    assert (tmp_path / f"c.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     again = te.load_model(tmp_path / f"b.{kind}")(x)
     np.testing.assert_array_equal((again[0] if isinstance(again, tuple) else again).detach().numpy(), result())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,19 @@ def test_help_explains(command: str, capsys: Any) -> None:
     assert len(text) > 100
     if command in ("info", "convert", "extract", "compare", "finetune"):
         assert f"examples:\n  tinyedge {command} " in text
+
+
+def test_documents_show_commands_that_are_there() -> None:
+    """README's, and those of each command's help."""
+    parser = cli.make_parser()
+    shown = (Path(__file__).parents[1] / "README.md").read_text()
+    shown += "\n".join(module.EXAMPLES for module in (cli.info, cli.comparing, cli.finetuning))
+    shown += cli.converting.CONVERT_EXAMPLES + cli.converting.EXTRACT_EXAMPLES
+    names = "|".join(cli.COMMANDS)
+    found = re.findall(rf"^ *tinyedge ((?:{names})\b.*?)(?: *[#>].*)?$", shown, re.MULTILINE)
+    assert len(found) >= 20
+    for line in found:
+        assert parser.parse_args(line.split()).run
 
 
 # convert and extract

@@ -26,8 +26,8 @@ EPILOG = """`tinyedge COMMAND --help` explains a command, with examples. Exit co
 checked is not so; 2, the command line is wrong. TINYEDGE_BACKEND names the device: opencl:0, opencl:1, numpy."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """What reads the command line."""
     parser = argparse.ArgumentParser(
         prog="tinyedge", description="Train neural networks where the data is.", epilog=EPILOG
     )
@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (text, add_arguments) in COMMANDS.items():
         add_arguments(commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = make_parser()
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()

@@ -349,7 +349,7 @@ class GraphModel(Module):
 
     def logits(self) -> GraphModel:
         """The model without a last softmax or sigmoid, of the same parameters: cross entropy wants what it is applied
-        to. The model itself if there is none.
+        to. The model itself if there is none. Adapters that it gets are its own: merge them before the model is saved.
 
         Shapes: the output as before.
         """
@@ -426,10 +426,12 @@ class GraphModel(Module):
                 "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."
             )
         values = {name: value.numpy() for name, value in self.state_dict().items()}
+        merged = tuple(f"{key}." for key in self._layer_keys.values() if getattr(self._modules[key], "merged", ()))
+        values = {name: value for name, value in values.items() if name in self._places or not name.startswith(merged)}
         if strangers := [name for name in values if name not in self._places]:
             raise ArgumentError(
                 "save", "a model of the file's own parameters", f"it also has {shown(strangers[0])!r}",
-                "Put adapters into the weights: te.adapt.merge(model), and then te.adapt.unload(model).",
+                "Put adapters into the weights: te.adapt.merge(model).",
             )  # fmt: skip
         if self._head is None or self._head.old == self._head.new:
             self._source.write(values, path)
