@@ -153,14 +153,14 @@ def draw(results, images, labels, held_out, names, output):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for result in results:
         left.plot([100 * a for a in result.accuracies], marker="o", label=result.policy)
-        right.scatter(result.peak_bytes / 1e6, 100 * result.accuracies[-1], s=20 + 6 * result.ms)
-        right.annotate(
-            f"{result.policy}\n{result.ms:.1f} ms", (result.peak_bytes / 1e6, 100 * result.accuracies[-1]), (6, 4),
-            textcoords="offset points",
-        )  # fmt: skip
+        label = f"{result.policy}: {result.peak_bytes / 1e6:.1f} MB, {result.ms:.1f} ms a sample"
+        right.scatter(result.peak_bytes / 1e6, 100 * result.accuracies[-1], s=90, label=label)
     left.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, 105))
     left.legend()
     right.set(xlabel="device memory at the peak (MB)", ylabel="accuracy at the end (%)", ylim=(0, 105))
+    right.legend(loc="lower right")
+    right.set_xlim(left=0)
+    left.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.margins(x=0.15)

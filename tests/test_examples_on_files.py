@@ -64,7 +64,7 @@ def test_onnx(tmp_path: Path, opencl: Backend) -> None:
 
 def test_pb(tmp_path: Path, opencl: Backend) -> None:
     model = real("kws_DS_CNN_S.pb", "tensorboard")
-    text = run(EXAMPLES / "finetune_pb.py", model, "--output", tmp_path, "--epochs", 2, "--count", 20)
+    text = run(EXAMPLES / "finetune_pb.py", model, "--output", tmp_path, "--epochs", 5, "--count", 30)
     before, after = accuracies(text)
     assert before < 30 < 60 < after
     assert f"read again, its accuracy is {after}%" in text
