@@ -13,6 +13,7 @@ It needs: pip install "tinyedge[import,images,demo]".
 """
 
 import argparse
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def answers(model, samples, numbers):
 
 def tune(policy, options, samples, labels, train, held_out, classes):
     """Train by one policy, from the file's weights."""
+    gc.collect()  # what the run before left shall not count
     model, head = load(options, classes)
     choose, lr = POLICIES[policy]
     choose(model, head, options)
@@ -158,7 +160,7 @@ def draw(results, images, labels, held_out, names, output):
     left.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, 105))
     left.legend()
     right.set(xlabel="device memory at the peak (MB)", ylabel="accuracy at the end (%)", ylim=(0, 105))
-    right.legend(loc="lower right")
+    right.legend(loc="best")
     right.set_xlim(left=0)
     left.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
