@@ -16,7 +16,7 @@ import re
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import repeat
 from operator import attrgetter, is_
@@ -496,3 +496,37 @@ class Findings:
 
 
 attributes_of = attrgetter("__dict__")
+
+
+class Guarded:
+    """A function that is guarded, and what is kept for it from call to call.
+
+    ``constant`` names variables or attributes, dotted or not, that are neither looked into nor compared.
+    """
+
+    def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.constant = set(constant)
+        self.names = Names()
+        self.states: dict[int, ModuleState] = {}
+
+    def is_constant(self, path: str) -> bool:
+        return any(path == name or path.endswith("." + name) for name in self.constant)
+
+    def state(self, module: Module, at: At) -> ModuleState:
+        number = id(module)
+        state = self.states.get(number)
+        if (
+            state is None
+            or state.module() is not module
+            or state.names != self.names.version
+            or state.version != member_changes()
+            or any(state.empty)
+            or state.watched  # its attributes are looked up again
+            or state.slotted
+            or not have_size(state.library, state.size)
+        ):
+            states = self.states
+            state = states[number] = ModuleState(module, self.names, at, lambda _: states.pop(number, None))
+        return state
