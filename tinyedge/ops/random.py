@@ -24,7 +24,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.autograd.recorder import forbid_in_recording, was_drawn, was_filled, will_draw
 from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import once
-from tinyedge.backends import Backend, get_backend
+from tinyedge.backends import Backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
@@ -33,6 +33,7 @@ from tinyedge.ir.values import Spec
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, tensor
+from tinyedge.tensor.host import backend_named
 
 Array = np.ndarray[Any, Any]
 Words = npt.NDArray[np.uint32]
@@ -260,7 +261,7 @@ def drawn(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of the values that ``make`` makes of ``count`` words; a replay draws new ones."""
-    target = device if isinstance(device, Backend) else get_backend(device)
+    target = backend_named(device)
     draw = once(lambda: TensorDraw(generator or default_generator, count, make, dtype, target))
     result = draw.tensor()
     return result.requires_grad_() if requires_grad else result

@@ -20,10 +20,10 @@ from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
 from tinyedge.ops.indexing import Gather
-from tinyedge.ops.indices import check_index, check_range
+from tinyedge.ops.indices import check_index, check_indices, check_range
 from tinyedge.ops.movement import expand, narrow, reshape
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Number, Tensor, call, check_indices, full
+from tinyedge.tensor import Number, Tensor, call, full
 
 TEMPLATE = "scatter.cl.jinja"
 
