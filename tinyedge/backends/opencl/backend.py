@@ -595,7 +595,7 @@ class OpenCLBackend(Backend):
     def _fits_persistent(self, part: _Draft) -> bool:
         same = not part.spec.grouped or prod(part.spec.local_size) == self.device.group()
         fits = part.spec.local_bytes <= self.device.local_bytes and not part.spec.is_heavy
-        return same and fits and not part.rendered.source.has_double
+        return same and fits and not part.part.has_double
 
     def _part(self, kernel: Kernel, temporary: Collection[BufferId], is_split: bool = False) -> _Draft:
         """A kernel without those beside it."""
