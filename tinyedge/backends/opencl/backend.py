@@ -68,11 +68,11 @@ MOST_LOWERINGS = 16
 
 PROGRAM_KERNELS = 24
 """The most kernels in one OpenCL program: few enough to find one that does not build by building each alone."""
-_C_TYPES: dict[str, Any] = {
+C_TYPES: dict[str, Any] = {
     "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
     "float": np.float32, "double": np.float64,
 }  # fmt: skip
-_C_NAMES = {kind: name for name, kind in _C_TYPES.items()}
+C_NAMES = {kind: name for name, kind in C_TYPES.items()}
 
 MOST_IN_PERSISTENT = 64
 """The most kernels in a persistent kernel: while the device runs one, the host prepares the next. On an H200,
@@ -120,7 +120,7 @@ def _packer(kind: Any) -> Callable[[Any], bytes]:
     return lambda value: bytes(kind(value).tobytes())
 
 
-class _Built:
+class Built:
     """A built kernel, for all steps that have its source."""
 
     __slots__ = ("kernel", "limit", "lock", "program")
@@ -132,12 +132,12 @@ class _Built:
         self.lock = threading.Lock()
 
 
-class _Prepared:
+class Prepared:
     """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
     __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "queue", "title")
 
-    def __init__(self, built: _Built, rendered: _Rendered, queue: Any, enqueue: Any) -> None:
+    def __init__(self, built: Built, rendered: Rendered, queue: Any, enqueue: Any) -> None:
         self.built = built
         self.title = rendered.title
         self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
@@ -166,7 +166,7 @@ class _Prepared:
             self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
-class _SetOneByOne(_Prepared):
+class SetOneByOne(Prepared):
     """The same for versions of pyopencl without such methods."""
 
     __slots__ = ()
@@ -182,12 +182,12 @@ class _SetOneByOne(_Prepared):
             self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
-def _bytes_of(types: Iterable[Any]) -> int:
+def bytes_of(types: Iterable[Any]) -> int:
     """What arguments of these types take of the memory for arguments."""
     return sum(8 if kind is None else np.dtype(kind).itemsize for kind in types)
 
 
-class _Rendered(NamedTuple):
+class Rendered(NamedTuple):
     """A rendered launch that is not built yet."""
 
     title: str  # a description of what it does
@@ -199,7 +199,7 @@ class _Rendered(NamedTuple):
 
     @property
     def argument_bytes(self) -> int:
-        return _bytes_of(self.types)
+        return bytes_of(self.types)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,12 +218,12 @@ class _Draft:
         return self.part.spec
 
     @cached_property
-    def rendered(self) -> _Rendered:
-        return _Rendered(self.title, self.spec, render(self.part, self.specialised), self.arguments, self.types)
+    def rendered(self) -> Rendered:
+        return Rendered(self.title, self.spec, render(self.part, self.specialised), self.arguments, self.types)
 
     @property
     def argument_bytes(self) -> int:
-        return _bytes_of(self.types)
+        return bytes_of(self.types)
 
 
 class OpenCLBackend(Backend):
@@ -273,9 +273,9 @@ class OpenCLBackend(Backend):
         self.slabs = SlabAllocator(self._buffer, min(SLAB_BYTES, self.largest_bytes or SLAB_BYTES))
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.specialises = not entry.is_cpu
-        self._prepared: Recent[Any, tuple[list[_Prepared], dict[str, int]]] = Recent(PREPARED)
-        self._kernels: Recent[Source, _Built] = Recent(BUILT)
-        self._tables: Recent[tuple[int, ...], _Table] = Recent(TABLES)
+        self._prepared: Recent[Any, tuple[list[Prepared], dict[str, int]]] = Recent(PREPARED)
+        self._kernels: Recent[Source, Built] = Recent(BUILT)
+        self._tables: Recent[tuple[int, ...], Table] = Recent(TABLES)
         # Of programs that are being made, and whether their arenas have several chunks.
         self._drafts: WeakKeyDictionary[Kernel, tuple[bool, _Draft]] = WeakKeyDictionary()
         self._nothing: Any = None  # a buffer for what has no bytes
@@ -450,9 +450,9 @@ class OpenCLBackend(Backend):
         scratch: dict[BufferId, tuple[Any, int]] = {
             (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
         }
-        return [_Launch(kernel, step, scratch) for kernel in kernels]
+        return [EagerLaunch(kernel, step, scratch) for kernel in kernels]
 
-    def _lower(self, step: Step, device: Device) -> tuple[list[_Prepared], dict[str, int]]:
+    def _lower(self, step: Step, device: Device) -> tuple[list[Prepared], dict[str, int]]:
         """The kernels of ``step``, and the bytes of each scratch buffer that they share."""
         for _ in range(MOST_LOWERINGS):
             specs = step.kernels(device)
@@ -465,7 +465,7 @@ class OpenCLBackend(Backend):
             assert over is not None
             raise over
         enqueue = self.cl.enqueue_nd_range_kernel
-        prepared = _Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else _SetOneByOne
+        prepared = Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else SetOneByOne
         kernels = [prepared(built[draft.source], draft, self.queue, enqueue) for draft in drafts]
         return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
 
@@ -500,7 +500,7 @@ class OpenCLBackend(Backend):
         scratch: dict[BufferId, tuple[Any, int]] = {
             (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
         }
-        launches = [_Launch(kernel, copy, scratch) for kernel in kernels]
+        launches = [EagerLaunch(kernel, copy, scratch) for kernel in kernels]
         best = float("inf")
         for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first ones warm up
             self.finish()
@@ -548,11 +548,11 @@ class OpenCLBackend(Backend):
         if over is not None:
             raise over
 
-        def lowered(each: _Rendered) -> _Lowered:
-            return _Lowered(self, built[each.source], each)
+        def lowered(each: Rendered) -> BoundLaunch:
+            return BoundLaunch(self, built[each.source], each)
 
         return [
-            _Sequential([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            Sequential([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
             for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
         ]
 
@@ -610,7 +610,7 @@ class OpenCLBackend(Backend):
         self._drafts[kernel] = is_split, draft
         return draft
 
-    def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> _Rendered:
+    def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> Rendered:
         """The launch of a launch group. Arguments that are the same at every call become constants of the source."""
         order = ORDERS[self.device.order] if shared.is_persistent else None
         named: dict[Any, str] = {}
@@ -631,7 +631,7 @@ class OpenCLBackend(Backend):
                 if text is None:
                     text = named[key] = f"a{len(named)}_"
                     buffer = "__constant int*" if argument[0] == "table" else "__global char*"
-                    declared.append(f"{buffer if kind is None else f'const {_C_NAMES[kind]}'} {text}")
+                    declared.append(f"{buffer if kind is None else f'const {C_NAMES[kind]}'} {text}")
                     arguments.append(argument)
                     types.append(kind)
                 texts.append(text)
@@ -644,7 +644,7 @@ class OpenCLBackend(Backend):
         title = " | ".join(part.title for part in parts)
         kernel = "persistent" if order else "group"
         spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
-        return _Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
+        return Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
 
     @cached_property
     def orders_groups(self) -> bool:
@@ -674,7 +674,7 @@ class OpenCLBackend(Backend):
         types: list[Any] = []
         for operand in operands:
             taken, item = elsewhere.get(operand.name, (owner, operand.name))
-            ctype = _C_TYPES[operand.ctype]
+            ctype = C_TYPES[operand.ctype]
             if operand.kind == "inlined":
                 continue
             if operand.kind == "size":
@@ -699,7 +699,7 @@ class OpenCLBackend(Backend):
             types += [np.int32] * len(spec.sizes)
         for name, kind in spec.scalars.items():
             arguments.append(("scalar", owner, name))
-            types.append(_C_TYPES[spec.constants["real"] if kind == "real" else kind])
+            types.append(C_TYPES[spec.constants["real"] if kind == "real" else kind])
         if spec.tables and not specialised:
             arguments.append(("table", None, self._table(spec)))
             types.append(None)
@@ -722,9 +722,9 @@ class OpenCLBackend(Backend):
         self._range_flag.admit(call)
         return self._range_flag
 
-    def zeros(self, count: int) -> _Table:
+    def zeros(self, count: int) -> Table:
         """A buffer of ``count`` ints that are all 0."""
-        return _Table(self, "counters of a launch", np.zeros(count, np.int32))
+        return Table(self, "counters of a launch", np.zeros(count, np.int32))
 
     def _table(self, spec: KernelSpec) -> Any:
         values: list[int] = []
@@ -734,23 +734,23 @@ class OpenCLBackend(Backend):
             values += [*table, *([0] * (MAX_RANK - len(table)))]
         return self.table(f"the strides of {spec.kernel}", tuple(values))
 
-    def table(self, what: str, values: tuple[int, ...]) -> _Table:
+    def table(self, what: str, values: tuple[int, ...]) -> Table:
         """A buffer of these ints, which all that need the same ones share."""
-        found: _Table | None = self._tables.get(values)
+        found: Table | None = self._tables.get(values)
         if found is None:
-            found = self._tables[values] = _Table(self, what, np.array(values, np.int32))
+            found = self._tables[values] = Table(self, what, np.array(values, np.int32))
             found.values = values
         return found
 
-    def _build(self, drafts: Sequence[_Rendered]) -> dict[Source, _Built]:
+    def _build(self, drafts: Sequence[Rendered]) -> dict[Source, Built]:
         """The built kernel of each source. Those that are not built yet are built many to an OpenCL program, since each
         program has a fixed cost.
 
         Persistent kernels are long enough to be built in parallel: the first step of MobileNet v2 on an H200 takes 23 s
         so, and 31 s if they are built one after the other.
         """
-        result: dict[Source, _Built] = {}
-        missing: dict[Source, _Rendered] = {}
+        result: dict[Source, Built] = {}
+        missing: dict[Source, Rendered] = {}
         for draft in drafts:
             found = self._kernels.get(draft.source)
             if found is None:
@@ -774,7 +774,7 @@ class OpenCLBackend(Backend):
                 programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
         for source, program in programs.items():
             kernel = self.kernel_of(program, source, missing[source].title)
-            result[source] = self._kernels[source] = _Built(program, kernel, self._limit_of(kernel))
+            result[source] = self._kernels[source] = Built(program, kernel, self._limit_of(kernel))
         return result
 
     def kernel_of(self, program: Any, source: Source, title: str) -> Any:
@@ -796,7 +796,7 @@ class OpenCLBackend(Backend):
             return BUILD_OPTIONS_FP64
         return PERSISTENT_OPTIONS[self.device.order] if source.is_persistent else BUILD_OPTIONS
 
-    def _build_together(self, drafts: Sequence[_Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
+    def _build_together(self, drafts: Sequence[Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
         """The OpenCL program of each source: one for all of them."""
         text = "\n".join(draft.source.text for draft in drafts)
         if drafts[0].source.has_double:
@@ -833,7 +833,7 @@ class OpenCLBackend(Backend):
         return program
 
 
-class _Table:
+class Table:
     """A small buffer of ints, allocated with its values."""
 
     def __init__(self, backend: OpenCLBackend, what: str, values: np.ndarray[Any, Any]) -> None:
@@ -850,8 +850,8 @@ class _Table:
         self._memory.unreserve(self.nbytes)
 
 
-class _Lowered(Lowered):
-    def __init__(self, backend: OpenCLBackend, built: _Built, rendered: _Rendered) -> None:
+class BoundLaunch(Lowered):
+    def __init__(self, backend: OpenCLBackend, built: Built, rendered: Rendered) -> None:
         self.backend = backend
         self.title = rendered.title
         self.specs = rendered.group_specs or (rendered.spec,)
@@ -922,7 +922,7 @@ class _Lowered(Lowered):
         arguments = [
             ArgumentSpec("counters", value=APART * (1 + len(self.specs)))
             if argument == COUNTERS
-            else described(argument, "" if kind is None else _C_NAMES[kind], layout)
+            else described(argument, "" if kind is None else C_NAMES[kind], layout)
             for argument, kind in zip(self._arguments, self._types, strict=True)
         ]
         return [Described(source, self.title, self.global_size, self.local_size, tuple(arguments))]
@@ -936,10 +936,10 @@ def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
     enqueue(*arguments)
 
 
-class _Sequential(Lowered):
+class Sequential(Lowered):
     """The kernels of a launch group as separate launches, where the device cannot run them in one."""
 
-    def __init__(self, each: Sequence[_Lowered], joined: _Rendered) -> None:
+    def __init__(self, each: Sequence[BoundLaunch], joined: Rendered) -> None:
         self.each = each
         self.title = joined.title
         self.specs = joined.group_specs or (joined.spec,)
@@ -975,12 +975,12 @@ class _Sequential(Lowered):
         return lambda: sum(elapsed_ns() for elapsed_ns in times)
 
 
-class _Launch:
+class EagerLaunch:
     """A prepared kernel with its arguments bound."""
 
     __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
 
-    def __init__(self, kernel: _Prepared, step: Step, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
+    def __init__(self, kernel: Prepared, step: Step, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
         self._kernel = kernel
         self._scratch = scratch  # kept alive until it is launched
         buffers: list[Any] = []
