@@ -1,4 +1,4 @@
-"""Chains: kernels that share a launch wait for what they depend on, and for as little else as can be."""
+"""Persistent kernels: each kernel in one waits for what they depend on, and for as little else as can be."""
 
 from __future__ import annotations
 

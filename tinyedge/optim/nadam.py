@@ -15,7 +15,7 @@ from tinyedge.tensor import Tensor
 
 
 class NAdamUpdate(Averaging):
-    """``step_grad`` and ``step_avg`` are the rates of the gradient and its average, ``correction`` is the square root of
+    """``step_grad`` and ``step_avg`` are the rates of the gradient and of its average, ``correction`` is the root of
     1 - beta2^t.
     """
 
