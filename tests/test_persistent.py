@@ -1,4 +1,4 @@
-"""Persistent kernels: each kernel in one waits for what they depend on, and for as little else as can be."""
+"""Persistent kernels: each kernel in one waits for what it depends on, and for as little else as can be."""
 
 from __future__ import annotations
 

@@ -44,4 +44,5 @@ def mean_of(x: Any, axes: tuple[int, ...]) -> Any:
 
 
 def sample_affine(random: Random, shape: Shape) -> tuple[Shape | None, Shape | None]:
+    """Shapes of a weight and a bias, each left out at times."""
     return (shape if random.random() < 0.7 else None, shape if random.random() < 0.7 else None)

@@ -75,6 +75,7 @@ def _long_words(words: Words) -> npt.NDArray[np.uint64]:
 
 
 def uniform_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    """Floats in [0, 1) of 24 bits, one of each word."""
     return np.asarray((words >> np.uint32(8)) * 2.0**-24).reshape(size)
 
 
@@ -84,6 +85,7 @@ def normal_words(size: Shape) -> int:
 
 
 def normal_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    """Normally distributed numbers, two of each pair of words (Box and Muller)."""
     pairs = words.reshape(-1, 2).astype(np.float64)
     radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) * 2.0**-32))
     angle = (2.0 * math.pi * 2.0**-32) * pairs[:, 1]

@@ -264,6 +264,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """``op`` of a 1-d index into ``dim``, and of the slices of ``source`` that belong to it."""
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if index.ndim > 1:
         raise ShapeError(name, "a 1-d index", f"it is {index.shape}")

@@ -267,7 +267,7 @@ class OpenCLBackend(OpenCLBuilder):
         return same and fits and not part.part.has_double
 
     def _part(self, kernel: Kernel, temporary: Collection[BufferId], is_split: bool = False) -> _Draft:
-        """A kernel without those beside it."""
+        """A kernel without its siblings, rendered or not yet."""
         known = self._drafts.get(kernel)
         if known is not None and known[0] == is_split:
             return known[1]
