@@ -130,6 +130,8 @@ def render_group(
                 *(["#undef COUNTER\n#undef LOOK\n#undef TICK\n#undef ORDER"] if order else []),
             ]
         ),
+        any(part.has_double for part in parts),
+        order is not None,
     )
     return source, firsts[-1] + (1 if order else 0), items
 

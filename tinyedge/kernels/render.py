@@ -46,18 +46,16 @@ _environment = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel in OpenCL C, and the name of its function, which belongs to this source alone."""
+    """A kernel in OpenCL C, and the name of its function, which belongs to this source alone.
+
+    ``has_double``: it computes with doubles, which a compiler must be told. ``is_persistent``: it is that of a
+    persistent kernel.
+    """
 
     function: str
     text: str
-
-    @property
-    def has_double(self) -> bool:
-        return "double" in self.text
-
-    @property
-    def is_persistent(self) -> bool:
-        return self.function.startswith("persistent_")
+    has_double: bool = False
+    is_persistent: bool = False
 
 
 class Part(NamedTuple):
@@ -67,6 +65,13 @@ class Part(NamedTuple):
     operands: tuple[Operand, ...]
     hooks: tuple[Hook, ...] = ()
 
+    @property
+    def has_double(self) -> bool:
+        """Whether it computes with doubles, as its spec, its operands or its blocks state."""
+        operands = (*self.operands, *(each for hook in self.hooks for each in hook.operands))
+        ctypes = {each.ctype for each in operands} | {hook.ctype for hook in self.hooks}
+        return self.spec.has_double or "double" in ctypes
+
 
 Sizes = tuple[tuple[str, int | None], ...]
 Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -74,15 +79,17 @@ Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 def render(part: Part, specialised: bool = False) -> Source:
     """The source of a kernel. With shape specialisation sizes and tables are constants of it, else arguments."""
-    return named(part.spec.kernel, _alone(piece_of(part, specialised)))
+    return named(part.spec.kernel, _alone(piece_of(part, specialised)), part.has_double)
 
 
-def named(kernel: str, text: str) -> Source:
+def named(kernel: str, text: str, has_double: bool = False, is_persistent: bool = False) -> Source:
+    """The source whose function is named after its text: equal texts are one source."""
     name = f"{kernel}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Source(name, text.replace(FUNCTION, name))
+    return Source(name, text.replace(FUNCTION, name), has_double, is_persistent)
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
+    """The rendered text of a part, from the cache if it was rendered before."""
     spec = part.spec
     piece = _piece(
         spec.template,
@@ -219,10 +226,12 @@ def _alone(piece: Piece) -> str:
 
 
 def defined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that define macros."""
     return [f"#define {name} {text}" for name, text in macros.items()]
 
 
 def undefined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that take them back."""
     return [f"#undef {name}" for name in dict.fromkeys(name.partition("(")[0] for name in macros)]
 
 
