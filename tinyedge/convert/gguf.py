@@ -122,11 +122,11 @@ class _Reader:
         if kind == STRING:
             self.spend(1, where)
             return self.text(where)
-        if kind == ARRAY and depth < MAX_DEPTH:
-            self.spend(ARRAY_COST, where)
-            return self.array(where, depth + 1)
-        what = "arrays nested too deeply" if kind == ARRAY else f"a value of the unknown type {kind}"
-        self.place.refuse(where, f"{what} at byte {self.at}")
+        if kind != ARRAY or depth >= MAX_DEPTH:
+            what = "arrays nested too deeply" if kind == ARRAY else f"a value of the unknown type {kind}"
+            self.place.refuse(where, f"{what} at byte {self.at}")
+        self.spend(ARRAY_COST, where)
+        return self.array(where, depth + 1)
 
     def array(self, where: str, depth: int) -> Any:
         kind = self.number("I", where)
