@@ -70,7 +70,7 @@ def _has_hooks(slot: Slot) -> bool:
 def argument_key(argument: Tensor) -> Hashable:
     """The part of the key for an argument that is a tensor: all but its values."""
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, _has_hooks(slot), slot.storage.backend.name, type(argument))
+    return slot.key, slot.requires_grad, bool(slot.hooks), slot.storage.backend.name, type(argument)
 
 
 class Walk(CodeWalk):
