@@ -29,7 +29,7 @@ def load_model(
     shows the layers; ``model.freeze(except_=[...])`` chooses what is trained, and ``model.save(path)`` writes the tuned
     weights into a copy of the file.
 
-    Quantised TFLite models load with ``dequantize``: see ``te.convert.from_tflite``.
+    Quantised models load with ``dequantize``: see ``te.convert.from_tflite`` and ``te.convert.from_onnx``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
@@ -50,9 +50,7 @@ def load_model(
     kind = next((text for start, text in OTHERS.items() if content.startswith(start)), "")
     if kind or not name.endswith(".onnx"):
         place.refuse("the file", f"it is {kind}" if kind else "neither its content nor its name says what it is")
-    if dequantize:
-        raise ArgumentError("load_model", "dequantize=True for TFLite files alone", "this one is ONNX")
-    return from_onnx(path, dtype=dtype, device=device)
+    return from_onnx(path, dtype=dtype, dequantize=dequantize, device=device)
 
 
 __all__ = ["load_model"]

@@ -76,7 +76,9 @@ def attention(
         k, v = ops.cat([past_key, k], 2), ops.cat([past_value, v], 2)
     present, heads, keys = (k, v), q.shape[1], k.shape[2]
     if heads != k.shape[1] and (not k.shape[1] or heads % k.shape[1] or k.shape[1] != v.shape[1]):
-        raise ShapeError("Attention", "heads of the query that are a multiple of the others'", f"got {q.shape, k.shape}")
+        raise ShapeError(
+            "Attention", "heads of the query that are a multiple of the others'", f"got {q.shape, k.shape}"
+        )
     scale = q.shape[3] ** -0.5 if scale is None else scale
     mask = attn_mask
     if mask is not None and mask.shape[-1] < keys:
