@@ -27,10 +27,10 @@ def mutated(content: bytes, random: Random) -> bytes:
     return bytes(data)
 
 
-def check_mutations(content: bytes, path: Path, count: int, seed: int) -> None:
+def check_mutations(content: bytes, path: Path, count: int, seed: int, **options: bool) -> None:
     """Errors: whatever is no refusal by name."""
     random = Random(seed)
     for _ in range(count):
         path.write_bytes(mutated(content, random))
         with suppress(ModelFormatError, UnsupportedOpError):
-            te.load_model(path)
+            te.load_model(path, **options)

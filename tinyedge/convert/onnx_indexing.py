@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -100,7 +99,7 @@ def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
     if x.ndim != 2:
         raise ShapeError("EyeLike", "an input of 2 dims", f"got {x.shape}")
     kind = x.dtype if dtype is None else dtype_of(dtype)
-    return tensor(np.eye(*x.shape, k=k), device=x.backend).to(kind)
+    return tensor(np.eye(x.shape[0], x.shape[1], k), device=x.backend).to(kind)
 
 
 @ONNX.op("ReverseSequence", host=("lengths",))

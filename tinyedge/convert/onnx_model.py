@@ -161,6 +161,8 @@ class _Reader:
             scale: Any = np.float32(1)
             for part in given:
                 scale = scale * spread(np.asarray(part, np.float32), array.ndim, axis, array.shape, block)
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                self.place.refuse(name, "a scale that is not positive")
             shift = np.zeros(()) if shift is None else spread(shift, array.ndim, axis, array.shape, block)
             if is_known:
                 other = self.source.quantised[name]
@@ -168,7 +170,8 @@ class _Reader:
                     self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
             else:
                 self.source.quantised[name] = scale, shift, array.dtype
-                arrays[name] = np.asarray((array.astype(np.float64) - shift) * scale, np.float32)
+                with np.errstate(all="ignore"):
+                    arrays[name] = np.asarray((array.astype(np.float64) - shift) * scale, np.float32)
                 self.known.pop(name, None)
             done = True
         return done and op == "DequantizeLinear"

@@ -32,10 +32,10 @@ def spread(values: Array, rank: int, axis: int, shape: Ints, block_size: int = 0
         raise ShapeError("QuantizeLinear", f"an axis of {rank} dims", f"got {axis}")
     axis %= rank
     if block_size:
-        if values.ndim != rank:
-            raise ShapeError("QuantizeLinear", f"scales of {rank} dims for blocks", f"got {values.shape}")
-        wide = np.repeat(values, block_size, axis)
-        return np.take(wide, np.arange(shape[axis]), axis)
+        wanted = tuple(-(-size // max(block_size, 1)) if dim == axis else size for dim, size in enumerate(shape))
+        if values.shape != wanted or block_size < 1:
+            raise ShapeError("QuantizeLinear", f"scales of the shape {wanted} for blocks", f"got {values.shape}")
+        return np.take(values, np.arange(shape[axis]) // block_size, axis)
     if values.ndim != 1 or len(values) != shape[axis]:
         raise ShapeError("QuantizeLinear", f"{shape[axis]} scales along dim {axis}", f"got {values.shape}")
     return values.reshape([-1 if dim == axis else 1 for dim in range(rank)])
@@ -80,7 +80,7 @@ def quantize(
     saturate: int = 1,
 ) -> Tensor:
     x = _real(x)
-    y = x / _device(spread(scale, x.ndim, axis, x.shape, block_size), x)
+    y: Tensor = x / _device(spread(scale, x.ndim, axis, x.shape, block_size), x)
     if zero is not None and zero.any():
         y = y + _device(spread(zero, x.ndim, axis, x.shape, block_size), x)
     return _cut(y, _limits_of(zero, output_dtype))
@@ -95,7 +95,8 @@ def dequantize(
         y = y - _device(spread(zero, x.ndim, axis, x.shape, block_size), y)
     y = y * _device(spread(scale, x.ndim, axis, x.shape, block_size), y)
     kind = dtype_of(output_dtype) if output_dtype else dtypes.resolve(scale.dtype)
-    return y.to(kind)
+    result: Tensor = y.to(kind)
+    return result
 
 
 @ONNX.op("DynamicQuantizeLinear", since=11)
@@ -115,7 +116,8 @@ def _from_zero(x: Tensor, zero: Any, axis: int | None = None) -> Tensor:
     zero = _real(zero)
     if axis is not None and zero.ndim == 1 and zero.numel() > 1:
         zero = zero.reshape([-1 if dim == axis % x.ndim else 1 for dim in range(x.ndim)])
-    return x - (zero.reshape(()) if zero.numel() == 1 else zero)
+    result: Tensor = x - (zero.reshape(()) if zero.numel() == 1 else zero)
+    return result
 
 
 @ONNX.op("MatMulInteger", since=10)
