@@ -3,6 +3,7 @@
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.choose import bias_only, head_only, last, norm_only, summary
 from tinyedge.adapt.lora import LoraConfig, LoraLayer, lora, merge, set_adapter, unload, unmerge
+from tinyedge.adapt.minibatch import MinibatchNorm, minibatch_norm, to_batch_renorm, to_group_norm
 from tinyedge.adapt.peft import load_adapter, save_adapter
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 
@@ -10,6 +11,7 @@ __all__ = [
     "Fit",
     "LoraConfig",
     "LoraLayer",
+    "MinibatchNorm",
     "bias_only",
     "head_only",
     "last",
@@ -17,6 +19,7 @@ __all__ = [
     "load_checkpoint",
     "lora",
     "merge",
+    "minibatch_norm",
     "norm_only",
     "plan_for",
     "rehearse",
@@ -24,6 +27,8 @@ __all__ = [
     "save_checkpoint",
     "set_adapter",
     "summary",
+    "to_batch_renorm",
+    "to_group_norm",
     "unload",
     "unmerge",
 ]

@@ -25,7 +25,7 @@ from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 
 
-def _fitting(name: str, argument: str, value: Tensor | None, shape: Shape, input: Tensor) -> None:
+def require_fitting(name: str, argument: str, value: Tensor | None, shape: Shape, input: Tensor) -> None:
     """Check a weight, a bias or a statistic against the input that it goes with."""
     if value is None:
         return
@@ -453,7 +453,7 @@ def batch_norm(
     channels = input.shape[1:2] or (0,)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for argument, value in given.items():
-        _fitting("batch_norm", argument, value, channels, input)
+        require_fitting("batch_norm", argument, value, channels, input)
     if input.ndim < 2:
         return input.clone()
     if not training:
@@ -504,7 +504,7 @@ def instance_norm(
         raise ShapeError("instance_norm", "more than one value a channel of a sample", f"got {input.shape}")
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for argument, value in given.items():
-        _fitting("instance_norm", argument, value, (input.shape[1],), input)
+        require_fitting("instance_norm", argument, value, (input.shape[1],), input)
     rows = input.reshape(input.shape[0], input.shape[1], count)
     y, mean, rstd = call_all(LayerNorm, rows, None, None, scalars={"eps": float(eps)}, dims=1)
     if input.numel() and (running_mean is not None or running_var is not None):
@@ -533,8 +533,8 @@ def group_norm(
         raise ShapeError("group_norm", f"channels must be a multiple of num_groups={num_groups}", f"got {input.shape}")
     if 0 in input.shape[1:] or prod(input.shape) == num_groups:
         raise ShapeError("group_norm", "more than one element in a group", f"got {input.shape} in {num_groups} groups")
-    _fitting("group_norm", "weight", weight, (channels,), input)
-    _fitting("group_norm", "bias", bias, (channels,), input)
+    require_fitting("group_norm", "weight", weight, (channels,), input)
+    require_fitting("group_norm", "bias", bias, (channels,), input)
     rows = input.reshape(batch, num_groups, channels // num_groups * prod(input.shape[2:]))
     y = call(LayerNorm, rows, None, None, scalars={"eps": float(eps)}, dims=1)
     return _scale_channels(y.reshape(input.shape), weight, bias)
@@ -736,6 +736,6 @@ def layer_norm(
         raise ShapeError(
             "layer_norm", f"input must end in the dims normalized_shape={shape}, at least one", f"it is {input.shape}"
         )
-    _fitting("layer_norm", "weight", weight, shape, input)
-    _fitting("layer_norm", "bias", bias, shape, input)
+    require_fitting("layer_norm", "weight", weight, shape, input)
+    require_fitting("layer_norm", "bias", bias, shape, input)
     return call(LayerNorm, input, weight, bias, scalars={"eps": float(eps)}, dims=len(shape))
