@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple]:
     parser.add_argument("--lr", type=float, default=0.02)
     given = parser.parse_args(arguments)
     digits = te.data.digits()
-    images, labels = (np.asarray(part) for part in digits.tensors)
+    images, labels = (np.stack([np.asarray(sample[k]) for sample in digits]) for k in (0, 1))
     order = np.random.default_rng(2).permutation(len(images))
     images, labels = images[order], labels[order]
     state = pretrained(images[:1000], labels[:1000])

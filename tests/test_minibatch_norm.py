@@ -55,7 +55,9 @@ def weighed(model: nn.Module, x: te.Tensor, y: te.Tensor) -> te.Tensor:
 
 def state(model: nn.Module) -> dict[str, Any]:
     found = {name: value.numpy() for name, value in model.state_dict().items()}
-    return found | {f"d{name}": param.grad.numpy() for name, param in model.named_parameters() if param.grad is not None}
+    return found | {
+        f"d{name}": param.grad.numpy() for name, param in model.named_parameters() if param.grad is not None
+    }
 
 
 def assert_alike(one: nn.Module, other: nn.Module, tolerance: float) -> None:
@@ -151,7 +153,8 @@ def test_half(backend: Backend) -> None:
     outputs = adapt.minibatch_norm(norm, 4)([te.randn(1, 3).half() for _ in range(4)])
     assert outputs[0].dtype is te.float16
     te.cat(outputs).float().square().sum().backward()
-    assert norm.weight.grad.dtype is te.float32 and norm.running_mean.dtype is te.float16
+    assert norm.weight.grad.dtype is te.float32
+    assert norm.running_mean.dtype is te.float16
 
 
 def test_zero_sizes(backend: Backend) -> None:
@@ -245,7 +248,9 @@ def test_renorm(backend: Backend, way: str) -> None:
     """By its formula, and as a batch norm where nothing may be corrected."""
     te.manual_seed(0)
     norm, plain = nn.BatchRenorm2d(3, r_max=1.5, d_max=0.5), nn.BatchNorm2d(3)
-    x = te.randn(2, 3, 4, 5) * te.tensor([0.5, 1.1, 4.0]).reshape(3, 1, 1) + te.tensor([0.2, -3.0, 0.1]).reshape(3, 1, 1)
+    x = te.randn(2, 3, 4, 5) * te.tensor([0.5, 1.1, 4.0]).reshape(3, 1, 1) + te.tensor([0.2, -3.0, 0.1]).reshape(
+        3, 1, 1
+    )
     mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
     r, d = var.add(1e-5).sqrt().clamp(1 / 1.5, 1.5), mean.clamp(-0.5, 0.5)
     column = (3, 1, 1)
@@ -258,7 +263,8 @@ def test_renorm(backend: Backend, way: str) -> None:
         y = call(source)
         np.testing.assert_allclose(y.detach().numpy(), expected.numpy(), rtol=1e-3, atol=1e-4)
     y.pow(3).sum().backward()
-    assert source.grad is not None and norm.weight.grad is not None
+    assert source.grad is not None
+    assert norm.weight.grad is not None
     plain(x)
     np.testing.assert_allclose(norm.running_var.numpy(), plain.running_var.numpy(), rtol=1e-5)
     norm.r_max, norm.d_max = 1.0, 0.0
@@ -272,15 +278,19 @@ def test_conversions(backend: Backend) -> None:
     model = Stack(["conv", "norm", "block"], 0)
     weight, expected = model.layers[1].weight, model.eval()(images).detach().numpy()
     assert adapt.to_batch_renorm(model.train()) is model
-    assert isinstance(model.layers[2][1], nn.BatchRenorm2d) and isinstance(model.norm, nn.BatchRenorm1d)
+    assert isinstance(model.layers[2][1], nn.BatchRenorm2d)
+    assert isinstance(model.norm, nn.BatchRenorm1d)
     assert model.layers[1].weight is weight
     np.testing.assert_allclose(model.eval()(images).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
     model = Stack(["conv", "norm", "norm"], 0)
     model.layers[2] = model.layers[1]
     weight = model.layers[1].weight
     adapt.to_group_norm(model, 2)
-    assert model.layers[1] is model.layers[2] and model.layers[1].weight is weight
-    assert isinstance(model.layers[1], nn.GroupNorm) and model.layers[1].num_groups == 1 and model.norm.num_groups == 1
+    assert model.layers[1] is model.layers[2]
+    assert model.layers[1].weight is weight
+    assert isinstance(model.layers[1], nn.GroupNorm)
+    assert model.layers[1].num_groups == 1
+    assert model.norm.num_groups == 1
     alone = te.cat([model(images[i : i + 1]) for i in range(4)])
     np.testing.assert_allclose(alone.detach().numpy(), model(images).detach().numpy(), rtol=1e-4, atol=1e-5)
     for call in (adapt.to_group_norm, adapt.to_batch_renorm):

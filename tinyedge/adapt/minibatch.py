@@ -42,7 +42,7 @@ class MinibatchNorm(Module):
         These are the gradients of one batch of ``n`` samples: an optimizer counts it as one, ``accumulate=1``.
         """
         losses = self._run(samples, [partial(loss, self.model, *_arguments(sample)) for sample in samples])
-        mean = sum(losses[1:], losses[0]) / self.n
+        mean: Tensor = sum(losses[1:], losses[0]) / self.n
         mean.backward()
         return mean.detach()
 
@@ -94,7 +94,9 @@ def minibatch_norm(model: Module, n: int) -> MinibatchNorm:
         raise ArgumentError(
             "minibatch_norm",
             "a model with batch norms whose statistics are not frozen",
-            f"of {len(norms)} in {type(model).__name__} all are frozen" if norms else f"{type(model).__name__} has none",
+            f"of {len(norms)} in {type(model).__name__} all are frozen"
+            if norms
+            else f"{type(model).__name__} has none",
             "Call model.freeze_batch_norm_statistics(False) first." if norms else "",
         )
     for norm in live:
@@ -164,8 +166,10 @@ def _replace(call: str, model: Module, make: Callable[[Any], Module], kept: Sequ
     for norm in norms:
         made = new[id(norm)]
         for name in kept:
-            members = norm._parameters if name in norm._parameters else norm._buffers
-            (made._parameters if name in norm._parameters else made._buffers)[name] = members[name]
+            old: tuple[dict[str, Any], ...] = norm._parameters, norm._buffers
+            for members, theirs in zip((made._parameters, made._buffers), old, strict=True):
+                if name in theirs:
+                    members[name] = theirs[name]
         made.train(norm.training)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):

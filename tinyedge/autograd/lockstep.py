@@ -108,7 +108,7 @@ def in_lockstep(call: str, functions: Sequence[Callable[[], T]]) -> list[T]:
     try:
         for one in calls:
             one.thread.start()
-        while not all([one.done for one in calls]):
+        while not all(one.done for one in calls):
             for one in calls:
                 one.go_on()
             meetings = [one.meeting for one in calls]

@@ -96,7 +96,9 @@ class _BatchNorm(Module):
 
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Move the running statistics towards those of a minibatch of ``count`` values a channel."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         with no_grad():
             self.num_batches_tracked.add_(1)
             for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
@@ -220,7 +222,8 @@ class _BatchRenorm(_BatchNorm):
             return super().forward(input)
         self._require_rank(input)
         self._require_limits(self.r_max, self.d_max)
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         with no_grad():
             x = input.detach().to(input.dtype.computes)
             var, mean = var_mean(x, (0, *range(2, x.ndim)), correction=0)

@@ -44,7 +44,8 @@ def normalize_over_minibatch(
     dims = (0, *range(2, input.ndim))
     column = (-1, *(1,) * (input.ndim - 2))
     own = input.shape[0] * prod(input.shape[2:])
-    total = mean = own  # known when all have met
+    total = 0  # of all samples
+    means: list[Tensor] = []
 
     def alone() -> Exception:
         return ArgumentError(
@@ -55,22 +56,22 @@ def normalize_over_minibatch(
         )  # fmt: skip
 
     def join_sums(brought: list[Any]) -> list[Any]:
-        nonlocal total, mean
+        nonlocal total
         total = sum(count for _, count in brought)
         if total == 1:
             raise ShapeError(call, "more than one value a channel in the minibatch", f"got {input.shape} alone")
-        mean = stack([part for part, _ in brought]).sum(0) / max(total, 1)
-        return [mean] * len(brought)
+        means.append(stack([part for part, _ in brought]).sum(0) / max(total, 1))
+        return means * len(brought)
 
     def join_squares(brought: list[Any]) -> list[Any]:
         var = stack(brought).sum(0) / max(total, 1)
         if track is not None and total:
-            at_end(lambda: track(mean.detach(), var.detach(), total))
+            at_end(lambda: track(means[0].detach(), var.detach(), total))
         scale = (var + eps).rsqrt()
         return [scale if weight is None else scale * weight] * len(brought)
 
     x = input.to(sums)
     # The mean is subtracted before squares are summed, as the difference of large sums would have lost the digits.
     centered = x - meet((norm, "mean"), (x.sum(dims), own), join_sums, alone).reshape(column)
-    y = centered * meet((norm, "var"), centered.square().sum(dims), join_squares, alone).reshape(column)
+    y: Tensor = centered * meet((norm, "var"), centered.square().sum(dims), join_squares, alone).reshape(column)
     return (y if bias is None else y + bias.reshape(column)).to(input.dtype)
