@@ -5,13 +5,18 @@ from tinyedge.adapt.choose import bias_only, head_only, last, norm_only, summary
 from tinyedge.adapt.lora import LoraConfig, LoraLayer, lora, merge, set_adapter, unload, unmerge
 from tinyedge.adapt.minibatch import MinibatchNorm, minibatch_norm, to_batch_renorm, to_group_norm
 from tinyedge.adapt.peft import load_adapter, save_adapter
+from tinyedge.adapt.rank import LayerRank, Ranking, rank_layers
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
+from tinyedge.adapt.watch import Watch, watch
 
 __all__ = [
     "Fit",
+    "LayerRank",
     "LoraConfig",
     "LoraLayer",
     "MinibatchNorm",
+    "Ranking",
+    "Watch",
     "bias_only",
     "head_only",
     "last",
@@ -22,6 +27,7 @@ __all__ = [
     "minibatch_norm",
     "norm_only",
     "plan_for",
+    "rank_layers",
     "rehearse",
     "save_adapter",
     "save_checkpoint",
@@ -31,4 +37,5 @@ __all__ = [
     "to_group_norm",
     "unload",
     "unmerge",
+    "watch",
 ]

@@ -166,10 +166,10 @@ def _replace(call: str, model: Module, make: Callable[[Any], Module], kept: Sequ
     for norm in norms:
         made = new[id(norm)]
         for name in kept:
-            old: tuple[dict[str, Any], ...] = norm._parameters, norm._buffers
-            for members, theirs in zip((made._parameters, made._buffers), old, strict=True):
-                if name in theirs:
-                    members[name] = theirs[name]
+            if name in norm._parameters:
+                made._parameters[name] = norm._parameters[name]
+            else:
+                made._buffers[name] = norm._buffers[name]
         made.train(norm.training)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
