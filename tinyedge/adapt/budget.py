@@ -151,7 +151,7 @@ def plan_for(
 
     Errors: ArgumentError if nothing fits, with the smallest total; if ``ranking`` names what is no trainable layer.
     """
-    limit = _bytes_of(budget)
+    limit = bytes_of(budget)
     search = _Search(model, loss, sample, _states(optimizer), limit)
     if ranking is not None:
         search.rank(ranking.names() if isinstance(ranking, Ranking) else ranking)
@@ -399,12 +399,13 @@ def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) ->
     return max(sum(name != "step" for name in optimizer.state_names(group)) for group in optimizer.param_groups)
 
 
-def _bytes_of(budget: int | str) -> int:
+def bytes_of(budget: int | str, call: str = "plan_for") -> int:
+    """A number of bytes, given as it is or as text such as "24MB"; ``call`` is the caller's name for an error."""
     if isinstance(budget, int):
         return budget
     match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([kKMG]?i?)B", budget.strip())
     if match is None or match[2] not in UNITS:
-        raise ArgumentError("plan_for", 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
+        raise ArgumentError(call, 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 
