@@ -431,9 +431,9 @@ class Live:
         """The kind of the next slice."""
         if self._keeps:
             return "keep"
-        if self._left is None and self.held_out and (self._best is None or self._since >= self.check_every):
-            if self.optimizer.pending == 0:
-                self._left, self._measured = list(self.held_out), []
+        is_due = bool(self.held_out) and (self._best is None or self._since >= self.check_every)
+        if self._left is None and is_due and not self.optimizer.pending:
+            self._left, self._measured = list(self.held_out), []
         if self._left is not None:
             return "check"
         if self.optimizer.pending >= (self.optimizer.accumulate or 1):
