@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 import tinyedge as te
 import tinyedge.nn.functional as F
-from tinyedge import nn, optim
+from tinyedge import cli, nn, optim
 from tinyedge.errors import ArgumentError, MissingPackageError, UpdateError
 from tinyedge.federated import delta as wire
 from tinyedge.federated.flower import ARRAYS, WIRE, flower
@@ -193,7 +196,9 @@ def flwr(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def mean_loss(model: nn.Module) -> dict[str, float]:
     with te.no_grad():
-        return {"loss": float(np.mean([loss(model, *s).item() for k in range(4) for s in data_fn({"partition-id": k})[1]]))}
+        return {
+            "loss": float(np.mean([loss(model, *s).item() for k in range(4) for s in data_fn({"partition-id": k})[1]]))
+        }
 
 
 @pytest.mark.parametrize("precision", wire.PRECISIONS)
@@ -211,7 +216,9 @@ def test_rounds(flwr: Any, reference: Any, precision: str) -> None:
     assert len({str(state["tinyedge.numbers"]["generator"]) for state in states}) == 4
     expected, _ = run(Network(clients()), rounds=6)
     for name, values in weights.items():
-        np.testing.assert_allclose(values, expected[name], atol={"float32": 1e-6, "float16": 2e-3, "int8": 3e-2}[precision])
+        np.testing.assert_allclose(
+            values, expected[name], atol={"float32": 1e-6, "float16": 2e-3, "int8": 3e-2}[precision]
+        )
 
 
 def test_one_process_or_many(flwr: Any, reference: Any) -> None:
@@ -271,7 +278,9 @@ def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil
 
 
 def test_a_client_that_boasts_counts_little_more(flwr: Any, reference: Any) -> None:
-    boasts = Network(clients(), lambda number, node, reply: with_number(reply, "num-examples", 10**9) if node == 1 else reply)
+    boasts = Network(
+        clients(), lambda number, node, reply: with_number(reply, "num-examples", 10**9) if node == 1 else reply
+    )
     weights, report = run(boasts, rounds=1)
     honest, _ = run(Network(clients()), rounds=1)
     alone, _ = run(Network(clients(), lambda number, node, reply: reply if node == 1 else None), rounds=1)
@@ -350,9 +359,37 @@ def test_options_out_of_range(flwr: Any) -> None:
         te.federated.server_app(model_fn, rounds=0)
 
 
-def test_without_flower(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_a_new_app(
+    flwr: Any, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command line writes runs."""
+    assert cli.main(["federated", "new", str(tmp_path / "my-app")]) == 0
+    assert "app.py" in capsys.readouterr().out
+    if sys.version_info >= (3, 11):
+        import tomllib
 
+        content = tomllib.loads((tmp_path / "my-app" / "pyproject.toml").read_text())
+        assert content["tool"]["flwr"]["app"]["components"]["clientapp"] == "my_app.app:client"
+    monkeypatch.syspath_prepend(str(tmp_path / "my-app"))
+    monkeypatch.chdir(tmp_path)
+    app = importlib.import_module("my_app.app")
+    network = Network([app.client] * 2)
+    context = SimpleNamespace(run_config={"clients": 2}, state=None, run_id=1, node_id=0, node_config={})
+    app.server(network, context)
+    assert (tmp_path / "tuned.safetensors").exists()
+    assert "refused: []" in capsys.readouterr().out
+
+
+def test_where_no_app_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    assert cli.main(["federated", "new", str(tmp_path / "full")]) == 1
+    assert "a folder that is new or empty" in capsys.readouterr().err
+    assert cli.main(["federated", "new", str(tmp_path / "1st")]) == 1
+    assert not (tmp_path / "1st").exists()
+
+
+def test_without_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flwr", None)
     monkeypatch.setitem(sys.modules, "flwr.app", None)
     flower.cache_clear()

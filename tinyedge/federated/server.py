@@ -175,9 +175,9 @@ def server_app(
     """A Flower ``ServerApp`` that joins what clients of ``client_app`` send, for some rounds.
 
     ``model_fn``, ``precision`` and ``seed`` are those of the clients. ``strategy`` is one of Flower's, or a function
-    that makes it: FedAvg over all nodes without; wrapped for differential privacy, or a robust one (``FedMedian``,
-    ``Krum``) if clients may lie within bounds. It sees plain weights. ``rounds`` without a number is the run's
-    ``num-server-rounds``. ``evaluate_fn(model)`` returns numbers, before the first round and after each.
+    of the run's config that makes it: FedAvg over all nodes without; wrapped for differential privacy, or a robust one
+    (``FedMedian``, ``Krum``) if clients may lie within bounds. It sees plain weights. ``rounds`` without a number is
+    the run's ``num-server-rounds``. ``evaluate_fn(model)`` returns numbers, before the first round and after each.
     ``done(model, report)`` gets the tuned model, and a ``Report`` with bytes and refusals.
 
     What arrives is checked before it is used: names, shapes, dtypes, NaN, the base from which it was computed, a norm
@@ -191,15 +191,13 @@ def server_app(
     require_precision("server_app", precision)
     if rounds is not None and rounds < 1:
         raise ArgumentError("server_app", "rounds of 1 or more", f"got {rounds}")
-    app = f.ServerApp()
 
-    @app.main()
     def main(grid: Any, context: Any) -> None:
         model = make_model(model_fn, seed)
         params = trained(model)
         base = weights_of(model)
         report = Report(full_bytes=sum(4 * param.numel() for param in model.parameters()))
-        chosen = strategy() if callable(strategy) else strategy
+        chosen = strategy(dict(context.run_config)) if callable(strategy) else strategy
         if chosen is None:
             chosen = f.FedAvg(fraction_evaluate=0.0)
 
@@ -222,4 +220,6 @@ def server_app(
         if done is not None:
             done(model, report)
 
+    app = f.ServerApp()
+    app.main()(main)
     return app
