@@ -196,9 +196,8 @@ def flwr(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def mean_loss(model: nn.Module) -> dict[str, float]:
     with te.no_grad():
-        return {
-            "loss": float(np.mean([loss(model, *s).item() for k in range(4) for s in data_fn({"partition-id": k})[1]]))
-        }
+        tests = [sample for k in range(4) for sample in data_fn({"partition-id": k})[1]]
+        return {"loss": float(np.mean([loss(model, *sample).item() for sample in tests]))}
 
 
 @pytest.mark.parametrize("precision", wire.PRECISIONS)
@@ -215,10 +214,9 @@ def test_rounds(flwr: Any, reference: Any, precision: str) -> None:
     assert all(state["tinyedge.numbers"]["0/step"] == 24 for state in states)
     assert len({str(state["tinyedge.numbers"]["generator"]) for state in states}) == 4
     expected, _ = run(Network(clients()), rounds=6)
+    tolerance = {"float32": 1e-6, "float16": 2e-3, "int8": 3e-2}[precision]
     for name, values in weights.items():
-        np.testing.assert_allclose(
-            values, expected[name], atol={"float32": 1e-6, "float16": 2e-3, "int8": 3e-2}[precision]
-        )
+        np.testing.assert_allclose(values, expected[name], atol=tolerance)
 
 
 def test_one_process_or_many(flwr: Any, reference: Any) -> None:
@@ -278,9 +276,10 @@ def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil
 
 
 def test_a_client_that_boasts_counts_little_more(flwr: Any, reference: Any) -> None:
-    boasts = Network(
-        clients(), lambda number, node, reply: with_number(reply, "num-examples", 10**9) if node == 1 else reply
-    )
+    def boast(number: int, node: int, reply: Any) -> Any:
+        return with_number(reply, "num-examples", 10**9) if node == 1 else reply
+
+    boasts = Network(clients(), boast)
     weights, report = run(boasts, rounds=1)
     honest, _ = run(Network(clients()), rounds=1)
     alone, _ = run(Network(clients(), lambda number, node, reply: reply if node == 1 else None), rounds=1)

@@ -1,9 +1,9 @@
 """Digits learnt by clients that share no image: a SuperLink and SuperNodes on this machine, or a simulation.
 
     pip install "tinyedge[federated,cpu,demo]"
-    python examples/federated_digits/run.py                                   # 10 SuperNodes, 20 rounds
+    python examples/federated_digits/run.py                            # 10 SuperNodes, 20 rounds
     pip install "flwr[simulation]"
-    python examples/federated_digits/run.py --simulate --clients 100          # 100 clients in Flower's simulation engine
+    python examples/federated_digits/run.py --simulate --clients 100   # 100 clients in Flower's simulation engine
 
 Each client has a random share of every class. After each round the server measures the joined model on digits that no
 client has. Beside that: one model trained on all images, and each client's own trained on its images alone.
@@ -156,9 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument(
-        "--simulate", action="store_true", help="in Flower's simulation engine, a fifth of the clients a round"
-    )
+    parser.add_argument("--simulate", action="store_true", help="a fifth of the clients a round, in Flower's engine")
     parser.add_argument("--no-baselines", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
