@@ -41,6 +41,7 @@ WHAT = {
     "amp": "scaled losses for float16",
     "utils": "PyTorch's names of data",
     "adapt": "LoRA; what fits in a memory budget",
+    "federated": "Flower's client and server",
     "models": "LeNet-5, MobileNet, ResNet, transformer",
     "data": "data sets, progress bar",
     "convert": "safetensors",

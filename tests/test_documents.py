@@ -95,6 +95,17 @@ def test_readme_on_language_models(backend: Backend, monkeypatch: pytest.MonkeyP
     assert all(param.grad is not None for param in trained)
 
 
+def test_batch_norm(backend: Backend) -> None:
+    """The page's blocks run, one after the other."""
+    names: dict[str, Any] = {}
+    for number in range(2):
+        exec(python_block("docs/batch-norm.md", number), names)
+    assert names["mean"].item() > 0
+    assert names["model"][1].num_batches_tracked.item() == 3
+    assert isinstance(names["renormed"][1], nn.BatchRenorm2d)
+    assert names["grouped"][1].num_groups == 4
+
+
 def test_readme_on_bench() -> None:
     """The command line takes what the document shows."""
     parser = argparse.ArgumentParser()

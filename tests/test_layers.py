@@ -37,6 +37,7 @@ STAGES = (
     "utils",
     "convert",
     "adapt",
+    "federated",
     "__init__",
     "bench",
     "cli",

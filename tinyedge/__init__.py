@@ -2,7 +2,21 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import adapt, amp, autograd, convert, data, distributions, errors, models, nn, ops, optim, utils
+from tinyedge import (
+    adapt,
+    amp,
+    autograd,
+    convert,
+    data,
+    distributions,
+    errors,
+    federated,
+    models,
+    nn,
+    ops,
+    optim,
+    utils,
+)
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
@@ -106,6 +120,7 @@ __all__ = [
     "distributions",
     "enable_grad",
     "errors",
+    "federated",
     "float16",
     "float32",
     "float64",

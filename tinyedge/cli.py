@@ -1,4 +1,5 @@
-"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge tune``, ``tinyedge --version``."""
+"""The command line: ``tinyedge devices``, ``tinyedge bench``, ``tinyedge tune``,
+``tinyedge federated new``, ``tinyedge --version``."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from tinyedge.backends.opencl.drivers import listed_in
 from tinyedge.bench import command
 from tinyedge.bench.workloads import TRAINING, WORKLOADS, Run
 from tinyedge.errors import ArgumentError, BackendError, TinyedgeError
+from tinyedge.federated.template import new_app
 from tinyedge.report.text import table
 
 
@@ -49,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tuning.add_argument("--input", default="1,3,224,224", help="a model's input shape (default: %(default)s)")
     tuning.set_defaults(run=tune_model)
+    federated = commands.add_parser("federated", help="federated learning on Flower")
+    parts = federated.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    app = parts.add_parser("new", help="write an app that runs, to begin from", description="Write a Flower app.")
+    app.add_argument("folder", metavar="APPDIR", help="a new or empty folder; its name is the app's")
+    app.set_defaults(run=new_federated_app)
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
         parser.print_help()
@@ -59,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tinyedge: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def new_federated_app(options: argparse.Namespace) -> int:
+    """Write what ``tinyedge federated new`` is asked for; print the files."""
+    for path in new_app(options.folder):
+        print(path)
+    return 0
 
 
 def tune_model(options: argparse.Namespace) -> int:
