@@ -24,7 +24,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir import modes, values
 from tinyedge.ir.step import Op
-from tinyedge.ir.values import Slot, SlotHolder, Storage, Value
+from tinyedge.ir.values import Layout, Slot, SlotHolder, Storage, Value
 
 Number = bool | int | float
 
@@ -218,6 +218,8 @@ class Tensor(SlotHolder, Methods):
         """Say whether ``backward`` shall compute this leaf's gradient. Returns self."""
         if requires_grad and not self.is_floating_point():
             raise DtypeError("requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}")
+        if requires_grad:
+            _require_trainable("requires_grad_", self.dtype)
         if not requires_grad and not self.is_leaf:
             raise AutogradError(
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
@@ -398,6 +400,9 @@ class Tensor(SlotHolder, Methods):
         if modes.is_abstract():
             recorder.forbid_in_recording("looking at values", "this is abstract tracing, and nothing is computed")
         deferral.launch_deferred()
+        if slot.dtype.blocks is not None:
+            flat = slot.dtype.unpack(slot.storage.backend.read(slot.as_bytes()))
+            return np.lib.stride_tricks.as_strided(flat, slot.shape, [4 * step for step in slot.strides]).copy()
         if not slot.contiguous:
             slot = dispatch.contiguous_copy(slot)
         values = self.dtype.unpack(slot.storage.backend.read(slot))
@@ -464,9 +469,10 @@ class Tensor(SlotHolder, Methods):
         recorder.forbid_in_recording("pickling a tensor", "its values are read on the host")
         attributes = self._own_attributes()
         # None stands for __dict__: the second part is set name by name, also what lies in slots.
+        values = self._values() if self.dtype.blocks is None else (blocks_of("pickle", self)._values(), self.shape)
         return (
             _unpickled,
-            (type(self), self._values(), self.dtype, self.requires_grad),
+            (type(self), values, self.dtype, self.requires_grad),
             ((None, attributes) if attributes else None),
         )
 
@@ -518,7 +524,10 @@ class Tensor(SlotHolder, Methods):
                     f"it was computed from what requires a gradient, on {result.device}",
                     "Use x.detach().to(...), or move what it is computed from.",
                 )  # fmt: skip
-            result = _upload(result.detach().numpy(), result.dtype, target)
+            if result.dtype.blocks is not None:
+                result = of_blocks(blocks_of("to", result).to(device=target), result.dtype, result.shape)
+            else:
+                result = _upload(result.detach().numpy(), result.dtype, target)
             result._slot.requires_grad = self.requires_grad and self.is_leaf
         return _function("clone")(self) if copy and result is self else result
 
@@ -638,6 +647,13 @@ class Tensor(SlotHolder, Methods):
         if isinstance(source, (bool, int, float)):
             source = filled("copy_", (), source, self.dtype, self.backend)
         source = as_tensor(source, device=self.backend)
+        quantised = [x.dtype for x in (self, source) if x.dtype.blocks is not None]
+        if quantised:
+            if self.dtype is not source.dtype or self.shape != source.shape:
+                raise dispatch.quantised_error("copy_", quantised[0])
+            source = source.to(self.backend)
+            blocks_of("copy_", self).copy_(blocks_of("copy_", source))
+            return self
         if source.backend is not self.backend:
             source = source.detach().to(self.backend)
         if dtypes.category(source.dtype) > dtypes.category(self.dtype):
@@ -758,6 +774,8 @@ class Parameter(Tensor):
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         source = data if isinstance(data, Tensor) else tensor(data)
         slot = source._slot
+        if requires_grad:
+            _require_trainable("Parameter", slot.dtype)
         if requires_grad and not slot.dtype.is_floating_point:
             raise DtypeError(
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
@@ -815,7 +833,9 @@ def destination(
             continue  # PyTorch's non_blocking and copy, by their places
         else:
             dtype = argument
-    return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
+    known = isinstance(dtype, DType) and dtype.blocks is not None  # which a tensor has, and none can become
+    resolved = dtype if dtype is None or known else dtypes.resolve(dtype, call)
+    return resolved, None if device is None else _backend(device)
 
 
 def _views_a_leaf(slot: Slot) -> bool:
@@ -846,6 +866,26 @@ def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
     return Tensor._wrap(slot)
 
 
+def blocks_of(call: str, tensor: Tensor) -> Tensor:
+    """The memory of a quantised tensor as bytes. Errors: DtypeError of a transposed view."""
+    if not tensor._slot.contiguous:
+        raise dispatch.quantised_error(call, tensor.dtype)
+    return Tensor._wrap(tensor._slot.as_bytes())
+
+
+def of_blocks(blocks: Tensor, dtype: DType, shape: shapes.Shape) -> Tensor:
+    """What ``blocks_of`` takes apart: a quantised tensor in the memory of ``blocks``."""
+    return Tensor._wrap(Slot(blocks._slot.storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0)))
+
+
+def _require_trainable(call: str, dtype: DType) -> None:
+    if dtype.blocks is not None:
+        raise DtypeError(
+            call, "a tensor that can be trained", f"got a quantised one, of {dtype.name}",
+            "Keep it frozen and train an adapter (te.adapt.lora), or call dequantize() on it.",
+        )  # fmt: skip
+
+
 def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
     made = object.__new__(kind)
     made._slot = slot
@@ -854,7 +894,10 @@ def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
     return made
 
 
-def _unpickled(kind: type[Tensor], values: npt.NDArray[Any], dtype: DType, requires_grad: bool) -> Tensor:
+def _unpickled(kind: type[Tensor], values: Any, dtype: DType, requires_grad: bool) -> Tensor:
+    if dtype.blocks is not None:
+        blocks, shape = values
+        return _made(kind, of_blocks(_upload(blocks, dtypes.uint8, get_backend()), dtype, shape)._slot, False)
     return _made(kind, _upload(values, dtype, get_backend())._slot, requires_grad)
 
 
@@ -920,6 +963,8 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
     """
     wanted = None if dtype is None else dtypes.resolve(dtype, "tensor")
     if isinstance(data, Tensor):
+        if data.dtype.blocks is not None:
+            raise dispatch.quantised_error("tensor", data.dtype)
         values, found = data.detach().numpy(), data.dtype
         device = data.backend if device is None else device
     else:

@@ -105,7 +105,7 @@ def summary(model: Module) -> str:
         numbers = [
             sum(param.numel() for param in trained),
             sum(param.numel() for param in params) - sum(param.numel() for param in trained),
-            sum(param.numel() * param.dtype.itemsize for param in params),
+            sum(param.nbytes for param in params),
             sum(param.numel() * param.dtype.computes.itemsize for param in trained),
         ]
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]

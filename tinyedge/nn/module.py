@@ -521,6 +521,7 @@ class Module:
         self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None, non_blocking: bool = False
     ) -> M:
         """Move parameters, gradients and buffers to a device, and convert the floating-point ones to a dtype; in place.
+        Quantised weights are moved, and stay quantised.
 
         Optimizers that already hold the parameters go on with the moved ones.
         """
@@ -528,7 +529,8 @@ class Module:
         if wanted is not None and not wanted.is_floating_point:
             raise DtypeError("Module.to", "a floating-point dtype", f"got {wanted.name}")
         for tensor in (*self.parameters(), *self.buffers()):
-            kept = wanted if wanted is not None and tensor.is_floating_point() else tensor.dtype
+            floats = tensor.is_floating_point() and tensor.dtype.blocks is None
+            kept = wanted if wanted is not None and floats else tensor.dtype
             (backend or tensor.backend).check_dtype(kept)
         for param in self.parameters():
             moved, gradient = _moved(param, wanted, backend), param.grad
@@ -624,7 +626,7 @@ class Module:
 
 
 def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tensor:
-    keep = dtype is None or not tensor.is_floating_point()
+    keep = dtype is None or not tensor.is_floating_point() or tensor.dtype.blocks is not None
     with no_grad():
         return tensor.to(tensor.dtype if keep else dtype, device=backend)
 
@@ -650,6 +652,11 @@ def _misfit(name: str, target: Tensor, value: Any) -> str:
             return f"{name} is not an array of numbers: {type(value).__name__}"
     if shape != target.shape:
         return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
+    found = getattr(value, "dtype", None)
+    if target.dtype.blocks is not None or (isinstance(found, DType) and found.blocks is not None):
+        if found is not target.dtype:
+            names = [getattr(each, "name", type(value).__name__) for each in (found, target.dtype)]
+            return f"wrong dtype: {name} is {names[0]} in the state dict and {names[1]} in the model (see te.quantize)"
     if kind > dtypes.category(target.dtype):
         return f"wrong dtype: {name} must fit into {target.dtype.name}"
     limits = target.dtype.limits
