@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge import adapt, amp, autograd, convert, data, distributions, errors, models, nn, ops, optim, utils
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.adapt.quantise import quantize
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -133,6 +134,7 @@ __all__ = [
     "ops",
     "optim",
     "plan_for",
+    "quantize",
     "rehearse",
     "save",
     "save_checkpoint",

@@ -219,7 +219,7 @@ class Tensor(SlotHolder, Methods):
         if requires_grad and not self.is_floating_point():
             raise DtypeError("requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}")
         if requires_grad:
-            _require_trainable("requires_grad_", self.dtype)
+            require_trainable("requires_grad_", self.dtype)
         if not requires_grad and not self.is_leaf:
             raise AutogradError(
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
@@ -775,7 +775,7 @@ class Parameter(Tensor):
         source = data if isinstance(data, Tensor) else tensor(data)
         slot = source._slot
         if requires_grad:
-            _require_trainable("Parameter", slot.dtype)
+            require_trainable("Parameter", slot.dtype)
         if requires_grad and not slot.dtype.is_floating_point:
             raise DtypeError(
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
@@ -878,10 +878,11 @@ def of_blocks(blocks: Tensor, dtype: DType, shape: shapes.Shape) -> Tensor:
     return Tensor._wrap(Slot(blocks._slot.storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0)))
 
 
-def _require_trainable(call: str, dtype: DType) -> None:
+def require_trainable(call: str, dtype: DType, name: str = "") -> None:
+    """Raise DtypeError for a quantised type; ``name`` is that of the parameter."""
     if dtype.blocks is not None:
         raise DtypeError(
-            call, "a tensor that can be trained", f"got a quantised one, of {dtype.name}",
+            call, "a tensor that can be trained", f"{name or 'this one'} is quantised, of {dtype.name}",
             "Keep it frozen and train an adapter (te.adapt.lora), or call dequantize() on it.",
         )  # fmt: skip
 

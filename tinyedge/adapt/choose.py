@@ -17,7 +17,7 @@ from tinyedge.nn.normalization import (
     LayerNorm,
     RMSNorm,
 )
-from tinyedge.tensor import Parameter
+from tinyedge.tensor import Parameter, require_trainable
 
 NORMS = (
     BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d,
@@ -41,6 +41,8 @@ def _choose(call: str, model: Module, chosen: Callable[[str, Module, str], bool]
     ]
     if not trained:
         raise ArgumentError(call, "a model with such parameters", f"{type(model).__name__} has none")
+    for param in trained:
+        require_trainable(call, param.dtype)
     for param in model.parameters():
         param.requires_grad_(False)
     for param in trained:

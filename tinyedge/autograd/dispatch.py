@@ -29,7 +29,9 @@ def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = Fal
     if numel > MAX_ELEMENTS:
         raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
     backend.check_dtype(dtype)
-    storage = Storage(backend, numel * dtype.itemsize, holds=holds)  # of a quantised type refused: they are frozen
+    if dtype.blocks is not None:
+        raise quantised_error("a new tensor", dtype)
+    storage = Storage(backend, numel * dtype.itemsize, holds=holds)
     return Slot(storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
 
 

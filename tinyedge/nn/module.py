@@ -20,7 +20,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
-from tinyedge.tensor import Parameter, Tensor, as_tensor, destination
+from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
 
 M = TypeVar("M", bound="Module")
 Item = TypeVar("Item", bound=Tensor)
@@ -437,7 +437,12 @@ class Module:
         return self
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
-        """Say for every parameter whether ``backward`` shall compute its gradient."""
+        """Say for every parameter whether ``backward`` shall compute its gradient.
+
+        Errors: DtypeError if one shall that is quantised; nothing is changed then.
+        """
+        for name, param in self.named_parameters() if requires_grad else ():
+            require_trainable("requires_grad_", param.dtype, name)
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
@@ -468,7 +473,7 @@ class Module:
         ``freeze_batch_norm_statistics`` does the second part alone. ``requires_grad_()`` undoes the first, and
         ``freeze_batch_norm_statistics(False)`` the second.
 
-        Errors: ArgumentError for a name that the model does not have.
+        Errors: ArgumentError for a name that the model does not have; DtypeError if it stands for quantised weights.
         """
         wanted = (except_,) if isinstance(except_, str) else tuple(except_)
         named = list(self.named_parameters(remove_duplicate=False))
@@ -486,6 +491,9 @@ class Module:
         def trained(path: str) -> bool:
             return any(path == name or path.startswith(name + ".") for name in wanted)
 
+        for path, param in named:
+            if trained(path):
+                require_trainable("freeze", param.dtype, path)
         for _, param in named:
             param.requires_grad_(False)
         for path, param in named:  # apart, so that a parameter with two names is trained if one of them is

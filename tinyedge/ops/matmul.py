@@ -130,6 +130,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise DtypeError("matmul", "two tensors", f"got {type(x).__name__}", "Convert it with te.tensor.")
     quantised = other.dtype.blocks is not None
+    if input.dtype.blocks is not None:
+        raise DtypeError(
+            "matmul", "a quantised tensor as the second operand alone", f"the first is of {input.dtype.name}",
+            "Multiply from the other side, (b.T @ a.T).T, or call dequantize() on it.",
+        )  # fmt: skip
     if quantised:
         check_quantised("matmul", input, other)
     if not input.is_floating_point() or (input.dtype is not other.dtype and not quantised):
