@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,8 @@ class BlockType:
 
 def half(blocks: Bytes, at: int) -> Floats:
     """The float16 at byte ``at`` of each block, as a column."""
-    return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
+    found: Floats = np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
+    return found
 
 
 def _halves(values: npt.NDArray[Any]) -> Bytes:
@@ -78,7 +79,8 @@ def _away(values: Floats) -> Floats:
 
 def _farthest(rows: Floats) -> Floats:
     """Of each row the element that is farthest from zero, as a column."""
-    return np.take_along_axis(rows, np.abs(rows).argmax(axis=-1, keepdims=True), axis=-1)
+    found: Floats = np.take_along_axis(rows, np.abs(rows).argmax(axis=-1, keepdims=True), axis=-1)
+    return found
 
 
 def _nibbles(data: Bytes) -> Bytes:
@@ -95,7 +97,8 @@ def _joined(numbers: Bytes) -> Bytes:
 
 def _fifth(blocks: Bytes, at: int) -> Bytes:
     """The 32 bits from byte ``at`` on, each as the number 16 or 0."""
-    return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+    found: Bytes = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << np.uint8(4)
+    return found
 
 
 def _fifths(numbers: Bytes) -> Bytes:
@@ -113,7 +116,8 @@ def _to_q8_0(rows: Floats) -> Bytes:
 
 
 def _q4_0(blocks: Bytes) -> Floats:
-    return half(blocks, 0) * (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8))
+    numbers: npt.NDArray[np.int8] = _nibbles(blocks[:, 2:]).view(np.int8)
+    return half(blocks, 0) * (numbers - np.int8(8))
 
 
 def _symmetric(rows: Floats, least: int) -> tuple[Floats, Bytes]:
@@ -147,7 +151,8 @@ def _to_q4_1(rows: Floats) -> Bytes:
 
 
 def _q5_0(blocks: Bytes) -> Floats:
-    return half(blocks, 0) * ((_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8) - np.int8(16))
+    numbers: npt.NDArray[np.int8] = (_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8)
+    return half(blocks, 0) * (numbers - np.int8(16))
 
 
 def _to_q5_0(rows: Floats) -> Bytes:
@@ -242,7 +247,7 @@ NAMES = (*TYPES, "int8")
 """What the user names."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def of_rows(length: int) -> BlockType:
     """Rows of ``length`` elements in int8, with one float32 scale before each."""
     nbytes = 4 + -(-length // 4) * 4

@@ -402,7 +402,9 @@ class Tensor(SlotHolder, Methods):
         deferral.launch_deferred()
         if slot.dtype.blocks is not None:
             flat = slot.dtype.unpack(slot.storage.backend.read(slot.as_bytes()))
-            return np.lib.stride_tricks.as_strided(flat, slot.shape, [4 * step for step in slot.strides]).copy()
+            strides = [flat.itemsize * step for step in slot.strides]
+            laid: npt.NDArray[Any] = np.lib.stride_tricks.as_strided(flat, slot.shape, strides).copy()
+            return laid
         if not slot.contiguous:
             slot = dispatch.contiguous_copy(slot)
         values = self.dtype.unpack(slot.storage.backend.read(slot))

@@ -260,7 +260,8 @@ LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding)
 
 def _plain(weight: Tensor, dtype: DType) -> Tensor:
     """The weight in ``dtype``, also if it is quantised."""
-    return weight.dequantize().to(dtype)
+    plain: Tensor = weight.dequantize().to(dtype)
+    return plain
 
 
 def _row_norms(weight: Tensor) -> Tensor:

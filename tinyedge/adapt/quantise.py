@@ -139,7 +139,7 @@ def quantize(model: Module, dtype: str = "q8_0", targets: Targets | None = None)
         )  # fmt: skip
     names = {id(param): name for name, param in model.named_parameters()}
     frozen = tuple(names[number] for number, (weight, _) in made.items() if weight.requires_grad)
-    for weight, quantised in made.values():
+    for weight, _ in made.values():
         weight.grad = None  # refused while samples wait in it for their update
     for weight, quantised in made.values():
         _become(weight, quantised)

@@ -661,10 +661,12 @@ def _misfit(name: str, target: Tensor, value: Any) -> str:
     if shape != target.shape:
         return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
     found = getattr(value, "dtype", None)
-    if target.dtype.blocks is not None or (isinstance(found, DType) and found.blocks is not None):
-        if found is not target.dtype:
-            names = [getattr(each, "name", type(value).__name__) for each in (found, target.dtype)]
-            return f"wrong dtype: {name} is {names[0]} in the state dict and {names[1]} in the model (see te.quantize)"
+    is_quantised = target.dtype.blocks is not None or (isinstance(found, DType) and found.blocks is not None)
+    if is_quantised and found is not target.dtype:
+        given = getattr(found, "name", type(value).__name__)
+        return (
+            f"wrong dtype: {name} is {given} in the state dict and {target.dtype.name} in the model (see te.quantize)"
+        )
     if kind > dtypes.category(target.dtype):
         return f"wrong dtype: {name} must fit into {target.dtype.name}"
     limits = target.dtype.limits

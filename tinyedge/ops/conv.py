@@ -16,8 +16,8 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import reduce_kernels
-from tinyedge.ops.matmul import check_quantised
 from tinyedge.ops.conv_lowering import ConvLowering, Pair
+from tinyedge.ops.matmul import check_quantised
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call
 

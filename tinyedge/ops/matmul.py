@@ -254,9 +254,7 @@ class Linear(Op):
         if step.wants("dx"):
             k = step.slots["dx"].shape[1]
             weight = Matrix("weight", k, 1, quantised=step.slots["weight"].dtype.blocks is not None)
-            kernels += gemm_kernels(
-                device, Matrix("dy", n, 1), weight, Matrix("dx", k, 1), m, k, n, ctype=ctype
-            )
+            kernels += gemm_kernels(device, Matrix("dy", n, 1), weight, Matrix("dx", k, 1), m, k, n, ctype=ctype)
         if step.wants("dweight"):
             k = step.slots["dweight"].shape[1]
             kernels += gemm_kernels(

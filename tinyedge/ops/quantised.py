@@ -83,9 +83,10 @@ def dequantize(input: Tensor) -> Tensor:
 
 @public
 def quantized(input: Tensor, dtype: str) -> Tensor:
-    """``input`` in blocks of ``dtype``, a name, rounded to the nearest: see ``from_blocks``. It is computed on the host.
+    """``input`` in blocks of ``dtype``, a name, rounded to the nearest: see ``from_blocks``.
 
-    The blocks of "q8_0", "q4_0", "q4_1", "q5_0" and "q5_1" are those of ggml's reference, to the bit.
+    It is computed on the host. The blocks of "q8_0", "q4_0", "q4_1", "q5_0" and "q5_1" are those of ggml's reference,
+    to the bit.
 
     Shapes: (n, ...) whose rows, all that lies at one index of the first dim, hold whole blocks; returns the same.
     Errors: DtypeError for an unknown type, or unless the input is of a floating-point type; ShapeError if rows are no
