@@ -66,7 +66,7 @@ def _halves(values: npt.NDArray[Any]) -> Bytes:
 
 
 def _inverse(scales: Floats) -> Floats:
-    return np.where(scales == 0, np.float32(0), np.float32(1) / scales)
+    return np.asarray(np.where(scales == 0, np.float32(0), np.float32(1) / scales), np.float32)
 
 
 def _away(values: Floats) -> Floats:
@@ -116,8 +116,7 @@ def _to_q8_0(rows: Floats) -> Bytes:
 
 
 def _q4_0(blocks: Bytes) -> Floats:
-    numbers: npt.NDArray[np.int8] = _nibbles(blocks[:, 2:]).view(np.int8)
-    return half(blocks, 0) * (numbers - np.int8(8))
+    return np.asarray(half(blocks, 0) * (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)), np.float32)
 
 
 def _symmetric(rows: Floats, least: int) -> tuple[Floats, Bytes]:
@@ -151,8 +150,8 @@ def _to_q4_1(rows: Floats) -> Bytes:
 
 
 def _q5_0(blocks: Bytes) -> Floats:
-    numbers: npt.NDArray[np.int8] = (_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8)
-    return half(blocks, 0) * (numbers - np.int8(16))
+    numbers = (_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8) - np.int8(16)
+    return np.asarray(half(blocks, 0) * numbers, np.float32)
 
 
 def _to_q5_0(rows: Floats) -> Bytes:

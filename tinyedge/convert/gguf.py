@@ -24,7 +24,10 @@ VERSIONS = (2, 3)
 MAX_KEYS = 65_536
 MAX_NAME_BYTES = 65_535
 MAX_VALUES = 4_194_304
-"""Strings and arrays in the metadata, together; the largest vocabularies have a quarter of a million."""
+"""Strings in the metadata, all together; the largest vocabularies have a quarter of a million."""
+
+ARRAY_COST = 16
+"""How many strings an array inside an array counts for: it takes as much memory."""
 
 MAX_DEPTH = 4
 MAX_DIMS = 4
@@ -101,14 +104,15 @@ class _Reader:
         if most is not None and count > most:
             self.place.refuse(where, f"a name of {count} bytes at {self.at}, and at most {most} are read")
         try:
-            return self.take(count, where).decode("utf-8")
+            decoded = self.take(count, where).decode("utf-8")
         except UnicodeDecodeError:
             self.place.refuse(where, f"the text of {count} bytes that ends at byte {self.at} is not UTF-8")
+        return decoded
 
     def spend(self, count: int, where: str) -> None:
         self.left -= count
         if self.left < 0:
-            self.place.refuse(where, f"more than {MAX_VALUES} strings and arrays in the metadata")
+            self.place.refuse(where, "too many strings and arrays in the metadata")
 
     def value(self, kind: int, where: str, depth: int) -> Any:
         if kind in NUMBERS:
@@ -119,7 +123,7 @@ class _Reader:
             self.spend(1, where)
             return self.text(where)
         if kind == ARRAY and depth < MAX_DEPTH:
-            self.spend(1, where)
+            self.spend(ARRAY_COST, where)
             return self.array(where, depth + 1)
         what = "arrays nested too deeply" if kind == ARRAY else f"a value of the unknown type {kind}"
         self.place.refuse(where, f"{what} at byte {self.at}")
