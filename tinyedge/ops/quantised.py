@@ -112,7 +112,7 @@ def quantized(input: Tensor, dtype: str) -> Tensor:
 
 @public
 def from_blocks(
-    raw: npt.NDArray[np.uint8], dtype: str, shape: Sequence[int], device: str | Backend | None = None
+    raw: npt.NDArray[np.uint8] | Tensor, dtype: str, shape: Sequence[int], device: str | Backend | None = None
 ) -> Tensor:
     """The quantised tensor that the bytes ``raw`` stand for, such as those of a GGUF file. It cannot be trained.
 
@@ -129,7 +129,7 @@ def from_blocks(
     shape = tuple(int(length) for length in shape)
     known = dtypes.quantised_rows(dtype, shape, "from_blocks")
     nbytes = known.nbytes_of(prod(shape))
-    given = np.ascontiguousarray(raw)
+    given = np.ascontiguousarray(raw.numpy() if isinstance(raw, Tensor) else raw)
     if given.dtype != np.uint8 or given.size != nbytes:
         raise ShapeError(
             "from_blocks", f"{nbytes} bytes in uint8, those of {known.name} of shape {shape}",
