@@ -96,7 +96,7 @@ def test_rows_of_any_length_have_one_scale(backend: Backend) -> None:
 # Products
 
 
-SIZES = ((1, 40, 256), (3, 33, 256), (4, 48, 512), (7, 65, 256), (37, 160, 768))
+SIZES = ((1, 40, 256), (3, 33, 256), (37, 65, 768))
 
 
 @every_type
@@ -112,7 +112,7 @@ def test_products_and_their_gradients(backend: Backend, name: str, size: tuple[i
     assert_alike(lambda x, w: x.expand(2, m, k) @ w.T, drawn(m, k), weight, plain)
 
 
-@every_type
+@pytest.mark.parametrize("name", ["q8_0", "q4_1", "q6_k", "int8"])
 def test_products_on_a_gpu(name: str) -> None:
     for least in (True, False):
         backend = first_device()
@@ -125,8 +125,8 @@ def test_products_on_a_gpu(name: str) -> None:
             weight, plain = quantised(name, 40, 256)
             for rows in (1, 5, 33):
                 assert_alike(F.linear, drawn(rows, 256), weight, plain)
-            weight, plain = quantised(name, 8, 32, 4, 4)
-            assert_alike(lambda x, w: F.conv2d(x, w, padding=1, stride=2), drawn(1, 32, 7, 7), weight, plain)
+            weight, plain = quantised(name, 8, 16, 4, 4)
+            assert_alike(lambda x, w: F.conv2d(x, w, padding=1, stride=2), drawn(1, 16, 7, 7), weight, plain)
 
 
 CONVOLUTIONS = (

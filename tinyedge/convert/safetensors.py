@@ -60,7 +60,8 @@ def save(
         raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
     for key in _OWN.intersection(texts):
-        raise ArgumentError("save", f"any metadata key but {key}, which is kept for what lies in the file", "got it")
+        kept = "nesting" if key == _STRUCTURE else "quantised tensors"
+        raise ArgumentError("save", f"any metadata key but {key}, which is kept for {kept}", "got that one")
     if any(
         isinstance(value, (Mapping, list, tuple, bool, int, float, str, type(None))) for value in state_dict.values()
     ):
