@@ -18,6 +18,7 @@ from tinyedge import (
     utils,
 )
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.adapt.quantise import quantize
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -150,6 +151,7 @@ __all__ = [
     "ops",
     "optim",
     "plan_for",
+    "quantize",
     "rehearse",
     "save",
     "save_checkpoint",

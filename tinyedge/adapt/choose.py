@@ -20,7 +20,7 @@ from tinyedge.nn.normalization import (
     LayerNorm,
     RMSNorm,
 )
-from tinyedge.tensor import Parameter
+from tinyedge.tensor import Parameter, require_trainable
 
 NORMS = (
     BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchRenorm1d, BatchRenorm2d, BatchRenorm3d,
@@ -44,6 +44,8 @@ def _choose(call: str, model: Module, chosen: Callable[[str, Module, str], bool]
     ]
     if not trained:
         raise ArgumentError(call, "a model with such parameters", f"{type(model).__name__} has none")
+    for param in trained:
+        require_trainable(call, param.dtype)
     for param in model.parameters():
         param.requires_grad_(False)
     for param in trained:
@@ -108,7 +110,7 @@ def summary(model: Module) -> str:
         numbers = [
             sum(param.numel() for param in trained),
             sum(param.numel() for param in params) - sum(param.numel() for param in trained),
-            sum(param.numel() * param.dtype.itemsize for param in params),
+            sum(param.nbytes for param in params),
             sum(param.numel() * param.dtype.computes.itemsize for param in trained),
         ]
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]

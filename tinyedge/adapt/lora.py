@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from tinyedge.autograd.modes import no_grad
+from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
@@ -23,7 +24,7 @@ from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d
 from tinyedge.nn.linear import Embedding, Linear
 from tinyedge.nn.module import Module
 from tinyedge.nn.parameters import ParameterDict
-from tinyedge.tensor import Parameter, Tensor, full
+from tinyedge.tensor import Parameter, Tensor, full, require_trainable
 
 Targets = str | Sequence[str]
 
@@ -114,7 +115,7 @@ class LoraLayer(Module):
         self.lora_A[name], self.lora_B[name] = a, b
         if config.dora:
             with no_grad():
-                self.lora_magnitude[name] = Parameter(_row_norms(weight.to(dtype)))
+                self.lora_magnitude[name] = Parameter(_row_norms(_plain(weight, dtype)))
         self.configs[name] = config
 
     def delta(self, name: str) -> Tensor:
@@ -135,9 +136,9 @@ class LoraLayer(Module):
 
     def _with_magnitude(self, name: str, x: Tensor, added: Tensor) -> Tensor:
         """DoRA: the sum with the layer's own result, each row of the weight brought to the length that is learnt."""
-        weight = self.weight.to(added.dtype)
+        weight = self.weight if self.weight.dtype.blocks is not None else self.weight.to(added.dtype)
         with no_grad():  # as its authors do, the length is no part of the gradient
-            lengths = _row_norms(weight + self.delta(name))
+            lengths = _row_norms(_plain(weight, added.dtype) + self.delta(name))
         ratio: Tensor = self.lora_magnitude[name] / lengths
         return F.linear(x, weight) * (ratio - 1) + added * ratio
 
@@ -145,6 +146,12 @@ class LoraLayer(Module):
         """Add the active adapters to the weight, so that they cost nothing."""
         if self.merged or not self.active:
             return
+        if self.weight.dtype.blocks is not None:
+            raise ArgumentError(
+                "merge", "layers that are not quantised, as merging into blocks would round the adapter away",
+                f"one has a weight of {self.weight.dtype.name}",
+                "Keep the adapter beside it, or call te.adapt.dequantize(model) first.",
+            )  # fmt: skip
         with no_grad():
             weight = self.weight
             dtype, total = weight.dtype.computes, weight.detach().to(weight.dtype.computes)
@@ -257,6 +264,12 @@ class LoraEmbedding(LoraLayer):
 LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding)
 
 
+def _plain(weight: Tensor, dtype: DType) -> Tensor:
+    """The weight in ``dtype``, also if it is quantised."""
+    plain: Tensor = weight.dequantize().to(dtype)
+    return plain
+
+
 def _row_norms(weight: Tensor) -> Tensor:
     return (weight * weight).sum(1).sqrt()
 
@@ -292,21 +305,29 @@ def chosen(call: str, model: Module, targets: Targets) -> list[str]:
     ]
     if targets == "all-linear":
         linear = [path for path in layers if isinstance(base_of(known[path]), Linear)]
-        found = linear[:-1]  # the last one is the head
-    elif isinstance(targets, str):
+        if len(linear) > 1:
+            return linear[:-1]  # the last one is the head
+    return matching(call, layers, targets, "can be adapted (Linear, convolutions, Embedding)")
+
+
+def matching(call: str, layers: Sequence[str], targets: Targets, what: str) -> list[str]:
+    """Those of ``layers`` that ``targets`` name. Errors: ArgumentError, saying ``what`` they must be, if one names
+    none.
+    """
+    if isinstance(targets, str):
         found = [path for path in layers if re.fullmatch(targets, path)]
     else:
         missing = [name for name in targets if not any(_is_named(path, name) for path in layers)]
         if missing:
             near = get_close_matches(missing[0], layers, n=4, cutoff=0.3) or layers[:4]
             raise ArgumentError(
-                call, "targets that name layers which can be adapted (Linear, convolutions, Embedding)",
+                call, f"targets that name layers which {what}",
                 f"none is called {missing[0]!r}", f"Near ones: {', '.join(near) or 'none'}.",
             )  # fmt: skip
         found = [path for path in layers if any(_is_named(path, name) for name in targets)]
     if not found:
         raise ArgumentError(
-            call, "targets that match a layer which can be adapted (Linear, convolutions, Embedding)",
+            call, f"targets that match a layer which {what}",
             f"{targets!r} matches none of {len(layers)}", f"There are: {', '.join(layers[:6]) or 'none'}.",
         )  # fmt: skip
     return found
@@ -361,6 +382,9 @@ def lora(
     whole = [known[path] for path in train_too if path in known]
     if missing := [path for path in train_too if path not in known]:
         raise ArgumentError("lora", "names of modules in train_too", f"there is no {missing[0]!r}")
+    for module in whole:
+        for path, param in module.named_parameters():
+            require_trainable("lora", param.dtype, path)
     wrapped = add_adapter("lora", model, name, dict.fromkeys(paths, config))
     for param in model.parameters():
         param.requires_grad_(False)
@@ -434,7 +458,7 @@ def set_adapter(model: Module, names: str | Sequence[str] | None) -> None:
 def merge(model: Module) -> None:
     """Add the active adapters to their layers' weights: inference costs then what it cost without them.
 
-    Errors: ArgumentError for convolutions with groups.
+    Errors: ArgumentError for convolutions with groups, and for quantised weights.
     """
     layers = [layer for _, layer in lora_layers(model)]
     done: list[LoraLayer] = []

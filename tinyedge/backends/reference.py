@@ -15,9 +15,16 @@ from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import FORWARD, Step, unbroadcast
-from tinyedge.ir.values import Slot, Storage, Value
+from tinyedge.ir.values import Layout, Slot, Storage, Value
 
 Array = np.ndarray[Any, Any]
+
+
+def laid_out(values: Array, layout: Layout) -> Array:
+    """A view of contiguous values."""
+    strides = tuple(stride * values.itemsize for stride in layout.strides)
+    view: Array = np.lib.stride_tricks.as_strided(values[layout.offset :], layout.shape, strides, writeable=False)
+    return view
 
 
 class _Lowered(Lowered):
@@ -90,7 +97,7 @@ class ReferenceBackend(Backend):
             return None
         if isinstance(read, Value):
             return read.dtype.computes.stored.type(read.number)
-        return self.view(read)
+        return self.view(read if read.dtype.blocks is None else read.as_bytes())
 
     def _bound(self, step: Step) -> Launch:
         """A launch of ``step`` on the memory and the scalars that it has now."""
@@ -112,7 +119,7 @@ class ReferenceBackend(Backend):
 
         elementwise, accumulate = op.elementwise, step.accumulate
         packed = [
-            (position, slot.dtype)
+            (position, slot.dtype, slot.layout())
             for position, slot in enumerate(step.slots[name] for name in step.reads)
             if isinstance(slot, Slot) and slot.dtype.packed
         ]
@@ -122,8 +129,10 @@ class ReferenceBackend(Backend):
             # Infinities and NaN are valid results here, as on a device; ``detect_anomaly`` looks for them.
             with np.errstate(all="ignore"):
                 given = list(reads)
-                for position, dtype in packed:
+                for position, dtype, layout in packed:
                     given[position] = dtype.unpack(given[position])
+                    if dtype.blocks is not None:
+                        given[position] = laid_out(given[position], layout)
                 results = call(*given, **keywords)
                 found = dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))
                 for name, target in targets.items():

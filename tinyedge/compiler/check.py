@@ -57,7 +57,7 @@ def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
 def unit_of(steps: Iterable[Step]) -> float:
     """The coarsest unit in the last place among the values of these steps that are stored in 16 bits; else 0."""
     slots = (slot for step in steps for slot in step.slots.values() if isinstance(slot, Slot))
-    return max((UNITS[packed] for packed in {slot.dtype.packed for slot in slots} if packed), default=0.0)
+    return max((UNITS[packed] for packed in {slot.dtype.packed for slot in slots} if packed in UNITS), default=0.0)
 
 
 def first_difference(replayed: list[Named], eager: list[Named], unit: float = 0.0) -> str | None:

@@ -174,6 +174,7 @@ def _piece(
     context = dict(constants)
     width, real = context.get("width", 1), context.get("real", "")
     packed = {operand.name: operand.packed for operand in operands}
+    ctypes = {operand.name: operand.ctype for operand in operands}
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
@@ -189,10 +190,11 @@ def _piece(
 
     context.update(
         kernel=kernel,
-        ctype={operand.name: operand.ctype for operand in operands},
+        ctype=ctypes,
         pointed={operand.name: storage.pointed(operand.ctype, operand.packed) for operand in operands},
         packed=packed,
-        load=lambda of, pointer, index="0", lanes=1: storage.load(packed.get(of, ""), pointer, index, lanes),
+        pointer=lambda of, name, at: storage.pointer(ctypes[of], packed.get(of, ""), of, name, at),
+        load=lambda of, pointer, index="0", lanes=1: storage.load_at(packed.get(of, ""), of, pointer, index, lanes),
         has={operand.name for operand in operands},
         lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
         highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],

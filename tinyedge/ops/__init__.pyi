@@ -230,6 +230,9 @@ from tinyedge.ops.products import addbmm as addbmm
 from tinyedge.ops.products import addr as addr
 from tinyedge.ops.products import chain_matmul as chain_matmul
 from tinyedge.ops.products import matrix_power as matrix_power
+from tinyedge.ops.quantised import dequantize as dequantize
+from tinyedge.ops.quantised import from_blocks as from_blocks
+from tinyedge.ops.quantised import quantized as quantized
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.random import get_rng_state as get_rng_state
@@ -575,6 +578,7 @@ __all__ = [
     "cumulative_trapezoid",
     "deg2rad",
     "depth_to_space",
+    "dequantize",
     "det",
     "diag",
     "diag_embed",
@@ -624,6 +628,7 @@ __all__ = [
     "fmin",
     "fmod",
     "frac",
+    "from_blocks",
     "full_like",
     "gather",
     "gaussian_nll_loss",
@@ -795,6 +800,7 @@ __all__ = [
     "put",
     "qr",
     "quantile",
+    "quantized",
     "rad2deg",
     "rand",
     "rand_like",

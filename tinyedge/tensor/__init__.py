@@ -1,6 +1,18 @@
 """Tensors: what a user holds, and how it is made from values of the host."""
 
-from tinyedge.tensor.classes import Parameter, Tensor, call, call_all, map_tensors, seed_of, tensors_in, unpickled
+from tinyedge.tensor.checks import require_trainable
+from tinyedge.tensor.classes import (
+    Parameter,
+    Tensor,
+    blocks_of,
+    call,
+    call_all,
+    map_tensors,
+    of_blocks,
+    seed_of,
+    tensors_in,
+    unpickled,
+)
 from tinyedge.tensor.creation import as_tensor, from_dlpack, from_numpy, full, tensor
 from tinyedge.tensor.host import Number, destination
 
@@ -9,6 +21,7 @@ __all__ = [
     "Parameter",
     "Tensor",
     "as_tensor",
+    "blocks_of",
     "call",
     "call_all",
     "destination",
@@ -16,6 +29,8 @@ __all__ = [
     "from_numpy",
     "full",
     "map_tensors",
+    "of_blocks",
+    "require_trainable",
     "seed_of",
     "tensor",
     "tensors_in",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tinyedge.autograd import scope
-from tinyedge.errors import ArgumentError, AutogradError, ShapeError
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir.values import Slot
 from tinyedge.shapes import Shape
 
@@ -94,3 +95,12 @@ def require_seed(call: str, root: Slot, given: Shape | None) -> None:
         )  # fmt: skip
     if given is not None and given != root.shape:
         raise ShapeError(call, f"gradient must have the shape {root.shape}", f"it has {given}")
+
+
+def require_trainable(call: str, dtype: DType, name: str = "") -> None:
+    """Raise DtypeError for a quantised type; ``name`` is that of the parameter."""
+    if dtype.blocks is not None:
+        raise DtypeError(
+            call, "a tensor that can be trained", f"{name or 'this one'} is quantised, of {dtype.name}",
+            "Keep it frozen and train an adapter (te.adapt.lora), or call dequantize() on it.",
+        )  # fmt: skip

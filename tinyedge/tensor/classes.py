@@ -22,9 +22,17 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir import modes, values
 from tinyedge.ir.step import Op
-from tinyedge.ir.values import Slot, Value
+from tinyedge.ir.values import Layout, Slot, Value
+from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor.attributes import Attributes
-from tinyedge.tensor.checks import require_apart, require_changeable, require_gradient, require_leaf, require_seed
+from tinyedge.tensor.checks import (
+    require_apart,
+    require_changeable,
+    require_gradient,
+    require_leaf,
+    require_seed,
+    require_trainable,
+)
 from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
 
 
@@ -134,6 +142,8 @@ class Tensor(Attributes, Methods):
         """Say whether ``backward`` shall compute this leaf's gradient. Returns self."""
         if requires_grad and not self.is_floating_point():
             raise DtypeError("requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}")
+        if requires_grad:
+            require_trainable("requires_grad_", self.dtype)
         if not requires_grad and not self.is_leaf:
             raise AutogradError(
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
@@ -358,9 +368,10 @@ class Tensor(Attributes, Methods):
         recorder.forbid_in_recording("pickling a tensor", "its values are read on the host")
         attributes = self._own_attributes()
         # None stands for __dict__: the second part is set name by name, also what lies in slots.
+        values = self._values() if self.dtype.blocks is None else (blocks_of("pickle", self)._values(), self.shape)
         return (
             unpickled,
-            (type(self), self._values(), self.dtype, self.requires_grad),
+            (type(self), values, self.dtype, self.requires_grad),
             ((None, attributes) if attributes else None),
         )
 
@@ -412,7 +423,10 @@ class Tensor(Attributes, Methods):
                     f"it was computed from what requires a gradient, on {result.device}",
                     "Use x.detach().to(...), or move what it is computed from.",
                 )  # fmt: skip
-            result = Tensor._wrap(uploaded(result.detach().numpy(), result.dtype, target))
+            if result.dtype.blocks is not None:
+                result = of_blocks(blocks_of("to", result).to(device=target), result.dtype, result.shape)
+            else:
+                result = Tensor._wrap(uploaded(result.detach().numpy(), result.dtype, target))
             result._slot.requires_grad = self.requires_grad and self.is_leaf
         return _function("clone")(self) if copy and result is self else result
 
@@ -506,6 +520,12 @@ class Tensor(Attributes, Methods):
             source = source.to(device=self.backend)
         else:
             source = Tensor._wrap(slot_of(source, None, self.backend))
+        quantised = [x.dtype for x in (self, source) if x.dtype.blocks is not None]
+        if quantised:
+            if self.dtype is not source.dtype or self.shape != source.shape:
+                raise dispatch.quantised_error("copy_", quantised[0])
+            blocks_of("copy_", self).copy_(blocks_of("copy_", source))
+            return self
         if dtypes.category(source.dtype) > dtypes.category(self.dtype):
             source = source.to(self.dtype)
         return self._assign("copy_", source)._renewed()
@@ -624,6 +644,8 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         slot = data._slot if isinstance(data, Tensor) else slot_of(data)
+        if requires_grad:
+            require_trainable("Parameter", slot.dtype)
         if requires_grad and not slot.dtype.is_floating_point:
             raise DtypeError(
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
@@ -653,6 +675,18 @@ def _fitting(like: Tensor, value: Tensor) -> Tensor:
     return value
 
 
+def blocks_of(call: str, tensor: Tensor) -> Tensor:
+    """The memory of a quantised tensor as bytes. Errors: DtypeError of a transposed view."""
+    if not tensor._slot.contiguous:
+        raise dispatch.quantised_error(call, tensor.dtype)
+    return Tensor._wrap(tensor._slot.as_bytes())
+
+
+def of_blocks(blocks: Tensor, dtype: DType, shape: Shape) -> Tensor:
+    """What ``blocks_of`` takes apart: a quantised tensor in the memory of ``blocks``."""
+    return Tensor._wrap(Slot(blocks._slot.storage, dtype, Layout(shape, contiguous_strides(shape), 0)))
+
+
 def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
     made = object.__new__(kind)
     made._slot = slot
@@ -661,7 +695,11 @@ def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
     return made
 
 
-def unpickled(kind: type[Tensor], values: npt.NDArray[Any], dtype: DType, requires_grad: bool) -> Tensor:
+def unpickled(kind: type[Tensor], values: Any, dtype: DType, requires_grad: bool) -> Tensor:
+    if dtype.blocks is not None:
+        blocks, shape = values
+        held = Tensor._wrap(uploaded(blocks, dtypes.uint8, get_backend()))
+        return _made(kind, of_blocks(held, dtype, shape)._slot, False)
     return _made(kind, uploaded(values, dtype, get_backend()), requires_grad)
 
 

@@ -43,7 +43,9 @@ def destination(
             continue  # PyTorch's non_blocking and copy, by their places
         else:
             dtype = argument
-    return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else backend_named(device)
+    known = isinstance(dtype, DType) and dtype.blocks is not None  # which a tensor has, and none can become
+    resolved = dtype if dtype is None or known else dtypes.resolve(dtype, call)
+    return resolved, None if device is None else backend_named(device)
 
 
 def values_of(slot: Slot) -> npt.NDArray[Any]:
@@ -51,6 +53,11 @@ def values_of(slot: Slot) -> npt.NDArray[Any]:
     if modes.is_abstract():
         recorder.forbid_in_recording("looking at values", "this is abstract tracing, and nothing is computed")
     deferral.launch_deferred()
+    if slot.dtype.blocks is not None:
+        flat = slot.dtype.unpack(slot.storage.backend.read(slot.as_bytes()))
+        strides = [flat.itemsize * step for step in slot.strides]
+        laid: npt.NDArray[Any] = np.lib.stride_tricks.as_strided(flat, slot.shape, strides).copy()
+        return laid
     if not slot.contiguous:
         slot = dispatch.contiguous_copy(slot)
     values = slot.dtype.unpack(slot.storage.backend.read(slot))
@@ -80,6 +87,8 @@ def slot_of(data: Any, dtype: Any = None, device: str | Backend | None = None) -
     """A slot with a copy of ``data``; see ``te.tensor``."""
     wanted = None if dtype is None else dtypes.resolve(dtype, "tensor")
     if isinstance(data, SlotHolder):
+        if data._slot.dtype.blocks is not None:
+            raise dispatch.quantised_error("tensor", data._slot.dtype)
         values, found = read(data._slot), data._slot.dtype
         device = backend_of(data._slot) if device is None else device
     else:

@@ -83,7 +83,7 @@ def value_of(argument: Argument, step: Step | None, scratch: Mapping[BufferId, t
         return 1 if item in taken.accumulate else 0
     slot = taken.slots[item]
     if kind == "offset":
-        offset = slot.offset + slot.storage.buffer.offset // slot.dtype.itemsize
+        offset = slot.offset + slot.storage.buffer.offset // slot.dtype.stride
         return offset if offset <= INT_MAX else indexable(taken.op.name, f"the offset of {item}", offset)
     return slot.storage.buffer.handle
 
@@ -115,7 +115,7 @@ def identity(argument: Argument, placement: Placement) -> Any:
             if number in placement.temporary:
                 return "chunk", placement.where[number][0]
             return kind, number if number in placement.moving else ("handle", id(slot.storage.buffer.handle))
-        return kind, number, slot.offset, slot.dtype.itemsize
+        return kind, number, slot.offset, slot.dtype.stride
     if kind == "scratch" and owner is not None:
         return "chunk", placement.where[owner.number, item][0]
     return (kind, id(item)) if owner is None else (kind, owner.number, item)
@@ -167,4 +167,4 @@ def described(argument: Argument, ctype: str, layout: Outside) -> ArgumentSpec:
         return ArgumentSpec("accumulates", ctype, index)
     if kind == "accumulates":
         return ArgumentSpec("number", ctype, value=int(item in owner.accumulate))
-    return ArgumentSpec("offset", ctype, index, slot.offset - layout.begins(number), slot.dtype.itemsize)
+    return ArgumentSpec("offset", ctype, index, slot.offset - layout.begins(number), slot.dtype.stride)

@@ -108,5 +108,5 @@ class Replay:
             raise ArgumentError(f"the program {self.spec.name}", f"a place for {role}", "got None")
         if kind == "outside":
             return slot.storage.buffer.handle
-        first = slot.storage.buffer.offset + slot.offset * slot.dtype.itemsize
+        first = slot.storage.buffer.offset + slot.offset * slot.dtype.stride
         return first // argument.itemsize + int(argument.value)
