@@ -146,12 +146,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A spec without a device: what a file may hold."""
     path = tmp_path_factory.mktemp("spec") / "a"
     ProgramSpec(
-        "f", "none", (64,), (OutsideSpec("argument 0", 8),), (ScalarSpec("lr", 0.5),),
-        (SourceSpec("k", "__kernel void k() {}", ("-w",)),),
+        "f", "none", (64,), (OutsideSpec("argument 0", 8, 0),), (ScalarSpec("lr", 0.5),),
+        (SourceSpec("k", "__kernel void k() {}", ("-w",), False),),
         (
             LaunchSpec(
                 "add", 0, (4,), (4,), (ArgumentSpec("outside"), ArgumentSpec("scalar", "float")),
-                (PlaceSpec(-1, 0, 8),), (PlaceSpec(0, 0, 8),),
+                (PlaceSpec(-1, 0, 8),), (PlaceSpec(0, 0, 8),), (),
             ),
         ),
         1,

@@ -26,11 +26,12 @@ from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
-from tinyedge.backends.outside import Outside
+from tinyedge.backends.base import GroupsLimited, Launch, Lowered
+from tinyedge.backends.binding import Origin, Places
+from tinyedge.backends.layout import ProgramLayout
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
-from tinyedge.compiler.describe import describe
+from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
@@ -167,16 +168,16 @@ class _Part:
             for origin in each.origins():
                 self.takers[origin].append(each)
 
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
+    def bind(self, places: Places) -> None:
         if not self.is_bound:
             for lowered in self.lowered:
-                lowered.bind(scratch)
+                lowered.bind(places)
             self.launches = self.launches or [lowered.launcher() for lowered in self.lowered]
             self.is_bound = True
         else:
             for origin in self.stale:
-                for lowered in self.takers[origin]:
-                    lowered.rebind(origin)
+                for lowered in self.takers.get(origin, ()):
+                    lowered.rebind(origin, places)
         self.stale.clear()
 
 
@@ -406,6 +407,13 @@ class Program:
         self._has_draws = bool(self._draws)
         self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
         self._place()
+        firsts = [leaf.first_write for leaf in (*self._leaves, *self._later) if leaf.stored_first]
+        self._layout = ProgramLayout(
+            self.temporary, self.plan.where, self._moving,
+            {self._storages[number].number: offset for number, offset in self._recorded_offsets.items()},
+            {(first[0].number, first[1]) for first in firsts if first is not None},
+        )  # fmt: skip
+        self._spec: ProgramSpec | None = None
         self._one: Slot | None = None  # the gradient with which backward begins
         self._seen_later = -1  # like ``_seen``, for the leaves of the second part
         self._root_specs = tuple(self._roots)
@@ -468,22 +476,25 @@ class Program:
 
         Errors: BackendError on a backend that has no kernels.
         """
-        return self._described()[0]
-
-    def places(self) -> list[Slot]:
-        """For each of ``spec.outside``, in order: where it lay at the last call.
-
-        Errors: as ``spec``.
-        """
-        return self._described()[1]
-
-    def _described(self) -> tuple[ProgramSpec, list[Slot]]:
-        if self.backend.device is None:
+        self.prepare()
+        if self._spec is None:
             raise BackendError(
                 f"the spec of {self.name}", "a program of kernels", f"it was recorded on {self.backend.name}",
                 "Compile it on an OpenCL device.",
             )  # fmt: skip
-        self.prepare()
+        return self._spec
+
+    def places(self) -> list[Slot]:
+        """For each of ``spec.outside``, in order: where it lay at the last call."""
+        return list(self._layout.places.outside)
+
+    def written(self) -> list[Slot]:
+        """What the launches write outside of the arena, where it lay at the last call."""
+        slots = [slot for step in self.steps.values() for slot in step.written()]
+        return [self._layout.now(slot) for slot in slots if slot.numel and slot.storage.number not in self.temporary]
+
+    def _roles(self) -> dict[int, str]:
+        """What the storages that move are in a call, by number."""
         mine = {number: storage.number for number, storage in self._storages.items()}
         roles = {mine[number]: f"memory {k}" for k, number in enumerate(self._passed)}
         for role, numbers in (
@@ -492,14 +503,7 @@ class Program:
             ("argument", self._arguments),
         ):  # fmt: skip
             roles |= {mine[number]: f"{role} {k}" for k, number in reversed([*enumerate(numbers)]) if number in mine}
-        begins = {mine[number]: offset for number, offset in self._offsets.items() if number in mine}
-        parts = [(self.launches[: self._cut], self.lowered[: self._cut])]
-        parts += [(self.launches[self._cut :], self.lowered[self._cut :])]
-        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
-        firsts = [leaf.first_write for leaf in (*self._leaves, *self._later) if leaf.first_write is not None]
-        layout = Outside(self.plan.where, roles, begins, {(step.number, name) for step, name in firsts})
-        spec = describe(self.name, self.backend.description, self.plan.chunks, parts, layout, sizes)
-        return spec, layout.slots
+        return roles
 
     @property
     def is_bound(self) -> bool:
@@ -608,7 +612,7 @@ class Program:
             if not self.lowered:
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self._move_in(self._lease().arena)
-                self.lowered = self._lower(self.launches)
+                self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
                 self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
@@ -638,15 +642,9 @@ class Program:
 
     def _let_temporaries_be(self, chunks: Sequence[Any]) -> None:
         """Let the memory of temporaries be these buffers, one for each chunk of the plan; or none."""
-        where = self.plan.where
-        for storage in self._storages.values():
-            if storage.number in self.temporary:
-                # What no kernel touches has no place; it lies anywhere.
-                chunk, _ = where.get(storage.number, (0, 0))
-                storage.buffer = chunks[chunk] if chunks else None
-        self._scratch = {place: (chunks[chunk], n) for place, (chunk, n) in where.items()} if chunks else {}
-        for part in self._parts:
-            part.is_bound = False
+        self._layout.places.chunks = list(chunks)
+        for chunk in range(len(self.plan.chunks)):
+            self._note(("arena", chunk))
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
         """The result of ``allocate``; if there is no room for it, an error that says what it was for."""
@@ -727,15 +725,18 @@ class Program:
                 if isinstance(slot, Slot) and slot.storage.number in where:
                     slot.offset += where[slot.storage.number][1] // slot.dtype.itemsize
 
-    def _lower(self, launches: Sequence[LaunchGroup]) -> list[Lowered]:
-        plan = self.plan
-        return self.backend.lower_all(launches, Placement(self.temporary, plan.where, plan.is_split, self._moving))
+    def _lower(
+        self, launches: Sequence[LaunchGroup], later: Sequence[LaunchGroup] = ()
+    ) -> tuple[ProgramSpec | None, list[Lowered]]:
+        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
+        parts = launches, later
+        return lowered(self.name, self.backend, self.plan.chunks, parts, self._layout, sizes, self._roles())
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel alone, bound to what the program is bound to."""
-        launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
-        for lowered in launches:
-            lowered.bind(self._scratch)
+        _, launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
+        for each in launches:
+            each.bind(self._layout.places)
         return launches
 
     def _groups(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
@@ -778,10 +779,16 @@ class Program:
         """Set the scalars of the steps, all of which were kept, in the order in which they were recorded."""
         with self.lock:
             for number, new in zip(sorted(self.steps), scalars, strict=True):
-                step = self.steps[number]
-                if step.scalars != new:
-                    step.scalars = new
-                    self._note(("step", number))
+                self._renumber(self.steps[number], new)
+
+    def _renumber(self, step: Step, new: Mapping[str, float]) -> None:
+        """Set the scalars of a step."""
+        step.scalars = new
+        numbers = self._layout.places.scalars
+        for name, index in self._layout.scalars_of.get(step.number, {}).items():
+            if numbers[index] != new[name]:
+                numbers[index] = new[name]
+                self._note(("scalar", index))
 
     def let_go(self) -> None:
         """Stop holding the arguments of the last call: the next call binds its own, even if they are the same."""
@@ -917,7 +924,7 @@ class Program:
     def _enqueue(self, part: _Part) -> None:
         if part.stale or not part.is_bound:
             try:
-                part.bind(self._scratch)
+                part.bind(self._layout.places)
             except Exception as error:
                 error.__dict__["launched"] = 0
                 raise
@@ -1034,7 +1041,7 @@ class Program:
             if draw != numbers:
                 draw.update(numbers)
                 for step in self._random:
-                    self._note(("step", step.number))
+                    self._renumber(step, step.scalars)
 
     def _enqueue_back(self) -> None:
         if self._persistent and self._pointed:
@@ -1156,9 +1163,7 @@ class Program:
                 for effect, steps in self._effects:
                     done.append(effect)
                     for number, new in zip(steps, effect.before(), strict=True):
-                        if self.steps[number].scalars != new:
-                            self.steps[number].scalars = new
-                            self._note(("step", number))
+                        self._renumber(self.steps[number], new)
                 yield
             except BaseException:
                 for effect in reversed(done):
@@ -1182,7 +1187,12 @@ class Program:
                 del self._owners[storage.buffer]
             self._pointed.append(storage)
             storage.buffer = buffer
-            self._note(("storage", storage.number))
+            self._note_moved(storage)
+
+    def _note_moved(self, storage: Storage) -> None:
+        index = self._layout.index_of(storage.number)
+        if index is not None:
+            self._note(("outside", index))
 
     def _require_apart(self) -> None:
         """Raise CaptureError if buffers that a call writes have become the same memory.
@@ -1203,15 +1213,12 @@ class Program:
     def _point_at(self, number: int, slot: Slot) -> None:
         """Bind the storage ``number`` to that of ``slot``, whose offset may differ from the one before."""
         self._point(number, slot.storage.buffer)
-        shift = slot.offset - self._offsets[number]
-        if shift:  # all its views shift too
+        if slot.offset != self._offsets[number]:  # all its views shift too
             self._offsets[number] = slot.offset
-            storage = self._storages[number]
-            for step in self.steps.values():
-                for view in step.slots.values():
-                    if isinstance(view, Slot) and view.storage is storage:
-                        view.offset += shift
-            self._note(("storage", storage.number))
+            index = self._layout.index_of(self._storages[number].number)
+            if index is not None:
+                self._layout.places.outside[index].offset = slot.offset
+                self._note(("outside", index))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         for number, position in self._first_in.items():
@@ -1229,7 +1236,10 @@ class Program:
             step, name = leaf.first_write
             if adds != (name in step.accumulate):
                 step.accumulate = step.accumulate ^ {name}
-                self._note(("step", step.number))
+                index = self._layout.index_of(step.slots[name].storage.number)
+                if index is not None:
+                    self._layout.adds ^= {index}
+                    self._note(("accumulates", index))
 
     def _with_drawn(
         self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States
@@ -1245,7 +1255,7 @@ class Program:
             self._draws.restore(states)
             raise
         for step in self._random:
-            self._note(("step", step.number))
+            self._renumber(step, step.scalars)
         return found
 
 

@@ -48,14 +48,12 @@ _environment = jinja2.Environment(
 class Source:
     """A kernel in OpenCL C, and the name of its function, which belongs to this source alone.
 
-    ``has_double``: it computes with doubles, which a compiler must be told. ``is_persistent``: it is that of a
-    persistent kernel.
+    ``has_double``: it computes with doubles, which a compiler must be told.
     """
 
     function: str
     text: str
     has_double: bool = False
-    is_persistent: bool = False
 
 
 class Part(NamedTuple):
@@ -82,9 +80,12 @@ def render(part: Part, specialised: bool = False) -> Source:
     return named(part.spec.kernel, _alone(piece_of(part, specialised)), part.has_double)
 
 
-def named(kernel: str, text: str, has_double: bool = False, is_persistent: bool = False) -> Source:
+DOUBLES = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n"
+
+
+def named(kernel: str, text: str, has_double: bool = False) -> Source:
     name = f"{kernel}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Source(name, text.replace(FUNCTION, name), has_double, is_persistent)
+    return Source(name, (DOUBLES if has_double else "") + text.replace(FUNCTION, name), has_double)
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
