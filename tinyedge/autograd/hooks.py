@@ -7,7 +7,7 @@ leaf are kept by its slot, those of a result by the step that made it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -87,6 +87,11 @@ def hooks_of(slot: Slot) -> Hooks:
 def is_hooked(leaf: Slot) -> bool:
     """Whether somebody waits for the gradient of a leaf."""
     return _used and bool(leaf.hooks)
+
+
+def any_hooked(leaves: Iterable[Slot | None]) -> bool:
+    """Whether somebody waits for the gradient of one of these leaves."""
+    return _used and any(leaf is not None and leaf.hooks for leaf in leaves)
 
 
 def added(hooks: dict[int, Any], hook: Any) -> Handle:

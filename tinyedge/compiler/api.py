@@ -24,7 +24,7 @@ from tinyedge.autograd.modes import enable_grad
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
-from tinyedge.compiler.guard_state import MISSING, alive_in
+from tinyedge.compiler.guard_state import MISSING, OURS, alive_in
 from tinyedge.compiler.guards import Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
@@ -116,7 +116,10 @@ class Compiled:
             self._require_apart()
         if self._mode == "0" or modes.recorder is not None or modes.scopes:
             return self.function(*args, **kwargs)
-        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
+        if not kwargs and OURS.issuperset(map(type, args)):  # nothing but tensors, as a rule
+            arguments = list(args)
+        else:
+            arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
         key = self._key(arguments, args, kwargs)
         program = self._find(key)
         if program is None:
@@ -388,6 +391,8 @@ def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
     Else, for each argument: the position of the first one that is the same tensor, of the first one in the same
     storage, and the offset between the two.
     """
+    if len(arguments) < 2:
+        return ()
     slots = [argument._slot for argument in arguments]
     if len({slot.storage.number for slot in slots}) == len(slots):
         return ()

@@ -79,8 +79,18 @@ class Arenas:
         """Bytes of the free arenas."""
         return sum(arena.nbytes for arena in self._free)
 
-    def is_free(self, arena: Arena) -> bool:
-        return any(arena is each for each in self._free)
+    def is_free(self, arena: Arena | None) -> bool:
+        return arena is not None and any(arena is each for each in self._free)
+
+    def take_again(self, arena: Arena | None) -> Lease | None:
+        """``arena``, in which a program's places are bound already, if no other one is free: the usual case.
+
+        The caller holds the lock.
+        """
+        if len(self._free) != 1 or self._free[0] is not arena:
+            return None
+        self._free.clear()
+        return Lease(self, arena)
 
     def enter(self, tenant: Tenant) -> None:
         self._tenants.add(tenant)
@@ -98,9 +108,6 @@ class Arenas:
         none fits in what another one left would allocate theirs at each call.
         """
         with self.lock:
-            if preferred is not None and len(self._free) == 1 and self._free[0] is preferred:  # the usual case
-                self._free.clear()
-                return Lease(self, preferred)
             fitting = [arena for arena in self._free if arena.backend is backend and arena.holds(sizes)]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:

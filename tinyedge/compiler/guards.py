@@ -84,7 +84,7 @@ def _has_hooks(slot: Slot) -> bool:
 
 def _argument_key(argument: Tensor) -> Hashable:
     slot = argument._slot
-    return (*slot.key, slot.requires_grad, _has_hooks(slot), slot.storage.backend.name, type(argument))
+    return slot.key, slot.requires_grad, bool(slot.hooks), slot.storage.backend.name, type(argument)
 
 
 class Guard:

@@ -13,13 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from tinyedge import config, report
 from tinyedge.autograd.deferral import deferred_launches, not_deferring
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
-from tinyedge.autograd.hooks import is_hooked
+from tinyedge.autograd.hooks import any_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
 from tinyedge.autograd.recorder import Effect
@@ -44,7 +45,7 @@ from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
 from tinyedge.ir.spec import C_BYTES
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
-from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes
+from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes, next_number
 from tinyedge.ir.values import Value as NumberValue
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
@@ -127,7 +128,7 @@ class _Found:
     def slot(self, place: _ResultPlace) -> Slot:
         storage = self.fresh.get(place.number)
         if storage is not None:
-            return Slot(storage, place.slot.dtype, place.slot.layout())
+            return place.slot.within(storage)
         program = self.program
         shape, strides, offset = place.slot.layout()
         offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
@@ -140,10 +141,10 @@ class _Found:
             return there
         made = self.made.get(id(place))
         if made is None:
-            made = self.made[id(place)] = self._new(place)
+            made = self.made[id(place)] = self.new(place)
         return made
 
-    def _new(self, place: _ResultPlace) -> Tensor:
+    def new(self, place: _ResultPlace) -> Tensor:
         if place.outside is not None:
             return Tensor._wrap(place.outside)
         slot = self.slot(place)
@@ -187,23 +188,36 @@ class _Replay(Op):
     name = "a compiled function"
 
 
+_NOTHING: dict[str, Any] = {}
+_version_of = attrgetter("version")
+
+
 class Node(OwnBackward):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
     __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
 
-    def __init__(self, program: Program, lease: Lease) -> None:
-        super().__init__(_Replay, FORWARD, {}, {}, {}, (), ())
+    op = _Replay
+    direction = FORWARD
+    attrs = scalars = slots = _NOTHING
+    reads = writes = ()
+    accumulate = frozenset()
+
+    def __init__(self, program: Program, lease: Lease, leaves: list[Slot]) -> None:
+        # The rest of a Step's attributes, the same for all nodes, are the class's: a call makes one before its launch.
+        self.number = next_number()
+        self.hooks = None
         self.program = program
         self.lease = lease
         self.saved = {}
-        self.inputs: list[Edge] = []
-        self.leaves: list[Slot] = []
-        self.held: list[tuple[int, Slot]] = []  # what backward reads, by storage number
-        self.versions: list[tuple[Storage, int]] = []
+        self.leaves = leaves
+        self.output_specs, self.input_specs = program.root_specs, program.input_specs
+        self.inputs: Sequence[Edge] = ()
+        self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
+        self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
         self.again: Again | None = None  # makes the program for gradients of other results
-        self.seen: list[tuple[Storage, int]] = []  # what the call read
-        self.draws: list[tuple[Draw, dict[str, float]]] = []
+        self.seen: Sequence[tuple[Storage, int]] = ()  # what the call read
+        self.draws: Sequence[tuple[Draw, dict[str, float]]] = ()
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -218,7 +232,7 @@ class Node(OwnBackward):
         self.program.walk_back(self, walk, gradients)
 
     def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone or any(map(is_hooked, self.leaves)):
+        if self.saved is None or not self.program.walks_alone or any_hooked(self.leaves):
             return False
         self.program.walk_alone(self)
         self.forget()
@@ -227,7 +241,8 @@ class Node(OwnBackward):
     def forget(self) -> None:
         super().forget()
         self.lease.end()
-        self.held, self.versions, self.draws, self.again, self.seen = [], [], [], None, []
+        self.held = self.versions = self.draws = self.seen = ()
+        self.again = None
 
 
 class Program:
@@ -416,8 +431,11 @@ class Program:
         self._spec: ProgramSpec | None = None
         self._one: Slot | None = None  # the gradient with which backward begins
         self._seen_later = -1  # like ``_seen``, for the leaves of the second part
-        self._root_specs = tuple(self._roots)
-        self._input_specs = (
+        self._gradients_later: list[weakref.ref[Storage]] = []  # like ``_gradients``
+        # They give slots, as a program is dropped with the leaves for which it was recorded.
+        self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
+        self.root_specs = tuple(self._roots)
+        self.input_specs = (
             *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
         )  # fmt: skip
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
@@ -561,7 +579,7 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
-        if any((slot := leaf._slot()) is not None and is_hooked(slot) for leaf in self._leaves):
+        if any_hooked(leaf._slot() for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
             return True
@@ -816,10 +834,10 @@ class Program:
             if position < len(arguments):
                 check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
-            lease = (
-                self._lease() if self._roots or self._arena is None or not self._arenas.is_free(self._arena) else None
-            )
-            if lease is not None:
+            arena = None if self._arena_of is None else self._arena_of()
+            lease = self._arenas.take_again(arena) if self._roots else None
+            if lease is None and (self._roots or not self._arenas.is_free(arena)):
+                lease = self._lease()
                 self._move_in(lease.arena)
             fresh = self._new_results()
             self.take_leaves(arguments)
@@ -830,7 +848,8 @@ class Program:
                 arguments = self._with_drawn(arguments, numbers, states)
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
-                self._point(number, storage.buffer)
+                if storage.buffer is not self._storages[number].buffer:
+                    self._point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
@@ -840,12 +859,15 @@ class Program:
             node = None
             if self._roots:
                 assert lease is not None
-                node = Node(self, lease)
+                node = Node(self, lease, [refer() for refer in self._later_slots])
             elif lease is not None:
                 lease.end()
             found = _Found(self, arguments, fresh, node)
             only = self._result
-            result = found.tensor(only) if type(only) is _ResultPlace else map_tensors(only, found.tensor, _ResultPlace)
+            if type(only) is _ResultPlace and only.same is None:
+                result = found.new(only)
+            else:
+                result = map_tensors(only, found.tensor, _ResultPlace)
             if node is not None:
                 self._link(node, arguments, fresh)
                 if again is not None:
@@ -934,12 +956,9 @@ class Program:
 
     def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
         """Let ``node`` hold what its backward needs of this call."""
-        node.output_specs = self._root_specs
-        node.leaves = [leaf.slot for leaf in self._later]
         if self._inputs:
             node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
-        node.input_specs = self._input_specs
-        held = node.held
+        held: list[tuple[int, Slot]] = []
         for number, position in self._held_arguments:
             slot = arguments[position]._slot
             held.append((number, slot.alias() if slot.requires_grad else slot))
@@ -948,9 +967,10 @@ class Program:
         for leaf in self._held_gradients:
             if (gradient := leaf.grad) is not None:
                 held.append((leaf.number, gradient.alias()))
-        node.versions = [(storage, storage.version) for storage in self._fixed_later]
-        node.versions += [(slot.storage, slot.storage.version) for _, slot in held]
-        node.draws = self._draws.now()
+        node.held = held
+        node.versions = list(map(_version_of, [*self._fixed_later, *[slot.storage for _, slot in held]]))
+        if self._has_draws:
+            node.draws = self._draws.now()
 
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
         """The storages from outside that a call reads."""
@@ -980,29 +1000,30 @@ class Program:
             assert edge is not None
             shape, strides, offset = place.slot.layout()
             if place.number in fresh:
-                slot = Slot(fresh[place.number], place.slot.dtype, place.slot.layout())
+                slot = place.slot.within(fresh[place.number])
             else:  # a view of a given gradient
                 seed = seeds[self._seeds.index(place.number)]
                 slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
 
     def _require_unchanged(self, node: Node) -> None:
-        for storage, version in node.versions:
-            if storage.version != version:
-                raise AutogradError(
-                    "backward",
-                    f"values that te.compile({self.name}) saved for backward must not change",
-                    f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at "
-                    f"{version})",
-                    "Use the out-of-place form, or change a clone().",
-                )
+        storages = [*self._fixed_later, *[slot.storage for _, slot in node.held]]
+        if list(map(_version_of, storages)) == node.versions:
+            return
+        storage, version = next(pair for pair in zip(storages, node.versions) if pair[0].version != pair[1])
+        raise AutogradError(
+            "backward",
+            f"values that te.compile({self.name}) saved for backward must not change",
+            f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at {version})",
+            "Use the out-of-place form, or change a clone().",
+        )
 
     def walk_alone(self, node: Node) -> None:
         """The whole backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
         self._require_unchanged(node)
         with self.lock:
             if self._one is None:
-                self._one = new_slot(self.backend, self._root_specs[0].dtype, self._root_specs[0].shape)
+                self._one = new_slot(self.backend, self.root_specs[0].dtype, self.root_specs[0].shape)
                 write_into(NumberValue(1.0, self._one.dtype), self._one)
             changes = leaf_changes()
             moved = [] if changes == self._seen_later else [leaf for leaf in self._later if not leaf.is_bound()]
@@ -1018,10 +1039,12 @@ class Program:
                 for leaf in moved:
                     if (new := gradients.get(id(leaf.slot))) is not None:
                         leaf.slot.keep_gradient(new)
-                self._seen_later = -1 if moved else changes
-                for slot in node.leaves:
-                    if slot.grad is not None:
-                        slot.grad.storage.version += 1
+                if moved or changes != self._seen_later:
+                    self._seen_later = -1 if moved else changes
+                    self._gradients_later = [weakref.ref(s.grad.storage) for s in node.leaves if s.grad is not None]
+                for refer in self._gradients_later:
+                    if (total := refer()) is not None:
+                        total.version += 1
             except BaseException as error:
                 mark_torn([slot.grad for slot in node.leaves if slot.grad is not None], error, self._adds_from(1))
                 raise
@@ -1036,7 +1059,8 @@ class Program:
             else:
                 self._point(number, slot.storage.buffer)
         for number, seed in zip(self._seeds, seeds, strict=True):
-            self._point_at(number, seed)
+            if seed.storage.buffer is not self._storages[number].buffer or seed.offset != self._offsets[number]:
+                self._point_at(number, seed)
         for draw, numbers in node.draws:
             if draw != numbers:
                 draw.update(numbers)

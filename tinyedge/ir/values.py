@@ -270,6 +270,16 @@ class Slot:
         """Another view of the same storage, without history."""
         return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
 
+    def within(self, storage: Storage) -> Slot:
+        """The same view of another storage, without history. What follows from the layout is not computed again."""
+        other = object.__new__(Slot)
+        other.storage, other.dtype, other.key, other.contiguous = storage, self.dtype, self.key, self.contiguous
+        other.shape, other.strides, other.offset, other.numel = self.shape, self.strides, self.offset, self.numel
+        other.number, other.history = next(_serial), storage.history
+        other.requires_grad, other.grad, other.cleared, other.step, other.index = False, None, -1, None, 0
+        other.hooks = None
+        return other
+
     def layout(self) -> Layout:
         return Layout(self.shape, self.strides, self.offset)
 
