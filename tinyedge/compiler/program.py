@@ -66,7 +66,7 @@ MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
 
 
-class _Leaf:
+class Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the buffer in which it does."""
 
     def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
@@ -81,17 +81,17 @@ class _Leaf:
     @property
     def slot(self) -> Slot:
         """The leaf; a program holds it weakly."""
-        slot = self._slot()
+        slot = self.refer()
         assert slot is not None, "programs are dropped with what they were recorded for"
         return slot
 
     @slot.setter
     def slot(self, slot: Slot) -> None:
-        self._slot = weakref.ref(slot)
+        self.refer = weakref.ref(slot)
 
     @property
     def grad(self) -> Slot | None:
-        slot = self._slot()
+        slot = self.refer()
         return None if slot is None else slot.grad
 
     def is_bound(self) -> bool:
@@ -99,7 +99,7 @@ class _Leaf:
         return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
 
 
-class _ResultPlace(NamedTuple):
+class ResultPlace(NamedTuple):
     """Where a result lies."""
 
     number: int
@@ -114,7 +114,7 @@ Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
 """Given the results for which gradients come: a program for such calls, and the arguments of this call."""
 
 
-class _Found:
+class Results:
     """The results of one call."""
 
     __slots__ = ("arguments", "fresh", "made", "node", "program")
@@ -125,7 +125,7 @@ class _Found:
         self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
         self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
 
-    def slot(self, place: _ResultPlace) -> Slot:
+    def slot(self, place: ResultPlace) -> Slot:
         storage = self.fresh.get(place.number)
         if storage is not None:
             return place.slot.within(storage)
@@ -134,7 +134,7 @@ class _Found:
         offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
         return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
 
-    def tensor(self, place: _ResultPlace) -> Tensor:
+    def tensor(self, place: ResultPlace) -> Tensor:
         if isinstance(place.same, int):
             return self.arguments[place.same]
         if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
@@ -144,7 +144,7 @@ class _Found:
             made = self.made[id(place)] = self.new(place)
         return made
 
-    def new(self, place: _ResultPlace) -> Tensor:
+    def new(self, place: ResultPlace) -> Tensor:
         if place.outside is not None:
             return Tensor._wrap(place.outside)
         slot = self.slot(place)
@@ -155,7 +155,7 @@ class _Found:
         return Tensor._wrap(slot)
 
 
-class _Part:
+class Part:
     """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
 
     def __init__(self, lowered: list[Lowered]) -> None:
@@ -271,7 +271,7 @@ class Program:
         self._arenas = arenas or Arenas()
         self._arenas.enter(self)
         self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
@@ -280,12 +280,12 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self.lock = self._arenas.lock
-        self._leaves: list[_Leaf] = []  # leaves whose gradients are read or added to
+        self._leaves: list[Leaf] = []  # leaves whose gradients are read or added to
         needs, ends = [], []
         for use in recording.leaves.values():
             gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
             if gradient is not None and (use.summed or use.observed):
-                self._leaves.append(_Leaf(use.leaf, gradient, use.before is not None))
+                self._leaves.append(Leaf(use.leaf, gradient, use.before is not None))
             if use.observed:
                 needs.append((weakref.ref(use.leaf), use.existed))
             if use.replaced:
@@ -299,7 +299,7 @@ class Program:
         self._repointed = False  # launches were bound to other gradients since these were collected
         self._seen = -1  # leaf_changes() when all leaves had the gradients to which launches are bound
         # The leaves of the second part, with their gradients in the recording.
-        self._later = [_Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
+        self._later = [Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
         self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
         lying = Counter(leaf.number for leaf in self._leaves)
         self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
@@ -354,25 +354,22 @@ class Program:
         }
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
-        places: dict[int, _ResultPlace] = {}
+        places: dict[int, ResultPlace] = {}
 
-        def place_of(tensor: Tensor) -> _ResultPlace:
+        def place_of(tensor: Tensor) -> ResultPlace:
             if id(tensor) not in places:
                 places[id(tensor)] = self._result_place(recording, tensor, given, roots)
             return places[id(tensor)]
 
         self._result = map_tensors(result, place_of)
         self._inputs = (
-            [
-                (source, _ResultPlace(gradient.storage.number, self._moved(gradient)))
-                for source, gradient in trace.inputs
-            ]
+            [(source, ResultPlace(gradient.storage.number, self._moved(gradient))) for source, gradient in trace.inputs]
             if trace is not None
             else []
         )
         # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
         self._ends = [
-            (refer, None if end is None else _ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
+            (refer, None if end is None else ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
         ]
         self.temporary: dict[BufferId, int] = {
             self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
@@ -579,7 +576,7 @@ class Program:
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
-        if any_hooked(leaf._slot() for leaf in self._leaves):
+        if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
             return True
@@ -631,7 +628,7 @@ class Program:
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self._move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
-                self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
+                self._parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -764,15 +761,15 @@ class Program:
 
     def _result_place(
         self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
-    ) -> _ResultPlace:
+    ) -> ResultPlace:
         slot = tensor._slot
         number = slot.storage.number
         if id(slot) in given:
-            return _ResultPlace(number, self._moved(slot), same=given[id(slot)])
+            return ResultPlace(number, self._moved(slot), same=given[id(slot)])
         if slot.number < recording.first_number and (slot.requires_grad or number not in self._storages):
-            return _ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
+            return ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
         if id(slot) in roots:
-            return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
+            return ResultPlace(number, self._moved(slot), root=roots[id(slot)])
         history = None
         if recording.made_history(slot):
             assert slot.step is not None
@@ -780,7 +777,7 @@ class Program:
             history.output_specs = slot.step.output_specs
         elif slot.requires_grad and slot.is_leaf:
             recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
-        return _ResultPlace(number, self._moved(slot), history=history)
+        return ResultPlace(number, self._moved(slot), history=history)
 
     def _launch_group(self, group: Sequence[Kernel]) -> LaunchGroup:
         sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
@@ -862,12 +859,12 @@ class Program:
                 node = Node(self, lease, [refer() for refer in self._later_slots])
             elif lease is not None:
                 lease.end()
-            found = _Found(self, arguments, fresh, node)
+            found = Results(self, arguments, fresh, node)
             only = self._result
-            if type(only) is _ResultPlace and only.same is None:
+            if type(only) is ResultPlace and only.same is None:
                 result = found.new(only)
             else:
-                result = map_tensors(only, found.tensor, _ResultPlace)
+                result = map_tensors(only, found.tensor, ResultPlace)
             if node is not None:
                 self._link(node, arguments, fresh)
                 if again is not None:
@@ -880,7 +877,7 @@ class Program:
                 effect.after()
             return result
 
-    def _begun(self, moved: Sequence[_Leaf]) -> dict[int, Slot]:
+    def _begun(self, moved: Sequence[Leaf]) -> dict[int, Slot]:
         """New gradients for the leaves that have none, by the leaf's id."""
         absent = [leaf for leaf in moved if leaf.grad is None]
         for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
@@ -892,7 +889,7 @@ class Program:
     def _launch_safely(
         self,
         arguments: list[Tensor],
-        moved: list[_Leaf],
+        moved: list[Leaf],
         gradients: dict[int, Slot],
         states: States,
     ) -> None:
@@ -916,7 +913,7 @@ class Program:
         found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
         return found[0] if found else len(launches)
 
-    def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
+    def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], gradients: dict[int, Slot]) -> None:
         for leaf in moved:
             if (new := gradients.get(id(leaf.slot))) is not None:
                 leaf.slot.keep_gradient(new)
@@ -930,7 +927,7 @@ class Program:
             if (gradient := refer()) is not None:
                 gradient.version += 1
 
-    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
+    def _launch(self, moved: list[Leaf], gradients: dict[int, Slot]) -> None:
         """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
         for leaf in moved:
             new = gradients.get(id(leaf.slot))
@@ -943,7 +940,7 @@ class Program:
         self._pointed.clear()
         self._enqueue(self._parts[0])
 
-    def _enqueue(self, part: _Part) -> None:
+    def _enqueue(self, part: Part) -> None:
         if part.stale or not part.is_bound:
             try:
                 part.bind(self._layout.places)
@@ -1140,7 +1137,7 @@ class Program:
                 found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
         return found
 
-    def _outside(self, place: _ResultPlace, arguments: list[Tensor]) -> Storage:
+    def _outside(self, place: ResultPlace, arguments: list[Tensor]) -> Storage:
         """The storage of a result that is no new tensor."""
         for leaf in self._leaves:
             if leaf.number == place.number and (gradient := leaf.grad) is not None:
@@ -1150,7 +1147,7 @@ class Program:
                 return argument._slot.storage
         return place.slot.storage
 
-    def _moved_gradients(self) -> list[_Leaf]:
+    def _moved_gradients(self) -> list[Leaf]:
         """The leaves whose gradients the launches are not bound to."""
         changes = leaf_changes()
         if changes == self._seen and not self._given:
@@ -1250,7 +1247,7 @@ class Program:
             if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
                 self._point_at(number, slot)
 
-    def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
+    def _point_at_gradient(self, leaf: Leaf, gradient: Slot, adds: bool) -> None:
         """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
         leaf.adds_to = weakref.ref(gradient) if adds else None
         if not adds and not leaf.stored_first:
