@@ -9,13 +9,13 @@ parts, forward and backward; its Node in the graph replays the second one.
 from __future__ import annotations
 
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from tinyedge import config, report
 from tinyedge.autograd.deferral import deferred_launches, not_deferring
@@ -27,16 +27,19 @@ from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import GroupsLimited, Launch, Lowered
-from tinyedge.backends.binding import Origin, Places
+from tinyedge.backends.base import GroupsLimited, Lowered
+from tinyedge.backends.binding import Origin
 from tinyedge.backends.layout import ProgramLayout
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
+from tinyedge.compiler.binding import Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
+from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
+from tinyedge.compiler.results import ResultPlace, Results
 from tinyedge.compiler.schedule import persistent_group
 from tinyedge.dtypes import DType, bool_, float32, uint8
 from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, OutOfMemoryError
@@ -66,120 +69,8 @@ MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
 
 
-class Leaf:
-    """A parameter (or another leaf) whose gradient a program computes, and the buffer in which it does."""
-
-    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
-        self.slot = slot
-        self.number, self.offset = gradient.storage.number, gradient.offset
-        self.stored_first = not had_gradient  # the recording begins the gradient, and needs no zeros there
-        self.first_write: tuple[Step, str] | None = None
-        self.adds_to: weakref.ref[Slot] | None = (
-            None  # the gradient to which the launches are bound, if they accumulate
-        )
-
-    @property
-    def slot(self) -> Slot:
-        """The leaf; a program holds it weakly."""
-        slot = self.refer()
-        assert slot is not None, "programs are dropped with what they were recorded for"
-        return slot
-
-    @slot.setter
-    def slot(self, slot: Slot) -> None:
-        self.refer = weakref.ref(slot)
-
-    @property
-    def grad(self) -> Slot | None:
-        slot = self.refer()
-        return None if slot is None else slot.grad
-
-    def is_bound(self) -> bool:
-        """Whether the launches are bound to accumulate into its present gradient."""
-        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
-
-
-class ResultPlace(NamedTuple):
-    """Where a result lies."""
-
-    number: int
-    slot: Slot
-    same: int | weakref.ref[Tensor] | None = None  # it is this argument, or this tensor from outside
-    outside: Slot | None = None  # of a tensor from outside: its slot, with its history
-    root: int | None = None  # it is differentiable: this output of the call's node
-    history: Step | None = None  # it has a history that was walked already
-
-
 Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
 """Given the results for which gradients come: a program for such calls, and the arguments of this call."""
-
-
-class Results:
-    """The results of one call."""
-
-    __slots__ = ("arguments", "fresh", "made", "node", "program")
-
-    def __init__(
-        self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
-    ) -> None:
-        self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
-        self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
-
-    def slot(self, place: ResultPlace) -> Slot:
-        storage = self.fresh.get(place.number)
-        if storage is not None:
-            return place.slot.within(storage)
-        program = self.program
-        shape, strides, offset = place.slot.layout()
-        offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
-        return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
-
-    def tensor(self, place: ResultPlace) -> Tensor:
-        if isinstance(place.same, int):
-            return self.arguments[place.same]
-        if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
-            return there
-        made = self.made.get(id(place))
-        if made is None:
-            made = self.made[id(place)] = self.new(place)
-        return made
-
-    def new(self, place: ResultPlace) -> Tensor:
-        if place.outside is not None:
-            return Tensor._wrap(place.outside)
-        slot = self.slot(place)
-        if place.root is not None:
-            slot.step, slot.index, slot.requires_grad = self.node, place.root, True
-        elif place.history is not None:
-            slot.step, slot.requires_grad = place.history, True
-        return Tensor._wrap(slot)
-
-
-class Part:
-    """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
-
-    def __init__(self, lowered: list[Lowered]) -> None:
-        self.lowered = lowered
-        self.launches: list[Launch] = []
-        self.is_bound = False
-        self.stale: set[Origin] = set()  # what changed since the launches were bound
-        self.has_run = False
-        self.takers: dict[Origin, list[Lowered]] = defaultdict(list)  # the launches that depend on each
-        for each in lowered:
-            for origin in each.origins():
-                self.takers[origin].append(each)
-
-    def bind(self, places: Places) -> None:
-        if not self.is_bound:
-            for lowered in self.lowered:
-                lowered.bind(places)
-            self.launches = self.launches or [lowered.launcher() for lowered in self.lowered]
-            self.is_bound = True
-        else:
-            for origin in self.stale:
-                for lowered in self.takers.get(origin, ()):
-                    lowered.rebind(origin, places)
-        self.stale.clear()
 
 
 class _Replay(Op):
@@ -1137,8 +1028,13 @@ class Program:
                 found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
         return found
 
-    def _outside(self, place: ResultPlace, arguments: list[Tensor]) -> Storage:
-        """The storage of a result that is no new tensor."""
+    def outside(self, place: ResultPlace, arguments: list[Tensor]) -> Slot:
+        """Where a result that is no new tensor lies."""
+        shape, strides, offset = place.slot.layout()
+        offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
+        return Slot(self._storage_of(place, arguments), place.slot.dtype, Layout(shape, strides, offset))
+
+    def _storage_of(self, place: ResultPlace, arguments: list[Tensor]) -> Storage:
         for leaf in self._leaves:
             if leaf.number == place.number and (gradient := leaf.grad) is not None:
                 return gradient.storage
