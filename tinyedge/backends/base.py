@@ -86,6 +86,9 @@ class Lowered:
     def rebind(self, origin: Origin, places: Places) -> None:
         """Bind again the arguments that depend on ``origin``, because that has changed."""
 
+    def release(self) -> None:
+        """Hold no memory of the arena, which is let go."""
+
     def launcher(self) -> Launch:
         """The callable that enqueues it with the arguments that are bound."""
         raise NotImplementedError
@@ -112,6 +115,10 @@ class Sequential(Lowered):
     def rebind(self, origin: Origin, places: Places) -> None:
         for lowered in self.each:
             lowered.rebind(origin, places)
+
+    def release(self) -> None:
+        for lowered in self.each:
+            lowered.release()
 
     def launcher(self) -> Launch:
         launches = [lowered.launcher() for lowered in self.each]

@@ -58,6 +58,11 @@ class _Lowered(Lowered):
             else:
                 slot.offset = places.outside[index].offset + relative
 
+    def release(self) -> None:
+        for (kind, _), taken in self._taken.items():
+            for slot, _ in taken if kind == "arena" else ():
+                slot.storage.buffer = None
+
     def launcher(self) -> Launch:
         return self._run
 

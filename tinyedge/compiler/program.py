@@ -28,11 +28,9 @@ from tinyedge.autograd.scope import T
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Lowered
-from tinyedge.backends.binding import Origin
-from tinyedge.backends.layout import ProgramLayout
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
-from tinyedge.compiler.binding import Part
+from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
@@ -162,7 +160,6 @@ class Program:
         self._arenas = arenas or Arenas()
         self._arenas.enter(self)
         self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
-        self._parts: list[Part] = []
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
@@ -228,9 +225,9 @@ class Program:
         self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
         arguments = [*arguments, *drawn]
         self._arguments = [t._slot.storage.number for t in arguments]
-        self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
-        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
-        self._recorded_offsets |= {seed.storage.number: seed.offset for seed in seeds}
+        begins = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        begins |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
+        begins |= {seed.storage.number: seed.offset for seed in seeds}
         self._seeds = [seed.storage.number for seed in seeds]
         # The first argument in each storage. Others move with it, since the guard key contains their relative offsets.
         self._first_in: dict[int, int] = {}
@@ -238,11 +235,8 @@ class Program:
             self._first_in.setdefault(number, position)
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         movable = {*inside, *owned, *self._arguments, *self._seeds}
-        self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
-        self._moving = {
-            self._storages[number].number
-            for number in (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
-        }
+        self.binding = Binding(self.name, self.backend, movable, begins)
+        moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
         places: dict[int, ResultPlace] = {}
@@ -254,16 +248,20 @@ class Program:
 
         self._result = map_tensors(result, place_of)
         self._inputs = (
-            [(source, ResultPlace(gradient.storage.number, self._moved(gradient))) for source, gradient in trace.inputs]
+            [
+                (source, ResultPlace(gradient.storage.number, self.binding.moved(gradient)))
+                for source, gradient in trace.inputs
+            ]
             if trace is not None
             else []
         )
         # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
         self._ends = [
-            (refer, None if end is None else ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
+            (refer, None if end is None else ResultPlace(end.storage.number, self.binding.moved(end)))
+            for refer, end in ends
         ]
         self.temporary: dict[BufferId, int] = {
-            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
+            self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
         steps = [self._own(step) for step in recorded]
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
@@ -300,22 +298,11 @@ class Program:
             if own.number in self.steps:
                 self._note_writes(old, own, own.number >= border and trace is not None)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
-        self._offsets = {**self._recorded_offsets}  # the offset of each argument in its storage, at the last call
-        self._persistent = any(launch.is_persistent for launch in self.launches)
-        self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
-        self._owners: dict[Any, int] = {}  # of buffers outside the arena, if there are persistent kernels
-        if self._persistent:
-            slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
-            self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        if any(launch.is_persistent for launch in self.launches):
+            self.binding.keep_apart([*self.steps.values()])
         self._has_draws = bool(self._draws)
-        self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
         self._place()
-        firsts = [leaf.first_write for leaf in (*self._leaves, *self._later) if leaf.stored_first]
-        self._layout = ProgramLayout(
-            self.temporary, self.plan.where, self._moving,
-            {self._storages[number].number: offset for number, offset in self._recorded_offsets.items()},
-            {(first[0].number, first[1]) for first in firsts if first is not None},
-        )  # fmt: skip
+        self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
         self._spec: ProgramSpec | None = None
         self._one: Slot | None = None  # the gradient with which backward begins
         self._seen_later = -1  # like ``_seen``, for the leaves of the second part
@@ -329,19 +316,19 @@ class Program:
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
         self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
         later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
-        moving = {storage.number for storage in self._storages.values()}
+        movable = {storage.number for storage in self.binding.storages.values()}
         self._fixed_later = list(
             dict.fromkeys(
                 slot.storage
                 for slot in later
                 if isinstance(slot, Slot)
                 and slot.storage.number in self._read_later
-                and slot.storage.number not in moving
+                and slot.storage.number not in movable
             )
         )
 
         def is_read_later(number: int) -> bool:
-            return self._storages[number].number in self._read_later
+            return self.binding.storages[number].number in self._read_later
 
         self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
         self._held_results = [number for number in self._outputs if is_read_later(number)]
@@ -392,16 +379,18 @@ class Program:
 
     def places(self) -> list[Slot]:
         """For each of ``spec.outside``, in order: where it lay at the last call."""
-        return list(self._layout.places.outside)
+        return list(self.binding.layout.places.outside)
 
     def written(self) -> list[Slot]:
         """What the launches write outside of the arena, where it lay at the last call."""
         slots = [slot for step in self.steps.values() for slot in step.written()]
-        return [self._layout.now(slot) for slot in slots if slot.numel and slot.storage.number not in self.temporary]
+        return [
+            self.binding.layout.now(slot) for slot in slots if slot.numel and slot.storage.number not in self.temporary
+        ]
 
     def _roles(self) -> dict[int, str]:
         """What the storages that move are in a call, by number."""
-        mine = {number: storage.number for number, storage in self._storages.items()}
+        mine = {number: storage.number for number, storage in self.binding.storages.items()}
         roles = {mine[number]: f"memory {k}" for k, number in enumerate(self._passed)}
         for role, numbers in (
             ("input gradient", [place.number for _, place in self._inputs]), ("result", [*self._outputs]),
@@ -414,12 +403,18 @@ class Program:
     @property
     def is_bound(self) -> bool:
         """Whether its arguments are bound: it was replayed, and still holds the arguments of the last call."""
-        return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
+        return not self.kernels or bool(
+            self.binding.parts and self.binding.parts[0].is_bound and not self.binding.parts[0].stale
+        )
 
     @property
     def bound_kernels(self) -> int:
         """How many of its kernels have their arguments bound: those of backward only after a backward."""
-        return len(self.kernels) if self._parts[1].is_bound and not self._parts[1].stale else self._cut_kernels
+        return (
+            len(self.kernels)
+            if self.binding.parts[1].is_bound and not self.binding.parts[1].stale
+            else self._cut_kernels
+        )
 
     def bound(self) -> list[Lowered]:
         """The launches of these kernels."""
@@ -462,7 +457,7 @@ class Program:
         It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
         more, or, with persistent kernels, if gradients have come to share one.
         """
-        if self._persistent and leaf_changes() != self._seen:
+        if self.binding.keeps_apart and leaf_changes() != self._seen:
             found = [(leaf.number, leaf.grad) for leaf in self._leaves]
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
@@ -519,7 +514,7 @@ class Program:
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self._move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
-                self._parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
+                self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -539,18 +534,12 @@ class Program:
         if self._arena is arena:
             return
         self._arena_of = weakref.ref(arena)
-        self._let_temporaries_be([chunk.buffer for chunk in arena.chunks])
+        self.binding.let_arena_be([chunk.buffer for chunk in arena.chunks])
 
     def leave(self, arena: Arena) -> None:
         if self._arena is arena:
             self._arena_of = None
-            self._let_temporaries_be([])
-
-    def _let_temporaries_be(self, chunks: Sequence[Any]) -> None:
-        """Let the memory of temporaries be these buffers, one for each chunk of the plan; or none."""
-        self._layout.places.chunks = list(chunks)
-        for chunk in range(len(self.plan.chunks)):
-            self._note(("arena", chunk))
+            self.binding.let_arena_be([])
 
     def _allocated(self, allocate: Callable[[], T]) -> T:
         """The result of ``allocate``; if there is no room for it, an error that says what it was for."""
@@ -602,15 +591,11 @@ class Program:
         """The step, with its movable slots on storages of the program."""
         slots = {}
         for name, slot in step.slots.items():
-            slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
+            slots[name] = self.binding.moved(slot) if isinstance(slot, Slot) else slot
         own = step.over(slots)
         if isinstance(own.scalars, Draw):  # the graph of the recorded call keeps its own
             own.scalars = self._draws.twin(own.scalars)
         return own
-
-    def _moved(self, slot: Slot) -> Slot:
-        """The same view, without history; on a storage of the program if it is movable."""
-        return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
 
     def _note_writes(self, old: Step, own: Step, later: bool) -> None:
         for name in own.writes:
@@ -620,7 +605,7 @@ class Program:
                     leaf.first_write = (own, name)
             if storage.number in self._arguments:
                 self._changed_arguments.add(storage.number)
-            elif storage.number not in self._storages and not later:
+            elif storage.number not in self.binding.storages and not later:
                 self._changed[storage.number] = storage
 
     def _place(self) -> None:
@@ -636,13 +621,13 @@ class Program:
     ) -> tuple[ProgramSpec | None, list[Lowered]]:
         sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
         parts = launches, later
-        return lowered(self.name, self.backend, self.plan.chunks, parts, self._layout, sizes, self._roles())
+        return lowered(self.name, self.backend, self.plan.chunks, parts, self.binding.layout, sizes, self._roles())
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel alone, bound to what the program is bound to."""
         _, launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
         for each in launches:
-            each.bind(self._layout.places)
+            each.bind(self.binding.layout.places)
         return launches
 
     def _groups(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
@@ -656,11 +641,11 @@ class Program:
         slot = tensor._slot
         number = slot.storage.number
         if id(slot) in given:
-            return ResultPlace(number, self._moved(slot), same=given[id(slot)])
-        if slot.number < recording.first_number and (slot.requires_grad or number not in self._storages):
-            return ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
+            return ResultPlace(number, self.binding.moved(slot), same=given[id(slot)])
+        if slot.number < recording.first_number and (slot.requires_grad or number not in self.binding.storages):
+            return ResultPlace(number, self.binding.moved(slot), same=weakref.ref(tensor), outside=slot)
         if id(slot) in roots:
-            return ResultPlace(number, self._moved(slot), root=roots[id(slot)])
+            return ResultPlace(number, self.binding.moved(slot), root=roots[id(slot)])
         history = None
         if recording.made_history(slot):
             assert slot.step is not None
@@ -668,7 +653,7 @@ class Program:
             history.output_specs = slot.step.output_specs
         elif slot.requires_grad and slot.is_leaf:
             recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
-        return ResultPlace(number, self._moved(slot), history=history)
+        return ResultPlace(number, self.binding.moved(slot), history=history)
 
     def _launch_group(self, group: Sequence[Kernel]) -> LaunchGroup:
         sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
@@ -676,31 +661,17 @@ class Program:
 
     # A call (a replay)
 
-    def _note(self, origin: Origin) -> None:
-        """Note that something changed on which arguments of launches depend."""
-        for part in self._parts:
-            part.stale.add(origin)
-
     def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
         """Set the scalars of the steps, all of which were kept, in the order in which they were recorded."""
         with self.lock:
             for number, new in zip(sorted(self.steps), scalars, strict=True):
-                self._renumber(self.steps[number], new)
-
-    def _renumber(self, step: Step, new: Mapping[str, float]) -> None:
-        """Set the scalars of a step."""
-        step.scalars = new
-        numbers = self._layout.places.scalars
-        for name, index in self._layout.scalars_of.get(step.number, {}).items():
-            if numbers[index] != new[name]:
-                numbers[index] = new[name]
-                self._note(("scalar", index))
+                self.binding.renumber(self.steps[number], new)
 
     def let_go(self) -> None:
         """Stop holding the arguments of the last call: the next call binds its own, even if they are the same."""
         with self.lock:
             for number in self._arguments:
-                self._point(number, None)
+                self.binding.point(number, None)
 
     @property
     def has_several_roots(self) -> bool:
@@ -736,8 +707,8 @@ class Program:
                 arguments = self._with_drawn(arguments, numbers, states)
             self._point_at_arguments(arguments)
             for number, storage in fresh.items():
-                if storage.buffer is not self._storages[number].buffer:
-                    self._point(number, storage.buffer)
+                if storage.buffer is not self.binding.storages[number].buffer:
+                    self.binding.point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
@@ -772,7 +743,7 @@ class Program:
         """New gradients for the leaves that have none, by the leaf's id."""
         absent = [leaf for leaf in moved if leaf.grad is None]
         for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
-            self._point(leaf.number, None)
+            self.binding.point(leaf.number, None)
         slots = [leaf.slot for leaf in absent]
         made = self._allocated(lambda: [new_slot(self.backend, slot.dtype.computes, slot.shape) for slot in slots])
         return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
@@ -785,7 +756,7 @@ class Program:
         states: States,
     ) -> None:
         """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
-        if not self._parts[0].has_run:
+        if not self.binding.parts[0].has_run:
             with self._undone_if_refused(arguments, states):
                 self._launch(moved, gradients)
             self._count_changes(arguments, moved, gradients)
@@ -799,7 +770,7 @@ class Program:
 
     def _adds_from(self, part: int) -> int:
         """The number of the first launch of a part that writes a leaf's gradient."""
-        written = {self._storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
+        written = {self.binding.storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
         launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
         found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
         return found[0] if found else len(launches)
@@ -826,18 +797,10 @@ class Program:
             assert gradient is not None
             self._point_at_gradient(leaf, gradient, new is None)
             self._repointed = True
-        if self._persistent and self._pointed:
-            self._require_apart()
-        self._pointed.clear()
-        self._enqueue(self._parts[0])
+        self._enqueue(self.binding.parts[0])
 
     def _enqueue(self, part: Part) -> None:
-        if part.stale or not part.is_bound:
-            try:
-                part.bind(self._layout.places)
-            except Exception as error:
-                error.__dict__["launched"] = 0
-                raise
+        self.binding.bind(part)
         self.backend.launch(part.launches)
 
     # Backward of a call
@@ -863,7 +826,7 @@ class Program:
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
         """The storages from outside that a call reads."""
         yield from (argument._slot.storage for argument in arguments)
-        moving = {storage.number for storage in self._storages.values()}
+        moving = {storage.number for storage in self.binding.storages.values()}
         for step in self.steps.values():
             for slot in step.read():
                 if isinstance(slot, Slot) and slot.storage.number not in moving:
@@ -941,25 +904,22 @@ class Program:
         """Bind the second part to what ``node`` holds of its call."""
         self._move_in(lease.arena)
         for number, slot in node.held:
-            if number in self._offsets:
-                if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
-                    self._point_at(number, slot)
+            if number in self.binding.offsets:
+                if not self.binding.is_at(number, slot):
+                    self.binding.point_at(number, slot)
             else:
-                self._point(number, slot.storage.buffer)
+                self.binding.point(number, slot.storage.buffer)
         for number, seed in zip(self._seeds, seeds, strict=True):
-            if seed.storage.buffer is not self._storages[number].buffer or seed.offset != self._offsets[number]:
-                self._point_at(number, seed)
+            if not self.binding.is_at(number, seed):
+                self.binding.point_at(number, seed)
         for draw, numbers in node.draws:
             if draw != numbers:
                 draw.update(numbers)
                 for step in self._random:
-                    self._renumber(step, step.scalars)
+                    self.binding.renumber(step, step.scalars)
 
     def _enqueue_back(self) -> None:
-        if self._persistent and self._pointed:
-            self._require_apart()
-        self._pointed.clear()
-        self._enqueue(self._parts[1])
+        self._enqueue(self.binding.parts[1])
 
     def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
         """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
@@ -992,7 +952,7 @@ class Program:
         with self.lock, not_deferring():  # what a gradient is filled with before is not held back until after
             self._point_as_at(node, lease, seeds)
             for number, storage in fresh.items():
-                self._point(number, storage.buffer)
+                self.binding.point(number, storage.buffer)
             for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
                 self._point_at_gradient(leaf, gradient, adds)
             self._seen_later = -1
@@ -1025,13 +985,13 @@ class Program:
             if before is None or before() is not None:
                 found[number] = self._allocated(partial(Storage, self.backend, nbytes))
             else:
-                found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
+                found[number] = Storage.again(self.backend, self.binding.storages[number].buffer, nbytes)
         return found
 
     def outside(self, place: ResultPlace, arguments: list[Tensor]) -> Slot:
         """Where a result that is no new tensor lies."""
         shape, strides, offset = place.slot.layout()
-        offset += self._offsets.get(place.number, 0) - self._recorded_offsets.get(place.number, 0)
+        offset += self.binding.shift(place.number)
         return Slot(self._storage_of(place, arguments), place.slot.dtype, Layout(shape, strides, offset))
 
     def _storage_of(self, place: ResultPlace, arguments: list[Tensor]) -> Storage:
@@ -1069,7 +1029,7 @@ class Program:
             if isinstance(error, OutOfMemoryError):
                 raise self._refused(error) from error
             raise
-        self._parts[0].has_run = True
+        self.binding.parts[0].has_run = True
 
     @contextmanager
     def _effects_undone(self) -> Iterator[None]:
@@ -1080,7 +1040,7 @@ class Program:
                 for effect, steps in self._effects:
                     done.append(effect)
                     for number, new in zip(steps, effect.before(), strict=True):
-                        self._renumber(self.steps[number], new)
+                        self.binding.renumber(self.steps[number], new)
                 yield
             except BaseException:
                 for effect in reversed(done):
@@ -1092,71 +1052,23 @@ class Program:
 
         After the first replay, which is undone, a device may still refuse a launch that follows others.
         """
-        launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
+        launched: int = getattr(error, "launched", 0) if self.binding.parts[0].has_run else 0
         waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
         return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
-
-    def _point(self, number: int, buffer: Any) -> None:
-        """Bind the storage ``number`` to ``buffer`` from now on."""
-        storage = self._storages[number]
-        if storage.buffer is not buffer:
-            if self._persistent and self._owners.get(storage.buffer) == storage.number:
-                del self._owners[storage.buffer]
-            self._pointed.append(storage)
-            storage.buffer = buffer
-            self._note_moved(storage)
-
-    def _note_moved(self, storage: Storage) -> None:
-        index = self._layout.index_of(storage.number)
-        if index is not None:
-            self._note(("outside", index))
-
-    def _require_apart(self) -> None:
-        """Raise CaptureError if buffers that a call writes have become the same memory.
-
-        The dependencies of a persistent kernel were computed for the memory of the recording; kernels without a
-        dependency may run at the same time.
-        """
-        for storage in self._pointed:
-            owner = self._owners.setdefault(storage.buffer, storage.number)
-            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "memory that a call writes must not be shared in other ways than at its first call",
-                    "an argument or a gradient now shares memory with another one, or with a parameter",
-                    "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
-                )
-
-    def _point_at(self, number: int, slot: Slot) -> None:
-        """Bind the storage ``number`` to that of ``slot``, whose offset may differ from the one before."""
-        self._point(number, slot.storage.buffer)
-        if slot.offset != self._offsets[number]:  # all its views shift too
-            self._offsets[number] = slot.offset
-            index = self._layout.index_of(self._storages[number].number)
-            if index is not None:
-                self._layout.places.outside[index].offset = slot.offset
-                self._note(("outside", index))
 
     def _point_at_arguments(self, arguments: list[Tensor]) -> None:
         for number, position in self._first_in.items():
             slot = arguments[position]._slot
-            if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
-                self._point_at(number, slot)
+            if not self.binding.is_at(number, slot):
+                self.binding.point_at(number, slot)
 
     def _point_at_gradient(self, leaf: Leaf, gradient: Slot, adds: bool) -> None:
         """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
         leaf.adds_to = weakref.ref(gradient) if adds else None
         if not adds and not leaf.stored_first:
             write_into(NumberValue(0, gradient.dtype), gradient)
-        self._point_at(leaf.number, gradient)
-        if leaf.stored_first and leaf.first_write is not None:
-            step, name = leaf.first_write
-            if adds != (name in step.accumulate):
-                step.accumulate = step.accumulate ^ {name}
-                index = self._layout.index_of(step.slots[name].storage.number)
-                if index is not None:
-                    self._layout.adds ^= {index}
-                    self._note(("accumulates", index))
+        self.binding.point_at(leaf.number, gradient)
+        self.binding.let_add(leaf, adds)
 
     def _with_drawn(
         self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States
@@ -1172,7 +1084,7 @@ class Program:
             self._draws.restore(states)
             raise
         for step in self._random:
-            self._renumber(step, step.scalars)
+            self.binding.renumber(step, step.scalars)
         return found
 
 

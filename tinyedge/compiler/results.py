@@ -1,7 +1,7 @@
 """The results of a program's calls: where each lies, and the tensors that a call returns.
 
-In: the recorded call's results. Out: new tensors at each replay, or what is no new tensor: an argument, or a tensor that
-was there before.
+In: the recorded call's results. Out: new tensors at each replay, or what is no new tensor: an argument, or a tensor
+that was there before.
 """
 
 from __future__ import annotations
