@@ -30,21 +30,18 @@ from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
+from tinyedge.compiler.assemble import assemble
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.leaves import Leaf
-from tinyedge.compiler.memory import Action, make_plan, needed_actions
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results
-from tinyedge.compiler.schedule import persistent_group
 from tinyedge.dtypes import DType, bool_, float32, uint8
 from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, OutOfMemoryError
-from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
+from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
-from tinyedge.ir.spec import C_BYTES
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
 from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes, next_number
 from tinyedge.ir.values import Value as NumberValue
@@ -52,16 +49,6 @@ from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
-
-ALIGNMENT = 256
-"""Alignment of buffers in an arena, in bytes, for the vector loads of every device."""
-
-REUSE_DISTANCES = (6, 4, 2, 0)
-"""Reuse distances to try, in kernels: so many must lie between two uses of the same bytes, since the second user has to
-wait for the first in a persistent kernel. With 6 the longest path of dependencies in MobileNet v1 and v2, ResNet-18 and
-the transformer is as short as if no buffers shared memory; with 2 nearly so.
-"""
-
 
 MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
@@ -271,25 +258,10 @@ class Program:
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
         border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
-        kernels = kernels_of(steps, self.backend.device)
-        if config.fuses():
-            split = None if trace is None else border
-            kernels = self._needed(fuse(self._needed(kernels), self.temporary, split))
-            kernels = fuse_horizontally(
-                kernels, lambda group: self.backend.fuses_horizontally(group, self.temporary), split
-            )
-        chains = config.fuses() and self.backend.device is not None and self.backend.device.persistent
-        self.plan = make_plan(
-            *self._actions(kernels), ALIGNMENT, REUSE_DISTANCES if chains else (0,), self.backend.largest_bytes,
-            self._reach(kernels),
-        )  # fmt: skip
-        self.kernels = [kernels[number] for number in self.plan.kept]
-        self._forward = [kernel.step.number < border for kernel in kernels]
-        first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
-        groups = self._groups(first_part)
-        self._cut, self._cut_kernels = len(groups), len(first_part)  # launches and kernels of the first part
-        groups += self._groups(self.kernels[len(first_part) :], later=True)
-        self.launches = [self._launch_group(group) for group in groups]
+        assembled = assemble(steps, self.temporary, self.backend, border, trace is not None)
+        self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
+        self._saved_bytes = assembled.saved_bytes(self.temporary)
+        self._cut, self._cut_kernels = assembled.cut, assembled.cut_kernels
         self.lowered: list[Lowered] = []
         self._changed: dict[int, Storage] = {}  # what exists outside and is changed by a call
         self._changed_arguments: set[int] = set()
@@ -301,7 +273,6 @@ class Program:
         if any(launch.is_persistent for launch in self.launches):
             self.binding.keep_apart([*self.steps.values()])
         self._has_draws = bool(self._draws)
-        self._place()
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
         self._spec: ProgramSpec | None = None
         self._one: Slot | None = None  # the gradient with which backward begins
@@ -314,7 +285,7 @@ class Program:
             *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
         )  # fmt: skip
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
-        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
+        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[self._cut_kernels :]])
         later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
         movable = {storage.number for storage in self.binding.storages.values()}
         self._fixed_later = list(
@@ -356,8 +327,7 @@ class Program:
     @property
     def saved_bytes(self) -> int:
         """Bytes of the temporaries that are saved for backward: written before its first step, and read after it."""
-        intervals = [block for key, block in self.plan.intervals.items() if key in self.temporary]
-        return sum(b.nbytes for b in intervals if self._forward[b.first] and not self._forward[b.last])
+        return self._saved_bytes
 
     def __repr__(self) -> str:
         counts = f"{len(self.kernels)} kernels in {len(self.launches)} launches"
@@ -558,35 +528,6 @@ class Program:
             f"Nothing was changed. {error.remedy}",
         )
 
-    def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[BufferId, int]]:
-        """The reads, writes and in-place pairs of each kernel, and the bytes of each temporary."""
-        actions = [
-            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.in_place_pairs()))
-            for kernel in kernels
-        ]
-        return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
-
-    def _reach(self, kernels: Sequence[Kernel]) -> dict[BufferId, int] | None:
-        """Where temporary places end at the latest: kernels count the elements from the first of a chunk on."""
-        most = self.backend.counts_to
-        if most is None:
-            return None
-        reach: dict[BufferId, int] = {}
-        for kernel in kernels:
-            for part in (kernel, *kernel.siblings):
-                if part.spec is not None:
-                    for item in part.spec.scratch:
-                        reach[part.step.number, item.name] = most * C_BYTES[item.ctype]
-            for step in kernel.steps():
-                for slot in step.slots.values():
-                    if isinstance(slot, Slot) and (number := slot.storage.number) in self.temporary:
-                        end = most * slot.dtype.itemsize
-                        reach[number] = min(end, reach.get(number, end))
-        return reach
-
-    def _needed(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        return [kernels[number] for number in needed_actions(*self._actions(kernels))]
-
     def _own(self, step: Step) -> Step:
         """The step, with its movable slots on storages of the program."""
         slots = {}
@@ -608,14 +549,6 @@ class Program:
             elif storage.number not in self.binding.storages and not later:
                 self._changed[storage.number] = storage
 
-    def _place(self) -> None:
-        """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        where = self.plan.where
-        for step in self.steps.values():
-            for slot in step.slots.values():
-                if isinstance(slot, Slot) and slot.storage.number in where:
-                    slot.offset += where[slot.storage.number][1] // slot.dtype.itemsize
-
     def _lower(
         self, launches: Sequence[LaunchGroup], later: Sequence[LaunchGroup] = ()
     ) -> tuple[ProgramSpec | None, list[Lowered]]:
@@ -629,11 +562,6 @@ class Program:
         for each in launches:
             each.bind(self.binding.layout.places)
         return launches
-
-    def _groups(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
-        if config.fuses():
-            return self.backend.launch_groups(kernels, self.temporary, later, self.plan.is_split)
-        return [[kernel] for kernel in kernels]
 
     def _result_place(
         self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
@@ -654,10 +582,6 @@ class Program:
         elif slot.requires_grad and slot.is_leaf:
             recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
         return ResultPlace(number, self.binding.moved(slot), history=history)
-
-    def _launch_group(self, group: Sequence[Kernel]) -> LaunchGroup:
-        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
-        return single(group[0]) if len(group) == 1 else persistent_group(group, sizes, self.plan.offsets)
 
     # A call (a replay)
 
