@@ -34,6 +34,7 @@ from tinyedge.compiler.assemble import assemble
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
+from tinyedge.compiler.gradients import Gradients
 from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results
@@ -43,7 +44,7 @@ from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
 from tinyedge.ir.step import FORWARD, Edge, Op, Step
-from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes, next_number
+from tinyedge.ir.values import Layout, Slot, Storage, next_number
 from tinyedge.ir.values import Value as NumberValue
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
@@ -170,9 +171,6 @@ class Program:
         # Tensors of random numbers are further arguments: each call makes its own.
         drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
         self._drawn_bytes = sum(each.nbytes for each in drawn)
-        self._gradients: list[weakref.ref[Storage]] = []  # gradients of the leaves to which launches are bound
-        self._repointed = False  # launches were bound to other gradients since these were collected
-        self._seen = -1  # leaf_changes() when all leaves had the gradients to which launches are bound
         # The leaves of the second part, with their gradients in the recording.
         self._later = [Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
         self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
@@ -223,6 +221,8 @@ class Program:
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         movable = {*inside, *owned, *self._arguments, *self._seeds}
         self.binding = Binding(self.name, self.backend, movable, begins)
+        self._gradients = Gradients(self._leaves, self.binding, self.backend)
+        self._later_gradients = Gradients(self._later, self.binding, self.backend)
         moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
@@ -276,8 +276,6 @@ class Program:
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
         self._spec: ProgramSpec | None = None
         self._one: Slot | None = None  # the gradient with which backward begins
-        self._seen_later = -1  # like ``_seen``, for the leaves of the second part
-        self._gradients_later: list[weakref.ref[Storage]] = []  # like ``_gradients``
         # They give slots, as a program is dropped with the leaves for which it was recorded.
         self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
         self.root_specs = tuple(self._roots)
@@ -427,7 +425,7 @@ class Program:
         It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
         more, or, with persistent kernels, if gradients have come to share one.
         """
-        if self.binding.keeps_apart and leaf_changes() != self._seen:
+        if self.binding.keeps_apart and self._gradients.has_changed:
             found = [(leaf.number, leaf.grad) for leaf in self._leaves]
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
@@ -624,8 +622,8 @@ class Program:
                 self._move_in(lease.arena)
             fresh = self._new_results()
             self.take_leaves(arguments)
-            moved = self._moved_gradients()
-            gradients = self._begun(moved) if moved else {}
+            moved = self._gradients.moved(bool(self._given))
+            begun = self._allocated(partial(self._gradients.begun, moved)) if moved else {}
             states = self._draws.states() if self._has_draws else []
             if self._has_draws:
                 arguments = self._with_drawn(arguments, numbers, states)
@@ -636,9 +634,9 @@ class Program:
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
-                    self._launch_safely(arguments, moved, gradients, states)
+                    self._launch_safely(arguments, moved, begun, states)
             else:
-                self._launch_safely(arguments, moved, gradients, states)
+                self._launch_safely(arguments, moved, begun, states)
             node = None
             if self._roots:
                 assert lease is not None
@@ -663,65 +661,37 @@ class Program:
                 effect.after()
             return result
 
-    def _begun(self, moved: Sequence[Leaf]) -> dict[int, Slot]:
-        """New gradients for the leaves that have none, by the leaf's id."""
-        absent = [leaf for leaf in moved if leaf.grad is None]
-        for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
-            self.binding.point(leaf.number, None)
-        slots = [leaf.slot for leaf in absent]
-        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype.computes, slot.shape) for slot in slots])
-        return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
-
     def _launch_safely(
         self,
         arguments: list[Tensor],
         moved: list[Leaf],
-        gradients: dict[int, Slot],
+        begun: dict[int, Slot],
         states: States,
     ) -> None:
         """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
         if not self.binding.parts[0].has_run:
             with self._undone_if_refused(arguments, states):
-                self._launch(moved, gradients)
-            self._count_changes(arguments, moved, gradients)
+                self._launch(moved, begun)
+            self._count_changes(arguments, moved, begun)
             return
         try:
-            self._launch(moved, gradients)
-            self._count_changes(arguments, moved, gradients)
+            self._launch(moved, begun)
+            self._count_changes(arguments, moved, begun)
         except BaseException as error:
-            mark_torn([grad for leaf in self._leaves if (grad := leaf.grad) is not None], error, self._adds_from(0))
+            first = self._gradients.first_launch(self.launches[: self._cut])
+            mark_torn(self._gradients.present(), error, first)
             raise
 
-    def _adds_from(self, part: int) -> int:
-        """The number of the first launch of a part that writes a leaf's gradient."""
-        written = {self.binding.storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
-        launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
-        found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
-        return found[0] if found else len(launches)
+    def _launch(self, moved: list[Leaf], begun: dict[int, Slot]) -> None:
+        """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
+        self._gradients.bind(moved, begun)
+        self._enqueue(self.binding.parts[0])
 
-    def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], gradients: dict[int, Slot]) -> None:
-        for leaf in moved:
-            if (new := gradients.get(id(leaf.slot))) is not None:
-                leaf.slot.keep_gradient(new)
-        if self._repointed:
-            self._repointed = False
-            self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
+    def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
+        self._gradients.count(moved, begun)
         if self._changed or self._changed_arguments:
             for storage in self.changed_by(arguments):
                 storage.version += 1
-        for refer in self._gradients:
-            if (gradient := refer()) is not None:
-                gradient.version += 1
-
-    def _launch(self, moved: list[Leaf], gradients: dict[int, Slot]) -> None:
-        """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
-        for leaf in moved:
-            new = gradients.get(id(leaf.slot))
-            gradient = new or leaf.grad
-            assert gradient is not None
-            self._point_at_gradient(leaf, gradient, new is None)
-            self._repointed = True
-        self._enqueue(self.binding.parts[0])
 
     def _enqueue(self, part: Part) -> None:
         self.binding.bind(part)
@@ -800,28 +770,16 @@ class Program:
             if self._one is None:
                 self._one = new_slot(self.backend, self.root_specs[0].dtype, self.root_specs[0].shape)
                 write_into(NumberValue(1.0, self._one.dtype), self._one)
-            changes = leaf_changes()
-            moved = [] if changes == self._seen_later else [leaf for leaf in self._later if not leaf.is_bound()]
-            gradients = self._begun(moved) if moved else {}
+            moved = self._later_gradients.moved()
+            begun = self._allocated(partial(self._later_gradients.begun, moved)) if moved else {}
             try:
                 self._point_as_at(node, node.lease, (self._one,))
-                for leaf in moved:
-                    new = gradients.get(id(leaf.slot))
-                    gradient = new or leaf.grad
-                    assert gradient is not None
-                    self._point_at_gradient(leaf, gradient, new is None)
-                self._enqueue_back()
-                for leaf in moved:
-                    if (new := gradients.get(id(leaf.slot))) is not None:
-                        leaf.slot.keep_gradient(new)
-                if moved or changes != self._seen_later:
-                    self._seen_later = -1 if moved else changes
-                    self._gradients_later = [weakref.ref(s.grad.storage) for s in node.leaves if s.grad is not None]
-                for refer in self._gradients_later:
-                    if (total := refer()) is not None:
-                        total.version += 1
+                self._later_gradients.bind(moved, begun)
+                self._enqueue(self.binding.parts[1])
+                self._later_gradients.count(moved, begun)
             except BaseException as error:
-                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None], error, self._adds_from(1))
+                first = self._later_gradients.first_launch(self.launches[self._cut :])
+                mark_torn(self._later_gradients.present(), error, first)
                 raise
 
     def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
@@ -841,9 +799,6 @@ class Program:
                 draw.update(numbers)
                 for step in self._random:
                     self.binding.renumber(step, step.scalars)
-
-    def _enqueue_back(self) -> None:
-        self._enqueue(self.binding.parts[1])
 
     def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
         """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
@@ -878,9 +833,9 @@ class Program:
             for number, storage in fresh.items():
                 self.binding.point(number, storage.buffer)
             for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
-                self._point_at_gradient(leaf, gradient, adds)
-            self._seen_later = -1
-            self._enqueue_back()
+                self._later_gradients.bind_to(leaf, gradient, adds)
+            self._later_gradients.forget()
+            self._enqueue(self.binding.parts[1])
             if lease is not node.lease:
                 lease.end()
 
@@ -927,21 +882,11 @@ class Program:
                 return argument._slot.storage
         return place.slot.storage
 
-    def _moved_gradients(self) -> list[Leaf]:
-        """The leaves whose gradients the launches are not bound to."""
-        changes = leaf_changes()
-        if changes == self._seen and not self._given:
-            return []
-        moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
-        # Perhaps gradients of another model changed. A gradient that begins now is accumulated into at the next call.
-        self._seen = -1 if moved else changes
-        return moved
-
     @contextmanager
     def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
-        changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
+        changed += [gradient.storage for gradient in self._gradients.present()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:
             yield
@@ -985,14 +930,6 @@ class Program:
             slot = arguments[position]._slot
             if not self.binding.is_at(number, slot):
                 self.binding.point_at(number, slot)
-
-    def _point_at_gradient(self, leaf: Leaf, gradient: Slot, adds: bool) -> None:
-        """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
-        leaf.adds_to = weakref.ref(gradient) if adds else None
-        if not adds and not leaf.stored_first:
-            write_into(NumberValue(0, gradient.dtype), gradient)
-        self.binding.point_at(leaf.number, gradient)
-        self.binding.let_add(leaf, adds)
 
     def _with_drawn(
         self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States
