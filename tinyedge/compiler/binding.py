@@ -6,6 +6,7 @@ Places to which the launches are bound; at each call only the arguments of what 
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from tinyedge.backends import Backend
 from tinyedge.backends.base import Launch, Lowered
 from tinyedge.backends.binding import Origin, Places
 from tinyedge.backends.layout import ProgramLayout
+from tinyedge.compiler.arenas import Arena
 from tinyedge.compiler.leaves import Leaf
 from tinyedge.errors import CaptureError
 from tinyedge.ir.kernel import BufferId
@@ -56,11 +58,12 @@ class Binding:
     """
 
     def __init__(self, name: str, backend: Backend, movable: Iterable[int], begins: Mapping[int, int]) -> None:
-        self.name = name
+        self.name, self.backend = name, backend
         self.storages = {number: Storage.over(backend, None) for number in sorted(movable)}
         self.begins = begins
         self.offsets = {**begins}  # at the last call
         self.parts: list[Part] = []
+        self._arena: weakref.ref[Arena] | None = None  # in which the temporaries lie
         self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
         self._owners: dict[Any, int] | None = None  # of buffers outside the arena, if there are persistent kernels
         self._written: set[int] = set()
@@ -103,7 +106,23 @@ class Binding:
         for part in self.parts:
             part.stale.add(origin)
 
-    def let_arena_be(self, chunks: Sequence[Any]) -> None:
+    @property
+    def arena(self) -> Arena | None:
+        """The arena in which the temporaries lie."""
+        return None if self._arena is None else self._arena()
+
+    def move_in(self, arena: Arena) -> None:
+        """Let every temporary lie in ``arena``."""
+        if self.arena is not arena:
+            self._arena = weakref.ref(arena)
+            self._let_arena_be([chunk.buffer for chunk in arena.chunks])
+
+    def leave(self, arena: Arena) -> None:
+        if self.arena is arena:
+            self._arena = None
+            self._let_arena_be([])
+
+    def _let_arena_be(self, chunks: Sequence[Any]) -> None:
         """Let the arena be these buffers, or none, if it is let go."""
         places = self.layout.places
         count = max(len(chunks), len(places.chunks))
@@ -163,8 +182,8 @@ class Binding:
                 self.layout.adds ^= {index}
                 self.note(("accumulates", index))
 
-    def bind(self, part: Part) -> None:
-        """Bind the launches of ``part`` to all that has moved.
+    def launch(self, part: Part) -> None:
+        """Bind the launches of ``part`` to all that has moved, and enqueue them.
 
         Errors: CaptureError if buffers that a call writes have become the same memory.
         """
@@ -176,6 +195,7 @@ class Binding:
             except Exception as error:
                 error.__dict__["launched"] = 0
                 raise
+        self.backend.launch(part.launches)
 
     def _require_apart(self) -> None:
         """Raise CaptureError if buffers that a call writes have become the same memory.

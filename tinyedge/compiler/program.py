@@ -13,24 +13,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from tinyedge import config, report
-from tinyedge.autograd.deferral import deferred_launches, not_deferring
-from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
 from tinyedge.autograd.hooks import any_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
 from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
-from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
 from tinyedge.compiler.assemble import assemble
+from tinyedge.compiler.backward import Again, Walkable
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
@@ -38,14 +35,13 @@ from tinyedge.compiler.gradients import Gradients
 from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results
-from tinyedge.dtypes import DType, bool_, float32, uint8
-from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, OutOfMemoryError
+from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError, BackendError, CaptureError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
-from tinyedge.ir.step import FORWARD, Edge, Op, Step
-from tinyedge.ir.values import Layout, Slot, Storage, next_number
-from tinyedge.ir.values import Value as NumberValue
+from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
 from tinyedge.shapes import Shape, contiguous_strides
@@ -55,74 +51,7 @@ MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
 
 
-Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
-"""Given the results for which gradients come: a program for such calls, and the arguments of this call."""
-
-
-class _Replay(Op):
-    """The op that a Node stands for in the graph: the replay of a program."""
-
-    name = "a compiled function"
-
-
-_NOTHING: dict[str, Any] = {}
-_version_of = attrgetter("version")
-
-
-class Node(OwnBackward):
-    """A call of a compiled function in the graph: its backward replays the second part of the program."""
-
-    __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
-
-    op = _Replay
-    direction = FORWARD
-    attrs = scalars = slots = _NOTHING
-    reads = writes = ()
-    accumulate = frozenset()
-
-    def __init__(self, program: Program, lease: Lease, leaves: list[Slot]) -> None:
-        # The rest of a Step's attributes, the same for all nodes, are the class's: a call makes one before its launch.
-        self.number = next_number()
-        self.hooks = None
-        self.program = program
-        self.lease = lease
-        self.saved = {}
-        self.leaves = leaves
-        self.output_specs, self.input_specs = program.root_specs, program.input_specs
-        self.inputs: Sequence[Edge] = ()
-        self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
-        self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
-        self.again: Again | None = None  # makes the program for gradients of other results
-        self.seen: Sequence[tuple[Storage, int]] = ()  # what the call read
-        self.draws: Sequence[tuple[Draw, dict[str, float]]] = ()
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves])
-
-    @edges.setter
-    def edges(self, edges: tuple[Edge | None, ...]) -> None:
-        """Ignored: the edges are computed when somebody asks."""
-
-    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        require_saved(self)
-        self.program.walk_back(self, walk, gradients)
-
-    def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone or any_hooked(self.leaves):
-            return False
-        self.program.walk_alone(self)
-        self.forget()
-        return True
-
-    def forget(self) -> None:
-        super().forget()
-        self.lease.end()
-        self.held = self.versions = self.draws = self.seen = ()
-        self.again = None
-
-
-class Program:
+class Program(Walkable):
     """The launches of a compiled function, in order, with their arguments bound.
 
     ``peak_bytes`` is the memory that a call needs in addition to what exists outside of it (parameters, gradients,
@@ -146,8 +75,6 @@ class Program:
     ) -> None:
         self.name = recording.name
         self._arenas = arenas or Arenas()
-        self._arenas.enter(self)
-        self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
@@ -221,6 +148,7 @@ class Program:
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         movable = {*inside, *owned, *self._arguments, *self._seeds}
         self.binding = Binding(self.name, self.backend, movable, begins)
+        self._arenas.enter(self.binding)
         self._gradients = Gradients(self._leaves, self.binding, self.backend)
         self._later_gradients = Gradients(self._later, self.binding, self.backend)
         moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
@@ -275,33 +203,7 @@ class Program:
         self._has_draws = bool(self._draws)
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
         self._spec: ProgramSpec | None = None
-        self._one: Slot | None = None  # the gradient with which backward begins
-        # They give slots, as a program is dropped with the leaves for which it was recorded.
-        self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
-        self.root_specs = tuple(self._roots)
-        self.input_specs = (
-            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
-        )  # fmt: skip
-        self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
-        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[self._cut_kernels :]])
-        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
-        movable = {storage.number for storage in self.binding.storages.values()}
-        self._fixed_later = list(
-            dict.fromkeys(
-                slot.storage
-                for slot in later
-                if isinstance(slot, Slot)
-                and slot.storage.number in self._read_later
-                and slot.storage.number not in movable
-            )
-        )
-
-        def is_read_later(number: int) -> bool:
-            return self.binding.storages[number].number in self._read_later
-
-        self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
-        self._held_results = [number for number in self._outputs if is_read_later(number)]
-        self._held_gradients = [leaf for leaf in self._leaves if is_read_later(leaf.number)]
+        self._begin_backward(border)
 
     @property
     def arena_bytes(self) -> int:
@@ -480,36 +382,19 @@ class Program:
         with self.lock:
             if not self.lowered:
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
-                self._move_in(self._lease().arena)
+                self.binding.move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
                 self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
-        return self._arenas.take(
-            self.backend, self.plan.chunks, lambda sizes: self._allocated(partial(self._made, sizes)), self._arena
-        )
 
-    def _made(self, sizes: Sequence[int]) -> Arena:
-        return Arena(self.backend, [Storage(self.backend, nbytes, alone=True) for nbytes in sizes])
+        def make(sizes: Sequence[int]) -> Arena:
+            return self.allocated(partial(Arena.new, self.backend, sizes))
 
-    @property
-    def _arena(self) -> Arena | None:
-        return None if self._arena_of is None else self._arena_of()
+        return self._arenas.take(self.backend, self.plan.chunks, make, self.binding.arena)
 
-    def _move_in(self, arena: Arena) -> None:
-        """Let every temporary lie in ``arena``."""
-        if self._arena is arena:
-            return
-        self._arena_of = weakref.ref(arena)
-        self.binding.let_arena_be([chunk.buffer for chunk in arena.chunks])
-
-    def leave(self, arena: Arena) -> None:
-        if self._arena is arena:
-            self._arena_of = None
-            self.binding.let_arena_be([])
-
-    def _allocated(self, allocate: Callable[[], T]) -> T:
+    def allocated(self, allocate: Callable[[], T]) -> T:
         """The result of ``allocate``; if there is no room for it, an error that says what it was for."""
         try:
             return allocate()
@@ -615,15 +500,15 @@ class Program:
             if position < len(arguments):
                 check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
-            arena = None if self._arena_of is None else self._arena_of()
+            arena = self.binding.arena
             lease = self._arenas.take_again(arena) if self._roots else None
             if lease is None and (self._roots or not self._arenas.is_free(arena)):
                 lease = self._lease()
-                self._move_in(lease.arena)
+                self.binding.move_in(lease.arena)
             fresh = self._new_results()
             self.take_leaves(arguments)
             moved = self._gradients.moved(bool(self._given))
-            begun = self._allocated(partial(self._gradients.begun, moved)) if moved else {}
+            begun = self.allocated(partial(self._gradients.begun, moved)) if moved else {}
             states = self._draws.states() if self._has_draws else []
             if self._has_draws:
                 arguments = self._with_drawn(arguments, numbers, states)
@@ -640,7 +525,7 @@ class Program:
             node = None
             if self._roots:
                 assert lease is not None
-                node = Node(self, lease, [refer() for refer in self._later_slots])
+                node = self.node(lease)
             elif lease is not None:
                 lease.end()
             found = Results(self, arguments, fresh, node)
@@ -650,7 +535,7 @@ class Program:
             else:
                 result = map_tensors(only, found.tensor, ResultPlace)
             if node is not None:
-                self._link(node, arguments, fresh)
+                self.link(node, arguments, fresh)
                 if again is not None:
                     node.again = again
                     node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
@@ -660,6 +545,19 @@ class Program:
             for effect, _ in self._effects:
                 effect.after()
             return result
+
+    def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
+        """The storages from outside that a call reads."""
+        yield from (argument._slot.storage for argument in arguments)
+        moving = {storage.number for storage in self.binding.storages.values()}
+        for step in self.steps.values():
+            for slot in step.read():
+                if isinstance(slot, Slot) and slot.storage.number not in moving:
+                    yield slot.storage
+
+    @property
+    def is_repeatable(self) -> bool:
+        return not (self._changed or self._changed_arguments or self._ends or self._effects)
 
     def _launch_safely(
         self,
@@ -685,171 +583,13 @@ class Program:
     def _launch(self, moved: list[Leaf], begun: dict[int, Slot]) -> None:
         """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
         self._gradients.bind(moved, begun)
-        self._enqueue(self.binding.parts[0])
+        self.binding.launch(self.binding.parts[0])
 
     def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
         self._gradients.count(moved, begun)
         if self._changed or self._changed_arguments:
             for storage in self.changed_by(arguments):
                 storage.version += 1
-
-    def _enqueue(self, part: Part) -> None:
-        self.binding.bind(part)
-        self.backend.launch(part.launches)
-
-    # Backward of a call
-
-    def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
-        """Let ``node`` hold what its backward needs of this call."""
-        if self._inputs:
-            node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
-        held: list[tuple[int, Slot]] = []
-        for number, position in self._held_arguments:
-            slot = arguments[position]._slot
-            held.append((number, slot.alias() if slot.requires_grad else slot))
-        for number in self._held_results:
-            held.append((number, Slot(fresh[number], bool_, Layout((), (), 0))))
-        for leaf in self._held_gradients:
-            if (gradient := leaf.grad) is not None:
-                held.append((leaf.number, gradient.alias()))
-        node.held = held
-        node.versions = list(map(_version_of, [*self._fixed_later, *[slot.storage for _, slot in held]]))
-        if self._has_draws:
-            node.draws = self._draws.now()
-
-    def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
-        """The storages from outside that a call reads."""
-        yield from (argument._slot.storage for argument in arguments)
-        moving = {storage.number for storage in self.binding.storages.values()}
-        for step in self.steps.values():
-            for slot in step.read():
-                if isinstance(slot, Slot) and slot.storage.number not in moving:
-                    yield slot.storage
-
-    def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        """Prepare the backward of a call: replay the second part, with the gradients of its results."""
-        given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
-        if given != self.wanted:
-            other = self._for_others(node, given)
-            other.program.walk_back(other, walk, gradients)
-            return
-        self._require_unchanged(node)
-        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
-        targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
-        fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
-        lease = self._copied(node.lease.arena) if walk.retain_graph else node.lease
-        deferred = deferred_launches()
-        deferred.add(partial(self._launch_back, node, lease, seeds, targets, fresh))
-        counts = Counter(place.number for _, place in self._inputs)
-        for edge, (_, place) in zip(node.edges, self._inputs, strict=False):
-            assert edge is not None
-            shape, strides, offset = place.slot.layout()
-            if place.number in fresh:
-                slot = place.slot.within(fresh[place.number])
-            else:  # a view of a given gradient
-                seed = seeds[self._seeds.index(place.number)]
-                slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
-            walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
-
-    def _require_unchanged(self, node: Node) -> None:
-        storages = [*self._fixed_later, *[slot.storage for _, slot in node.held]]
-        if list(map(_version_of, storages)) == node.versions:
-            return
-        storage, version = next(pair for pair in zip(storages, node.versions) if pair[0].version != pair[1])
-        raise AutogradError(
-            "backward",
-            f"values that te.compile({self.name}) saved for backward must not change",
-            f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at {version})",
-            "Use the out-of-place form, or change a clone().",
-        )
-
-    def walk_alone(self, node: Node) -> None:
-        """The whole backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
-        self._require_unchanged(node)
-        with self.lock:
-            if self._one is None:
-                self._one = new_slot(self.backend, self.root_specs[0].dtype, self.root_specs[0].shape)
-                write_into(NumberValue(1.0, self._one.dtype), self._one)
-            moved = self._later_gradients.moved()
-            begun = self._allocated(partial(self._later_gradients.begun, moved)) if moved else {}
-            try:
-                self._point_as_at(node, node.lease, (self._one,))
-                self._later_gradients.bind(moved, begun)
-                self._enqueue(self.binding.parts[1])
-                self._later_gradients.count(moved, begun)
-            except BaseException as error:
-                first = self._later_gradients.first_launch(self.launches[self._cut :])
-                mark_torn(self._later_gradients.present(), error, first)
-                raise
-
-    def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
-        """Bind the second part to what ``node`` holds of its call."""
-        self._move_in(lease.arena)
-        for number, slot in node.held:
-            if number in self.binding.offsets:
-                if not self.binding.is_at(number, slot):
-                    self.binding.point_at(number, slot)
-            else:
-                self.binding.point(number, slot.storage.buffer)
-        for number, seed in zip(self._seeds, seeds, strict=True):
-            if not self.binding.is_at(number, seed):
-                self.binding.point_at(number, seed)
-        for draw, numbers in node.draws:
-            if draw != numbers:
-                draw.update(numbers)
-                for step in self._random:
-                    self.binding.renumber(step, step.scalars)
-
-    def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
-        """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
-        changes = self._changed or self._changed_arguments or self._ends or self._effects
-        if node.again is None or changes or any(storage.version != version for storage, version in node.seen):
-            raise AutogradError(
-                "backward",
-                f"gradients for the results of te.compile({self.name}) that its program covers: {list(self.wanted)} of "
-                f"{len(self._roots)} that require one",
-                f"they came for {list(given)}, and the call cannot be repeated for these, because it changes something",
-                "Return the others with detach(), or let the function return only results that need gradients.",
-            )
-        with not_deferring():
-            program, arguments = node.again(given)
-            return program.node_of(arguments, [numbers for _, numbers in node.draws])
-
-    def node_of(self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]]) -> Node:
-        """The node of a replay with these random numbers, whose results nobody uses."""
-        results = tensors_in(self(arguments, numbers=numbers))
-        return next(r._slot.step for r in results if isinstance(r._slot.step, Node))
-
-    def _launch_back(
-        self,
-        node: Node,
-        lease: Lease,
-        seeds: Sequence[Slot],
-        targets: Sequence[tuple[Slot, bool]],
-        fresh: Mapping[int, Storage],
-    ) -> None:
-        with self.lock, not_deferring():  # what a gradient is filled with before is not held back until after
-            self._point_as_at(node, lease, seeds)
-            for number, storage in fresh.items():
-                self.binding.point(number, storage.buffer)
-            for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
-                self._later_gradients.bind_to(leaf, gradient, adds)
-            self._later_gradients.forget()
-            self._enqueue(self.binding.parts[1])
-            if lease is not node.lease:
-                lease.end()
-
-    def _copied(self, arena: Arena) -> Lease:
-        """Another arena with the same in it: backward writes over what was saved."""
-        copy = self._arenas.take(self.backend, arena.sizes, self._made, None)
-        for nbytes, old, new in zip(self.plan.chunks, arena.chunks, copy.arena.chunks, strict=False):
-            words = nbytes // 4
-            for dtype, layout in (
-                (float32, Layout((words,), (1,), 0)),
-                (uint8, Layout((nbytes % 4,), (1,), 4 * words)),
-            ):
-                write_into(Slot(old, dtype, layout), Slot(new, dtype, layout))
-        return copy
 
     # Binding: what changes from call to call
 
@@ -862,7 +602,7 @@ class Program:
         for number, nbytes in self._outputs.items():
             before = self._returned.get(number)
             if before is None or before() is not None:
-                found[number] = self._allocated(partial(Storage, self.backend, nbytes))
+                found[number] = self.allocated(partial(Storage, self.backend, nbytes))
             else:
                 found[number] = Storage.again(self.backend, self.binding.storages[number].buffer, nbytes)
         return found
