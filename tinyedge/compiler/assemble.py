@@ -1,24 +1,28 @@
-"""Steps to launch groups: the stages fuse, memory and schedule, one after the other.
+"""From a recording to launch groups: the stages rewrite, fuse, memory and schedule, one after the other.
 
-In: the steps of a program, on its own storages. Out: their kernels, fused; the plan of the arena, by which the steps'
-temporaries have their offsets; and the launch groups, of the call and of its backward.
+In: a Recording, and its rewritten steps on a program's own storages. Out: their kernels, fused; the plan of the arena,
+by which the steps' temporaries have their offsets; and the launch groups, of the call and of its backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinyedge import config
 from tinyedge.backends import Backend
+from tinyedge.compiler import rewrite
 from tinyedge.compiler.fuse import fuse, fuse_horizontally
 from tinyedge.compiler.memory import Action, Plan, make_plan, needed_actions
+from tinyedge.compiler.record import Recording
 from tinyedge.compiler.schedule import persistent_group
+from tinyedge.dtypes import DType
 from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.spec import C_BYTES
 from tinyedge.ir.step import Step
-from tinyedge.ir.values import Slot
+from tinyedge.ir.values import Layout, Slot, Storage
+from tinyedge.shapes import Shape, contiguous_strides
 
 ALIGNMENT = 256
 """Alignment of buffers in an arena, in bytes, for the vector loads of every device."""
@@ -49,6 +53,29 @@ class Assembled:
         """Bytes of the temporaries that are saved for backward: written before its first step, and read after it."""
         intervals = [interval for key, interval in self.plan.intervals.items() if key in temporary]
         return sum(i.nbytes for i in intervals if self.is_forward[i.first] and not self.is_forward[i.last])
+
+
+def rewritten(
+    recording: Recording, inside: dict[int, int], kept: Collection[int], backend: Backend
+) -> tuple[list[Step], list[Step]]:
+    """The steps of a recording, of forward and of backward, rewritten.
+
+    ``inside``: the bytes of each storage that the call makes; those of the new steps are added. ``kept``: those of them
+    that outlive the call.
+    """
+
+    def make(dtype: DType, shape: Shape) -> Slot:
+        slot = Slot(Storage.over(backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
+        inside[slot.storage.number] = slot.nbytes
+        return slot
+
+    # Both rewrite the steps from the first of backward on by themselves, so the border stays where it is.
+    first = len(recording.steps) if recording.first_backward is None else recording.first_backward
+    forward, backward = recording.steps[:first], recording.steps[first:]
+    if config.fuses():
+        backward = rewrite.norm_gradients(forward, backward, make)
+    unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
+    return rewrite.saved_masks(forward, backward, unseen, make)
 
 
 def assemble(

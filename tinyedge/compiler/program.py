@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinyedge import config, report
+from tinyedge import report
 from tinyedge.autograd.hooks import any_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
@@ -24,9 +24,8 @@ from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
 from tinyedge.backends import Backend, default_backend
 from tinyedge.backends.base import GroupsLimited, Lowered
-from tinyedge.compiler import rewrite
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
-from tinyedge.compiler.assemble import assemble
+from tinyedge.compiler.assemble import assemble, rewritten
 from tinyedge.compiler.backward import Again, Walkable
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
@@ -34,17 +33,15 @@ from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.gradients import Gradients
 from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.record import Recording, Trace, bytes_of
-from tinyedge.compiler.results import ResultPlace, Results
-from tinyedge.dtypes import DType
+from tinyedge.compiler.results import ResultPlace, Results, place_of_result
 from tinyedge.errors import ArgumentError, BackendError, CaptureError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
-from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.step import Step
 from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
-from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 MOST_TRIES = 16
@@ -118,19 +115,8 @@ class Program(Walkable):
         passed = {gradient.storage.number for _, gradient in trace.inputs} if trace is not None else set()
         passed -= {seed.storage.number for seed in seeds}
 
-        def make(dtype: DType, shape: Shape) -> Slot:
-            slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
-            inside[slot.storage.number] = slot.nbytes
-            return slot
-
-        # Both rewrite the steps from the first of backward on by themselves, so the border stays where it is.
-        first = len(recording.steps) if recording.first_backward is None else recording.first_backward
         kept = results | passed
-        forward, backward = recording.steps[:first], recording.steps[first:]
-        if config.fuses():
-            backward = rewrite.norm_gradients(forward, backward, make)
-        unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
-        forward, backward = rewrite.saved_masks(forward, backward, unseen, make)
+        forward, backward = rewritten(recording, inside, kept, self.backend)
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
@@ -158,7 +144,7 @@ class Program(Walkable):
 
         def place_of(tensor: Tensor) -> ResultPlace:
             if id(tensor) not in places:
-                places[id(tensor)] = self._result_place(recording, tensor, given, roots)
+                places[id(tensor)] = place_of_result(recording, tensor, given, roots, self.binding)
             return places[id(tensor)]
 
         self._result = map_tensors(result, place_of)
@@ -445,26 +431,6 @@ class Program(Walkable):
         for each in launches:
             each.bind(self.binding.layout.places)
         return launches
-
-    def _result_place(
-        self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
-    ) -> ResultPlace:
-        slot = tensor._slot
-        number = slot.storage.number
-        if id(slot) in given:
-            return ResultPlace(number, self.binding.moved(slot), same=given[id(slot)])
-        if slot.number < recording.first_number and (slot.requires_grad or number not in self.binding.storages):
-            return ResultPlace(number, self.binding.moved(slot), same=weakref.ref(tensor), outside=slot)
-        if id(slot) in roots:
-            return ResultPlace(number, self.binding.moved(slot), root=roots[id(slot)])
-        history = None
-        if recording.made_history(slot):
-            assert slot.step is not None
-            history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
-            history.output_specs = slot.step.output_specs
-        elif slot.requires_grad and slot.is_leaf:
-            recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
-        return ResultPlace(number, self.binding.moved(slot), history=history)
 
     # A call (a replay)
 

@@ -10,7 +10,9 @@ import weakref
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from tinyedge.ir.step import Step
+from tinyedge.compiler.binding import Binding
+from tinyedge.compiler.record import Recording
+from tinyedge.ir.step import FORWARD, Step
 from tinyedge.ir.values import Slot, Storage
 from tinyedge.tensor import Tensor
 
@@ -70,3 +72,27 @@ class Results:
         elif place.history is not None:
             slot.step, slot.requires_grad = place.history, True
         return Tensor._wrap(slot)
+
+
+def place_of_result(
+    recording: Recording, tensor: Tensor, given: Mapping[int, int], roots: Mapping[int, int], binding: Binding
+) -> ResultPlace:
+    """Where a result of the recorded call lies. ``given``, ``roots``: the number of an argument or of a differentiable
+    result, by the id of its slot.
+    """
+    slot = tensor._slot
+    number = slot.storage.number
+    if id(slot) in given:
+        return ResultPlace(number, binding.moved(slot), same=given[id(slot)])
+    if slot.number < recording.first_number and (slot.requires_grad or number not in binding.storages):
+        return ResultPlace(number, binding.moved(slot), same=weakref.ref(tensor), outside=slot)
+    if id(slot) in roots:
+        return ResultPlace(number, binding.moved(slot), root=roots[id(slot)])
+    history = None
+    if recording.made_history(slot):
+        assert slot.step is not None
+        history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
+        history.output_specs = slot.step.output_specs
+    elif slot.requires_grad and slot.is_leaf:
+        recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
+    return ResultPlace(number, binding.moved(slot), history=history)
