@@ -402,7 +402,8 @@ def test_modes(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         step(x)
     assert count == 5
     assert w.grad.tolist() == [10.0, 20.0]  # each call counts once
-    step.programs[next(iter(step.programs))].binding.parts[0].launches[0] = lambda: 0  # a replay that leaves something out
+    program = step.programs[next(iter(step.programs))]
+    program.binding.parts[0].launches[0] = lambda: 0  # a replay that leaves something out
     with pytest.raises(te.CaptureError, match="must equal the eager call"):
         step(te.tensor([3.0, 4.0]))
 

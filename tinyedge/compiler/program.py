@@ -1,9 +1,8 @@
 """Program: the compiled form of a recording, as launches with their arguments bound, which a call enqueues (a replay).
 
-In: a Recording. ``Program.__init__`` is the compiler's driver: it rewrites and fuses the steps, plans the arena, forms
-the launch groups. Out: ``__call__`` binds what differs from the last call (arguments, results, gradients, random
-numbers) and enqueues the launches, with no Python for each op. If its results are differentiable, a Program has two
-parts, forward and backward; its Node in the graph replays the second one.
+In: a Recording, which ``assemble`` turns into launch groups, and ``describe`` into a ProgramSpec. Out: ``__call__``
+binds what differs from the last call (arguments, results, gradients, random numbers) and enqueues the launches, with no
+Python for each op. If its results are differentiable, a Program has two parts, forward and backward (``backward``).
 """
 
 from __future__ import annotations
