@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import tinyedge as te
 from tinyedge.errors import ModelFormatError, UnsupportedOpError
@@ -27,10 +28,10 @@ def mutated(content: bytes, random: Random) -> bytes:
     return bytes(data)
 
 
-def check_mutations(content: bytes, path: Path, count: int, seed: int) -> None:
-    """Errors: whatever is no refusal by name."""
+def check_mutations(content: bytes, path: Path, count: int, seed: int, most: int | None = None, **options: Any) -> None:
+    """Errors: whatever is no refusal by name. Only the first ``most`` bytes are changed, all if it is None."""
     random = Random(seed)
     for _ in range(count):
-        path.write_bytes(mutated(content, random))
+        path.write_bytes(mutated(content[:most], random) + (b"" if most is None else content[most:]))
         with suppress(ModelFormatError, UnsupportedOpError):
-            te.load_model(path)
+            te.load_model(path, **options)

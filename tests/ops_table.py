@@ -122,6 +122,7 @@ Written by `python -m tests.ops_table`, which calls everything; `tests/test_ops_
 - [Layers](#layers), [optimizers](#optimizers) and [schedulers](#schedulers)
 - [cl_qcom_ml_ops](#cl_qcom_ml_ops): where its ops are
 - [Left out](#left-out): names of PyTorch that have another answer here
+- `te.kernel("y = ...", gradient="dx = ...")` makes an elementwise function of your own, from one expression
 
 ## Functions
 

@@ -233,7 +233,7 @@ def test_load_names_load_model(tmp_path: Path, reference: Backend) -> None:
     with pytest.raises(CheckpointError, match=r"use te\.load_model"):
         te.load(network(tmp_path / "a.onnx"))
     (tmp_path / "a.pt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ModelFormatError, match=r"a zip file, as PyTorch's \.pt"):
+    with pytest.raises(ModelFormatError, match="can run any code"):
         te.load_model(tmp_path / "a.pt")
 
 

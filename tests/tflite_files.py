@@ -16,7 +16,10 @@ class Draft:
 
     scales: dict[str, tuple[list[float], list[int], int]] = field(default_factory=dict)
     tensors: list[tuple[str, tuple[int, ...], int, Any]] = field(default_factory=list)
-    operators: list[tuple[str, list[str], list[str], str, dict[str, int]]] = field(default_factory=list)
+    operators: list[tuple[str, list[str], list[str], str, dict[str, Any]]] = field(default_factory=list)
+    variables: set[str] = field(default_factory=set)
+    sparse: dict[str, tuple[list[int], list[int], list[Any], Any]] = field(default_factory=dict)
+    """By name: the order of traversal, the block map, the levels (a length, or segments and indices), the values."""
 
     def value(self, name: str, shape: tuple[int, ...], kind: str = "float32") -> str:
         self.tensors.append((name, shape, KINDS[kind], None))
@@ -27,7 +30,7 @@ class Draft:
         self.tensors.append((name, array.shape, KINDS[array.dtype.name], array))
         return name
 
-    def op(self, code: str, inputs: list[str], outputs: list[str], table: str = "", **options: int) -> None:
+    def op(self, code: str, inputs: list[str], outputs: list[str], table: str = "", **options: Any) -> None:
         self.operators.append((code, inputs, outputs, table, options))
 
     def content(self, inputs: list[str], outputs: list[str]) -> bytes:
@@ -35,7 +38,7 @@ class Draft:
         import tflite
 
         b = flatbuffers.Builder(1024)
-        numbers = {name: n for n, (name, *_) in enumerate(self.tensors)}
+        numbers = {name: n for n, (name, *_) in enumerate(self.tensors)} | {"": -1}
 
         def table(name: str, **fields: Any) -> int:
             getattr(tflite, f"{name}Start")(b)
@@ -52,13 +55,26 @@ class Draft:
         def ints(values: Any) -> int:
             return int(b.CreateNumpyVector(np.asarray(values, np.int32)))
 
+        def sparsity(order: list[int], blocks: list[int], levels: list[Any]) -> int:
+            metas = []
+            for level in levels:
+                if isinstance(level, int):
+                    metas.append(table("DimensionMetadata", Format=0, DenseSize=level))
+                    continue
+                lists = [table("Int32Vector", Values=ints(values)) for values in level]
+                parts = {"ArraySegmentsType": 1, "ArraySegments": lists[0], "ArrayIndicesType": 1}
+                metas.append(table("DimensionMetadata", Format=1, **parts, ArrayIndices=lists[1]))
+            parts = {"TraversalOrder": ints(order), "BlockMap": ints(blocks), "DimMetadata": offsets(metas)}
+            return table("SparsityParameters", **parts)
+
         buffers = [table("Buffer")]
         made = []
         for name, shape, kind, array in self.tensors:
             number = 0
             if array is not None:
                 number = len(buffers)
-                data = b.CreateNumpyVector(np.frombuffer(array.tobytes(), np.uint8))
+                held = self.sparse[name][3] if name in self.sparse else array
+                data = b.CreateNumpyVector(np.frombuffer(held.tobytes(), np.uint8))
                 buffers.append(table("Buffer", Data=data))
             sizes, text = ints(shape), b.CreateString(name)
             more = {}
@@ -68,11 +84,17 @@ class Draft:
                 zero = b.CreateNumpyVector(np.array(zeros, np.int64))
                 parts = {"Scale": scale, "ZeroPoint": zero, "QuantizedDimension": axis}
                 more["Quantization"] = table("QuantizationParameters", **parts)
+            if name in self.sparse:
+                more["Sparsity"] = sparsity(*self.sparse[name][:3])
+            if name in self.variables:
+                more["IsVariable"] = True
             made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text, **more))
         codes = sorted({code for code, *_ in self.operators})
         operators = []
         for code, given, results, options, fields in self.operators:
             parts = {"OpcodeIndex": codes.index(code)}
+            if "custom" in fields:
+                parts |= {"CustomOptions": b.CreateNumpyVector(np.frombuffer(fields["custom"], np.uint8))}
             if options:
                 parts |= {"BuiltinOptions": table(options, **fields)}
                 parts |= {"BuiltinOptionsType": getattr(tflite.BuiltinOptions, options)}
@@ -83,8 +105,9 @@ class Draft:
         graph = table("SubGraph", **lists, **ends)
         kinds = []
         for code in codes:
-            number = getattr(tflite.BuiltinOperator, code)
-            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127)))
+            number = getattr(tflite.BuiltinOperator, code, tflite.BuiltinOperator.CUSTOM)
+            name = {"CustomCode": b.CreateString(code)} if number == tflite.BuiltinOperator.CUSTOM else {}
+            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127), **name))
         whole = {"OperatorCodes": offsets(kinds), "Subgraphs": offsets([graph]), "Buffers": offsets(buffers)}
         b.Finish(table("Model", Version=3, **whole), b"TFL3")
         return bytes(b.Output())

@@ -49,6 +49,7 @@ from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ir.program import ProgramSpec
 from tinyedge.ops import *  # noqa: F403
 from tinyedge.ops import linalg, special
+from tinyedge.ops.elementwise_kernel import kernel
 from tinyedge.ops.typed import (
     BFloat16Tensor,
     BoolTensor,
@@ -121,6 +122,7 @@ __all__ = [
     "int64",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "kernel",
     "linalg",
     "load",
     "load_checkpoint",

@@ -10,13 +10,13 @@ import json
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from tests import properties
 from tests.strategies import call_of
 from tests.test_ops import OPS
 from tinyedge import backends
 from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.memory import Allocation
 
 SAMPLES = 3
 
@@ -24,8 +24,13 @@ SAMPLES = 3
 class Exact(OpenCLBackend):
     """Buffers as long as what they hold: a pool's are longer, and reading past the end would not be seen."""
 
-    def _buffer(self, nbytes: int) -> Any:
-        return self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(nbytes, 4))
+    def allocate(self, nbytes: int) -> Allocation:
+        return Allocation(self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(nbytes, 4)))
+
+    reserve = allocate
+
+    def release(self, buffer: Allocation, nbytes: int) -> None:
+        """Nothing: the buffer goes with its allocation."""
 
 
 PLANTED = """
@@ -57,7 +62,7 @@ def main(kind: str, log_path: Path) -> None:
     log = Log(log_path, backend)
     assert not log.news()
     planted = backend.cl.Kernel(backend.cl.Program(backend.context, PLANTED).build(), "planted")
-    planted(backend.queue, (2,), None, backend._buffer(16))
+    planted(backend.queue, (2,), None, backend.allocate(16).handle)
     told = log.news()
     assert "race" in told, f"a planted race was not seen: {told}"
     assert "Invalid write" in told, f"a planted write past the end was not seen: {told}"

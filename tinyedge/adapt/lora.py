@@ -175,6 +175,8 @@ class LoraLayer(Module):
 
 
 class LoraLinear(LoraLayer):
+    """A linear layer with a product of low rank added to its weight."""
+
     kinds = (Linear,)
 
     @classmethod
@@ -191,6 +193,8 @@ class LoraLinear(LoraLayer):
 
 
 class LoraConv(LoraLayer):
+    """A convolution, to which one of low rank and a pointwise one are added."""
+
     kinds = (Conv1d, Conv2d, Conv3d)
 
     @classmethod
@@ -230,6 +234,8 @@ class LoraConv(LoraLayer):
 
 
 class LoraEmbedding(LoraLayer):
+    """An embedding, to whose rows a product of low rank is added."""
+
     kinds = (Embedding,)
 
     @classmethod

@@ -144,6 +144,7 @@ def launch_step(step: Step) -> None:
 
 
 def version_of(slot: Slot | Value | None) -> int:
+    """How often the memory of what an op reads was changed; 0 of a number."""
     return slot.storage.version if isinstance(slot, Slot) else 0
 
 

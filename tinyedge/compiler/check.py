@@ -35,6 +35,7 @@ def named_tensors(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterato
 
 
 def named_results(result: Any) -> list[Named]:
+    """The tensors in a result, and how to reach each: ``result [0]``."""
     return [(name.replace("[", " [", 1), tensor.detach().numpy()) for name, tensor in named_tensors(result, "result")]
 
 
@@ -49,6 +50,7 @@ def named_gradients(leaves: Iterable[Slot], names: dict[int, str]) -> list[Named
 
 
 def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
+    """The values of tensors that have names."""
     return [(name, tensor.detach().numpy()) for name, tensor in tensors]
 
 

@@ -19,6 +19,27 @@ MAX_FOLDED_TOTAL = 2**26
 """Of all such values together."""
 
 
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How files of PyTorch, old and new, and other pickles begin."""
+
+
+def is_pickle(path: str | os.PathLike[str], content: bytes) -> bool:
+    """Whether a file that is none of the known formats is PyTorch's, by its content or its name."""
+    return content.startswith(PICKLES) or os.fspath(path).lower().endswith((".pt", ".pth", ".pkl", ".ckpt"))
+
+
+def safetensors_recipe(path: str | os.PathLike[str]) -> str:
+    """Two lines for PyTorch that make a safetensors file of a pickle's tensors."""
+    source = os.fspath(path)
+    target = f"{os.path.splitext(source)[0]}.safetensors"
+    return (
+        "Where it comes from, make a safetensors file of it:\n"
+        f"  import torch, safetensors.torch; state = torch.load({source!r}, weights_only=True)\n"
+        f"  safetensors.torch.save_file({{k: v.clone() for k, v in state.items()}}, {target!r})\n"
+        "and here model.load_state_dict(te.load(...))."
+    )
+
+
 class Place:
     """A file, as errors name it."""
 
@@ -54,4 +75,14 @@ def checked_shape(place: Place, where: str, dims: Sequence[int], itemsize: int =
     return shape
 
 
-__all__ = ["MAX_DIMS", "MAX_FOLDED_ELEMENTS", "MAX_FOLDED_TOTAL", "MAX_NODES", "Place", "checked_shape", "shown"]
+__all__ = [
+    "MAX_DIMS",
+    "MAX_FOLDED_ELEMENTS",
+    "MAX_FOLDED_TOTAL",
+    "MAX_NODES",
+    "Place",
+    "checked_shape",
+    "is_pickle",
+    "safetensors_recipe",
+    "shown",
+]

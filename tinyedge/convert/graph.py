@@ -7,65 +7,18 @@ Which of both it is follows from the graph, so it is known when the file is load
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import Any
 
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
-from tinyedge.dtypes import DType
+from tinyedge.convert.head import found_head, new_parameters, renumbered
+from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
-
-Array = npt.NDArray[Any]
-Dims = tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank."""
-
-    name: str
-    dtype: DType | None
-    dims: Dims | None
-
-    def __str__(self) -> str:
-        dims = (
-            "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
-        )
-        return f"{shown(self.name)} {dims}{'' if self.dtype is None else ' ' + self.dtype.name}"
-
-
-@dataclass
-class Node:
-    """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
-    on the host; a node that is ``on_host`` computes there from host values alone.
-    """
-
-    op: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    function: Callable[..., Any]
-    arguments: dict[str, Any] = field(default_factory=dict)
-    at_host: frozenset[int] = frozenset()
-    on_host: bool = False
-    live: bool = False
-    last_uses: tuple[str, ...] = ()
-    dims: Dims | None = None
-
-
-class Source(Protocol):
-    """The file that a model came from."""
-
-    suffix: str
-
-    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
-        """Write the file again, with these values in place of its own."""
 
 
 class Members(Module):
@@ -113,6 +66,7 @@ class GraphModel(Module):
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._constants = dict(constants)
         self._source = source
+        self._head: NewHead | None = None
         self._places: dict[str, tuple[Module, str]] = {}
         for name, param in parameters.items():
             owner, key = self._places[name] = _owner(self, name)
@@ -259,6 +213,14 @@ class GraphModel(Module):
     def _freeze_statistics(self, frozen: bool) -> None:
         self.frozen_statistics = frozen
 
+    def weight_layouts(self, layouts: Mapping[str, str]) -> dict[str, str]:
+        """By name: what ``layouts`` says of the op that reads a weight first."""
+        found: dict[str, str] = {}
+        for node in self._nodes:
+            if node.op in layouts and len(node.inputs) > 1 and node.inputs[1] in self._places:
+                found.setdefault(node.inputs[1], layouts[node.op])
+        return found
+
     # Other models of the same parts
 
     def cut(self, at: str) -> GraphModel:
@@ -290,6 +252,46 @@ class GraphModel(Module):
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
         return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
 
+    def replace_head(self, num_classes: int) -> GraphModel:
+        """Put a new last layer, for ``num_classes`` classes, in the place of the model's own: the last matrix product
+        or convolution before the output, with its bias. What comes after it, say a softmax, stays. The new parameters
+        have the old ones' names, and begin as ``nn.Linear``'s do. Make the optimizer afterwards.
+
+        ``save`` writes the new head into ONNX and TFLite files.
+
+        Shapes: the output as before, with num_classes in place of the number of classes.
+        Errors: ArgumentError if no such layer leads to the output, if several do, or if something is computed after it
+                that goes by the number of classes.
+        """
+        if type(num_classes) is not int or num_classes < 1:
+            raise ArgumentError("replace_head", "num_classes must be a positive int", f"got {num_classes!r}")
+        params = dict(self.named_parameters(remove_duplicate=False))
+        head = found_head(self._nodes, self.outputs, params, self._constants)
+        constants = head.constants(num_classes)
+        made = new_parameters(head, params, num_classes)
+        for name, param in made.items():
+            owner, key = self._places[name]
+            owner._parameters[key] = param
+        self._constants.update(constants)
+        first = self._source.suffix == ".onnx"
+        self._nodes = [
+            replace(node, dims=renumbered(node.dims, head.classes, num_classes, first))
+            if node.outputs[0] in head.values
+            else node
+            for node in self._nodes
+        ]
+        self.outputs = tuple(
+            replace(port, dims=renumbered(port.dims, head.classes, num_classes, first))
+            if port.name in head.values
+            else port
+            for port in self.outputs
+        )
+        before = self._head
+        old = head.classes if before is None else before.old
+        changed = constants if before is None else {**before.constants, **constants}
+        self._head = NewHead(old, num_classes, head.values, changed)
+        return self
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the file that the model came from with the parameters and statistics as they are now, in the file's own
         types; everything else stays byte for byte. The file appears whole or not at all.
@@ -307,7 +309,15 @@ class GraphModel(Module):
                 "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."
             )
         values = {name: value.numpy() for name, value in self.state_dict().items()}
-        self._source.write(values, path)
+        if self._head is None:
+            self._source.write(values, path)
+        elif isinstance(self._source, HeadSource):
+            self._source.write_head(values, path, self._head)
+        else:
+            raise ArgumentError(
+                "save", "a model with the layers of its file", f"a {self._source.suffix} file takes no new head",
+                "Save the values with te.save(model.state_dict(), path).",
+            )  # fmt: skip
 
     # Text
 

@@ -7,34 +7,41 @@ from typing import Any
 
 from tinyedge import files
 from tinyedge.backends import Backend
-from tinyedge.convert.checks import Place
-from tinyedge.convert.graph import GraphModel
+from tinyedge.convert.checks import Place, is_pickle, safetensors_recipe
+from tinyedge.convert.gguf import MAGIC
+from tinyedge.convert.gguf_model import from_gguf
+from tinyedge.convert.huggingface import from_pretrained
 from tinyedge.convert.onnx_model import from_onnx
+from tinyedge.convert.tensorflow_model import from_tensorflow
 from tinyedge.convert.tflite_model import from_tflite
-from tinyedge.errors import ArgumentError
-
-OTHERS = {b"PK\x03\x04": "a zip file, as PyTorch's .pt", b"GGUF": "a GGUF file", b"\x80": "a pickle"}
+from tinyedge.errors import ArgumentError, ModelFormatError
+from tinyedge.nn.module import Module
 
 
 def load_model(
     path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
-) -> GraphModel:
-    """The model that someone trained, from its file: .onnx or .tflite.
+) -> Module:
+    """The model that someone trained, from its file (.onnx, .tflite, .gguf, or .pb: a frozen TensorFlow graph), or from
+    a folder of Hugging Face's.
 
-    It is an ``nn.Module`` whose parameters have the file's names; called with the file's inputs, in its order and
-    layout, it returns the file's outputs.
+    It is an ``nn.Module``. That of an .onnx, .tflite or .pb file has parameters with the file's names; called with the
+    file's inputs, in its order and layout, it returns the file's outputs; ``model.save(path)`` writes the tuned weights
+    into a copy of the file. A .gguf file, or a folder with config.json and safetensors files, gives a decoder or an
+    encoder of ``te.models``: see ``te.convert.from_gguf`` and ``te.convert.from_pretrained``.
 
-    ``dtype`` is what weights of 16 bits become; without it ONNX's stay as they are, and TFLite's, whose ops compute in
-    float32, become that. ``print(model)``
-    shows the layers; ``model.freeze(except_=[...])`` chooses what is trained, and ``model.save(path)`` writes the tuned
-    weights into a copy of the file.
+    ``dtype`` is what weights of 16 bits become; without it they stay as they are, but for TFLite's, whose ops compute
+    in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
+    is trained.
 
-    Quantised TFLite models load with ``dequantize``: see ``te.convert.from_tflite``.
+    Quantised TFLite and GGUF models load with ``dequantize``: see ``te.convert.from_tflite``. A part of a TensorFlow
+    graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
     """
-    place = Place("load_model", path, "model file: .onnx or .tflite")
+    place = Place("load_model", path, "model file: .onnx, .tflite, .pb or .gguf")
+    if os.path.isfile(os.path.join(path, "config.json")):
+        return from_pretrained(path, dtype=dtype, device=device)
     try:
         content = files.read_whole(path)
     except files.IrregularFileError as error:
@@ -45,13 +52,26 @@ def load_model(
             "load_model", "a file that holds a model", "a .safetensors file holds weights alone",
             "Make the model, and use model.load_state_dict(te.load(path)).",
         )  # fmt: skip
+    content = content[:64]  # each reads the file itself
     if content[4:8] == b"TFL3" or name.endswith(".tflite"):
         return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
-    kind = next((text for start, text in OTHERS.items() if content.startswith(start)), "")
-    if kind or not name.endswith(".onnx"):
-        place.refuse("the file", f"it is {kind}" if kind else "neither its content nor its name says what it is")
+    if content[:4] == MAGIC or name.endswith(".gguf"):
+        return from_gguf(path, dtype=dtype, dequantize=dequantize, device=device)
+    if is_pickle(path, content):
+        raise ModelFormatError(
+            place.call, f"a {place.kind}",
+            "it is PyTorch's pickle, or another one, which can run any code when it is read", safetensors_recipe(path),
+        )  # fmt: skip
+    if name.endswith(".pb"):
+        if dequantize:
+            raise ArgumentError(
+                "load_model", "dequantize=True for TFLite and GGUF files alone", "this one is TensorFlow's"
+            )
+        return from_tensorflow(path, dtype=dtype, device=device)
+    if not name.endswith(".onnx"):
+        place.refuse("the file", "neither its content nor its name says what it is")
     if dequantize:
-        raise ArgumentError("load_model", "dequantize=True for TFLite files alone", "this one is ONNX")
+        raise ArgumentError("load_model", "dequantize=True for TFLite and GGUF files alone", "this one is ONNX")
     return from_onnx(path, dtype=dtype, device=device)
 
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
-from tinyedge.convert import onnx_arithmetic, onnx_host, onnx_layers, onnx_shapes  # noqa: F401  they enter handlers
+from tinyedge.convert import (  # noqa: F401  they enter handlers
+    onnx_arithmetic,
+    onnx_attention,
+    onnx_host,
+    onnx_layers,
+    onnx_recurrent,
+    onnx_shapes,
+)
 from tinyedge.convert.build import FAULTS, Parts, Raw, build
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port

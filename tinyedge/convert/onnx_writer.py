@@ -14,10 +14,11 @@ import numpy as np
 
 from tinyedge import dtypes, files
 from tinyedge.convert.checks import shown
-from tinyedge.convert.graph import Array
+from tinyedge.convert.head import renumbered
+from tinyedge.convert.nodes import Array, NewHead
 from tinyedge.errors import ArgumentError, NumberRangeError
 
-GRAPH, INITIALIZER, NODE = 7, 5, 1
+GRAPH, INITIALIZER, NODE, INPUT, OUTPUT, VALUE_INFO = 7, 5, 1, 11, 12, 13
 NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 2, 5, 5
 DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL = 1, 2, 4, 5, 8, 9, 10, 13
 PATTERNS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
@@ -84,28 +85,61 @@ class OnnxSource:
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         """Write the file again, with these values in place of its own."""
+        self._write(values, path, None)
+
+    def write_head(self, values: Mapping[str, Array], path: str | os.PathLike[str], head: NewHead) -> None:
+        """Write the file again with these values, some of other shapes."""
+        self._write(values, path, head)
+
+    def _write(self, values: Mapping[str, Array], path: str | os.PathLike[str], head: NewHead | None) -> None:
         if os.path.realpath(path) == self.path:
             raise ArgumentError("save", "another name than the original's", f"got {os.fspath(path)!r}")
-        content = self.replaced(values)
+        content = self.replaced(values, head)
         try:
             files.write_whole(path, content)
         except files.IrregularFileError as error:
             raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
 
-    def replaced(self, values: Mapping[str, Array]) -> bytes:
-        """The content with other values."""
-        waiting = dict(values)
+    def replaced(self, values: Mapping[str, Array], head: NewHead | None = None) -> bytes:
+        """The content with other values; with a new head, of other shapes too."""
+        waiting = {**values, **(head.constants if head is not None else {})}
         edits: list[tuple[list[Field], bytes]] = []
         data = self.content
         for graph in fields(data, 0, len(data)):
             if graph.number == GRAPH and graph.kind == 2:
+                if head is not None:
+                    edits += self._shapes(waiting, head, graph)
                 self._graph(waiting, edits, [graph])
         if waiting:
             raise ArgumentError(
                 "save", "weights that stand in the file itself", f"{shown(next(iter(waiting)))!r} does not",
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
-        return _spliced(data, edits)
+        return spliced(data, edits)
+
+    def _shapes(self, values: Mapping[str, Array], head: NewHead, graph: Field) -> list[tuple[list[Field], bytes]]:
+        """The shapes that the file states for what has another one now."""
+        from onnx import ValueInfoProto
+
+        edits = []
+        for field in fields(self.content, graph.begin, graph.end):
+            if field.number not in (INPUT, OUTPUT, VALUE_INFO) or field.kind != 2:
+                continue
+            info = ValueInfoProto.FromString(self.content[field.begin : field.end])
+            dims = info.type.tensor_type.shape.dim
+            stated = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+            if info.name in head.values:
+                wanted = renumbered(stated, head.old, head.new, True)
+            elif info.name in values and field.number == INPUT:
+                wanted = values[info.name].shape
+            else:
+                continue
+            if wanted != stated and wanted is not None:
+                for dim, size in zip(dims, wanted):
+                    if type(size) is int:
+                        dim.dim_value = size
+                edits.append(([graph, field], info.SerializeToString()))
+        return edits
 
     def _graph(self, waiting: dict[str, Array], edits: list[tuple[list[Field], bytes]], path: list[Field]) -> None:
         data, graph = self.content, path[-1]
@@ -144,6 +178,9 @@ class OnnxSource:
                 "save", "weights that stand in the file itself", f"{shown(name)!r} is in another file",
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
+        dims = tuple(size for f in inside if f.number == DIMS for size in self._sizes(f))
+        if dims != values.shape or kind not in PATTERNS:
+            return [(path, self._new_tensor(name, values, kind, place))]
         stored = packed_floats(name, values, kind)
         raw = [f for f in inside if f.number == RAW_DATA]
         if raw:
@@ -161,6 +198,26 @@ class OnnxSource:
             raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
         return [([*path, field], part) for field, part in zip(lies, content)]
 
+    def _sizes(self, field: Field) -> Iterator[int]:
+        at = field.begin
+        while at < field.end:
+            size, at = _varint(self.content, at)
+            yield size
+
+    def _new_tensor(self, name: str, values: Array, kind: int, place: Field) -> bytes:
+        """A tensor of another shape."""
+        from onnx import TensorProto
+
+        proto = TensorProto.FromString(self.content[place.begin : place.end])
+        for field in ("dims", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            proto.ClearField(field)
+        proto.dims.extend(values.shape)
+        if kind in PATTERNS:
+            proto.raw_data = packed_floats(name, values, kind).tobytes()
+        else:
+            proto.raw_data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        return bytes(proto.SerializeToString())
+
 
 def packed_floats(name: str, values: Array, kind: int) -> Array:
     """``values`` as the file holds them. Errors: NumberRangeError for a finite one that becomes infinite."""
@@ -176,7 +233,7 @@ def packed_floats(name: str, values: Array, kind: int) -> Array:
     return packed
 
 
-def _spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
+def spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
     """The bytes with some fields' contents replaced; where a length changes, those of all around it do."""
     if all(path[-1].end - path[-1].begin == len(new) for path, new in edits):
         result = bytearray(data)
@@ -200,4 +257,4 @@ def _rebuilt(data: bytes, begin: int, end: int, edits: list[tuple[list[Field], b
     return b"".join([*parts, data[at:end]])
 
 
-__all__ = ["OnnxSource", "encoded", "fields", "packed_floats"]
+__all__ = ["OnnxSource", "encoded", "fields", "packed_floats", "spliced"]

@@ -18,6 +18,7 @@ from safetensors.numpy import save as to_bytes
 
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
+from tinyedge.convert.checks import is_pickle, safetensors_recipe
 from tinyedge.errors import ArgumentError, CheckpointError
 from tinyedge.tensor import Tensor, tensor
 
@@ -151,7 +152,7 @@ def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | No
     try:
         entries = dict(_deserialize(content))
     except SafetensorError as error:
-        raise _refused(path, str(error)) from None
+        raise _refused(path, str(error), content) from None
     structure = _metadata(content).get(_STRUCTURE)
     del content
     tensors = {name: _tensor(path, name, entries.pop(name), device) for name in sorted(entries)}
@@ -205,7 +206,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         _deserialize(content)
     except SafetensorError as error:
-        raise _refused(path, str(error)) from None
+        raise _refused(path, str(error), content) from None
     return {key: text for key, text in _metadata(content).items() if key != _STRUCTURE}
 
 
@@ -214,16 +215,15 @@ def _metadata(content: bytes) -> dict[str, str]:
     return dict(header.get("__metadata__") or {})  # the format's own reader takes null for none
 
 
-def _refused(path: str | os.PathLike[str], problem: str) -> CheckpointError:
-    holds_model = os.fspath(path).lower().endswith((".onnx", ".tflite"))
-    return CheckpointError(
-        f"load({os.fspath(path)!r})",
-        "a whole, well-formed safetensors file",
-        problem,
-        "It holds a whole model: use te.load_model."
-        if holds_model
-        else "Fetch or save it again; other formats must be converted to safetensors first.",
-    )
+def _refused(path: str | os.PathLike[str], problem: str, content: bytes = b"") -> CheckpointError:
+    if os.fspath(path).lower().endswith((".onnx", ".tflite", ".pb")):
+        remedy = "It holds a whole model: use te.load_model."
+    elif is_pickle(path, content):
+        problem = "it is PyTorch's pickle, or another one, which can run any code when it is read"
+        remedy = safetensors_recipe(path)
+    else:
+        remedy = "Fetch or save it again; other formats must be converted to safetensors first."
+    return CheckpointError(f"load({os.fspath(path)!r})", "a whole, well-formed safetensors file", problem, remedy)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.convert.checks import MAX_NODES, Place, checked_shape, shown
+from tinyedge.convert.checks import MAX_FOLDED_TOTAL, MAX_NODES, Place, checked_shape, shown
 from tinyedge.convert.graph import Array, Dims
+from tinyedge.convert.tflite_sparse import dense_places
 from tinyedge.errors import MissingPackageError, TinyedgeError
 
 TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8",
@@ -24,7 +25,8 @@ FAULTS = (struct.error, ValueError, IndexError, TypeError, OverflowError, Attrib
 @dataclass
 class TfTensor:
     """A tensor of the file; ``start`` is where its data lies, or -1 if it is computed. Where it is quantised, its
-    numbers mean ``(data - zero) * scale``, both of a shape that broadcasts.
+    numbers mean ``(data - zero) * scale``, both of a shape that broadcasts. Of a sparse one the file holds the elements
+    at ``places`` of the flat tensor alone.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TfTensor:
     data: Array | None
     scale: Array | None
     zero: Array | None
+    places: Array | None = None
 
 
 @dataclass
@@ -47,11 +50,12 @@ class Operator:
     outputs: list[int]
     options: Callable[[str], Any]
     custom: bool
+    custom_options: bytes = b""
 
 
 @dataclass
 class TfGraph:
-    """The file's one graph."""
+    """The file's first graph."""
 
     tensors: list[TfTensor] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
@@ -83,6 +87,7 @@ class _Reader:
         self.package = package
         self.content = content
         self.place = place
+        self.dense = 0  # elements of sparse tensors
         self.model = package.Model.GetRootAsModel(content, 0)
         self.names = {
             value: name
@@ -102,9 +107,9 @@ class _Reader:
 
     def graph(self) -> TfGraph:
         model, place = self.model, self.place
-        if model.SubgraphsLength() != 1:
-            place.unsupported([f"{model.SubgraphsLength()} subgraphs, and one is read"])
-        graph = model.Subgraphs(0)
+        if model.SubgraphsLength() < 1:
+            place.refuse("the file", "it has no graph")
+        graph = model.Subgraphs(0)  # others are those of control flow, whose ops are refused by name
         found = TfGraph()
         names: set[str] = set()
         for number in self.count(graph.TensorsLength(), "the tensors"):
@@ -145,20 +150,34 @@ class _Reader:
         lies = self.model.Buffers(buffer)
         length = lies.DataLength()
         scale, zero = self.quantisation(entry, name, shape, dtype)
-        if entry.Sparsity() is not None:
-            self.place.unsupported([f"{shown(name)}: sparse weights"])
         if not length or buffer == 0:
             return TfTensor(name, dtype, shape, dims, -1, None, scale, zero)
         start = lies._tab.Vector(lies._tab.Offset(4))
         if dtype is None:
             self.place.unsupported([f"{shown(name)}: constants of TFLite's element type {entry.Type()}"])
-        wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        count, places = int(np.prod(shape, dtype=np.int64)), None
+        if entry.Sparsity() is not None:
+            places = dense_places(
+                self.package, entry.Sparsity(), shape, len(self.content), lambda text: self.place.refuse(name, text)
+            )
+            self.dense += count
+            if self.dense > MAX_FOLDED_TOTAL:
+                self.place.refuse(name, "sparse weights that have too many zeros")
+            count = len(places)
+        wanted = count * dtype.itemsize
         if start < 0 or length != wanted or start + length > len(self.content):
             self.place.refuse(name, f"{length} bytes at {start} for the shape {shape} of {dtype.name}")
         stored = np.dtype("u1") if dtype is dtypes.bool_ else dtype.stored.newbyteorder("<")
-        data = np.frombuffer(self.content, stored, int(np.prod(shape, dtype=np.int64)), start).reshape(shape)
+        data = np.frombuffer(self.content, stored, count, start)
+        if places is not None:
+            dense = np.zeros(int(np.prod(shape, dtype=np.int64)), stored)
+            if zero is not None and scale is not None:  # what the file leaves out means 0
+                dense += np.broadcast_to(zero, shape).reshape(-1).astype(stored)
+            dense[places] = data
+            data = dense
+        data = data.reshape(shape)
         data = data != 0 if dtype is dtypes.bool_ else data.astype(dtype.stored)
-        return TfTensor(name, dtype, shape, dims, start, data, scale, zero)
+        return TfTensor(name, dtype, shape, dims, start, data, scale, zero, places)
 
     def quantisation(
         self, entry: Any, name: str, shape: tuple[int, ...], dtype: dtypes.DType | None
@@ -199,7 +218,8 @@ class _Reader:
             made.Init(table.Bytes, table.Pos)
             return made
 
-        return Operator(*[kinds[index][0], number, inputs, outputs, options, kinds[index][1]])
+        custom = bytes(entry.CustomOptionsAsNumpy()) if 0 < entry.CustomOptionsLength() <= len(self.content) else b""
+        return Operator(kinds[index][0], number, inputs, outputs, options, kinds[index][1], custom)
 
 
 __all__ = ["FAULTS", "Operator", "TfGraph", "TfTensor", "read_graph"]

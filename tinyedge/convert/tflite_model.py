@@ -7,7 +7,14 @@ from typing import Any
 
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
-from tinyedge.convert import onnx_arithmetic, onnx_host, onnx_layers, onnx_shapes, tflite_ops  # noqa: F401  they enter
+from tinyedge.convert import (  # noqa: F401  they enter
+    onnx_arithmetic,
+    onnx_host,
+    onnx_layers,
+    onnx_shapes,
+    tflite_ops,
+    tflite_shapes,
+)
 from tinyedge.convert.build import build
 from tinyedge.convert.checks import Place
 from tinyedge.convert.graph import GraphModel

@@ -94,6 +94,7 @@ class PointwiseBlock:
 
 
 def address_of(slot: Slot) -> tuple[int, int]:
+    """Where a slot begins: the number of its storage, and the offset in it."""
     return slot.storage.number, slot.offset
 
 

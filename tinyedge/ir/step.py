@@ -234,7 +234,8 @@ class Op:
     wants_needs: ClassVar[bool] = False
     wants_shapes: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, entered: bool = True, **kwargs: Any) -> None:
+        """``entered``: whether it is found in the registry, and so tested and documented, as an op of this package."""
         super().__init_subclass__(**kwargs)
         if not cls.signature:
             return
@@ -246,7 +247,8 @@ class Op:
         parameters = backward.co_varnames[: backward.co_argcount + backward.co_kwonlyargcount]
         cls.wants_needs, cls.wants_shapes = "needs" in parameters, "shapes" in parameters
         cls.prepare_class()
-        registry[cls.name] = cls
+        if entered:
+            registry[cls.name] = cls
 
     @classmethod
     def prepare_class(cls) -> None:

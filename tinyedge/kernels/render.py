@@ -84,11 +84,13 @@ DOUBLES = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n"
 
 
 def named(kernel: str, text: str, has_double: bool = False) -> Source:
+    """The source whose function is named after its text: equal texts are one source."""
     name = f"{kernel}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return Source(name, (DOUBLES if has_double else "") + text.replace(FUNCTION, name), has_double)
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
+    """The rendered text of a part, from the cache if it was rendered before."""
     spec = part.spec
     piece = _piece(
         spec.template,
@@ -225,10 +227,12 @@ def _alone(piece: Piece) -> str:
 
 
 def defined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that define macros."""
     return [f"#define {name} {text}" for name, text in macros.items()]
 
 
 def undefined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that take them back."""
     return [f"#undef {name}" for name in dict.fromkeys(name.partition("(")[0] for name in macros)]
 
 

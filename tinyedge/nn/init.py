@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from statistics import NormalDist
 
 import numpy as np
@@ -12,15 +15,29 @@ from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops import random
 from tinyedge.tensor import Tensor
 
+_skips: ContextVar[bool] = ContextVar("_skips", default=False)
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Let ``uniform_``, ``normal_`` and what is made of them draw nothing: all is to be filled later. A large model's
+    weights take seconds to draw.
+    """
+    before = _skips.set(True)
+    try:
+        yield
+    finally:
+        _skips.reset(before)
+
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with values from the uniform distribution over [a, b)."""
-    return random.uniform_(tensor, a, b)
+    return tensor if _skips.get() else random.uniform_(tensor, a, b)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with values from the normal distribution."""
-    return random.normal_(tensor, mean, std)
+    return tensor if _skips.get() else random.normal_(tensor, mean, std)
 
 
 @no_grad()
@@ -183,6 +200,7 @@ __all__ = [
     "normal_",
     "ones_",
     "orthogonal_",
+    "skipped",
     "sparse_",
     "trunc_normal_",
     "uniform_",

@@ -18,9 +18,9 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeErr
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.indices import check_index, check_range, wrapped
+from tinyedge.ops.indices import check_index, check_indices, check_range, wrapped
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
-from tinyedge.tensor import Tensor, call, check_indices
+from tinyedge.tensor import Tensor, call
 
 Array = np.ndarray[Any, Any]
 TEMPLATE = "indexing.cl.jinja"

@@ -290,6 +290,7 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def whole(shape: Shape) -> list[Range]:
+    """For each dim the range of all its places."""
     return [(0, size, 1) for size in shape]
 
 

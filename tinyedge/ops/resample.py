@@ -29,7 +29,7 @@ RANKS = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
 """How many dims are resized by the modes that say it."""
 
 
-def _weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dtype: Any) -> Array:
+def resample_weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dtype: Any) -> Array:
     """(outputs, size): how much of each element is in each result (NumPy)."""
     real = dtype.type
     o, step, half = np.arange(outputs).astype(dtype), real(scale), real(0.5)
@@ -138,7 +138,7 @@ class Resample(Op):
     ) -> Array:
         scales = (scale_d, scale_h, scale_w)[-len(size) :]
         for axis, (count, scale) in enumerate(zip(size, scales), x.ndim - len(size)):
-            weights = _weights(x.shape[axis], count, mode, aligned, scale, x.dtype)
+            weights = resample_weights(x.shape[axis], count, mode, aligned, scale, x.dtype)
             x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
         return x
 
@@ -149,7 +149,7 @@ class Resample(Op):
     ) -> tuple[Array]:  # fmt: skip
         shape, scales = shapes["dx"], (scale_d, scale_h, scale_w)[-len(size) :]
         for axis, (count, scale) in enumerate(zip(size, scales), dy.ndim - len(size)):
-            weights = _weights(shape[axis], count, mode, aligned, scale, dy.dtype)
+            weights = resample_weights(shape[axis], count, mode, aligned, scale, dy.dtype)
             dy = np.moveaxis(np.moveaxis(dy, axis, -1) @ weights, -1, axis)
         return (dy,)
 

@@ -40,6 +40,7 @@ SCALINGS: dict[str, dict[str, str]] = {
             ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"), OPTIONAL
         ),
     },
+    "divided": {"divisors": REQUIRED},
 }
 """The parameters of each kind of scaling, as in the configurations of Hugging Face's models."""
 
@@ -92,6 +93,11 @@ def rotary_frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None)
         )
     if kind == "linear":
         return frequencies / scaling["factor"], 1.0
+    if kind == "divided":
+        divisors = np.asarray(scaling["divisors"], np.float64)
+        if divisors.shape != frequencies.shape or not (divisors > 0).all():
+            raise ArgumentError(NAME, f"{frequencies.size} divisors above 0", f"got them of shape {divisors.shape}")
+        return frequencies / divisors, 1.0
     if kind == "llama3":
         return _llama3(frequencies, scaling), 1.0
     return _yarn(frequencies, dim, base, scaling) if kind == "yarn" else (frequencies, 1.0)
@@ -232,7 +238,7 @@ def rotary_embedding(
     A pair is (j, j + dim / 2), as in Hugging Face's Llama, or with ``interleaved`` (2 j, 2 j + 1). Only the first
     ``dim`` features are turned, all if it is None. Positions are ``offset``, ``offset + 1``, ... along ``seq_dim``
     unless ``positions`` names them. ``scaling`` is what models' configurations call rope_scaling, with a rope_type of
-    "linear", "llama3" or "yarn" and its parameters.
+    "linear", "llama3" or "yarn" and its parameters; or "divided", with ``divisors`` of the frequencies, one a pair.
 
     Shapes: input (..., length, features), or length at ``seq_dim``; positions (length,) or (batch, length) of int64 or
             int32; returns input's shape.

@@ -311,6 +311,7 @@ def explain(program: Program, repeats: int) -> str:
 
 
 def memory_line(program: Program) -> str:
+    """The line ``memory:`` of ``explain()``."""
     plan = program.plan
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     chunks = f" in {len(plan.chunks)} chunks" if plan.is_split else ""

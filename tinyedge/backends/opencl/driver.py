@@ -28,6 +28,7 @@ def code_of(error: Exception) -> int | None:
 
 
 def status_name(cl: Any, code: int) -> str:
+    """The driver's name of an error code, as CL_OUT_OF_RESOURCES (-5)."""
     try:
         return f"CL_{cl.status_code.to_string(code)} ({code})"
     except Exception:  # an error of another version, without a status

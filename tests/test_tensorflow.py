@@ -1,0 +1,277 @@
+"""Frozen TensorFlow graphs as models: outputs, weights, writing back, parts of graphs, files from strangers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tests.mutations import check_mutations
+from tests.tensorflow_files import Graph
+from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError, ModelFormatError, NumberRangeError, ShapeError, UnsupportedOpError
+from tinyedge.nn import functional as F
+
+pytest.importorskip("tensorboard")
+RNG = np.random.default_rng(0)
+Weights = dict[str, np.ndarray[Any, Any]]
+
+
+def weight(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def network(path: Path, dtype: Any = np.float32) -> Weights:
+    """Two convolutions, a batch norm that is spelled out, a mean over images and a head; not in order."""
+    w: Weights = {
+        "conv/w": weight(3, 3, 2, 4, dtype=dtype), "conv/b": weight(4, dtype=dtype),
+        "deep/w": weight(3, 3, 4, 1, dtype=dtype), "norm/gamma": weight(4, dtype=dtype),
+        "norm/beta": weight(4, dtype=dtype), "norm/mean": weight(4, dtype=dtype),
+        "norm/var": np.abs(weight(4, dtype=dtype)) + dtype(0.5), "head/w": weight(4, 5, dtype=dtype),
+        "head/b": weight(5, dtype=dtype),
+    }  # fmt: skip
+    g = Graph()
+    g.node("Softmax", "y", ["head"])
+    g.placeholder("x", (-1, 7, 7, 2), np.dtype(dtype).name)
+    for name, array in w.items():
+        g.node("Identity", f"{name}/read", [g.const(name, array)])
+    g.node("Conv2D", "conv", ["x", "conv/w/read"], strides=(1, 2, 2, 1), padding="SAME")
+    g.node("BiasAdd", "conv/add", ["conv", "conv/b/read"])
+    g.node("DepthwiseConv2dNative", "deep", ["conv/add", "deep/w/read"], strides=(1, 1, 1, 1), padding="VALID")
+    g.node("AddV2", "norm/sum", ["norm/var/read", g.const("eps", np.array(0.01, dtype))])
+    g.node("Rsqrt", "norm/root", ["norm/sum"])
+    g.node("Mul", "norm/factor", ["norm/root", "norm/gamma/read"])
+    g.node("Mul", "norm/scaled", ["deep", "norm/factor"])
+    g.node("Mul", "norm/shift", ["norm/mean/read", "norm/factor"])
+    g.node("Sub", "norm/rest", ["norm/beta/read", "norm/shift"])
+    g.node("AddV2", "norm", ["norm/scaled", "norm/rest"])
+    g.node("Relu6", "act", ["norm"])
+    g.node("Mean", "pool", ["act", g.const("axes", np.array([1, 2], np.int32))], keep_dims=False)
+    g.node("MatMul", "product", ["pool", "head/w/read"])
+    g.node("BiasAdd", "head", ["product", "head/b/read"])
+    g.node("NoOp", "nothing", ["^y"])
+    path.write_bytes(g.content())
+    return w
+
+
+def by_hand(x: te.Tensor, w: Weights) -> te.Tensor:
+    """The same with channels first."""
+    t = {name: te.tensor(array.astype(np.float32)) for name, array in w.items()}
+    x = F.pad(x.permute((0, 3, 1, 2)), (1, 1, 1, 1))
+    x = F.conv2d(x, t["conv/w"].permute((3, 2, 0, 1)), t["conv/b"], stride=2)
+    x = F.conv2d(x, t["deep/w"].permute((2, 3, 0, 1)), groups=4)
+    x = F.batch_norm(x, t["norm/mean"], t["norm/var"], t["norm/gamma"], t["norm/beta"], eps=0.01)
+    return F.softmax(F.relu6(x).mean((2, 3)) @ t["head/w"] + t["head/b"], dim=-1)
+
+
+def test_a_network_computes_as_by_hand(tmp_path: Path, backend: Backend) -> None:
+    w = network(tmp_path / "a.pb")
+    model = te.load_model(tmp_path / "a.pb")
+    x = te.tensor(weight(3, 7, 7, 2))
+    np.testing.assert_allclose(model(x).detach().numpy(), by_hand(x, w).numpy(), rtol=1e-4, atol=1e-6)
+    assert [node.op for node in model._nodes if node.op != "Identity"] == [
+        "Transpose", "Conv", "Conv", "BatchNormalization", "Clip", "ReduceMean", "Gemm", "Softmax",
+    ]  # fmt: skip
+    names = {name for name, _ in model.named_parameters()}
+    assert names == set(w) - {"norm/mean", "norm/var"}
+    assert {name for name, _ in model.named_buffers()} >= {"norm/mean", "norm/var"}
+    assert model.get_parameter("conv/w").shape == (4, 2, 3, 3)
+    model(x)[:, 0].sum().backward()
+    assert all(param.grad is not None for param in model.parameters())
+    model.freeze(except_="head")
+    assert {name for name, param in model.named_parameters() if param.requires_grad} == {"head/w", "head/b"}
+    with pytest.raises(ShapeError, match="x"):
+        model(te.tensor(weight(3, 8, 7, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_written_back(tmp_path: Path, reference: Backend, dtype: Any) -> None:
+    path = tmp_path / "a.pb"
+    w = network(path, dtype)
+    model = te.load_model(path)
+    model.save(tmp_path / "same.pb")
+    assert (tmp_path / "same.pb").read_bytes() == path.read_bytes()
+    with te.no_grad():
+        model.get_parameter("conv/w").mul_(0.5)
+        model.get_buffer("norm/mean").mul_(2.0)
+    model.save(tmp_path / "tuned.pb")
+    wanted = path.read_bytes()
+    for name, factor in (("conv/w", 0.5), ("norm/mean", 2.0)):
+        wanted = wanted.replace(w[name].tobytes(), (w[name] * dtype(factor)).tobytes())
+    assert (tmp_path / "tuned.pb").read_bytes() == wanted
+    with pytest.raises(ArgumentError, match="another name"):
+        model.save(path, overwrite=True)
+    if dtype is np.float16:
+        single = te.load_model(path, dtype=te.float32)
+        with te.no_grad():
+            single.get_parameter("head/b").fill_(1e6)
+        with pytest.raises(NumberRangeError, match="float16 in the file"):
+            single.save(tmp_path / "b.pb")
+        assert not (tmp_path / "b.pb").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("numbers", [0, 1, 3, 6])
+def test_constants_of_each_encoding(tmp_path: Path, reference: Backend, dtype: Any, numbers: int) -> None:
+    g, array = Graph(), weight(2, 3, dtype=dtype)
+    g.placeholder("x", (-1, 3), np.dtype(dtype).name)
+    g.node("MatMul", "y", ["x", g.const("w", array, numbers)], transpose_b=True)
+    (tmp_path / "a.pb").write_bytes(g.content())
+    flat = array.reshape(-1).copy()
+    flat[numbers:] = flat[numbers - 1] if numbers else 0
+    model = te.load_model(tmp_path / "a.pb")
+    np.testing.assert_array_equal(model.get_parameter("w").detach().numpy(), flat.reshape(2, 3))
+    model.save(tmp_path / "same.pb")
+    assert (tmp_path / "same.pb").read_bytes() == g.content()
+    new = weight(2, 3, dtype=dtype)
+    with te.no_grad():
+        model.get_parameter("w").copy_(te.tensor(new.astype(np.float32 if dtype is np.float16 else dtype)))
+    model.save(tmp_path / "tuned.pb")
+    again = te.load_model(tmp_path / "tuned.pb")
+    np.testing.assert_array_equal(again.get_parameter("w").detach().numpy(), new)
+    assert len((tmp_path / "tuned.pb").read_bytes()) <= len(g.content()) + new.nbytes + 16
+
+
+def test_channels_first_graphs(tmp_path: Path, backend: Backend) -> None:
+    g, w, b = Graph(), weight(3, 3, 4, 5), weight(5)
+    g.placeholder("x", (2, 4, 6, 7))
+    g.node("Conv2D", "c", ["x", g.const("w", w)], strides=(1, 1, 2, 1), padding="EXPLICIT", data_format="NCHW",
+           explicit_paddings=(0, 0, 0, 0, 1, 2, 0, 1))  # fmt: skip
+    g.node("BiasAdd", "b", ["c", g.const("bias", b)], data_format="NCHW")
+    names = [g.const(name, np.abs(weight(5)) + 1) for name in ("scale", "offset", "mean", "var")]
+    g.node("FusedBatchNormV3", "n", ["b", *names], is_training=False, epsilon=0.1, data_format="NCHW")
+    g.node("MaxPool", "y", ["n"], ksize=(1, 1, 2, 2), strides=(1, 1, 2, 2), padding="SAME", data_format="NCHW")
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model, x = te.load_model(tmp_path / "a.pb"), te.tensor(weight(2, 4, 6, 7))
+    t = {name: model.state_dict()[name] for name in ("scale", "offset", "mean", "var")}
+    y = F.conv2d(F.pad(x, (0, 1, 1, 2)), te.tensor(w).permute((3, 2, 0, 1)), te.tensor(b), stride=(2, 1))
+    y = F.batch_norm(y, t["mean"], t["var"], t["scale"], t["offset"], eps=0.1)
+    y = F.max_pool2d(F.pad(y, (0, y.shape[3] % 2, 0, y.shape[2] % 2), value=-1e30), 2)
+    np.testing.assert_allclose(model(x).detach().numpy(), y.detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert not any(node.op == "Transpose" for node in model._nodes)
+
+
+def test_a_compiled_step_is_the_eager_one(tmp_path: Path, backend: Backend) -> None:
+    """With a shape that is computed from the input's, and another batch later."""
+    g = Graph()
+    g.placeholder("x", (-1, 4, 4, 2))
+    g.node("Conv2D", "c", ["x", g.const("w", weight(3, 3, 2, 3))], strides=(1, 1, 1, 1), padding="SAME")
+    g.node("Shape", "shape", ["c"])
+    parts = [g.const(name, np.array([n], np.int32)) for name, n in (("zero", 0), ("one", 1), ("step", 1))]
+    g.node("StridedSlice", "batch", ["shape", *parts], shrink_axis_mask=1)
+    g.node("Pack", "to", ["batch", g.const("rest", np.array(48, np.int32))], axis=0)
+    g.node("Reshape", "flat", ["c", "to"])
+    g.node("MatMul", "y", ["flat", g.const("head", weight(48, 5))])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model, other = te.load_model(tmp_path / "a.pb"), te.load_model(tmp_path / "a.pb")
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    for batch in (1, 1, 3, 3):
+        x = te.tensor(weight(batch, 4, 4, 2))
+        found, wanted = step(x), other(x).square().sum()
+        wanted.backward()
+        np.testing.assert_allclose(found.item(), wanted.item(), rtol=1e-4)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_branches_with_a_constant_condition(tmp_path: Path, reference: Backend) -> None:
+    """Dropout of old graphs: the branch that draws random numbers is not taken."""
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    g.node("PlaceholderWithDefault", "training", [g.const("no", np.array(False))])
+    g.node("Switch", "switch", ["x", "training"])
+    g.node("Identity", "taken", ["switch:1"])
+    g.node("RandomUniform", "noise", ["shape", "^taken"])
+    g.node("Neg", "end", ["dropped"])  # an output of the branch that is not taken
+    g.const("shape", np.array([2, 3], np.int32))
+    g.node("Mul", "dropped", ["switch:1", "noise"])
+    g.node("Neg", "kept", ["switch"])
+    g.node("Merge", "y", ["dropped", "kept"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    x = weight(2, 3)
+    np.testing.assert_array_equal(te.load_model(tmp_path / "a.pb")(te.tensor(x)).numpy(), -x)
+    with pytest.raises(UnsupportedOpError, match="Switch whose condition is not known"):
+        te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["x", "training"])
+
+
+def test_parts_of_a_graph(tmp_path: Path, reference: Backend) -> None:
+    w = network(tmp_path / "a.pb")
+    part = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["pool"], outputs=["head", "product"])
+    x = weight(2, 4)
+    head, product = part(te.tensor(x))
+    np.testing.assert_allclose(product.detach().numpy(), x @ w["head/w"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(head.detach().numpy(), x @ w["head/w"] + w["head/b"], rtol=1e-5, atol=1e-6)
+    assert {name for name, _ in part.named_parameters()} == {"head/w", "head/b"}
+    with pytest.raises(ArgumentError, match="names of nodes"):
+        te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["haed"])
+    with pytest.raises(ArgumentError, match="a list of names"):
+        te.convert.from_tensorflow(tmp_path / "a.pb", outputs="head")
+
+
+def test_all_that_is_lacking_is_listed(tmp_path: Path, reference: Backend) -> None:
+    g = Graph()
+    g.placeholder("x", None)
+    g.node("DecodeJpeg", "a", ["x"])
+    g.node("Mfcc", "b", ["a:1"])
+    g.node("Unused", "c", ["b"])
+    g.node("Relu", "y", ["b"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    with pytest.raises(UnsupportedOpError, match=r"DecodeJpeg \(node 'a'\)\n  Mfcc \(node 'b'\)"):
+        te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["y"])
+    y = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["b"], outputs=["y"])(te.tensor([-1.0, 2.0]))
+    assert y.tolist() == [0.0, 2.0]
+
+
+def test_damaged_graphs_are_refused(tmp_path: Path, reference: Backend) -> None:
+    def refused(g: Graph, text: str) -> None:
+        (tmp_path / "a.pb").write_bytes(g.content())
+        with pytest.raises(ModelFormatError, match=text):
+            te.load_model(tmp_path / "a.pb")
+
+    g = Graph()
+    g.node("Relu", "y", ["x"])
+    refused(g, "'x' is no node")
+    g = Graph()
+    g.node("Relu", "a", ["b"])
+    g.node("Relu", "b", ["a"])
+    g.node("Relu", "y", ["a"])
+    refused(g, "reads what it computes")
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    g.placeholder("x", (2, 3))
+    refused(g, "two nodes")
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    g.node("Add", "y", ["x", g.const("w", np.zeros(3, np.float32))])
+    g.proto.node[1].attr["value"].tensor.tensor_content = b"123"
+    refused(g, "3 bytes")
+    g.proto.node[1].attr["value"].tensor.tensor_content = b""
+    g.proto.node[1].attr["value"].tensor.tensor_shape.dim[0].size = 2**28
+    refused(g, "too often")
+    (tmp_path / "a.pb").write_bytes(b"\xff\xff")
+    with pytest.raises(ModelFormatError, match="protobuf"):
+        te.load_model(tmp_path / "a.pb")
+
+
+def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    """Each loads, or is refused by name: no other error, and no hang."""
+    network(tmp_path / "a.pb")
+    check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 400, 0)
+
+
+@pytest.mark.slow
+def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    network(tmp_path / "a.pb")
+    for seed in range(1, 11):
+        check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 1000, seed)

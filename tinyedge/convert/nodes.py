@@ -1,0 +1,82 @@
+"""What an imported model is made of, as plain data: named values, nodes over them, and the file that they came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy.typing as npt
+
+from tinyedge.convert.checks import shown
+from tinyedge.dtypes import DType
+
+Array = npt.NDArray[Any]
+Dims = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank."""
+
+    name: str
+    dtype: DType | None
+    dims: Dims | None
+
+    def __str__(self) -> str:
+        dims = (
+            "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
+        )
+        return f"{shown(self.name)} {dims}{'' if self.dtype is None else ' ' + self.dtype.name}"
+
+
+@dataclass
+class Node:
+    """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
+    on the host; a node that is ``on_host`` computes there from host values alone.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    function: Callable[..., Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    at_host: frozenset[int] = frozenset()
+    on_host: bool = False
+    live: bool = False
+    last_uses: tuple[str, ...] = ()
+    dims: Dims | None = None
+
+
+class Source(Protocol):
+    """The file that a model came from."""
+
+    suffix: str
+
+    def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+        """Write the file again, with these values in place of its own."""
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """A last layer of ``new`` classes where the file has ``old``: the values that have a dim for them, and the
+    constants, say shapes, that hold the number.
+    """
+
+    old: int
+    new: int
+    values: frozenset[str]
+    constants: Mapping[str, Array]
+
+
+@runtime_checkable
+class HeadSource(Protocol):
+    """A file that can be written with another last layer."""
+
+    def write_head(self, values: Mapping[str, Array], path: str | os.PathLike[str], head: NewHead) -> None:
+        """Write the file again with these values, some of other shapes."""
+
+
+__all__ = ["Array", "Dims", "HeadSource", "NewHead", "Node", "Port", "Source"]

@@ -1,0 +1,163 @@
+"""From ops to ONNX's nodes: what writes a file's graph, and the converters' registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from tinyedge import dtypes
+from tinyedge.convert.nodes import Array
+from tinyedge.convert.onnx_file import DTYPES
+from tinyedge.dtypes import DType
+from tinyedge.shapes import Shape
+
+F = TypeVar("F", bound=Callable[..., Any])
+ELEMENTS = {name: number for number, name in DTYPES.items()}
+"""ONNX's numbers of the element types."""
+
+CONVERTERS: dict[str, Callable[..., Any]] = {}
+
+
+def emits(*names: str) -> Callable[[F], F]:
+    """Enter what writes an op as nodes: it is called with the graph, the op's inputs, and its attributes."""
+
+    def enter(function: F) -> F:
+        CONVERTERS.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
+
+
+class Unwritable(Exception):
+    """A use of an op that has no counterpart in ONNX."""
+
+
+class V(NamedTuple):
+    """A value of the graph. ``shape`` is that of the example, ``twin`` that of another one, of other sizes."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+    twin: Shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def varies(self, dim: int) -> bool:
+        """Whether the length of a dim follows the inputs'."""
+        return self.shape[dim] != self.twin[dim]
+
+
+class Symbol(NamedTuple):
+    """A dim of an input whose length is any."""
+
+    input: str
+    dim: int
+    name: str
+    size: int
+    twin: int
+
+
+Input = V | str | None
+
+
+class Emitter:
+    """The nodes and initializers of a file's graph, as they are added. ``out`` has what the present op returns."""
+
+    def __init__(self, symbols: Sequence[Symbol] = ()) -> None:
+        self.nodes: list[Any] = []
+        self.arrays: dict[str, tuple[Array, DType]] = {}
+        self.symbols = tuple(symbols)
+        self.taken: set[str] = set()
+        self.out: tuple[V, ...] = ()
+        self._consts: dict[Any, str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def new_name(self, stem: str) -> str:
+        """A name that nothing has."""
+        while True:
+            number = self._numbers[stem] = self._numbers.get(stem, -1) + 1
+            name = f"{stem}_{number}"
+            if name not in self.taken:
+                self.taken.add(name)
+                return name
+
+    def node(self, op: str, *inputs: Input, count: int = 1, **attributes: Any) -> Any:
+        """Add a node; the name of its output, or of all ``count``."""
+        from onnx import helper
+
+        names = [value.name if isinstance(value, V) else value or "" for value in inputs]
+        while names and not names[-1]:
+            names.pop()
+        stem = self.new_name(op.lower())
+        outputs = [stem] if count == 1 else [f"{stem}.{number}" for number in range(count)]
+        self.taken.update(outputs)
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(op, names, outputs, f"/{stem}", **kept))
+        return outputs[0] if count == 1 else tuple(outputs)
+
+    def const(self, values: Any, dtype: DType = dtypes.int64) -> str:
+        """An initializer with these values."""
+        array = np.asarray(values, dtype.numpy)
+        key = array.tobytes(), array.shape, dtype
+        if key not in self._consts:
+            name = self._consts[key] = self.new_name("constant")
+            self.arrays[name] = array, dtype
+        return self._consts[key]
+
+    def cast(self, value: Input, dtype: DType) -> str:
+        if dtype.name not in ELEMENTS:
+            raise Unwritable(f"with the dtype {dtype.name}")
+        return str(self.node("Cast", value, to=ELEMENTS[dtype.name]))
+
+    def as_dtype(self, value: V, dtype: DType) -> V:
+        return value if value.dtype is dtype else value._replace(name=self.cast(value, dtype), dtype=dtype)
+
+    def like_out(self, *values: V) -> list[V]:
+        """The values in the dtype of the result."""
+        return [self.as_dtype(value, self.out[0].dtype) for value in values]
+
+    # Sizes
+
+    def size(self, size: int, twin: int) -> str:
+        """A length (1,) that follows the inputs'."""
+        for symbol in self.symbols:
+            if size % symbol.size == 0 and size // symbol.size * symbol.twin == twin:
+                length = self.length(symbol.input, symbol.dim)
+                times = size // symbol.size
+                return length if times == 1 else str(self.node("Mul", length, self.const([times])))
+        for a in self.symbols:
+            for b in self.symbols:
+                if size == a.size * b.size and twin == a.twin * b.twin:
+                    return str(self.node("Mul", self.length(a.input, a.dim), self.length(b.input, b.dim)))
+        raise Unwritable(f"with a length, {size}, that follows the inputs' in a way that is not known")
+
+    def length(self, name: str, dim: int) -> str:
+        """The length (1,) of a dim of a value."""
+        return str(self.node("Shape", name, start=dim, end=dim + 1))
+
+    def sizes(self, shape: Shape, twin: Shape, any_one: bool = False) -> str:
+        """A shape as a value; with ``any_one`` a single length that varies is -1."""
+        moving = [dim for dim, (a, b) in enumerate(zip(shape, twin)) if a != b]
+        if len(shape) != len(twin):
+            raise Unwritable("whose number of dims follows the inputs' lengths")
+        if not moving or (any_one and len(moving) == 1 and 0 not in shape):
+            return self.const([-1 if dim in moving else size for dim, size in enumerate(shape)])
+        parts = [self.size(a, b) if a != b else self.const([a]) for a, b in zip(shape, twin)]
+        return str(self.node("Concat", *parts, axis=0))
+
+    def reshape(self, value: Input, shape: Shape, twin: Shape) -> str:
+        return str(
+            self.node("Reshape", value, self.sizes(shape, twin, any_one=True), allowzero=int(0 in shape) or None)
+        )
+
+
+def numbers(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as a comparison sees them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
+
+
+__all__ = ["CONVERTERS", "ELEMENTS", "Emitter", "Input", "Symbol", "Unwritable", "V", "emits", "numbers"]

@@ -1,0 +1,68 @@
+"""from_tensorflow: a frozen TensorFlow graph as a GraphModel. Its ops become ONNX's, whose handlers compute them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from tinyedge import dtypes, files
+from tinyedge.backends import Backend
+from tinyedge.convert import (  # noqa: F401  they enter handlers
+    onnx_arithmetic,
+    onnx_host,
+    onnx_layers,
+    onnx_shapes,
+    tensorflow_ops,
+    tensorflow_shapes,
+)
+from tinyedge.convert.build import build
+from tinyedge.convert.checks import Place
+from tinyedge.convert.graph import GraphModel
+from tinyedge.convert.tensorflow_file import nodes_of, parsed
+from tinyedge.convert.tensorflow_lowering import Lowering
+from tinyedge.convert.tensorflow_writer import TensorflowSource
+from tinyedge.errors import ArgumentError
+
+
+def from_tensorflow(
+    path: str | os.PathLike[str],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    *,
+    dtype: Any = None,
+    device: str | Backend | None = None,
+) -> GraphModel:
+    """The model of a frozen TensorFlow graph (.pb), on ``device``, whose parameters have the names of its constants.
+
+    ``inputs`` and ``outputs`` name nodes, ``name:1`` a node's second output: what lies between them is the model.
+    Without them it goes from the file's placeholders to every node that nothing reads. A placeholder with a default has
+    that, unless it is named.
+
+    Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
+    of convolutions: (out, in, height, width), and those of products: (out, in). A batch norm that is spelled out is
+    one. Branches whose condition is constant are resolved. ``dtype`` is what weights of 16 bits become, say te.float32;
+    without it they stay as in the file.
+
+    Errors: ModelFormatError, naming the place, if it is no whole, well-formed graph; UnsupportedOpError, listing all
+            that tinyedge lacks. ArgumentError for names that the graph does not have. MissingPackageError without the
+            package tensorboard. FileNotFoundError if the file is absent.
+    """
+    call = "from_tensorflow"
+    place = Place(call, path, "frozen TensorFlow graph")
+    for which, names in (("inputs", inputs), ("outputs", outputs)):
+        if names is not None and (isinstance(names, str) or not all(isinstance(name, str) for name in names)):
+            raise ArgumentError(call, f"{which} must be a list of names", f"got {names!r}")
+    try:
+        content = files.read_whole(path)
+    except files.IrregularFileError as error:
+        place.refuse("the file", str(error))
+    wanted = None if dtype is None else dtypes.resolve(dtype, call)
+    if wanted is not None and not wanted.is_floating_point:
+        raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
+    nodes = nodes_of(parsed(call, content, place), place)
+    source = TensorflowSource(path, content)
+    return build(Lowering(place, nodes, source, wanted).parts(inputs, outputs), wanted, device)
+
+
+__all__ = ["from_tensorflow"]
