@@ -46,7 +46,9 @@ def value_of(argument: ArgumentSpec, places: Places) -> Any:
         return places.outside[index].storage.buffer.handle
     if kind == "offset":
         slot = places.outside[index]
-        first = slot.storage.buffer.offset + slot.offset * slot.dtype.itemsize
+        first = slot.storage.buffer.offset
+        if slot.offset:
+            first += slot.offset * slot.dtype.itemsize
         offset = first // argument.itemsize + argument.value
         return offset if offset <= INT_MAX else indexable("a launch", "the offset of an argument", int(offset))
     if kind == "scalar":

@@ -57,13 +57,13 @@ class StepLayout:
     def _index(self, name: str) -> int:
         return self._outside.setdefault(name, len(self._outside))
 
-    def places(self, step: Step, scratch: Mapping[str, Any]) -> Places:
-        """Where the memory of a call lies. ``scratch`` gives each scratch buffer."""
-        slots, added = step.slots, step.accumulate
+    def places(self, step: Step, chunks: list[Any]) -> Places:
+        """Where the memory of a call lies. ``chunks``: its scratch buffers, in the order of their names."""
+        slots, added, numbers = step.slots, step.accumulate, self._scalars
         return Places(
             [slots[name] for name in self._outside],
-            [scratch[name] for name in self._chunks],
-            [slots[name].number if given else step.scalars[name] for given, name in self._scalars],
+            chunks,
+            [slots[name].number if given else step.scalars[name] for given, name in numbers] if numbers else [],
             {index for name, index in self._outside.items() if name in added} if added else (),
         )
 

@@ -21,6 +21,7 @@ from tinyedge.errors import CaptureError
 from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, Storage
+from tinyedge.tensor import Tensor
 
 
 class Part:
@@ -165,6 +166,14 @@ class Binding:
             if index is not None:
                 self.layout.places.outside[index].offset = slot.offset
                 self.note(("outside", index))
+
+    def follow(self, positions: Mapping[int, int], tensors: Sequence[Tensor]) -> None:
+        """Bind storages to those of tensors, whose positions are given by the storages' numbers."""
+        storages, offsets = self.storages, self.offsets
+        for number, position in positions.items():
+            slot = tensors[position]._slot
+            if slot.storage.buffer is not storages[number].buffer or slot.offset != offsets[number]:
+                self.point_at(number, slot)
 
     def is_at(self, number: int, slot: Slot) -> bool:
         """Whether the storage ``number`` is bound to that of ``slot``, at its offset."""

@@ -461,15 +461,16 @@ class Program(Walkable):
         """
         if not self.lowered:
             self.prepare()
+        binding = self.binding
         for position, check in self._checks:
             if position < len(arguments):
                 check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
-            arena = self.binding.arena
+            arena = binding.arena
             lease = self._arenas.take_again(arena) if self._roots else None
             if lease is None and (self._roots or not self._arenas.is_free(arena)):
                 lease = self._lease()
-                self.binding.move_in(lease.arena)
+                binding.move_in(lease.arena)
             fresh = self._new_results()
             self.take_leaves(arguments)
             moved = self._gradients.moved(bool(self._given))
@@ -477,10 +478,10 @@ class Program(Walkable):
             states = self._draws.states() if self._has_draws else []
             if self._has_draws:
                 arguments = self._with_drawn(arguments, numbers, states)
-            self._point_at_arguments(arguments)
+            binding.follow(self._first_in, arguments)
             for number, storage in fresh.items():
-                if storage.buffer is not self.binding.storages[number].buffer:
-                    self.binding.point(number, storage.buffer)
+                if storage.buffer is not binding.storages[number].buffer:
+                    binding.point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
@@ -532,23 +533,22 @@ class Program(Walkable):
         states: States,
     ) -> None:
         """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
-        if not self.binding.parts[0].has_run:
+        part = self.binding.parts[0]
+        if not part.has_run:
             with self._undone_if_refused(arguments, states):
-                self._launch(moved, begun)
+                self._gradients.bind(moved, begun)
+                self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
             return
         try:
-            self._launch(moved, begun)
+            if moved:
+                self._gradients.bind(moved, begun)
+            self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
         except BaseException as error:
             first = self._gradients.first_launch(self.launches[: self._cut])
             mark_torn(self._gradients.present(), error, first)
             raise
-
-    def _launch(self, moved: list[Leaf], begun: dict[int, Slot]) -> None:
-        """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
-        self._gradients.bind(moved, begun)
-        self.binding.launch(self.binding.parts[0])
 
     def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
         self._gradients.count(moved, begun)
@@ -629,12 +629,6 @@ class Program(Walkable):
         launched: int = getattr(error, "launched", 0) if self.binding.parts[0].has_run else 0
         waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
         return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
-
-    def _point_at_arguments(self, arguments: list[Tensor]) -> None:
-        for number, position in self._first_in.items():
-            slot = arguments[position]._slot
-            if not self.binding.is_at(number, slot):
-                self.binding.point_at(number, slot)
 
     def _with_drawn(
         self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States

@@ -97,7 +97,8 @@ class _PreparedStep(NamedTuple):
     def bound(self, step: Step, allocate: Callable[[int], Any]) -> list[EagerLaunch]:
         # Scratch memory returns to the pool when the launches are gone. The queue is in order, so its next user runs
         # later.
-        places = self.layout.places(step, {name: allocate(nbytes) for name, nbytes in self.scratch.items()})
+        chunks = [allocate(nbytes) for nbytes in self.scratch.values()] if self.scratch else []
+        places = self.layout.places(step, chunks)
         return [kernel.bound(places) for kernel in self.kernels]
 
 

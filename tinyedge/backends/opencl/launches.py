@@ -59,33 +59,28 @@ class Built:
 class Prepared:
     """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
-    __slots__ = (
-        "buffers",
-        "built",
-        "enqueue",
-        "fixed",
-        "global_size",
-        "local_size",
-        "numbers",
-        "own",
-        "queue",
-        "title",
-    )
+    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "own", "queue",
+                 "same", "title")  # fmt: skip
 
     def __init__(self, backend: Any, built: Built, launch: Described) -> None:
         self.built = built
         self.title = launch.title
         self.global_size, self.local_size = launch.global_size, launch.local_size
         self.queue, self.enqueue = backend.queue, backend.cl.enqueue_nd_range_kernel
-        self.own = own_arguments(backend, launch)
-        self.buffers: list[tuple[int, ArgumentSpec, Any]] = []  # with the type of a number that is passed as bytes
+        self.own = own_arguments(backend, launch)  # held, since their buffers are passed
+        self.same = [each for index, own in self.own.items() for each in (index, own.handle)]
+        self.buffers: list[tuple[int, ArgumentSpec]] = []
+        self.odd: list[tuple[int, ArgumentSpec, Any]] = []  # numbers that are passed as bytes, with their types
         self.numbers: list[tuple[int, bytes, ArgumentSpec]] = []
         self.fixed: list[Any] = []  # numbers that are the same in every call
         for index, argument in enumerate(launch.arguments):
             kind = C_TYPES.get(argument.ctype)
             char = "" if kind is None else np.dtype(kind).char
-            if char not in PACKED:
-                self.buffers.append((index, argument, kind))
+            if kind is None:
+                if index not in self.own:
+                    self.buffers.append((index, argument))
+            elif char not in PACKED:
+                self.odd.append((index, argument, kind))
             elif argument.kind == "number":
                 self.fixed += (index, char.encode(), argument.value)
             else:
@@ -93,10 +88,11 @@ class Prepared:
 
     def bound(self, places: Places) -> EagerLaunch:
         """A launch of the kernel on what ``places`` names."""
-        buffers: list[Any] = []
-        for index, argument, kind in self.buffers:
-            value = self.own[index].handle if index in self.own else value_of(argument, places)
-            buffers += (index, value if kind is None else kind(value))
+        buffers = self.same.copy()
+        for index, argument in self.buffers:
+            buffers += (index, value_of(argument, places))
+        for index, argument, kind in self.odd:
+            buffers += (index, kind(value_of(argument, places)))
         numbers = self.fixed.copy()
         for index, char, argument in self.numbers:
             numbers += (index, char, value_of(argument, places))
