@@ -48,14 +48,12 @@ _environment = jinja2.Environment(
 class Source:
     """A kernel in OpenCL C, and the name of its function, which belongs to this source alone.
 
-    ``has_double``: it computes with doubles, which a compiler must be told. ``is_persistent``: it is that of a
-    persistent kernel.
+    ``has_double``: it computes with doubles, which a compiler must be told.
     """
 
     function: str
     text: str
     has_double: bool = False
-    is_persistent: bool = False
 
 
 class Part(NamedTuple):
@@ -82,12 +80,17 @@ def render(part: Part, specialised: bool = False) -> Source:
     return named(part.spec.kernel, _alone(piece_of(part, specialised)), part.has_double)
 
 
-def named(kernel: str, text: str, has_double: bool = False, is_persistent: bool = False) -> Source:
+DOUBLES = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n"
+
+
+def named(kernel: str, text: str, has_double: bool = False) -> Source:
+    """The source whose function is named after its text: equal texts are one source."""
     name = f"{kernel}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Source(name, text.replace(FUNCTION, name), has_double, is_persistent)
+    return Source(name, (DOUBLES if has_double else "") + text.replace(FUNCTION, name), has_double)
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
+    """The rendered text of a part, from the cache if it was rendered before."""
     spec = part.spec
     piece = _piece(
         spec.template,
@@ -174,7 +177,6 @@ def _piece(
     context = dict(constants)
     width, real = context.get("width", 1), context.get("real", "")
     packed = {operand.name: operand.packed for operand in operands}
-    ctypes = {operand.name: operand.ctype for operand in operands}
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
@@ -190,11 +192,10 @@ def _piece(
 
     context.update(
         kernel=kernel,
-        ctype=ctypes,
+        ctype={operand.name: operand.ctype for operand in operands},
         pointed={operand.name: storage.pointed(operand.ctype, operand.packed) for operand in operands},
         packed=packed,
-        pointer=lambda of, name, at: storage.pointer(ctypes[of], packed.get(of, ""), of, name, at),
-        load=lambda of, pointer, index="0", lanes=1: storage.load_at(packed.get(of, ""), of, pointer, index, lanes),
+        load=lambda of, pointer, index="0", lanes=1: storage.load(packed.get(of, ""), pointer, index, lanes),
         has={operand.name for operand in operands},
         lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
         highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],
@@ -226,10 +227,12 @@ def _alone(piece: Piece) -> str:
 
 
 def defined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that define macros."""
     return [f"#define {name} {text}" for name, text in macros.items()]
 
 
 def undefined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that take them back."""
     return [f"#undef {name}" for name in dict.fromkeys(name.partition("(")[0] for name in macros)]
 
 

@@ -12,34 +12,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Placement, note_launched
-from tinyedge.backends.opencl.binding import (
-    ARENA,
-    COUNTERS,
-    Argument,
-    check_sizes,
-    constant_text,
-    identity,
-)
-from tinyedge.backends.opencl.building import OpenCLBuilder
+from tinyedge.backends.base import DescribedGroup, GroupsLimited, Launch, Lowered, note_launched
+from tinyedge.backends.layout import ProgramLayout, StepLayout
+from tinyedge.backends.opencl.binding import ARENA, Argument, check_sizes, described, table_of
+from tinyedge.backends.opencl.building import OpenCLBuilder, sourced
 from tinyedge.backends.opencl.devices import DeviceEntry
 from tinyedge.backends.opencl.driver import forsake_in_child
 from tinyedge.backends.opencl.grouping import runs
 from tinyedge.backends.opencl.launches import (
-    C_NAMES,
-    C_TYPES,
     BoundLaunch,
     EagerLaunch,
     Prepared,
     Rendered,
-    Sequential,
     SetOneByOne,
     Table,
+    ToBuild,
     bytes_of,
 )  # fmt: skip
 from tinyedge.backends.opencl.range_flag import RangeFlag
@@ -47,11 +39,12 @@ from tinyedge.backends.opencl.recent import Recent
 from tinyedge.errors import BackendError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
-from tinyedge.ir.spec import MAX_RANK, Device, KernelSpec, Operand
+from tinyedge.ir.program import ProgramSpec
+from tinyedge.ir.spec import C_BYTES, Device, KernelSpec, Operand
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, Storage
 from tinyedge.kernels.fused import FusedSource, plain_operands
-from tinyedge.kernels.persistent import ORDERS, groups_of, render_group
+from tinyedge.kernels.persistent import APART, ORDERS, groups_of, render_group
 from tinyedge.kernels.render import Part, render
 from tinyedge.kernels.tile import Product, Tile
 
@@ -78,7 +71,7 @@ class _Draft:
     part: Part
     specialised: bool
     arguments: list[Argument]
-    types: list[Any]
+    types: list[str]
 
     @property
     def spec(self) -> KernelSpec:
@@ -86,11 +79,31 @@ class _Draft:
 
     @cached_property
     def rendered(self) -> Rendered:
-        return Rendered(self.title, self.spec, render(self.part, self.specialised), self.arguments, self.types)
+        source = sourced(render(self.part, self.specialised))
+        return Rendered(self.title, self.spec, source, self.arguments, self.types, reports_of([self.spec]))
 
     @property
     def argument_bytes(self) -> int:
         return bytes_of(self.types)
+
+
+class _PreparedStep(NamedTuple):
+    """The kernels of a step's signature, their layout, and the bytes of each scratch buffer that they share."""
+
+    kernels: Sequence[Prepared]
+    layout: StepLayout
+    scratch: Mapping[str, int]
+
+    def bound(self, step: Step, allocate: Callable[[int], Any]) -> list[EagerLaunch]:
+        # Scratch memory returns to the pool when the launches are gone. The queue is in order, so its next user runs
+        # later.
+        chunks = [allocate(nbytes) for nbytes in self.scratch.values()] if self.scratch else []
+        places = self.layout.places(step, chunks)
+        return [kernel.bound(places) for kernel in self.kernels]
+
+
+def reports_of(specs: Iterable[KernelSpec]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(spec.reports for spec in specs if spec.reports))
 
 
 class OpenCLBackend(OpenCLBuilder):
@@ -100,7 +113,7 @@ class OpenCLBackend(OpenCLBuilder):
         super().__init__(entry)
         # On a CPU constant sizes made no step of a model faster, and cost MobileNet v2 another 40 s of builds.
         self.specialises = not entry.is_cpu
-        self._prepared: Recent[Any, tuple[list[Prepared], dict[str, int]]] = Recent(PREPARED)
+        self._prepared: Recent[Any, _PreparedStep] = Recent(PREPARED)
         self._tables: Recent[tuple[int, ...], Table] = Recent(TABLES)
         # Of programs that are being made, and whether their arenas have several chunks.
         self._drafts: WeakKeyDictionary[Kernel, tuple[bool, _Draft]] = WeakKeyDictionary()
@@ -129,16 +142,9 @@ class OpenCLBackend(OpenCLBuilder):
         found = self._prepared.get(key)
         if found is None:
             found = self._prepared[key] = self._lower(step, self.device)
-        kernels, needed = found
-        # Scratch memory returns to the pool when the launches are gone. The queue is in order, so its next user runs
-        # later.
-        scratch: dict[BufferId, tuple[Any, int]] = {
-            (step.number, name): ((allocate or self.allocate)(nbytes), 0) for name, nbytes in needed.items()
-        }
-        return [EagerLaunch(kernel, step, scratch) for kernel in kernels]
+        return found.bound(step, allocate or self.allocate)
 
-    def _lower(self, step: Step, device: Device) -> tuple[list[Prepared], dict[str, int]]:
-        """The kernels of ``step``, and the bytes of each scratch buffer that they share."""
+    def _lower(self, step: Step, device: Device) -> _PreparedStep:
         for _ in range(MOST_LOWERINGS):
             specs = step.kernels(device)
             drafts = [self._draft(step, spec, plain_operands(step, spec)).rendered for spec in specs]
@@ -149,10 +155,11 @@ class OpenCLBackend(OpenCLBuilder):
         else:
             assert over is not None
             raise over
-        enqueue = self.cl.enqueue_nd_range_kernel
+        needed = {s.name: s.nbytes for spec in specs for s in spec.scratch}
+        layout = StepLayout(needed)
         prepared = Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else SetOneByOne
-        kernels = [prepared(built[draft.source], draft, self.queue, enqueue) for draft in drafts]
-        return kernels, {s.name: s.nbytes for spec in specs for s in spec.scratch}
+        kernels = [prepared(self, built[draft.source], draft.described(layout, step)) for draft in drafts]
+        return _PreparedStep(kernels, layout, needed)
 
     def _too_large(self, built: Iterable[tuple[Step, KernelSpec, int]]) -> GroupsLimited | None:
         """An error if a kernel of ``built`` needs a larger work-group than the device runs it with; else None.
@@ -181,11 +188,7 @@ class OpenCLBackend(OpenCLBuilder):
             for name, slot in step.slots.items()
         }
         copy = step.over(slots)
-        kernels, needed = self._lower(copy, device)
-        scratch: dict[BufferId, tuple[Any, int]] = {
-            (copy.number, name): (self.allocate(nbytes), 0) for name, nbytes in needed.items()
-        }
-        launches = [EagerLaunch(kernel, copy, scratch) for kernel in kernels]
+        launches = self._lower(copy, device).bound(copy, self.allocate)
         best = float("inf")
         for repeats in (1, 4, *(TIMED_LAUNCHES,) * 5):  # the first ones warm up
             self.finish()
@@ -197,22 +200,22 @@ class OpenCLBackend(OpenCLBuilder):
                 best = min(best, (perf_counter() - start) / repeats)
         return best
 
-    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
+    def describe_all(self, groups: Sequence[LaunchGroup], layout: ProgramLayout) -> list[DescribedGroup]:
         drafts = [
             [
-                self._part(kernel, placement.temporary, placement.is_split)
+                self._part(kernel, layout.temporary, layout.is_split)
                 for first in shared.kernels
                 for kernel in (first, *first.siblings)
             ]
-            for shared in launches
+            for shared in groups
         ]
-        for shared in launches:
+        for shared in groups:
             for kernel in shared.kernels:
                 for part in (kernel, *kernel.siblings):
                     self._drafts.pop(part, None)  # its text would live as long as the program
         rendered = [
-            parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, placement)
-            for parts, shared in zip(drafts, launches, strict=True)
+            parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, layout)
+            for parts, shared in zip(drafts, groups, strict=True)
         ]
         # Kernels are placed beside each other before it is known in how many chunks the arena is split.
         too_many = [
@@ -233,13 +236,19 @@ class OpenCLBackend(OpenCLBuilder):
         if over is not None:
             raise over
 
-        def lowered(each: Rendered) -> BoundLaunch:
-            return BoundLaunch(self, built[each.source], each)
-
         return [
-            Sequential([lowered(part.rendered) for part in parts], each) if is_apart else lowered(each)
+            DescribedGroup(
+                each.title,
+                [alone.described(layout) for alone in ([part.rendered for part in parts] if is_apart else [each])],
+                each.group_specs or (each.spec,),
+            )
             for parts, each, is_apart in zip(drafts, rendered, apart, strict=True)
         ]
+
+    def load(self, spec: ProgramSpec) -> list[Lowered]:
+        launches = [(launch, spec.sources[launch.source]) for launch in spec.launches]
+        built = self._build([ToBuild(launch.title, source, source.function) for launch, source in launches])
+        return [BoundLaunch(self, built[source], source.function, launch) for launch, source in launches]
 
     def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:
         # On a CPU a launch is cheap, and a kernel that is launched alone can be shared by several shapes.
@@ -279,33 +288,34 @@ class OpenCLBackend(OpenCLBuilder):
         self._drafts[kernel] = is_split, draft
         return draft
 
-    def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, placement: Placement) -> Rendered:
+    def _joined(self, parts: Sequence[_Draft], shared: LaunchGroup, layout: ProgramLayout) -> Rendered:
         """The launch of a launch group. Arguments that are the same at every call become constants of the source."""
         order = ORDERS[self.device.order] if shared.is_persistent else None
         named: dict[Any, str] = {}
         declared: list[str] = []
-        arguments: list[Argument] = [COUNTERS] if order else []
+        specs = [part.spec for part in parts]
+        arguments: list[Argument] = [("counters", None, APART * (1 + len(specs)))] if order else []
         arguments += [ARENA] if any(part.arguments[:1] == [ARENA] for part in parts) else []
-        types: list[Any] = [None] * len(arguments)
+        types = [""] * len(arguments)
         given = []
         for part in parts:
             texts = []
-            for argument, kind in zip(part.arguments, part.types, strict=True):
+            for argument, ctype in zip(part.arguments, part.types, strict=True):
                 if argument == ARENA:
                     continue
-                text = constant_text(argument, placement)
-                if text is None:
-                    key = identity(argument, placement)
-                    text = named.get(key)
-                if text is None:
-                    text = named[key] = f"a{len(named)}_"
+                found = described(argument, ctype, layout)
+                if found.kind == "number" and argument[0] != "value":
+                    texts.append(str(found.value))
+                    continue
+                key = found, repr(found.value)  # 0.0 and -0.0 are equal
+                if key not in named:
+                    named[key] = f"a{len(named)}_"
                     buffer = "__constant int*" if argument[0] == "table" else "__global char*"
-                    declared.append(f"{buffer if kind is None else f'const {C_NAMES[kind]}'} {text}")
+                    declared.append(f"{f'const {ctype}' if ctype else buffer} {named[key]}")
                     arguments.append(argument)
-                    types.append(kind)
-                texts.append(text)
+                    types.append(ctype)
+                texts.append(named[key])
             given.append(texts)
-        specs = [part.spec for part in parts]
         source, groups, items = render_group(
             [part.part for part in parts], given, declared, self.specialises, shared.waits, order,
             GROUPS_OF_UNIT * self.device.compute_units,
@@ -313,7 +323,10 @@ class OpenCLBackend(OpenCLBuilder):
         title = " | ".join(part.title for part in parts)
         kernel = "persistent" if order else "group"
         spec = KernelSpec(kernel, "", (), (groups * items,), (items,))
-        return Rendered(title, spec, source, arguments, types, specs if len(shared.kernels) > 1 else ())
+        return Rendered(
+            title, spec, sourced(source, self.device.order if order else ""), arguments, types, reports_of(specs),
+            specs if len(shared.kernels) > 1 else (),
+        )  # fmt: skip
 
     def _draft(
         self, step: Step, spec: KernelSpec, operands: Sequence[Operand], fused: FusedSource | None = None
@@ -324,10 +337,10 @@ class OpenCLBackend(OpenCLBuilder):
         elsewhere = {} if fused is None else fused.arguments
         specialised = fused is not None and self.specialises
         arguments: list[Argument] = []
-        types: list[Any] = []
+        types: list[str] = []
         for operand in operands:
             taken, item = elsewhere.get(operand.name, (owner, operand.name))
-            ctype = C_TYPES[operand.ctype]
+            ctype = operand.ctype
             if operand.kind == "inlined":
                 continue
             if operand.kind == "size":
@@ -340,57 +353,49 @@ class OpenCLBackend(OpenCLBuilder):
                 is_scratch = operand.kind == "scratch"
                 if not operand.in_arena:
                     arguments.append(("scratch" if is_scratch else "buffer", taken, item))
-                    types.append(None)
-                offset = ("scratch offset", taken, (item, np.dtype(ctype).itemsize))
+                    types.append("")
+                offset = ("scratch offset", taken, (item, C_BYTES[ctype]))
                 arguments.append(offset if is_scratch else ("offset", taken, item))
-                types.append(np.int32)
+                types.append("int")
                 if operand.kind == "accumulate":
                     arguments.append(("accumulates", taken, item))
-                    types.append(np.int32)
+                    types.append("int")
         if not specialised:
             arguments += [("fixed", None, int(value)) for value in spec.sizes.values()]
-            types += [np.int32] * len(spec.sizes)
+            types += ["int"] * len(spec.sizes)
         for name, kind in spec.scalars.items():
             arguments.append(("scalar", owner, name))
-            types.append(C_TYPES[spec.constants["real"] if kind == "real" else kind])
+            types.append(spec.constants["real"] if kind == "real" else kind)
         if spec.tables and not specialised:
-            arguments.append(("table", None, self._table(spec)))
-            types.append(None)
+            arguments.append(("table", None, table_of(spec)))
+            types.append("")
         if spec.reports:
-            arguments.append(("range flag", None, self.reporting(spec.reports)))
-            types.append(None)
+            arguments.append(("range flag", None, None))
+            types.append("")
         part = Part(spec, tuple(operands), () if fused is None else tuple(fused.hooks))
         steps = [step] if fused is None else fused.steps
         title = " + ".join(f"{each.op.name} ({each.direction})" for each in steps)
         if any(operand.in_arena for operand in operands):
             arguments.insert(0, ARENA)
-            types.insert(0, None)
+            types.insert(0, "")
         return _Draft(step, title, part, specialised, arguments, types)
 
-    def reporting(self, call: str) -> RangeFlag:
-        """The range flag, for kernels that set it in the name of ``call``."""
+    def reporting(self, calls: Iterable[str]) -> RangeFlag:
+        """The range flag, for kernels that set it in the name of these calls."""
         with self._upload_lock:
             if self._range_flag is None:
                 self._range_flag = RangeFlag(self)
-        self._range_flag.admit(call)
+        for call in calls:
+            self._range_flag.admit(call)
         return self._range_flag
 
     def zeros(self, count: int) -> Table:
         """A buffer of ``count`` ints that are all 0."""
         return Table(self, "counters of a launch", np.zeros(count, np.int32))
 
-    def _table(self, spec: KernelSpec) -> Any:
-        values: list[int] = []
-        for name, table in spec.tables.items():
-            if len(table) > MAX_RANK:
-                raise BackendError(spec.kernel, f"at most {MAX_RANK} axes that do not merge", f"{name} is {table}")
-            values += [*table, *([0] * (MAX_RANK - len(table)))]
-        return self.table(f"the strides of {spec.kernel}", tuple(values))
-
     def table(self, what: str, values: tuple[int, ...]) -> Table:
         """A buffer of these ints, which all that need the same ones share."""
         found: Table | None = self._tables.get(values)
         if found is None:
             found = self._tables[values] = Table(self, what, np.array(values, np.int32))
-            found.values = values
         return found

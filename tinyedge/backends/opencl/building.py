@@ -18,9 +18,11 @@ from tinyedge.backends.opencl.driver import OUT_OF_MEMORY, code_of
 from tinyedge.backends.opencl.launches import (
     Built,
     Rendered,
+    ToBuild,
 )  # fmt: skip
 from tinyedge.backends.opencl.recent import Recent
 from tinyedge.errors import KernelBuildError
+from tinyedge.ir.program import SourceSpec
 from tinyedge.kernels.render import Source
 
 BUILD_OPTIONS_FP64 = ("-cl-std=CL1.2",)
@@ -37,23 +39,31 @@ BUILT = 1024
 """Entries of the cache for sources: the most recently used, and as many older ones."""
 
 
+def sourced(source: Source, order: str = "") -> SourceSpec:
+    """``source``, with the options that it is built with. ``order``: that of the device, for a persistent kernel."""
+    if source.has_double:
+        return SourceSpec(source.function, source.text, BUILD_OPTIONS_FP64, False)
+    options = PERSISTENT_OPTIONS[order] if order else BUILD_OPTIONS
+    return SourceSpec(source.function, source.text, options, bool(order))
+
+
 class OpenCLBuilder(OpenCLContext):
     """A device that builds kernels."""
 
     def __init__(self, entry: DeviceEntry) -> None:
         super().__init__(entry)
         self.binaries = Binaries(config.cache_path() / "binaries", entry.identity, config.keeps_binaries())
-        self._kernels: Recent[Source, Built] = Recent(BUILT)
+        self._kernels: Recent[SourceSpec, Built] = Recent(BUILT)
 
-    def _build(self, drafts: Sequence[Rendered]) -> dict[Source, Built]:
+    def _build(self, drafts: Sequence[Rendered | ToBuild]) -> dict[SourceSpec, Built]:
         """The built kernel of each source. Those that are not built yet are built many to an OpenCL program, since each
         program has a fixed cost.
 
         Persistent kernels are long enough to be built in parallel: the first step of MobileNet v2 on an H200 takes 23 s
         so, and 31 s if they are built one after the other.
         """
-        result: dict[Source, Built] = {}
-        missing: dict[Source, Rendered] = {}
+        result: dict[SourceSpec, Built] = {}
+        missing: dict[SourceSpec, Rendered | ToBuild] = {}
         for draft in drafts:
             found = self._kernels.get(draft.source)
             if found is None:
@@ -62,28 +72,26 @@ class OpenCLBuilder(OpenCLContext):
                 result[draft.source] = found
         if not missing:
             return result
-        programs: dict[Source, Any] = {}
+        programs: dict[SourceSpec, Any] = {}
         persistent = [draft for draft in missing.values() if draft.source.is_persistent]
         if persistent:
             with ThreadPoolExecutor() as pool:
-                for built in pool.map(
-                    lambda draft: self._build_together([draft], self.options(draft.source)), persistent
-                ):
+                for built in pool.map(lambda draft: self._build_together([draft]), persistent):
                     programs.update(built)
         others = [draft for draft in missing.values() if not draft.source.is_persistent]
-        for options in dict.fromkeys(self.options(draft.source) for draft in others):
-            alike = [draft for draft in others if self.options(draft.source) == options]
+        for options in dict.fromkeys(draft.source.options for draft in others):
+            alike = [draft for draft in others if draft.source.options == options]
             for start in range(0, len(alike), PROGRAM_KERNELS):
-                programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS], options))
+                programs.update(self._build_together(alike[start : start + PROGRAM_KERNELS]))
         for source, program in programs.items():
-            kernel = self.kernel_of(program, source, missing[source].title)
+            kernel = self.kernel_of(program, source.function, missing[source].title)
             result[source] = self._kernels[source] = Built(program, kernel, self._limit_of(kernel))
         return result
 
-    def kernel_of(self, program: Any, source: Source, title: str) -> Any:
+    def kernel_of(self, program: Any, function: str, title: str) -> Any:
         """A kernel object, which keeps the arguments that it was given last."""
         with self._asked(f"the kernel of {title}"):
-            return self.cl.Kernel(program, source.function)
+            return self.cl.Kernel(program, function)
 
     def _limit_of(self, kernel: Any) -> int:
         """The largest work-group that the device runs ``kernel`` with."""
@@ -94,27 +102,21 @@ class OpenCLBuilder(OpenCLContext):
             return most
         return min(int(said) or most, most)
 
-    def options(self, source: Source) -> tuple[str, ...]:
-        if source.has_double:
-            return BUILD_OPTIONS_FP64
-        return PERSISTENT_OPTIONS[self.device.order] if source.is_persistent else BUILD_OPTIONS
-
-    def _build_together(self, drafts: Sequence[Rendered], options: tuple[str, ...]) -> dict[Source, Any]:
-        """The OpenCL program of each source: one for all of them."""
+    def _build_together(self, drafts: Sequence[Rendered | ToBuild]) -> dict[SourceSpec, Any]:
+        """The OpenCL program of each source: one for all of them, which have the same options."""
         text = "\n".join(draft.source.text for draft in drafts)
-        if drafts[0].source.has_double:
-            text = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" + text
+        options = drafts[0].source.options
         try:
             program = self.program(text, options)
         except (self.cl.Error, MemoryError) as error:
             if len(drafts) > 1:  # build each alone, so that the message names the one that does not build
-                return {source: p for draft in drafts for source, p in self._build_together([draft], options).items()}
+                return {source: p for draft in drafts for source, p in self._build_together([draft]).items()}
             if code_of(error) in OUT_OF_MEMORY or isinstance(error, MemoryError):
                 raise self._refusal(f"building {drafts[0].title}", error) from error
-            spec, source = drafts[0].spec, drafts[0].source
+            source = drafts[0].source
             raise KernelBuildError(
                 drafts[0].title,
-                f"kernel {spec.kernel} must build on {self.description}",
+                f"kernel {drafts[0].kernel} must build on {self.description}",
                 f"the compiler said:\n{error}\n({kept_source(source.function, text)})",
                 "Please report this with the source and the device's name."
                 + (" TINYEDGE_PERSISTENT=0 does without such kernels." if source.is_persistent else ""),

@@ -89,7 +89,7 @@ class Forked(Backend):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise forked(self.name)
 
-    check_dtype = allocate = reserve = trim = write = read = prepare = launch = lower_all = _refuse
+    check_dtype = allocate = reserve = trim = write = read = prepare = launch = describe_all = load = _refuse
     fuses_horizontally = launch_groups = finish = _refuse
 
     def __getattr__(self, name: str) -> Any:

@@ -8,40 +8,39 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyedge.backends.base import Described, Launch, Lowered, Origin
-from tinyedge.backends.opencl.binding import COUNTERS, Argument, described, origin_of, value_of
+from tinyedge.backends.base import Described, Launch, Lowered
+from tinyedge.backends.binding import Origin, Places, origin_of, value_of
+from tinyedge.backends.layout import ArgumentLayout
+from tinyedge.backends.opencl.binding import Argument, described
 from tinyedge.backends.opencl.driver import forsake_in_child
-from tinyedge.backends.outside import Outside
-from tinyedge.ir.kernel import BufferId
-from tinyedge.ir.program import ArgumentSpec, SourceSpec
-from tinyedge.ir.spec import KernelSpec
+from tinyedge.ir.program import ArgumentSpec, LaunchSpec, SourceSpec
+from tinyedge.ir.spec import C_BYTES, KernelSpec
 from tinyedge.ir.step import Step
-from tinyedge.kernels.persistent import APART
-from tinyedge.kernels.render import Source
 
 C_TYPES: dict[str, Any] = {
     "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
     "float": np.float32, "double": np.float64,
 }  # fmt: skip
-C_NAMES = {kind: name for name, kind in C_TYPES.items()}
+
 
 PACKED = frozenset("bBhHiIlLfd")
 """Number types, in NumPy's letters, that pyopencl packs into bytes."""
 
 
-def _packer(kind: Any) -> Callable[[Any], bytes]:
-    """A function that packs an argument into the driver's bytes: a number, or a buffer if ``kind`` is None."""
-    if kind is None:
+def _packer(ctype: str) -> Callable[[Any], bytes]:
+    """A function that packs an argument into the driver's bytes: a number, or a buffer if ``ctype`` is ""."""
+    if not ctype:
         return lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder)
-    if kind is np.int32:  # mostly offsets: a tenth of the time that NumPy's numbers take
+    if ctype == "int":  # mostly offsets: a tenth of the time that NumPy's numbers take
         return Struct("=i").pack
+    kind = C_TYPES[ctype]
     return lambda value: bytes(kind(value).tobytes())
 
 
@@ -60,24 +59,44 @@ class Built:
 class Prepared:
     """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
-    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "queue", "title")
+    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "own", "queue",
+                 "same", "title")  # fmt: skip
 
-    def __init__(self, built: Built, rendered: Rendered, queue: Any, enqueue: Any) -> None:
+    def __init__(self, backend: Any, built: Built, launch: Described) -> None:
         self.built = built
-        self.title = rendered.title
-        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
-        self.queue, self.enqueue = queue, enqueue
-        self.buffers: list[tuple[int, Argument, Any]] = []  # with the type of a number that is passed as bytes
-        self.numbers: list[tuple[int, bytes, Argument]] = []
+        self.title = launch.title
+        self.global_size, self.local_size = launch.global_size, launch.local_size
+        self.queue, self.enqueue = backend.queue, backend.cl.enqueue_nd_range_kernel
+        self.own = own_arguments(backend, launch)  # held, since their buffers are passed
+        self.same = [each for index, own in self.own.items() for each in (index, own.handle)]
+        self.buffers: list[tuple[int, ArgumentSpec]] = []
+        self.odd: list[tuple[int, ArgumentSpec, Any]] = []  # numbers that are passed as bytes, with their types
+        self.numbers: list[tuple[int, bytes, ArgumentSpec]] = []
         self.fixed: list[Any] = []  # numbers that are the same in every call
-        for index, (argument, kind) in enumerate(zip(rendered.arguments, rendered.types, strict=True)):
+        for index, argument in enumerate(launch.arguments):
+            kind = C_TYPES.get(argument.ctype)
             char = "" if kind is None else np.dtype(kind).char
-            if char not in PACKED:
-                self.buffers.append((index, argument, kind))
-            elif argument[0] == "fixed":
-                self.fixed += (index, char.encode(), argument[2])
+            if kind is None:
+                if index not in self.own:
+                    self.buffers.append((index, argument))
+            elif char not in PACKED:
+                self.odd.append((index, argument, kind))
+            elif argument.kind == "number":
+                self.fixed += (index, char.encode(), argument.value)
             else:
                 self.numbers.append((index, char.encode(), argument))
+
+    def bound(self, places: Places) -> EagerLaunch:
+        """A launch of the kernel on what ``places`` names."""
+        buffers = self.same.copy()
+        for index, argument in self.buffers:
+            buffers += (index, value_of(argument, places))
+        for index, argument, kind in self.odd:
+            buffers += (index, kind(value_of(argument, places)))
+        numbers = self.fixed.copy()
+        for index, char, argument in self.numbers:
+            numbers += (index, char, value_of(argument, places))
+        return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
 
     def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
         built = self.built
@@ -107,24 +126,58 @@ class SetOneByOne(Prepared):
             self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
 
 
-def bytes_of(types: Iterable[Any]) -> int:
-    """What arguments of these types take of the memory for arguments."""
-    return sum(8 if kind is None else np.dtype(kind).itemsize for kind in types)
+def own_arguments(backend: Any, launch: Described | LaunchSpec) -> dict[int, Any]:
+    """By index: what holds an argument that belongs to the launch: its tables, its counters, and the range flag."""
+    found: dict[int, Any] = {}
+    for index, argument in enumerate(launch.arguments):
+        if argument.kind == "table":
+            found[index] = backend.table(f"the strides of {launch.title}", argument.table)
+        elif argument.kind == "counters":
+            # A persistent kernel's own, since a profile launches on another queue; each launch leaves them at 0.
+            found[index] = backend.zeros(int(argument.value))
+        elif argument.kind == "range flag":
+            found[index] = backend.reporting(launch.reports)
+    return found
 
 
 class Rendered(NamedTuple):
-    """A rendered launch that is not built yet."""
+    """A rendered launch that is not built yet, with its arguments in terms of steps and their C types ("": buffers)."""
 
     title: str  # a description of what it does
     spec: KernelSpec
-    source: Source
+    source: SourceSpec
     arguments: list[Argument]
-    types: list[Any]
+    types: list[str]
+    reports: tuple[str, ...]  # the calls in whose name it reports indices out of range
     group_specs: Sequence[KernelSpec] = ()
+
+    @property
+    def kernel(self) -> str:
+        return self.spec.kernel
 
     @property
     def argument_bytes(self) -> int:
         return bytes_of(self.types)
+
+    def described(self, layout: ArgumentLayout, step: Step | None = None) -> Described:
+        """The launch as plain data."""
+        pairs = zip(self.arguments, self.types, strict=True)
+        arguments = tuple(described(argument, ctype, layout, step) for argument, ctype in pairs)
+        spec = self.spec
+        return Described(self.source, self.title, spec.global_size, spec.local_size, arguments, self.reports)
+
+
+class ToBuild(NamedTuple):
+    """A source of a ProgramSpec that is perhaps not built yet, and the names for errors."""
+
+    title: str
+    source: SourceSpec
+    kernel: str
+
+
+def bytes_of(types: Iterable[str]) -> int:
+    """What arguments of these types take of the memory for arguments."""
+    return sum(C_BYTES[ctype] if ctype else 8 for ctype in types)
 
 
 class Table:
@@ -136,7 +189,6 @@ class Table:
         with backend._asked(what):
             flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
             self.handle = cl.Buffer(backend.context, flags, hostbuf=values)
-        self.values: tuple[int, ...] = ()
         self.nbytes = values.nbytes
         self._memory.reserve(self.nbytes)
 
@@ -145,51 +197,46 @@ class Table:
 
 
 class BoundLaunch(Lowered):
-    def __init__(self, backend: Any, built: Built, rendered: Rendered) -> None:
+    """A launch of a ProgramSpec, whose arguments stay bound from one replay to the next."""
+
+    def __init__(self, backend: Any, built: Built, function: str, launch: LaunchSpec) -> None:
         self.backend = backend
-        self.title = rendered.title
-        self.specs = rendered.group_specs or (rendered.spec,)
-        self.global_size, self.local_size = rendered.spec.global_size, rendered.spec.local_size
-        # a kernel object of its own, which keeps its arguments from one call to the next.
-        self.kernel = backend.kernel_of(built.program, rendered.source, rendered.title)
+        self.title = launch.title
+        self.global_size, self.local_size = launch.global_size, launch.local_size
+        self.kernel = backend.kernel_of(built.program, function, launch.title)  # of its own: it keeps its arguments
         self._handle = ctypes.c_void_p(self.kernel.int_ptr)
-        self.source = rendered.source
-        self._arguments, self._types = rendered.arguments, rendered.types
-        # A persistent kernel's counters. They are its own, since a profile launches on another queue; each launch
-        # leaves them at 0.
-        self._counters = backend.zeros(APART * (1 + len(self.specs))) if COUNTERS in self._arguments else None
-        self._packers = [_packer(kind) for kind in rendered.types]
-        self._taken: dict[Origin, list[int]] = {}  # indices of the arguments that depend on each
-        for index, argument in enumerate(self._arguments):
-            origin = origin_of(argument)
+        self._own = own_arguments(backend, launch)
+        self._arguments = [
+            (index, argument, _packer(argument.ctype), C_TYPES.get(argument.ctype))
+            for index, argument in enumerate(launch.arguments)
+        ]
+        self._taken: dict[Origin, list[Any]] = {}  # the arguments that depend on each
+        for argument in self._arguments:
+            origin = origin_of(argument[1])
             if origin is not None:
-                self._taken.setdefault(origin, []).append(index)
+                self._taken.setdefault(origin, []).append(argument)
         forsake_in_child(self)
 
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        for index in range(len(self._arguments)):
-            self._set(index, scratch)
+    def bind(self, places: Places) -> None:
+        for argument in self._arguments:
+            self._set(argument, places)
 
     def origins(self) -> Iterable[Origin]:
         return self._taken
 
-    def rebind(self, origin: Origin) -> None:
-        for index in self._taken.get(origin, ()):
-            self._set(index, {})
+    def rebind(self, origin: Origin, places: Places) -> None:
+        for argument in self._taken.get(origin, ()):
+            self._set(argument, places)
 
-    def _set(self, index: int, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        argument, kind = self._arguments[index], self._types[index]
-        if argument == COUNTERS:
-            assert self._counters is not None
-            value = self._counters.handle
-        else:
-            value = value_of(argument, None, scratch)
+    def _set(self, taken: tuple[int, ArgumentSpec, Callable[[Any], bytes], Any], places: Places) -> None:
+        index, argument, pack, kind = taken
+        value = self._own[index].handle if index in self._own else value_of(argument, places)
         bare = self.backend.bare_set_argument
         if bare is None:
             with self.backend._asked(f"an argument of {self.title}"):
                 self.kernel.set_arg(index, value if kind is None else kind(value))
             return
-        given = self._packers[index](value)
+        given = pack(value)
         if status := bare(self._handle, index, len(given), given):
             raise self.backend._refusal(f"an argument of {self.title}", status)
 
@@ -211,16 +258,6 @@ class BoundLaunch(Lowered):
         launch.title = self.title
         return launch  # type: ignore[no-any-return]
 
-    def described(self, layout: Outside) -> Sequence[Described]:
-        source = SourceSpec(self.source.function, self.source.text, self.backend.options(self.source))
-        arguments = [
-            ArgumentSpec("counters", value=APART * (1 + len(self.specs)))
-            if argument == COUNTERS
-            else described(argument, "" if kind is None else C_NAMES[kind], layout)
-            for argument, kind in zip(self._arguments, self._types, strict=True)
-        ]
-        return [Described(source, self.title, self.global_size, self.local_size, tuple(arguments))]
-
     def timed(self) -> Callable[[], int]:
         timed: Callable[[], int] = self.backend.timed(self.kernel, self.global_size, self.local_size)
         return timed
@@ -231,62 +268,17 @@ def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
     enqueue(*arguments)
 
 
-class Sequential(Lowered):
-    """The kernels of a launch group as separate launches, where the device cannot run them in one."""
-
-    def __init__(self, each: Sequence[BoundLaunch], joined: Rendered) -> None:
-        self.each = each
-        self.title = joined.title
-        self.specs = joined.group_specs or (joined.spec,)
-
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        for lowered in self.each:
-            lowered.bind(scratch)
-
-    def origins(self) -> Iterable[Origin]:
-        return {origin for lowered in self.each for origin in lowered.origins()}
-
-    def rebind(self, origin: Origin) -> None:
-        for lowered in self.each:
-            lowered.rebind(origin)
-
-    def launcher(self) -> Launch:
-        launches = [lowered.launcher() for lowered in self.each]
-
-        def launch() -> Any:
-            for each in launches:
-                if status := each():
-                    return status
-            return None
-
-        launch.title = self.title  # type: ignore[attr-defined]
-        return launch
-
-    def described(self, layout: Outside) -> Sequence[Described]:
-        return [launch for lowered in self.each for launch in lowered.described(layout)]
-
-    def timed(self) -> Callable[[], int]:
-        times = [lowered.timed() for lowered in self.each]
-        return lambda: sum(elapsed_ns() for elapsed_ns in times)
-
-
 class EagerLaunch:
     """A prepared kernel with its arguments bound."""
 
     __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
 
-    def __init__(self, kernel: Prepared, step: Step, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
+    def __init__(
+        self, kernel: Prepared, scratch: Sequence[Any], buffers: tuple[Any, ...], numbers: tuple[Any, ...]
+    ) -> None:
         self._kernel = kernel
         self._scratch = scratch  # kept alive until it is launched
-        buffers: list[Any] = []
-        for index, argument, kind in kernel.buffers:
-            value = value_of(argument, step, scratch)
-            buffers += (index, value if kind is None else kind(value))
-        self._buffers = tuple(buffers)
-        numbers = kernel.fixed.copy()
-        for index, char, argument in kernel.numbers:
-            numbers += (index, char, value_of(argument, step, scratch))
-        self._numbers = tuple(numbers)
+        self._buffers, self._numbers = buffers, numbers
 
     @property
     def title(self) -> str:
