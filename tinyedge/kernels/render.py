@@ -90,7 +90,6 @@ def named(kernel: str, text: str, has_double: bool = False) -> Source:
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
-    """The rendered text of a part, from the cache if it was rendered before."""
     spec = part.spec
     piece = _piece(
         spec.template,
@@ -177,6 +176,7 @@ def _piece(
     context = dict(constants)
     width, real = context.get("width", 1), context.get("real", "")
     packed = {operand.name: operand.packed for operand in operands}
+    ctypes = {operand.name: operand.ctype for operand in operands}
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
@@ -192,10 +192,11 @@ def _piece(
 
     context.update(
         kernel=kernel,
-        ctype={operand.name: operand.ctype for operand in operands},
+        ctype=ctypes,
         pointed={operand.name: storage.pointed(operand.ctype, operand.packed) for operand in operands},
         packed=packed,
-        load=lambda of, pointer, index="0", lanes=1: storage.load(packed.get(of, ""), pointer, index, lanes),
+        pointer=lambda of, name, at: storage.pointer(ctypes[of], packed.get(of, ""), of, name, at),
+        load=lambda of, pointer, index="0", lanes=1: storage.load_at(packed.get(of, ""), of, pointer, index, lanes),
         has={operand.name for operand in operands},
         lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
         highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],
@@ -227,12 +228,10 @@ def _alone(piece: Piece) -> str:
 
 
 def defined(macros: Mapping[str, str]) -> list[str]:
-    """The lines that define macros."""
     return [f"#define {name} {text}" for name, text in macros.items()]
 
 
 def undefined(macros: Mapping[str, str]) -> list[str]:
-    """The lines that take them back."""
     return [f"#undef {name}" for name in dict.fromkeys(name.partition("(")[0] for name in macros)]
 
 
