@@ -45,7 +45,7 @@ def test_replay_of_200_launches(benchmark: Any, trains: bool, monkeypatch: pytes
     x = te.ones(16)
     repeated(x)
     repeated(x)
-    launches = [launch for part in repeated.program._parts for launch in part.launches]
+    launches = [launch for part in repeated.program.binding.parts for launch in part.launches]
     benchmark.pedantic(repeated, (x,), setup=backend.finish, rounds=ROUNDS, warmup_rounds=5)
     program, bare = fastest(backend, lambda: repeated(x)), fastest(backend, lambda: backend.launch(launches))
     benchmark.extra_info.update(launches=len(launches), program_us=1e6 * program, bare_us=1e6 * bare)

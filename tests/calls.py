@@ -175,6 +175,8 @@ CALLS = {
     "embedding": "n(5, 3), x(5, 4)",
     "embedding_bag": "n(5, 2, 3), x(5, 4)",
     "one_hot": "n(5, 3), 5",
+    "quantized": "x(3, 32), 'q8_0'",
+    "from_blocks": "te.zeros(68, dtype=te.uint8), 'q8_0', (2, 32)",
     "index_select": "x(3, 4), 0, n(3, 2)",
     "gather": "x(3, 4), 0, n(3, 2, 4)",
     "take": "x(3, 4), n(12, 5)",

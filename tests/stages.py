@@ -16,7 +16,7 @@ from tests.test_layers import MODULES, PACKAGE, STAGES, imports_of
 
 PICTURE = Path(__file__).parents[1] / "docs" / "stages.svg"
 
-GROUND = ("errors", "config", "files", "shapes", "dtypes", "containers")
+GROUND = ("errors", "config", "files", "shapes", "blocks", "dtypes", "containers")
 """Stages that nearly every other one imports: their edges are drawn in grey."""
 
 WHAT = {
@@ -24,6 +24,7 @@ WHAT = {
     "config": "environment variables, cache folder",
     "files": "atomic writes, bounded reads",
     "shapes": "shapes, strides, broadcasting",
+    "blocks": "blocks of quantised types",
     "dtypes": "element types",
     "containers": "tensors in nested containers",
     "ir": "plain data: Slot, Step, KernelSpec, Kernel, LaunchGroup",
@@ -41,6 +42,7 @@ WHAT = {
     "amp": "scaled losses for float16",
     "utils": "PyTorch's names of data",
     "adapt": "LoRA; what fits in a memory budget",
+    "federated": "Flower's client and server",
     "models": "LeNet-5, MobileNet, ResNet, transformer",
     "data": "data sets, progress bar",
     "convert": "safetensors",

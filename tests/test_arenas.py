@@ -17,9 +17,9 @@ from tests.guarded import GuardedOpenCL, PoisonedReference, first_device
 from tests.test_fusion import assert_replays_agree, functions
 from tinyedge import models, nn
 from tinyedge.backends import Backend
-from tinyedge.backends.base import Placement
+from tinyedge.backends.layout import ProgramLayout
 from tinyedge.backends.opencl.backend import OpenCLBackend
-from tinyedge.backends.opencl.binding import check_sizes, constant_text
+from tinyedge.backends.opencl.binding import check_sizes, described
 from tinyedge.backends.opencl.memory import SlabAllocator
 from tinyedge.compiler.arenas import Arena, Arenas
 from tinyedge.compiler.program import Program
@@ -437,11 +437,12 @@ def test_numbers_that_kernels_cannot_count_are_refused() -> None:
     slot = te.zeros(1)._slot.alias()
     slot.storage, slot.offset = storage, INT_MAX + 1
     Owner.slots = {"x": slot}
-    placement = Placement({storage.number}, {storage.number: (0, 0), (1, "parts"): (0, 4 * INT_MAX + 4)}, True, ())
+    where: dict[Any, tuple[int, int]] = {storage.number: (0, 0), (1, "parts"): (0, 4 * INT_MAX + 4)}
+    layout = ProgramLayout({storage.number}, where, (), {}, ())
     owner: Any = Owner
     for argument in (("offset", owner, "x"), ("scratch offset", owner, ("parts", 4))):
         with pytest.raises(te.ShapeError, match=f"is {INT_MAX + 1}"):
-            constant_text(argument, placement)
+            described(argument, "int", layout)
 
 
 @pytest.mark.slow

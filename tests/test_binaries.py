@@ -18,8 +18,8 @@ import pytest
 import tinyedge as te
 from tests.guarded import GuardedOpenCL
 from tinyedge import backends, nn
-from tinyedge.backends.opencl.backend import PROGRAM_KERNELS
 from tinyedge.backends.opencl.binaries import MAGIC, Binaries
+from tinyedge.backends.opencl.building import PROGRAM_KERNELS
 from tinyedge.errors import KernelBuildError
 from tinyedge.ir.step import registry
 from tinyedge.nn import functional as F

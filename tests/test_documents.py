@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tests.llama_configs import FAMILIES
 from tests.stages import PICTURE, edges, text_in, text_of
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
@@ -55,7 +56,7 @@ def test_readme_on_programs(backend: Backend, tmp_path: Path, monkeypatch: pytes
         loss.backward()
         return loss
 
-    exec(python_block("README.md", 3), {"train_sample": train_sample, **inputs})
+    exec(python_block("README.md", 4), {"train_sample": train_sample, **inputs})
     assert "GFLOP/s" in capsys.readouterr().out
     assert (tmp_path / "plan.svg").exists()
 
@@ -78,6 +79,31 @@ def test_readme_on_models(opencl: Backend, tmp_path: Path, monkeypatch: pytest.M
     assert sorted(item.name for item in tmp_path.iterdir()) == [
         "adapter", "run-000000099.safetensors", "run-000000199.safetensors",
     ]  # fmt: skip
+
+
+def test_readme_on_language_models(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third example, with a small model and its tokenizer in the place of the file's."""
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = {chr(code): code for code in range(128)}
+    words = tokenizers.Tokenizer(tokenizers.models.BPE(letters, []))
+    model = te.models.llama({**FAMILIES["llama"], "vocab_size": 128})
+    monkeypatch.setattr(te, "load_model", lambda path, dequantize: model)
+    monkeypatch.setattr(te.convert, "tokenizer", lambda path: words)
+    exec(python_block("README.md", 2), {"te": te, "print": lambda *_: None})
+    trained = [param for param in model.parameters() if param.requires_grad]
+    assert len(trained) == 16
+    assert all(param.grad is not None for param in trained)
+
+
+def test_batch_norm(backend: Backend) -> None:
+    """The page's blocks run, one after the other."""
+    names: dict[str, Any] = {}
+    for number in range(2):
+        exec(python_block("docs/batch-norm.md", number), names)
+    assert names["mean"].item() > 0
+    assert names["model"][1].num_batches_tracked.item() == 3
+    assert isinstance(names["renormed"][1], nn.BatchRenorm2d)
+    assert names["grouped"][1].num_groups == 4
 
 
 def test_readme_on_bench() -> None:

@@ -150,7 +150,7 @@ def test_an_error_of_an_eager_launch_names_the_op(plain: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["Context", "CommandQueue"])
 def test_a_device_that_cannot_be_opened(opencl: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyedge.backends.opencl import backend as module
+    from tinyedge.backends.opencl import context as module
 
     cl = Refusing(opencl.cl, name, -5)
     monkeypatch.setattr(module, "pyopencl_module", lambda: cl)
@@ -232,7 +232,7 @@ def test_an_upload_does_not_wait_for_what_was_launched(plain: Any) -> None:
 
 
 def test_uploads_on_their_way_are_bounded(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyedge.backends.opencl import backend as module
+    from tinyedge.backends.opencl import context as module
 
     monkeypatch.setattr(module, "UPLOADED_BYTES", 100_000)
     arrays = [np.full(10_000, k, np.float32) for k in range(30)]

@@ -189,6 +189,18 @@ def test_kernels_that_share_a_launch_are_launched_apart(guarded_backends: dict[s
         assert backend.name
 
 
+def test_numbers_that_differ_in_their_sign_alone_are_two_arguments(guarded_backends: dict[str, Backend]) -> None:
+    """Kernels that share a launch share arguments of equal value."""
+    with te.use_backend(Limited("gpu", 1024, 1024)):
+        x, y = te.tensor([1.0, 2.0, 3.0]), te.tensor([4.0, 5.0])
+        compiled = te.compile(lambda x, y: (x * 0.0, y * -0.0))
+        for _ in range(2):
+            plus, minus = compiled(x, y)
+        assert len(compiled.program.launches) == 1
+        assert not np.signbit(plus.numpy()).any()
+        assert np.signbit(minus.numpy()).all()
+
+
 def test_a_kernel_that_takes_no_group_at_all_is_an_error(guarded_backends: dict[str, Backend]) -> None:
     backend = Limited("gpu", 1024, 1024)
     backend.limit = -1  # no sane device says so

@@ -23,7 +23,7 @@ import tinyedge as te
 from tinyedge import nn
 from tinyedge.backends import Backend
 from tinyedge.compiler import purity
-from tinyedge.compiler.guards import _Walk
+from tinyedge.compiler.guard_walk import Walk
 from tinyedge.nn import functional as F
 
 pytestmark = pytest.mark.check
@@ -1262,13 +1262,13 @@ def test_what_a_function_depends_on_is_watched_after_one_walk(
     step = te.compile(lambda y: helper(model(y) * WEIGHT + shifts[0] * settings["scale"] + CONFIG.inner.shift).sum())
     step(x())
     walks: list[Any] = []
-    root = _Walk.root
+    root = Walk.root
 
     def noted(self: Any, function: Any) -> Any:
         walks.append(function)
         return root(self, function)
 
-    monkeypatch.setattr(_Walk, "root", noted)
+    monkeypatch.setattr(Walk, "root", noted)
     for _ in range(3):
         step(x())
     assert not walks

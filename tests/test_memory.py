@@ -12,7 +12,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge import models, nn, optim
-from tinyedge.adapt.budget import _bytes_of
+from tinyedge.adapt.budget import bytes_of
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.memory import SLAB_BYTES
@@ -313,7 +313,7 @@ def test_what_a_plan_says(backend: Backend) -> None:
 
 def test_how_a_budget_may_be_said() -> None:
     for budget in ("8 KiB", "8KiB", "8kiB", "8.192KB", "8.192kB", ".0078125MiB", "8192B", 8192):
-        assert _bytes_of(budget) == 8192
+        assert bytes_of(budget) == 8192
 
 
 class Unlike(nn.Module):

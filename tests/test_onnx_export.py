@@ -143,6 +143,27 @@ def test_layers(tmp_path: Path, backend: Backend, name: str) -> None:
     check(tmp_path, model, example, longer=(3,))
 
 
+@pytest.mark.parametrize("name", [*(name for name in LAYERS if name != "pools"), "lenet5", "transformer"])
+def test_there_and_back(tmp_path: Path, backend: Backend, name: str) -> None:
+    """A model that was written and loaded has the same parameters, results and gradients."""
+    model, example = {**LAYERS, **MODELS}[name]()
+    path = tmp_path / "a.onnx"
+    te.convert.to_onnx(model.eval(), example, path)
+    again = te.load_model(path)
+    wanted, found = tensors_in(model(example)), tensors_in(again(example))
+    agree([value.detach().numpy() for value in found], wanted)
+    for results in (wanted, found):
+        te.autograd.backward(results, [te.ones_like(value) for value in results])
+    params, others = dict(model.named_parameters()), dict(again.named_parameters())
+    assert set(params) == set(others)
+    for key, param in params.items():
+        grad = others[key].grad
+        assert param.grad is not None
+        assert grad is not None
+        scale = float(np.abs(param.grad.numpy()).max())
+        np.testing.assert_allclose(grad.numpy(), param.grad.numpy(), rtol=1e-3, atol=1e-4 * scale + 1e-6)
+
+
 def _changed(t: Tensor) -> Tensor:
     t = t.clone()
     t[:, 1] = 3.0
@@ -325,3 +346,34 @@ def test_names(tmp_path: Path, reference: Backend) -> None:
     given = x(2, 3)
     agree([again(given).detach().numpy()], [model(given)])
     assert set(again.state_dict()) == {"0.weight", "0.bias"}
+
+
+@pytest.mark.slow
+def test_an_imported_model_trains_by_the_same_launches(tmp_path: Path, opencl: Backend) -> None:
+    """A MobileNet v2 from a file: sources, geometry and memory of the compiled step are those of the one by hand."""
+    path = tmp_path / "a.onnx"
+    with te.use_backend(opencl.name):
+        model = te.models.mobilenet_v2(num_classes=10)
+        te.convert.to_onnx(model, x(1, 3, 32, 32), path)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # a file has none
+        given, target = x(1, 3, 32, 32), te.tensor([3])
+        found = []
+        for other in (model.freeze_batch_norm_statistics(), te.load_model(path)):
+
+            @te.compile
+            def step(a: Tensor, b: Tensor, other: nn.Module = other) -> Tensor:
+                loss = F.cross_entropy(other(a), b)
+                loss.backward()
+                return loss
+
+            step(given, target)
+            step(given, target)
+            spec = step.program.spec
+            launches = [
+                (launch.title, launch.global_size, launch.local_size, spec.sources[launch.source].text)
+                for launch in spec.launches
+            ]
+            found.append((spec.chunks, launches))
+        assert found[0] == found[1]

@@ -389,7 +389,7 @@ def test_a_replayed_update_holds_no_gradient(backend: Backend) -> None:
         optimizer.zero_grad()
     assert optimizer.program is not None
     assert buffer() is None
-    assert all(storage.buffer is None for storage in optimizer.program._storages.values())
+    assert all(storage.buffer is None for storage in optimizer.program.binding.storages.values())
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (16,), (17,), (2, 0, 3)])
@@ -822,7 +822,7 @@ def test_a_refused_update_is_repeated_once(
                 updates > 1
                 and compiled == "1"
                 and optimizer.program is not None
-                and optimizer.program._parts[0].has_run
+                and optimizer.program.binding.parts[0].has_run
             ):
                 one_each(optimizer)
             refusal = Refuses(backend, context, after, finish)
@@ -863,7 +863,7 @@ def one_each(optimizer: Optimizer) -> None:
     program.launches = [te.ir.launch.single(kernel) for kernel in kernels]
     program.lowered, program._cut = [], len(kernels)
     program.prepare()
-    program._parts[0].has_run = True  # in one launch, at least
+    program.binding.parts[0].has_run = True  # in one launch, at least
 
 
 def test_the_rest_of_an_update_is_of_the_same_samples(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Chains: kernels that share a launch wait for what they depend on, and for as little else as can be."""
+"""Persistent kernels: each kernel in one waits for what it depends on, and for as little else as can be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.test_fusion import assert_replays_agree, functions
 from tests.test_zero_sizes import assert_same, on_tinyedge, zero_calls
 from tinyedge import backends, nn
 from tinyedge.backends import Backend
-from tinyedge.backends.opencl.backend import FIRST_IN_PERSISTENT, OpenCLBackend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.backends.opencl.grouping import FIRST_IN_PERSISTENT
 from tinyedge.backends.opencl.memory import SlabAllocator
 from tinyedge.compiler.memory import Action, make_plan
 from tinyedge.compiler.schedule import Touched, waits

@@ -22,6 +22,9 @@ from tinyedge.optim import lr_scheduler
 
 Way = Callable[[Any], Any]
 
+# A parameter that never gets a gradient is trained here, on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:.*no gradient came for")
+
 
 def through_pickle(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))

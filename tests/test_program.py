@@ -402,7 +402,8 @@ def test_modes(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         step(x)
     assert count == 5
     assert w.grad.tolist() == [10.0, 20.0]  # each call counts once
-    step.programs[next(iter(step.programs))]._parts[0].launches[0] = lambda: 0  # a replay that leaves something out
+    program = step.programs[next(iter(step.programs))]
+    program.binding.parts[0].launches[0] = lambda: 0  # a replay that leaves something out
     with pytest.raises(te.CaptureError, match="must equal the eager call"):
         step(te.tensor([3.0, 4.0]))
 
@@ -415,7 +416,7 @@ def test_check_says_by_how_much(backend: Backend, monkeypatch: pytest.MonkeyPatc
         step = te.compile(function)
         step(x)
         step(x)
-        step.program._parts[0].launches[0] = lambda: 0
+        step.program.binding.parts[0].launches[0] = lambda: 0
         step.program._returned.clear()  # else it would find what the last replay left
         with pytest.raises(te.CaptureError, match=r"differ in result, of shape \(2,\), by (nan|\d+)"):
             step(x)

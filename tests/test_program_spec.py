@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,22 @@ def test_on_numpy_there_are_no_kernels(reference: Backend) -> None:
         run.program.spec  # noqa: B018
 
 
+def test_what_must_lie_in_one_buffer_is_refused_elsewhere(opencl: Backend) -> None:
+    """Small parameters may be parts of one slab, and launches are given one buffer for them."""
+    fixture = Fixture()
+    spec = fixture.program.spec
+    assert all(each.buffer <= index for index, each in enumerate(spec.outside))
+    outside = (spec.outside[0], replace(spec.outside[1], buffer=0), *spec.outside[2:])
+    given = fixture.program.places()
+    given[1] = te.ones(1000)._slot
+    given[0] = te.ones(1_000_000)._slot  # too large for a slab
+    replay = Replay(opencl, replace(spec, outside=outside))  # type: ignore[arg-type]
+    with pytest.raises(te.ArgumentError, match=f"{outside[1].role} in the buffer of {outside[0].role}"):
+        replay(given)
+    with pytest.raises(te.ArgumentError, match="a place for"):
+        replay([None] * len(given))
+
+
 def test_another_device_is_refused(opencl: Backend, tmp_path: Path) -> None:
     spec = Fixture().program.spec
     spec.save(tmp_path / "a")
@@ -146,12 +163,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A spec without a device: what a file may hold."""
     path = tmp_path_factory.mktemp("spec") / "a"
     ProgramSpec(
-        "f", "none", (64,), (OutsideSpec("argument 0", 8),), (ScalarSpec("lr", 0.5),),
-        (SourceSpec("k", "__kernel void k() {}", ("-w",)),),
+        "f", "none", (64,), (OutsideSpec("argument 0", 8, 0),), (ScalarSpec("lr", 0.5),),
+        (SourceSpec("k", "__kernel void k() {}", ("-w",), False),),
         (
             LaunchSpec(
                 "add", 0, (4,), (4,), (ArgumentSpec("outside"), ArgumentSpec("scalar", "float")),
-                (PlaceSpec(-1, 0, 8),), (PlaceSpec(0, 0, 8),),
+                (PlaceSpec(-1, 0, 8),), (PlaceSpec(0, 0, 8),), (),
             ),
         ),
         1,

@@ -1,4 +1,4 @@
-"""Regions: parts of shared buffers never overlap, are used again, and go when nobody needs them."""
+"""Slabs: parts of shared buffers never overlap, are used again, and go when nobody needs them."""
 
 from __future__ import annotations
 

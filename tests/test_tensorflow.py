@@ -154,13 +154,46 @@ def test_channels_first_graphs(tmp_path: Path, backend: Backend) -> None:
     assert not any(node.op == "Transpose" for node in model._nodes)
 
 
+def test_a_compiled_step_is_the_eager_one(tmp_path: Path, backend: Backend) -> None:
+    """With a shape that is computed from the input's, and another batch later."""
+    g = Graph()
+    g.placeholder("x", (-1, 4, 4, 2))
+    g.node("Conv2D", "c", ["x", g.const("w", weight(3, 3, 2, 3))], strides=(1, 1, 1, 1), padding="SAME")
+    g.node("Shape", "shape", ["c"])
+    parts = [g.const(name, np.array([n], np.int32)) for name, n in (("zero", 0), ("one", 1), ("step", 1))]
+    g.node("StridedSlice", "batch", ["shape", *parts], shrink_axis_mask=1)
+    g.node("Pack", "to", ["batch", g.const("rest", np.array(48, np.int32))], axis=0)
+    g.node("Reshape", "flat", ["c", "to"])
+    g.node("MatMul", "y", ["flat", g.const("head", weight(48, 5))])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model, other = te.load_model(tmp_path / "a.pb"), te.load_model(tmp_path / "a.pb")
+
+    @te.compile
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    for batch in (1, 1, 3, 3):
+        x = te.tensor(weight(batch, 4, 4, 2))
+        found, wanted = step(x), other(x).square().sum()
+        wanted.backward()
+        np.testing.assert_allclose(found.item(), wanted.item(), rtol=1e-4)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-3, atol=1e-3)
+
+
 def test_branches_with_a_constant_condition(tmp_path: Path, reference: Backend) -> None:
     """Dropout of old graphs: the branch that draws random numbers is not taken."""
     g = Graph()
     g.placeholder("x", (2, 3))
     g.node("PlaceholderWithDefault", "training", [g.const("no", np.array(False))])
     g.node("Switch", "switch", ["x", "training"])
-    g.node("RandomUniform", "noise", ["shape"])
+    g.node("Identity", "taken", ["switch:1"])
+    g.node("RandomUniform", "noise", ["shape", "^taken"])
+    g.node("Neg", "end", ["dropped"])  # an output of the branch that is not taken
     g.const("shape", np.array([2, 3], np.int32))
     g.node("Mul", "dropped", ["switch:1", "noise"])
     g.node("Neg", "kept", ["switch"])

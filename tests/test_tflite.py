@@ -12,7 +12,7 @@ import tinyedge as te
 from tests.mutations import check_mutations
 from tests.tflite_files import Draft
 from tinyedge.backends import Backend
-from tinyedge.errors import ArgumentError, NumberRangeError, UnsupportedOpError
+from tinyedge.errors import ArgumentError, ModelFormatError, NumberRangeError, UnsupportedOpError
 from tinyedge.nn import functional as F
 
 pytest.importorskip("tflite")
@@ -259,6 +259,17 @@ def test_quantised_models(tmp_path: Path, backend: Backend) -> None:
     model.save(tmp_path / "tuned.tflite")
     doubled = np.clip(stored.astype(np.int32) * 2, -128, 127).astype(np.int8)
     assert (tmp_path / "tuned.tflite").read_bytes() == path.read_bytes().replace(stored.tobytes(), doubled.tobytes())
+
+
+def test_scales_that_no_float_can_hold(tmp_path: Path, reference: Backend) -> None:
+    d = Draft()
+    d.value("x", (2, 4))
+    d.constant("w", np.full((3, 4), 100, np.int8))
+    d.scales["w"] = [3e38], [0], 0
+    d.op("FULLY_CONNECTED", ["x", "w"], [d.value("y", (2, 3))], "FullyConnectedOptions")
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    with pytest.raises(ModelFormatError, match="w: its scale"):
+        te.load_model(tmp_path / "a.tflite", dequantize=True)
 
 
 def test_weights_that_share_their_place_stay_one(tmp_path: Path, reference: Backend) -> None:

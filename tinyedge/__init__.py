@@ -2,8 +2,23 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tinyedge import adapt, amp, autograd, convert, data, distributions, errors, models, nn, ops, optim, utils
+from tinyedge import (
+    adapt,
+    amp,
+    autograd,
+    convert,
+    data,
+    distributions,
+    errors,
+    federated,
+    models,
+    nn,
+    ops,
+    optim,
+    utils,
+)
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
+from tinyedge.adapt.quantise import quantize
 from tinyedge.adapt.resume import load_checkpoint, save_checkpoint
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
@@ -106,6 +121,7 @@ __all__ = [
     "distributions",
     "enable_grad",
     "errors",
+    "federated",
     "float16",
     "float32",
     "float64",
@@ -135,6 +151,7 @@ __all__ = [
     "ops",
     "optim",
     "plan_for",
+    "quantize",
     "rehearse",
     "save",
     "save_checkpoint",

@@ -34,13 +34,6 @@ def cache_path() -> Path:
     return Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
 
 
-def cache_folder() -> Path:
-    """The folder at ``cache_path``; made if absent."""
-    folder = cache_path()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def distrust(status: os.stat_result) -> str | None:
     """Why a file or folder may not be relied on, or None. Windows keeps a user's cache folder from others itself."""
     if os.name != "posix":

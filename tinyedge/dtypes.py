@@ -6,16 +6,23 @@ is for the reference backend, and for devices that have it.
 
 float16 and bfloat16 are types of storage: a kernel loads them as float32, computes and sums in float32, and rounds to
 the nearest (ties to even) when it stores. So no device needs arithmetic in 16 bits.
+
+Quantised types are for frozen weights: blocks of elements that share their scales (``blocks.py``), which a kernel
+unpacks to float32 where it loads them. An element alone has no bytes, so nothing computes such a tensor but
+``te.quantize`` and files.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError
+from tinyedge import blocks
+from tinyedge.blocks import BlockType
+from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeError
 
 BOOL, INTEGER, FLOATING = 0, 1, 2
 """The categories of PyTorch's promotion, in order."""
@@ -24,7 +31,8 @@ BOOL, INTEGER, FLOATING = 0, 1, 2
 @dataclass(frozen=True, eq=False, slots=True)
 class DType:
     """An element type: ``numpy`` is what the user gets, ``stored`` what a buffer holds, ``ctype`` what kernels compute
-    with. ``packed`` names the format in memory where that is another one ("half", "bfloat16"), else it is "".
+    with. ``packed`` names the format in memory where that is another one ("half", "bfloat16"; that of its ``blocks``),
+    else it is "".
     """
 
     name: str
@@ -34,11 +42,26 @@ class DType:
     category: int
     limits: tuple[int, int] | None  # the least and the largest value, of integers
     packed: str = ""
+    blocks: BlockType | None = None  # of a quantised type
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one stored element."""
+        """Bytes of one stored element. Errors: DtypeError for a quantised type."""
+        if self.blocks is not None:
+            raise DtypeError(
+                "itemsize", "a dtype whose elements have bytes of their own",
+                f"got {self.name}, of which {self.blocks.elements} lie in {self.blocks.nbytes} bytes", "Use nbytes.",
+            )  # fmt: skip
         return self.stored.itemsize
+
+    @property
+    def stride(self) -> int:
+        """Bytes that a kernel's pointer steps over: an element, or one byte of a block."""
+        return self.stored.itemsize
+
+    def nbytes_of(self, count: int) -> int:
+        """Bytes of ``count`` stored elements."""
+        return count * self.stored.itemsize if self.blocks is None else self.blocks.nbytes_of(count)
 
     @property
     def is_floating_point(self) -> bool:
@@ -55,7 +78,9 @@ class DType:
         return float32 if self.packed else self
 
     def pack(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """``values`` as a buffer holds them: floats rounded to the nearest, ties to even."""
+        """``values`` as a buffer holds them: floats rounded to the nearest, ties to even; blocks as bytes."""
+        if self.blocks is not None:
+            return self.blocks.packed(values)
         if self.packed != "bfloat16":
             with np.errstate(over="ignore", invalid="ignore"):
                 return np.asarray(values).astype(self.stored, copy=False)
@@ -65,7 +90,9 @@ class DType:
         return np.asarray(np.where((bits & 0x7FFFFFFF) > 0x7F800000, quiet, rounded) >> 16, np.uint16)
 
     def unpack(self, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """What a buffer holds, as values of the type in which kernels compute."""
+        """What a buffer holds, as values of the type in which kernels compute; of blocks one after the other."""
+        if self.blocks is not None:
+            return self.blocks.unpacked(stored)
         if self.packed == "bfloat16":
             return np.asarray(np.asarray(stored, np.uint32) << 16).view(np.float32)
         return np.asarray(stored, np.float32) if self.packed else stored
@@ -74,7 +101,7 @@ class DType:
         return f"tinyedge.{self.name}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return resolve, (self.name,)
+        return (resolve if self.blocks is None else quantised), (self.name,)
 
 
 def _dtype(name: str, ctype: str) -> DType:
@@ -111,6 +138,10 @@ def resolve(dtype: Any, call: str = "dtype") -> DType:
     As in PyTorch, ``int`` is int64 and ``float`` is float32.
     """
     if isinstance(dtype, DType):
+        if dtype.blocks is not None:
+            raise DtypeError(
+                call, "a dtype in which elements can be stored one by one", f"got {dtype.name}", "Use te.quantize."
+            )
         return dtype
     if dtype is float:
         return float32
@@ -125,6 +156,41 @@ def resolve(dtype: Any, call: str = "dtype") -> DType:
         raise DtypeError(
             call, f"expected one of {names}", f"got {dtype!s}", "Convert first, e.g. array.astype(numpy.float32)."
         ) from None
+
+
+_quantised: dict[str, DType] = {}
+
+
+def quantised(name: str, call: str = "quantised") -> DType:
+    """The quantised type of that name, such as "q8_0". Errors: DtypeError if there is none."""
+    dtype = _quantised.get(name)
+    if dtype is None:
+        found = blocks.type_of(name) if isinstance(name, str) else None
+        if found is None:
+            raise DtypeError(call, f"one of {', '.join(blocks.NAMES)}", f"got {name!r}")
+        stored = np.dtype("uint8")
+        dtype = DType(found.name, np.dtype("float32"), stored, "float", FLOATING, None, found.name, found)
+        dtype = _quantised.setdefault(name, dtype)
+    return dtype
+
+
+def quantised_rows(name: str, shape: tuple[int, ...], call: str) -> DType:
+    """The quantised type that the user names ``name``, for a tensor of ``shape``: a row is what lies at one index of
+    the first dim, and holds whole blocks.
+
+    Errors: DtypeError for an unknown name; ShapeError if the rows do not fit.
+    """
+    length = prod(shape[1:])
+    if len(shape) < 2 or length < 2:
+        raise ShapeError(call, "a weight of at least two dims, with at least two elements in a row", f"got {shape}")
+    dtype = quantised(f"{blocks.ROWS}{length}" if name == "int8" else name, call)
+    assert dtype.blocks is not None
+    if length % dtype.blocks.elements:
+        raise ShapeError(
+            call, f"rows of a multiple of {dtype.blocks.elements} elements, which are a block of {dtype.name}",
+            f"got {shape}, of {length} a row", "int8 takes rows of any length.",
+        )  # fmt: skip
+    return dtype
 
 
 def of_number(value: bool | int | float) -> DType:

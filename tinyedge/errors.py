@@ -13,6 +13,7 @@
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
     ├── CheckpointError(ValueError)        a file that is not what it should be
+    ├── UpdateError(ValueError)            an update of another device that is not what it should be
     ├── ModelFormatError(ValueError)       a model file that is damaged, or breaks the rules of its format
     ├── UnsupportedOpError(NotImplementedError)  a model file that holds ops, or uses of them, that tinyedge lacks
     ├── MissingPackageError(ImportError)   a package that only this call needs
@@ -99,6 +100,10 @@ class CheckpointError(TinyedgeError, ValueError):
     """A file that is not a whole, well-formed checkpoint."""
 
 
+class UpdateError(TinyedgeError, ValueError):
+    """An update that came from another device, and is not used."""
+
+
 class ModelFormatError(TinyedgeError, ValueError):
     """A model file, or a saved program, that is damaged or breaks the rules of its format; the text names the place."""
 
@@ -143,5 +148,6 @@ __all__ = [
     "StateDictError",
     "TinyedgeError",
     "UnsupportedOpError",
+    "UpdateError",
     "ZeroDivisorError",
 ]

@@ -44,9 +44,11 @@ def imports_and_names(module: str) -> tuple[dict[str, str], frozenset[str]]:
 
 
 def home(module: str, name: str) -> str:
-    """The module in which the text of ``module`` finds ``name``: a stub must import it from there."""
+    """The module in which the text of ``module`` finds ``name``: a stub must import it from there. What a folder shows
+    in its ``__all__`` is imported from the folder.
+    """
     imported, own = imports_and_names(module)
-    if name in own or name not in imported:
+    if name in own or name not in imported or name in getattr(sys.modules[module], "__all__", ()):
         return module
     return home(imported[name], name) if imported[name].startswith("tinyedge.") else imported[name]
 
@@ -189,7 +191,7 @@ def stubs() -> dict[Path, str]:
     layers = classes_of(import_all("tinyedge.nn", te.nn.__path__))
     optimizers = classes_of(import_all("tinyedge.optim", te.optim.__path__))
     modules = [("tinyedge.nn", name) for name in ("functional", "init", "utils")]
-    surroundings = [(home("tinyedge.gradients", name), name) for name in gradients.__all__]
+    surroundings = [("tinyedge.gradients", name) for name in gradients.__all__]
     return {
         PACKAGE / "autograd/__init__.pyi": classes_stub({}, surroundings),
         PACKAGE / "autograd/methods.pyi": methods_stub(),

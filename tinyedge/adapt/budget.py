@@ -17,6 +17,7 @@ from typing import Any
 
 from tinyedge import dtypes
 from tinyedge.adapt.layers import layers_of
+from tinyedge.adapt.rank import Ranking
 from tinyedge.autograd.dispatch import new_slot
 from tinyedge.autograd.recorder import recording
 from tinyedge.backends import Backend, default_backend
@@ -121,6 +122,7 @@ def plan_for(
     *,
     budget: int | str,
     optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
+    ranking: Ranking | Sequence[str] | None = None,
 ) -> Fit:
     """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
 
@@ -129,6 +131,9 @@ def plan_for(
     3. all biases, and the last layer;
     4. the last layer;
     5. the biases alone.
+
+    With ``ranking``, from ``te.adapt.rank_layers`` or the names of layers, the most important first, 2. is instead the
+    most important layers, as many as fit in their order; and then each less important one that fits beside them.
 
     Each is tried as it is, and if it does not fit, with ``te.checkpoint`` (rematerialisation) for as few blocks as
     needed, beginning with the first block that is trained. Blocks are the modules in a Sequential or ModuleList. The
@@ -145,10 +150,12 @@ def plan_for(
     by sample, does not matter. No value is larger than what the device gives in one piece; all temporaries together
     may be.
 
-    Errors: ArgumentError if nothing fits, with the smallest total.
+    Errors: ArgumentError if nothing fits, with the smallest total; if ``ranking`` names what is no trainable layer.
     """
-    limit = _bytes_of(budget)
+    limit = bytes_of(budget)
     search = _Search(model, loss, sample, _states(optimizer), limit)
+    if ranking is not None:
+        search.rank(ranking.names() if isinstance(ranking, Ranking) else ranking)
     for fit in search.fits():
         if search.suffices(fit):
             return fit
@@ -186,10 +193,43 @@ class _Search:
         self.checkpointed = tuple(name for name, module in model.named_modules() if module.checkpointed)
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
         layers = layers_of(model)
-        self.layers = [own for layer in layers if (own := [n for n in layer.parameters if n in self.trainable])]
+        owned = {layer.name: [name for name in layer.parameters if name in self.trainable] for layer in layers}
+        self.owners = {name: own for name, own in owned.items() if own}
+        self.layers = list(self.owners.values())
         self.bias_names = {name for layer in layers for name in layer.biases}
+        self.ranked: list[list[str]] = []  # the same, the most important first; empty without a ranking
         self.plain_flops = 0  # of the forward pass without further checkpoints; known after that was tried
         self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
+
+    def rank(self, names: Sequence[str]) -> None:
+        """Choose by importance. Layers that ``names`` leaves out come last."""
+        owners = self.owners
+        if unknown := [name for name in names if name not in owners]:
+            raise ArgumentError(
+                "plan_for", "a ranking of the layers that require gradients", f"{unknown[0]!r} is none of them",
+                "Rank the layers of this model, as they are frozen now, with te.adapt.rank_layers.",
+            )  # fmt: skip
+        order = dict.fromkeys([*names, *reversed(owners)])
+        self.ranked = [owners[name] for name in order]
+
+    def by_importance(self) -> Iterator[Fit]:
+        """The most important layers that fit, and what fits beside them."""
+        method = "the most important layers"
+        chosen = [[name for layer in self.ranked[:end] for name in layer] for end in range(len(self.ranked) - 1, 0, -1)]
+        if not chosen:
+            return
+        best = self.first_that_suffices([partial(self.plain_or_all_again, method, names) for names in chosen])
+        best = self.again(method, best.trained)
+        if self.suffices(best):
+            for layer in self.ranked:
+                if not set(layer) <= set(best.trained):
+                    wider = self.fit(best.method, [*best.trained, *layer], self.added(best))
+                    best = wider if self.suffices(wider) else best
+        yield best
+
+    def added(self, fit: Fit) -> tuple[str, ...]:
+        """The modules that are checkpointed for this choice, beside those of the model."""
+        return fit.checkpointed[len(self.checkpointed) :]
 
     def is_given(self, fit: Fit) -> bool:
         """Whether the device gives pieces of memory as large as the largest."""
@@ -211,6 +251,9 @@ class _Search:
         yield everything
         yield self.again("everything", self.trainable)
         last, *before = reversed(self.layers)
+        if self.ranked:
+            yield from self.by_importance()
+            before = []
         suffixes = [[name for layer in self.layers[start:] for name in layer] for start in range(1, len(before))]
         if suffixes:
             method = "the last layers"
@@ -360,12 +403,13 @@ def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) ->
     return max(sum(name != "step" for name in optimizer.state_names(group)) for group in optimizer.param_groups)
 
 
-def _bytes_of(budget: int | str) -> int:
+def bytes_of(budget: int | str, call: str = "plan_for") -> int:
+    """A number of bytes, given as it is or as text such as "24MB"; ``call`` is the caller's name for an error."""
     if isinstance(budget, int):
         return budget
     match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([kKMG]?i?)B", budget.strip())
     if match is None or match[2] not in UNITS:
-        raise ArgumentError("plan_for", 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
+        raise ArgumentError(call, 'a budget in bytes, or such as "24MB" or "24MiB"', f"got {budget!r}")
     return int(Decimal(match[1]) * UNITS[match[2]])
 
 

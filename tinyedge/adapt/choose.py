@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tinyedge.adapt.layers import Layer, layers_of
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
+from tinyedge.tensor import require_trainable
 
 
 def _choose(call: str, model: Module, chosen: Callable[[Layer, str], bool]) -> Module:
@@ -14,6 +15,8 @@ def _choose(call: str, model: Module, chosen: Callable[[Layer, str], bool]) -> M
     trained = [param for layer in layers_of(model) for name, param in layer.parameters.items() if chosen(layer, name)]
     if not trained:
         raise ArgumentError(call, "a model with such parameters", f"{type(model).__name__} has none")
+    for param in trained:
+        require_trainable(call, param.dtype)
     for param in model.parameters():
         param.requires_grad_(False)
     for param in trained:
@@ -79,7 +82,7 @@ def summary(model: Module) -> str:
         numbers = [
             sum(param.numel() for param in trained),
             sum(param.numel() for param in params) - sum(param.numel() for param in trained),
-            sum(param.numel() * param.dtype.itemsize for param in params),
+            sum(param.nbytes for param in params),
             sum(param.numel() * param.dtype.computes.itemsize for param in trained),
         ]
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]

@@ -10,6 +10,9 @@ from tinyedge.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    BatchRenorm1d,
+    BatchRenorm2d,
+    BatchRenorm3d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -20,8 +23,8 @@ from tinyedge.nn.normalization import (
 from tinyedge.tensor import Parameter
 
 NORMS = (
-    BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d,
-    GroupNorm, LayerNorm, RMSNorm,
+    BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchRenorm1d, BatchRenorm2d, BatchRenorm3d,
+    InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm, RMSNorm,
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from tinyedge.autograd.modes import no_grad
 from tinyedge.convert.graph import GraphModel, NodeLayer
+from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 from tinyedge.nn import init
@@ -24,7 +25,7 @@ from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d
 from tinyedge.nn.linear import Embedding, Linear
 from tinyedge.nn.module import Module
 from tinyedge.nn.parameters import ParameterDict
-from tinyedge.tensor import Parameter, Tensor, full
+from tinyedge.tensor import Parameter, Tensor, full, require_trainable
 
 Targets = str | Sequence[str]
 
@@ -115,7 +116,7 @@ class LoraLayer(Module):
         self.lora_A[name], self.lora_B[name] = a, b
         if config.dora:
             with no_grad():
-                self.lora_magnitude[name] = Parameter(_row_norms(weight.to(dtype)))
+                self.lora_magnitude[name] = Parameter(_row_norms(_plain(weight, dtype)))
         self.configs[name] = config
 
     def delta(self, name: str) -> Tensor:
@@ -136,9 +137,9 @@ class LoraLayer(Module):
 
     def _with_magnitude(self, name: str, x: Tensor, added: Tensor) -> Tensor:
         """DoRA: the sum with the layer's own result, each row of the weight brought to the length that is learnt."""
-        weight = self.weight.to(added.dtype)
+        weight = self.weight if self.weight.dtype.blocks is not None else self.weight.to(added.dtype)
         with no_grad():  # as its authors do, the length is no part of the gradient
-            lengths = _row_norms(weight + self.delta(name))
+            lengths = _row_norms(_plain(weight, added.dtype) + self.delta(name))
         ratio: Tensor = self.lora_magnitude[name] / lengths
         return F.linear(x, weight) * (ratio - 1) + added * ratio
 
@@ -146,6 +147,12 @@ class LoraLayer(Module):
         """Add the active adapters to the weight, so that they cost nothing."""
         if self.merged or not self.active:
             return
+        if self.weight.dtype.blocks is not None:
+            raise ArgumentError(
+                "merge", "layers that are not quantised, as merging into blocks would round the adapter away",
+                f"one has a weight of {self.weight.dtype.name}",
+                "Keep the adapter beside it, or call te.adapt.dequantize(model) first.",
+            )  # fmt: skip
         with no_grad():
             weight = self.weight
             dtype, total = weight.dtype.computes, weight.detach().to(weight.dtype.computes)
@@ -176,6 +183,8 @@ class LoraLayer(Module):
 
 
 class LoraLinear(LoraLayer):
+    """A linear layer with a product of low rank added to its weight."""
+
     kinds = (Linear,)
 
     @classmethod
@@ -192,6 +201,8 @@ class LoraLinear(LoraLayer):
 
 
 class LoraConv(LoraLayer):
+    """A convolution, to which one of low rank and a pointwise one are added."""
+
     kinds = (Conv1d, Conv2d, Conv3d)
 
     @classmethod
@@ -231,6 +242,8 @@ class LoraConv(LoraLayer):
 
 
 class LoraEmbedding(LoraLayer):
+    """An embedding, to whose rows a product of low rank is added."""
+
     kinds = (Embedding,)
 
     @classmethod
@@ -279,6 +292,12 @@ class LoraNode(LoraLayer):
 LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding, LoraNode)
 
 
+def _plain(weight: Tensor, dtype: DType) -> Tensor:
+    """The weight in ``dtype``, also if it is quantised."""
+    plain: Tensor = weight.dequantize().to(dtype)
+    return plain
+
+
 def _row_norms(weight: Tensor) -> Tensor:
     return (weight * weight).sum(1).sqrt()
 
@@ -310,21 +329,29 @@ def chosen(call: str, model: Module, targets: Targets) -> list[str]:
     known = plain_names(model)
     if targets == "all-linear":
         linear = [path for path in layers if _is_linear(base_of(known[path]))]
-        found = linear[:-1]  # the last one is the head
-    elif isinstance(targets, str):
+        if len(linear) > 1:
+            return linear[:-1]  # the last one is the head
+    return matching(call, layers, targets, "can be adapted (Linear, convolutions, Embedding)")
+
+
+def matching(call: str, layers: Sequence[str], targets: Targets, what: str) -> list[str]:
+    """Those of ``layers`` that ``targets`` name. Errors: ArgumentError, saying ``what`` they must be, if one names
+    none.
+    """
+    if isinstance(targets, str):
         found = [path for path in layers if re.fullmatch(targets, path)]
     else:
         missing = [name for name in targets if not any(_is_named(path, name) for path in layers)]
         if missing:
             near = get_close_matches(missing[0], layers, n=4, cutoff=0.3) or layers[:4]
             raise ArgumentError(
-                call, "targets that name layers which can be adapted (Linear, convolutions, Embedding)",
+                call, f"targets that name layers which {what}",
                 f"none is called {missing[0]!r}", f"Near ones: {', '.join(near) or 'none'}.",
             )  # fmt: skip
         found = [path for path in layers if any(_is_named(path, name) for name in targets)]
     if not found:
         raise ArgumentError(
-            call, "targets that match a layer which can be adapted (Linear, convolutions, Embedding)",
+            call, f"targets that match a layer which {what}",
             f"{targets!r} matches none of {len(layers)}", f"There are: {', '.join(layers[:6]) or 'none'}.",
         )  # fmt: skip
     return found
@@ -397,6 +424,9 @@ def lora(
     whole = [known[path] for path in train_too if path in known]
     if missing := [path for path in train_too if path not in known]:
         raise ArgumentError("lora", "names of modules in train_too", f"there is no {missing[0]!r}")
+    for module in whole:
+        for path, param in module.named_parameters():
+            require_trainable("lora", param.dtype, path)
     wrapped = add_adapter("lora", model, name, dict.fromkeys(paths, config))
     for param in model.parameters():
         param.requires_grad_(False)
@@ -470,7 +500,7 @@ def set_adapter(model: Module, names: str | Sequence[str] | None) -> None:
 def merge(model: Module) -> None:
     """Add the active adapters to their layers' weights: inference costs then what it cost without them.
 
-    Errors: ArgumentError for convolutions with groups.
+    Errors: ArgumentError for convolutions with groups, and for quantised weights.
     """
     layers = [layer for _, layer in lora_layers(model)]
     done: list[LoraLayer] = []

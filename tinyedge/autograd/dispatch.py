@@ -12,7 +12,7 @@ from typing import Any
 from tinyedge import shapes
 from tinyedge.autograd.scope import may_change
 from tinyedge.dtypes import DType
-from tinyedge.errors import AutogradError, BackendError, ShapeError
+from tinyedge.errors import AutogradError, BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
 from tinyedge.ir.values import Layout, MemorySpace, Read, Slot, Spec, Storage, Value
@@ -29,6 +29,8 @@ def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = Fal
     if numel > MAX_ELEMENTS:
         raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
     backend.check_dtype(dtype)
+    if dtype.blocks is not None:
+        raise quantised_error("a new tensor", dtype)
     storage = Storage(backend, numel * dtype.itemsize, holds=holds)
     return Slot(storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
 
@@ -42,8 +44,23 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tup
     if specs is None:
         if len(_inferred) > 4096:
             _inferred.clear()
+        require_plain(op, reads)
         specs = _inferred[key] = op.infer(*(None if r is None else r.spec for r in reads), **attrs)
     return specs
+
+
+def require_plain(op: type[Op], reads: Sequence[Read]) -> None:
+    """Raise DtypeError if an input is quantised that the op's kernels do not unpack."""
+    for position, read in enumerate(reads):
+        if read is not None and read.dtype.blocks is not None and op.inputs[position] not in op.quantised:
+            raise quantised_error(op.name, read.dtype)
+
+
+def quantised_error(call: str, dtype: DType) -> DtypeError:
+    return DtypeError(
+        call, "a tensor that is not quantised", f"got one of {dtype.name}",
+        "Call dequantize() on it; linear, matmul's second operand, embedding and convolutions take quantised weights.",
+    )  # fmt: skip
 
 
 _kept: dict[Any, tuple[str, ...]] = {}
@@ -93,6 +110,8 @@ def dispatch(
     if op.is_view:
         source = reads[0]
         assert isinstance(source, Slot)
+        if source.dtype.blocks is not None:
+            op.check_quantised(source.layout(), **attrs)
         out = source.alias(op.view(source.layout(), **attrs))
         if tracked:
             link(op, reads, (out,), attrs)
@@ -144,6 +163,7 @@ def launch_step(step: Step) -> None:
 
 
 def version_of(slot: Slot | Value | None) -> int:
+    """How often the memory of what an op reads was changed; 0 of a number."""
     return slot.storage.version if isinstance(slot, Slot) else 0
 
 
@@ -180,6 +200,8 @@ def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
 
 def contiguous_copy(slot: Slot) -> Slot:
     """A contiguous copy, outside of autograd."""
+    if slot.dtype.blocks is not None:
+        raise quantised_error("contiguous", slot.dtype)
     copy = registry["clone"]
     out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
     launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
@@ -190,6 +212,9 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
     """Copy ``source`` into ``target``, or add it there. Both may have any strides; ``source`` broadcasts."""
     if target.numel == 0 or not may_change(target.storage):
         return
+    for slot in (source, target):
+        if slot.dtype.blocks is not None:
+            raise quantised_error("copy", slot.dtype)
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
     for scope in modes.scopes:

@@ -499,6 +499,9 @@ class Methods:
     def deg2rad_(self) -> Tensor:
         """Degrees as radians."""
 
+    def dequantize(self) -> Tensor:
+        """The elements of a quantised tensor in float32; a tensor that is not quantised is returned as it is."""
+
     def det(self) -> Tensor:
         """The determinant of each matrix. Of a singular one it is 0, and its gradient NaN."""
 

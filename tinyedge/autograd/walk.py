@@ -272,6 +272,7 @@ def _hooked(step: Step, index: int, gradient: Gradient | None) -> Gradient | Non
 
 
 def require_saved(step: Step) -> None:
+    """Refuse a step whose saved values an earlier walk has let go of."""
     if step.saved is None:
         raise AutogradError(
             "backward",

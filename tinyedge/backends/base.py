@@ -1,19 +1,21 @@
 """The interface of a backend: memory, copies between host and device, prepared steps, lowered launch groups.
 
 In: Steps and LaunchGroups. Out: launches, that is callables which enqueue a kernel with its arguments bound. Eager
-calls use ``prepare`` and ``launch``; programs use ``lower_all`` once, and bind only what changed at each replay.
+calls use ``prepare`` and ``launch``; programs use ``describe_all`` and ``load`` once, and bind only what changed at
+each replay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from tinyedge.backends.outside import Outside
+from tinyedge.backends.binding import Origin, Places
+from tinyedge.backends.layout import ProgramLayout
 from tinyedge.errors import BackendError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
-from tinyedge.ir.program import ArgumentSpec, SourceSpec
+from tinyedge.ir.program import ArgumentSpec, ProgramSpec, SourceSpec
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import MemorySpace
@@ -43,24 +45,6 @@ class GroupsLimited(BackendError):
     """
 
 
-class Placement(NamedTuple):
-    """Where a program's buffers lie.
-
-    ``temporary`` are the storages in its arena, ``where`` the chunk there of each place and its first byte in that,
-    scratch memory too; ``is_split``: there is more than one chunk. ``moving`` are the storages in which slots do not
-    stay where they are from call to call.
-    """
-
-    temporary: Collection[BufferId]
-    where: Mapping[BufferId, tuple[int, int]]
-    is_split: bool
-    moving: Collection[BufferId]
-
-
-Origin = tuple[str, int]
-"""What an argument of a launch depends on: a "storage" or a "step", by number."""
-
-
 class Described(NamedTuple):
     """A launch as plain data, without the memory that it touches."""
 
@@ -69,6 +53,18 @@ class Described(NamedTuple):
     global_size: Shape
     local_size: Shape
     arguments: tuple[ArgumentSpec, ...]
+    reports: tuple[str, ...]
+
+
+class DescribedGroup(NamedTuple):
+    """The launches of a launch group: one, or one for each kernel where the device cannot run them in one.
+
+    ``specs``: its kernels' specs.
+    """
+
+    title: str
+    launches: Sequence[Described]
+    specs: Sequence[KernelSpec]
 
 
 class Lowered:
@@ -76,30 +72,69 @@ class Lowered:
     or of a launch group.
     """
 
-    specs: Sequence[KernelSpec]
+    title: str
+    specs: Sequence[KernelSpec] = ()
 
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        """Bind all arguments as they are now. ``scratch`` gives a buffer and a byte offset for each scratch buffer."""
+    def bind(self, places: Places) -> None:
+        """Bind all arguments as they are now."""
         raise NotImplementedError
 
     def origins(self) -> Iterable[Origin]:
         """What its arguments depend on."""
         return ()
 
-    def rebind(self, origin: Origin) -> None:
+    def rebind(self, origin: Origin, places: Places) -> None:
         """Bind again the arguments that depend on ``origin``, because that has changed."""
+
+    def release(self) -> None:
+        """Hold no memory of the arena, which is let go."""
 
     def launcher(self) -> Launch:
         """The callable that enqueues it with the arguments that are bound."""
         raise NotImplementedError
 
-    def described(self, layout: Outside) -> Sequence[Described]:
-        """Its launches as plain data: source, title, global and local size, arguments."""
-        raise NotImplementedError
-
     def timed(self) -> Callable[[], int]:
         """Enqueue it once, and return a function that waits for it and returns the nanoseconds that it took."""
         raise NotImplementedError
+
+
+class Sequential(Lowered):
+    """Launches one after the other, in the place of one."""
+
+    def __init__(self, each: Sequence[Lowered], title: str) -> None:
+        self.each = each
+        self.title = title
+
+    def bind(self, places: Places) -> None:
+        for lowered in self.each:
+            lowered.bind(places)
+
+    def origins(self) -> Iterable[Origin]:
+        return {origin for lowered in self.each for origin in lowered.origins()}
+
+    def rebind(self, origin: Origin, places: Places) -> None:
+        for lowered in self.each:
+            lowered.rebind(origin, places)
+
+    def release(self) -> None:
+        for lowered in self.each:
+            lowered.release()
+
+    def launcher(self) -> Launch:
+        launches = [lowered.launcher() for lowered in self.each]
+
+        def launch() -> Any:
+            for each in launches:
+                if status := each():
+                    return status
+            return None
+
+        launch.title = self.title  # type: ignore[attr-defined]
+        return launch
+
+    def timed(self) -> Callable[[], int]:
+        times = [lowered.timed() for lowered in self.each]
+        return lambda: sum(elapsed_ns() for elapsed_ns in times)
 
 
 class Backend(MemorySpace):
@@ -143,8 +178,19 @@ class Backend(MemorySpace):
             note_launched(error, launches, launch)
             raise
 
-    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
-        """Lower the launch groups of a program, whose temporaries have their offsets in the arena already."""
+    def describe_all(self, groups: Sequence[LaunchGroup], layout: ProgramLayout) -> list[DescribedGroup]:
+        """The launches of each launch group, rendered and built.
+
+        Errors: GroupsLimited.
+        """
+        raise NotImplementedError
+
+    def lower_steps(self, groups: Sequence[LaunchGroup], layout: ProgramLayout) -> list[Lowered]:
+        """The launches of each launch group, on a backend that has no kernels: each is a step."""
+        raise NotImplementedError
+
+    def load(self, spec: ProgramSpec) -> list[Lowered]:
+        """The launches of ``spec``, with no arguments bound."""
         raise NotImplementedError
 
     def fuses_horizontally(self, kernels: Sequence[Kernel], temporary: Collection[BufferId]) -> bool:

@@ -4,37 +4,82 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered, Placement
+from tinyedge.backends.base import SMALLER, Backend, Launch, Lowered
+from tinyedge.backends.binding import Origin, Places
+from tinyedge.backends.layout import ProgramLayout
 from tinyedge.errors import OutOfMemoryError
-from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.spec import KernelSpec
 from tinyedge.ir.step import FORWARD, Step, unbroadcast
-from tinyedge.ir.values import Slot, Storage, Value
+from tinyedge.ir.values import Layout, Slot, Storage, Value
 
 Array = np.ndarray[Any, Any]
 
 
-class _Lowered(Lowered):
-    def __init__(self, backend: ReferenceBackend, step: Step) -> None:
-        self.backend = backend
-        self.step = step
-        self.specs = [KernelSpec(f"numpy {step.op.name}.{step.direction}", "", (), (), ())]
+def laid_out(values: Array, layout: Layout) -> Array:
+    """A view of contiguous values."""
+    strides = tuple(stride * values.itemsize for stride in layout.strides)
+    view: Array = np.lib.stride_tricks.as_strided(values[layout.offset :], layout.shape, strides, writeable=False)
+    return view
 
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        pass  # the step's slots are looked up when it runs
+
+class _Lowered(Lowered):
+    """A step of a program, on slots of its own: to bind it is to let these lie where they lie now. Its numbers, and
+    whether it accumulates, are looked up when it runs.
+    """
+
+    def __init__(self, backend: ReferenceBackend, recorded: Step, layout: ProgramLayout) -> None:
+        self.backend = backend
+        self.recorded = recorded
+        slots = {n: slot.alias() if isinstance(slot, Slot) else slot for n, slot in recorded.slots.items()}
+        step = self.step = recorded.over(slots)
+        self.title = f"numpy {step.op.name}.{step.direction}"
+        self.specs = [KernelSpec(self.title, "", (), (), ())]
+        self._taken: dict[Origin, list[tuple[Slot, int]]] = defaultdict(list)
+        for slot in step.slots.values():
+            if isinstance(slot, Slot):
+                number = slot.storage.number
+                if number in layout.where:
+                    self._taken["arena", layout.where[number][0]].append((slot, 0))
+                elif layout.moves(slot):
+                    self._taken["outside", layout.outside(slot)].append((slot, layout.relative(slot)))
+
+    def bind(self, places: Places) -> None:
+        for origin in self._taken:
+            self.rebind(origin, places)
+
+    def origins(self) -> Iterable[Origin]:
+        return self._taken
+
+    def rebind(self, origin: Origin, places: Places) -> None:
+        kind, index = origin
+        for slot, relative in self._taken.get(origin, ()):
+            if kind == "arena":
+                slot.storage.buffer = places.chunks[index]
+            else:
+                slot.offset = places.outside[index].offset + relative
+
+    def release(self) -> None:
+        for (kind, _), taken in self._taken.items():
+            for slot, _ in taken if kind == "arena" else ():
+                slot.storage.buffer = None
 
     def launcher(self) -> Launch:
-        return lambda: self.backend._bound(self.step)()
+        return self._run
+
+    def _run(self) -> None:
+        self.step.scalars, self.step.accumulate = self.recorded.scalars, self.recorded.accumulate
+        self.backend.bound(self.step)()
 
     def timed(self) -> Callable[[], int]:
         started = time.perf_counter_ns()
-        self.backend._bound(self.step)()
+        self._run()
         elapsed_ns = time.perf_counter_ns() - started
         return lambda: elapsed_ns
 
@@ -80,19 +125,19 @@ class ReferenceBackend(Backend):
         return view
 
     def prepare(self, step: Step, allocate: Callable[[int], Any] | None = None) -> Sequence[Launch]:
-        return (self._bound(step),)
+        return (self.bound(step),)
 
-    def lower_all(self, launches: Sequence[LaunchGroup], placement: Placement) -> list[Lowered]:
-        return [_Lowered(self, kernel.step) for launch in launches for kernel in launch.kernels]
+    def lower_steps(self, groups: Sequence[LaunchGroup], layout: ProgramLayout) -> list[Lowered]:
+        return [_Lowered(self, kernel.step, layout) for group in groups for kernel in group.kernels]
 
     def _value(self, read: Slot | Value | None) -> Any:
         if read is None:
             return None
         if isinstance(read, Value):
             return read.dtype.computes.stored.type(read.number)
-        return self.view(read)
+        return self.view(read if read.dtype.blocks is None else read.as_bytes())
 
-    def _bound(self, step: Step) -> Launch:
+    def bound(self, step: Step) -> Launch:
         """A launch of ``step`` on the memory and the scalars that it has now."""
         op, keywords = step.op, {**step.attrs, **step.scalars}
         reads = [self._value(step.slots[name]) for name in step.reads]
@@ -112,7 +157,7 @@ class ReferenceBackend(Backend):
 
         elementwise, accumulate = op.elementwise, step.accumulate
         packed = [
-            (position, slot.dtype)
+            (position, slot.dtype, slot.layout())
             for position, slot in enumerate(step.slots[name] for name in step.reads)
             if isinstance(slot, Slot) and slot.dtype.packed
         ]
@@ -122,8 +167,10 @@ class ReferenceBackend(Backend):
             # Infinities and NaN are valid results here, as on a device; ``detect_anomaly`` looks for them.
             with np.errstate(all="ignore"):
                 given = list(reads)
-                for position, dtype in packed:
+                for position, dtype, layout in packed:
                     given[position] = dtype.unpack(given[position])
+                    if dtype.blocks is not None:
+                        given[position] = laid_out(given[position], layout)
                 results = call(*given, **keywords)
                 found = dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))
                 for name, target in targets.items():

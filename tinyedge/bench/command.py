@@ -31,6 +31,7 @@ should run meanwhile."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``tinyedge bench``."""
     parser.description = DESCRIPTION
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS) + "; none: all of them")
     parser.add_argument("--inference", action="store_true", help="forward alone, without gradients")

@@ -122,6 +122,7 @@ def times_of(call: Callable[[], Any], rounds: int) -> list[float]:
 
 
 def ready(case: Case, chosen: Workload, kind: str) -> Callable[[], Any]:
+    """The call that is measured: a step of ``chosen``, with everything made that it needs."""
     if case.side == "tinyedge":
         return Run(chosen, kind, compiled=case.name == "tinyedge")
     call: Callable[[], Any] = PEERS[case.side].ready(case.name, case.way, chosen, kind)
@@ -129,6 +130,7 @@ def ready(case: Case, chosen: Workload, kind: str) -> Callable[[], Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure one case in this process, and print the result as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("backend")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -149,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def medians_of(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """The median of each, in milliseconds."""
     return {name: timing.median_ms for name, timing in timings.items()}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tinyedge
 from tinyedge.bench import command
-from tinyedge.cli import comparing, converting, device_list, finetuning, info, tuning
+from tinyedge.cli import comparing, converting, device_list, federated_app, finetuning, info, tuning
 from tinyedge.errors import TinyedgeError
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "compare": ("tinyedge against LiteRT, ONNX Runtime or TensorFlow, layer by layer", comparing.add_arguments),
     "convert": ("a model file, or its weights, in another format", converting.add_convert),
     "extract": ("a model's weights as raw files, with a manifest", converting.add_extract),
+    "federated": ("federated learning on Flower", federated_app.add_arguments),
     "bench": ("measure models and ops on the device", command.add_arguments),
     "tune": ("measure what suits the GPU best for training a model, and remember it", tuning.add_arguments),
 }

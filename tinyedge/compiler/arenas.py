@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Protocol
 
+from tinyedge.autograd.dispatch import write_into
 from tinyedge.backends import Backend
+from tinyedge.dtypes import float32, uint8
 from tinyedge.errors import OutOfMemoryError
-from tinyedge.ir.values import Storage
+from tinyedge.ir.values import Layout, Slot, Storage
 
 
 class Arena:
@@ -25,6 +28,11 @@ class Arena:
     def __init__(self, backend: Backend, chunks: Sequence[Storage]) -> None:
         self.backend = backend
         self.chunks = tuple(chunks)
+
+    @classmethod
+    def new(cls, backend: Backend, sizes: Sequence[int]) -> Arena:
+        """An arena with chunks of these bytes."""
+        return cls(backend, [Storage(backend, nbytes, alone=True) for nbytes in sizes])
 
     @property
     def nbytes(self) -> int:
@@ -126,6 +134,18 @@ class Arenas:
                     arena = allocate(sizes)
             self._free = [other for other in self._free if other is not arena]
             return Lease(self, arena)
+
+    def copied(self, arena: Arena, sizes: Sequence[int]) -> Lease:
+        """Another arena with the same in it, as far as chunks of these bytes go."""
+        copy = self.take(arena.backend, arena.sizes, partial(Arena.new, arena.backend), None)
+        for nbytes, old, new in zip(sizes, arena.chunks, copy.arena.chunks, strict=False):
+            words = nbytes // 4
+            for dtype, layout in (
+                (float32, Layout((words,), (1,), 0)),
+                (uint8, Layout((nbytes % 4,), (1,), 4 * words)),
+            ):
+                write_into(Slot(old, dtype, layout), Slot(new, dtype, layout))
+        return copy
 
     def give(self, arena: Arena) -> None:
         with self.lock:

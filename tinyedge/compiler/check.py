@@ -35,6 +35,7 @@ def named_tensors(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterato
 
 
 def named_results(result: Any) -> list[Named]:
+    """The tensors in a result, and how to reach each: ``result [0]``."""
     return [(name.replace("[", " [", 1), tensor.detach().numpy()) for name, tensor in named_tensors(result, "result")]
 
 
@@ -49,13 +50,14 @@ def named_gradients(leaves: Iterable[Slot], names: dict[int, str]) -> list[Named
 
 
 def named_values(tensors: Iterable[tuple[str, Tensor]]) -> list[Named]:
+    """The values of tensors that have names."""
     return [(name, tensor.detach().numpy()) for name, tensor in tensors]
 
 
 def unit_of(steps: Iterable[Step]) -> float:
     """The coarsest unit in the last place among the values of these steps that are stored in 16 bits; else 0."""
     slots = (slot for step in steps for slot in step.slots.values() if isinstance(slot, Slot))
-    return max((UNITS[packed] for packed in {slot.dtype.packed for slot in slots} if packed), default=0.0)
+    return max((UNITS[packed] for packed in {slot.dtype.packed for slot in slots} if packed in UNITS), default=0.0)
 
 
 def first_difference(replayed: list[Named], eager: list[Named], unit: float = 0.0) -> str | None:

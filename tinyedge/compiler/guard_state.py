@@ -16,7 +16,7 @@ import re
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import repeat
 from operator import attrgetter, is_
@@ -134,6 +134,7 @@ CONSTRUCTS = {dataclasses.replace, copy.copy, copy.deepcopy}
 
 
 def have_size(dicts: list[dict[str, Any]], size: int) -> bool:
+    """Whether the dicts have ``size`` items together."""
     return sum(map(len, dicts)) == size
 
 
@@ -370,14 +371,17 @@ def _has_mentioned(attributes: dict[str, Any], keys: list[str], values: list[Any
 
 
 def is_list_of(value: Any, items: list[Any]) -> bool:
+    """Whether ``value`` holds these very objects, in this order."""
     return len(value) == len(items) and all(map(is_, value, items))
 
 
 def is_list_of_below(value: Any, base: Any, items: list[Any]) -> bool:
+    """The same of an instance of a subclass of ``base``, whatever its own methods say."""
     return base.__len__(value) == len(items) and all(map(is_, base.__iter__(value), items))
 
 
 def in_cell(cell: Any) -> Any:
+    """What a variable of a closure holds; MISSING if nothing yet."""
     try:
         return cell.cell_contents
     except ValueError:  # a variable that is not assigned yet, or was deleted
@@ -385,6 +389,7 @@ def in_cell(cell: Any) -> Any:
 
 
 def in_slot(descriptor: Any, value: Any) -> Any:
+    """What a class's slot holds in ``value``; MISSING if nothing."""
     try:
         return descriptor.__get__(value)
     except AttributeError:
@@ -392,19 +397,23 @@ def in_slot(descriptor: Any, value: Any) -> Any:
 
 
 def holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
+    """Whether the array still has this dtype, shape and data."""
     return (array.dtype.str, array.shape) == form and array.tobytes() == data
 
 
 def decimal_context() -> tuple[Any, ...]:
+    """The part of ``decimal``'s context that results depend on."""
     context = decimal.getcontext()
     return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
 
 
 def is_equal(read: Callable[[], Any], value: Any) -> bool:
+    """Whether what ``read`` gives now equals ``value``."""
     return bool(read() == value)
 
 
 def dict_of(value: Any) -> dict[str, Any] | None:
+    """The object's own ``__dict__``, past any property of its class; None if there is none."""
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -414,6 +423,7 @@ def dict_of(value: Any) -> dict[str, Any] | None:
 
 @by_class
 def is_written_in_c(cls: Any) -> bool:
+    """Whether a class, its bases apart, has code that cannot be looked into."""
     if not cls.__flags__ & (1 << 9):  # not a heap type
         return True
     kinds = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
@@ -496,3 +506,37 @@ class Findings:
 
 
 attributes_of = attrgetter("__dict__")
+
+
+class Guarded:
+    """A function that is guarded, and what is kept for it from call to call.
+
+    ``constant`` names variables or attributes, dotted or not, that are neither looked into nor compared.
+    """
+
+    def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.constant = set(constant)
+        self.names = Names()
+        self.states: dict[int, ModuleState] = {}
+
+    def is_constant(self, path: str) -> bool:
+        return any(path == name or path.endswith("." + name) for name in self.constant)
+
+    def state(self, module: Module, at: At) -> ModuleState:
+        number = id(module)
+        state = self.states.get(number)
+        if (
+            state is None
+            or state.module() is not module
+            or state.names != self.names.version
+            or state.version != member_changes()
+            or any(state.empty)
+            or state.watched  # its attributes are looked up again
+            or state.slotted
+            or not have_size(state.library, state.size)
+        ):
+            states = self.states
+            state = states[number] = ModuleState(module, self.names, at, lambda _: states.pop(number, None))
+        return state

@@ -1,250 +1,53 @@
 """Program: the compiled form of a recording, as launches with their arguments bound, which a call enqueues (a replay).
 
-In: a Recording. ``Program.__init__`` is the compiler's driver: it rewrites and fuses the steps, plans the arena, forms
-the launch groups. Out: ``__call__`` binds what differs from the last call (arguments, results, gradients, random
-numbers) and enqueues the launches, with no Python for each op. If its results are differentiable, a Program has two
-parts, forward and backward; its Node in the graph replays the second one.
+In: a Recording, which ``assemble`` turns into launch groups, and ``describe`` into a ProgramSpec. Out: ``__call__``
+binds what differs from the last call (arguments, results, gradients, random numbers) and enqueues the launches, with no
+Python for each op. If its results are differentiable, a Program has two parts, forward and backward (``backward``).
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NoReturn
 
-from tinyedge import config, report
-from tinyedge.autograd.deferral import deferred_launches, not_deferring
-from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot, write_into
+from tinyedge import report
 from tinyedge.autograd.hooks import any_hooked
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.autograd.minibatch import mark_torn
 from tinyedge.autograd.recorder import Effect
 from tinyedge.autograd.scope import T
-from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.backends import Backend, default_backend
-from tinyedge.backends.base import GroupsLimited, Launch, Lowered, Origin, Placement
-from tinyedge.backends.outside import Outside
-from tinyedge.compiler import rewrite
+from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
-from tinyedge.compiler.describe import describe
+from tinyedge.compiler.assemble import assemble, rewritten
+from tinyedge.compiler.backward import Again, Walkable
+from tinyedge.compiler.binding import Binding, Part
+from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.fuse import fuse, fuse_horizontally
-from tinyedge.compiler.memory import Action, make_plan, needed_actions
+from tinyedge.compiler.gradients import Gradients
+from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.record import Recording, Trace, bytes_of
-from tinyedge.compiler.schedule import persistent_group
-from tinyedge.dtypes import DType, bool_, float32, uint8
-from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, OutOfMemoryError
-from tinyedge.ir.kernel import BufferId, Kernel, kernels_of
+from tinyedge.compiler.results import ResultPlace, Results, place_of_result
+from tinyedge.errors import ArgumentError, BackendError, CaptureError, OutOfMemoryError
+from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
 from tinyedge.ir.program import ProgramSpec
-from tinyedge.ir.spec import C_BYTES
-from tinyedge.ir.step import FORWARD, Edge, Op, Step
-from tinyedge.ir.values import Layout, Slot, Storage, leaf_changes, next_number
-from tinyedge.ir.values import Value as NumberValue
+from tinyedge.ir.step import Step
+from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.report.program import Profile
-from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor import Tensor, map_tensors, tensors_in
-
-ALIGNMENT = 256
-"""Alignment of buffers in an arena, in bytes, for the vector loads of every device."""
-
-REUSE_DISTANCES = (6, 4, 2, 0)
-"""Reuse distances to try, in kernels: so many must lie between two uses of the same bytes, since the second user has to
-wait for the first in a persistent kernel. With 6 the longest path of dependencies in MobileNet v1 and v2, ResNet-18 and
-the transformer is as short as if no buffers shared memory; with 2 nearly so.
-"""
-
 
 MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
 
 
-class _Leaf:
-    """A parameter (or another leaf) whose gradient a program computes, and the buffer in which it does."""
-
-    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
-        self.slot = slot
-        self.number, self.offset = gradient.storage.number, gradient.offset
-        self.stored_first = not had_gradient  # the recording begins the gradient, and needs no zeros there
-        self.first_write: tuple[Step, str] | None = None
-        self.adds_to: weakref.ref[Slot] | None = (
-            None  # the gradient to which the launches are bound, if they accumulate
-        )
-
-    @property
-    def slot(self) -> Slot:
-        """The leaf; a program holds it weakly."""
-        slot = self._slot()
-        assert slot is not None, "programs are dropped with what they were recorded for"
-        return slot
-
-    @slot.setter
-    def slot(self, slot: Slot) -> None:
-        self._slot = weakref.ref(slot)
-
-    @property
-    def grad(self) -> Slot | None:
-        slot = self._slot()
-        return None if slot is None else slot.grad
-
-    def is_bound(self) -> bool:
-        """Whether the launches are bound to accumulate into its present gradient."""
-        return self.adds_to is not None and (gradient := self.adds_to()) is not None and self.grad is gradient
-
-
-class _ResultPlace(NamedTuple):
-    """Where a result lies."""
-
-    number: int
-    slot: Slot
-    same: int | weakref.ref[Tensor] | None = None  # it is this argument, or this tensor from outside
-    outside: Slot | None = None  # of a tensor from outside: its slot, with its history
-    root: int | None = None  # it is differentiable: this output of the call's node
-    history: Step | None = None  # it has a history that was walked already
-
-
-Again = Callable[[tuple[int, ...]], "tuple[Program, list[Tensor]]"]
-"""Given the results for which gradients come: a program for such calls, and the arguments of this call."""
-
-
-class _Found:
-    """The results of one call."""
-
-    __slots__ = ("arguments", "fresh", "made", "node", "program")
-
-    def __init__(
-        self, program: Program, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Node | None
-    ) -> None:
-        self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
-        self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
-
-    def slot(self, place: _ResultPlace) -> Slot:
-        storage = self.fresh.get(place.number)
-        if storage is not None:
-            return place.slot.within(storage)
-        program = self.program
-        shape, strides, offset = place.slot.layout()
-        offset += program._offsets.get(place.number, 0) - program._recorded_offsets.get(place.number, 0)
-        return Slot(program._outside(place, self.arguments), place.slot.dtype, Layout(shape, strides, offset))
-
-    def tensor(self, place: _ResultPlace) -> Tensor:
-        if isinstance(place.same, int):
-            return self.arguments[place.same]
-        if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
-            return there
-        made = self.made.get(id(place))
-        if made is None:
-            made = self.made[id(place)] = self.new(place)
-        return made
-
-    def new(self, place: _ResultPlace) -> Tensor:
-        if place.outside is not None:
-            return Tensor._wrap(place.outside)
-        slot = self.slot(place)
-        if place.root is not None:
-            slot.step, slot.index, slot.requires_grad = self.node, place.root, True
-        elif place.history is not None:
-            slot.step, slot.requires_grad = place.history, True
-        return Tensor._wrap(slot)
-
-
-class _Part:
-    """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
-
-    def __init__(self, lowered: list[Lowered]) -> None:
-        self.lowered = lowered
-        self.launches: list[Launch] = []
-        self.is_bound = False
-        self.stale: set[Origin] = set()  # what changed since the launches were bound
-        self.has_run = False
-        self.takers: dict[Origin, list[Lowered]] = defaultdict(list)  # the launches that depend on each
-        for each in lowered:
-            for origin in each.origins():
-                self.takers[origin].append(each)
-
-    def bind(self, scratch: Mapping[BufferId, tuple[Any, int]]) -> None:
-        if not self.is_bound:
-            for lowered in self.lowered:
-                lowered.bind(scratch)
-            self.launches = self.launches or [lowered.launcher() for lowered in self.lowered]
-            self.is_bound = True
-        else:
-            for origin in self.stale:
-                for lowered in self.takers[origin]:
-                    lowered.rebind(origin)
-        self.stale.clear()
-
-
-class _Replay(Op):
-    """The op that a Node stands for in the graph: the replay of a program."""
-
-    name = "a compiled function"
-
-
-_NOTHING: dict[str, Any] = {}
-_version_of = attrgetter("version")
-
-
-class Node(OwnBackward):
-    """A call of a compiled function in the graph: its backward replays the second part of the program."""
-
-    __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
-
-    op = _Replay
-    direction = FORWARD
-    attrs = scalars = slots = _NOTHING
-    reads = writes = ()
-    accumulate = frozenset()
-
-    def __init__(self, program: Program, lease: Lease, leaves: list[Slot]) -> None:
-        # The rest of a Step's attributes, the same for all nodes, are the class's: a call makes one before its launch.
-        self.number = next_number()
-        self.hooks = None
-        self.program = program
-        self.lease = lease
-        self.saved = {}
-        self.leaves = leaves
-        self.output_specs, self.input_specs = program.root_specs, program.input_specs
-        self.inputs: Sequence[Edge] = ()
-        self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
-        self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
-        self.again: Again | None = None  # makes the program for gradients of other results
-        self.seen: Sequence[tuple[Storage, int]] = ()  # what the call read
-        self.draws: Sequence[tuple[Draw, dict[str, float]]] = ()
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves])
-
-    @edges.setter
-    def edges(self, edges: tuple[Edge | None, ...]) -> None:
-        """Ignored: the edges are computed when somebody asks."""
-
-    def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        require_saved(self)
-        self.program.walk_back(self, walk, gradients)
-
-    def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone or any_hooked(self.leaves):
-            return False
-        self.program.walk_alone(self)
-        self.forget()
-        return True
-
-    def forget(self) -> None:
-        super().forget()
-        self.lease.end()
-        self.held = self.versions = self.draws = self.seen = ()
-        self.again = None
-
-
-class Program:
+class Program(Walkable):
     """The launches of a compiled function, in order, with their arguments bound.
 
     ``peak_bytes`` is the memory that a call needs in addition to what exists outside of it (parameters, gradients,
@@ -268,9 +71,6 @@ class Program:
     ) -> None:
         self.name = recording.name
         self._arenas = arenas or Arenas()
-        self._arenas.enter(self)
-        self._arena_of: weakref.ref[Arena] | None = None  # to which the temporaries are bound
-        self._parts: list[_Part] = []
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
         backends = {step.backend for step in recording.steps}
@@ -279,12 +79,12 @@ class Program:
             raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
         self.backend: Backend = backends.pop() if backends else default_backend()
         self.lock = self._arenas.lock
-        self._leaves: list[_Leaf] = []  # leaves whose gradients are read or added to
+        self._leaves: list[Leaf] = []  # leaves whose gradients are read or added to
         needs, ends = [], []
         for use in recording.leaves.values():
             gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
             if gradient is not None and (use.summed or use.observed):
-                self._leaves.append(_Leaf(use.leaf, gradient, use.before is not None))
+                self._leaves.append(Leaf(use.leaf, gradient, use.before is not None))
             if use.observed:
                 needs.append((weakref.ref(use.leaf), use.existed))
             if use.replaced:
@@ -294,11 +94,8 @@ class Program:
         # Tensors of random numbers are further arguments: each call makes its own.
         drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
         self._drawn_bytes = sum(each.nbytes for each in drawn)
-        self._gradients: list[weakref.ref[Storage]] = []  # gradients of the leaves to which launches are bound
-        self._repointed = False  # launches were bound to other gradients since these were collected
-        self._seen = -1  # leaf_changes() when all leaves had the gradients to which launches are bound
         # The leaves of the second part, with their gradients in the recording.
-        self._later = [_Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
+        self._later = [Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
         self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
         lying = Counter(leaf.number for leaf in self._leaves)
         self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
@@ -317,28 +114,17 @@ class Program:
         passed = {gradient.storage.number for _, gradient in trace.inputs} if trace is not None else set()
         passed -= {seed.storage.number for seed in seeds}
 
-        def make(dtype: DType, shape: Shape) -> Slot:
-            slot = Slot(Storage.over(self.backend, None), dtype, Layout(shape, contiguous_strides(shape), 0))
-            inside[slot.storage.number] = slot.nbytes
-            return slot
-
-        # Both rewrite the steps from the first of backward on by themselves, so the border stays where it is.
-        first = len(recording.steps) if recording.first_backward is None else recording.first_backward
         kept = results | passed
-        forward, backward = recording.steps[:first], recording.steps[first:]
-        if config.fuses():
-            backward = rewrite.norm_gradients(forward, backward, make)
-        unseen = {number: nbytes for number, nbytes in inside.items() if number not in kept}
-        forward, backward = rewrite.saved_masks(forward, backward, unseen, make)
+        forward, backward = rewritten(recording, inside, kept, self.backend)
         recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
         self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
         arguments = [*arguments, *drawn]
         self._arguments = [t._slot.storage.number for t in arguments]
-        self._recorded_offsets = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
-        self._recorded_offsets |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
-        self._recorded_offsets |= {seed.storage.number: seed.offset for seed in seeds}
+        begins = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
+        begins |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
+        begins |= {seed.storage.number: seed.offset for seed in seeds}
         self._seeds = [seed.storage.number for seed in seeds]
         # The first argument in each storage. Others move with it, since the guard key contains their relative offsets.
         self._first_in: dict[int, int] = {}
@@ -346,24 +132,24 @@ class Program:
             self._first_in.setdefault(number, position)
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         movable = {*inside, *owned, *self._arguments, *self._seeds}
-        self._storages = {number: Storage.over(self.backend, None) for number in sorted(movable)}
-        self._moving = {
-            self._storages[number].number
-            for number in (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
-        }
+        self.binding = Binding(self.name, self.backend, movable, begins)
+        self._arenas.enter(self.binding)
+        self._gradients = Gradients(self._leaves, self.binding, self.backend)
+        self._later_gradients = Gradients(self._later, self.binding, self.backend)
+        moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
-        places: dict[int, _ResultPlace] = {}
+        places: dict[int, ResultPlace] = {}
 
-        def place_of(tensor: Tensor) -> _ResultPlace:
+        def place_of(tensor: Tensor) -> ResultPlace:
             if id(tensor) not in places:
-                places[id(tensor)] = self._result_place(recording, tensor, given, roots)
+                places[id(tensor)] = place_of_result(recording, tensor, given, roots, self.binding)
             return places[id(tensor)]
 
         self._result = map_tensors(result, place_of)
         self._inputs = (
             [
-                (source, _ResultPlace(gradient.storage.number, self._moved(gradient)))
+                (source, ResultPlace(gradient.storage.number, self.binding.moved(gradient)))
                 for source, gradient in trace.inputs
             ]
             if trace is not None
@@ -371,10 +157,11 @@ class Program:
         )
         # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
         self._ends = [
-            (refer, None if end is None else _ResultPlace(end.storage.number, self._moved(end))) for refer, end in ends
+            (refer, None if end is None else ResultPlace(end.storage.number, self.binding.moved(end)))
+            for refer, end in ends
         ]
         self.temporary: dict[BufferId, int] = {
-            self._storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
+            self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
         steps = [self._own(step) for step in recorded]
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
@@ -384,25 +171,10 @@ class Program:
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
         border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
-        kernels = kernels_of(steps, self.backend.device)
-        if config.fuses():
-            split = None if trace is None else border
-            kernels = self._needed(fuse(self._needed(kernels), self.temporary, split))
-            kernels = fuse_horizontally(
-                kernels, lambda group: self.backend.fuses_horizontally(group, self.temporary), split
-            )
-        chains = config.fuses() and self.backend.device is not None and self.backend.device.persistent
-        self.plan = make_plan(
-            *self._actions(kernels), ALIGNMENT, REUSE_DISTANCES if chains else (0,), self.backend.largest_bytes,
-            self._reach(kernels),
-        )  # fmt: skip
-        self.kernels = [kernels[number] for number in self.plan.kept]
-        self._forward = [kernel.step.number < border for kernel in kernels]
-        first_part = [kernel for kernel in self.kernels if trace is None or kernel.step.number < border]
-        groups = self._groups(first_part)
-        self._cut, self._cut_kernels = len(groups), len(first_part)  # launches and kernels of the first part
-        groups += self._groups(self.kernels[len(first_part) :], later=True)
-        self.launches = [self._launch_group(group) for group in groups]
+        assembled = assemble(steps, self.temporary, self.backend, border, trace is not None)
+        self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
+        self._saved_bytes = assembled.saved_bytes(self.temporary)
+        self._cut, self._cut_kernels = assembled.cut, assembled.cut_kernels
         self.lowered: list[Lowered] = []
         self._changed: dict[int, Storage] = {}  # what exists outside and is changed by a call
         self._changed_arguments: set[int] = set()
@@ -411,45 +183,12 @@ class Program:
             if own.number in self.steps:
                 self._note_writes(old, own, own.number >= border and trace is not None)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
-        self._offsets = {**self._recorded_offsets}  # the offset of each argument in its storage, at the last call
-        self._persistent = any(launch.is_persistent for launch in self.launches)
-        self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
-        self._owners: dict[Any, int] = {}  # of buffers outside the arena, if there are persistent kernels
-        if self._persistent:
-            slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
-            self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        if any(launch.is_persistent for launch in self.launches):
+            self.binding.keep_apart([*self.steps.values()])
         self._has_draws = bool(self._draws)
-        self._written = {slot.storage.number for step in self.steps.values() for slot in step.written()}
-        self._place()
-        self._one: Slot | None = None  # the gradient with which backward begins
-        self._seen_later = -1  # like ``_seen``, for the leaves of the second part
-        self._gradients_later: list[weakref.ref[Storage]] = []  # like ``_gradients``
-        # They give slots, as a program is dropped with the leaves for which it was recorded.
-        self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
-        self.root_specs = tuple(self._roots)
-        self.input_specs = (
-            *[place.slot.spec for _, place in self._inputs], *[leaf.slot.spec for leaf in self._later]
-        )  # fmt: skip
-        self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
-        self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[len(first_part) :]])
-        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
-        moving = {storage.number for storage in self._storages.values()}
-        self._fixed_later = list(
-            dict.fromkeys(
-                slot.storage
-                for slot in later
-                if isinstance(slot, Slot)
-                and slot.storage.number in self._read_later
-                and slot.storage.number not in moving
-            )
-        )
-
-        def is_read_later(number: int) -> bool:
-            return self._storages[number].number in self._read_later
-
-        self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
-        self._held_results = [number for number in self._outputs if is_read_later(number)]
-        self._held_gradients = [leaf for leaf in self._leaves if is_read_later(leaf.number)]
+        self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
+        self._spec: ProgramSpec | None = None
+        self._begin_backward(border)
 
     @property
     def arena_bytes(self) -> int:
@@ -473,8 +212,7 @@ class Program:
     @property
     def saved_bytes(self) -> int:
         """Bytes of the temporaries that are saved for backward: written before its first step, and read after it."""
-        intervals = [block for key, block in self.plan.intervals.items() if key in self.temporary]
-        return sum(b.nbytes for b in intervals if self._forward[b.first] and not self._forward[b.last])
+        return self._saved_bytes
 
     def __repr__(self) -> str:
         counts = f"{len(self.kernels)} kernels in {len(self.launches)} launches"
@@ -486,23 +224,28 @@ class Program:
 
         Errors: BackendError on a backend that has no kernels.
         """
-        return self._described()[0]
-
-    def places(self) -> list[Slot]:
-        """For each of ``spec.outside``, in order: where it lay at the last call.
-
-        Errors: as ``spec``.
-        """
-        return self._described()[1]
-
-    def _described(self) -> tuple[ProgramSpec, list[Slot]]:
-        if self.backend.device is None:
+        self.prepare()
+        if self._spec is None:
             raise BackendError(
                 f"the spec of {self.name}", "a program of kernels", f"it was recorded on {self.backend.name}",
                 "Compile it on an OpenCL device.",
             )  # fmt: skip
-        self.prepare()
-        mine = {number: storage.number for number, storage in self._storages.items()}
+        return self._spec
+
+    def places(self) -> list[Slot]:
+        """For each of ``spec.outside``, in order: where it lay at the last call."""
+        return list(self.binding.layout.places.outside)
+
+    def written(self) -> list[Slot]:
+        """What the launches write outside of the arena, where it lay at the last call."""
+        slots = [slot for step in self.steps.values() for slot in step.written()]
+        return [
+            self.binding.layout.now(slot) for slot in slots if slot.numel and slot.storage.number not in self.temporary
+        ]
+
+    def _roles(self) -> dict[int, str]:
+        """What the storages that move are in a call, by number."""
+        mine = {number: storage.number for number, storage in self.binding.storages.items()}
         roles = {mine[number]: f"memory {k}" for k, number in enumerate(self._passed)}
         for role, numbers in (
             ("input gradient", [place.number for _, place in self._inputs]), ("result", [*self._outputs]),
@@ -510,24 +253,23 @@ class Program:
             ("argument", self._arguments),
         ):  # fmt: skip
             roles |= {mine[number]: f"{role} {k}" for k, number in reversed([*enumerate(numbers)]) if number in mine}
-        begins = {mine[number]: offset for number, offset in self._offsets.items() if number in mine}
-        parts = [(self.launches[: self._cut], self.lowered[: self._cut])]
-        parts += [(self.launches[self._cut :], self.lowered[self._cut :])]
-        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
-        firsts = [leaf.first_write for leaf in (*self._leaves, *self._later) if leaf.first_write is not None]
-        layout = Outside(self.plan.where, roles, begins, {(step.number, name) for step, name in firsts})
-        spec = describe(self.name, self.backend.description, self.plan.chunks, parts, layout, sizes)
-        return spec, layout.slots
+        return roles
 
     @property
     def is_bound(self) -> bool:
         """Whether its arguments are bound: it was replayed, and still holds the arguments of the last call."""
-        return not self.kernels or bool(self._parts and self._parts[0].is_bound and not self._parts[0].stale)
+        return not self.kernels or bool(
+            self.binding.parts and self.binding.parts[0].is_bound and not self.binding.parts[0].stale
+        )
 
     @property
     def bound_kernels(self) -> int:
         """How many of its kernels have their arguments bound: those of backward only after a backward."""
-        return len(self.kernels) if self._parts[1].is_bound and not self._parts[1].stale else self._cut_kernels
+        return (
+            len(self.kernels)
+            if self.binding.parts[1].is_bound and not self.binding.parts[1].stale
+            else self._cut_kernels
+        )
 
     def bound(self) -> list[Lowered]:
         """The launches of these kernels."""
@@ -570,12 +312,12 @@ class Program:
         It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
         more, or, with persistent kernels, if gradients have come to share one.
         """
-        if self._persistent and leaf_changes() != self._seen:
+        if self.binding.keeps_apart and self._gradients.has_changed:
             found = [(leaf.number, leaf.grad) for leaf in self._leaves]
             lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
             if len({now for _, now in lying}) < len(lying):
                 return False
-        if any_hooked(leaf._slot() for leaf in self._leaves):
+        if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
             return True
@@ -625,48 +367,19 @@ class Program:
         with self.lock:
             if not self.lowered:
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
-                self._move_in(self._lease().arena)
-                self.lowered = self._lower(self.launches)
-                self._parts = [_Part(self.lowered[: self._cut]), _Part(self.lowered[self._cut :])]
+                self.binding.move_in(self._lease().arena)
+                self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
+                self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
-        return self._arenas.take(
-            self.backend, self.plan.chunks, lambda sizes: self._allocated(partial(self._made, sizes)), self._arena
-        )
 
-    def _made(self, sizes: Sequence[int]) -> Arena:
-        return Arena(self.backend, [Storage(self.backend, nbytes, alone=True) for nbytes in sizes])
+        def make(sizes: Sequence[int]) -> Arena:
+            return self.allocated(partial(Arena.new, self.backend, sizes))
 
-    @property
-    def _arena(self) -> Arena | None:
-        return None if self._arena_of is None else self._arena_of()
+        return self._arenas.take(self.backend, self.plan.chunks, make, self.binding.arena)
 
-    def _move_in(self, arena: Arena) -> None:
-        """Let every temporary lie in ``arena``."""
-        if self._arena is arena:
-            return
-        self._arena_of = weakref.ref(arena)
-        self._let_temporaries_be([chunk.buffer for chunk in arena.chunks])
-
-    def leave(self, arena: Arena) -> None:
-        if self._arena is arena:
-            self._arena_of = None
-            self._let_temporaries_be([])
-
-    def _let_temporaries_be(self, chunks: Sequence[Any]) -> None:
-        """Let the memory of temporaries be these buffers, one for each chunk of the plan; or none."""
-        where = self.plan.where
-        for storage in self._storages.values():
-            if storage.number in self.temporary:
-                # What no kernel touches has no place; it lies anywhere.
-                chunk, _ = where.get(storage.number, (0, 0))
-                storage.buffer = chunks[chunk] if chunks else None
-        self._scratch = {place: (chunks[chunk], n) for place, (chunk, n) in where.items()} if chunks else {}
-        for part in self._parts:
-            part.is_bound = False
-
-    def _allocated(self, allocate: Callable[[], T]) -> T:
+    def allocated(self, allocate: Callable[[], T]) -> T:
         """The result of ``allocate``; if there is no room for it, an error that says what it was for."""
         try:
             return allocate()
@@ -683,48 +396,15 @@ class Program:
             f"Nothing was changed. {error.remedy}",
         )
 
-    def _actions(self, kernels: Sequence[Kernel]) -> tuple[list[Action], dict[BufferId, int]]:
-        """The reads, writes and in-place pairs of each kernel, and the bytes of each temporary."""
-        actions = [
-            Action(frozenset(kernel.reads()), frozenset(kernel.writes()), frozenset(kernel.in_place_pairs()))
-            for kernel in kernels
-        ]
-        return actions, {**self.temporary, **{place: n for kernel in kernels for place, n in kernel.scratch().items()}}
-
-    def _reach(self, kernels: Sequence[Kernel]) -> dict[BufferId, int] | None:
-        """Where temporary places end at the latest: kernels count the elements from the first of a chunk on."""
-        most = self.backend.counts_to
-        if most is None:
-            return None
-        reach: dict[BufferId, int] = {}
-        for kernel in kernels:
-            for part in (kernel, *kernel.siblings):
-                if part.spec is not None:
-                    for item in part.spec.scratch:
-                        reach[part.step.number, item.name] = most * C_BYTES[item.ctype]
-            for step in kernel.steps():
-                for slot in step.slots.values():
-                    if isinstance(slot, Slot) and (number := slot.storage.number) in self.temporary:
-                        end = most * slot.dtype.itemsize
-                        reach[number] = min(end, reach.get(number, end))
-        return reach
-
-    def _needed(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        return [kernels[number] for number in needed_actions(*self._actions(kernels))]
-
     def _own(self, step: Step) -> Step:
         """The step, with its movable slots on storages of the program."""
         slots = {}
         for name, slot in step.slots.items():
-            slots[name] = self._moved(slot) if isinstance(slot, Slot) else slot
+            slots[name] = self.binding.moved(slot) if isinstance(slot, Slot) else slot
         own = step.over(slots)
         if isinstance(own.scalars, Draw):  # the graph of the recorded call keeps its own
             own.scalars = self._draws.twin(own.scalars)
         return own
-
-    def _moved(self, slot: Slot) -> Slot:
-        """The same view, without history; on a storage of the program if it is movable."""
-        return Slot(self._storages.get(slot.storage.number, slot.storage), slot.dtype, slot.layout())
 
     def _note_writes(self, old: Step, own: Step, later: bool) -> None:
         for name in own.writes:
@@ -734,78 +414,36 @@ class Program:
                     leaf.first_write = (own, name)
             if storage.number in self._arguments:
                 self._changed_arguments.add(storage.number)
-            elif storage.number not in self._storages and not later:
+            elif storage.number not in self.binding.storages and not later:
                 self._changed[storage.number] = storage
 
-    def _place(self) -> None:
-        """Let every temporary be a part of the arena: an offset, since OpenCL's sub-buffers are slow on some GPUs."""
-        where = self.plan.where
-        for step in self.steps.values():
-            for slot in step.slots.values():
-                if isinstance(slot, Slot) and slot.storage.number in where:
-                    slot.offset += where[slot.storage.number][1] // slot.dtype.itemsize
-
-    def _lower(self, launches: Sequence[LaunchGroup]) -> list[Lowered]:
-        plan = self.plan
-        return self.backend.lower_all(launches, Placement(self.temporary, plan.where, plan.is_split, self._moving))
+    def _lower(
+        self, launches: Sequence[LaunchGroup], later: Sequence[LaunchGroup] = ()
+    ) -> tuple[ProgramSpec | None, list[Lowered]]:
+        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
+        parts = launches, later
+        return lowered(self.name, self.backend, self.plan.chunks, parts, self.binding.layout, sizes, self._roles())
 
     def each_alone(self) -> list[Lowered]:
         """A launch for each kernel alone, bound to what the program is bound to."""
-        launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
-        for lowered in launches:
-            lowered.bind(self._scratch)
+        _, launches = self._lower([single(kernel) for kernel in self.kernels[: self.bound_kernels]])
+        for each in launches:
+            each.bind(self.binding.layout.places)
         return launches
 
-    def _groups(self, kernels: Sequence[Kernel], later: bool = False) -> list[Sequence[Kernel]]:
-        if config.fuses():
-            return self.backend.launch_groups(kernels, self.temporary, later, self.plan.is_split)
-        return [[kernel] for kernel in kernels]
-
-    def _result_place(
-        self, recording: Recording, tensor: Tensor, given: dict[int, int], roots: dict[int, int]
-    ) -> _ResultPlace:
-        slot = tensor._slot
-        number = slot.storage.number
-        if id(slot) in given:
-            return _ResultPlace(number, self._moved(slot), same=given[id(slot)])
-        if slot.number < recording.first_number and (slot.requires_grad or number not in self._storages):
-            return _ResultPlace(number, self._moved(slot), same=weakref.ref(tensor), outside=slot)
-        if id(slot) in roots:
-            return _ResultPlace(number, self._moved(slot), root=roots[id(slot)])
-        history = None
-        if recording.made_history(slot):
-            assert slot.step is not None
-            history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
-            history.output_specs = slot.step.output_specs
-        elif slot.requires_grad and slot.is_leaf:
-            recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
-        return _ResultPlace(number, self._moved(slot), history=history)
-
-    def _launch_group(self, group: Sequence[Kernel]) -> LaunchGroup:
-        sizes = {place: interval.nbytes for place, interval in self.plan.intervals.items()}
-        return single(group[0]) if len(group) == 1 else persistent_group(group, sizes, self.plan.offsets)
-
     # A call (a replay)
-
-    def _note(self, origin: Origin) -> None:
-        """Note that something changed on which arguments of launches depend."""
-        for part in self._parts:
-            part.stale.add(origin)
 
     def set_scalars(self, scalars: Iterable[Mapping[str, float]]) -> None:
         """Set the scalars of the steps, all of which were kept, in the order in which they were recorded."""
         with self.lock:
             for number, new in zip(sorted(self.steps), scalars, strict=True):
-                step = self.steps[number]
-                if step.scalars != new:
-                    step.scalars = new
-                    self._note(("step", number))
+                self.binding.renumber(self.steps[number], new)
 
     def let_go(self) -> None:
         """Stop holding the arguments of the last call: the next call binds its own, even if they are the same."""
         with self.lock:
             for number in self._arguments:
-                self._point(number, None)
+                self.binding.point(number, None)
 
     @property
     def has_several_roots(self) -> bool:
@@ -823,46 +461,47 @@ class Program:
         """
         if not self.lowered:
             self.prepare()
+        binding = self.binding
         for position, check in self._checks:
             if position < len(arguments):
                 check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
-            arena = None if self._arena_of is None else self._arena_of()
+            arena = binding.arena
             lease = self._arenas.take_again(arena) if self._roots else None
             if lease is None and (self._roots or not self._arenas.is_free(arena)):
                 lease = self._lease()
-                self._move_in(lease.arena)
+                binding.move_in(lease.arena)
             fresh = self._new_results()
             self.take_leaves(arguments)
-            moved = self._moved_gradients()
-            gradients = self._begun(moved) if moved else {}
+            moved = self._gradients.moved(bool(self._given))
+            begun = self.allocated(partial(self._gradients.begun, moved)) if moved else {}
             states = self._draws.states() if self._has_draws else []
             if self._has_draws:
                 arguments = self._with_drawn(arguments, numbers, states)
-            self._point_at_arguments(arguments)
+            binding.follow(self._first_in, arguments)
             for number, storage in fresh.items():
-                if storage.buffer is not self._storages[number].buffer:
-                    self._point(number, storage.buffer)
+                if storage.buffer is not binding.storages[number].buffer:
+                    binding.point(number, storage.buffer)
                 self._returned[number] = weakref.ref(storage)
             if self._effects:
                 with self._effects_undone():
-                    self._launch_safely(arguments, moved, gradients, states)
+                    self._launch_safely(arguments, moved, begun, states)
             else:
-                self._launch_safely(arguments, moved, gradients, states)
+                self._launch_safely(arguments, moved, begun, states)
             node = None
             if self._roots:
                 assert lease is not None
-                node = Node(self, lease, [refer() for refer in self._later_slots])
+                node = self.node(lease)
             elif lease is not None:
                 lease.end()
-            found = _Found(self, arguments, fresh, node)
+            found = Results(self, arguments, fresh, node)
             only = self._result
-            if type(only) is _ResultPlace and only.same is None:
+            if type(only) is ResultPlace and only.same is None:
                 result = found.new(only)
             else:
-                result = map_tensors(only, found.tensor, _ResultPlace)
+                result = map_tensors(only, found.tensor, ResultPlace)
             if node is not None:
-                self._link(node, arguments, fresh)
+                self.link(node, arguments, fresh)
                 if again is not None:
                     node.again = again
                     node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
@@ -873,249 +512,49 @@ class Program:
                 effect.after()
             return result
 
-    def _begun(self, moved: Sequence[_Leaf]) -> dict[int, Slot]:
-        """New gradients for the leaves that have none, by the leaf's id."""
-        absent = [leaf for leaf in moved if leaf.grad is None]
-        for leaf in absent:  # their old buffers are free for the new gradients, if nobody else holds them
-            self._point(leaf.number, None)
-        slots = [leaf.slot for leaf in absent]
-        made = self._allocated(lambda: [new_slot(self.backend, slot.dtype.computes, slot.shape) for slot in slots])
-        return {id(slot): gradient for slot, gradient in zip(slots, made, strict=True)}
-
-    def _launch_safely(
-        self,
-        arguments: list[Tensor],
-        moved: list[_Leaf],
-        gradients: dict[int, Slot],
-        states: States,
-    ) -> None:
-        """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
-        if not self._parts[0].has_run:
-            with self._undone_if_refused(arguments, states):
-                self._launch(moved, gradients)
-            self._count_changes(arguments, moved, gradients)
-            return
-        try:
-            self._launch(moved, gradients)
-            self._count_changes(arguments, moved, gradients)
-        except BaseException as error:
-            mark_torn([grad for leaf in self._leaves if (grad := leaf.grad) is not None], error, self._adds_from(0))
-            raise
-
-    def _adds_from(self, part: int) -> int:
-        """The number of the first launch of a part that writes a leaf's gradient."""
-        written = {self._storages[leaf.number].number for leaf in (self._leaves, self._later)[part]}
-        launches = (self.launches[: self._cut], self.launches[self._cut :])[part]
-        found = [k for k, each in enumerate(launches) if any(kernel.writes() & written for kernel in each.kernels)]
-        return found[0] if found else len(launches)
-
-    def _count_changes(self, arguments: list[Tensor], moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
-        for leaf in moved:
-            if (new := gradients.get(id(leaf.slot))) is not None:
-                leaf.slot.keep_gradient(new)
-        if self._repointed:
-            self._repointed = False
-            self._gradients = [weakref.ref(grad.storage) for leaf in self._leaves if (grad := leaf.grad)]
-        if self._changed or self._changed_arguments:
-            for storage in self.changed_by(arguments):
-                storage.version += 1
-        for refer in self._gradients:
-            if (gradient := refer()) is not None:
-                gradient.version += 1
-
-    def _launch(self, moved: list[_Leaf], gradients: dict[int, Slot]) -> None:
-        """Bind what changed, and enqueue. Leaves in ``moved`` have another gradient than before, or get a new one."""
-        for leaf in moved:
-            new = gradients.get(id(leaf.slot))
-            gradient = new or leaf.grad
-            assert gradient is not None
-            self._point_at_gradient(leaf, gradient, new is None)
-            self._repointed = True
-        if self._persistent and self._pointed:
-            self._require_apart()
-        self._pointed.clear()
-        self._enqueue(self._parts[0])
-
-    def _enqueue(self, part: _Part) -> None:
-        if part.stale or not part.is_bound:
-            try:
-                part.bind(self._scratch)
-            except Exception as error:
-                error.__dict__["launched"] = 0
-                raise
-        self.backend.launch(part.launches)
-
-    # Backward of a call
-
-    def _link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
-        """Let ``node`` hold what its backward needs of this call."""
-        if self._inputs:
-            node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
-        held: list[tuple[int, Slot]] = []
-        for number, position in self._held_arguments:
-            slot = arguments[position]._slot
-            held.append((number, slot.alias() if slot.requires_grad else slot))
-        for number in self._held_results:
-            held.append((number, Slot(fresh[number], bool_, Layout((), (), 0))))
-        for leaf in self._held_gradients:
-            if (gradient := leaf.grad) is not None:
-                held.append((leaf.number, gradient.alias()))
-        node.held = held
-        node.versions = list(map(_version_of, [*self._fixed_later, *[slot.storage for _, slot in held]]))
-        if self._has_draws:
-            node.draws = self._draws.now()
-
     def _seen_by(self, arguments: list[Tensor]) -> Iterator[Storage]:
         """The storages from outside that a call reads."""
         yield from (argument._slot.storage for argument in arguments)
-        moving = {storage.number for storage in self._storages.values()}
+        moving = {storage.number for storage in self.binding.storages.values()}
         for step in self.steps.values():
             for slot in step.read():
                 if isinstance(slot, Slot) and slot.storage.number not in moving:
                     yield slot.storage
 
-    def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
-        """Prepare the backward of a call: replay the second part, with the gradients of its results."""
-        given = tuple(k for k, gradient in enumerate(gradients) if gradient is not None)
-        if given != self.wanted:
-            other = self._for_others(node, given)
-            other.program.walk_back(other, walk, gradients)
-            return
-        self._require_unchanged(node)
-        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
-        targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
-        fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
-        lease = self._copied(node.lease.arena) if walk.retain_graph else node.lease
-        deferred = deferred_launches()
-        deferred.add(partial(self._launch_back, node, lease, seeds, targets, fresh))
-        counts = Counter(place.number for _, place in self._inputs)
-        for edge, (_, place) in zip(node.edges, self._inputs, strict=False):
-            assert edge is not None
-            shape, strides, offset = place.slot.layout()
-            if place.number in fresh:
-                slot = place.slot.within(fresh[place.number])
-            else:  # a view of a given gradient
-                seed = seeds[self._seeds.index(place.number)]
-                slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))
-            walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
+    @property
+    def is_repeatable(self) -> bool:
+        return not (self._changed or self._changed_arguments or self._ends or self._effects)
 
-    def _require_unchanged(self, node: Node) -> None:
-        storages = [*self._fixed_later, *[slot.storage for _, slot in node.held]]
-        if list(map(_version_of, storages)) == node.versions:
-            return
-        storage, version = next(pair for pair in zip(storages, node.versions) if pair[0].version != pair[1])
-        raise AutogradError(
-            "backward",
-            f"values that te.compile({self.name}) saved for backward must not change",
-            f"{storage.nbytes} bytes were changed in place afterwards (version {storage.version}, saved at {version})",
-            "Use the out-of-place form, or change a clone().",
-        )
-
-    def walk_alone(self, node: Node) -> None:
-        """The whole backward of a call whose only result is a loss, and whose gradients all belong to leaves."""
-        self._require_unchanged(node)
-        with self.lock:
-            if self._one is None:
-                self._one = new_slot(self.backend, self.root_specs[0].dtype, self.root_specs[0].shape)
-                write_into(NumberValue(1.0, self._one.dtype), self._one)
-            changes = leaf_changes()
-            moved = [] if changes == self._seen_later else [leaf for leaf in self._later if not leaf.is_bound()]
-            gradients = self._begun(moved) if moved else {}
-            try:
-                self._point_as_at(node, node.lease, (self._one,))
-                for leaf in moved:
-                    new = gradients.get(id(leaf.slot))
-                    gradient = new or leaf.grad
-                    assert gradient is not None
-                    self._point_at_gradient(leaf, gradient, new is None)
-                self._enqueue_back()
-                for leaf in moved:
-                    if (new := gradients.get(id(leaf.slot))) is not None:
-                        leaf.slot.keep_gradient(new)
-                if moved or changes != self._seen_later:
-                    self._seen_later = -1 if moved else changes
-                    self._gradients_later = [weakref.ref(s.grad.storage) for s in node.leaves if s.grad is not None]
-                for refer in self._gradients_later:
-                    if (total := refer()) is not None:
-                        total.version += 1
-            except BaseException as error:
-                mark_torn([slot.grad for slot in node.leaves if slot.grad is not None], error, self._adds_from(1))
-                raise
-
-    def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
-        """Bind the second part to what ``node`` holds of its call."""
-        self._move_in(lease.arena)
-        for number, slot in node.held:
-            if number in self._offsets:
-                if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
-                    self._point_at(number, slot)
-            else:
-                self._point(number, slot.storage.buffer)
-        for number, seed in zip(self._seeds, seeds, strict=True):
-            if seed.storage.buffer is not self._storages[number].buffer or seed.offset != self._offsets[number]:
-                self._point_at(number, seed)
-        for draw, numbers in node.draws:
-            if draw != numbers:
-                draw.update(numbers)
-                for step in self._random:
-                    self._note(("step", step.number))
-
-    def _enqueue_back(self) -> None:
-        if self._persistent and self._pointed:
-            self._require_apart()
-        self._pointed.clear()
-        self._enqueue(self._parts[1])
-
-    def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
-        """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
-        changes = self._changed or self._changed_arguments or self._ends or self._effects
-        if node.again is None or changes or any(storage.version != version for storage, version in node.seen):
-            raise AutogradError(
-                "backward",
-                f"gradients for the results of te.compile({self.name}) that its program covers: {list(self.wanted)} of "
-                f"{len(self._roots)} that require one",
-                f"they came for {list(given)}, and the call cannot be repeated for these, because it changes something",
-                "Return the others with detach(), or let the function return only results that need gradients.",
-            )
-        with not_deferring():
-            program, arguments = node.again(given)
-            return program.node_of(arguments, [numbers for _, numbers in node.draws])
-
-    def node_of(self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]]) -> Node:
-        """The node of a replay with these random numbers, whose results nobody uses."""
-        results = tensors_in(self(arguments, numbers=numbers))
-        return next(r._slot.step for r in results if isinstance(r._slot.step, Node))
-
-    def _launch_back(
+    def _launch_safely(
         self,
-        node: Node,
-        lease: Lease,
-        seeds: Sequence[Slot],
-        targets: Sequence[tuple[Slot, bool]],
-        fresh: Mapping[int, Storage],
+        arguments: list[Tensor],
+        moved: list[Leaf],
+        begun: dict[int, Slot],
+        states: States,
     ) -> None:
-        with self.lock, not_deferring():  # what a gradient is filled with before is not held back until after
-            self._point_as_at(node, lease, seeds)
-            for number, storage in fresh.items():
-                self._point(number, storage.buffer)
-            for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
-                self._point_at_gradient(leaf, gradient, adds)
-            self._seen_later = -1
-            self._enqueue_back()
-            if lease is not node.lease:
-                lease.end()
+        """Launch, and count versions. If the device refuses, the first replay is undone; later, gradients are torn."""
+        part = self.binding.parts[0]
+        if not part.has_run:
+            with self._undone_if_refused(arguments, states):
+                self._gradients.bind(moved, begun)
+                self.binding.launch(part)
+            self._count_changes(arguments, moved, begun)
+            return
+        try:
+            if moved:
+                self._gradients.bind(moved, begun)
+            self.binding.launch(part)
+            self._count_changes(arguments, moved, begun)
+        except BaseException as error:
+            first = self._gradients.first_launch(self.launches[: self._cut])
+            mark_torn(self._gradients.present(), error, first)
+            raise
 
-    def _copied(self, arena: Arena) -> Lease:
-        """Another arena with the same in it: backward writes over what was saved."""
-        copy = self._arenas.take(self.backend, arena.sizes, self._made, None)
-        for nbytes, old, new in zip(self.plan.chunks, arena.chunks, copy.arena.chunks, strict=False):
-            words = nbytes // 4
-            for dtype, layout in (
-                (float32, Layout((words,), (1,), 0)),
-                (uint8, Layout((nbytes % 4,), (1,), 4 * words)),
-            ):
-                write_into(Slot(old, dtype, layout), Slot(new, dtype, layout))
-        return copy
+    def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
+        self._gradients.count(moved, begun)
+        if self._changed or self._changed_arguments:
+            for storage in self.changed_by(arguments):
+                storage.version += 1
 
     # Binding: what changes from call to call
 
@@ -1128,13 +567,18 @@ class Program:
         for number, nbytes in self._outputs.items():
             before = self._returned.get(number)
             if before is None or before() is not None:
-                found[number] = self._allocated(partial(Storage, self.backend, nbytes))
+                found[number] = self.allocated(partial(Storage, self.backend, nbytes))
             else:
-                found[number] = Storage.again(self.backend, self._storages[number].buffer, nbytes)
+                found[number] = Storage.again(self.backend, self.binding.storages[number].buffer, nbytes)
         return found
 
-    def _outside(self, place: _ResultPlace, arguments: list[Tensor]) -> Storage:
-        """The storage of a result that is no new tensor."""
+    def outside(self, place: ResultPlace, arguments: list[Tensor]) -> Slot:
+        """Where a result that is no new tensor lies."""
+        shape, strides, offset = place.slot.layout()
+        offset += self.binding.shift(place.number)
+        return Slot(self._storage_of(place, arguments), place.slot.dtype, Layout(shape, strides, offset))
+
+    def _storage_of(self, place: ResultPlace, arguments: list[Tensor]) -> Storage:
         for leaf in self._leaves:
             if leaf.number == place.number and (gradient := leaf.grad) is not None:
                 return gradient.storage
@@ -1143,21 +587,11 @@ class Program:
                 return argument._slot.storage
         return place.slot.storage
 
-    def _moved_gradients(self) -> list[_Leaf]:
-        """The leaves whose gradients the launches are not bound to."""
-        changes = leaf_changes()
-        if changes == self._seen and not self._given:
-            return []
-        moved = [leaf for leaf in self._leaves if not leaf.is_bound()]
-        # Perhaps gradients of another model changed. A gradient that begins now is accumulated into at the next call.
-        self._seen = -1 if moved else changes
-        return moved
-
     @contextmanager
     def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
-        changed += [gradient.storage for leaf in self._leaves if (gradient := leaf.grad) is not None]
+        changed += [gradient.storage for gradient in self._gradients.present()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:
             yield
@@ -1169,7 +603,7 @@ class Program:
             if isinstance(error, OutOfMemoryError):
                 raise self._refused(error) from error
             raise
-        self._parts[0].has_run = True
+        self.binding.parts[0].has_run = True
 
     @contextmanager
     def _effects_undone(self) -> Iterator[None]:
@@ -1180,9 +614,7 @@ class Program:
                 for effect, steps in self._effects:
                     done.append(effect)
                     for number, new in zip(steps, effect.before(), strict=True):
-                        if self.steps[number].scalars != new:
-                            self.steps[number].scalars = new
-                            self._note(("step", number))
+                        self.binding.renumber(self.steps[number], new)
                 yield
             except BaseException:
                 for effect in reversed(done):
@@ -1194,66 +626,9 @@ class Program:
 
         After the first replay, which is undone, a device may still refuse a launch that follows others.
         """
-        launched: int = getattr(error, "launched", 0) if self._parts[0].has_run else 0
+        launched: int = getattr(error, "launched", 0) if self.binding.parts[0].has_run else 0
         waiting = {s.number for launch in self.launches[launched:] for k in launch.kernels for s in k.steps()}
         return [position for position, number in enumerate(sorted(self.steps)) if number not in waiting]
-
-    def _point(self, number: int, buffer: Any) -> None:
-        """Bind the storage ``number`` to ``buffer`` from now on."""
-        storage = self._storages[number]
-        if storage.buffer is not buffer:
-            if self._persistent and self._owners.get(storage.buffer) == storage.number:
-                del self._owners[storage.buffer]
-            self._pointed.append(storage)
-            storage.buffer = buffer
-            self._note(("storage", storage.number))
-
-    def _require_apart(self) -> None:
-        """Raise CaptureError if buffers that a call writes have become the same memory.
-
-        The dependencies of a persistent kernel were computed for the memory of the recording; kernels without a
-        dependency may run at the same time.
-        """
-        for storage in self._pointed:
-            owner = self._owners.setdefault(storage.buffer, storage.number)
-            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "memory that a call writes must not be shared in other ways than at its first call",
-                    "an argument or a gradient now shares memory with another one, or with a parameter",
-                    "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
-                )
-
-    def _point_at(self, number: int, slot: Slot) -> None:
-        """Bind the storage ``number`` to that of ``slot``, whose offset may differ from the one before."""
-        self._point(number, slot.storage.buffer)
-        shift = slot.offset - self._offsets[number]
-        if shift:  # all its views shift too
-            self._offsets[number] = slot.offset
-            storage = self._storages[number]
-            for step in self.steps.values():
-                for view in step.slots.values():
-                    if isinstance(view, Slot) and view.storage is storage:
-                        view.offset += shift
-            self._note(("storage", storage.number))
-
-    def _point_at_arguments(self, arguments: list[Tensor]) -> None:
-        for number, position in self._first_in.items():
-            slot = arguments[position]._slot
-            if slot.storage.buffer is not self._storages[number].buffer or slot.offset != self._offsets[number]:
-                self._point_at(number, slot)
-
-    def _point_at_gradient(self, leaf: _Leaf, gradient: Slot, adds: bool) -> None:
-        """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
-        leaf.adds_to = weakref.ref(gradient) if adds else None
-        if not adds and not leaf.stored_first:
-            write_into(NumberValue(0, gradient.dtype), gradient)
-        self._point_at(leaf.number, gradient)
-        if leaf.stored_first and leaf.first_write is not None:
-            step, name = leaf.first_write
-            if adds != (name in step.accumulate):
-                step.accumulate = step.accumulate ^ {name}
-                self._note(("step", step.number))
 
     def _with_drawn(
         self, arguments: list[Tensor], numbers: Sequence[Mapping[str, float]] | None, states: States
@@ -1269,7 +644,7 @@ class Program:
             self._draws.restore(states)
             raise
         for step in self._random:
-            self._note(("step", step.number))
+            self.binding.renumber(step, step.scalars)
         return found
 
 

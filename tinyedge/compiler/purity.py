@@ -99,6 +99,7 @@ def top_of(module: str | None) -> str:
 
 
 def is_tinyedge(module: str | None) -> bool:
+    """Whether a module is of this package."""
     return top_of(module) == __name__.partition(".")[0]
 
 
@@ -118,10 +119,12 @@ def is_pure(module: str | None) -> bool:
 
 
 def is_silent(module: str | None) -> bool:
+    """Whether what a module does, such as logging, is no part of the result."""
     return top_of(module) in SILENT
 
 
 def is_numpy(module: str | None) -> bool:
+    """Whether a module is NumPy's, but for what is random, or files."""
     return top_of(module) == "numpy" and not str(module).startswith(
         ("numpy.random", "numpy.lib.npyio", "numpy.testing")
     )

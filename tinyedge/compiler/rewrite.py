@@ -15,9 +15,9 @@ from typing import Any
 from tinyedge.dtypes import DType, int8
 from tinyedge.ir.step import BACKWARD, FORWARD, Op, Step
 from tinyedge.ir.values import Layout, Slot, Value
+from tinyedge.ops.batch_norm import FrozenBatchNorm, NormScale, NormShift
 from tinyedge.ops.conv import Conv2d
 from tinyedge.ops.matmul import Linear
-from tinyedge.ops.normalize import FrozenBatchNorm, NormScale, NormShift
 from tinyedge.shapes import Shape, contiguous_strides
 
 Make = Callable[[DType, Shape], Slot]

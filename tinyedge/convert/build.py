@@ -58,6 +58,7 @@ class Parts:
 
 
 def is_float(array: Array) -> bool:
+    """Whether the array holds floats."""
     return array.dtype.kind == "f"
 
 

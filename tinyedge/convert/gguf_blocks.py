@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tinyedge import blocks
+from tinyedge.blocks import Bytes, Floats, half
 from tinyedge.errors import ArgumentError, ShapeError
-
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 
 
 class Block(NamedTuple):
@@ -25,90 +23,33 @@ class Block(NamedTuple):
     number: int
     elements: int
     nbytes: int
-    decode: Callable[[Bytes], Array]
+    decode: Callable[[Bytes], Floats]
     """(blocks, nbytes) to (blocks, elements)."""
 
 
-def _half(blocks: Bytes, at: int) -> Array:
-    """The float16 at byte ``at`` of each block, as a column."""
-    return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
+def _f32(data: Bytes) -> Floats:
+    return np.ascontiguousarray(data).view("<f4").astype(np.float32, copy=False)
 
 
-def _nibbles(data: Bytes) -> Array:
-    """Of each row the low halves of its bytes, and then the high ones."""
-    return np.concatenate([data & 15, data >> 4], axis=-1)
+def _f16(data: Bytes) -> Floats:
+    return half(data, 0)
 
 
-def _fifth(blocks: Bytes, at: int) -> Array:
-    """The 32 bits from byte ``at`` on, each as the number 16 or 0."""
-    return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+def _bf16(data: Bytes) -> Floats:
+    return (np.ascontiguousarray(data).view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _f32(blocks: Bytes) -> Array:
-    return np.ascontiguousarray(blocks).view("<f4").astype(np.float32, copy=False)
-
-
-def _f16(blocks: Bytes) -> Array:
-    return _half(blocks, 0)
-
-
-def _bf16(blocks: Bytes) -> Array:
-    return (np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16).view(np.float32)
-
-
-def _q8_0(blocks: Bytes) -> Array:
-    return _half(blocks, 0) * blocks[:, 2:].view(np.int8)
-
-
-def _q4_0(blocks: Bytes) -> Array:
-    return np.asarray(_half(blocks, 0) * (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)))
-
-
-def _q4_1(blocks: Bytes) -> Array:
-    return _half(blocks, 0) * _nibbles(blocks[:, 4:]) + _half(blocks, 2)
-
-
-def _q5_0(blocks: Bytes) -> Array:
-    return np.asarray(_half(blocks, 0) * ((_nibbles(blocks[:, 6:]) | _fifth(blocks, 2)).view(np.int8) - np.int8(16)))
-
-
-def _q5_1(blocks: Bytes) -> Array:
-    return _half(blocks, 0) * (_nibbles(blocks[:, 8:]) | _fifth(blocks, 4)) + _half(blocks, 2)
-
-
-def _k_scales(packed: Bytes) -> tuple[Array, Array]:
-    """The 8 scales and 8 minima of 6 bits in 12 bytes: the last 4 of each have their top 2 bits with the first 4."""
-    first, second, low = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    scales = np.concatenate([first & 63, (low & 15) | (first >> 6 << 4)], axis=1)
-    return scales, np.concatenate([second & 63, (low >> 4) | (second >> 6 << 4)], axis=1)
-
-
-def _q4_k(blocks: Bytes) -> Array:
-    scales, minima = _k_scales(blocks[:, 4:16])
-    numbers = _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
-    y = (_half(blocks, 0) * scales)[:, :, None] * numbers - (_half(blocks, 2) * minima)[:, :, None]
-    return np.asarray(y.reshape(-1, 256))
-
-
-def _q6_k(blocks: Bytes) -> Array:
-    low = _nibbles(blocks[:, :128].reshape(-1, 2, 64))
-    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    numbers = (low.reshape(-1, 16, 16) | (high << 4).reshape(-1, 16, 16)).view(np.int8) - np.int8(32)
-    scales = _half(blocks, 208) * blocks[:, 192:208].view(np.int8)
-    return np.asarray((scales[:, :, None] * numbers).reshape(-1, 256))
-
+NUMBERS = {"q8_0": 8, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q4_k": 12, "q6_k": 14}
+"""The quantised types' numbers in a file."""
 
 BLOCKS: dict[str, Block] = {
     "F32": Block(0, 1, 4, _f32),
     "F16": Block(1, 1, 2, _f16),
     "BF16": Block(30, 1, 2, _bf16),
-    "Q8_0": Block(8, 32, 34, _q8_0),
-    "Q4_0": Block(2, 32, 18, _q4_0),
-    "Q4_1": Block(3, 32, 20, _q4_1),
-    "Q5_0": Block(6, 32, 22, _q5_0),
-    "Q5_1": Block(7, 32, 24, _q5_1),
-    "Q4_K": Block(12, 256, 144, _q4_k),
-    "Q6_K": Block(14, 256, 210, _q6_k),
+    **{
+        name.upper(): Block(number, blocks.TYPES[name].elements, blocks.TYPES[name].nbytes, blocks.TYPES[name].decode)
+        for name, number in NUMBERS.items()
+    },
 }
 """By the type's name."""
 

@@ -42,6 +42,8 @@ class Layouts:
         self.origins: dict[str, Raw] = {}  # by the file's name: the op that made it
         self.makers: dict[str, Raw] = {}
         self.known: dict[str, Array] = {}
+        self.fresh: set[str] = set()  # values that have no name in the file yet
+        self.held: set[str] = set()  # those that stay without one: something else refers to them
         self.speculated = 0
         self.number = 0
         self.layer = ""
@@ -84,6 +86,7 @@ class Layouts:
             kept = self.turns[name]
             perm = tuple(kept.index(axis) for axis in turn)
             self.again[name, turn] = self.emit("Transpose", [name], perm=perm)
+            self.held.add(self.again[name, turn])
         return self.again[name, turn]
 
     def emit(
@@ -94,6 +97,7 @@ class Layouts:
         assert handler is not None  # it is one of ours
         self.number += 1
         name = f"{self.layer}::{self.number}"
+        self.fresh.update(outputs or ([] if output else [name]))
         outputs = tuple(outputs) or (output or name,)
         if "count" in handler.given:
             arguments["count"] = len(outputs)
@@ -159,14 +163,24 @@ class Layouts:
             self.place.refuse(name, "two ops compute it")
         if value in self.makers:
             self.origins[name] = self.makers[value]
+        last = self.result.raws[-1] if self.result.raws else None
         if first:
             self.turned[name] = value
+            self.held.add(value)
+        elif last is not None and value in last.outputs and value in self.fresh and value not in self.held:
+            last.outputs = tuple(name if output == value else output for output in last.outputs)
+            self.makers[name] = self.makers.pop(value)
+            if value in self.known:
+                self.known[name] = self.known.pop(value)
+            self.plain.add(name)
         else:
             self.emit("Identity", [value], name)
             self.plain.add(name)
-        last = self.result.raws[-1] if self.result.raws else None
-        if last is not None and (value in last.outputs or not first):
+            last = self.result.raws[-1]
+        dims = self.shapes.get(name)
+        if last is not None and (not first or value in last.outputs):
             last.name = self.layer  # what the layer returns; the ops before it have numbers
+            last.dims = tuple(dims[axis] for axis in FIRST) if first and dims and len(dims) == 4 else dims
 
     def is_first(self, *names: str) -> bool:
         """Whether all of these exist with channels first."""

@@ -33,8 +33,8 @@ def load_model(
     in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
     is trained.
 
-    Quantised TFLite and GGUF models load with ``dequantize``: see ``te.convert.from_tflite``. A part of a TensorFlow
-    graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
+    Quantised TFLite, ONNX and GGUF models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. A
+    part of a TensorFlow graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
@@ -65,14 +65,12 @@ def load_model(
     if name.endswith(".pb"):
         if dequantize:
             raise ArgumentError(
-                "load_model", "dequantize=True for TFLite and GGUF files alone", "this one is TensorFlow's"
+                "load_model", "dequantize=True for TFLite, ONNX and GGUF files", "this one is TensorFlow's"
             )
         return from_tensorflow(path, dtype=dtype, device=device)
     if not name.endswith(".onnx"):
         place.refuse("the file", "neither its content nor its name says what it is")
-    if dequantize:
-        raise ArgumentError("load_model", "dequantize=True for TFLite and GGUF files alone", "this one is ONNX")
-    return from_onnx(path, dtype=dtype, device=device)
+    return from_onnx(path, dtype=dtype, dequantize=dequantize, device=device)
 
 
 __all__ = ["load_model"]

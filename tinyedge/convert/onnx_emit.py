@@ -73,6 +73,7 @@ class Emitter:
         self.symbols = tuple(symbols)
         self.taken: set[str] = set()
         self.out: tuple[V, ...] = ()
+        self.makers: dict[str, Any] = {}  # the node of each value
         self._consts: dict[Any, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -96,7 +97,9 @@ class Emitter:
         outputs = [stem] if count == 1 else [f"{stem}.{number}" for number in range(count)]
         self.taken.update(outputs)
         kept = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(op, names, outputs, f"/{stem}", **kept))
+        made = helper.make_node(op, names, outputs, f"/{stem}", **kept)
+        self.nodes.append(made)
+        self.makers.update(dict.fromkeys(outputs, made))
         return outputs[0] if count == 1 else tuple(outputs)
 
     def const(self, values: Any, dtype: DType = dtypes.int64) -> str:
@@ -107,6 +110,13 @@ class Emitter:
             name = self._consts[key] = self.new_name("constant")
             self.arrays[name] = array, dtype
         return self._consts[key]
+
+    def filled(self, shape: Shape, number: float, dtype: DType) -> str:
+        """A tensor of one number: computed, so that no reader takes it for a weight."""
+        from onnx import helper
+
+        value = helper.make_tensor("value", ELEMENTS[dtype.name], [1], [number])
+        return str(self.node("ConstantOfShape", self.const(shape), value=value))
 
     def cast(self, value: Input, dtype: DType) -> str:
         if dtype.name not in ELEMENTS:

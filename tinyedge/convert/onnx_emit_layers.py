@@ -69,7 +69,7 @@ def conv_transpose2d(
 
 
 def _row(b: Emitter, given: V | None, value: float, channels: int, dtype: Any) -> Any:
-    return given if given is not None else b.const(np.full(channels, value), dtype)
+    return given if given is not None else b.filled((channels,), value, dtype)
 
 
 @emits("frozen_batch_norm")
@@ -103,7 +103,7 @@ def layer_norm(b: Emitter, x: V, weight: V | None, bias: V | None, eps: float, d
         None if part is None else part if part.shape == shape else b.node("Reshape", part, b.const(shape))
         for part in (weight, bias)
     ]
-    scale = parts[0] if parts[0] is not None else b.const(np.ones(shape), x.dtype)
+    scale = parts[0] if parts[0] is not None else b.filled(shape, 1, x.dtype)
     return b.node("LayerNormalization", x, scale, parts[1], axis=-dims, epsilon=eps)
 
 

@@ -213,14 +213,28 @@ ORDERS = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "tanh": (0,), "relu": (0,)}
 """Where ONNX's gates are among ours."""
 
 
-def _gates(b: Emitter, value: V, kind: str, size: int) -> str:
+def _gates(b: Emitter, value: V | str, kind: str, size: int) -> str:
     """Rows of a weight in ONNX's order of gates, with a dim for the direction."""
     order = ORDERS[kind]
-    name = value.name
+    name = value.name if isinstance(value, V) else value
     if len(order) > 1:
         parts = b.node("Split", value, b.const([size] * len(order)), axis=0, count=len(order))
         name = b.node("Concat", *[parts[n] for n in order], axis=0)
     return str(b.node("Unsqueeze", name, b.const([0])))
+
+
+def _inputs(b: Emitter, x: V) -> tuple[str, str, str | None] | None:
+    """The input, weight and bias of which ``x`` is the product, if it is one."""
+    node = b.makers.get(x.name)
+    while node is not None and node.op_type == "Reshape":
+        node = b.makers.get(node.input[0])
+    if node is None or node.op_type != "Gemm" or node.input[1] not in b.arrays:
+        return None
+    rows, wide = b.arrays[node.input[1]][0].shape
+    if rows != x.shape[2]:
+        return None
+    given = b.reshape(node.input[0], (*x.shape[:2], wide), (*x.twin[:2], wide))
+    return given, node.input[1], node.input[2] if len(node.input) > 2 else None
 
 
 @emits("recurrence")
@@ -240,16 +254,25 @@ def recurrence(
     size = hidden.shape[1]
     op = {"lstm": "LSTM", "gru": "GRU"}.get(kind, "RNN")
     rows = len(ORDERS[kind]) * size
-    order = np.concatenate([np.arange(gate * size, gate * size + size) for gate in ORDERS[kind]])
-    own = b.const(np.eye(rows)[order][None], x.dtype)  # x holds the input's products: its weight only orders them
+    inputs = _inputs(b, x)
+    if inputs is None:  # x holds products already: a weight only orders them
+        order = np.concatenate([np.arange(gate * size, gate * size + size) for gate in ORDERS[kind]])
+        given: Any = x
+        own, own_bias = b.cast(b.const(np.eye(rows, dtype=np.int64)[order][None]), x.dtype), None
+    else:
+        given, weight_ih, own_bias = inputs
+        own = _gates(b, weight_ih, kind, size)
     shift = None
-    if bias is not None:
-        zeros = b.const(np.zeros((1, rows)), x.dtype)
-        shift = b.node("Concat", zeros, _gates(b, bias, kind, size), axis=1)
+    if bias is not None or own_bias is not None:
+        parts = [
+            b.filled((1, rows), 0, x.dtype) if part is None else _gates(b, part, kind, size)
+            for part in (own_bias, bias)
+        ]
+        shift = b.node("Concat", *parts, axis=1)
     ends = None if lengths is None else b.as_dtype(lengths, dtypes.int32)
     states = [b.node("Unsqueeze", state, b.const([0])) for state in (hidden, cell) if state is not None]
     found = b.node(
-        op, x, own, _gates(b, weight, kind, size), shift, ends, *states, hidden_size=size,
+        op, given, own, _gates(b, weight, kind, size), shift, ends, *states, hidden_size=size,
         direction="reverse" if reverse else "forward", activations=["Relu"] if kind == "relu" else None,
         linear_before_reset=1 if kind == "gru" else None, count=3 if kind == "lstm" else 2,
     )  # fmt: skip

@@ -14,7 +14,9 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_arithmetic,
     onnx_attention,
     onnx_host,
+    onnx_indexing,
     onnx_layers,
+    onnx_quantised,
     onnx_recurrent,
     onnx_shapes,
 )
@@ -23,19 +25,26 @@ from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
+from tinyedge.convert.onnx_quantised import QUANTISED, RESULTS, spread, weights_of
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.onnx_writer import OnnxSource
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, ShapeError
 
 MAX_DEPTH = 16
 """Of graphs in branches of graphs."""
 
 
-def from_onnx(path: str | os.PathLike[str], *, dtype: Any = None, device: str | Backend | None = None) -> GraphModel:
+def from_onnx(
+    path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
+) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
     ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
     beside the model are read only from its own folder and those below.
+
+    With ``dequantize`` a quantised model loads too: it computes with floats, in the units of the file's integers where
+    the file has these, and does not round in between. Weights become the numbers that they stand for, which ``save``
+    rounds by the file's scales again, cutting off what these do not reach; so do results.
 
     Errors: ModelFormatError, naming the place, if it is no whole, well-formed ONNX file; UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package onnx. FileNotFoundError.
@@ -50,7 +59,7 @@ def from_onnx(path: str | os.PathLike[str], *, dtype: Any = None, device: str | 
     if wanted is not None and not wanted.is_floating_point:
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     model = parsed(call, content, place)
-    parts = _Reader(place, model, path, content, wanted).parts()
+    parts = _Reader(place, model, path, content, wanted, dequantize).parts()
     return build(parts, wanted, device)
 
 
@@ -58,13 +67,21 @@ class _Reader:
     """One file: its graph is flattened, its ops get their handlers, and all problems are listed."""
 
     def __init__(
-        self, place: Place, model: Any, path: str | os.PathLike[str], content: bytes, dtype: dtypes.DType | None
+        self,
+        place: Place,
+        model: Any,
+        path: str | os.PathLike[str],
+        content: bytes,
+        dtype: dtypes.DType | None,
+        dequantize: bool,
     ) -> None:
         self.place = place
         self.graph = model.graph
         self.opset = opset_of(model, place)
         self.tensors = Tensors(place, path)
         self.problems: list[str] = []
+        self.quantised: list[str] = []  # what only dequantize can load
+        self.dequantize = dequantize
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
         self.count = 0
@@ -74,7 +91,8 @@ class _Reader:
         if dtype is not None:
             inputs = [_as_wanted(port, dtype) for port in inputs]
         outputs = [port_of(value, place) for value in self.graph.output]
-        self.result = Parts(place, inputs, outputs, OnnxSource(path, content))
+        self.source = OnnxSource(path, content)
+        self.result = Parts(place, inputs, outputs, self.source)
         self.dims = {value.name: dims_of(value) for value in (*self.graph.value_info, *self.graph.output)}
 
     def parts(self) -> Parts:
@@ -87,9 +105,76 @@ class _Reader:
         for proto in self.graph.initializer:
             self._constant(proto.name, proto)
         self._nodes(self.graph, {}, 0)
-        if self.problems:
-            self.place.unsupported(self.problems, "Export the model without them, or for another opset.")
+        if self.problems or self.quantised:
+            remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
+            remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
+            self.place.unsupported(self.problems + self.quantised, " ".join(remedies))
+        if self.dequantize:
+            self._check_weights()
+            self.result.outputs = [self._meant(port) for port in self.result.outputs]
         return self.result
+
+    def _check_weights(self) -> None:
+        """Weights that were dequantised are read as what they stand for alone."""
+        allowed = {*RESULTS, "DequantizeLinear"}
+        for raw in self.result.raws:
+            for name in raw.inputs:
+                if name in self.source.quantised and raw.op not in allowed:
+                    self.place.unsupported(
+                        [f"{raw.op} {shown(raw.name)!r}, which reads the integers of {shown(name)!r}"]
+                    )
+
+    def _meant(self, port: Port) -> Port:
+        """An output: of a quantised one the numbers that it stands for."""
+        makers = {name: raw for raw in self.result.raws for name in raw.outputs}
+        maker = makers.get(port.name)
+        while maker is not None and maker.handler.passes and maker.op not in ("Cast", "Concat", "DequantizeLinear"):
+            maker = makers.get(maker.inputs[0])
+        if maker is None or maker.op not in RESULTS:
+            return port
+        scale, zero = (maker.inputs[place] if place < len(maker.inputs) else "" for place in RESULTS[maker.op])
+        if self.result.arrays.get(scale, np.zeros(2)).size != 1:
+            return port
+        handler = ONNX.find("DequantizeLinear", max(self.opset, 10))
+        assert handler is not None  # it is one of ours
+        name = f"{port.name} as floats"
+        inputs = (port.name, scale, zero) if zero else (port.name, scale)
+        self._define(name)
+        self.result.raws.append(Raw("DequantizeLinear", name, inputs, (name,), handler, {}, None, port.dims))
+        return Port(name, dtypes.float32, port.dims)
+
+    def _dequantised(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> bool:
+        """Turn an op's weights into what they stand for. Whether that is all that the op does."""
+        arrays, done = self.result.arrays, False
+        for position, scales, zero, axis, block in weights_of(op, arguments):
+            name = inputs[position] if position < len(inputs) else ""
+            given = [arrays.get(inputs[place]) if place < len(inputs) else None for place in scales]
+            shift = arrays.get(inputs[zero]) if 0 <= zero < len(inputs) and inputs[zero] else None
+            is_known = name in self.source.quantised
+            if name not in arrays or any(scale is None for scale in given):
+                continue
+            array = arrays[name]
+            if (array.dtype.kind not in "iu" and not is_known) or (
+                zero >= 0 and zero < len(inputs) and inputs[zero] and shift is None
+            ):
+                continue
+            scale: Any = np.float32(1)
+            for part in given:
+                scale = scale * spread(np.asarray(part, np.float32), array.ndim, axis, array.shape, block)
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                self.place.refuse(name, "a scale that is not positive")
+            shift = np.zeros(()) if shift is None else spread(shift, array.ndim, axis, array.shape, block)
+            if is_known:
+                other = self.source.quantised[name]
+                if not (np.array_equal(other[0], scale) and np.array_equal(other[1], shift)):
+                    self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
+            else:
+                self.source.quantised[name] = scale, shift, array.dtype
+                with np.errstate(all="ignore"):
+                    arrays[name] = np.asarray((array.astype(np.float64) - shift) * scale, np.float32)
+                self.known.pop(name, None)
+            done = True
+        return done and op == "DequantizeLinear"
 
     def _define(self, name: str) -> None:
         if not name or name in self.defined:
@@ -198,6 +283,9 @@ class _Reader:
 
     def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         handler = ONNX.find(node.op_type, self.opset)
+        if node.op_type in QUANTISED and not self.dequantize:
+            self.quantised.append(f"{shown(node.op_type)} (node {shown(name)!r})")
+            return
         if handler is None:
             self._problem(node, name, "" if node.op_type not in ONNX.names() else f"of opset {self.opset}")
             return
@@ -228,6 +316,13 @@ class _Reader:
         if "opset" in handler.given:
             arguments["opset"] = self.opset
         on_host = ONNX.host_function(node.op_type)
+        if self.dequantize:
+            try:
+                if self._dequantised(node.op_type, inputs, arguments):
+                    handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
+                    on_host = ONNX.host_function("Identity")
+            except ShapeError as error:
+                self.place.refuse(f"{node.op_type} {name!r}", str(error))
         dims = self.dims.get(outputs[0]) if outputs else None
         self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims))
 

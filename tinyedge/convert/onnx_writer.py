@@ -82,6 +82,7 @@ class OnnxSource:
     def __init__(self, path: str | os.PathLike[str], content: bytes) -> None:
         self.path = os.path.realpath(path)
         self.content = content
+        self.quantised: dict[str, tuple[Array, Array, Any]] = {}  # scales, zero points, and the integers' type
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         """Write the file again, with these values in place of its own."""
@@ -179,6 +180,14 @@ class OnnxSource:
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
         dims = tuple(size for f in inside if f.number == DIMS for size in self._sizes(f))
+        if name in self.quantised:
+            if dims != values.shape:
+                raise ArgumentError(
+                    "save", "a head that the file can take",
+                    f"{shown(name)!r} is quantised, and the scales of another head are not known",
+                    "Save the values with te.save(model.state_dict(), path).",
+                )  # fmt: skip
+            return [self._integers(name, values, path, inside)]
         if dims != values.shape or kind not in PATTERNS:
             return [(path, self._new_tensor(name, values, kind, place))]
         stored = packed_floats(name, values, kind)
@@ -197,6 +206,22 @@ class OnnxSource:
         if len(content) != len(lies):
             raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
         return [([*path, field], part) for field, part in zip(lies, content)]
+
+    def _integers(self, name: str, values: Array, path: list[Field], inside: list[Field]) -> tuple[list[Field], bytes]:
+        """The integers that mean ``values`` most nearly: what the file's scales do not reach is cut off."""
+        scale, zero, dtype = self.quantised[name]
+        limits = np.iinfo(dtype)
+        if not np.isfinite(values).all():
+            raise NumberRangeError("save", f"{shown(name)!r} is {dtype} in the file", "it holds no finite number")
+        nearest = np.rint(np.asarray(values, np.float64) / scale) + zero
+        stored = np.clip(nearest, limits.min, limits.max).astype(dtype)
+        raw = [f for f in inside if f.number == RAW_DATA]
+        if raw:
+            return [*path, raw[-1]], stored.astype(dtype.newbyteorder("<")).tobytes()
+        lies = [f for f in inside if f.number == INT32_DATA and f.kind == 2]
+        if len(lies) != 1:
+            raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
+        return [*path, lies[0]], b"".join(encoded(int(number) & (2**64 - 1)) for number in stored.reshape(-1))
 
     def _sizes(self, field: Field) -> Iterator[int]:
         at = field.begin

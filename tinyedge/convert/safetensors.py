@@ -20,12 +20,17 @@ from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import is_pickle, safetensors_recipe
 from tinyedge.errors import ArgumentError, CheckpointError
-from tinyedge.tensor import Tensor, tensor
+from tinyedge.shapes import MAX_ELEMENTS
+from tinyedge.tensor import Tensor, blocks_of, of_blocks, tensor
 
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize  # it comes without types
 _STRUCTURE = "tinyedge.structure"
 """The metadata key under which the nesting of a state dict stands, as JSON: see ``_described``."""
 
+_QUANTISED = "tinyedge.quantised"
+"""The metadata key under which the types and shapes of quantised tensors stand, as JSON: the tensors are bytes."""
+
+_OWN = {_STRUCTURE, _QUANTISED}
 _MAX_DEPTH = 32
 """Of what is nested in each other."""
 
@@ -43,7 +48,7 @@ def save(
 
     Nested dicts, lists and tuples, with numbers, strings and None beside the tensors, such as an optimizer's or a
     schedule's state dict, are written too: their nesting stands in the file as text, and ``load`` gives it back. Other
-    frameworks see the tensors alone.
+    frameworks see the tensors alone. Quantised tensors are written as bytes, their blocks, and come back quantised.
 
     The file appears whole or not at all: whatever fails, also the power, a file that was there before stays as it was.
     It keeps its permissions; where ``path`` is a link, the file that it leads to is written.
@@ -55,8 +60,9 @@ def save(
     if not isinstance(state_dict, Mapping):
         raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
-    if _STRUCTURE in texts:
-        raise ArgumentError("save", f"any metadata key but {_STRUCTURE}, which is kept for nesting", "got that one")
+    for key in _OWN.intersection(texts):
+        kept = "nesting" if key == _STRUCTURE else "quantised tensors"
+        raise ArgumentError("save", f"any metadata key but {key}, which is kept for {kept}", "got that one")
     if any(
         isinstance(value, (Mapping, list, tuple, bool, int, float, str, type(None))) for value in state_dict.values()
     ):
@@ -64,6 +70,13 @@ def save(
         structure = _described(state_dict, "", flat, 0)
         texts[_STRUCTURE] = json.dumps({"version": 1, "value": structure})
         state_dict = flat
+    blocks = {
+        name: [value.dtype.name, list(value.shape)]
+        for name, value in state_dict.items()
+        if isinstance(value, Tensor) and value.dtype.blocks is not None
+    }
+    if blocks:
+        texts[_QUANTISED] = json.dumps({"version": 1, "value": blocks})
     content = _packed({_text("a name", name): _array(name, value) for name, value in state_dict.items()}, texts)
     try:
         files.write_whole(path, content)
@@ -114,6 +127,8 @@ def _text(what: str, value: Any) -> str:
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
     """One tensor as it is stored; the format's writer takes the bytes as they lie, strides or not."""
     if isinstance(value, Tensor):
+        if value.dtype.blocks is not None:
+            value = blocks_of("save", value)
         values, dtype = value.detach().numpy(), value.dtype
     elif isinstance(value, (np.ndarray, np.generic)):
         values = np.asarray(value)
@@ -153,10 +168,36 @@ def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | No
         entries = dict(_deserialize(content))
     except SafetensorError as error:
         raise _refused(path, str(error), content) from None
-    structure = _metadata(content).get(_STRUCTURE)
+    texts = _metadata(content)
+    structure = texts.get(_STRUCTURE)
     del content
     tensors = {name: _tensor(path, name, entries.pop(name), device) for name in sorted(entries)}
+    if _QUANTISED in texts:
+        tensors |= _with_blocks(path, texts[_QUANTISED], tensors)
     return tensors if structure is None else _nested(path, structure, tensors)
+
+
+def _with_blocks(path: str | os.PathLike[str], text: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The quantised tensors among what was read, which nobody has to have written."""
+    try:
+        given = json.loads(text)
+        if given["version"] != 1:
+            raise _refused(path, f"its quantised tensors are of version {given['version']!r}, and version 1 is known")
+        found = {}
+        for name, (kind, shape) in given["value"].items():
+            if not all(type(length) is int and 0 < length <= MAX_ELEMENTS for length in shape):
+                raise ValueError(f"{name!r} has the shape {shape}")
+            blocks, known = tensors[name], dtypes.quantised(kind, "load")
+            if dtypes.quantised_rows(kind, tuple(shape), "load") is not known:
+                raise ValueError(f"{name!r} of shape {shape} is in {kind}")
+            if blocks.dtype is not dtypes.uint8 or blocks.shape != (known.nbytes_of(math.prod(shape)),):
+                raise ValueError(f"{name!r} of shape {shape} in {kind} has {blocks.nbytes} bytes")
+            found[name] = of_blocks(blocks, known, tuple(shape))
+        return found
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _refused(path, f"its quantised tensors are not well-formed: {error}") from None
 
 
 def _nested(path: str | os.PathLike[str], text: str, tensors: dict[str, Tensor]) -> dict[Any, Any]:
@@ -207,7 +248,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         _deserialize(content)
     except SafetensorError as error:
         raise _refused(path, str(error), content) from None
-    return {key: text for key, text in _metadata(content).items() if key != _STRUCTURE}
+    return {key: text for key, text in _metadata(content).items() if key not in _OWN}
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -81,7 +81,9 @@ def parsed(call: str, content: bytes, place: Place) -> Any:
     try:
         return graph_pb2.GraphDef.FromString(content)
     except Exception as error:  # protobuf's own class of error is another one in each of its implementations
-        place.refuse("the file", f"protobuf cannot parse it: {shown(error)}")
+        place.refuse(
+            "the file", f"protobuf cannot parse it: {shown(error)}; a SavedModel must be frozen to one graph first"
+        )
 
 
 def nodes_of(graph: Any, place: Place) -> dict[str, TfNode]:

@@ -47,7 +47,10 @@ class Lowering(Layouts):
         self.begins: set[Ref] = set()
         self.batched: dict[str, tuple[str, Array, Array]] = {}  # values that SpaceToBatchND made
         self.dilated: dict[str, Callable[[Array, Array], str | None]] = {}  # convolutions of such, as dilated ones
+        self.waited: set[str] = set()  # nodes that others only come after
         for node in nodes.values():
+            if node.op != "NoOp":  # which gathers all that a function does
+                self.waited.update(text[1:] for text in node.proto.input if text.startswith("^"))
             for ref in node.inputs:
                 self.uses[ref] = self.uses.get(ref, 0) + 1
 
@@ -64,7 +67,7 @@ class Lowering(Layouts):
             ends = [
                 (node.name, 0)
                 for node in self.nodes.values()
-                if node.op not in WITHOUT_VALUE and not self._is_read(node)
+                if node.op not in WITHOUT_VALUE and node.name not in self.waited and not self._is_read(node)
             ]
         else:
             ends = [self._named("outputs", text) for text in outputs]
@@ -81,7 +84,8 @@ class Lowering(Layouts):
                 self.plain.add(value_name(ref))
         for name in order:
             self._lower(self.nodes[name])
-        for ref in ends:
+        alive = [ref for ref in ends if self.resolved(ref) not in self.dead]
+        for ref in alive if outputs is None and alive else ends:
             self._end(ref)
         self._prune()
         return self.result

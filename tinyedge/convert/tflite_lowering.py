@@ -58,7 +58,7 @@ class Lowering(Layouts):
             if tensor.data is not None:
                 if tensor.name in self.plain:
                     self.place.refuse(tensor.name, "it is an input, and has data")
-                self.constant(tensor.name, _meaning(tensor, tensor.data))
+                self.constant(tensor.name, _meaning(self.place, tensor, tensor.data))
                 self.source.places[tensor.name] = tensor, None
         for op in graph.operators:
             emitter = EMITTERS.get(f"custom {op.op}" if op.custom else op.op)
@@ -142,9 +142,15 @@ def _meant(tensor: TfTensor) -> dtypes.DType | None:
     return tensor.dtype if tensor.scale is None else dtypes.float32
 
 
-def _meaning(tensor: TfTensor, data: Array) -> Array:
+def _meaning(place: Place, tensor: TfTensor, data: Array) -> Array:
     """What the numbers of the file mean."""
-    return data if tensor.scale is None else ((data - tensor.zero) * tensor.scale).astype(np.float32)
+    if tensor.scale is None:
+        return data
+    with np.errstate(over="ignore"):
+        values = ((data - tensor.zero) * tensor.scale).astype(np.float32)
+    if not np.isfinite(values).all():
+        place.refuse(tensor.name, "its scale makes its numbers infinite")
+    return values
 
 
 __all__ = ["EMITTERS", "Lowering", "lowers"]

@@ -100,6 +100,7 @@ def _linked(slot: Slot, step: Step | None, index: int) -> Slot:
 
 
 def refusal(name: str, why: str) -> SecondGradientError:
+    """The error for an op without a second gradient, and why it has none."""
     return SecondGradientError(
         "create_graph", "ops whose gradient is differentiable too", f"{name} is none: {why}",
         "Compose it of other ops, or leave create_graph out.",

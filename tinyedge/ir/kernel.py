@@ -94,6 +94,7 @@ class PointwiseBlock:
 
 
 def address_of(slot: Slot) -> tuple[int, int]:
+    """Where a slot begins: the number of its storage, and the offset in it."""
     return slot.storage.number, slot.offset
 
 
@@ -251,7 +252,7 @@ class Kernel:
                 if isinstance(slot, Slot):
                     distinct = prod(n for n, stride in zip(slot.shape, slot.strides, strict=True) if stride)
                     place = slot.storage.number
-                    sizes[place] = max(sizes[place], distinct * slot.dtype.itemsize)
+                    sizes[place] = max(sizes[place], slot.dtype.nbytes_of(distinct))
         reads, writes = self.reads(), self.writes()
         scratch = sum(nbytes for place, nbytes in self.scratch().items() if place in reads | writes)
         return scratch + sum(sizes[place] for place in (*reads, *writes) if not isinstance(place, tuple))
@@ -273,6 +274,7 @@ def _laid_alike(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> Iterator[tup
             if number != output.storage.number and all(
                 slot.contiguous
                 and output.contiguous
+                and slot.dtype.blocks is None
                 and (slot.numel, slot.offset, slot.dtype.itemsize)
                 == (output.numel, output.offset, output.dtype.itemsize)
                 for slot in slots

@@ -155,6 +155,7 @@ def grad_setting() -> Setting:
 
 
 def set_grad_setting(setting: Setting) -> None:
+    """Set what ``grad_setting`` gives, for this thread."""
     modes.grad = setting
 
 

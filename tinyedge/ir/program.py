@@ -1,8 +1,8 @@
 """ProgramSpec: a compiled function's launches as plain data, which can be printed, compared, saved and loaded.
 
-In: what a backend rendered for a Program. Out: all that is needed to run it again without Python's objects: sources,
-geometry, and arguments as places in the arena, places outside, or numbers. Memory outside (arguments, parameters,
-gradients, results) is numbered; who replays a spec says where each lies (``backends/opencl/replay.py``).
+In: what a backend rendered for a Program. Out: what a replay interprets; all that is needed to run it without Python's
+objects: sources, geometry, and arguments as places in the arena, places outside, or numbers. Memory outside (arguments,
+parameters, gradients, results) is numbered; who replays a spec says where each lies.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from typing import Any
 from tinyedge import files
 from tinyedge.errors import ModelFormatError
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One OpenCL C source: the name of its kernel, its text, and the options that it is built with."""
+    """One OpenCL C source: the name of its kernel, its text, and the options that it is built with.
+
+    ``is_persistent``: work-groups wait for others, which must run at the same time or have run before.
+    """
 
     function: str
     text: str
     options: tuple[str, ...]
+    is_persistent: bool
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,13 @@ class OutsideSpec:
 
     Roles: "argument K" (in the order of the call's tensors), "result K", "gradient K" of a leaf, "seed K" (the gradient
     of a result), "input gradient K", and "memory K" for what stays in one place, such as parameters and buffers.
+    ``buffer``: the first outside memory that lies in the same buffer, at another offset perhaps. Launches are given one
+    buffer for all that have the same number.
     """
 
     role: str
     nbytes: int
+    buffer: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class ScalarSpec:
     is_random: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArgumentSpec:
     """An argument of a launch. ``ctype`` is "" for buffers.
 
@@ -86,7 +93,10 @@ class PlaceSpec:
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """One launch: its source, geometry and arguments; what it computes; which memory it reads and writes."""
+    """One launch: its source, geometry and arguments; what it computes; which memory it reads and writes.
+
+    ``reports``: the calls in whose name it reports an index that is out of its range.
+    """
 
     title: str
     source: int
@@ -95,6 +105,7 @@ class LaunchSpec:
     arguments: tuple[ArgumentSpec, ...]
     reads: tuple[PlaceSpec, ...]
     writes: tuple[PlaceSpec, ...]
+    reports: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,8 @@ class ProgramSpec:
                     inside &= place.chunk < len(self.chunks) and 0 <= place.index <= self.chunks[place.chunk]
             if not inside:
                 raise ModelFormatError(call, "numbers that point to what the file has", f"not so in {launch.title!r}")
+        if not all(0 <= each.buffer <= index for index, each in enumerate(self.outside)):
+            raise ModelFormatError(call, "numbers that point to what the file has", "not so in outside")
 
 
 KINDS = ("number", "scalar", "arena", "outside", "offset", "accumulates", "table", "counters", "range flag")

@@ -158,6 +158,12 @@ class KernelSpec:
         """Of local memory, each array from a multiple of LOCAL_ALIGNMENT on."""
         return sum(round_up(array.nbytes, LOCAL_ALIGNMENT) for array in self.local)
 
+    @property
+    def has_double(self) -> bool:
+        """Whether it computes with doubles, whatever its buffers hold: ``constants["real"]`` is what it computes in."""
+        ctypes = {item.ctype for item in self.scratch} | {array.ctype.rstrip("0123456789") for array in self.local}
+        return "double" in (self.constants.get("real"), *ctypes, *self.scalars.values())
+
 
 @dataclass(frozen=True)
 class Operand:

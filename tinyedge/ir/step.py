@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyedge.errors import TinyedgeError
+from tinyedge.errors import DtypeError, TinyedgeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
 from tinyedge.shapes import Shape
@@ -222,6 +222,7 @@ class Op:
     ] = {}  # keyword arguments that are numbers passed at each launch, with their C types
     elementwise: ClassVar[bool] = False  # each output element depends only on the input elements at the same place
     strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
+    quantised: ClassVar[tuple[str, ...]] = ()  # inputs that may be quantised: the kernels unpack what they load
     is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
     scatters: ClassVar[bool] = (
         False  # a view whose gradient, unless it is a view too, is the output's with zeros around it
@@ -299,6 +300,14 @@ class Op:
     def view(cls, layout: Layout, **attrs: Any) -> Layout:
         """For view ops: the output's layout in the input's buffer."""
         raise NotImplementedError
+
+    @classmethod
+    def check_quantised(cls, layout: Layout, **attrs: Any) -> None:
+        """For view ops: raise DtypeError unless a quantised tensor can be viewed so, with whole blocks in its rows."""
+        raise DtypeError(
+            cls.name, "a tensor that is not quantised", "got one that is",
+            "Call dequantize() on it; a quantised matrix can be transposed.",
+        )  # fmt: skip
 
     @classmethod
     def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:

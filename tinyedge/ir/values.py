@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tinyedge import shapes
-from tinyedge.dtypes import DType
+from tinyedge.dtypes import DType, uint8
 from tinyedge.errors import ArgumentError
 from tinyedge.ir.modes import is_abstract, modes
 from tinyedge.shapes import Shape
@@ -250,7 +250,8 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
+        dtype = self.dtype
+        return self.numel * dtype.stored.itemsize if dtype.blocks is None else dtype.nbytes_of(self.numel)
 
     @property
     def is_leaf(self) -> bool:
@@ -264,7 +265,7 @@ class Slot:
     def extent_bytes(self) -> int:
         """Bytes from the start of the storage to the end of the last element."""
         last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * self.dtype.itemsize if self.numel else 0
+        return self.dtype.nbytes_of(last + 1) if self.numel else 0
 
     def alias(self, layout: Layout | None = None) -> Slot:
         """Another view of the same storage, without history."""
@@ -279,6 +280,11 @@ class Slot:
         other.requires_grad, other.grad, other.cleared, other.step, other.index = False, None, -1, None, 0
         other.hooks = None
         return other
+
+    def as_bytes(self) -> Slot:
+        """The memory of a quantised value, which is always the whole of its storage, as bytes."""
+        assert not self.offset
+        return Slot(self.storage, uint8, Layout((self.extent_bytes,), (1,), 0))
 
     def layout(self) -> Layout:
         return Layout(self.shape, self.strides, self.offset)

@@ -23,6 +23,9 @@ and multiplies with all its rows of A, and one third for the sums of those produ
 last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first.
 """
 
+UNPACKED = 32
+"""Elements of a quantised row of which a multiple is unpacked together: vectors of them lie in one block."""
+
 FAST_BYTES = 1 << 19
 """Bytes of A that fit in a core's own cache."""
 
@@ -58,13 +61,14 @@ def gemm_kernels(
         return trivial
     if not device.is_cpu:
         return tile_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch)
-    if b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1):
-        # C^T = B^T A^T reads A along its unit stride.
+    reads_better = b.col != 1 and a.row == 1 and not (a.col == 1 and b.row == 1) and not b.quantised
+    if reads_better or a.quantised:
+        # C^T = B^T A^T reads A along its unit stride; and unpacks blocks once for all rows, as B's elements are copied.
         flipped = {"col": "row", "row": "col"}[bias_axis]
         a, b, c, m, n, bias_axis = b.T, a.T, c.T, n, m, flipped
     entries = prod(batch)
     constants: dict[str, Any] = {}
-    variant, tile_m, tile_n, width = _cpu_tile(device, b, m, n, ctype)
+    variant, tile_m, tile_n, width = _cpu_tile(device, a, b, m, n, ctype)
     panels = rows = 0
     block = tile_n
     if variant == "gemm_panels":
@@ -73,6 +77,8 @@ def gemm_kernels(
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
         cut = choose(device, product, panels_of(device, product))
         tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
+        if b.quantised:
+            depth = max(depth // UNPACKED * UNPACKED, UNPACKED)
         constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
         across = -(-n // block)
         wanted = 8 * device.compute_units
@@ -105,6 +111,7 @@ def gemm_kernels(
     }
     constants |= {
         "real": ctype, "a": a.name, "b": b.name, "tile_m": tile_m, "tile_n": tile_n, "width": width,
+        "unit": UNPACKED if b.quantised else 1,
         "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
     }  # fmt: skip
     groups = (across, down, entries * parts)
@@ -126,6 +133,8 @@ def gemm_kernels(
     shared: tuple[LocalArray, ...] = ()
     if variant == "gemm_panels":
         constants["transposes"] = b.col != 1
+        # A vector of a quantised row does not go on in the next one, where the row is no whole number of vectors.
+        constants["ragged"] = b.quantised and b.col == 1 and n % width != 0
         shared = (
             LocalArray("packed", ctype, (constants["depth"] * constants["block"],)),
             LocalArray("sums", ctype, (constants["max_rows"] * constants["block"],)),
@@ -179,10 +188,10 @@ def _holds_rows(matrix: Matrix, length: int) -> bool:
     return all(step % length == 0 for step in (matrix.row, *matrix.batch, matrix.outer))
 
 
-def _cpu_tile(device: Device, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
+def _cpu_tile(device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
     """A CPU's kernel, rows and columns of a work-item's block, and vector width; the sums fill the registers."""
     lanes = device.native_width
-    if m > 4:
+    if m > 4 or (b.quantised and b.col != 1 and a.col != 1):
         if ctype == "double":
             lanes //= 2
         return "gemm_panels", 0, lanes if n <= lanes else 2 * lanes, lanes

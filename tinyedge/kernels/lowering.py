@@ -48,6 +48,7 @@ def used_names(step: Step, expressions: Sequence[str]) -> list[str]:
 
 
 def used_scalars(expressions: Sequence[str], scalars: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``scalars`` that the expressions mention."""
     return {name: ctype for name, ctype in scalars.items() if any(mentions(text, name) for text in expressions)}
 
 

@@ -15,17 +15,20 @@ from tinyedge.shapes import Shape
 
 @dataclass(frozen=True)
 class Matrix:
-    """An operand: the name of its slot or scratch buffer, and its strides in elements."""
+    """An operand: the name of its slot or scratch buffer, and its strides in elements. ``quantised``: its elements lie
+    in blocks along its unit stride.
+    """
 
     name: str
     row: int
     col: int
     batch: Shape = ()
     outer: int = 0
+    quantised: bool = False
 
     @property
     def T(self) -> Matrix:
-        return Matrix(self.name, self.col, self.row, self.batch, self.outer)
+        return Matrix(self.name, self.col, self.row, self.batch, self.outer, self.quantised)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ APART = 32
 """Ints between two counters, so that each lies in a cache line of its own."""
 
 COUNTERS = "counters"
-"""The argument of a persistent kernel with its counters: first the head of the work queue, then a dependency counter
-for each kernel, which counts its finished work-groups.
+"""The argument of a persistent kernel with its counters, APART ints for each: first the head of the work queue, then a
+dependency counter for each kernel, which counts its finished work-groups.
 """
 
 
@@ -130,6 +130,7 @@ def render_group(
                 *(["#undef COUNTER\n#undef LOOK\n#undef TICK\n#undef ORDER"] if order else []),
             ]
         ),
+        any(part.has_double for part in parts),
     )
     return source, firsts[-1] + (1 if order else 0), items
 

@@ -46,18 +46,14 @@ _environment = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel in OpenCL C, and the name of its function, which belongs to this source alone."""
+    """A kernel in OpenCL C, and the name of its function, which belongs to this source alone.
+
+    ``has_double``: it computes with doubles, which a compiler must be told.
+    """
 
     function: str
     text: str
-
-    @property
-    def has_double(self) -> bool:
-        return "double" in self.text
-
-    @property
-    def is_persistent(self) -> bool:
-        return self.function.startswith("persistent_")
+    has_double: bool = False
 
 
 class Part(NamedTuple):
@@ -67,6 +63,13 @@ class Part(NamedTuple):
     operands: tuple[Operand, ...]
     hooks: tuple[Hook, ...] = ()
 
+    @property
+    def has_double(self) -> bool:
+        """Whether it computes with doubles, as its spec, its operands or its blocks state."""
+        operands = (*self.operands, *(each for hook in self.hooks for each in hook.operands))
+        ctypes = {each.ctype for each in operands} | {hook.ctype for hook in self.hooks}
+        return self.spec.has_double or "double" in ctypes
+
 
 Sizes = tuple[tuple[str, int | None], ...]
 Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -74,12 +77,16 @@ Tables = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 def render(part: Part, specialised: bool = False) -> Source:
     """The source of a kernel. With shape specialisation sizes and tables are constants of it, else arguments."""
-    return named(part.spec.kernel, _alone(piece_of(part, specialised)))
+    return named(part.spec.kernel, _alone(piece_of(part, specialised)), part.has_double)
 
 
-def named(kernel: str, text: str) -> Source:
+DOUBLES = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n"
+
+
+def named(kernel: str, text: str, has_double: bool = False) -> Source:
+    """The source whose function is named after its text: equal texts are one source."""
     name = f"{kernel}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Source(name, text.replace(FUNCTION, name))
+    return Source(name, (DOUBLES if has_double else "") + text.replace(FUNCTION, name), has_double)
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
@@ -169,6 +176,7 @@ def _piece(
     context = dict(constants)
     width, real = context.get("width", 1), context.get("real", "")
     packed = {operand.name: operand.packed for operand in operands}
+    ctypes = {operand.name: operand.ctype for operand in operands}
 
     def begin(attributes: str = "") -> str:
         if width > 1 or ALONE in attributes:
@@ -184,10 +192,11 @@ def _piece(
 
     context.update(
         kernel=kernel,
-        ctype={operand.name: operand.ctype for operand in operands},
+        ctype=ctypes,
         pointed={operand.name: storage.pointed(operand.ctype, operand.packed) for operand in operands},
         packed=packed,
-        load=lambda of, pointer, index="0", lanes=1: storage.load(packed.get(of, ""), pointer, index, lanes),
+        pointer=lambda of, name, at: storage.pointer(ctypes[of], packed.get(of, ""), of, name, at),
+        load=lambda of, pointer, index="0", lanes=1: storage.load_at(packed.get(of, ""), of, pointer, index, lanes),
         has={operand.name for operand in operands},
         lowest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[0],
         highest=LIMITS.get(real, ("-INFINITY", "INFINITY"))[1],

@@ -4,18 +4,23 @@ In: an operand's C type, and the format in which it is ``packed`` ("half", "bflo
 type itself). Out: the type of its pointer, and the texts of loads and stores of one element or of a vector of
 neighbours. No device needs ``cl_khr_fp16``: OpenCL C loads and stores half without it, and bfloat16 is the upper half
 of a float. Stores round to the nearest, ties to even.
+
+Quantised blocks are only loaded: a function for each format finds the block of an element, and unpacks it. The elements
+of a vector lie in one block, and begin at a multiple of the vector's width there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tinyedge.blocks import BlockType, type_of
+
 POINTED = {"half": "half", "bfloat16": "ushort"}
 
 
 def pointed(ctype: str, packed: str) -> str:
     """The C type that an operand's pointer points to."""
-    return POINTED[packed] if packed else ctype
+    return (POINTED.get(packed) or "uchar") if packed else ctype
 
 
 def _vector(width: int) -> str:
@@ -25,10 +30,28 @@ def _vector(width: int) -> str:
 def load(packed: str, name: str, index: str, width: int = 1) -> str:
     """The elements of ``name`` from ``index`` on."""
     lanes, at = _vector(width), f"0, {name} + ({index})"
+    if packed and packed not in POINTED:
+        return f"{packed}_load{lanes}({name}, {index})"
     if packed == "half":
         return f"vload_half{lanes}({at})"
     found = f"{name}[{index}]" if width == 1 else f"vload{lanes}({at})"
     return f"as_float{lanes}(convert_uint{lanes}({found}) << 16)" if packed == "bfloat16" else found
+
+
+def pointer(ctype: str, packed: str, of: str, name: str, at: str) -> str:
+    """The declaration of ``name``, which points to element ``at`` of ``of``. In quantised blocks it is a number: an
+    element has no address.
+    """
+    if packed and packed not in POINTED:
+        return f"int {name} = {at}"
+    return f"__global const {pointed(ctype, packed)}* {name} = {of} + {at}"
+
+
+def load_at(packed: str, of: str, name: str, index: str, width: int = 1) -> str:
+    """The elements from ``index`` on behind the place ``name`` that ``pointer`` declared."""
+    if packed and packed not in POINTED:
+        return load(packed, of, f"{name} + {index}", width)
+    return load(packed, name, index, width)
 
 
 def store(packed: str, name: str, index: str, value: str, width: int = 1) -> str:
@@ -42,9 +65,15 @@ def store(packed: str, name: str, index: str, value: str, width: int = 1) -> str
 
 
 def declarations(packings: Iterable[str], widths: Iterable[int]) -> list[str]:
-    """The C functions that stores of these formats and widths call; several kernels of a program may declare them."""
+    """The C functions that loads and stores of these formats and widths call; several kernels of a program may declare
+    them.
+    """
+    packings, widths = set(packings), sorted(set(widths))
     lines = []
-    for lanes in [_vector(width) for width in sorted(set(widths))] if "bfloat16" in packings else ():
+    for packed in sorted(packings.difference(POINTED, ("",))):
+        for width in widths:
+            lines += _unpacking(packed, width)
+    for lanes in [_vector(width) for width in widths] if "bfloat16" in packings else ():
         is_nan = "(bits & 0x7fffffffu) > 0x7f800000u"
         chosen = (
             f"{is_nan} ? bits | 0x400000u : rounded" if not lanes else f"select(rounded, bits | 0x400000u, {is_nan})"
@@ -60,3 +89,76 @@ def declarations(packings: Iterable[str], widths: Iterable[int]) -> list[str]:
             "#endif",
         ]
     return lines
+
+
+def _unpacking(packed: str, width: int) -> list[str]:
+    """The function that loads elements of quantised blocks."""
+    blocks = type_of(packed)
+    assert blocks is not None
+    lanes = _vector(width)
+    name = f"{packed}_load{lanes}"
+    return [
+        f"#ifndef {name.upper()}",
+        f"#define {name.upper()}",
+        f"static float{lanes} {name}(__global const uchar* from, const int index) {{",
+        f"    const uint at = (uint)index % {blocks.elements}u;",
+        f"    __global const uchar* block = from + (size_t)((uint)index / {blocks.elements}u) * {blocks.nbytes};",
+        *(f"    {line}" for line in _unpacked(blocks, width)),
+        "}",
+        "#endif",
+    ]
+
+
+def _half(at: int) -> str:
+    return f"vload_half({at // 2}, (__global const half*)block)"
+
+
+def _unpacked(blocks: BlockType, width: int) -> list[str]:
+    """The body of such a function: from ``block`` the elements number ``at`` on."""
+    lanes = _vector(width)
+
+    def loaded(kind: str, at: str) -> str:
+        """Bytes of the block as int, a vector of them where the width is more than 1."""
+        pointer = f"(__global const {kind}*)block + {at}"
+        return f"convert_int{lanes}(vload{lanes}(0, {pointer}))" if lanes else f"(int)*({pointer})"
+
+    def nibbles(first: int) -> str:
+        """The numbers of 32 elements in 16 bytes: the low halves, then the high ones."""
+        return f"(({loaded('uchar', f'{first} + (at & 15)')} >> (int)(at >> 4 << 2)) & 15)"
+
+    def fifths(first: int) -> list[str]:
+        """The top bits of 32 elements, as the number 16 or 0."""
+        steps = f"(int{lanes})({', '.join(map(str, range(width)))})" if lanes else "0"
+        return [
+            f"const int tops = as_int(vload4(0, block + {first}));",
+            f"const int{lanes} top = ((((int{lanes})tops >> (int)at) >> {steps}) & 1) << 4;",
+        ]
+
+    real = f"convert_float{lanes}"
+    if blocks.name == "q8_0":
+        return [f"return {_half(0)} * {real}({loaded('char', '2 + at')});"]
+    if blocks.name == "q4_0":
+        return [f"return {_half(0)} * {real}({nibbles(2)} - 8);"]
+    if blocks.name == "q4_1":
+        return [f"return {_half(0)} * {real}({nibbles(4)}) + {_half(2)};"]
+    if blocks.name == "q5_0":
+        return [*fifths(2), f"return {_half(0)} * {real}(({nibbles(6)} | top) - 16);"]
+    if blocks.name == "q5_1":
+        return [*fifths(4), f"return {_half(0)} * {real}({nibbles(8)} | top) + {_half(2)};"]
+    if blocks.name == "q4_k":  # the last 4 of 8 scales and minima have their top 2 bits with the first 4
+        numbers = f"({loaded('uchar', '16 + (at >> 6) * 32 + (at & 31)')} >> (int)((at >> 5 & 1) << 2)) & 15"
+        return [
+            "const uint part = at >> 5;",
+            "const uint low = block[4 + part], high = block[8 + part];",
+            "const uint scale = part < 4 ? low & 63 : (high & 15) | (block[part] >> 6 << 4);",
+            "const uint least = part < 4 ? high & 63 : (high >> 4) | (low >> 6 << 4);",
+            f"return ({_half(0)} * (float)scale) * {real}({numbers}) - {_half(2)} * (float)least;",
+        ]
+    if blocks.name == "q6_k":
+        low = f"({loaded('uchar', '(at >> 7) * 64 + (at & 63)')} >> (int)((at >> 6 & 1) << 2)) & 15"
+        top = f"({loaded('uchar', '128 + (at >> 7) * 32 + (at & 31)')} >> (int)((at >> 5 & 3) << 1)) & 3"
+        return [
+            f"const float scale = {_half(208)} * (float)((__global const char*)block)[192 + (at >> 4)];",
+            f"return scale * {real}((({low}) | (({top}) << 4)) - 32);",
+        ]
+    return [f"return *(__global const float*)block * {real}({loaded('char', '4 + at')});"]

@@ -165,6 +165,7 @@ def joins_persistent(device: Device, tile: Tile) -> bool:
 
 
 def is_heavy(device: Device, tile: Tile) -> bool:
+    """Whether a tile needs so many registers that a persistent kernel would suffer."""
     return device.persistent and tile.item_m * tile.item_n > HEAVY
 
 

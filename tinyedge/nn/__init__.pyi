@@ -94,6 +94,9 @@ from tinyedge.nn.noise import FeatureAlphaDropout as FeatureAlphaDropout
 from tinyedge.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinyedge.nn.normalization import BatchNorm2d as BatchNorm2d
 from tinyedge.nn.normalization import BatchNorm3d as BatchNorm3d
+from tinyedge.nn.normalization import BatchRenorm1d as BatchRenorm1d
+from tinyedge.nn.normalization import BatchRenorm2d as BatchRenorm2d
+from tinyedge.nn.normalization import BatchRenorm3d as BatchRenorm3d
 from tinyedge.nn.normalization import GroupNorm as GroupNorm
 from tinyedge.nn.normalization import InstanceNorm1d as InstanceNorm1d
 from tinyedge.nn.normalization import InstanceNorm2d as InstanceNorm2d
@@ -172,6 +175,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
     "Bilinear",
     "CTCLoss",
     "ChannelShuffle",

@@ -19,10 +19,12 @@ Size = int | tuple[int, ...]
 
 
 def new_parameter(shape: Sequence[int], device: Device, dtype: Any) -> Parameter:
+    """A parameter of zeros, for ``reset_parameters`` to fill."""
     return Parameter(full(shape, 0.0, dtype=dtype, device=device))
 
 
 def require_positive(call: str, **values: int) -> None:
+    """Refuse sizes that are no ints of at least 1."""
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise ArgumentError(call, f"{name} must be an int of at least 1", f"got {value!r}")

@@ -12,11 +12,55 @@ from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
 
-class _Conv(Module):
+class _Windowed(Module):
+    """What convolutions and transposed ones have in common: channels in groups, a kernel, and how it moves."""
+
     dims = 2
     weight: Parameter
     bias: Parameter | None
 
+    def _set(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, dilation: Size, groups: int,
+        padding_mode: str, remedy: str,
+    ) -> None:  # fmt: skip
+        call = type(self).__name__
+        require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                call,
+                "groups must divide both channel counts",
+                f"got {in_channels}, {out_channels} and groups={groups}",
+            )
+        if padding_mode != "zeros":
+            raise ArgumentError(call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", remedy)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
+        self.stride = sizes_of(call, self.dims, "stride", stride, 1)
+        self.dilation = sizes_of(call, self.dims, "dilation", dilation, 1)
+        self.groups = groups
+        self.padding_mode = padding_mode
+
+    def _make(self, taken: int, given: int, bias: bool, device: Device, dtype: Any) -> None:
+        """The parameters: a kernel for each of ``taken`` channels, from ``given / groups`` channels each."""
+        self.weight = new_parameter((taken, given // self.groups, *self.kernel_size), device, dtype)
+        self.register_parameter("bias", new_parameter((self.out_channels,), device, dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        reset_weight_and_bias(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        none, once = (0,) * self.dims, (1,) * self.dims
+        usual = {"padding": none, "dilation": once, "output_padding": none, "groups": 1}
+        for name, value in usual.items():
+            if getattr(self, name, value) != value:
+                text += f", {name}={getattr(self, name)}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class _Conv(_Windowed):
     def __init__(
         self,
         in_channels: int,
@@ -32,25 +76,10 @@ class _Conv(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        self._set(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, "Pad with F.pad before it."
+        )
         call = type(self).__name__
-        require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                call,
-                "groups must divide both channel counts",
-                f"got {in_channels}, {out_channels} and groups={groups}",
-            )
-        if padding_mode != "zeros":
-            raise ArgumentError(
-                call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "Pad with F.pad before it."
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
-        self.stride = sizes_of(call, self.dims, "stride", stride, 1)
-        self.dilation = sizes_of(call, self.dims, "dilation", dilation, 1)
-        self.groups = groups
-        self.padding_mode = padding_mode
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
@@ -60,24 +89,7 @@ class _Conv(Module):
             self.padding = padding
         else:
             self.padding = sizes_of(call, self.dims, "padding", padding)
-        self.weight = new_parameter((out_channels, in_channels // groups, *self.kernel_size), device, dtype)
-        self.register_parameter("bias", new_parameter((out_channels,), device, dtype) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        reset_weight_and_bias(self.weight, self.bias)
-
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0,) * self.dims:
-            text += f", padding={self.padding}"
-        if self.dilation != (1,) * self.dims:
-            text += f", dilation={self.dilation}"
-        if self.groups != 1:
-            text += f", groups={self.groups}"
-        if self.bias is None:
-            text += ", bias=False"
-        return text
+        self._make(out_channels, in_channels, bias, device, dtype)
 
 
 class Conv1d(_Conv):
@@ -120,11 +132,7 @@ class Conv3d(_Conv):
         return F.conv3d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class _ConvTranspose(Module):
-    dims = 2
-    weight: Parameter
-    bias: Parameter | None
-
+class _ConvTranspose(_Windowed):
     def __init__(
         self,
         in_channels: int,
@@ -141,31 +149,13 @@ class _ConvTranspose(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        self._set(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, "PyTorch has no other."
+        )
         call = type(self).__name__
-        require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                call,
-                "groups must divide both channel counts",
-                f"got {in_channels}, {out_channels} and groups={groups}",
-            )
-        if padding_mode != "zeros":
-            raise ArgumentError(call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", "PyTorch has no other.")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
-        self.stride = sizes_of(call, self.dims, "stride", stride, 1)
         self.padding = sizes_of(call, self.dims, "padding", padding)
         self.output_padding = sizes_of(call, self.dims, "output_padding", output_padding)
-        self.dilation = sizes_of(call, self.dims, "dilation", dilation, 1)
-        self.groups = groups
-        self.padding_mode = padding_mode
-        self.weight = new_parameter((in_channels, out_channels // groups, *self.kernel_size), device, dtype)
-        self.register_parameter("bias", new_parameter((out_channels,), device, dtype) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        reset_weight_and_bias(self.weight, self.bias)
+        self._make(in_channels, out_channels, bias, device, dtype)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """``output_size`` chooses ``output_padding`` so that the result has these lengths."""
@@ -199,20 +189,6 @@ class _ConvTranspose(Module):
         if any(not low <= size <= high for low, size, high in zip(least, sizes, most)):
             raise ArgumentError(call, f"output_size between {tuple(least)} and {tuple(most)}", f"got {sizes}")
         return tuple(size - low for size, low in zip(sizes, least))
-
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0,) * self.dims:
-            text += f", padding={self.padding}"
-        if self.dilation != (1,) * self.dims:
-            text += f", dilation={self.dilation}"
-        if self.output_padding != (0,) * self.dims:
-            text += f", output_padding={self.output_padding}"
-        if self.groups != 1:
-            text += f", groups={self.groups}"
-        if self.bias is None:
-            text += ", bias=False"
-        return text
 
 
 class ConvTranspose1d(_ConvTranspose):

@@ -33,6 +33,7 @@ def signatures(entry: Entry) -> tuple[Signature, Signature]:
 
 
 def is_tensor(parameter: Parameter) -> bool:
+    """Whether a parameter of a function takes a tensor."""
     return str(parameter.annotation).startswith("Tensor")
 
 

@@ -20,7 +20,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
-from tinyedge.tensor import Parameter, Tensor, as_tensor, destination
+from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
 
 M = TypeVar("M", bound="Module")
 Item = TypeVar("Item", bound=Tensor)
@@ -437,7 +437,12 @@ class Module:
         return self
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
-        """Say for every parameter whether ``backward`` shall compute its gradient."""
+        """Say for every parameter whether ``backward`` shall compute its gradient.
+
+        Errors: DtypeError if one shall that is quantised; nothing is changed then.
+        """
+        for name, param in self.named_parameters() if requires_grad else ():
+            require_trainable("requires_grad_", param.dtype, name)
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
@@ -468,7 +473,7 @@ class Module:
         ``freeze_batch_norm_statistics`` does the second part alone. ``requires_grad_()`` undoes the first, and
         ``freeze_batch_norm_statistics(False)`` the second.
 
-        Errors: ArgumentError for a name that the model does not have.
+        Errors: ArgumentError for a name that the model does not have; DtypeError if it stands for quantised weights.
         """
         wanted = (except_,) if isinstance(except_, str) else tuple(except_)
         named = list(self.named_parameters(remove_duplicate=False))
@@ -486,6 +491,9 @@ class Module:
         def trained(path: str) -> bool:
             return any(path == name or path.startswith(name + ".") for name in wanted)
 
+        for path, param in named:
+            if trained(path):
+                require_trainable("freeze", param.dtype, path)
         for _, param in named:
             param.requires_grad_(False)
         for path, param in named:  # apart, so that a parameter with two names is trained if one of them is
@@ -521,6 +529,7 @@ class Module:
         self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None, non_blocking: bool = False
     ) -> M:
         """Move parameters, gradients and buffers to a device, and convert the floating-point ones to a dtype; in place.
+        Quantised weights are moved, and stay quantised.
 
         Optimizers that already hold the parameters go on with the moved ones.
         """
@@ -528,7 +537,8 @@ class Module:
         if wanted is not None and not wanted.is_floating_point:
             raise DtypeError("Module.to", "a floating-point dtype", f"got {wanted.name}")
         for tensor in (*self.parameters(), *self.buffers()):
-            kept = wanted if wanted is not None and tensor.is_floating_point() else tensor.dtype
+            floats = tensor.is_floating_point() and tensor.dtype.blocks is None
+            kept = wanted if wanted is not None and floats else tensor.dtype
             (backend or tensor.backend).check_dtype(kept)
         for param in self.parameters():
             moved, gradient = _moved(param, wanted, backend), param.grad
@@ -624,7 +634,7 @@ class Module:
 
 
 def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tensor:
-    keep = dtype is None or not tensor.is_floating_point()
+    keep = dtype is None or not tensor.is_floating_point() or tensor.dtype.blocks is not None
     with no_grad():
         return tensor.to(tensor.dtype if keep else dtype, device=backend)
 
@@ -650,6 +660,13 @@ def _misfit(name: str, target: Tensor, value: Any) -> str:
             return f"{name} is not an array of numbers: {type(value).__name__}"
     if shape != target.shape:
         return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
+    found = getattr(value, "dtype", None)
+    is_quantised = target.dtype.blocks is not None or (isinstance(found, DType) and found.blocks is not None)
+    if is_quantised and found is not target.dtype:
+        given = getattr(found, "name", type(value).__name__)
+        return (
+            f"wrong dtype: {name} is {given} in the state dict and {target.dtype.name} in the model (see te.quantize)"
+        )
     if kind > dtypes.category(target.dtype):
         return f"wrong dtype: {name} must fit into {target.dtype.name}"
     limits = target.dtype.limits

@@ -11,6 +11,8 @@ from tinyedge.nn import functional as F
 from tinyedge.nn import init
 from tinyedge.nn.arguments import Device, new_parameter, require_positive
 from tinyedge.nn.module import Module
+from tinyedge.ops.minibatch_norm import normalize_over_minibatch
+from tinyedge.ops.statistics import var_mean
 from tinyedge.tensor import Parameter, Tensor, full
 
 # Normalisation
@@ -22,7 +24,10 @@ class _BatchNorm(Module):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    frozen_statistics: bool = False
+    over_minibatch: bool = False  # in training, unless they are frozen
     ranks: tuple[int, ...] = ()
+    choices: tuple[str, ...] = ("frozen", "batch", "minibatch")  # of statistics
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class _BatchNorm(Module):
         dtype: Any = None,
         *,
         bias: bool = True,
+        statistics: str = "batch",
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -42,7 +48,7 @@ class _BatchNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.frozen_statistics = False
+        self.statistics = statistics
         shape = (num_features,)
         self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
         self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
@@ -66,15 +72,49 @@ class _BatchNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    @property
+    def statistics(self) -> str:
+        """By what it normalises in training mode: "batch", "minibatch", or "frozen", the running statistics."""
+        return "frozen" if self.frozen_statistics else "minibatch" if self.over_minibatch else "batch"
+
+    @statistics.setter
+    def statistics(self, value: str) -> None:
+        if value not in self.choices:
+            raise ArgumentError(
+                type(self).__name__, f"statistics must be one of {', '.join(self.choices)}", f"got {value!r}"
+            )
+        self.frozen_statistics = value == "frozen"
+        self.over_minibatch = value == "minibatch"
+
     def _freeze_statistics(self, frozen: bool) -> None:
         self.frozen_statistics = frozen
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _require_rank(self, input: Tensor) -> None:
         if input.ndim not in self.ranks:
             expected = " or ".join(f"{rank}-d" for rank in self.ranks)
             raise ShapeError(type(self).__name__, f"a {expected} input", f"got {input.shape}")
+
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a minibatch of ``count`` values a channel."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with no_grad():
+            self.num_batches_tracked.add_(1)
+            for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
+                share: Any = self.momentum
+                if share is None:
+                    share = 1.0 / self.num_batches_tracked.to(new.dtype)
+                running.copy_(running * (1.0 - share) + new * share)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._require_rank(input)
         from_batch = self.running_mean is None or (self.training and not self.frozen_statistics)
         updates = from_batch and self.track_running_stats and self.num_batches_tracked is not None
+        if from_batch and self.over_minibatch:
+            return normalize_over_minibatch(
+                type(self).__name__, self, input, self.weight, self.bias, self.eps, self._track if updates else None
+            )
         if updates:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -105,14 +145,17 @@ class _BatchNorm(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
+        if self.over_minibatch:
+            text += ', statistics="minibatch"'
         return text + ", frozen_statistics=True" if self.frozen_statistics else text
 
 
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation over (batch, features) or (batch, features, length).
 
-    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
-    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
+    statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
+    "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
@@ -122,8 +165,9 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Batch normalisation over (batch, channels, height, width).
 
-    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
-    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
+    statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
+    "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
@@ -133,15 +177,102 @@ class BatchNorm2d(_BatchNorm):
 class BatchNorm3d(_BatchNorm):
     """Batch normalisation over (batch, channels, depth, height, width).
 
-    While ``frozen_statistics`` is set (see ``Module.freeze_batch_norm_statistics``), it normalises by the running
-    statistics in training mode too, and leaves them as they are; scale and bias are trained as ever.
+    ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
+    statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
+    "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
     ranks = (5,)
 
 
+BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+
+
+class _BatchRenorm(_BatchNorm):
+    choices = ("frozen", "batch")
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Device = None,
+        dtype: Any = None,
+        *,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        bias: bool = True,
+    ) -> None:
+        if not track_running_stats:
+            raise ArgumentError(type(self).__name__, "running statistics, to which it corrects", "got none of them")
+        self._require_limits(r_max, d_max)
+        super().__init__(num_features, eps, momentum, affine, True, device, dtype, bias=bias)
+        self.r_max = r_max
+        self.d_max = d_max
+
+    def _require_limits(self, r_max: float, d_max: float) -> None:
+        if not (r_max >= 1.0 and d_max >= 0.0):
+            raise ArgumentError(type(self).__name__, "r_max >= 1 and d_max >= 0", f"got {r_max} and {d_max}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.frozen_statistics:
+            return super().forward(input)
+        self._require_rank(input)
+        self._require_limits(self.r_max, self.d_max)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        with no_grad():
+            x = input.detach().to(input.dtype.computes)
+            var, mean = var_mean(x, (0, *range(2, x.ndim)), correction=0)
+            rstd = (self.running_var + self.eps).rsqrt()
+            r = ((var + self.eps).sqrt() * rstd).clamp(1.0 / self.r_max, self.r_max).to(input.dtype)
+            d = ((mean - self.running_mean) * rstd).clamp(-self.d_max, self.d_max).to(input.dtype)
+        # The correction is one more scale and shift of each channel, so it goes into the norm's own.
+        scale = r if self.weight is None else self.weight * r
+        shift = d if self.weight is None else self.weight * d
+        y = F.batch_norm(
+            input, None, None, scale, shift if self.bias is None else shift + self.bias, True, 0.0, self.eps
+        )
+        if input.numel():
+            self._track(mean, var, input.numel() // input.shape[1])
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
+
+
+class BatchRenorm1d(_BatchRenorm):
+    """``BatchNorm1d`` that corrects the batch's statistics, as far as they are off the running ones, in training.
+
+    Its result is ``(xhat * r + d) * weight + bias``: xhat is normalised by the batch; r, the ratio of the standard
+    deviations, within [1 / r_max, r_max], and d, the difference of the means, within d_max, have no gradient. So it is
+    near to what evaluation computes, also for small batches. ``r_max`` and ``d_max`` may be set between steps; with 1
+    and 0 it is a batch norm.
+
+    Source: Ioffe, Batch Renormalization, arXiv:1702.03275.
+    """
+
+    ranks = (2, 3)
+
+
+class BatchRenorm2d(_BatchRenorm):
+    """``BatchNorm2d`` that corrects the batch's statistics; see ``BatchRenorm1d``."""
+
+    ranks = (4,)
+
+
+class BatchRenorm3d(_BatchRenorm):
+    """``BatchNorm3d`` that corrects the batch's statistics; see ``BatchRenorm1d``."""
+
+    ranks = (5,)
+
+
 class _InstanceNorm(_BatchNorm):
+    choices = ("frozen", "batch")
+
     def __init__(
         self,
         num_features: int,

@@ -35,23 +35,31 @@ def _copies(layer: Module, count: int) -> ModuleList:
     return ModuleList([copy.deepcopy(layer) for _ in range(count)])
 
 
+def _attended(
+    attention: Module, x: Tensor, to: Tensor, padding: Tensor | None, mask: Tensor | None, is_causal: bool
+) -> Tensor:
+    result: Tensor = attention(x, to, to, padding, need_weights=False, attn_mask=mask, is_causal=is_causal)[0]
+    return result
+
+
 class _Layer(Module):
     """What both layers have: attention to itself, a feed-forward network, and how their results are added."""
+
+    attends = 1  # how many sequences: itself, and in the decoder the encoder's result
 
     def __init__(
         self,
         d_model: int,
         nhead: int,
-        dim_feedforward: int,
-        dropout: float,
-        activation: Activation,
-        layer_norm_eps: float,
-        batch_first: bool,
-        norm_first: bool,
-        bias: bool,
-        device: Device,
-        dtype: Any,
-        attends: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        device: Device = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
 
@@ -61,15 +69,15 @@ class _Layer(Module):
             )
 
         self.self_attn = attention()
-        if attends > 1:
+        if self.attends > 1:
             self.multihead_attn = attention()
         self.linear1 = Linear(d_model, dim_feedforward, bias, device, dtype)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias, device, dtype)
         self.norm_first = norm_first
-        for number in range(1, attends + 2):
+        for number in range(1, self.attends + 2):
             setattr(self, f"norm{number}", LayerNorm(d_model, layer_norm_eps, bias=bias, device=device, dtype=dtype))
-        for number in range(1, attends + 2):
+        for number in range(1, self.attends + 2):
             setattr(self, f"dropout{number}", Dropout(dropout))
         self.activation = _activation(type(self).__name__, activation)
 
@@ -91,25 +99,6 @@ class TransformerEncoderLayer(_Layer):
             (batch * nhead, length, length); src_key_padding_mask (batch, length). Returns src's shape.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Device = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(
-            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias, device,
-            dtype, attends=1,
-        )  # fmt: skip
-
     def forward(
         self,
         src: Tensor,
@@ -118,10 +107,7 @@ class TransformerEncoderLayer(_Layer):
         is_causal: bool = False,
     ) -> Tensor:
         def attend(x: Tensor) -> Tensor:
-            result: Tensor = self.self_attn(
-                x, x, x, src_key_padding_mask, need_weights=False, attn_mask=src_mask, is_causal=is_causal
-            )[0]
-            return result
+            return _attended(self.self_attn, x, x, src_key_padding_mask, src_mask, is_causal)
 
         return self._added(self._added(src, 1, attend), 2, self._feed_forward)
 
@@ -134,24 +120,7 @@ class TransformerDecoderLayer(_Layer):
             tgt_key_padding_mask (batch, length), memory_key_padding_mask (batch, keys). Returns tgt's shape.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Device = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(
-            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias, device,
-            dtype, attends=2,
-        )  # fmt: skip
+    attends = 2
 
     def forward(
         self,
@@ -165,17 +134,10 @@ class TransformerDecoderLayer(_Layer):
         memory_is_causal: bool = False,
     ) -> Tensor:
         def attend(x: Tensor) -> Tensor:
-            result: Tensor = self.self_attn(
-                x, x, x, tgt_key_padding_mask, need_weights=False, attn_mask=tgt_mask, is_causal=tgt_is_causal
-            )[0]
-            return result
+            return _attended(self.self_attn, x, x, tgt_key_padding_mask, tgt_mask, tgt_is_causal)
 
         def attend_to_memory(x: Tensor) -> Tensor:
-            result: Tensor = self.multihead_attn(
-                x, memory, memory, memory_key_padding_mask, need_weights=False, attn_mask=memory_mask,
-                is_causal=memory_is_causal,
-            )[0]  # fmt: skip
-            return result
+            return _attended(self.multihead_attn, x, memory, memory_key_padding_mask, memory_mask, memory_is_causal)
 
         x = self._added(self._added(tgt, 1, attend), 2, attend_to_memory)
         return self._added(x, 3, self._feed_forward)

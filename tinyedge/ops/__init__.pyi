@@ -1,29 +1,15 @@
 # Written by tools/stubs.py: run make stubs.
 
-from tinyedge.ops.activation import celu as celu
-from tinyedge.ops.activation import elu as elu
 from tinyedge.ops.activation import gelu as gelu
 from tinyedge.ops.activation import glu as glu
-from tinyedge.ops.activation import hardshrink as hardshrink
-from tinyedge.ops.activation import hardsigmoid as hardsigmoid
-from tinyedge.ops.activation import hardswish as hardswish
-from tinyedge.ops.activation import hardtanh as hardtanh
-from tinyedge.ops.activation import leaky_relu as leaky_relu
 from tinyedge.ops.activation import logsigmoid as logsigmoid
 from tinyedge.ops.activation import mish as mish
-from tinyedge.ops.activation import prelu as prelu
-from tinyedge.ops.activation import relu as relu
-from tinyedge.ops.activation import relu6 as relu6
-from tinyedge.ops.activation import rrelu as rrelu
-from tinyedge.ops.activation import selu as selu
 from tinyedge.ops.activation import sigmoid as sigmoid
 from tinyedge.ops.activation import silu as silu
 from tinyedge.ops.activation import softplus as softplus
-from tinyedge.ops.activation import softshrink as softshrink
 from tinyedge.ops.activation import softsign as softsign
 from tinyedge.ops.activation import tanh as tanh
 from tinyedge.ops.activation import tanhshrink as tanhshrink
-from tinyedge.ops.activation import threshold as threshold
 from tinyedge.ops.arithmetic import add as add
 from tinyedge.ops.arithmetic import cast as cast
 from tinyedge.ops.arithmetic import clone as clone
@@ -42,6 +28,7 @@ from tinyedge.ops.bag import bilinear as bilinear
 from tinyedge.ops.bag import cdist as cdist
 from tinyedge.ops.bag import embedding_bag as embedding_bag
 from tinyedge.ops.bag import pdist as pdist
+from tinyedge.ops.batch_norm import batch_norm as batch_norm
 from tinyedge.ops.bitwise import bitwise_and as bitwise_and
 from tinyedge.ops.bitwise import bitwise_left_shift as bitwise_left_shift
 from tinyedge.ops.bitwise import bitwise_not as bitwise_not
@@ -151,6 +138,9 @@ from tinyedge.ops.indexing import gather as gather
 from tinyedge.ops.indexing import index_select as index_select
 from tinyedge.ops.indexing import one_hot as one_hot
 from tinyedge.ops.indexing import take_along_dim as take_along_dim
+from tinyedge.ops.layer_norm import group_norm as group_norm
+from tinyedge.ops.layer_norm import instance_norm as instance_norm
+from tinyedge.ops.layer_norm import layer_norm as layer_norm
 from tinyedge.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy as binary_cross_entropy
 from tinyedge.ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
@@ -193,10 +183,20 @@ from tinyedge.ops.multi_head_attention import multi_head_attention_forward as mu
 from tinyedge.ops.noise import alpha_dropout as alpha_dropout
 from tinyedge.ops.noise import feature_alpha_dropout as feature_alpha_dropout
 from tinyedge.ops.noise import gumbel_softmax as gumbel_softmax
-from tinyedge.ops.normalize import batch_norm as batch_norm
-from tinyedge.ops.normalize import group_norm as group_norm
-from tinyedge.ops.normalize import instance_norm as instance_norm
-from tinyedge.ops.normalize import layer_norm as layer_norm
+from tinyedge.ops.piecewise import celu as celu
+from tinyedge.ops.piecewise import elu as elu
+from tinyedge.ops.piecewise import hardshrink as hardshrink
+from tinyedge.ops.piecewise import hardsigmoid as hardsigmoid
+from tinyedge.ops.piecewise import hardswish as hardswish
+from tinyedge.ops.piecewise import hardtanh as hardtanh
+from tinyedge.ops.piecewise import leaky_relu as leaky_relu
+from tinyedge.ops.piecewise import prelu as prelu
+from tinyedge.ops.piecewise import relu as relu
+from tinyedge.ops.piecewise import relu6 as relu6
+from tinyedge.ops.piecewise import rrelu as rrelu
+from tinyedge.ops.piecewise import selu as selu
+from tinyedge.ops.piecewise import softshrink as softshrink
+from tinyedge.ops.piecewise import threshold as threshold
 from tinyedge.ops.placing import diagonal_scatter as diagonal_scatter
 from tinyedge.ops.placing import index_fill as index_fill
 from tinyedge.ops.placing import index_reduce as index_reduce
@@ -230,6 +230,9 @@ from tinyedge.ops.products import addbmm as addbmm
 from tinyedge.ops.products import addr as addr
 from tinyedge.ops.products import chain_matmul as chain_matmul
 from tinyedge.ops.products import matrix_power as matrix_power
+from tinyedge.ops.quantised import dequantize as dequantize
+from tinyedge.ops.quantised import from_blocks as from_blocks
+from tinyedge.ops.quantised import quantized as quantized
 from tinyedge.ops.random import Generator as Generator
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.random import get_rng_state as get_rng_state
@@ -575,6 +578,7 @@ __all__ = [
     "cumulative_trapezoid",
     "deg2rad",
     "depth_to_space",
+    "dequantize",
     "det",
     "diag",
     "diag_embed",
@@ -624,6 +628,7 @@ __all__ = [
     "fmin",
     "fmod",
     "frac",
+    "from_blocks",
     "full_like",
     "gather",
     "gaussian_nll_loss",
@@ -795,6 +800,7 @@ __all__ = [
     "put",
     "qr",
     "quantile",
+    "quantized",
     "rad2deg",
     "rand",
     "rand_like",

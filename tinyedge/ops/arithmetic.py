@@ -19,7 +19,7 @@ from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import pointwise_kernel
 from tinyedge.ops.comparison import LogicalOr
 from tinyedge.ops.promotion import Operand, as_operand, numbers, prepared, require_tensors, result_dtype
-from tinyedge.tensor import Number, Tensor, call
+from tinyedge.tensor import Number, Tensor, blocks_of, call, of_blocks
 
 # Copies and conversions
 
@@ -44,6 +44,8 @@ class Clone(Elementwise):
 @public(method=True)
 def clone(input: Tensor) -> Tensor:
     """A contiguous copy with its own memory; the gradient flows through."""
+    if input.dtype.blocks is not None:
+        return of_blocks(call(Clone, blocks_of("clone", input)), input.dtype, input.shape)
     return call(Clone, input)
 
 

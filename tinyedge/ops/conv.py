@@ -17,6 +17,7 @@ from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import reduce_kernels
 from tinyedge.ops.conv_lowering import ConvLowering, Pair
+from tinyedge.ops.matmul import check_quantised
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call
 
@@ -28,6 +29,7 @@ class Conv2d(Op):
     domain = {"x": (-2.0, 2.0), "weight": (-1.0, 1.0), "bias": (-1.0, 1.0)}
     differentiable = ("x", "weight", "bias")
     saves = ("x", "weight")
+    quantised = ("weight",)
     rtol = 1e-4
     atol = 2e-5  # sums over patches, and over positions, in different orders
 
@@ -173,6 +175,9 @@ def check_operands(call_name: str, rank: int, input: Tensor, weight: Tensor, bia
             f"input is {input.shape} and weight {weight.shape}",
         )  # fmt: skip
     dtypes = [x.dtype for x in (input, weight, bias) if x is not None]
+    if weight.dtype.blocks is not None:
+        check_quantised(call_name, input, weight, rank + 2)
+        dtypes.remove(weight.dtype)
     if len(set(dtypes)) > 1 or not input.is_floating_point():
         raise DtypeError(
             call_name, "input, weight and bias of one floating-point dtype", "got " + ", ".join(d.name for d in dtypes)

@@ -54,6 +54,7 @@ class ConvLowering:
         self.groups: int = attrs["groups"]
         self.og = self.o // self.groups
         self.stride, self.padding, self.dilation = attrs["stride"], attrs["padding"], attrs["dilation"]
+        self.quantised = step.slots[weight].dtype.blocks is not None
         self.ctype = step.slots[out].dtype.ctype
         self.depthwise = self.cg == 1 and self.groups > 1
         self.pointwise = (
@@ -123,7 +124,7 @@ class ConvLowering:
             planes, plane = self.h * self.w, self.positions
             return tile_kernels(
                 self.device,
-                Matrix(self.weight, self.kh * self.kw, self.patch, (0, self.og * self.patch)),
+                Matrix(self.weight, self.kh * self.kw, self.patch, (0, self.og * self.patch), quantised=self.quantised),
                 self.patches("input_gradient", self.out, (self.o * plane, self.og * plane)),
                 Matrix(self.x, planes, 1, (self.c * planes, self.cg * planes)),
                 self.cg, planes, self.og, ctype=self.ctype, batch=(self.n, self.groups), flops=self.flops,
@@ -295,7 +296,7 @@ class ConvLowering:
         return () if self.pointwise else (self.columns,)
 
     def weight_matrix(self) -> Matrix:
-        return Matrix(self.weight, self.patch, 1, (0, self.og * self.patch))
+        return Matrix(self.weight, self.patch, 1, (0, self.og * self.patch), quantised=self.quantised)
 
     def column_matrix(self) -> Matrix:
         plane = self.patch * self.positions

@@ -31,6 +31,7 @@ class ConvTranspose2d(Op):
     domain = {"x": (-2.0, 2.0), "weight": (-1.0, 1.0)}
     differentiable = ("x", "weight")
     saves = ("x", "weight")
+    quantised = ("weight",)
     rtol = 1e-4
     atol = 2e-5  # sums over patches, and over positions, in different orders
 

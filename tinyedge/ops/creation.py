@@ -11,14 +11,15 @@ import numpy as np
 from tinyedge import dtypes
 from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
 from tinyedge.autograd.registry import public
-from tinyedge.backends import Backend, get_backend
+from tinyedge.backends import Backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Number, Tensor, call, filled, full, tensor
+from tinyedge.tensor import Number, Tensor, call, full, tensor
+from tinyedge.tensor.host import backend_named, filled
 
 Array = np.ndarray[Any, Any]
 Target = str | Backend | None
@@ -65,7 +66,7 @@ def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: b
     Shapes: as ``zeros``.
     Errors: as ``zeros``.
     """
-    backend = device if isinstance(device, Backend) else get_backend(device)
+    backend = backend_named(device)
     result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", size)))
     return result.requires_grad_() if requires_grad else result
 
@@ -99,8 +100,7 @@ def full_like(
     """
     dtype, device = dtype or input.dtype, device or input.backend
     wanted = dtypes.resolve(dtype, "full_like")
-    backend = device if isinstance(device, Backend) else get_backend(device)
-    result = filled("full_like", input.shape, fill_value, wanted, backend)
+    result = Tensor._wrap(filled("full_like", input.shape, fill_value, wanted, backend_named(device)))
     return result.requires_grad_() if requires_grad else result
 
 

@@ -14,13 +14,14 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, NumberRa
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
+from tinyedge.ops.indices import check_indices
 from tinyedge.ops.loss import require_alike
 from tinyedge.ops.promotion import floating
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.rows import row_launch, shared_rows
 from tinyedge.ops.softmax import log_softmax
 from tinyedge.shapes import INT_MAX, Shape
-from tinyedge.tensor import Tensor, call, check_indices
+from tinyedge.tensor import Tensor, call
 
 # Losses of classes
 

@@ -11,8 +11,9 @@ from tinyedge import shapes
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.ops.activation import logsigmoid, relu
+from tinyedge.ops.activation import logsigmoid
 from tinyedge.ops.loss import float_pair, reduced_losses
+from tinyedge.ops.piecewise import relu
 from tinyedge.ops.promotion import as_floating, require_tensors, result_dtype
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.selection import clamp_min, minimum, where

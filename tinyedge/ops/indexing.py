@@ -18,9 +18,9 @@ from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeErr
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
-from tinyedge.ops.indices import check_index, check_range, wrapped
+from tinyedge.ops.indices import check_index, check_indices, check_range, wrapped
 from tinyedge.shapes import Shape, broadcast, collapse, contiguous_strides, normalize_axis
-from tinyedge.tensor import Tensor, call, check_indices
+from tinyedge.tensor import Tensor, call
 
 Array = np.ndarray[Any, Any]
 TEMPLATE = "indexing.cl.jinja"
@@ -141,6 +141,7 @@ class Embedding(Op):
     domain = {"weight": (-4.0, 4.0)}
     differentiable = ("weight",)
     saves = ("index",)
+    quantised = ("weight",)
     errors = (
         ErrorSample(lambda te: te.embedding(te.zeros(2), te.zeros(3, 4)), DtypeError, "int64 or int32"),
         ErrorSample(
@@ -163,7 +164,8 @@ class Embedding(Op):
         check_index(cls.name, index)
         if len(weight.shape) != 2:
             raise ShapeError(cls.name, "weight must be (num_embeddings, embedding_dim)", f"it is {weight.shape}")
-        return (Spec(weight.dtype, (*index.shape, weight.shape[1])),)
+        dtype = weight.dtype if weight.dtype.blocks is None else weight.dtype.computes
+        return (Spec(dtype, (*index.shape, weight.shape[1])),)
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -210,7 +212,8 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """Row ``input[...]`` of ``weight`` for each index; the row ``padding_idx`` gets no gradient.
+    """Row ``input[...]`` of ``weight`` for each index; the row ``padding_idx`` gets no gradient. Rows of a quantised
+    weight are unpacked to float32.
 
     Shapes: input (...) int64 or int32; weight (num_embeddings, embedding_dim); returns (..., embedding_dim).
     Saves:  input.

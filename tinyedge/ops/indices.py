@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tinyedge.autograd import recorder
 from tinyedge.dtypes import int32, int64
 from tinyedge.errors import DtypeError, IndexRangeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import Op, Sample, Step
-from tinyedge.ir.values import Spec
-from tinyedge.tensor import Tensor, call, check_indices
+from tinyedge.ir.values import Spec, Storage
+from tinyedge.tensor import Tensor, call
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +34,31 @@ def check_range(call_name: str, index: Array, size: int, least: int = 0) -> None
     if index.size and (index.min() < least or index.max() >= size):
         bad = index.min() if index.min() < least else index.max()
         raise IndexRangeError(call_name, f"indices must be in [{least}, {size})", f"one is {bad}")
+
+
+def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None, negative: bool = False) -> None:
+    """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
+
+    With ``negative``, indices down to -size count from the end.
+
+    The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
+    There the kernels look.
+    """
+    if size == 0 and indices.numel():
+        raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
+
+    least = -size if negative else 0
+
+    def check(storage: Storage) -> None:
+        if storage.bounds is None or storage.version:
+            return
+        for bound in storage.bounds:
+            if not least <= bound < size and bound != ignored:
+                also = "" if ignored is None else f", or {ignored}, which is ignored"
+                raise IndexRangeError(call, f"indices must be in [{least}, {size}){also}", f"one is {bound}")
+
+    check(indices._slot.storage)
+    recorder.checked(indices._slot.storage, check)
 
 
 class WrapIndex(Op):

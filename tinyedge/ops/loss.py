@@ -318,6 +318,7 @@ def binary_cross_entropy(
 
 
 def require_alike(name: str, input: Tensor, target: Tensor) -> None:
+    """Refuse a target of another shape than the input."""
     if input.shape != target.shape:
         raise ShapeError(name, f"target must have the input's shape {input.shape}", f"it has {target.shape}")
 

@@ -8,18 +8,19 @@ from typing import Any
 from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.ops.activation import relu
 from tinyedge.ops.distance import pairwise_distance
 from tinyedge.ops.indexing import gather, one_hot
+from tinyedge.ops.indices import check_indices
 from tinyedge.ops.loss import reduced_losses
 from tinyedge.ops.movement import reshape, unsqueeze
+from tinyedge.ops.piecewise import relu
 from tinyedge.ops.promotion import floating, require_tensors
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.scan import cumprod
 from tinyedge.ops.scatter import scatter_add
 from tinyedge.ops.selection import minimum, where
-from tinyedge.tensor import Tensor, check_indices
+from tinyedge.tensor import Tensor
 
 
 def _rows(name: str, input: Tensor, target: Tensor, of_classes: bool) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.registry import functions, public
+from tinyedge.dtypes import float32
 from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
@@ -23,7 +24,7 @@ from tinyedge.tensor import Tensor, call
 def _matrix(name: str, slot: Slot) -> Matrix:
     """The last two axes as a matrix, those before them as its batch."""
     *batch, row, col = slot.strides
-    return Matrix(name, row, col, tuple(batch))
+    return Matrix(name, row, col, tuple(batch), quantised=slot.dtype.blocks is not None)
 
 
 class Matmul(Op):
@@ -33,6 +34,7 @@ class Matmul(Op):
     domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
     differentiable = ("a", "b")
     saves = ("a", "b")
+    quantised = ("b",)
     atol = 1e-5  # sums over k in different orders
 
     @classmethod
@@ -102,18 +104,40 @@ class Matmul(Op):
         return sum(2 * int(step.slots[name].numel) * int(inner[name]) for name in step.writes)
 
 
+def check_quantised(name: str, input: Tensor, weight: Tensor, dims: int = 2) -> None:
+    """Errors: DtypeError unless ``input`` is of a type with which kernels multiply what they unpack of ``weight``;
+    ShapeError unless that has so many dims.
+    """
+    if not input.is_floating_point() or input.dtype.computes is not float32 or input.dtype.blocks is not None:
+        raise DtypeError(
+            name, f"float32, float16 or bfloat16 beside a weight of {weight.dtype.name}", f"got {input.dtype.name}",
+            "Convert it with .float(); dequantize() gives the weight in float32.",
+        )  # fmt: skip
+    if weight.ndim != dims:
+        raise ShapeError(name, f"a quantised weight of {dims} dims", f"got {weight.shape}", "Call dequantize() on it.")
+
+
 @public(method=True, operators=("__matmul__",))
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; the axes before the last two broadcast.
 
     Shapes: (..., m, k) and (..., k, n) give (..., m, n); a 1-d operand counts as a row (left) or a column (right) and
             leaves its axis out.
+            A quantised matrix may be the second operand: the kernels unpack it where they load it.
     Errors: ShapeError if the two k differ; DtypeError unless both are of one floating-point type.
     """
     for x in (input, other):
         if not isinstance(x, Tensor):
             raise DtypeError("matmul", "two tensors", f"got {type(x).__name__}", "Convert it with te.tensor.")
-    if input.dtype is not other.dtype or not input.is_floating_point():
+    quantised = other.dtype.blocks is not None
+    if input.dtype.blocks is not None:
+        raise DtypeError(
+            "matmul", "a quantised tensor as the second operand alone", f"the first is of {input.dtype.name}",
+            "Multiply from the other side, (b.T @ a.T).T, or call dequantize() on it.",
+        )  # fmt: skip
+    if quantised:
+        check_quantised("matmul", input, other)
+    if not input.is_floating_point() or (input.dtype is not other.dtype and not quantised):
         raise DtypeError(
             "matmul", "two tensors of one floating-point dtype", f"got {input.dtype.name} and {other.dtype.name}",
             "Convert them with .float().",
@@ -198,6 +222,7 @@ class Linear(Op):
     domain = {"x": (-2.0, 2.0), "weight": (-2.0, 2.0), "bias": (-2.0, 2.0)}
     differentiable = ("x", "weight", "bias")
     saves = ("x", "weight")
+    quantised = ("weight",)
     atol = 1e-5  # sums over k in different orders
 
     @classmethod
@@ -215,8 +240,9 @@ class Linear(Op):
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
         (m, k), n = step.slots["x"].shape, step.slots["weight"].shape[0]
         bias = "bias" if step.slots["bias"] is not None else None
+        weight = Matrix("weight", 1, k, quantised=step.slots["weight"].dtype.blocks is not None)
         return gemm_kernels(
-            device, Matrix("x", k, 1), Matrix("weight", 1, k), Matrix("y", n, 1), m, n, k,
+            device, Matrix("x", k, 1), weight, Matrix("y", n, 1), m, n, k,
             ctype=step.slots["y"].dtype.ctype, bias=bias,
         )  # fmt: skip
 
@@ -227,9 +253,8 @@ class Linear(Op):
         kernels = []
         if step.wants("dx"):
             k = step.slots["dx"].shape[1]
-            kernels += gemm_kernels(
-                device, Matrix("dy", n, 1), Matrix("weight", k, 1), Matrix("dx", k, 1), m, k, n, ctype=ctype
-            )
+            weight = Matrix("weight", k, 1, quantised=step.slots["weight"].dtype.blocks is not None)
+            kernels += gemm_kernels(device, Matrix("dy", n, 1), weight, Matrix("dx", k, 1), m, k, n, ctype=ctype)
         if step.wants("dweight"):
             k = step.slots["dweight"].shape[1]
             kernels += gemm_kernels(
@@ -266,6 +291,8 @@ class Linear(Op):
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``.
 
+    ``weight`` may be quantised: the kernels unpack it where they load it, and it gets no gradient.
+
     Shapes: input (..., k), weight (n, k) or (k,), bias (n,) or none; returns (..., n).
     Errors: ShapeError if k or n differ.
     """
@@ -284,7 +311,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"input is {input.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}"),
         )  # fmt: skip
     rows = input if input.ndim == 2 else functions["reshape"](input, (prod(rest), input.shape[-1]))
-    if len({x.dtype for x in (input, weight, bias) if x is not None}) > 1:
+    if weight.dtype.blocks is not None:
+        check_quantised("linear", input, weight)
+        kinds = {input.dtype} if bias is None else {input.dtype, bias.dtype}
+    else:
+        kinds = {x.dtype for x in (input, weight, bias) if x is not None}
+    if len(kinds) > 1:
         raise DtypeError(
             "linear", "input, weight and bias of one dtype", f"got {input.dtype.name}, {weight.dtype.name}"
         )

@@ -52,6 +52,12 @@ class Reshape(View):
         return Layout(attrs["shape"], strides, layout.offset)
 
     @classmethod
+    def check_quantised(cls, layout: Layout, **attrs: Any) -> None:
+        rows = attrs["shape"][:1] == layout.shape[:1]
+        if not rows or not shapes.is_contiguous(layout.shape, layout.strides):
+            super().check_quantised(layout, **attrs)
+
+    @classmethod
     def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
         strides = shapes.view_strides(dy.shape, dy.strides, shape)
         return None if strides is None else Layout(shape, strides, dy.offset)
@@ -59,6 +65,11 @@ class Reshape(View):
 
 class Permute(View):
     signature = "(...)->(...)"
+
+    @classmethod
+    def check_quantised(cls, layout: Layout, **attrs: Any) -> None:
+        if len(layout.shape) != 2:
+            super().check_quantised(layout, **attrs)
 
     @classmethod
     def view(cls, layout: Layout, **attrs: Any) -> Layout:
@@ -92,6 +103,10 @@ class Expand(View):
     signature = "(...)->(...)"
     scatters = False  # one element of the input is many of the output: the gradient is a sum
     strided = True
+
+    @classmethod
+    def check_quantised(cls, layout: Layout, **attrs: Any) -> None:
+        """Any will do: rows stay as they are."""
 
     @classmethod
     def view(cls, layout: Layout, **attrs: Any) -> Layout:
@@ -290,6 +305,7 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def whole(shape: Shape) -> list[Range]:
+    """For each dim the range of all its places."""
     return [(0, size, 1) for size in shape]
 
 

@@ -16,7 +16,7 @@ from tinyedge.ir.spec import Device, KernelSpec, grid, lines_grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.reduce import mean
-from tinyedge.shapes import INT_MAX, Shape, pair, window_outputs
+from tinyedge.shapes import INT_MAX, Shape, pair, repeated, window_outputs
 from tinyedge.tensor import Tensor, call, call_all
 
 Array = np.ndarray[Any, Any]
@@ -306,18 +306,18 @@ def _sample(random: Random) -> tuple[Shape, dict[str, Any]]:
     return (*lead, random.randint(0, 6), random.randint(0, 9)), attrs
 
 
-def _empty(stride: Size | None) -> bool:
-    """Whether the stride is left out, so that windows lie side by side."""
+def _is_left_out(stride: Size | None) -> bool:
     return stride is None or (not isinstance(stride, int) and len(stride) == 0)
 
 
-def _windows(call_name: str, kernel_size: Size, stride: Any, padding: Size) -> dict[str, Any]:
-    kernel = pair(call_name, "kernel_size", kernel_size, 1)
-    return {
-        "kernel_size": kernel,
-        "stride": kernel if _empty(stride) else pair(call_name, "stride", stride, 1),
-        "padding": pair(call_name, "padding", padding),
-    }
+def window_sizes(
+    call_name: str, rank: int, kernel_size: Size, stride: Size | None, padding: Size = 0, dilation: Size = 1
+) -> tuple[Shape, Shape, Shape, Shape]:
+    """Of windows over ``rank`` dims the kernel, the stride (left out, they lie side by side), padding and dilation."""
+    kernel = repeated(call_name, "kernel_size", kernel_size, rank, 1)
+    steps = kernel if stride is None or _is_left_out(stride) else repeated(call_name, "stride", stride, rank, 1)
+    around = repeated(call_name, "padding", padding, rank)
+    return kernel, steps, around, repeated(call_name, "dilation", dilation, rank, 1)
 
 
 @public(functional=True)
@@ -337,11 +337,11 @@ def max_pool2d(
     Saves:  of each maximum which place of its window it was, a byte; or with ``return_indices`` the positions.
     Errors: ArgumentError if the padding is more than half of the kernel size. ShapeError if no window fits.
     """
-    attrs = _windows("max_pool2d", kernel_size, stride, padding)
-    attrs |= {"dilation": pair("max_pool2d", "dilation", dilation, 1), "ceil_mode": bool(ceil_mode)}
-    height, width = attrs["kernel_size"]
-    attrs["taps"] = not return_indices and width <= TAP_ROW and height * TAP_ROW <= 128
-    y, indices = call_all(MaxPool2d, input, **attrs)
+    kernel, steps, around, spread = window_sizes("max_pool2d", 2, kernel_size, stride, padding, dilation)
+    height, width = kernel
+    attrs: dict[str, Any] = {"kernel_size": kernel, "stride": steps, "padding": around, "dilation": spread}
+    taps = not return_indices and width <= TAP_ROW and height * TAP_ROW <= 128
+    y, indices = call_all(MaxPool2d, input, **attrs, ceil_mode=bool(ceil_mode), taps=taps)
     return (y, indices) if return_indices else y
 
 
@@ -364,7 +364,7 @@ def max_pool1d(
     result = max_pool2d(
         _row(call_name, input),
         _wide(call_name, "kernel_size", kernel_size, 1),
-        None if _empty(stride) else _wide(call_name, "stride", stride, 1),
+        None if _is_left_out(stride) else _wide(call_name, "stride", stride, 1),
         _wide(call_name, "padding", padding, 0),
         _wide(call_name, "dilation", dilation, 1),
         ceil_mode,
@@ -487,10 +487,13 @@ def avg_pool2d(
         raise ArgumentError("avg_pool2d", "divisor_override must not be 0", "got 0", "Leave it out for the mean.")
     if abs(divisor_override or 0) > INT_MAX:
         raise NumberRangeError("avg_pool2d", f"divisor_override of at most {INT_MAX}", f"got {divisor_override}")
+    kernel, steps, around, _ = window_sizes("avg_pool2d", 2, kernel_size, stride, padding)
     return call(
         AvgPool2d,
         input,
-        **_windows("avg_pool2d", kernel_size, stride, padding),
+        kernel_size=kernel,
+        stride=steps,
+        padding=around,
         ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad),
         divisor=int(divisor_override or 0),
@@ -515,7 +518,7 @@ def avg_pool1d(
     return avg_pool2d(
         _row(call_name, input),
         _wide(call_name, "kernel_size", kernel_size, 1),
-        None if _empty(stride) else _wide(call_name, "stride", stride, 1),
+        None if _is_left_out(stride) else _wide(call_name, "stride", stride, 1),
         _wide(call_name, "padding", padding, 0),
         ceil_mode,
         count_include_pad,

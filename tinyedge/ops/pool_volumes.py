@@ -11,24 +11,11 @@ from typing import Any, cast
 
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
-from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool2d
+from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool2d, window_sizes
 from tinyedge.shapes import Shape, repeated
 from tinyedge.tensor import Tensor
 
 Size = int | Sequence[int]
-
-
-def _sizes(
-    call_name: str, rank: int, kernel_size: Size, stride: Size | None, padding: Size = 0, dilation: Size = 1
-) -> tuple[Shape, Shape, Shape, Shape]:
-    kernel = repeated(call_name, "kernel_size", kernel_size, rank, 1)
-    is_left_out = stride is None or (not isinstance(stride, int) and len(stride) == 0)
-    return (
-        kernel,
-        kernel if is_left_out else repeated(call_name, "stride", stride, rank, 1),  # type: ignore[arg-type]
-        repeated(call_name, "padding", padding, rank),
-        repeated(call_name, "dilation", dilation, rank, 1),
-    )
 
 
 def _volumes(call_name: str, input: Tensor) -> tuple[int, Shape]:
@@ -56,7 +43,7 @@ def avg_pool3d(
     Shapes: input (N, C, D, H, W) or (C, D, H, W); returns (N, C, D', H', W').
     Errors: as ``avg_pool2d``.
     """
-    kernel, steps, around, _ = _sizes("avg_pool3d", 3, kernel_size, stride, padding)
+    kernel, steps, around, _ = window_sizes("avg_pool3d", 3, kernel_size, stride, padding)
     if divisor_override is not None and divisor_override == 0:
         raise ArgumentError("avg_pool3d", "divisor_override must not be 0", "got 0", "Leave it out for the mean.")
     count, (d, h, w) = _volumes("avg_pool3d", input)
@@ -85,7 +72,7 @@ def max_pool3d(
             position of each maximum in D * H * W, int64.
     Errors: as ``max_pool2d``.
     """
-    kernel, steps, around, spread = _sizes("max_pool3d", 3, kernel_size, stride, padding, dilation)
+    kernel, steps, around, spread = window_sizes("max_pool3d", 3, kernel_size, stride, padding, dilation)
     count, (d, h, w) = _volumes("max_pool3d", input)
     images = input.reshape(count, d, h, w)
     found = max_pool2d(images, kernel[1:], steps[1:], around[1:], spread[1:], ceil_mode, return_indices)
@@ -205,7 +192,7 @@ def lp_pool1d(
     Errors: as ``avg_pool1d``; ArgumentError for norm_type 0.
     """
     p = _norm_type("lp_pool1d", norm_type)
-    (kernel,), steps, _, _ = _sizes("lp_pool1d", 1, kernel_size, stride)
+    (kernel,), steps, _, _ = window_sizes("lp_pool1d", 1, kernel_size, stride)
     return _root(avg_pool1d(input**p, kernel, steps, 0, ceil_mode), p, kernel)
 
 
@@ -219,7 +206,7 @@ def lp_pool2d(
     Errors: as ``avg_pool2d``; ArgumentError for norm_type 0.
     """
     p = _norm_type("lp_pool2d", norm_type)
-    kernel, steps, _, _ = _sizes("lp_pool2d", 2, kernel_size, stride)
+    kernel, steps, _, _ = window_sizes("lp_pool2d", 2, kernel_size, stride)
     return _root(avg_pool2d(input**p, kernel, steps, 0, ceil_mode), p, prod(kernel))
 
 
@@ -233,7 +220,7 @@ def lp_pool3d(
     Errors: as ``avg_pool2d``; ArgumentError for norm_type 0.
     """
     p = _norm_type("lp_pool3d", norm_type)
-    kernel, steps, _, _ = _sizes("lp_pool3d", 3, kernel_size, stride)
+    kernel, steps, _, _ = window_sizes("lp_pool3d", 3, kernel_size, stride)
     return _root(avg_pool3d(input**p, kernel, steps, 0, ceil_mode), p, prod(kernel))
 
 
@@ -249,7 +236,7 @@ def _unpool(
     call_name: str, rank: int, input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None, padding: Size,
     output_size: Sequence[int] | None,
 ) -> Tensor:  # fmt: skip
-    kernel, steps, around, _ = _sizes(call_name, rank, kernel_size, stride, padding)
+    kernel, steps, around, _ = window_sizes(call_name, rank, kernel_size, stride, padding)
     if input.ndim not in (rank + 1, rank + 2) or 0 in input.shape[-rank - 1 :]:
         raise ShapeError(
             call_name, f"an input of {rank + 1} or {rank + 2} dims, empty at most in the first of {rank + 2}",

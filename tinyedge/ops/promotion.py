@@ -88,6 +88,7 @@ def floats(call_name: str, *operands: Any) -> list[Tensor | Value]:
 
 
 def as_operand(call_name: str, operand: Any) -> Any:
+    """A tensor or a Python number, of what PyTorch takes as an operand."""
     if isinstance(operand, Tensor):
         return operand
     if isinstance(operand, (bool, int, float)):
@@ -107,10 +108,12 @@ def require_tensors(call_name: str, *operands: Any) -> None:
 
 
 def as_floating(x: Tensor) -> Tensor:
+    """``x``, integers as float32."""
     return x if x.dtype.is_floating_point else x.to(float32)
 
 
 def unary(op: type[Elementwise], x: Tensor, floating: bool = True, **scalars: float) -> Tensor:
+    """``op`` of a tensor; with ``floating`` integers become float32 first."""
     if not isinstance(x, Tensor):
         raise DtypeError(op.name, "a tensor", f"got {type(x).__name__}", "Convert it with te.tensor.")
     if x.dtype is bool_ and not floating and "b" not in op.kinds:

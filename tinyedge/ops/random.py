@@ -24,7 +24,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.autograd.recorder import forbid_in_recording, was_drawn, was_filled, will_draw
 from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import once
-from tinyedge.backends import Backend, get_backend
+from tinyedge.backends import Backend
 from tinyedge.dtypes import DType, float32, int64
 from tinyedge.errors import ArgumentError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
@@ -33,6 +33,7 @@ from tinyedge.ir.values import Spec
 from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, tensor
+from tinyedge.tensor.host import backend_named
 
 Array = np.ndarray[Any, Any]
 Words = npt.NDArray[np.uint32]
@@ -74,6 +75,7 @@ def _long_words(words: Words) -> npt.NDArray[np.uint64]:
 
 
 def uniform_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    """Floats in [0, 1) of 24 bits, one of each word."""
     return np.asarray((words >> np.uint32(8)) * 2.0**-24).reshape(size)
 
 
@@ -83,6 +85,7 @@ def normal_words(size: Shape) -> int:
 
 
 def normal_of(words: Words, size: Shape) -> npt.NDArray[np.float64]:
+    """Normally distributed numbers, two of each pair of words (Box and Muller)."""
     pairs = words.reshape(-1, 2).astype(np.float64)
     radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) * 2.0**-32))
     angle = (2.0 * math.pi * 2.0**-32) * pairs[:, 1]
@@ -260,7 +263,7 @@ def drawn(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of the values that ``make`` makes of ``count`` words; a replay draws new ones."""
-    target = device if isinstance(device, Backend) else get_backend(device)
+    target = backend_named(device)
     draw = once(lambda: TensorDraw(generator or default_generator, count, make, dtype, target))
     result = draw.tensor()
     return result.requires_grad_() if requires_grad else result

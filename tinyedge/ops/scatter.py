@@ -20,10 +20,10 @@ from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
 from tinyedge.ops.indexing import Gather
-from tinyedge.ops.indices import check_index, check_range
+from tinyedge.ops.indices import check_index, check_indices, check_range
 from tinyedge.ops.movement import expand, narrow, reshape
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Number, Tensor, call, check_indices, full
+from tinyedge.tensor import Number, Tensor, call, full
 
 TEMPLATE = "scatter.cl.jinja"
 
@@ -264,6 +264,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """``op`` of a 1-d index into ``dim``, and of the slices of ``source`` that belong to it."""
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if index.ndim > 1:
         raise ShapeError(name, "a 1-d index", f"it is {index.shape}")

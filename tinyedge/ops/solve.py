@@ -223,6 +223,7 @@ def _solved(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inverse_of(A: Tensor) -> Tensor:
+    """The inverse of each matrix; NaN if it has none."""
     return _solved(A, _identity(A))[0]
 
 

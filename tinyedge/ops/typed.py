@@ -9,10 +9,14 @@ from tinyedge.dtypes import DType
 from tinyedge.tensor import Tensor, full, tensor
 
 
-class _Kind(type):
+class _TypedTensor(type):
     """The type of those below: a call makes a tensor, and ``isinstance`` asks for its dtype."""
 
     dtype: DType
+
+    def __init__(cls, name: str, bases: tuple[type, ...], own: dict[str, Any]) -> None:
+        super().__init__(name, bases, own)
+        cls.__doc__ = f"Tensors of {cls.dtype.name}: a call takes values, or sizes of a tensor of zeros."
 
     def __call__(cls, *data: Any, device: Any = None) -> Tensor:
         if len(data) == 1 and not isinstance(data[0], int):
@@ -23,61 +27,41 @@ class _Kind(type):
         return isinstance(instance, Tensor) and instance.dtype is cls.dtype
 
 
-class FloatTensor(metaclass=_Kind):
-    """Tensors of float32: a call takes values, or sizes of a tensor of zeros."""
-
+class FloatTensor(metaclass=_TypedTensor):
     dtype = dtypes.float32
 
 
-class HalfTensor(metaclass=_Kind):
-    """Tensors of float16: a call takes values, or sizes of a tensor of zeros."""
-
+class HalfTensor(metaclass=_TypedTensor):
     dtype = dtypes.float16
 
 
-class BFloat16Tensor(metaclass=_Kind):
-    """Tensors of bfloat16: a call takes values, or sizes of a tensor of zeros."""
-
+class BFloat16Tensor(metaclass=_TypedTensor):
     dtype = dtypes.bfloat16
 
 
-class DoubleTensor(metaclass=_Kind):
-    """Tensors of float64: a call takes values, or sizes of a tensor of zeros."""
-
+class DoubleTensor(metaclass=_TypedTensor):
     dtype = dtypes.float64
 
 
-class LongTensor(metaclass=_Kind):
-    """Tensors of int64: a call takes values, or sizes of a tensor of zeros."""
-
+class LongTensor(metaclass=_TypedTensor):
     dtype = dtypes.int64
 
 
-class IntTensor(metaclass=_Kind):
-    """Tensors of int32: a call takes values, or sizes of a tensor of zeros."""
-
+class IntTensor(metaclass=_TypedTensor):
     dtype = dtypes.int32
 
 
-class ShortTensor(metaclass=_Kind):
-    """Tensors of int16: a call takes values, or sizes of a tensor of zeros."""
-
+class ShortTensor(metaclass=_TypedTensor):
     dtype = dtypes.int16
 
 
-class CharTensor(metaclass=_Kind):
-    """Tensors of int8: a call takes values, or sizes of a tensor of zeros."""
-
+class CharTensor(metaclass=_TypedTensor):
     dtype = dtypes.int8
 
 
-class ByteTensor(metaclass=_Kind):
-    """Tensors of uint8: a call takes values, or sizes of a tensor of zeros."""
-
+class ByteTensor(metaclass=_TypedTensor):
     dtype = dtypes.uint8
 
 
-class BoolTensor(metaclass=_Kind):
-    """Tensors of bool: a call takes values, or sizes of a tensor of False."""
-
+class BoolTensor(metaclass=_TypedTensor):
     dtype = dtypes.bool_

@@ -326,6 +326,7 @@ class Erf(Elementwise):
 
 
 def erf_of(x: Any) -> Any:
+    """NumPy: the error function, which it lacks."""
     return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 

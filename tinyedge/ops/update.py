@@ -174,17 +174,15 @@ class Sgd(Update):
         return param - step * lr, np.zeros_like(grad), buffer
 
 
-class Adam(Update):
-    """``decay`` shrinks the parameter itself (AdamW), ``weight_decay`` enters the gradient (Adam with L2).
+class Averaging(Update):
+    """Base of the updates by running averages of the gradient and of its square.
 
-    ``step_size`` is lr / (1 - beta1^t), ``correction`` the square root of 1 - beta2^t. The weights of the new gradient,
-    1 - beta, are passed as they are: computed on the device, 1 - 0.999 in float32 is wrong in its fifth digit. They are
-    multiplied first, as PyTorch does, so that the square of a large gradient overflows no earlier.
+    ``decay`` shrinks the parameter itself (AdamW), ``weight_decay`` enters the gradient (Adam with L2). The weights of
+    the new gradient, 1 - beta, are passed as they are: computed on the device, 1 - 0.999 in float32 is wrong in its
+    fifth digit. They are multiplied first, as PyTorch does, so that a large gradient's square overflows no earlier.
     """
 
-    signature = "(),(),(),(),()->(),(),(),(),()"
     domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "exp_avg": (-4.0, 4.0), "exp_avg_sq": (0.1, 4.0)}
-    domain |= {"max_exp_avg_sq": (0.1, 4.0)}
     scalars = {
         "scale": "real",
         "weight_decay": "real",
@@ -193,23 +191,37 @@ class Adam(Update):
         "weight1": "real",
         "beta2": "real",
         "weight2": "real",
-        "step_size": "real",
-        "correction": "real",
-        "eps": "real",
     }
+    # In OpenCL C: the gradient with the penalty, its new average, and that of its square.
+    penalised = "(grad * scale + param * weight_decay)"
+    first = f"(exp_avg * beta1 + {penalised} * weight1)"
+    second = f"(exp_avg_sq * beta2 + weight2 * {penalised} * {penalised})"
+
+    @staticmethod
+    def averaged(
+        param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, scale: float, weight_decay: float, beta1: float,
+        weight1: float, beta2: float, weight2: float,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """The same in NumPy."""
+        g = grad * scale + param * weight_decay
+        return g, exp_avg * beta1 + g * weight1, exp_avg_sq * beta2 + weight2 * g * g
+
+
+class Adam(Averaging):
+    """``step_size`` is lr / (1 - beta1^t), ``correction`` the square root of 1 - beta2^t."""
+
+    signature = "(),(),(),(),()->(),(),(),(),()"
+    domain = Averaging.domain | {"max_exp_avg_sq": (0.1, 4.0)}
+    scalars = Averaging.scalars | {"step_size": "real", "correction": "real", "eps": "real"}
 
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
-        grad = "(grad * scale + param * weight_decay)"
-        first = f"(exp_avg * beta1 + {grad} * weight1)"
-        second = f"(exp_avg_sq * beta2 + weight2 * {grad} * {grad})"
-        # Written so that NaN stays NaN on either side.
-        largest = f"WHERE(max_exp_avg_sq < {second} || {second} != {second}, {second}, max_exp_avg_sq)"
-        if "max_exp_avg_sq" not in has:
-            largest = second
+        largest = second = cls.second
+        if "max_exp_avg_sq" in has:  # written so that NaN stays NaN on either side
+            largest = f"WHERE(max_exp_avg_sq < {second} || {second} != {second}, {second}, max_exp_avg_sq)"
         return {
-            "param": f"param * decay - step_size * {first} / (sqrt({largest}) / correction + eps)",
-            "exp_avg": first,
+            "param": f"param * decay - step_size * {cls.first} / (sqrt({largest}) / correction + eps)",
+            "exp_avg": cls.first,
             "exp_avg_sq": second,
             "max_exp_avg_sq": largest,
         }
@@ -233,9 +245,9 @@ class Adam(Update):
         correction: float,
         eps: float,
     ) -> Any:
-        g = grad * scale + param * weight_decay
-        exp_avg = exp_avg * beta1 + g * weight1
-        exp_avg_sq = exp_avg_sq * beta2 + weight2 * g * g
+        _, exp_avg, exp_avg_sq = Averaging.averaged(
+            param, grad, exp_avg, exp_avg_sq, scale, weight_decay, beta1, weight1, beta2, weight2
+        )
         if max_exp_avg_sq is not None:
             max_exp_avg_sq = np.maximum(max_exp_avg_sq, exp_avg_sq)
         denominator = np.sqrt(exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq) / correction + eps

@@ -9,6 +9,21 @@ from tinyedge.ops import update
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
 
+def averaging(group: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an ``update.Averaging`` that do not change from step to step, and eps."""
+    lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+    decoupled = group["decoupled_weight_decay"]
+    return {
+        "weight_decay": 0.0 if decoupled else weight_decay,
+        "decay": 1 - lr * weight_decay if decoupled else 1.0,
+        "beta1": beta1,
+        "weight1": 1 - beta1,
+        "beta2": beta2,
+        "weight2": 1 - beta2,
+        "eps": group["eps"],
+    }
+
+
 class Adam(Optimizer):
     """Adam: each parameter's step is scaled by running averages of its gradient and of the gradient's square.
 
@@ -62,18 +77,11 @@ class Adam(Optimizer):
         return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
-        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
-        decoupled = group["decoupled_weight_decay"]
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         scalars = {
-            "weight_decay": 0.0 if decoupled else weight_decay,
-            "decay": 1 - lr * weight_decay if decoupled else 1.0,
-            "beta1": beta1,
-            "weight1": 1 - beta1,
-            "beta2": beta2,
-            "weight2": 1 - beta2,
+            **averaging(group),
             "step_size": lr / (1 - beta1**step),
             "correction": math.sqrt(1 - beta2**step),
-            "eps": group["eps"],
         }
         return Rule(update.Adam, scalars)
 

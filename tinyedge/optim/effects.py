@@ -152,3 +152,4 @@ class Updated(Counted):
             if (gradient := param._slot.grad) is not None:
                 gradient.clear()
         optimizer.count(0)
+        optimizer.note_update([job.param for job, _ in self.jobs])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from tinyedge.ir.modes import is_abstract
 from tinyedge.ir.values import Slot
 from tinyedge.optim.launch import Job, Rule, State
 from tinyedge.tensor import Tensor
+
+TELLS = 8  # the updates after which parameters without a gradient are named
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
@@ -46,6 +49,8 @@ class Groups(Minibatch):
         self._pending = 0
         self._rest: list[tuple[Job, int]] = []  # the remaining jobs of a refused update, with gradient versions
         self._waits = False  # whether it is registered as a minibatch
+        self._updates = 0  # up to TELLS
+        self._updated: set[Tensor] = set()  # the parameters of these updates
         self._rounded: dict[Tensor, tuple[Slot, int]] = {}  # where masters were last rounded to, and the version then
         if isinstance(params, (Tensor, dict)):
             raise ArgumentError(
@@ -66,6 +71,27 @@ class Groups(Minibatch):
         """The names of all state of ``param``, the master copy with it."""
         names = self.state_names(group)
         return (*names, "master") if self.master and param.dtype.packed else names
+
+    def note_update(self, params: Iterable[Tensor]) -> None:
+        """Count an update of ``params``; after a few, warn of parameters that shall train and never had a gradient."""
+        if self._updates >= TELLS:
+            return
+        self._updates += 1
+        self._updated.update(params)
+        if self._updates < TELLS:
+            return
+        never = [
+            label
+            for _, param, label in self.named()
+            if param.requires_grad and param.numel() and param not in self._updated
+        ]
+        self._updated.clear()
+        if never:
+            warnings.warn(
+                f"{self._call}.step: in {TELLS} updates no gradient came for {', '.join(never)}. If the loss shall not "
+                "depend on it, freeze it with requires_grad_(False), or leave it out of the optimizer.",
+                stacklevel=5,
+            )
 
     def note_master(self, param: Tensor) -> None:
         """Remember that the master copy of ``param``, if it has one, was just rounded into it."""
@@ -206,9 +232,11 @@ class Groups(Minibatch):
     def restorer(self) -> Callable[[], None]:
         """A function that restores the host's part of the state, which keeps device memory alive, to what it is now."""
         pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
+        updates, updated = self._updates, {*self._updated}
 
         def restore() -> None:
             self.state = state
+            self._updates, self._updated = updates, updated
             self.count(pending)
 
         return restore

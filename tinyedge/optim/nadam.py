@@ -8,40 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.ops.update import Update
+from tinyedge.ops.update import Averaging
+from tinyedge.optim.adam import averaging
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 from tinyedge.tensor import Tensor
 
 
-class NAdamUpdate(Update):
-    """``decay`` shrinks the parameter itself, ``weight_decay`` enters the gradient; the weights are 1 - beta.
-
-    ``step_grad`` and ``step_avg`` are the rates of the gradient and of its average; ``correction`` is the square root
-    of 1 - beta2^t.
+class NAdamUpdate(Averaging):
+    """``step_grad`` and ``step_avg`` are the rates of the gradient and of its average, ``correction`` is the root of
+    1 - beta2^t.
     """
 
     signature = "(),(),(),()->(),(),(),()"
-    domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "exp_avg": (-4.0, 4.0), "exp_avg_sq": (0.1, 4.0)}
-    scalars = {
-        "scale": "real",
-        "weight_decay": "real",
-        "decay": "real",
-        "beta1": "real",
-        "weight1": "real",
-        "beta2": "real",
-        "weight2": "real",
-        "step_grad": "real",
-        "step_avg": "real",
-        "correction": "real",
-        "eps": "real",
-    }
+    scalars = Averaging.scalars | {"step_grad": "real", "step_avg": "real", "correction": "real", "eps": "real"}
 
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
-        grad = "(grad * scale + param * weight_decay)"
-        first = f"(exp_avg * beta1 + {grad} * weight1)"
-        second = f"(exp_avg_sq * beta2 + weight2 * {grad} * {grad})"
-        step = f"(step_grad * {grad} + step_avg * {first})"
+        first, second = cls.first, cls.second
+        step = f"(step_grad * {cls.penalised} + step_avg * {first})"
         return {
             "param": f"param * decay - {step} / (sqrt({second}) / correction + eps)",
             "exp_avg": first,
@@ -67,9 +51,9 @@ class NAdamUpdate(Update):
         correction: float,
         eps: float,
     ) -> Any:
-        g = grad * scale + param * weight_decay
-        exp_avg = exp_avg * beta1 + g * weight1
-        exp_avg_sq = exp_avg_sq * beta2 + weight2 * g * g
+        g, exp_avg, exp_avg_sq = Averaging.averaged(
+            param, grad, exp_avg, exp_avg_sq, scale, weight_decay, beta1, weight1, beta2, weight2
+        )
         denominator = np.sqrt(exp_avg_sq) / correction + eps
         new_param = param * decay - (step_grad * g + step_avg * exp_avg) / denominator
         return new_param, np.zeros_like(grad), exp_avg, exp_avg_sq
@@ -129,20 +113,13 @@ class NAdam(Optimizer):
         return float(value) if name == "mu_product" else super().loaded(name, what, param, value)
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
-        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
-        decoupled, product = group["decoupled_weight_decay"], group["mu_product"]
+        lr, beta2, product = group["lr"], group["betas"][1], group["mu_product"]
         following = _momentum(group, step + 1)
         scalars = {
-            "weight_decay": 0.0 if decoupled else weight_decay,
-            "decay": 1 - lr * weight_decay if decoupled else 1.0,
-            "beta1": beta1,
-            "weight1": 1 - beta1,
-            "beta2": beta2,
-            "weight2": 1 - beta2,
+            **averaging(group),
             "step_grad": lr * (1 - _momentum(group, step)) / (1 - product),
             "step_avg": lr * following / (1 - product * following),
             "correction": math.sqrt(1 - beta2**step),
-            "eps": group["eps"],
         }
         return Rule(NAdamUpdate, scalars)
 

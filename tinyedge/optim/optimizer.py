@@ -222,6 +222,7 @@ class Optimizer(Groups):
             self._carry_out(jobs)
             if self.accumulate is not None:
                 self._drop_frozen()
+            self.note_update([job.param for job in jobs])
 
     def _drop_frozen(self) -> None:
         """Drop gradients of frozen parameters, which must not be applied when these are unfrozen."""
@@ -254,6 +255,7 @@ class Optimizer(Groups):
                 if self.accumulate is not None:
                     self._drop_frozen()
                 self.count(0)
+                self.note_update([job.param for job in jobs])
 
             told.effect(Updated(self, steps, jobs, launched), run, undo)
 

@@ -7,37 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.ops.update import Update
+from tinyedge.ops.update import Averaging
+from tinyedge.optim.adam import averaging
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
 
-class RAdamUpdate(Update):
-    """``decay`` shrinks the parameter itself, ``weight_decay`` enters the gradient; the weights are 1 - beta.
-
-    ``rectified`` is the rate by which the average over the root of the averaged square is multiplied. Where it is 0,
+class RAdamUpdate(Averaging):
+    """``rectified`` is the rate by which the average over the root of the averaged square is multiplied. Where it is 0,
     ``step_size`` is the rate of the average alone.
     """
 
     signature = "(),(),(),()->(),(),(),()"
-    domain = {"param": (-4.0, 4.0), "grad": (-4.0, 4.0), "exp_avg": (-4.0, 4.0), "exp_avg_sq": (0.1, 4.0)}
-    scalars = {
-        "scale": "real",
-        "weight_decay": "real",
-        "decay": "real",
-        "beta1": "real",
-        "weight1": "real",
-        "beta2": "real",
-        "weight2": "real",
-        "step_size": "real",
-        "rectified": "real",
-        "eps": "real",
-    }
+    scalars = Averaging.scalars | {"step_size": "real", "rectified": "real", "eps": "real"}
 
     @classmethod
     def expressions(cls, has: set[str], **attrs: Any) -> dict[str, str]:
-        grad = "(grad * scale + param * weight_decay)"
-        first = f"(exp_avg * beta1 + {grad} * weight1)"
-        second = f"(exp_avg_sq * beta2 + weight2 * {grad} * {grad})"
+        first, second = cls.first, cls.second
         adaptive = f"rectified * {first} / (sqrt({second}) + eps)"
         return {
             "param": f"param * decay - (rectified > 0 ? {adaptive} : step_size * {first})",
@@ -63,9 +48,9 @@ class RAdamUpdate(Update):
         rectified: float,
         eps: float,
     ) -> Any:
-        g = grad * scale + param * weight_decay
-        exp_avg = exp_avg * beta1 + g * weight1
-        exp_avg_sq = exp_avg_sq * beta2 + weight2 * g * g
+        _, exp_avg, exp_avg_sq = Averaging.averaged(
+            param, grad, exp_avg, exp_avg_sq, scale, weight_decay, beta1, weight1, beta2, weight2
+        )
         step = rectified * exp_avg / (np.sqrt(exp_avg_sq) + eps) if rectified > 0 else step_size * exp_avg
         return param * decay - step, np.zeros_like(grad), exp_avg, exp_avg_sq
 
@@ -115,8 +100,7 @@ class RAdam(Optimizer):
         return ("step", "exp_avg", "exp_avg_sq")
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
-        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
-        decoupled = group["decoupled_weight_decay"]
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         correction = 1 - beta2**step
         longest = 2 / (1 - beta2) - 1  # the length of the average of squares, in updates: at last, and now
         length = longest - 2 * step * beta2**step / correction
@@ -125,14 +109,8 @@ class RAdam(Optimizer):
             part = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             rectified = step_size * math.sqrt(part) * math.sqrt(correction)
         scalars = {
-            "weight_decay": 0.0 if decoupled else weight_decay,
-            "decay": 1 - lr * weight_decay if decoupled else 1.0,
-            "beta1": beta1,
-            "weight1": 1 - beta1,
-            "beta2": beta2,
-            "weight2": 1 - beta2,
+            **averaging(group),
             "step_size": step_size,
             "rectified": rectified,
-            "eps": group["eps"],
         }
         return Rule(RAdamUpdate, scalars)

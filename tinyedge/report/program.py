@@ -44,8 +44,6 @@ class Program(Protocol):
     @property
     def plan(self) -> Any: ...
     @property
-    def steps(self) -> Mapping[int, Step]: ...
-    @property
     def temporary(self) -> Mapping[BufferId, int]: ...
     @property
     def lock(self) -> Any: ...
@@ -60,6 +58,7 @@ class Program(Protocol):
     @property
     def lowered(self) -> Sequence[Lowered]: ...
     def bound(self) -> Sequence[Lowered]: ...
+    def written(self) -> Sequence[Slot]: ...
     def each_alone(self) -> Sequence[Lowered]: ...
 
 
@@ -312,6 +311,7 @@ def explain(program: Program, repeats: int) -> str:
 
 
 def memory_line(program: Program) -> str:
+    """The line ``memory:`` of ``explain()``."""
     plan = program.plan
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     chunks = f" in {len(plan.chunks)} chunks" if plan.is_split else ""
@@ -357,11 +357,8 @@ def _times(launches: Sequence[Lowered], repeats: int) -> list[float]:
 def _unchanged(program: Program) -> Iterator[None]:
     """Restore all that the launches write outside of the arena: gradients, results, arguments, modules' buffers."""
     ends: dict[Storage, int] = {}
-    for step in program.steps.values():
-        for slot in step.written():
-            if slot.numel and slot.storage.number not in program.temporary:
-                last = slot.offset + sum((n - 1) * stride for n, stride in zip(slot.shape, slot.strides, strict=True))
-                ends[slot.storage] = max(ends.get(slot.storage, 0), (last + 1) * slot.dtype.itemsize)
+    for slot in program.written():
+        ends[slot.storage] = max(ends.get(slot.storage, 0), slot.extent_bytes)
     backend = program.backend
     before = [backend.read(Slot(storage, bool_, Layout((end,), (1,), 0))) for storage, end in ends.items()]
     try:

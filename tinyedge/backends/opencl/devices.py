@@ -120,6 +120,7 @@ def _folder_of(drivers: Iterable[Driver]) -> Path:
 
 
 def pyopencl_module() -> Any:
+    """pyopencl, imported when it is first needed. Errors: BackendError if it cannot be."""
     config.disable_pyopencl_cache()
     _loader.register()
     try:

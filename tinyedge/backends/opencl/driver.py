@@ -28,6 +28,7 @@ def code_of(error: Exception) -> int | None:
 
 
 def status_name(cl: Any, code: int) -> str:
+    """The driver's name of an error code, as CL_OUT_OF_RESOURCES (-5)."""
     try:
         return f"CL_{cl.status_code.to_string(code)} ({code})"
     except Exception:  # an error of another version, without a status
@@ -88,7 +89,7 @@ class Forked(Backend):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise forked(self.name)
 
-    check_dtype = allocate = reserve = trim = write = read = prepare = launch = lower_all = _refuse
+    check_dtype = allocate = reserve = trim = write = read = prepare = launch = describe_all = load = _refuse
     fuses_horizontally = launch_groups = finish = _refuse
 
     def __getattr__(self, name: str) -> Any:

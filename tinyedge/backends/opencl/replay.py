@@ -6,23 +6,13 @@ enqueued. It is what an export to another language has to do as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-import numpy as np
-
+from tinyedge.backends.binding import Places
+from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.errors import ArgumentError, BackendError
-from tinyedge.ir.program import ArgumentSpec, ProgramSpec
+from tinyedge.ir.program import ProgramSpec
 from tinyedge.ir.values import Slot, Storage
-from tinyedge.kernels.render import Source
-
-if TYPE_CHECKING:
-    from tinyedge.backends.opencl.backend import OpenCLBackend
-
-_TYPES: Mapping[str, Any] = {
-    "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
-    "float": np.float32, "double": np.float64,
-}  # fmt: skip
 
 
 class Replay:
@@ -38,18 +28,9 @@ class Replay:
                 f"this is {backend.description}", "Compile the function on this device.",
             )  # fmt: skip
         self.backend, self.spec = backend, spec
-        self._chunks = [Storage(backend, nbytes, alone=True) for nbytes in spec.chunks]
-        programs = [backend.program(source.text, source.options) for source in spec.sources]
-        self._kernels = [
-            backend.kernel_of(programs[launch.source], Source(spec.sources[launch.source].function, ""), launch.title)
-            for launch in spec.launches
-        ]
-        self._tables = [[self._table(argument) for argument in launch.arguments] for launch in spec.launches]
-
-    def _table(self, argument: ArgumentSpec) -> Any:
-        if argument.kind == "table":
-            return self.backend.table("strides", argument.table)
-        return self.backend.zeros(int(argument.value)) if argument.kind == "counters" else None
+        self._arena = [Storage(backend, nbytes, alone=True) for nbytes in spec.chunks]
+        self._lowered = backend.load(spec)
+        self._launches = [lowered.launcher() for lowered in self._lowered]
 
     def __call__(
         self,
@@ -64,49 +45,39 @@ class Replay:
         launches do not touch it; ``scalars`` are by default those of the recording. ``accumulates``: whether gradients
         hold something to which kernels must add.
 
-        Errors: ArgumentError if another number of places or scalars is given, or one that a launch needs is None.
+        Errors: ArgumentError if another number of places or scalars is given, one that a launch needs is None, or those
+                that must lie in one buffer do not.
         """
-        spec, backend = self.spec, self.backend
-        numbers = [scalar.value for scalar in spec.scalars] if scalars is None else scalars
+        spec = self.spec
+        numbers = [scalar.value for scalar in spec.scalars] if scalars is None else list(scalars)
         if len(outside) != len(spec.outside) or len(numbers) != len(spec.scalars):
             raise ArgumentError(
                 f"the program {spec.name}", f"{len(spec.outside)} places and {len(spec.scalars)} scalars",
                 f"got {len(outside)} and {len(numbers)}",
             )  # fmt: skip
-        chosen = range(spec.forward, len(spec.launches)) if backward else range(spec.forward)
-        for position in chosen:
-            launch, kernel = spec.launches[position], self._kernels[position]
-            for index, argument in enumerate(launch.arguments):
-                value = self._value(argument, self._tables[position][index], outside, numbers, accumulates)
-                kernel.set_arg(index, _TYPES[argument.ctype](value) if argument.ctype else value)
-            backend.cl.enqueue_nd_range_kernel(backend.queue, kernel, launch.global_size, launch.local_size)
+        first, stop = (spec.forward, len(spec.launches)) if backward else (0, spec.forward)
+        given: list[Slot] = []
+        for index, slot in enumerate(outside):
+            if slot is None and any(self._needs(position, index) for position in range(first, stop)):
+                raise ArgumentError(f"the program {spec.name}", f"a place for {spec.outside[index].role}", "got None")
+            given.append(slot)  # type: ignore[arg-type]
+            home = outside[spec.outside[index].buffer]
+            if slot is not None and home is not None and _handle(slot) is not _handle(home):
+                one, other = spec.outside[index].role, spec.outside[spec.outside[index].buffer].role
+                raise ArgumentError(f"the program {spec.name}", f"{one} in the buffer of {other}", "got two buffers")
+        added = range(len(given)) if accumulates else ()
+        places = Places(given, [chunk.buffer for chunk in self._arena], numbers, added)
+        for lowered in self._lowered[first:stop]:
+            lowered.bind(places)
+        self.backend.launch(self._launches[first:stop])
 
-    def _value(
-        self,
-        argument: ArgumentSpec,
-        table: Any,
-        outside: Sequence[Slot | None],
-        scalars: Sequence[float],
-        accumulates: bool,
-    ) -> Any:
-        kind = argument.kind
-        if kind == "number":
-            return argument.value
-        if kind == "scalar":
-            return scalars[argument.index]
-        if kind == "arena":
-            return self._chunks[argument.index].buffer.handle
-        if kind in ("table", "counters"):
-            return table.handle
-        if kind == "range flag":
-            return self.backend.reporting(self.spec.name).handle
-        if kind == "accumulates":
-            return int(accumulates)
-        slot = outside[argument.index]
-        if slot is None:
-            role = self.spec.outside[argument.index].role
-            raise ArgumentError(f"the program {self.spec.name}", f"a place for {role}", "got None")
-        if kind == "outside":
-            return slot.storage.buffer.handle
-        first = slot.storage.buffer.offset + slot.offset * slot.dtype.itemsize
-        return first // argument.itemsize + int(argument.value)
+    def _needs(self, position: int, index: int) -> bool:
+        return any(
+            argument.index == index
+            for argument in self.spec.launches[position].arguments
+            if argument.kind in ("outside", "offset")
+        )
+
+
+def _handle(slot: Slot) -> object:
+    return slot.storage.buffer.handle

@@ -33,6 +33,7 @@ def weighted(v: Tensor, g: Tensor, dim: int) -> Tensor:
 
 
 def unit(x: Tensor, eps: float) -> Tensor:
+    """``x`` in the direction that it has, of length 1."""
     return normalize(x, dim=0, eps=eps)
 
 

@@ -5,28 +5,35 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any, SupportsIndex, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyedge import dtypes, shapes
-from tinyedge.autograd import deferral, dispatch, hooks, minibatch, recorder, scope, walk
+from tinyedge import dtypes
+from tinyedge.autograd import dispatch, hooks, minibatch, recorder, walk
 from tinyedge.autograd.absent import absent
-from tinyedge.autograd.dispatch import new_slot, write_into
+from tinyedge.autograd.dispatch import write_into
 from tinyedge.autograd.methods import Methods
 from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend, get_backend
-from tinyedge.backends.device import device as Device
-from tinyedge.backends.device import is_device
 from tinyedge.containers import attributes_of, leaves_in, with_leaves
 from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError, AutogradError, DtypeError, IndexRangeError, ShapeError
+from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir import modes, values
 from tinyedge.ir.step import Op
-from tinyedge.ir.values import Slot, SlotHolder, Storage, Value
-
-Number = bool | int | float
+from tinyedge.ir.values import Layout, Slot, Value
+from tinyedge.shapes import Shape, contiguous_strides
+from tinyedge.tensor.attributes import Attributes
+from tinyedge.tensor.checks import (
+    require_apart,
+    require_changeable,
+    require_gradient,
+    require_leaf,
+    require_seed,
+    require_trainable,
+)
+from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
 
 
 def call(
@@ -57,7 +64,7 @@ def _several(name: str) -> Callable[..., tuple[Tensor, ...]]:
     return cast("Callable[..., tuple[Tensor, ...]]", functions[name])
 
 
-class Tensor(SlotHolder, Methods):
+class Tensor(Attributes, Methods):
     """A multi-dimensional array on a backend, with the history that ``backward`` walks.
 
     Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
@@ -78,15 +85,14 @@ class Tensor(SlotHolder, Methods):
     def __init__(self, *data: Any, device: str | Backend | None = None) -> None:
         """Values as float32, whatever they are; or sizes, one by one, of a tensor of zeros. See ``te.tensor``."""
         if len(data) == 1 and not isinstance(data[0], int):
-            made = tensor(data[0], dtype=dtypes.float32, device=device)
+            self._slot = slot_of(data[0], dtypes.float32, device)
         elif all(isinstance(size, int) for size in data):
-            made = full(data or (0,), 0.0, device=device)
+            self._slot = filled("Tensor", data or (0,), 0.0, dtypes.float32, backend_named(device))
         else:
             raise ArgumentError(
                 "Tensor", "values, or sizes as ints", f"got {', '.join(type(item).__name__ for item in data)}",
                 "Use te.tensor for a dtype.",
             )  # fmt: skip
-        self._slot = made._slot
         self._grad = None
 
     @classmethod
@@ -100,93 +106,6 @@ class Tensor(SlotHolder, Methods):
         if name.startswith("_"):  # Python and its tools ask for such names, of every object
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
         raise absent("Tensor", name, dir(type(self)))
-
-    # What it is
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each dim."""
-        return self._slot.shape
-
-    @property
-    def dtype(self) -> DType:
-        """The type of the elements."""
-        return self._slot.dtype
-
-    @property
-    def backend(self) -> Backend:
-        """The backend that holds the values."""
-        return cast("Backend", self._slot.storage.backend)
-
-    @property
-    def device(self) -> Device:
-        """The name of the backend that holds the values."""
-        return Device(self._slot.storage.backend.name)
-
-    @property
-    def ndim(self) -> int:
-        """The number of dims."""
-        return len(self._slot.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that the elements take."""
-        return self._slot.nbytes
-
-    @property
-    def itemsize(self) -> int:
-        """The bytes that one element takes."""
-        return self._slot.dtype.itemsize
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether this is no result of an op that autograd records: only leaves get a ``grad``."""
-        return self._slot.is_leaf
-
-    @property
-    def _version(self) -> int:
-        recorder.forbid_in_recording("_version", "it counts changes, and is another at each call")
-        return self._slot.storage.version
-
-    def dim(self) -> int:
-        """The number of dims."""
-        return len(self._slot.shape)
-
-    def numel(self) -> int:
-        """The number of elements."""
-        return self._slot.numel
-
-    def size(self, dim: int | None = None) -> Any:
-        """The length of each dim, or of dim ``dim``.
-
-        Errors: AxisError if there is no such dim.
-        """
-        if dim is None:
-            return self.shape
-        return self.shape[shapes.normalize_axis("size", dim, self.ndim)]
-
-    def stride(self, dim: int | None = None) -> Any:
-        """For each dim, or for ``dim``, how many elements of memory its neighbours lie apart.
-
-        Errors: AxisError if there is no such dim.
-        """
-        if dim is None:
-            return self._slot.strides
-        return self._slot.strides[shapes.normalize_axis("stride", dim, self.ndim)]
-
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in memory in C order, without gaps."""
-        return self._slot.contiguous
-
-    def is_floating_point(self) -> bool:
-        """Whether the elements are floats: only these have gradients."""
-        return self._slot.dtype.is_floating_point
-
-    def __len__(self) -> int:
-        """The length of the first dim. Errors: ShapeError of a 0-d tensor."""
-        if not self.shape:
-            raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor")
-        return self.shape[0]
 
     def __repr__(self) -> str:
         recorder.forbid_in_recording(
@@ -206,6 +125,11 @@ class Tensor(SlotHolder, Methods):
     # Autograd
 
     @property
+    def _version(self) -> int:
+        recorder.forbid_in_recording("_version", "it counts changes, and is another at each call")
+        return self._slot.storage.version
+
+    @property
     def requires_grad(self) -> bool:
         """Whether ``backward`` computes a gradient for this; see ``requires_grad_``."""
         return self._slot.requires_grad
@@ -218,6 +142,8 @@ class Tensor(SlotHolder, Methods):
         """Say whether ``backward`` shall compute this leaf's gradient. Returns self."""
         if requires_grad and not self.is_floating_point():
             raise DtypeError("requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}")
+        if requires_grad:
+            require_trainable("requires_grad_", self.dtype)
         if not requires_grad and not self.is_leaf:
             raise AutogradError(
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
@@ -284,7 +210,7 @@ class Tensor(SlotHolder, Methods):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        value = _fitting("data", self, value.detach())
+        value = _fitting(self, value.detach())
         if value.shape == self.shape:
             self._slot.storage.version += 1
             write_into(value._slot, self._slot)
@@ -332,7 +258,7 @@ class Tensor(SlotHolder, Methods):
         Errors: AutogradError unless this requires a gradient; ShapeError, in backward, if the hook returns one of
                 another shape.
         """
-        self._require_gradient("register_hook")
+        require_gradient("register_hook", self._slot)
 
         def called(gradient: Slot) -> Slot | None:
             result = hook(Tensor._wrap(gradient))
@@ -345,7 +271,7 @@ class Tensor(SlotHolder, Methods):
 
         Errors: AutogradError unless this is a leaf that requires a gradient.
         """
-        self._require_gradient("register_post_accumulate_grad_hook")
+        require_gradient("register_post_accumulate_grad_hook", self._slot)
         if not self.is_leaf:
             raise AutogradError(
                 "register_post_accumulate_grad_hook", "a leaf", "this is the result of an op", "Use register_hook."
@@ -357,7 +283,7 @@ class Tensor(SlotHolder, Methods):
 
         Errors: AutogradError unless this requires a gradient.
         """
-        self._require_gradient("retain_grad")
+        require_gradient("retain_grad", self._slot)
         if not self.is_leaf:
             hooks.hooks_of(self._slot).retained = weakref.ref(self._slot)
 
@@ -367,12 +293,6 @@ class Tensor(SlotHolder, Methods):
         slot = self._slot
         found = None if slot.step is None else hooks.hooks_at(slot.step, slot.index)
         return found is not None and found.retained is not None and found.retained() is slot
-
-    def _require_gradient(self, call: str) -> None:
-        if not self._slot.requires_grad:
-            raise AutogradError(
-                call, "a tensor that requires a gradient", "this one does not", "Call requires_grad_() on it first."
-            )
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
@@ -394,14 +314,7 @@ class Tensor(SlotHolder, Methods):
         return self._values()
 
     def _values(self) -> npt.NDArray[Any]:
-        slot = self._slot
-        if modes.is_abstract():
-            recorder.forbid_in_recording("looking at values", "this is abstract tracing, and nothing is computed")
-        deferral.launch_deferred()
-        if not slot.contiguous:
-            slot = dispatch.contiguous_copy(slot)
-        values = self.dtype.unpack(slot.storage.backend.read(slot))
-        return values.astype(self.dtype.numpy, copy=False)
+        return values_of(self._slot)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         values = self.numpy()  # refuses what requires a gradient: NumPy's functions have none
@@ -446,32 +359,24 @@ class Tensor(SlotHolder, Methods):
 
     # Copies and pickles
 
-    def _require_leaf(self, call: str) -> None:
-        if not self.is_leaf:
-            raise AutogradError(
-                call,
-                "a leaf: only these can be copied with all that belongs to them",
-                "this is the result of an op",
-                "Use clone(), or detach().",
-            )
-
     def _own_attributes(self) -> dict[str, Any]:
         """Those that the user, or a class of the user, added."""
         return {name: value for name, value in attributes_of(self) if name not in Tensor.__slots__}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._require_leaf("pickle")
+        require_leaf("pickle", self._slot)
         recorder.forbid_in_recording("pickling a tensor", "its values are read on the host")
         attributes = self._own_attributes()
         # None stands for __dict__: the second part is set name by name, also what lies in slots.
+        values = self._values() if self.dtype.blocks is None else (blocks_of("pickle", self)._values(), self.shape)
         return (
-            _unpickled,
-            (type(self), self._values(), self.dtype, self.requires_grad),
+            unpickled,
+            (type(self), values, self.dtype, self.requires_grad),
             ((None, attributes) if attributes else None),
         )
 
     def __copy__(self) -> Tensor:
-        self._require_leaf("copy")
+        require_leaf("copy", self._slot)
         copied = _made(type(self), self._slot.alias(), self.requires_grad)
         for name, value in self._own_attributes().items():
             setattr(copied, name, value)
@@ -487,7 +392,7 @@ class Tensor(SlotHolder, Methods):
 
     def _deep_copied(self, memo: dict[int, Any]) -> Tensor:
         """A deep copy without the gradient."""
-        self._require_leaf("deepcopy")
+        require_leaf("deepcopy", self._slot)
         copied = memo[id(self)] = _made(type(self), self.detach().clone()._slot, self.requires_grad)
         for name, value in self._own_attributes().items():
             setattr(copied, name, deepcopy(value, memo))
@@ -518,7 +423,10 @@ class Tensor(SlotHolder, Methods):
                     f"it was computed from what requires a gradient, on {result.device}",
                     "Use x.detach().to(...), or move what it is computed from.",
                 )  # fmt: skip
-            result = _upload(result.detach().numpy(), result.dtype, target)
+            if result.dtype.blocks is not None:
+                result = of_blocks(blocks_of("to", result).to(device=target), result.dtype, result.shape)
+            else:
+                result = Tensor._wrap(uploaded(result.detach().numpy(), result.dtype, target))
             result._slot.requires_grad = self.requires_grad and self.is_leaf
         return _function("clone")(self) if copy and result is self else result
 
@@ -581,45 +489,16 @@ class Tensor(SlotHolder, Methods):
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
-    def _require_apart(self, call: str) -> None:
-        """Refuse to write into what is one element in memory and several in the tensor."""
-        if any(size > 1 and not stride for size, stride in zip(self._slot.shape, self._slot.strides, strict=True)):
-            raise ArgumentError(
-                call, "a tensor whose elements have memory of their own",
-                f"several elements of one of shape {self.shape} lie in one place, as expand() makes them",
-                "Change a clone().",
-            )  # fmt: skip
-
     def _assign(self, call: str, result: Tensor) -> Tensor:
         slot = self._slot
-        self._require_apart(call)
+        require_apart(call, slot)
         if result.shape != slot.shape:
-            result = _fitting(call, self, _function("expand")(result, slot.shape))
+            result = _fitting(self, _function("expand")(result, slot.shape))
         if dtypes.category(result.dtype) > dtypes.category(slot.dtype):
             raise DtypeError(call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}")
         tracked = modes.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
-            if not scope.may_change(slot.storage):
-                raise AutogradError(
-                    call,
-                    "in te.checkpoint only tensors made inside may be changed in place while autograd records",
-                    f"got one of shape {slot.shape} from outside",
-                    "Do it out of place.",
-                )
-            if slot.requires_grad and slot.is_leaf:
-                raise AutogradError(
-                    call,
-                    "a leaf that requires grad may not be changed in place while autograd records",
-                    f"got one of shape {slot.shape}",
-                    "Do it under te.no_grad(), or out of place.",
-                )
-            if slot.nbytes != slot.storage.nbytes or _views_a_leaf(slot):
-                raise AutogradError(
-                    call,
-                    "a view may not be changed in place while autograd records it",
-                    f"got a view of shape {slot.shape}",
-                    "Change a clone(), or build the result with te.where or te.cat.",
-                )
+            require_changeable(call, slot)
             if result._slot.step is not None:
                 dispatch.keep_saved(result._slot.step, slot.storage)
             result = result.to(slot.dtype)
@@ -636,10 +515,17 @@ class Tensor(SlotHolder, Methods):
     def copy_(self, source: Any) -> Tensor:
         """Copy ``source`` here, broadcast and converted. Returns self."""
         if isinstance(source, (bool, int, float)):
-            source = filled("copy_", (), source, self.dtype, self.backend)
-        source = as_tensor(source, device=self.backend)
-        if source.backend is not self.backend:
-            source = source.detach().to(self.backend)
+            source = Tensor._wrap(filled("copy_", (), source, self.dtype, self.backend))
+        if isinstance(source, Tensor):
+            source = source.to(device=self.backend)
+        else:
+            source = Tensor._wrap(slot_of(source, None, self.backend))
+        quantised = [x.dtype for x in (self, source) if x.dtype.blocks is not None]
+        if quantised:
+            if self.dtype is not source.dtype or self.shape != source.shape:
+                raise dispatch.quantised_error("copy_", quantised[0])
+            blocks_of("copy_", self).copy_(blocks_of("copy_", source))
+            return self
         if dtypes.category(source.dtype) > dtypes.category(self.dtype):
             source = source.to(self.dtype)
         return self._assign("copy_", source)._renewed()
@@ -652,9 +538,10 @@ class Tensor(SlotHolder, Methods):
         if isinstance(value, Tensor):
             return self.copy_(value)
         slot = self._slot
-        self._require_apart("fill_")
+        require_apart("fill_", slot)
         if modes.is_grad_enabled() and slot.requires_grad:
-            return self._assign("fill_", filled("fill_", self.shape, value, self.dtype, self.backend))._renewed()
+            values = filled("fill_", self.shape, value, self.dtype, self.backend)
+            return self._assign("fill_", Tensor._wrap(values))._renewed()
         write_into(Value(dtypes.fitting("fill_", value, slot.dtype), slot.dtype), slot)  # no other memory is needed
         return self._renewed()
 
@@ -756,14 +643,15 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        source = data if isinstance(data, Tensor) else tensor(data)
-        slot = source._slot
+        slot = data._slot if isinstance(data, Tensor) else slot_of(data)
+        if requires_grad:
+            require_trainable("Parameter", slot.dtype)
         if requires_grad and not slot.dtype.is_floating_point:
             raise DtypeError(
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
                 "Convert it with .float(), or pass requires_grad=False.",
             )  # fmt: skip
-        self._slot = slot.alias() if slot.contiguous else source.detach().contiguous()._slot
+        self._slot = slot.alias() if slot.contiguous else Tensor._wrap(slot.alias()).contiguous()._slot
         self._grad = None
         self._slot.requires_grad = requires_grad
 
@@ -776,74 +664,27 @@ class Parameter(Tensor):
 
 def seed_of(call: str, root: Tensor, gradient: Tensor | None) -> Tensor | None:
     """The gradient with which a walk back from ``root`` begins, in the name of ``call``; None stands for ones."""
-    slot = root._slot
-    if not slot.requires_grad:
-        raise AutogradError(
-            call,
-            "a tensor that was computed from one with requires_grad=True",
-            "this one has no history",
-            "Set requires_grad on the inputs, and do not compute under te.no_grad().",
-        )
-    if slot.history != slot.storage.history:
-        raise AutogradError(
-            call, "the history of the tensor must be current",
-            f"this one of shape {root.shape} shares memory with a tensor that was changed in place later",
-            "Walk back from that one, or change a clone().",
-        )  # fmt: skip
-    if gradient is None:
-        if slot.numel != 1:
-            raise ShapeError(
-                call, "without a gradient the tensor must hold one element", f"it has shape {root.shape}",
-                "Reduce it first, e.g. with .sum(), or pass the gradient.",
-            )  # fmt: skip
-        return None
-    if gradient.shape != root.shape:
-        raise ShapeError(call, f"gradient must have the shape {root.shape}", f"it has {gradient.shape}")
-    return _fitting(call, root, gradient)
+    require_seed(call, root._slot, None if gradient is None else gradient.shape)
+    return None if gradient is None else _fitting(root, gradient)
 
 
-def destination(
-    call: str, args: Sequence[Any], dtype: Any, device: str | Backend | None
-) -> tuple[DType | None, Backend | None]:
-    """What the arguments of a ``to`` ask for: a dtype, a device, both, or those of another tensor."""
-    for argument in args:
-        if isinstance(argument, Tensor):
-            dtype, device = argument.dtype, argument.backend
-        elif isinstance(argument, Backend) or (isinstance(argument, str) and is_device(argument)):
-            device = argument
-        elif isinstance(argument, bool) or argument is None:
-            continue  # PyTorch's non_blocking and copy, by their places
-        else:
-            dtype = argument
-    return None if dtype is None else dtypes.resolve(dtype, call), None if device is None else _backend(device)
-
-
-def _views_a_leaf(slot: Slot) -> bool:
-    """Whether this is a view of a leaf, whose own values must not change."""
-    step = slot.step
-    while step is not None and step.op.is_view:
-        step, _, leaf = step.edges[0]
-        if leaf is not None:
-            return True
-    return False
-
-
-def _fitting(call: str, like: Tensor, value: Tensor) -> Tensor:
+def _fitting(like: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the dtype and on the backend of ``like``."""
     if value.backend is not like.backend or value.dtype is not like.dtype:
         value = value.to(like.dtype, device=like.backend)
     return value
 
 
-def _upload(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Tensor:
-    backend.check_dtype(dtype)
-    bounds = None
-    if dtype.category == dtypes.INTEGER and values.size:
-        bounds = _extremes(values)
-    slot = new_slot(backend, dtype, values.shape, holds=True)
-    backend.write(slot.storage, np.ascontiguousarray(dtype.pack(values)))
-    recorder.uploaded(slot.storage, values)
-    slot.storage.bounds = bounds
-    return Tensor._wrap(slot)
+def blocks_of(call: str, tensor: Tensor) -> Tensor:
+    """The memory of a quantised tensor as bytes. Errors: DtypeError of a transposed view."""
+    if not tensor._slot.contiguous:
+        raise dispatch.quantised_error(call, tensor.dtype)
+    return Tensor._wrap(tensor._slot.as_bytes())
+
+
+def of_blocks(blocks: Tensor, dtype: DType, shape: Shape) -> Tensor:
+    """What ``blocks_of`` takes apart: a quantised tensor in the memory of ``blocks``."""
+    return Tensor._wrap(Slot(blocks._slot.storage, dtype, Layout(shape, contiguous_strides(shape), 0)))
 
 
 def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
@@ -854,8 +695,12 @@ def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
     return made
 
 
-def _unpickled(kind: type[Tensor], values: npt.NDArray[Any], dtype: DType, requires_grad: bool) -> Tensor:
-    return _made(kind, _upload(values, dtype, get_backend())._slot, requires_grad)
+def unpickled(kind: type[Tensor], values: Any, dtype: DType, requires_grad: bool) -> Tensor:
+    if dtype.blocks is not None:
+        blocks, shape = values
+        held = Tensor._wrap(uploaded(blocks, dtypes.uint8, get_backend()))
+        return _made(kind, of_blocks(held, dtype, shape)._slot, False)
+    return _made(kind, uploaded(values, dtype, get_backend()), requires_grad)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -866,142 +711,3 @@ def tensors_in(value: Any) -> list[Tensor]:
 def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
     """``value`` with each tensor replaced; what is in no container stays itself."""
     return with_leaves(value, function, leaf)
-
-
-def _extremes(values: npt.NDArray[Any]) -> tuple[int, int, int, int]:
-    """The least, the least other, the largest other, and the largest: enough to check a range but for one number."""
-    least, largest = int(values.min()), int(values.max())
-    if values.size < 3 or least == largest:
-        return least, largest, least, largest
-    others = values[(values != least) & (values != largest)]
-    return (least, int(others.min()), int(others.max()), largest) if others.size else (least, largest, least, largest)
-
-
-def check_indices(call: str, indices: Tensor, size: int, ignored: int | None = None, negative: bool = False) -> None:
-    """Raise IndexRangeError if an index is known to lie outside [0, size); ``ignored`` is allowed too.
-
-    With ``negative``, indices down to -size count from the end.
-
-    The range of values from the host is known. That of values that a device computed is not: to look is to wait for it.
-    There the kernels look; see ``tinyedge/ops/indices.py``.
-    """
-    if size == 0 and indices.numel():
-        raise IndexRangeError(call, "no indices, as there is nothing to choose from", f"got {indices.numel()}")
-
-    least = -size if negative else 0
-
-    def check(storage: Storage) -> None:
-        if storage.bounds is None or storage.version:
-            return
-        for bound in storage.bounds:
-            if not least <= bound < size and bound != ignored:
-                also = "" if ignored is None else f", or {ignored}, which is ignored"
-                raise IndexRangeError(call, f"indices must be in [{least}, {size}){also}", f"one is {bound}")
-
-    check(indices._slot.storage)
-    recorder.checked(indices._slot.storage, check)
-
-
-def _backend(device: str | Backend | None) -> Backend:
-    return device if isinstance(device, Backend) else get_backend(device)
-
-
-def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor with a copy of ``data``: numbers, nested lists, an array, or a tensor.
-
-    As in PyTorch, Python floats give float32, Python ints int64, and arrays keep their dtype. With ``dtype``, arrays
-    and tensors are converted as by ``to``.
-
-    Errors: DtypeError for a dtype that tinyedge does not have (convert first), or that the device does not have.
-            NumberRangeError for a Python number that an integer dtype does not hold.
-
-    >>> te.tensor([[1.0, 2.0]]).shape
-    (1, 2)
-    """
-    wanted = None if dtype is None else dtypes.resolve(dtype, "tensor")
-    if isinstance(data, Tensor):
-        values, found = data.detach().numpy(), data.dtype
-        device = data.backend if device is None else device
-    else:
-        if isinstance(data, (list, tuple)) and any(isinstance(item, Tensor) for item in data):
-            data = [item.tolist() if isinstance(item, Tensor) else item for item in data]
-        is_array = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__")
-        try:
-            values = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError("tensor", "nested sequences of equal lengths", str(error)) from None
-        if not is_array:
-            values = _numbers(values, data, wanted)
-        if values.dtype.kind not in "biuf":
-            raise DtypeError("tensor", "numbers, nested lists of numbers, or an array", f"got {type(data).__name__}")
-        if is_array:
-            found = dtypes.resolve(values.dtype, "tensor") if wanted is None else wanted
-        elif values.dtype == np.bool_:
-            found = dtypes.bool_
-        else:
-            found = dtypes.int64 if np.issubdtype(values.dtype, np.integer) and values.size else dtypes.float32
-    final = wanted or found
-    values = dtypes.convert(values, final) if final is not dtypes.bool_ else values.astype(bool)
-    result = _upload(values, final, _backend(device))
-    return result.requires_grad_() if requires_grad else result
-
-
-def _numbers(values: npt.NDArray[Any], data: Any, wanted: DType | None) -> npt.NDArray[Any]:
-    """What NumPy made of Python's numbers ``data``, if tensors of the dtype that they get hold them."""
-    kind = values.dtype.kind
-    if kind not in "iufO" or not values.size:
-        return values
-    leaves = values
-    if kind == "O" or (kind == "f" and wanted is None and bool((np.abs(values) >= 2**63).any())):
-        leaves = np.array(data, object)  # of ints beyond int64 NumPy makes objects, or floats
-        if not all(isinstance(leaf, int) for leaf in leaves.flat):
-            return values
-    final = wanted or (dtypes.float32 if leaves.dtype.kind == "f" else dtypes.int64)
-    if final.limits is not None or leaves is not values:
-        for number in (leaves.min(), leaves.max()):
-            dtypes.fitting("tensor", number if isinstance(number, int) else number.item(), final)
-    return values if leaves is values else leaves.astype(final.numpy)
-
-
-def as_tensor(data: Any, dtype: Any = None, device: str | Backend | None = None) -> Tensor:
-    """``data`` itself if it is a tensor of that dtype and device, else a new tensor."""
-    if isinstance(data, Tensor):
-        return data.to(dtype or data.dtype, device=device)
-    return tensor(data, dtype=dtype, device=device)
-
-
-def from_numpy(array: npt.NDArray[Any], device: str | Backend | None = None) -> Tensor:
-    """A tensor with a copy of a NumPy array. (PyTorch shares the memory; a device has its own.)"""
-    if not isinstance(array, np.ndarray):
-        raise ArgumentError("from_numpy", "a NumPy array", f"got {type(array).__name__}", "Use te.tensor.")
-    return tensor(array, device=device)
-
-
-def from_dlpack(source: Any, device: str | Backend | None = None) -> Tensor:
-    """A tensor with a copy of any array that speaks DLPack and lies in host memory."""
-    return tensor(np.from_dlpack(source), device=device)
-
-
-def full(
-    size: Sequence[SupportsIndex],
-    fill_value: Number,
-    *,
-    dtype: Any = None,
-    device: str | Backend | None = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """A tensor of ``size`` with every element ``fill_value``, written on the device."""
-    wanted = dtypes.of_number(fill_value) if dtype is None else dtypes.resolve(dtype, "full")
-    result = filled("full", size, fill_value, wanted, _backend(device))
-    return result.requires_grad_() if requires_grad else result
-
-
-def filled(call: str, size: Sequence[SupportsIndex], value: Number, dtype: DType, backend: Backend) -> Tensor:
-    """``full``, in the name of ``call``."""
-    number = dtypes.fitting(call, value, dtype)
-    shape = tuple(int(length) for length in size)
-    if any(length < 0 for length in shape):
-        raise ShapeError(call, "sizes of at least 0", f"got {shape}")
-    slot = new_slot(backend, dtype, shape)
-    write_into(Value(number, dtype), slot)
-    return Tensor._wrap(slot)

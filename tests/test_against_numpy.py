@@ -1,4 +1,4 @@
-"""Functions that are composed of ops: values against NumPy, gradients against central differences, compiled too."""
+"""Functions against NumPy: values, gradients against central differences of NumPy's, compiled; and what is refused."""
 
 from __future__ import annotations
 

@@ -1,0 +1,399 @@
+"""Federated learning: what travels, what is refused, and clients that misbehave."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tinyedge import cli, nn, optim
+from tinyedge.errors import ArgumentError, MissingPackageError, UpdateError
+from tinyedge.federated import delta as wire
+from tinyedge.federated.flower import ARRAYS, WIRE, flower
+
+SHAPES = {"a": (3, 4), "b": (5,), "c": (), "d": (0, 2), "e": (2, 3, 2)}
+
+
+def some(seed: int = 0, scale: float = 1.0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    return {name: np.asarray(random.standard_normal(shape) * scale, np.float32) for name, shape in SHAPES.items()}
+
+
+# What travels, without Flower
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 0.0), ("float16", 1e-3), ("int8", 0.5 / 127)])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e4])
+def test_there_and_back(precision: str, error: float, scale: float) -> None:
+    given = some(scale=scale)
+    back = wire.decode("test", wire.encode(given, precision), SHAPES, precision)
+    for name, values in given.items():
+        assert back[name].dtype == np.float32
+        assert back[name].shape == values.shape
+        largest = np.abs(values).max(initial=0)
+        bound = error * largest * 1.001 + (1e-7 if precision == "float16" else 0)
+        np.testing.assert_allclose(back[name], values, rtol=0, atol=bound)
+
+
+def test_int8_has_a_scale_a_row() -> None:
+    values = np.array([[1.0, -127.0], [0.001, 0.0005], [0.0, 0.0]], np.float32)
+    coded = wire.encode({"a": values}, "int8")["a"]
+    assert coded.nbytes == 3 * 4 + 6
+    np.testing.assert_allclose(wire.decode("test", {"a": coded}, {"a": (3, 2)}, "int8")["a"], values, rtol=0.01)
+
+
+@given(seed=st.integers(0, 99), rounds=st.integers(1, 20))
+def test_nothing_is_lost_with_error_feedback(seed: int, rounds: int) -> None:
+    """The sum of what was sent is the sum of what was to be sent, but for one rounding."""
+    rest, sent, meant = some(seed, 0.0), some(seed, 0.0), some(seed, 0.0)
+    for number in range(rounds):
+        for name, values in some(seed + number).items():
+            meant[name] = meant[name] + values
+            rest[name] = rest[name] + values
+        back = wire.decode("test", wire.encode(rest, "int8"), SHAPES, "int8")
+        for name in SHAPES:
+            rest[name], sent[name] = rest[name] - back[name], sent[name] + back[name]
+    for name in SHAPES:
+        np.testing.assert_allclose(sent[name] + rest[name], meant[name], atol=1e-4)
+        assert np.abs(rest[name]).max(initial=0) < 0.05
+
+
+@pytest.mark.parametrize("precision", wire.PRECISIONS)
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda coded: coded.pop("a"), r"missing \['a'\]"),
+        (lambda coded: coded.update(z=coded["a"]), r"unexpected \['z'\]"),
+        (lambda coded: coded.update(a=coded["a"].astype(np.int64)), "got int64"),
+        (lambda coded: coded.update(a=coded["a"].reshape(-1)[:-1]), "a of shape"),
+        (lambda coded: coded.update(a=[1.0]), "got list"),
+    ],
+)
+def test_what_does_not_fit_is_refused(precision: str, change: Callable[[Any], Any], text: str) -> None:
+    coded = wire.encode(some(), precision)
+    change(coded)
+    with pytest.raises(UpdateError, match=text):
+        wire.decode("test", coded, SHAPES, precision)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    coded = wire.encode(some(), "float32")
+    coded["b"][1] = bad
+    with pytest.raises(UpdateError, match="finite numbers in b"):
+        wire.decode("test", coded, SHAPES, "float32")
+    rows = wire.encode(some(), "int8")
+    rows["b"] = np.frombuffer(np.float32(bad).tobytes() + rows["b"].tobytes()[4:], np.uint8)
+    with pytest.raises(UpdateError, match="finite numbers in b"):
+        wire.decode("test", rows, SHAPES, "int8")
+
+
+def test_a_norm(reference: Any) -> None:
+    given = some()
+    norm = wire.norm_of(given)
+    wire.decode("test", given, SHAPES, "float32", norm * 1.01)
+    with pytest.raises(UpdateError, match="a norm of at most"):
+        wire.decode("test", given, SHAPES, "float32", norm * 0.99)
+
+
+# Rounds, with Flower
+
+
+def model_fn() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[0].requires_grad_(False)
+    return model
+
+
+def data_fn(node: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    random = np.random.default_rng(int(node["partition-id"]))
+    images = random.standard_normal((24, 1, 4)).astype(np.float32)
+    samples = [(te.tensor(x), te.tensor([int(x[0, :3].argmax())])) for x in images]
+    return samples[:16], samples[16:]
+
+
+def loss(model: nn.Module, x: te.Tensor, y: te.Tensor) -> te.Tensor:
+    return F.cross_entropy(model(x), y)
+
+
+def optimizer_fn(params: list[Any]) -> optim.Optimizer:
+    return optim.Adam(params, lr=0.02, accumulate=4)
+
+
+class Network:
+    """A grid of clients in this process. ``spoil(round, node, reply)`` returns another reply, or None for none."""
+
+    def __init__(self, clients: list[Any], spoil: Callable[[int, int, Any], Any] | None = None) -> None:
+        f = flower()
+        from flwr.app import Context
+
+        self.clients = clients
+        self.spoil = spoil or (lambda number, node, reply: reply)
+        self.contexts = [Context(1, k, {"partition-id": k}, f.RecordDict(), {}) for k in range(len(clients))]
+        self.round = 0
+        self.sent: list[Any] = []
+
+    def get_node_ids(self) -> list[int]:
+        return list(range(len(self.clients)))
+
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        f = flower()
+        from flwr.app import Error
+
+        replies = []
+        trains = False
+        for message in messages:
+            trains = message.metadata.message_type == f.MessageType.TRAIN
+            self.sent.append(message.content)
+            node = message.metadata.dst_node_id
+            try:
+                reply = self.clients[node](message, self.contexts[node])
+            except Exception as error:
+                reply = f.Message(Error(1, f"{type(error).__name__}: {error}"), reply_to=message)
+            if trains:
+                reply = self.spoil(self.round, node, reply)
+            if reply is not None:
+                replies.append(reply)
+        self.round += trains
+        return replies
+
+
+def run(network: Network, rounds: int = 4, **options: Any) -> tuple[dict[str, Any], Any]:
+    done: dict[str, Any] = {}
+
+    def keep(model: nn.Module, report: Any) -> None:
+        done.update(weights=wire.weights_of(model), report=report)
+
+    app = te.federated.server_app(model_fn, rounds=rounds, done=keep, **options)
+    app(network, SimpleNamespace(run_config={}, state=None, run_id=1, node_id=0, node_config={}))
+    return done["weights"], done["report"]
+
+
+def clients(count: int = 4, **options: Any) -> list[Any]:
+    app = te.federated.client_app(model_fn, data_fn, loss=loss, optimizer_fn=optimizer_fn, **options)
+    return [app] * count
+
+
+@pytest.fixture
+def flwr(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = pytest.importorskip("flwr")
+    from flwr.supercore.task_identity import TaskIdentity
+
+    for name in ("task_id", "run_id", "node_id"):  # messages say from where they come
+        monkeypatch.setattr(TaskIdentity, f"_{name}", 1)
+    return found
+
+
+def mean_loss(model: nn.Module) -> dict[str, float]:
+    with te.no_grad():
+        tests = [sample for k in range(4) for sample in data_fn({"partition-id": k})[1]]
+        return {"loss": float(np.mean([loss(model, *sample).item() for sample in tests]))}
+
+
+@pytest.mark.parametrize("precision", wire.PRECISIONS)
+def test_rounds(flwr: Any, reference: Any, precision: str) -> None:
+    network = Network(clients(precision=precision))
+    weights, report = run(network, rounds=6, precision=precision, evaluate_fn=mean_loss)
+    assert sorted(weights) == ["2.bias", "2.weight"]
+    assert report.answered == [4] * 6
+    assert not report.refused
+    assert report.metrics[6]["loss"] < report.metrics[0]["loss"] - 0.15
+    record = network.sent[-1]
+    assert set(record[ARRAYS]) == {"2.bias", "2.weight"}
+    states = [context.state for context in network.contexts]
+    assert all(state["tinyedge.numbers"]["0/step"] == 24 for state in states)
+    assert len({str(state["tinyedge.numbers"]["generator"]) for state in states}) == 4
+    expected, _ = run(Network(clients()), rounds=6)
+    tolerance = {"float32": 1e-6, "float16": 2e-3, "int8": 3e-2}[precision]
+    for name, values in weights.items():
+        np.testing.assert_allclose(values, expected[name], atol=tolerance)
+
+
+def test_one_process_or_many(flwr: Any, reference: Any) -> None:
+    """A process that plays all clients gives what a process for each gives: nothing leaks from one to another."""
+    one, _ = run(Network(clients()), rounds=3)
+    apart, _ = run(Network([app for _ in range(4) for app in clients(1)]), rounds=3)
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, apart[name])
+
+
+def changed(reply: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
+    values = {name: array.numpy().copy() for name, array in reply.content[ARRAYS].items()}
+    change(values)
+    reply.content[ARRAYS] = flower().arrays(values)
+    return reply
+
+
+def with_number(reply: Any, name: str, value: float) -> Any:
+    reply.content["metrics"][name] = value
+    return reply
+
+
+def without(reply: Any, name: str) -> Any:
+    del reply.content[name]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda reply: None, None),
+        (lambda reply: changed(reply, lambda v: v["2.bias"].fill(np.nan)), "finite numbers in 2.bias"),
+        (lambda reply: changed(reply, lambda v: v["2.weight"].fill(1e6)), "a norm near"),
+        (lambda reply: changed(reply, lambda v: v.pop("2.bias")), "missing"),
+        (lambda reply: changed(reply, lambda v: v.update({"0.bias": v["2.bias"]})), "unexpected"),
+        (lambda reply: changed(reply, lambda v: v.update({"2.bias": v["2.bias"][:1]})), "of shape"),
+        (lambda reply: changed(reply, lambda v: v.update({"2.bias": v["2.bias"].astype(np.int32)})), "int32"),
+        (lambda reply: with_number(reply, "num-examples", -5), "num-examples above 0"),
+        (lambda reply: with_number(reply, "loss", float("nan")), "finite metrics"),
+        (lambda reply: without(reply, "metrics"), "got none"),
+        (lambda reply: without(reply, WIRE), "changes of the same base"),
+        (lambda reply: without(reply, ARRAYS), "arrays"),
+    ],
+    ids=["late", "nan", "large", "less", "more", "shape", "dtype", "examples", "loss", "metrics", "wire", "arrays"],
+)
+def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil: Any, text: str | None) -> None:
+    """The result is that of the other three."""
+    bad = Network(clients(), lambda number, node, reply: spoil(reply) if node == 1 else reply)
+    weights, report = run(bad, rounds=2)
+    without_it, _ = run(Network(clients(), lambda number, node, reply: None if node == 1 else reply), rounds=2)
+    assert report.answered == [3, 3]
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, without_it[name])
+    if text is not None:
+        assert [(number, node) for number, node, _ in report.refused] == [(1, 1), (2, 1)]
+        assert all(text in reason for _, _, reason in report.refused)
+
+
+def test_a_client_that_boasts_counts_little_more(flwr: Any, reference: Any) -> None:
+    def boast(number: int, node: int, reply: Any) -> Any:
+        return with_number(reply, "num-examples", 10**9) if node == 1 else reply
+
+    boasts = Network(clients(), boast)
+    weights, report = run(boasts, rounds=1)
+    honest, _ = run(Network(clients()), rounds=1)
+    alone, _ = run(Network(clients(), lambda number, node, reply: reply if node == 1 else None), rounds=1)
+    assert report.answered == [4]
+    away = max(float(np.abs(weights[name] - alone[name]).max()) for name in weights)
+    assert away > 0.2 * max(float(np.abs(honest[name] - alone[name]).max()) for name in weights)
+
+
+def test_a_client_that_dies_and_a_round_of_none(flwr: Any, reference: Any) -> None:
+    def fails(node: Mapping[str, Any]) -> Any:
+        raise OSError("no data here")
+
+    dead = te.federated.client_app(model_fn, fails, loss=loss, optimizer_fn=optimizer_fn)
+    weights, report = run(Network([*clients(3), dead]), rounds=2)
+    assert report.answered == [3, 3]
+    assert all("no data here" in reason for _, _, reason in report.refused)
+    network = Network([dead, dead])
+    weights, report = run(network, rounds=1)
+    te.manual_seed(0)
+    for name, values in wire.weights_of(model_fn()).items():
+        np.testing.assert_array_equal(weights[name], values)
+    assert report.answered == [0]
+
+
+def test_a_client_refuses_what_does_not_fit(flwr: Any, reference: Any) -> None:
+    other = te.federated.client_app(model_fn, data_fn, loss=loss, optimizer_fn=optimizer_fn, seed=1)
+    _, report = run(Network([*clients(2), other]), rounds=1)
+    assert "the server's model to begin with the same weights" in report.refused[0][2]
+    network = Network(clients(2, precision="int8"))
+    _, report = run(network, rounds=1)
+    assert "the server has 'float32'" in report.refused[0][2]
+    assert not network.contexts[0].state
+    nothing = te.federated.client_app(
+        model_fn, data_fn, loss=lambda model, x, y: loss(model, x, y) * float("nan"), optimizer_fn=optimizer_fn
+    )
+    network = Network([nothing, nothing])
+    _, report = run(network, rounds=1)
+    assert "finite weights after training" in report.refused[0][2]
+    assert not network.contexts[0].state
+
+
+def test_clipping_and_noise_by_flowers_mods(flwr: Any, reference: Any) -> None:
+    from flwr.clientapp.mod import fixedclipping_mod
+    from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping, FedAvg
+
+    te.manual_seed(0)
+    base = wire.weights_of(model_fn())
+    for norm, noise in ((1e-3, 0.0), (1e-3, 1.0)):
+        strategy = DifferentialPrivacyClientSideFixedClipping(
+            FedAvg(fraction_evaluate=0.0), noise_multiplier=noise, clipping_norm=norm, num_sampled_clients=4
+        )
+        weights, _ = run(Network(clients(mods=[fixedclipping_mod])), rounds=1, strategy=strategy)
+        moved = wire.norm_of({name: weights[name] - base[name] for name in base})
+        assert moved <= norm * 1.01 if noise == 0 else norm / 10 < moved < norm * 10
+
+
+def test_evaluation_by_clients(flwr: Any, reference: Any) -> None:
+    from flwr.serverapp.strategy import FedAvg
+
+    def right(model: nn.Module, x: te.Tensor, y: te.Tensor) -> bool:
+        return bool(model(x).argmax(1).item() == y.item())
+
+    network = Network(clients(metric=right))
+    _, report = run(network, rounds=2, strategy=FedAvg())
+    measured = report.result.evaluate_metrics_clientapp[2]
+    assert 0 <= measured["metric"] <= 1
+    assert measured["loss"] > 0
+
+
+def test_options_out_of_range(flwr: Any) -> None:
+    with pytest.raises(ArgumentError, match="precision must be one of float32, float16, int8"):
+        clients(precision="int4")
+    with pytest.raises(ArgumentError, match="epochs"):
+        clients(epochs=0)
+    with pytest.raises(ArgumentError, match="rounds"):
+        te.federated.server_app(model_fn, rounds=0)
+
+
+def test_a_new_app(
+    flwr: Any, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command line writes runs."""
+    assert cli.main(["federated", "new", str(tmp_path / "my-app")]) == 0
+    assert "app.py" in capsys.readouterr().out
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        content = tomllib.loads((tmp_path / "my-app" / "pyproject.toml").read_text())
+        assert content["tool"]["flwr"]["app"]["components"]["clientapp"] == "my_app.app:client"
+    monkeypatch.syspath_prepend(str(tmp_path / "my-app"))
+    monkeypatch.chdir(tmp_path)
+    app = importlib.import_module("my_app.app")
+    network = Network([app.client] * 2)
+    context = SimpleNamespace(run_config={"clients": 2}, state=None, run_id=1, node_id=0, node_config={})
+    app.server(network, context)
+    assert (tmp_path / "tuned.safetensors").exists()
+    assert "refused: []" in capsys.readouterr().out
+
+
+def test_where_no_app_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    assert cli.main(["federated", "new", str(tmp_path / "full")]) == 1
+    assert "a folder that is new or empty" in capsys.readouterr().err
+    assert cli.main(["federated", "new", str(tmp_path / "1st")]) == 1
+    assert not (tmp_path / "1st").exists()
+
+
+def test_without_flower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flwr", None)
+    monkeypatch.setitem(sys.modules, "flwr.app", None)
+    flower.cache_clear()
+    try:
+        with pytest.raises(MissingPackageError, match=r"tinyedge\[federated\]"):
+            te.federated.server_app(model_fn)
+    finally:
+        flower.cache_clear()

@@ -1,0 +1,167 @@
+"""Quantised ONNX files: they compute what they stand for, train, and go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tests.mutations import check_mutations
+from tinyedge import optim
+from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError, UnsupportedOpError
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+node = onnx.helper.make_node
+RNG = np.random.default_rng(0)
+
+
+def write(path: Path, nodes: list[Any], x: Any, weights: dict[str, Any], result: int = 1, typed: bool = False) -> Path:
+    info = onnx.helper.make_tensor_value_info
+    tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
+    if typed:
+        tensors = [
+            onnx.helper.make_tensor(t.name, t.data_type, t.dims, onnx.numpy_helper.to_array(t).reshape(-1).tolist())
+            for t in tensors
+        ]
+    graph = onnx.helper.make_graph(nodes, "g", [info("x", *x)], [info("y", result, None)], tensors)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    return path
+
+
+def run(path: Path, x: Any) -> Any:
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def integers(*shape: int, dtype: Any = np.int8) -> Any:
+    limits = np.iinfo(dtype)
+    return RNG.integers(limits.min + 1, limits.max, shape).astype(dtype)
+
+
+def qdq(path: Path, typed: bool = False, last: bool = False) -> Path:
+    """A convolution whose rectifier is where its integers end, and a dense head; weights with a scale a channel."""
+    nodes = [
+        node("QuantizeLinear", ["x", "sx", "zx"], ["xq"]), node("DequantizeLinear", ["xq", "sx", "zx"], ["xd"]),
+        node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], axis=0),
+        node("DequantizeLinear", ["b", "sb"], ["bd"], axis=0), node("Conv", ["xd", "wd", "bd"], ["c"]),
+        node("QuantizeLinear", ["c", "sc", "zc"], ["cq"]),
+        node("MaxPool", ["cq"], ["mq"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("DequantizeLinear", ["mq", "sc", "zc"], ["m"]), node("Flatten", ["m"], ["f"]),
+        node("DequantizeLinear", ["v", "sv"], ["vd"]), node("MatMul", ["f", "vd"], ["z" if last else "y"]),
+    ]  # fmt: skip
+    if last:
+        nodes.append(node("QuantizeLinear", ["z", "sx", "zx"], ["y"]))
+    weights = {
+        "sx": np.float32(0.05), "zx": np.int8(3), "w": integers(4, 2, 3, 3), "zw": np.zeros(4, np.int8),
+        "sw": RNG.uniform(0.002, 0.004, 4).astype(np.float32), "b": integers(4, dtype=np.int32) // 2**24,
+        "sb": np.full(4, 0.01, np.float32), "sc": np.float32(0.02), "zc": np.uint8(0), "v": integers(16, 3),
+        "sv": np.float32(0.01),
+    }  # fmt: skip
+    return write(path, nodes, (1, [1, 2, 6, 6]), weights, 3 if last else 1, typed)
+
+
+def test_without_the_word_it_is_refused(tmp_path: Path, reference: Backend) -> None:
+    with pytest.raises(UnsupportedOpError, match=r"QuantizeLinear \(node [^)]*\)(.|\n)*Pass dequantize=True"):
+        te.load_model(qdq(tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_qdq_model_computes_trains_and_goes_back(tmp_path: Path, backend: Backend, typed: bool) -> None:
+    path = qdq(tmp_path / "a.onnx", typed)
+    model = te.load_model(path, dequantize=True)
+    assert {name for name, _ in model.named_parameters()} == {"w", "b", "v"}
+    x = RNG.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    wanted = run(path, x)
+    np.testing.assert_allclose(model(te.tensor(x)).detach().numpy(), wanted, atol=0.1 * np.abs(wanted).max())
+    model.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
+    optimizer = optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        loss = (model(te.tensor(x)) - 1.0).square().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save(tmp_path / "b.onnx")
+    tuned = run(tmp_path / "b.onnx", x)
+    assert np.abs(tuned - 1).sum() < np.abs(wanted - 1).sum()
+    now = model(te.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(now, tuned, atol=0.3 * max(np.abs(tuned).max(), 1))
+    model.replace_head(5)
+    assert model(te.tensor(x)).shape == (1, 5)
+    with pytest.raises(ArgumentError, match="the scales of another head are not known"):
+        model.save(tmp_path / "c.onnx")
+
+
+def test_results_are_what_they_stand_for(tmp_path: Path, backend: Backend) -> None:
+    path = qdq(tmp_path / "a.onnx", last=True)
+    model = te.load_model(path, dequantize=True)
+    x = RNG.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    wanted = (run(path, x).astype(np.float32) - 3) * 0.05
+    np.testing.assert_allclose(model(te.tensor(x)).detach().numpy(), wanted, atol=0.15)
+
+
+def test_qlinear_ops(tmp_path: Path, backend: Backend) -> None:
+    nodes = [
+        node("QuantizeLinear", ["x", "sx", "zx"], ["q"]),
+        node("QLinearConv", ["q", "sx", "zx", "w", "sw", "zw", "sc", "zc", "b"], ["c"]),
+        node("Reshape", ["c", "shape"], ["r"]),
+        node("QLinearMatMul", ["r", "sc", "zc", "v", "sv", "zv", "sy", "zy"], ["p"]),
+        node("DequantizeLinear", ["p", "sy", "zy"], ["y"]),
+    ]
+    weights = {
+        "sx": np.float32(0.05), "zx": np.uint8(120), "w": integers(4, 2, 3, 3), "zw": np.zeros(4, np.int8),
+        "sw": RNG.uniform(0.002, 0.004, 4).astype(np.float32), "b": integers(4, dtype=np.int32) // 2**21,
+        "sc": np.float32(0.04), "zc": np.uint8(100), "shape": np.array([1, -1]), "v": integers(64, 3),
+        "sv": np.float32(0.02), "zv": np.int8(2), "sy": np.float32(0.1), "zy": np.uint8(128),
+    }  # fmt: skip
+    path = write(tmp_path / "a.onnx", nodes, (1, [1, 2, 6, 6]), weights)
+    model = te.load_model(path, dequantize=True)
+    assert {name for name, _ in model.named_parameters()} == {"w", "b", "v"}
+    x = RNG.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    wanted = run(path, x)
+    found = model(te.tensor(x))
+    np.testing.assert_allclose(found.detach().numpy(), wanted, atol=0.4)
+    assert np.abs(wanted).max() > 1.5
+    found.sum().backward()
+    model.save(tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == path.read_bytes()
+
+
+def test_dynamic_quantisation(tmp_path: Path, backend: Backend) -> None:
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("MatMulInteger", ["q", "w", "z", "zw"], ["i"]),
+        node("Cast", ["i"], ["f"], to=1), node("Mul", ["s", "sw"], ["scale"]), node("Mul", ["f", "scale"], ["y"]),
+    ]  # fmt: skip
+    weights = {"w": integers(8, 3), "zw": np.int8(0), "sw": np.float32(0.01)}
+    path = write(tmp_path / "a.onnx", nodes, (1, [2, 8]), weights)
+    model = te.load_model(path, dequantize=True)
+    x = te.tensor(RNG.standard_normal((2, 8)).astype(np.float32), requires_grad=True)
+    y = model(x)
+    np.testing.assert_allclose(y.detach().numpy(), run(path, x.detach().numpy()), atol=0.03)
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), np.tile(weights["w"].sum(1) * 0.01, (2, 1)), rtol=1e-4, atol=1e-6)
+
+
+def test_integers_as_inputs(tmp_path: Path, backend: Backend) -> None:
+    nodes = [node("DequantizeLinear", ["x", "s", "z"], ["d"]), node("Relu", ["d"], ["y"])]
+    path = write(tmp_path / "a.onnx", nodes, (2, [2, 8]), {"s": np.float32(0.5), "z": np.uint8(7)})
+    model = te.load_model(path, dequantize=True)
+    x = integers(2, 8, dtype=np.uint8)
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), run(path, x))
+
+
+def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    """Each loads, or is refused by name."""
+    check_mutations(qdq(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 300, 0, dequantize=True)
+
+
+@pytest.mark.slow
+def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
+    check_mutations(qdq(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 5000, 1, dequantize=True)

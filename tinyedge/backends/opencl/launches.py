@@ -1,0 +1,288 @@
+"""Launches on an OpenCL device: built kernels with their arguments, of one eager call, or bound for many replays.
+
+In: rendered kernels, built. Out: callables that enqueue them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from struct import Struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyedge.backends.base import Described, Launch, Lowered
+from tinyedge.backends.binding import Origin, Places, origin_of, value_of
+from tinyedge.backends.layout import ArgumentLayout
+from tinyedge.backends.opencl.binding import Argument, described
+from tinyedge.backends.opencl.driver import forsake_in_child
+from tinyedge.ir.program import ArgumentSpec, LaunchSpec, SourceSpec
+from tinyedge.ir.spec import C_BYTES, KernelSpec
+from tinyedge.ir.step import Step
+
+C_TYPES: dict[str, Any] = {
+    "char": np.int8, "uchar": np.uint8, "short": np.int16, "int": np.int32, "uint": np.uint32, "long": np.int64,
+    "float": np.float32, "double": np.float64,
+}  # fmt: skip
+
+
+PACKED = frozenset("bBhHiIlLfd")
+"""Number types, in NumPy's letters, that pyopencl packs into bytes."""
+
+
+def _packer(ctype: str) -> Callable[[Any], bytes]:
+    """A function that packs an argument into the driver's bytes: a number, or a buffer if ``ctype`` is ""."""
+    if not ctype:
+        return lambda buffer: buffer.int_ptr.to_bytes(8, sys.byteorder)
+    if ctype == "int":  # mostly offsets: a tenth of the time that NumPy's numbers take
+        return Struct("=i").pack
+    kind = C_TYPES[ctype]
+    return lambda value: bytes(kind(value).tobytes())
+
+
+class Built:
+    """A built kernel, for all steps that have its source."""
+
+    __slots__ = ("kernel", "limit", "lock", "program")
+
+    def __init__(self, program: Any, kernel: Any, limit: int) -> None:
+        self.program = program
+        self.kernel = kernel
+        self.limit = limit  # the largest work-group that the device runs it with
+        self.lock = threading.Lock()
+
+
+class Prepared:
+    """One kernel of a step's signature, with everything bound that does not change from call to call."""
+
+    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "own", "queue",
+                 "same", "title")  # fmt: skip
+
+    def __init__(self, backend: Any, built: Built, launch: Described) -> None:
+        self.built = built
+        self.title = launch.title
+        self.global_size, self.local_size = launch.global_size, launch.local_size
+        self.queue, self.enqueue = backend.queue, backend.cl.enqueue_nd_range_kernel
+        self.own = own_arguments(backend, launch)  # held, since their buffers are passed
+        self.same = [each for index, own in self.own.items() for each in (index, own.handle)]
+        self.buffers: list[tuple[int, ArgumentSpec]] = []
+        self.odd: list[tuple[int, ArgumentSpec, Any]] = []  # numbers that are passed as bytes, with their types
+        self.numbers: list[tuple[int, bytes, ArgumentSpec]] = []
+        self.fixed: list[Any] = []  # numbers that are the same in every call
+        for index, argument in enumerate(launch.arguments):
+            kind = C_TYPES.get(argument.ctype)
+            char = "" if kind is None else np.dtype(kind).char
+            if kind is None:
+                if index not in self.own:
+                    self.buffers.append((index, argument))
+            elif char not in PACKED:
+                self.odd.append((index, argument, kind))
+            elif argument.kind == "number":
+                self.fixed += (index, char.encode(), argument.value)
+            else:
+                self.numbers.append((index, char.encode(), argument))
+
+    def bound(self, places: Places) -> EagerLaunch:
+        """A launch of the kernel on what ``places`` names."""
+        buffers = self.same.copy()
+        for index, argument in self.buffers:
+            buffers += (index, value_of(argument, places))
+        for index, argument, kind in self.odd:
+            buffers += (index, kind(value_of(argument, places)))
+        numbers = self.fixed.copy()
+        for index, char, argument in self.numbers:
+            numbers += (index, char, value_of(argument, places))
+        return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
+
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
+        # clSetKernelArg on one kernel object is not thread-safe; enqueueing copies the arguments.
+        with built.lock:
+            # The same as pyopencl's set_args, which would generate a Python module for each kernel.
+            if buffers:
+                built.kernel._set_arg_multi(buffers)
+            if numbers:
+                built.kernel._set_arg_buf_pack_multi(numbers)
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+
+
+class SetOneByOne(Prepared):
+    """The same for versions of pyopencl without such methods."""
+
+    __slots__ = ()
+
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+        built = self.built
+        with built.lock:
+            for place in range(0, len(buffers), 2):
+                built.kernel.set_arg(buffers[place], buffers[place + 1])
+            for place in range(0, len(numbers), 3):
+                kind = np.dtype(numbers[place + 1].decode()).type
+                built.kernel.set_arg(numbers[place], kind(numbers[place + 2]))
+            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+
+
+def own_arguments(backend: Any, launch: Described | LaunchSpec) -> dict[int, Any]:
+    """By index: what holds an argument that belongs to the launch: its tables, its counters, and the range flag."""
+    found: dict[int, Any] = {}
+    for index, argument in enumerate(launch.arguments):
+        if argument.kind == "table":
+            found[index] = backend.table(f"the strides of {launch.title}", argument.table)
+        elif argument.kind == "counters":
+            # A persistent kernel's own, since a profile launches on another queue; each launch leaves them at 0.
+            found[index] = backend.zeros(int(argument.value))
+        elif argument.kind == "range flag":
+            found[index] = backend.reporting(launch.reports)
+    return found
+
+
+class Rendered(NamedTuple):
+    """A rendered launch that is not built yet, with its arguments in terms of steps and their C types ("": buffers)."""
+
+    title: str  # a description of what it does
+    spec: KernelSpec
+    source: SourceSpec
+    arguments: list[Argument]
+    types: list[str]
+    reports: tuple[str, ...]  # the calls in whose name it reports indices out of range
+    group_specs: Sequence[KernelSpec] = ()
+
+    @property
+    def kernel(self) -> str:
+        return self.spec.kernel
+
+    @property
+    def argument_bytes(self) -> int:
+        return bytes_of(self.types)
+
+    def described(self, layout: ArgumentLayout, step: Step | None = None) -> Described:
+        """The launch as plain data."""
+        pairs = zip(self.arguments, self.types, strict=True)
+        arguments = tuple(described(argument, ctype, layout, step) for argument, ctype in pairs)
+        spec = self.spec
+        return Described(self.source, self.title, spec.global_size, spec.local_size, arguments, self.reports)
+
+
+class ToBuild(NamedTuple):
+    """A source of a ProgramSpec that is perhaps not built yet, and the names for errors."""
+
+    title: str
+    source: SourceSpec
+    kernel: str
+
+
+def bytes_of(types: Iterable[str]) -> int:
+    """What arguments of these types take of the memory for arguments."""
+    return sum(C_BYTES[ctype] if ctype else 8 for ctype in types)
+
+
+class Table:
+    """A small buffer of ints, allocated with its values."""
+
+    def __init__(self, backend: Any, what: str, values: np.ndarray[Any, Any]) -> None:
+        cl = backend.cl
+        self._memory, self.nbytes = backend.memory, 0
+        with backend._asked(what):
+            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+            self.handle = cl.Buffer(backend.context, flags, hostbuf=values)
+        self.nbytes = values.nbytes
+        self._memory.reserve(self.nbytes)
+
+    def __del__(self) -> None:
+        self._memory.unreserve(self.nbytes)
+
+
+class BoundLaunch(Lowered):
+    """A launch of a ProgramSpec, whose arguments stay bound from one replay to the next."""
+
+    def __init__(self, backend: Any, built: Built, function: str, launch: LaunchSpec) -> None:
+        self.backend = backend
+        self.title = launch.title
+        self.global_size, self.local_size = launch.global_size, launch.local_size
+        self.kernel = backend.kernel_of(built.program, function, launch.title)  # of its own: it keeps its arguments
+        self._handle = ctypes.c_void_p(self.kernel.int_ptr)
+        self._own = own_arguments(backend, launch)
+        self._arguments = [
+            (index, argument, _packer(argument.ctype), C_TYPES.get(argument.ctype))
+            for index, argument in enumerate(launch.arguments)
+        ]
+        self._taken: dict[Origin, list[Any]] = {}  # the arguments that depend on each
+        for argument in self._arguments:
+            origin = origin_of(argument[1])
+            if origin is not None:
+                self._taken.setdefault(origin, []).append(argument)
+        forsake_in_child(self)
+
+    def bind(self, places: Places) -> None:
+        for argument in self._arguments:
+            self._set(argument, places)
+
+    def origins(self) -> Iterable[Origin]:
+        return self._taken
+
+    def rebind(self, origin: Origin, places: Places) -> None:
+        for argument in self._taken.get(origin, ()):
+            self._set(argument, places)
+
+    def _set(self, taken: tuple[int, ArgumentSpec, Callable[[Any], bytes], Any], places: Places) -> None:
+        index, argument, pack, kind = taken
+        value = self._own[index].handle if index in self._own else value_of(argument, places)
+        bare = self.backend.bare_set_argument
+        if bare is None:
+            with self.backend._asked(f"an argument of {self.title}"):
+                self.kernel.set_arg(index, value if kind is None else kind(value))
+            return
+        given = pack(value)
+        if status := bare(self._handle, index, len(given), given):
+            raise self.backend._refusal(f"an argument of {self.title}", status)
+
+    def launcher(self) -> Launch:
+        backend, kernel = self.backend, self.kernel
+        bare = backend.bare_enqueue
+        launch: Any
+        if bare is None:
+            enqueue = backend.cl.enqueue_nd_range_kernel
+            launch = partial(_enqueued, enqueue, backend.queue, kernel, self.global_size, self.local_size)
+        else:
+            sizes = [(ctypes.c_size_t * 3)(*size) for size in (self.global_size, self.local_size)]
+            rank = ctypes.c_uint(len(self.global_size))
+            self.sizes = sizes  # they, the queue and the kernel must outlive the call that refers to them
+            queue = ctypes.c_void_p(backend.queue.int_ptr)
+            launch = partial(
+                bare, queue, self._handle, rank, None, *map(ctypes.byref, sizes), ctypes.c_uint(0), None, None
+            )
+        launch.title = self.title
+        return launch  # type: ignore[no-any-return]
+
+    def timed(self) -> Callable[[], int]:
+        timed: Callable[[], int] = self.backend.timed(self.kernel, self.global_size, self.local_size)
+        return timed
+
+
+def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
+    """Enqueue without returning the event, which is no status."""
+    enqueue(*arguments)
+
+
+class EagerLaunch:
+    """A prepared kernel with its arguments bound."""
+
+    __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
+
+    def __init__(
+        self, kernel: Prepared, scratch: Sequence[Any], buffers: tuple[Any, ...], numbers: tuple[Any, ...]
+    ) -> None:
+        self._kernel = kernel
+        self._scratch = scratch  # kept alive until it is launched
+        self._buffers, self._numbers = buffers, numbers
+
+    @property
+    def title(self) -> str:
+        return self._kernel.title
+
+    def __call__(self) -> None:
+        self._kernel.launch(self._buffers, self._numbers)

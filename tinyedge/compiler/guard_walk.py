@@ -1,0 +1,422 @@
+"""The walk through all that a call depends on: from the function's code to each value that it reaches.
+
+In: a guarded function, or the arguments of a call. Out: Findings, with the guard key. What can be compared becomes a
+part of the key; what cannot is refused with its name and line.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import functools
+import operator
+import re
+import sys
+import types
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Hashable, Iterable, Iterator
+from functools import partial
+from pathlib import PurePath
+from types import FunctionType, MappingProxyType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tinyedge.autograd import registry
+from tinyedge.autograd.minibatch import Minibatch
+from tinyedge.compiler import purity
+from tinyedge.compiler.guard_code import CodeWalk
+from tinyedge.compiler.guard_state import (
+    ARRAY_BYTES,
+    BASES,
+    C_FUNCTIONS,
+    CONTAINERS,
+    FIELD,
+    MISSING,
+    OURS,
+    PLAIN,
+    SCALARS,
+    VALUES,
+    At,
+    Findings,
+    Same,
+    decimal_context,
+    dict_of,
+    has_items,
+    has_items_below,
+    have_size,
+    holds_bytes,
+    in_slot,
+    is_equal,
+    is_known,
+    is_list_of,
+    is_list_of_below,
+    is_written_in_c,
+    numpy_errors,
+    times_cleared,
+)
+from tinyedge.containers import is_container, slots_of
+from tinyedge.errors import ArgumentError
+from tinyedge.ir.values import Slot
+from tinyedge.nn import Module
+from tinyedge.tensor import Tensor
+
+
+def _has_hooks(slot: Slot) -> bool:
+    return bool(slot.hooks)
+
+
+def argument_key(argument: Tensor) -> Hashable:
+    """The part of the key for an argument that is a tensor: all but its values."""
+    slot = argument._slot
+    return slot.key, slot.requires_grad, bool(slot.hooks), slot.storage.backend.name, type(argument)
+
+
+class Walk(CodeWalk):
+    """One walk through all that a function, or the arguments of a call, depend on."""
+
+    def root(self, function: Any) -> Findings:
+        """All that ``function`` depends on, arguments apart; its key is that of the guard."""
+        at = At(self.guard.name, "te.compile")
+        if isinstance(function, FunctionType):  # also if it belongs to a library
+            first: Hashable = self.later(function, 0, at, partial(self.function, function))
+        else:
+            first = self.key_part(function, at)
+        # A method or a layer leads to them that is not looked into itself.
+        entered = registry.of_users
+        self.findings.watch(partial(getattr, registry, "of_users"), entered)
+        users = tuple([self.key_part(user, At(user.__name__, "an entry of public")) for user in entered])
+        parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        self.findings.key = *parts, self.numpy_errors()
+        return self.findings
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """The part of the key for a call's arguments."""
+        function = self.guard.function
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        names = code.co_varnames[: code.co_argcount] if code is not None else ()
+        where = "this call"
+        parts = []
+        for position, value in enumerate(args):
+            name = names[position] if position < len(names) else f"args[{position}]"
+            parts.append(self.key_part(value, At(name, where), True))
+        parts += [(name, self.key_part(value, At(name, where), True)) for name, value in kwargs.items()]
+        return tuple(parts), self.all(), self.numpy_errors()
+
+    def numpy_errors(self) -> Hashable:
+        """What NumPy does about errors, if it computes anything here."""
+        if not self.uses_numpy:
+            return None
+        errors = numpy_errors()
+        self.findings.watch(partial(is_equal, numpy_errors, errors), True)
+        return errors
+
+    def key_part(
+        self, value: Any, at: At, is_argument: bool = False, called: tuple[str | None, ...] | None = None
+    ) -> Hashable:
+        """The part of the key for ``value``. ``is_argument``: it is an argument, or inside of one."""
+        made = type(value)
+        if value is MISSING:
+            token: Hashable = "nothing"
+        elif made in PLAIN:
+            token = made, value
+            if made is str and self.names.format and "{" in value:
+                for name in re.findall(r"[.\[](\w+)", value):
+                    self.names.add(name, at.where)
+        elif made is float:
+            token = float, value.hex()
+        elif self.guard.constant and self.guard.is_constant(at.path):
+            token = self.constant(value, at)
+        else:
+            token = self._key_part(value, made, at, is_argument, called)
+        if self.trail is not None:
+            self.trail[at.path] = token
+        return token
+
+    def constant(self, value: Any, at: At) -> Hashable:
+        """The part for what the user declared constant."""
+        if isinstance(value, (Tensor, Module, Minibatch)):
+            self.findings.opaque[at.path] = weakref.ref(value)
+        if isinstance(value, Tensor):
+            self.findings.numbers.add(value._slot.storage.number)
+        elif isinstance(value, Module):
+            members = (*value.parameters(), *value.buffers())
+            self.findings.numbers |= {tensor._slot.storage.number for tensor in members}
+        return "constant"
+
+    def _key_part(
+        self, value: Any, made: type, at: At, is_argument: bool, called: tuple[str | None, ...] | None
+    ) -> Hashable:
+        if issubclass(made, Tensor):
+            return self.tensor(value, at, is_argument)
+        if issubclass(made, Module):
+            return self.later(value, 0, at, partial(self.module, value, at))
+        if issubclass(made, CONTAINERS) and made is not np.ndarray:
+            if made is tuple:
+                return tuple, self.items(value, at, is_argument)
+            is_argument = is_argument and is_container(made)
+            return self.later(
+                value, (at.lenient, is_argument), at, partial(self.container, value, made, at, is_argument)
+            )
+        if made is complex:
+            return complex, SCALARS[complex](value)
+        if issubclass(made, FunctionType):
+            return self.python_function(value, at, called)
+        if issubclass(made, type):
+            return self.class_(value, at, called)
+        if issubclass(made, MethodType):
+            return MethodType, self.key_part(value.__func__, at), self.key_part(value.__self__, at)
+        if issubclass(made, C_FUNCTIONS):
+            return self.c_function(value, at, called)
+        if made is types.MethodWrapperType:
+            return made, value.__name__, self.key_part(value.__self__, at)
+        if issubclass(made, ModuleType):
+            return self.python_module(value, at)
+        if issubclass(made, functools.partial):
+            for name in ("func", "args", "keywords"):
+                self.findings.watch_attribute(value, name, getattr(value, name))
+            return made, self.key_part(value.func, at), self.key_part(value.args, at), self.key_part(value.keywords, at)
+        if issubclass(made, (staticmethod, classmethod)):
+            return made, self.key_part(value.__func__, at)
+        if issubclass(made, property):
+            return made, *[self.key_part(function, at) for function in (value.fget, value.fset, value.fdel)]
+        if made is functools.cached_property:
+            return made, self.key_part(value.func, at)
+        if made is functools._lru_cache_wrapper:
+            times = times_cleared(value)
+            self.findings.watch(partial(is_equal, partial(times_cleared, value), times), True)
+            return made, times, self.key_part(value.__wrapped__, at)
+        if made is FIELD:
+            return Same(value)
+        if made is slice:
+            return slice, *[self.key_part(part, at, is_argument) for part in (value.start, value.stop, value.step)]
+        return self.other_value(value, made, at, is_argument)
+
+    def other_value(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
+        """The part for what is no number, container, function, tensor or module."""
+        if made in VALUES:
+            if made is decimal.Decimal:
+                context = decimal_context()
+                self.findings.watch(partial(is_equal, decimal_context, context), True)
+                return made, str(value), context
+            return made, VALUES[made](value)
+        if made in (datetime.datetime, datetime.time):
+            self.check_names("datetime", at)
+            return made, repr(value.replace(tzinfo=None)), value.fold, self.key_part(value.tzinfo, at)
+        if made.__module__ == "numpy":
+            self.uses_numpy = True
+        if issubclass(made, np.generic) and value.dtype.kind in "biufcSUMm":
+            return made, value.dtype.str, value.tobytes()
+        if issubclass(made, np.dtype):
+            return made, str(value)
+        if issubclass(made, PurePath) and purity.is_standard(made.__module__):
+            self.check_names("pathlib", at)
+            return made, str(value)
+        if issubclass(made, np.ndarray):
+            return self.array(value, made, at, is_argument)
+        if made in (operator.attrgetter, operator.itemgetter, operator.methodcaller):
+            parts = value.__reduce__()[1]
+            if made is not operator.itemgetter:
+                for part in parts:
+                    for name in str(part).split("."):
+                        self.names.add(name, at.where)
+            return made, self.key_part(parts, at)
+        if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
+            return Same(value)
+        if purity.is_tinyedge(made.__module__):
+            return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
+        odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
+        if (odd and made.__module__ != "builtins") or not is_known(made):
+            if at.lenient:
+                return Same(value)
+            self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
+        inside = is_argument and is_container(made)
+        return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
+
+    def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
+        attributes = vars(value)
+        extra: tuple[Hashable, ...] = ()
+        if attributes:
+            extra = self.attributes(attributes, at, False)
+        elif not is_argument:
+            self.findings.watch(partial(len, attributes), 0)
+        slot = value._slot
+        if self.names.history or self.names.all:
+            extra = slot.is_leaf, *extra
+        made: type = type(value)
+        if made not in OURS:
+            at = at._replace(path=made.__qualname__)
+            extra = self.later(made, "class", at, partial(self.members, made, at, False)), *extra
+        if is_argument:
+            return argument_key(value), *extra
+        self.findings.tensors[at.path] = value
+        self.findings.numbers.add(slot.storage.number)
+        self.findings.watch_attribute(value, "_slot", slot)
+        self.findings.watch_attribute(slot, "requires_grad", slot.requires_grad)
+        self.findings.watch(partial(_has_hooks, slot), hooked := _has_hooks(slot))
+        return weakref.ref(slot), made, slot.requires_grad, hooked, *extra
+
+    def array(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
+        if is_argument:
+            raise ArgumentError(
+                "te.compile",
+                "arguments that are tensors, numbers, strings or modules",
+                f"{at.path} is a NumPy array, whose values would become constants of the program",
+                "Pass te.tensor(array).",
+            )
+        if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
+            if at.lenient:
+                return Same(value)
+            self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
+        form, data = (value.dtype.str, value.shape), value.tobytes()
+        self.findings.watch(partial(holds_bytes, value, form, data), True)
+        return np.ndarray, form, data
+
+    def items(self, values: Iterable[Any], at: At, given: bool) -> tuple[Hashable, ...]:
+        plain = PLAIN - {str} if self.names.format else PLAIN
+        return tuple(
+            [
+                (type(value), value) if type(value) in plain else self.key_part(value, at.item(position), given)
+                for position, value in enumerate(values)
+            ]
+        )
+
+    def container(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
+        """The contents of a list, dict or the like, or of a user's subclass of one."""
+        yield made
+        watch = self.findings.watch
+        if issubclass(made, (dict, MappingProxyType)):
+            base: Any = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
+            pairs = list(base.items(value))
+            keys, values = [key for key, _ in pairs], [item for _, item in pairs]
+            if made in (dict, MappingProxyType):
+                watch(partial(has_items, value, keys, values), True)
+            else:
+                watch(partial(has_items_below, value, base, keys, values), True)
+            yield self.items(keys, at, False)
+            for key, item in pairs:
+                yield self.key_part(item, at.item(key), is_argument)
+            if issubclass(made, defaultdict):
+                self.findings.watch_attribute(value, "default_factory", value.default_factory)
+                yield self.key_part(value.default_factory, at)
+        else:
+            base = next(base for base in CONTAINERS if issubclass(made, base))
+            items = list(base.__iter__(value))
+            if made is base and base is not tuple:
+                watch(partial(is_list_of, value, items), True)
+            elif base is not tuple:
+                watch(partial(is_list_of_below, value, base, items), True)
+            yield self.items(items, at, is_argument)
+            if issubclass(made, deque):
+                yield value.maxlen
+        if made not in CONTAINERS and not is_written_in_c(made):
+            yield from self.instance(value, made, at, is_argument)
+
+    def thing(self, value: Any, at: At, is_argument: bool) -> Iterator[Hashable]:
+        """An object: its class, and its attributes."""
+        made = type(value)
+        for base, convert in SCALARS.items():
+            if issubclass(made, base):
+                yield convert(value)
+        if issubclass(made, BaseException):
+            self.findings.watch_attribute(value, "args", value.args)
+            yield self.key_part(value.args, at)
+        yield Same(made if is_container(made) else value)
+        yield from self.instance(value, made, at, is_argument)
+
+    def instance(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
+        """The class and the attributes of an instance of a user's class, or of a pure library class."""
+        self.findings.watch(partial(type, value), made)
+        if made is not SimpleNamespace and not purity.is_standard(made.__module__):
+            yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
+        whole = made is not SimpleNamespace and any(
+            purity.is_standard(base.__module__) and base not in BASES and base.__module__ not in ("typing", "abc")
+            for base in made.__mro__
+        )
+        attributes = dict_of(value)
+        if attributes is not None:
+            yield self.attributes(attributes, at, is_argument, whole)
+        for name, descriptor in slots_of(made):
+            if whole or self.wanted(name) or is_argument:
+                item = in_slot(descriptor, value)
+                self.findings.watch(partial(in_slot, descriptor, value), item)
+                if item is not MISSING:
+                    yield name, self.key_part(item, self.below(at, name), is_argument)
+
+    def attributes(
+        self, attributes: dict[str, Any], at: At, is_argument: bool, whole: bool = False
+    ) -> tuple[Hashable, ...]:
+        """Those of ``attributes`` that the code may read."""
+        if whole or is_argument or self.names.all:
+            self.findings.watch_items(attributes)
+        else:
+            self.findings.watch_mentioned(attributes, self.names)
+        return tuple(
+            [
+                (name, self.key_part(value, self.below(at, name), is_argument))
+                for name, value in attributes.items()
+                if whole or is_argument or self.wanted(name)
+            ]
+        )
+
+    def thing_of_ours(self, value: Any, at: At) -> Iterator[Hashable]:
+        """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
+        yield Same(value)
+        if isinstance(value, Minibatch):
+            self.findings.opaque[at.path] = weakref.ref(value)
+        attributes = dict_of(value) or {}
+        if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
+            self.guard.constant |= attributes["_guard"].constant
+            self.findings.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
+            yield self.key_part(attributes["__wrapped__"], at)
+            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
+                self.findings.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                if item is not MISSING:
+                    yield name, self.key_part(item, self.below(at, name))
+            return
+        self.findings.watch_mentioned(attributes, self.names)
+        for name, item in attributes.items():
+            if not name.startswith("_") and name in self.names.mentioned:
+                yield name, self.key_part(item, self.below(at, name)._replace(lenient=True))
+        for name in self.names.all_mentioned:
+            if isinstance(getattr(type(value), name, None), property):
+                item = getattr(value, name, MISSING)
+                if type(item) in PLAIN or type(item) is float:
+                    self.findings.watch(partial(is_equal, partial(getattr, value, name, MISSING), item), True)
+                    yield name, self.key_part(item, self.below(at, name))
+
+    def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
+        """What the user put into a class of this package."""
+        for name in names:
+            value = getattr(cls, name, None)
+            if isinstance(value, (FunctionType, property)):
+                self.findings.watch_attribute(cls, name, value)
+                code = value.fget if isinstance(value, property) else value
+                if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
+                    yield name
+                    yield self.key_part(value, At(f"{cls.__name__}.{name}", "te.compile"))
+
+    def module(self, module: Module, at: At) -> Iterator[Hashable]:
+        """A module's identity and state: with another parameter, a frozen one, or another mode the key differs."""
+        state = self.guard.state(module, at)
+        state_key = state.now()
+        self.findings.watch(state.now, state_key)
+        self.findings.numbers |= state.numbers
+        if self.trail is not None:
+            self.trail[at.path] = state_key
+        yield state_key
+        for attributes in state.watched:
+            if self.names.all:
+                self.findings.watch_items(attributes)
+            else:
+                self.findings.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.findings.watch(partial(have_size, state.library, state.size), True)
+        for cls in state.ours:
+            yield from self.put_into(cls, ("forward",))
+        for slot, part in state.slotted:
+            self.findings.watch(partial(in_slot, slot, part), in_slot(slot, part))
+        for cls in state.classes:
+            yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
+        for value, where in state.live:
+            yield self.key_part(value, where)

@@ -1,0 +1,214 @@
+"""ONNX's quantised ops, computed with floats: in the units of the file's integers, cut off where these end, and not
+rounded, so that gradients come through. Weights are kept as the numbers that they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyedge import dtypes, ops
+from tinyedge.convert.graph import Array
+from tinyedge.convert.onnx_layers import conv
+from tinyedge.convert.onnx_registry import ONNX, Ints, dtype_of
+from tinyedge.errors import ArgumentError, ShapeError
+from tinyedge.tensor import Tensor, tensor
+
+QUANTISED = frozenset((
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger",
+))  # fmt: skip
+
+LIMITS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(2**31), 2**31 - 1)}
+"""Of the integers, by ONNX's number of their type."""
+
+
+def spread(values: Array, rank: int, axis: int, shape: Ints, block_size: int = 0) -> Array:
+    """Scales or zero points in a shape that broadcasts to ``shape``. Errors: ShapeError."""
+    if values.size == 1:
+        return values.reshape(())
+    if not -rank <= axis < rank:
+        raise ShapeError("QuantizeLinear", f"an axis of {rank} dims", f"got {axis}")
+    axis %= rank
+    if block_size:
+        wanted = tuple(-(-size // max(block_size, 1)) if dim == axis else size for dim, size in enumerate(shape))
+        if values.shape != wanted or block_size < 1:
+            raise ShapeError("QuantizeLinear", f"scales of the shape {wanted} for blocks", f"got {values.shape}")
+        return np.take(values, np.arange(shape[axis]) // block_size, axis)
+    if values.ndim != 1 or len(values) != shape[axis]:
+        raise ShapeError("QuantizeLinear", f"{shape[axis]} scales along dim {axis}", f"got {values.shape}")
+    return values.reshape([-1 if dim == axis else 1 for dim in range(rank)])
+
+
+def _device(values: Array, x: Tensor) -> Any:
+    """Host values for arithmetic with ``x``: one is a number."""
+    array = np.asarray(values, np.float32)
+    return array.item() if array.size == 1 else tensor(array, device=x.backend)
+
+
+def _real(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() and not x.dtype.packed else x.to(dtypes.float32)
+
+
+def _cut(x: Tensor, limits: tuple[int, int]) -> Tensor:
+    return ops.clamp(x, float(limits[0]), float(limits[1]))
+
+
+def _limits_of(zero: Array | None, kind: int = 0) -> tuple[int, int]:
+    """Where the integers of a zero point's type end, or of ONNX's number of a type."""
+    if zero is not None:
+        found = np.iinfo(zero.dtype) if zero.dtype.kind in "iu" else None
+        if found is None:
+            raise ArgumentError("QuantizeLinear", "integers", f"the zero point is {zero.dtype}")
+        return int(found.min), int(found.max)
+    if kind and kind not in LIMITS:
+        raise ArgumentError("QuantizeLinear", "integers of 8, 16 or 32 bits", f"got ONNX's type {kind}")
+    return LIMITS[kind or 2]
+
+
+@ONNX.op("QuantizeLinear", since=10, host=("scale", "zero"))
+def quantize(
+    x: Tensor,
+    scale: Array,
+    zero: Array | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
+) -> Tensor:
+    x = _real(x)
+    y: Tensor = x / _device(spread(scale, x.ndim, axis, x.shape, block_size), x)
+    if zero is not None and zero.any():
+        y = y + _device(spread(zero, x.ndim, axis, x.shape, block_size), x)
+    return _cut(y, _limits_of(zero, output_dtype))
+
+
+@ONNX.op("DequantizeLinear", since=10, host=("scale", "zero"))
+def dequantize(
+    x: Tensor, scale: Array, zero: Array | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> Tensor:
+    y = _real(x)
+    if zero is not None and zero.any():
+        y = y - _device(spread(zero, x.ndim, axis, x.shape, block_size), y)
+    y = y * _device(spread(scale, x.ndim, axis, x.shape, block_size), y)
+    kind = dtype_of(output_dtype) if output_dtype else dtypes.resolve(scale.dtype)
+    result: Tensor = y.to(kind)
+    return result
+
+
+@ONNX.op("DynamicQuantizeLinear", since=11)
+def dynamic_quantize(x: Tensor) -> Any:
+    low, high = (ops.clamp(part, *ends) for part, ends in ((ops.amin(x), (None, 0.0)), (ops.amax(x), (0.0, None))))
+    width = ops.where(high == low, ops.ones_like(high), high - low)
+    scale = (width / 255.0).detach()
+    zero = ops.round(ops.clamp(-low / scale, 0.0, 255.0)).detach()
+    return x / scale + zero, scale, zero  # nothing lies outside but for the rounding of zero
+
+
+def _from_zero(x: Tensor, zero: Any, axis: int | None = None) -> Tensor:
+    """``x`` without its zero point: one, or one for each place along ``axis``."""
+    x = _real(x)
+    if zero is None:
+        return x
+    zero = _real(zero)
+    if axis is not None and zero.ndim == 1 and zero.numel() > 1:
+        zero = zero.reshape([-1 if dim == axis % x.ndim else 1 for dim in range(x.ndim)])
+    result: Tensor = x - (zero.reshape(()) if zero.numel() == 1 else zero)
+    return result
+
+
+@ONNX.op("MatMulInteger", since=10)
+def matmul_integer(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+    return ops.matmul(_from_zero(a, a_zero, -2), _from_zero(b, b_zero, -1))
+
+
+@ONNX.op("ConvInteger", since=10)
+def conv_integer(
+    x: Tensor,
+    w: Tensor,
+    x_zero: Tensor | None = None,
+    w_zero: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    return conv(
+        _from_zero(x, x_zero), _from_zero(w, w_zero, 0), auto_pad=auto_pad, dilations=dilations, group=group,
+        kernel_shape=kernel_shape, pads=pads, strides=strides,
+    )  # fmt: skip
+
+
+@ONNX.op(
+    "QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
+    trained=("w", "bias"),
+)  # fmt: skip
+def qlinear_conv(
+    x: Tensor,
+    x_scale: Array,
+    x_zero: Array,
+    w: Tensor,
+    w_scale: Array,
+    w_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    x = dequantize(x, x_scale, x_zero)
+    if not w.is_floating_point():  # else it holds what it stands for
+        w = dequantize(w, w_scale, w_zero, axis=0)
+    if bias is not None and not bias.is_floating_point():
+        bias = dequantize(bias, np.asarray(x_scale * w_scale, np.float32), axis=0)
+    y = conv(
+        x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
+        strides=strides,
+    )  # fmt: skip
+    return quantize(y, y_scale, y_zero)
+
+
+@ONNX.op(
+    "QLinearMatMul", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"), trained=("b",)
+)  # fmt: skip
+def qlinear_matmul(
+    a: Tensor,
+    a_scale: Array,
+    a_zero: Array,
+    b: Tensor,
+    b_scale: Array,
+    b_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+) -> Tensor:
+    a = dequantize(a, a_scale, a_zero, axis=-2)
+    if not b.is_floating_point():
+        b = dequantize(b, b_scale, b_zero, axis=-1)
+    return quantize(ops.matmul(a, b), y_scale, y_zero, axis=-2)
+
+
+def weights_of(op: str, arguments: dict[str, Any]) -> list[tuple[int, tuple[int, ...], int, int, int]]:
+    """Which inputs of an op are weights: their position, those of their scales, of the zero point, dim, block size."""
+    if op == "DequantizeLinear":
+        return [(0, (1,), 2, arguments.get("axis", 1), arguments.get("block_size", 0))]
+    if op == "QLinearConv":
+        return [(3, (4,), 5, 0, 0), (8, (1, 4), -1, 0, 0)]
+    return [(3, (4,), 5, -1, 0)] if op == "QLinearMatMul" else []
+
+
+RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6, 7)}
+"""Where the scale and the zero point of a quantised result are among the inputs."""
+
+
+__all__ = ["QUANTISED", "RESULTS", "spread", "weights_of"]

@@ -1,0 +1,225 @@
+"""The server: between Flower's strategy, which sees plain weights, and the clients, to whom changes travel."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from tinyedge.errors import ArgumentError, UpdateError
+from tinyedge.federated.client import make_model, put_into
+from tinyedge.federated.delta import Delta, decode, digest, encode, norm_of, require_precision, trained, weights_of
+from tinyedge.federated.flower import ARRAYS, WIRE, flower
+from tinyedge.nn.module import Module
+
+log = logging.getLogger("flwr")
+OUTLIER = 10.0  # times the median: a norm beyond it is refused, a number of examples counts as that
+
+
+@dataclass
+class Report:
+    """What a run of ``server_app`` did."""
+
+    bytes_down: list[int] = field(default_factory=list)
+    """By round: to all clients together, for training."""
+    bytes_up: list[int] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+    """By round: the updates that were used."""
+    refused: list[tuple[int, int, str]] = field(default_factory=list)
+    """Round, node, and reason: updates that were not."""
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By round, 0 before the first: what ``evaluate_fn`` said."""
+    full_bytes: int = 0
+    """The bytes of all parameters of the model, as float32."""
+    result: Any = None
+    """Flower's ``Result``."""
+
+
+class WireGrid:
+    """A Flower ``Grid`` that encodes what goes out, and checks and decodes what comes in."""
+
+    def __init__(
+        self, grid: Any, base: Mapping[str, Any], precision: str, max_norm: float | None, report: Report
+    ) -> None:
+        self.grid = grid
+        self.base = base
+        self.shapes = {name: values.shape for name, values in base.items()}
+        self.digest = digest(base)
+        self.precision = precision
+        self.max_norm = max_norm
+        self.report = report
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.grid, name)
+
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        """As Flower's, with the replies that passed all checks and those that are errors."""
+        f = flower()
+        sent: dict[int, tuple[Any, Any, Delta]] = {}  # by the record that it encodes
+        outgoing = []
+        trains, weights, down = False, None, 0
+        for message in messages:
+            content = message.content
+            record = content.array_records[ARRAYS]
+            if id(record) not in sent:
+                values = {name: array.numpy().astype(np.float32) for name, array in record.items()}
+                change = {name: values[name] - self.base[name] for name in self.shapes}
+                sent[id(record)] = record, f.arrays(encode(change, self.precision)), values
+            _, coded, weights = sent[id(record)]
+            said = f.ConfigRecord({"base": self.digest, "precision": self.precision})
+            rest = {key: item for key, item in content.items() if key != ARRAYS}
+            message.content = f.RecordDict({ARRAYS: coded, WIRE: said, **rest})
+            trains = message.metadata.message_type.startswith(f.MessageType.TRAIN)
+            down += coded.count_bytes()
+            outgoing.append(message)
+        replies = list(self.grid.send_and_receive(outgoing, timeout=timeout))
+        if not trains or weights is None:
+            return [reply for reply in replies if reply.has_error() or self._has_numbers(reply)]
+        return self._checked(replies, weights, down)
+
+    def _checked(self, replies: list[Any], weights: Delta, down: int) -> list[Any]:
+        """The replies whose updates may be used, with plain weights in them."""
+        f = flower()
+        report = self.report
+        number = len(report.answered) + 1
+        up = 0
+        errors, good, deltas = [], [], []
+        for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # sums have one order
+            if reply.has_error():
+                errors.append(reply)
+                report.refused.append((number, reply.metadata.src_node_id, str(reply.error.reason)[:200]))
+                continue
+            try:
+                delta = self._delta(reply)
+            except Exception as error:  # whatever a stranger sends
+                self._refuse(number, reply, error)
+                continue
+            up += reply.content.array_records[ARRAYS].count_bytes()
+            good.append(reply)
+            deltas.append(delta)
+        norms = [norm_of(delta) for delta in deltas]
+        limit = OUTLIER * median(norms) if len(norms) >= 3 else math.inf
+        used = []
+        for reply, delta, norm in zip(good, deltas, norms, strict=True):
+            if norm > limit > 0:
+                self._refuse(
+                    number, reply, UpdateError("update", f"a norm near the others', {limit:.4g}", f"got {norm:.4g}")
+                )
+                continue
+            values = {name: weights[name] + delta[name] for name in self.shapes}
+            reply.content = f.RecordDict({ARRAYS: f.arrays(values), "metrics": self._metrics(reply)})
+            used.append(reply)
+        counts = [reply.content["metrics"]["num-examples"] for reply in used]
+        most = OUTLIER * median(counts) if counts else 0
+        for reply in used:
+            reply.content["metrics"]["num-examples"] = min(reply.content["metrics"]["num-examples"], most)
+        report.bytes_down.append(down)
+        report.bytes_up.append(up)
+        report.answered.append(len(used))
+        return [*used, *errors]
+
+    def _refuse(self, number: int, reply: Any, error: Exception) -> None:
+        node = reply.metadata.src_node_id
+        self.report.refused.append((number, node, str(error)))
+        log.warning("an update of node %d is refused: %s", node, error)
+
+    def _delta(self, reply: Any) -> Delta:
+        call = f"update of node {reply.metadata.src_node_id}"
+        said = reply.content.config_records.get(WIRE, {})
+        if said.get("base") != self.digest or said.get("precision") != self.precision:
+            raise UpdateError(call, f"changes of the same base, in {self.precision}", f"got {dict(said)}")
+        self._metrics(reply)
+        arrived = {name: array.numpy() for name, array in reply.content.array_records[ARRAYS].items()}
+        return decode(call, arrived, self.shapes, self.precision, self.max_norm)
+
+    def _metrics(self, reply: Any) -> Any:
+        """The numbers of a reply, checked.
+
+        Errors: UpdateError if there are none, or one is not finite, or it has no examples.
+        """
+        f = flower()
+        metrics = reply.content.metric_records.get("metrics")
+        if metrics is None:
+            raise UpdateError("update", "metrics", "got none")
+        numbers = {str(name): float(np.asarray(value).reshape(()).item()) for name, value in metrics.items()}
+        if not all(map(math.isfinite, numbers.values())) or not numbers.get("num-examples", 0) > 0:
+            raise UpdateError("update", "finite metrics, and num-examples above 0", f"got {numbers}")
+        return f.MetricRecord({name: numbers[name] for name in sorted(numbers)})
+
+    def _has_numbers(self, reply: Any) -> bool:
+        try:
+            self._metrics(reply)
+        except Exception as error:  # whatever a stranger sends
+            self._refuse(len(self.report.answered), reply, error)
+            return False
+        return True
+
+
+def server_app(
+    model_fn: Callable[[], Module],
+    *,
+    rounds: int | None = None,
+    strategy: Any = None,
+    precision: str = "float32",
+    max_norm: float | None = None,
+    evaluate_fn: Callable[[Module], Mapping[str, float]] | None = None,
+    done: Callable[[Module, Report], None] | None = None,
+    timeout: float = 600.0,
+    seed: int = 0,
+) -> Any:
+    """A Flower ``ServerApp`` that joins what clients of ``client_app`` send, for some rounds.
+
+    ``model_fn``, ``precision`` and ``seed`` are those of the clients. ``strategy`` is one of Flower's, or a function
+    of the run's config that makes it: FedAvg over all nodes without; wrapped for differential privacy, or a robust one
+    (``FedMedian``, ``Krum``) if clients may lie within bounds. It sees plain weights. ``rounds`` without a number is
+    the run's ``num-server-rounds``. ``evaluate_fn(model)`` returns numbers, before the first round and after each.
+    ``done(model, report)`` gets the tuned model, and a ``Report`` with bytes and refusals.
+
+    What arrives is checked before it is used: names, shapes, dtypes, NaN, the base from which it was computed, a norm
+    of at most ``max_norm``, and of ten times the median where three or more came. Updates that do not pass are left
+    out and reported, as are clients that failed or did not answer within ``timeout`` seconds. A number of examples
+    counts as ten times the median at most. A round without an update changes nothing.
+
+    Errors: MissingPackageError without Flower; ArgumentError for options out of range.
+    """
+    f = flower()
+    require_precision("server_app", precision)
+    if rounds is not None and rounds < 1:
+        raise ArgumentError("server_app", "rounds of 1 or more", f"got {rounds}")
+
+    def main(grid: Any, context: Any) -> None:
+        model = make_model(model_fn, seed)
+        params = trained(model)
+        base = weights_of(model)
+        report = Report(full_bytes=sum(4 * param.numel() for param in model.parameters()))
+        chosen = strategy(dict(context.run_config)) if callable(strategy) else strategy
+        if chosen is None:
+            chosen = f.FedAvg(fraction_evaluate=0.0)
+
+        def evaluated(number: int, arrays: Any) -> Any:
+            put_into(params, {name: array.numpy() for name, array in arrays.items()})
+            assert evaluate_fn is not None
+            model.eval()
+            report.metrics[number] = {name: float(value) for name, value in evaluate_fn(model).items()}
+            return f.MetricRecord(report.metrics[number])
+
+        report.result = chosen.start(
+            grid=WireGrid(grid, base, precision, max_norm, report),
+            initial_arrays=f.arrays(base),
+            num_rounds=rounds or int(context.run_config.get("num-server-rounds", 3)),
+            timeout=timeout,
+            evaluate_fn=None if evaluate_fn is None else evaluated,
+        )
+        if len(report.result.arrays):
+            put_into(params, {name: array.numpy() for name, array in report.result.arrays.items()})
+        if done is not None:
+            done(model, report)
+
+    app = f.ServerApp()
+    app.main()(main)
+    return app

@@ -1,0 +1,98 @@
+"""What a tensor is: the attributes that its slot has, and no values."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from tinyedge import shapes
+from tinyedge.backends import Backend
+from tinyedge.backends.device import device as Device
+from tinyedge.dtypes import DType
+from tinyedge.errors import ShapeError
+from tinyedge.ir.values import SlotHolder
+
+
+class Attributes(SlotHolder):
+    """The part of ``Tensor`` that can be told from its slot alone."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each dim."""
+        return self._slot.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        return self._slot.dtype
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that holds the values."""
+        return cast("Backend", self._slot.storage.backend)
+
+    @property
+    def device(self) -> Device:
+        """The name of the backend that holds the values."""
+        return Device(self._slot.storage.backend.name)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dims."""
+        return len(self._slot.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the elements take."""
+        return self._slot.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes that one element takes."""
+        return self._slot.dtype.itemsize
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this is no result of an op that autograd records: only leaves get a ``grad``."""
+        return self._slot.is_leaf
+
+    def dim(self) -> int:
+        """The number of dims."""
+        return len(self._slot.shape)
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self._slot.numel
+
+    def size(self, dim: int | None = None) -> Any:
+        """The length of each dim, or of dim ``dim``.
+
+        Errors: AxisError if there is no such dim.
+        """
+        if dim is None:
+            return self.shape
+        return self.shape[shapes.normalize_axis("size", dim, self.ndim)]
+
+    def stride(self, dim: int | None = None) -> Any:
+        """For each dim, or for ``dim``, how many elements of memory its neighbours lie apart.
+
+        Errors: AxisError if there is no such dim.
+        """
+        if dim is None:
+            return self._slot.strides
+        return self._slot.strides[shapes.normalize_axis("stride", dim, self.ndim)]
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in memory in C order, without gaps."""
+        return self._slot.contiguous
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floats: only these have gradients."""
+        return self._slot.dtype.is_floating_point
+
+    def __len__(self) -> int:
+        """The length of the first dim. Errors: ShapeError of a 0-d tensor."""
+        if not self.shape:
+            raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor")
+        return self.shape[0]
