@@ -145,10 +145,10 @@ def remainder(b: Emitter, x: V, y: V) -> Any:
 @emits("floor_divide")
 def floor_divide(b: Emitter, x: V, y: V) -> Any:
     x, y = b.like_out(x, y)
-    rest, zero = b.node("Mod", x, y, fmod=1), number(b, 0)
+    quotient, zero = b.node("Div", x, y), number(b, 0)
+    rest = b.node("Sub", x, b.node("Mul", quotient, y))  # not Mod, which runtimes compute in floating point
     is_lower = b.node("And", b.node("Not", b.node("Equal", rest, zero)),
                       b.node("Xor", b.node("Less", rest, zero), b.node("Less", y, zero)))  # fmt: skip
-    quotient = b.node("Div", x, y)
     return b.node("Where", is_lower, b.node("Sub", quotient, number(b, 1)), quotient)
 
 
