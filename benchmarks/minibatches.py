@@ -1,0 +1,104 @@
+"""What a minibatch costs by how it is cut: batch x accumulate, the same minibatch, the same update.
+
+    python benchmarks/minibatches.py [--minibatch 16] [--size 96] [--all]
+
+A MobileNet v2 is trained on minibatches of random images: its last block and head with frozen statistics, or all of it
+(``--all``). Each line is one way to cut the minibatch: so many samples in a tensor, so many tensors to an update.
+Printed are the milliseconds a sample, forward, backward and update; the arena of the compiled step; the device bytes of
+the step with its inputs and results; and how far the weights are from those of the first line after one update, by
+the largest difference over the largest change that the update made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+import tinyedge as te
+import tinyedge.nn.functional as F
+from tinyedge import nn, optim
+
+MIN_SECONDS = 1.0  # of measuring, for each line
+
+
+def model_of(all_layers: bool) -> nn.Module:
+    te.manual_seed(0)
+    model = te.models.mobilenet_v2(num_classes=5, dropout=0.0)
+    if all_layers:
+        model.freeze_batch_norm_statistics()
+    else:
+        model.freeze(except_=["classifier", "features.17", "features.18"])
+    return model.train()
+
+
+def weights(model: nn.Module) -> np.ndarray:
+    return np.concatenate([p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad])
+
+
+def measured(batch: int, images: np.ndarray, labels: np.ndarray, all_layers: bool) -> tuple[float, int, int, float, np.ndarray]:
+    """Milliseconds a sample, bytes of the arena and of the call, how far an update went, the weights after it."""
+    model = model_of(all_layers)
+    trained = [param for param in model.parameters() if param.requires_grad]
+    optimizer = optim.SGD(trained, lr=0.01, momentum=0.9, accumulate=len(images) // batch)
+    before = weights(model)
+
+    @te.compile
+    def step(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        loss = F.cross_entropy(model(x), y)  # the mean over the batch; the optimizer takes the mean over batches
+        loss.backward()
+        return loss
+
+    def minibatch() -> None:
+        for start in range(0, len(images), batch):
+            step(te.tensor(images[start : start + batch]), te.tensor(labels[start : start + batch]))
+            optimizer.step()
+
+    minibatch()
+    after = weights(model)
+    for _ in range(2):  # the update is compiled when it comes a second time
+        minibatch()
+    te.synchronize()
+    times = []
+    end = time.perf_counter() + MIN_SECONDS
+    while time.perf_counter() < end or len(times) < 2:
+        began = time.perf_counter()
+        minibatch()
+        te.synchronize()
+        times.append(time.perf_counter() - began)
+    program = step.program
+    return 1e3 * min(times) / len(images), program.arena_bytes, program.peak_bytes, float(np.abs(after - before).max()), after
+
+
+def table(minibatch: int, size: int, all_layers: bool) -> list[tuple[int, int, float, int, int, float]]:
+    random = np.random.default_rng(0)
+    images = random.standard_normal((minibatch, 3, size, size)).astype(np.float32)
+    labels = random.integers(0, 5, minibatch)
+    rows = []
+    first = None
+    for batch in (count for count in range(1, minibatch + 1) if minibatch % count == 0):
+        cost, arena, call, moved, after = measured(batch, images, labels, all_layers)
+        first = after if first is None else first
+        rows.append((batch, minibatch // batch, cost, arena, call, float(np.abs(after - first).max()) / moved))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> list[tuple[int, int, float, int, int, float]]:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minibatch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=96, help="height and width of an image")
+    parser.add_argument("--all", action="store_true", help="train all layers")
+    given = parser.parse_args(arguments)
+    backend = te.get_backend()
+    print(f"{backend.name}, {backend.description}")
+    rows = table(given.minibatch, given.size, given.all)
+    print("| batch | accumulate | ms a sample | arena, MB | call, MB | difference |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for batch, accumulate, cost, arena, call, difference in rows:
+        print(f"| {batch} | {accumulate} | {cost:.2f} | {arena / 1e6:.2f} | {call / 1e6:.2f} | {difference:.0e} |")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
