@@ -29,7 +29,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> No
     datasets = pytest.importorskip("sklearn.datasets")
     source = datasets.load_digits()
     read = digits().arrays
-    monkeypatch.setattr("tinyedge.data.digits.find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["tinyedge.data.digits"], "find_spec", lambda name: None)
     for images, labels in (read, digits().arrays):
         np.testing.assert_array_equal(images[:, 0], (source.images / 16).astype(np.float32))
         np.testing.assert_array_equal(labels, source.target)

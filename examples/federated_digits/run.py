@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--logs", type=Path, help="a new folder that stays, with the log of each process")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that what was started here is stopped
     if given.logs is not None:
         given.logs.mkdir(parents=True)
     folder = Path(tempfile.mkdtemp()) if given.logs is None else given.logs.resolve()
