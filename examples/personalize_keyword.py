@@ -4,9 +4,9 @@
     python examples/personalize_keyword.py DS_CNN_S.pb            # from ARM-software/ML-KWS-for-MCU, Pretrained_models
     python examples/personalize_keyword.py DS_CNN_S.pb --recordings FOLDER --new WORD
 
-The model is ARM's DS-CNN, trained on Google's Speech Commands: MFCCs of a second of sound go in. First its head and last
-block learn the old words. Then a new word comes, a few recordings of it, one at a time, in two ways: with the new
-recordings alone, and with rehearsal, where each step also takes an old recording from a ``te.adapt.ReplayBuffer`` that
+The model is ARM's DS-CNN, trained on Google's Speech Commands: MFCCs of a second of sound go in. First its head and
+last block learn the old words. Then a new word comes, a few recordings of it, one at a time, in two ways: with the new
+recordings alone, and with rehearsal, where each update also takes old recordings from a ``te.adapt.ReplayBuffer`` that
 is bounded in bytes. Curves of the accuracy on the new word and on the old ones, on recordings that were not trained on,
 go to keyword.png.
 
@@ -47,7 +47,9 @@ def phone(name: str, seconds: float, pitch: float, size: float, random: np.rando
         sound = 0.3 * sound / max(np.abs(sound).max(), 1e-9)
     else:
         harmonics = np.arange(pitch, 5000, pitch)
-        strengths = sum(1 / (1 + ((harmonics - size * peak) / 90) ** 2) / (1 + k) for k, peak in enumerate(VOWELS[name]))
+        strengths = sum(
+            1 / (1 + ((harmonics - size * peak) / 90) ** 2) / (1 + k) for k, peak in enumerate(VOWELS[name])
+        )
         phases = 2 * np.pi * harmonics[:, None] * (at + 0.002 * np.sin(2 * np.pi * 5 * at))
         sound = (strengths[:, None] * np.sin(phases)).sum(0)
         sound = (0.3 if name == "m" else 1.0) * sound / np.abs(sound).max()
@@ -177,9 +179,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list]:
     parser.add_argument("--shots", type=int, default=5, help="recordings of the new word")
     parser.add_argument("--each", type=int, default=40, help="recordings of each old word, to train on and to test")
     parser.add_argument("--epochs", type=int, default=8, help="of learning the old words")
-    parser.add_argument("--steps", type=int, default=60, help="updates for the new word")
+    parser.add_argument("--steps", type=int, default=100, help="updates for the new word")
     parser.add_argument("--rehearse", type=int, default=3, help="old recordings to a new one")
-    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--output", type=Path, default=Path("."), help="the folder for keyword.png")
     given = parser.parse_args(arguments)
 

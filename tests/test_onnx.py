@@ -167,7 +167,9 @@ def test_norms_over_a_minibatch_of_single_samples(tmp_path: Path, backend: Backe
     path = network(tmp_path / "a.onnx", dtype=dtype)
     model, one = te.load_model(path), te.load_model(path, dtype=te.float32)
     images, labels = weight(4, 3, 6, 6, dtype=dtype), np.arange(4)
-    with pytest.raises(ArgumentError, match=r"of 1 in GraphModel all are frozen.*freeze_batch_norm_statistics\(False\)"):
+    with pytest.raises(
+        ArgumentError, match=r"of 1 in GraphModel all are frozen.*freeze_batch_norm_statistics\(False\)"
+    ):
         te.adapt.minibatch_norm(model, 4)
     for each in (model, one):
         each.freeze_batch_norm_statistics(False)

@@ -47,8 +47,8 @@ class GraphModel(Module):
 
     Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
     Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
-    are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch, or, after
-    ``te.adapt.minibatch_norm(model, n)``, by minibatches of single samples.
+    are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch; after
+    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
     """

@@ -1,4 +1,4 @@
-"""Batch norms of a model's file: by running statistics, by the batch's, or by those of a minibatch of single samples."""
+"""Batch norms of a model's file: by running statistics, the batch's, or those of a minibatch of single samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def batch_norm(
     momentum: float,
     training: bool | OverMinibatch,
 ) -> Tensor:
-    """Without ``mean`` and ``var`` there are no running statistics. ``momentum`` is PyTorch's: the share of what is new."""
+    """Without ``mean`` and ``var`` it has no running statistics. ``momentum`` is the share of what is new."""
     if not isinstance(training, OverMinibatch):
         return F.batch_norm(x, mean, var, scale, bias, training or mean is None or var is None, momentum, epsilon)
 
