@@ -150,13 +150,25 @@ def test_names_and_text(tmp_path: Path, reference: Backend) -> None:
     assert {name for name, p in outer.named_parameters() if p.requires_grad} == {"0.head.weight", "0.head.bias"}
 
 
-def test_statistics_move_only_where_asked(tmp_path: Path, backend: Backend) -> None:
-    model = te.load_model(network(tmp_path / "a.onnx"))
-    x, before = te.tensor(weight(4, 3, 6, 6)), model.get_buffer("bn.mean").numpy()
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_statistics_move_only_where_asked(tmp_path: Path, backend: Backend, dtype: Any) -> None:
+    path = network(tmp_path / "a.onnx", dtype=dtype)
+    model, single = te.load_model(path), te.load_model(path, dtype=te.float32)
+    images = weight(4, 3, 6, 6, dtype=dtype)
+    x, before = te.tensor(images), model.get_buffer("bn.mean").numpy()
     model(x)
     assert np.array_equal(model.get_buffer("bn.mean").numpy(), before)
-    model.freeze_batch_norm_statistics(False)
-    model(x)
+    for each in (model, single):
+        each.freeze_batch_norm_statistics(False)
+    np.testing.assert_allclose(
+        model(x).detach().numpy().astype(np.float32),
+        single(te.tensor(images.astype(np.float32))).detach().numpy(),
+        rtol=1e-5 if dtype == np.float32 else 2e-2,
+        atol=1e-5 if dtype == np.float32 else 2e-2,
+    )
+    for name in ("bn.mean", "bn.var"):
+        found, wanted = (each.get_buffer(name).numpy().astype(np.float32) for each in (model, single))
+        np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
     assert not np.array_equal(model.get_buffer("bn.mean").numpy(), before)
 
 

@@ -1,4 +1,4 @@
-"""The examples of personalisation in a short form, with small models in the place of the files'; a real one: ``-m wheels``."""
+"""The examples of personalisation in a short form, with small models for the files'; with a real one: ``-m wheels``."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes, ops
+from tinyedge.autograd.modes import no_grad
 from tinyedge.convert import norms, windows
 from tinyedge.convert.graph import Array
 from tinyedge.convert.norms import OverMinibatch
@@ -121,8 +122,13 @@ def _batch_norm(
         return norms.batch_norm("BatchNormalization", x, mean, var, scale, bias, epsilon, 1 - momentum, training)
     if scale.dtype is not x.dtype.computes or x.dtype.packed:
         x, dtype = x.to(x.dtype.computes), x.dtype
-        scale, bias, mean, var = (part.to(x.dtype) for part in (scale, bias, mean, var))
-        return F.batch_norm(x, mean, var, scale, bias, False, 1 - momentum, epsilon).to(dtype)
+        scale, bias, new_mean, new_var = (part.to(x.dtype) for part in (scale, bias, mean, var))
+        y = F.batch_norm(x, new_mean, new_var, scale, bias, training, 1 - momentum, epsilon).to(dtype)
+        if training:
+            with no_grad():
+                for running, new in ((mean, new_mean), (var, new_var)):
+                    running.copy_(new) if new is not running else None
+        return y
     return F.batch_norm(x, mean, var, scale, bias, training, 1 - momentum, epsilon)
 
 
