@@ -141,10 +141,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         live.hold_out(*samples[k])  # the first corrections only say whether it gets better
 
     began = time.perf_counter()
-    shown = []
     for k, (frame, mask) in enumerate(samples):
         started = time.perf_counter()
-        shown.append(live(frame).numpy()[0])  # what the user sees
+        live(frame).numpy()  # what the user sees
         if k in corrected[3:]:
             live.add(frame, mask)
         live.train()
