@@ -24,7 +24,19 @@ def test_digits() -> None:
     assert set(labels.tolist()) == set(range(10))
 
 
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its folder, without its import; or, where the file lies elsewhere, through its function."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    source = datasets.load_digits()
+    read = digits().arrays
+    monkeypatch.setattr(sys.modules["tinyedge.data.digits"], "find_spec", lambda name: None)
+    for images, labels in (read, digits().arrays):
+        np.testing.assert_array_equal(images[:, 0], (source.images / 16).astype(np.float32))
+        np.testing.assert_array_equal(labels, source.target)
+
+
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r'pip install "tinyedge\[demo\]"'):
         digits()

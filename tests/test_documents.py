@@ -106,6 +106,37 @@ def test_batch_norm(backend: Backend) -> None:
     assert names["grouped"][1].num_groups == 4
 
 
+def test_training_on_device(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The guide's blocks run, one after the other, and show what the text says."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/training-on-device.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 12
+    for block in blocks:
+        exec(block, names)
+    assert names["means"][-1] < 0.1 < names["means"][0]
+    assert names["away"] < 1e-6
+    assert names["is_right"]
+    assert "0.0.weight" in names["found"]
+    assert names["step"] == 19
+    for name, value in names["again"].state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), names["model"].state_dict()[name].numpy())
+    printed = capsys.readouterr().out
+    assert "watch: 2 of 6 parameters that should train never changed" in printed
+    assert "LiveStats(frames=32" in printed
+
+
+def test_training_on_device_names_what_is_there() -> None:
+    """Its links lead somewhere."""
+    text = (ROOT / "docs/training-on-device.md").read_text()
+    headings = {re.sub(r"[^a-z0-9-]", "", line[3:].lower().replace(" ", "-")) for line in re.findall("## .*", text)}
+    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= headings
+    for path in re.findall(r"\]\(([\w.-]+\.md)\)", text):
+        assert (ROOT / "docs" / path).exists()
+    for path in re.findall(r"`((?:examples|benchmarks)/[\w/]+\.py)`", text):
+        assert (ROOT / path).exists()
+
+
 def test_readme_on_bench() -> None:
     """The command line takes what the document shows."""
     parser = argparse.ArgumentParser()

@@ -336,6 +336,45 @@ def test_clipping_and_noise_by_flowers_mods(flwr: Any, reference: Any) -> None:
         assert moved <= norm * 1.01 if noise == 0 else norm / 10 < moved < norm * 10
 
 
+@pytest.mark.parametrize("name", ["FedMedian", "Krum", "FedTrimmedAvg"])
+def test_flowers_robust_strategies_withstand_a_liar_within_bounds(flwr: Any, reference: Any, name: str) -> None:
+    """Its update has a norm that is near the others', so that checks let it through, and points the other way."""
+    from flwr.serverapp import strategy
+
+    def lie(number: int, node: int, reply: Any) -> Any:
+        return changed(reply, lambda v: [values.__imul__(-3) for values in v.values()]) if node == 1 else reply
+
+    def made(kind: str) -> Any:
+        options = {"Krum": {"num_malicious_nodes": 1}, "FedTrimmedAvg": {"beta": 0.25}}.get(kind, {})
+        return getattr(strategy, kind)(fraction_evaluate=0.0, **options)
+
+    honest, _ = run(Network(clients()), rounds=3, strategy=made(name))
+    robust, report = run(Network(clients(), lie), rounds=3, strategy=made(name))
+    average, _ = run(Network(clients(), lie), rounds=3, strategy=made("FedAvg"))
+    assert report.answered == [4] * 3
+
+    def away(weights: dict[str, Any]) -> float:
+        return float(wire.norm_of({key: weights[key] - honest[key] for key in honest}))
+
+    assert away(robust) < 0.8 * away(average)
+
+
+def test_local_differential_privacy_by_flowers_mod(flwr: Any, reference: Any) -> None:
+    """Each client clips and adds noise to what it sends; the noise is seen, and passes the checks."""
+    from flwr.clientapp.mod import LocalDpMod
+
+    te.manual_seed(0)
+    base = wire.weights_of(model_fn())
+    moved = []
+    for epsilon in (1e6, 5.0):
+        private = LocalDpMod(clipping_norm=0.05, sensitivity=0.05, epsilon=epsilon, delta=1e-5)
+        weights, report = run(Network(clients(mods=[private], precision="int8")), rounds=1, precision="int8")
+        assert report.answered == [4]
+        moved.append(wire.norm_of({name: weights[name] - base[name] for name in base}))
+    assert moved[0] <= 0.05 * 1.01
+    assert moved[1] > 2 * moved[0]
+
+
 def test_evaluation_by_clients(flwr: Any, reference: Any) -> None:
     from flwr.serverapp.strategy import FedAvg
 

@@ -150,14 +150,83 @@ def test_names_and_text(tmp_path: Path, reference: Backend) -> None:
     assert {name for name, p in outer.named_parameters() if p.requires_grad} == {"0.head.weight", "0.head.bias"}
 
 
-def test_statistics_move_only_where_asked(tmp_path: Path, backend: Backend) -> None:
-    model = te.load_model(network(tmp_path / "a.onnx"))
-    x, before = te.tensor(weight(4, 3, 6, 6)), model.get_buffer("bn.mean").numpy()
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_statistics_move_only_where_asked(tmp_path: Path, backend: Backend, dtype: Any) -> None:
+    path = network(tmp_path / "a.onnx", dtype=dtype)
+    model, single = te.load_model(path), te.load_model(path, dtype=te.float32)
+    images = weight(4, 3, 6, 6, dtype=dtype)
+    x, before = te.tensor(images), model.get_buffer("bn.mean").numpy()
     model(x)
     assert np.array_equal(model.get_buffer("bn.mean").numpy(), before)
-    model.freeze_batch_norm_statistics(False)
-    model(x)
+    for each in (model, single):
+        each.freeze_batch_norm_statistics(False)
+    np.testing.assert_allclose(
+        model(x).detach().numpy().astype(np.float32),
+        single(te.tensor(images.astype(np.float32))).detach().numpy(),
+        rtol=1e-5 if dtype == np.float32 else 2e-2,
+        atol=1e-5 if dtype == np.float32 else 2e-2,
+    )
+    for name in ("bn.mean", "bn.var"):
+        found, wanted = (each.get_buffer(name).numpy().astype(np.float32) for each in (model, single))
+        np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
     assert not np.array_equal(model.get_buffer("bn.mean").numpy(), before)
+
+
+@pytest.mark.parametrize("way", ["eager", "compile"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_norms_over_a_minibatch_of_single_samples(tmp_path: Path, backend: Backend, way: str, dtype: Any) -> None:
+    """N samples at batch 1 equal a batch of N: outputs, gradients, statistics."""
+    path = network(tmp_path / "a.onnx", dtype=dtype)
+    model, one = te.load_model(path), te.load_model(path, dtype=te.float32)
+    images, labels = weight(4, 3, 6, 6, dtype=dtype), np.arange(4)
+    with pytest.raises(
+        ArgumentError, match=r"of 1 in GraphModel all are frozen.*freeze_batch_norm_statistics\(False\)"
+    ):
+        te.adapt.minibatch_norm(model, 4)
+    for each in (model, one):
+        each.freeze_batch_norm_statistics(False)
+    norm = te.adapt.minibatch_norm(model, 4)
+
+    def loss(model: nn.Module, x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        return nn.functional.cross_entropy(model(x).float(), y)
+
+    def step(samples: Any) -> te.Tensor:
+        return norm.backward(loss, samples)
+
+    run = te.compile(step) if way == "compile" else step
+    for _ in range(2):
+        for each in (model, one):
+            each.zero_grad()
+        samples = [(te.tensor(images[k : k + 1]), te.tensor(labels[k : k + 1])) for k in range(4)]
+        found = run(samples)
+        wanted = loss(one, te.tensor(images.astype(np.float32)), te.tensor(labels))
+        wanted.backward()
+    tolerance = 1e-5 if dtype == np.float32 else 2e-2
+    np.testing.assert_allclose(found.item(), wanted.item(), rtol=tolerance)
+    pairs = {name: (model.get_parameter(name).grad, p.grad) for name, p in one.named_parameters()}
+    pairs |= {name: (model.get_buffer(name), one.get_buffer(name)) for name in ("bn.mean", "bn.var")}
+    for name, (got, expected) in pairs.items():
+        scale = max(float(np.abs(expected.numpy()).max()), 0.01)
+        difference = np.abs(got.numpy().astype(np.float32) - expected.numpy()).max()
+        assert difference <= tolerance * scale, name
+    with pytest.raises(ArgumentError, match="samples that come together"):
+        model(te.tensor(images[:1]))
+    model.eval()
+    model(te.tensor(images[:1]))
+    for convert in (te.adapt.to_group_norm, te.adapt.to_batch_renorm):
+        with pytest.raises(ArgumentError, match="nodes of its file's graph"):
+            convert(model)
+
+
+def test_a_norm_that_returns_statistics_has_none_of_a_minibatch(tmp_path: Path, reference: Backend) -> None:
+    node = helper.make_node(
+        "BatchNormalization", ["x", "scale", "bias", "mean", "var"], ["y", "new_mean", "new_var"], training_mode=1
+    )
+    weights = {name: weight(3) for name in ("scale", "bias", "mean")} | {"var": np.ones(3, np.float32)}
+    model = te.load_model(write(tmp_path / "a.onnx", [node], {"x": (FLOAT, [1, 3, 4, 4])}, ["y"], weights))
+    norm = te.adapt.minibatch_norm(model.freeze_batch_norm_statistics(False), 2)
+    with pytest.raises(ArgumentError, match="training_mode=0"):
+        norm([te.ones(1, 3, 4, 4)] * 2)
 
 
 def test_a_wrong_call_is_refused(tmp_path: Path, reference: Backend) -> None:

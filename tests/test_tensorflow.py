@@ -135,6 +135,45 @@ def test_constants_of_each_encoding(tmp_path: Path, reference: Backend, dtype: A
     assert len((tmp_path / "tuned.pb").read_bytes()) <= len(g.content()) + new.nbytes + 16
 
 
+@pytest.mark.parametrize("gamma", [True, False])
+def test_norms_over_a_minibatch_of_single_samples(tmp_path: Path, backend: Backend, gamma: bool) -> None:
+    """A batch norm that is spelled out, with a scale and without: N samples at batch 1 equal a batch of N."""
+    g = Graph()
+    g.placeholder("x", (-1, 5, 5, 2))
+    g.node("Conv2D", "c", ["x", g.const("w", weight(3, 3, 2, 4))], strides=(1, 1, 1, 1), padding="SAME")
+    g.node("AddV2", "sum", [g.const("var", np.abs(weight(4)) + 0.5), g.const("eps", np.array(0.01, np.float32))])
+    g.node("Rsqrt", "root", ["sum"])
+    factor = "root"
+    if gamma:
+        g.node("Mul", "factor", ["root", g.const("gamma", weight(4))])
+        factor = "factor"
+    g.node("Mul", "scaled", ["c", factor])
+    g.node("Mul", "shift", [g.const("mean", weight(4)), factor])
+    g.node("Sub", "rest", [g.const("beta", weight(4)), "shift"])
+    g.node("AddV2", "n", ["scaled", "rest"])
+    g.node("Relu", "y", ["n"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model, one = te.load_model(tmp_path / "a.pb"), te.load_model(tmp_path / "a.pb")
+    assert sum(node.op == ("BatchNormalization" if gamma else "ChannelNorm") for node in model._nodes) == 1
+    for each in (model, one):
+        each.freeze_batch_norm_statistics(False)
+    images = weight(3, 5, 5, 2)
+
+    def loss(model: Any, x: te.Tensor) -> te.Tensor:
+        return model(x).square().mean()
+
+    found = te.adapt.minibatch_norm(model, 3).backward(loss, [(te.tensor(images[k : k + 1]),) for k in range(3)])
+    wanted = loss(one, te.tensor(images))
+    wanted.backward()
+    np.testing.assert_allclose(found.item(), wanted.item(), rtol=1e-5)
+    for name, param in one.named_parameters():
+        got = model.get_parameter(name).grad.numpy()
+        np.testing.assert_allclose(got, param.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
+    for name in ("mean", "var"):
+        got = model.get_buffer(name).numpy()
+        np.testing.assert_allclose(got, one.get_buffer(name).numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_channels_first_graphs(tmp_path: Path, backend: Backend) -> None:
     g, w, b = Graph(), weight(3, 3, 4, 5), weight(5)
     g.placeholder("x", (2, 4, 6, 7))

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -158,11 +159,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--simulate", action="store_true", help="a fifth of the clients a round, in Flower's engine")
     parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument("--logs", type=Path, help="a new folder that stays, with the log of each process")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        began = time.monotonic()
-        report = (simulated if given.simulate else deployed)(given.clients, given.rounds, Path(folder))
-        seconds = time.monotonic() - began
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that what was started here is stopped
+    if given.logs is not None:
+        given.logs.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp()) if given.logs is None else given.logs.resolve()
+    began = time.monotonic()
+    report = (simulated if given.simulate else deployed)(given.clients, given.rounds, folder)
+    seconds = time.monotonic() - began
+    if given.logs is None:  # after a failure it stays, as its message says where the logs are
+        shutil.rmtree(folder, ignore_errors=True)
     import federated_digits.app as app
     import numpy as np
 

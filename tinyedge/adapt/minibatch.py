@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from tinyedge.autograd.lockstep import in_lockstep
+from tinyedge.convert.graph import GraphModel
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
 from tinyedge.nn.normalization import (
@@ -69,7 +70,9 @@ def minibatch_norm(model: Module, n: int) -> MinibatchNorm:
 
     Results, gradients and running statistics are those of one tensor with all samples, up to rounding: the gradient
     goes through mean and variance. Every batch norm of ``model`` whose statistics are not frozen gets
-    ``statistics="minibatch"``; the result is called with the list of samples, and returns a list.
+    ``statistics="minibatch"``; the result is called with the list of samples, and returns a list. In a model from
+    ``te.load_model`` these are the batch norms of its graph, after ``model.freeze_batch_norm_statistics(False)``; a
+    file whose norms were folded into its convolutions, as most TFLite files, has none.
 
     The samples go through the model side by side, from one norm to the next. At each norm their sums are joined, so
     backward, which walks the joined graph in reverse, has the gradients of all samples where it comes to the norm.
@@ -88,8 +91,8 @@ def minibatch_norm(model: Module, n: int) -> MinibatchNorm:
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ArgumentError("minibatch_norm", "a number of samples, 1 or more", f"got {n!r}")
-    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
-    live = [norm for norm in norms if not norm.frozen_statistics]
+    norms = [module for module in model.modules() if _normalises(module)]
+    live: list[Any] = [norm for norm in norms if not norm.frozen_statistics]
     if not live:
         raise ArgumentError(
             "minibatch_norm",
@@ -100,8 +103,16 @@ def minibatch_norm(model: Module, n: int) -> MinibatchNorm:
             "Call model.freeze_batch_norm_statistics(False) first." if norms else "",
         )
     for norm in live:
-        norm.statistics = "minibatch"
+        if isinstance(norm, GraphModel):
+            norm.over_minibatch = True
+        else:
+            norm.statistics = "minibatch"
     return MinibatchNorm(model, n)
+
+
+def _normalises(module: Module) -> bool:
+    """Whether it is a batch norm, or a model from a file with batch norms in its graph."""
+    return isinstance(module, BATCH_NORMS) or (isinstance(module, GraphModel) and module.has_batch_norms)
 
 
 def to_group_norm(model: Module, groups: int = 32) -> Module:
@@ -158,6 +169,11 @@ def _where(norm: Module) -> tuple[Any, Any]:
 def _replace(call: str, model: Module, make: Callable[[Any], Module], kept: Sequence[str]) -> Module:
     """Put other norms in the places of batch norms: with the very parameters, which an optimizer may hold already."""
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
+    if graphs := [module for module in model.modules() if isinstance(module, GraphModel) and module.has_batch_norms]:
+        raise ArgumentError(
+            call, "batch norms that are modules", f"those of {type(graphs[0]).__name__} are nodes of its file's graph",
+            "Use te.adapt.minibatch_norm, or keep its statistics frozen.",
+        )  # fmt: skip
     if not norms or isinstance(model, BATCH_NORMS):
         raise ArgumentError(
             call, "a model with batch norms inside", f"{type(model).__name__} {'is one' if norms else 'has none'}"

@@ -17,6 +17,7 @@ from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source
+from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
@@ -87,7 +88,8 @@ class GraphModel(Module):
 
     Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
     Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
-    are, in training mode too, until ``freeze_batch_norm_statistics(False)``.
+    are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch; after
+    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
     """
@@ -104,6 +106,7 @@ class GraphModel(Module):
     ) -> None:
         super().__init__()
         self.frozen_statistics = True
+        self.over_minibatch = False  # in training, unless they are frozen
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._constants = dict(constants)
         self._source = source
@@ -177,7 +180,8 @@ class GraphModel(Module):
             else:
                 value = self._on_device(name, value, backend)
             given.append(value)
-        extra = {"training": training} if node.live else {}
+        how = OverMinibatch((self, node.outputs[0])) if training and self.over_minibatch else training
+        extra = {"training": how} if node.live else {}
         key = self._layer_keys.get(node.outputs[0]) if node.outputs else None
         try:
             if key is None:
@@ -281,6 +285,11 @@ class GraphModel(Module):
 
     def _freeze_statistics(self, frozen: bool) -> None:
         self.frozen_statistics = frozen
+
+    @property
+    def has_batch_norms(self) -> bool:
+        """Whether the graph has batch norms, which a file may also have folded into its convolutions."""
+        return any(node.live for node in self._nodes)
 
     def weight_layouts(self, layouts: Mapping[str, str]) -> dict[str, str]:
         """By name: what ``layouts`` says of the op that reads a weight first."""

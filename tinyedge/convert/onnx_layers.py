@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes, ops
-from tinyedge.convert import windows
+from tinyedge.autograd.modes import no_grad
+from tinyedge.convert import norms, windows
 from tinyedge.convert.graph import Array
+from tinyedge.convert.norms import OverMinibatch
 from tinyedge.convert.onnx_registry import ONNX, Ints
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
@@ -114,12 +116,19 @@ def _batch_norm(
     var: Tensor,
     epsilon: float,
     momentum: float,
-    training: bool,
+    training: bool | OverMinibatch,
 ) -> Tensor:
+    if isinstance(training, OverMinibatch):  # it computes in float32 by itself, and keeps the statistics' dtype
+        return norms.batch_norm("BatchNormalization", x, mean, var, scale, bias, epsilon, 1 - momentum, training)
     if scale.dtype is not x.dtype.computes or x.dtype.packed:
         x, dtype = x.to(x.dtype.computes), x.dtype
-        scale, bias, mean, var = (part.to(x.dtype) for part in (scale, bias, mean, var))
-        return F.batch_norm(x, mean, var, scale, bias, False, 1 - momentum, epsilon).to(dtype)
+        scale, bias, new_mean, new_var = (part.to(x.dtype) for part in (scale, bias, mean, var))
+        y = F.batch_norm(x, new_mean, new_var, scale, bias, training, 1 - momentum, epsilon).to(dtype)
+        if training:
+            with no_grad():
+                for running, new in ((mean, new_mean), (var, new_var)):
+                    running.copy_(new) if new is not running else None
+        return y
     return F.batch_norm(x, mean, var, scale, bias, training, 1 - momentum, epsilon)
 
 
@@ -134,7 +143,7 @@ def batch_norm_7(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
-    training: bool,
+    training: bool | OverMinibatch,
 ) -> Tensor:
     if not spatial:
         raise ArgumentError("BatchNormalization", "spatial=1", "got 0")
@@ -152,9 +161,14 @@ def batch_norm(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
-    training: bool,
+    training: bool | OverMinibatch,
 ) -> Any:
     if training_mode:
+        if isinstance(training, OverMinibatch):
+            raise ArgumentError(
+                "BatchNormalization", "training_mode=0 for the statistics of a minibatch", "got 1",
+                "The file's own norm returns the statistics of the batch as results.",
+            )  # fmt: skip
         axes = tuple(d for d in range(x.ndim) if d != 1)
         new_mean, new_var = ops.mean(x, axes), ops.var(x, axes, correction=0)
         y = F.batch_norm(x, new_mean, new_var, scale, bias, False, 0.0, epsilon)

@@ -13,6 +13,7 @@ from tinyedge.convert import windows
 from tinyedge.convert.build import folded_size
 from tinyedge.convert.graph import Array
 from tinyedge.convert.handlers import Handlers
+from tinyedge.convert.norms import OverMinibatch, batch_norm
 from tinyedge.convert.onnx_registry import Ints, ints
 from tinyedge.errors import ShapeError
 from tinyedge.nn import functional as F
@@ -263,12 +264,10 @@ def channel_norm(
     bias: Tensor | None = None,
     *,
     epsilon: float,
-    training: bool,
+    training: bool | OverMinibatch,
 ) -> Tensor:
     """Batch norm that lacks a scale, a bias, or statistics of its own."""
-    if mean is None or var is None:
-        return F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
-    return F.batch_norm(x, mean, var, scale, bias, training, 0.1, epsilon)
+    return batch_norm("ChannelNorm", x, mean, var, scale, bias, epsilon, 0.1, training)
 
 
 # Numbers
