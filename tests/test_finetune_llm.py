@@ -49,8 +49,14 @@ def test_finetune_llm(backend: Backend, tmp_path: Path) -> None:
         "--rank", "4", "--lr", "0.05", "--tokens", "3", "--backend", backend.name,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(re.findall("^before: ", done.stdout, re.MULTILINE)) == len(re.findall("^after: ", done.stdout, re.MULTILINE)) == 3
-    found = re.search(r"loss of the answers: ([\d.]+) nats a token in the first pass, ([\d.]+) in the last", done.stdout)
+    assert (
+        len(re.findall("^before: ", done.stdout, re.MULTILINE))
+        == len(re.findall("^after: ", done.stdout, re.MULTILINE))
+        == 3
+    )
+    found = re.search(
+        r"loss of the answers: ([\d.]+) nats a token in the first pass, ([\d.]+) in the last", done.stdout
+    )
     assert found
     assert float(found[2]) < float(found[1])
     assert re.search(r"speed: [\d.]+ tokens a second", done.stdout)

@@ -17,7 +17,6 @@ from tinyedge.convert.tflite_model import from_tflite
 from tinyedge.errors import ArgumentError, ModelFormatError
 from tinyedge.nn.module import Module
 
-
 HEAD = 64
 """Bytes that tell the formats apart."""
 
@@ -38,7 +37,8 @@ def load_model(
     is trained.
 
     Quantised TFLite and ONNX models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. The
-    quantised weights of a GGUF file stay as they are, in the device's memory too, unless ``dequantize`` is set. A part of a TensorFlow graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
+    quantised weights of a GGUF file stay as they are, in the device's memory too, unless ``dequantize`` is set. A part
+    of a TensorFlow graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
