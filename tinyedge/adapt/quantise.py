@@ -18,8 +18,8 @@ from tinyedge import blocks
 from tinyedge.adapt.lora import Targets, matching
 from tinyedge.autograd.registry import functions
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.ir import values
 from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from tinyedge.nn.hollow import become
 from tinyedge.nn.linear import Embedding, Linear
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
@@ -142,7 +142,7 @@ def quantize(model: Module, dtype: str = "q8_0", targets: Targets | None = None)
     for weight, _ in made.values():
         weight.grad = None  # refused while samples wait in it for their update
     for weight, quantised in made.values():
-        _become(weight, quantised)
+        become(weight, quantised)
     return QuantizeReport(tuple(errors), frozen, tuple(skipped))
 
 
@@ -152,14 +152,8 @@ def dequantize(model: Module) -> Module:
     """
     for param in model.parameters():
         if param.dtype.blocks is not None:
-            _become(param, param.dequantize())
+            become(param, param.dequantize())
     return model
-
-
-def _become(param: Parameter, value: Tensor) -> None:
-    """Give a parameter other memory. It stays the same object, for optimizers and for layers that share it."""
-    param._slot = value.detach()._slot
-    values.note_leaf_change()
 
 
 def _quantisable(model: Module) -> Iterator[tuple[str, Any]]:

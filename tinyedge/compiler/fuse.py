@@ -8,6 +8,7 @@ kernels share launches.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -51,6 +52,7 @@ def fuse_horizontally(
     input's gradient, or with something later.
     """
     launches: list[Kernel] = []
+    turned = 0  # where the last launch of backward is
     read: dict[BufferId, int] = {}  # the last launch that reads it
     written: dict[BufferId, int] = {}
     later = 0
@@ -62,12 +64,16 @@ def fuse_horizontally(
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
         for number in range(max(earliest, later), len(launches)):
             launch = launches[number]
+            if number < turned and kernel.step.direction == launch.step.direction == FORWARD:
+                continue  # it is rematerialised: if it ran before backward, its results would be kept until then
             if len(launch.siblings) + 1 < MOST_SIBLINGS and shares([launch, *launch.siblings, kernel]):
                 launch.siblings.append(kernel)
                 break
         else:
             number = len(launches)
             launches.append(kernel)
+        if kernel.step.direction != FORWARD:
+            turned = max(turned, number)
         read.update({place: max(number, read.get(place, -1)) for place in reads})
         written.update({place: max(number, written.get(place, -1)) for place in writes})
     return launches
@@ -85,6 +91,7 @@ class _Fusion:
         self.touched: dict[int, tuple[set[BufferId], set[BufferId]]] = {}
         for kernel in kernels:
             self._enter(kernel)
+        self.backward = [kernel.at for kernel in kernels if kernel.step.direction != FORWARD]
 
     def kernels(self) -> list[Kernel]:
         return [self.alive[at] for at in sorted(self.alive)]
@@ -114,11 +121,17 @@ class _Fusion:
     def _touch(self, kernels: Collection[Kernel], after: int, before: int) -> bool:
         return any(after < kernel.at < before for kernel in kernels)
 
+    def _turns(self, after: int, before: int) -> bool:
+        """Whether a kernel of backward lies in between."""
+        return bisect(self.backward, after) < bisect(self.backward, before)
+
     def _may_hoist(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
         """Whether ``kernel`` may be hoisted to the end of ``block`` in the earlier ``target`` (an epilogue)."""
         assert kernel.pointwise is not None
         if self.border is not None and target.step.number < self.border <= kernel.step.number:
             return False
+        if kernel.step.direction == target.step.direction == FORWARD and self._turns(target.at, kernel.at):
+            return False  # it is rematerialised: if it ran before backward, its results would be kept until then
         reads, writes = self.touched[kernel.at]
         target_reads, target_writes = self.touched[target.at]
         known = block.known_before()

@@ -7,17 +7,18 @@ import re
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.gguf import GgufFile, GgufTensor, read_gguf
 from tinyedge.convert.huggingface import read_config, require_plausible
-from tinyedge.convert.weights import fill, require_shapes
+from tinyedge.convert.weights import require_shapes
 from tinyedge.errors import ArgumentError, ModelFormatError, UnsupportedOpError
 from tinyedge.models.llama import Llama, LlamaConfig
-from tinyedge.nn import init
+from tinyedge.nn.hollow import become, hollow
+from tinyedge.ops.quantised import from_blocks
+from tinyedge.tensor import as_tensor
 
 KIND = "GGUF file of a decoder"
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3")
@@ -48,13 +49,15 @@ def from_gguf(
 ) -> Llama:
     """The decoder of a GGUF file: of the Llama, Qwen2, Qwen3 and SmolLM families, as ``te.models.llama`` makes it.
 
-    Parameters have Hugging Face's names. Quantised weights (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K) load with
-    ``dequantize=True``, as the numbers that they stand for. ``dtype`` is what the weights become; without it they are
-    in the embedding's type, or float32 if that is quantised. The model is in evaluation mode. The tokenizer inside
-    is ``te.convert.tokenizer(path)``.
+    Parameters have Hugging Face's names. Quantised weights (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K) stay so in the
+    device's memory, where kernels unpack them, and are frozen: ``te.adapt.lora`` trains adapters beside them. With
+    ``dequantize=True`` they become the floats that they stand for, which can be trained. ``dtype`` is what all other
+    weights become; without it they are in the embedding's type, or float32 if that is quantised. The model is in
+    evaluation mode. The tokenizer inside is ``te.convert.tokenizer(path)``.
 
-    Errors: ModelFormatError, naming the place, if the file is damaged. UnsupportedOpError for another architecture, for
-            types that are not read, and for quantised weights without ``dequantize``.
+    Errors: ModelFormatError, naming the place, if the file is damaged. UnsupportedOpError for another architecture, and
+            for types that are not read. ArgumentError for a ``dtype`` of 16 bits beside an embedding that stays
+            quantised, since what it gives is float32.
     """
     place = Place("from_gguf", path, KIND)
     file = read_gguf(path, "from_gguf")
@@ -66,28 +69,33 @@ def from_gguf(
     found = {name: tensor.shape for name, tensor in tensors.items()}
     wanted = require_plausible(place, config, found)
     require_shapes(place, wanted, found)
-    quantised = sorted({tensor.type for tensor in tensors.values()} - set(FLOATS))
-    if quantised and not dequantize:
-        place.unsupported(
-            [f"weights of the type {name}" for name in quantised],
-            "Pass dequantize=True to compute with the floats that they stand for.",
-        )
-    own = FLOATS.get(tensors["model.embed_tokens.weight"].type, dtypes.float32)
-    with init.skipped():
+    embedding = tensors["model.embed_tokens.weight"].type
+    own = FLOATS.get(embedding, dtypes.float32)
+    if chosen not in (None, own) and embedding not in FLOATS and not dequantize:
+        raise ArgumentError(
+            "from_gguf", "dtype=float32, or none, beside an embedding that stays quantised", f"got {chosen.name}",
+            "Pass dequantize=True for weights of another type.",
+        )  # fmt: skip
+    with hollow():
         model = Llama(config, device, chosen or own)
-    put_weights(model, config, file, {name: tensors[name] for name in wanted})
+    put_weights(model, config, file, {name: tensors[name] for name in wanted}, dequantize)
     return model.eval()
 
 
-def put_weights(model: Llama, config: LlamaConfig, file: GgufFile, tensors: dict[str, GgufTensor]) -> None:
+def put_weights(
+    model: Llama, config: LlamaConfig, file: GgufFile, tensors: dict[str, GgufTensor], dequantize: bool
+) -> None:
     """Give the model its weights: the one place where it is chosen how they lie in memory."""
     turned = file.metadata["general.architecture"] in TURNED
-
-    def value(name: str) -> npt.NDArray[np.float32]:
-        tensor = tensors[name]
-        return (turned_rows(tensor, heads_of(name, config)) if turned else tensor).values()
-
-    fill(model, tensors, value)
+    own = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        param = own[name]
+        laid = turned_rows(tensor, heads_of(name, config)) if turned else tensor
+        if dequantize or tensor.type in FLOATS or len(tensor.shape) < 2:
+            value = as_tensor(laid.values(), device=param.backend).to(param.dtype)
+        else:
+            value = from_blocks(laid.raw, tensor.type.lower(), tensor.shape, param.backend)
+        become(param, value)
 
 
 def heads_of(name: str, config: LlamaConfig) -> int:

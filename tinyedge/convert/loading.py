@@ -17,6 +17,9 @@ from tinyedge.convert.tflite_model import from_tflite
 from tinyedge.errors import ArgumentError, ModelFormatError
 from tinyedge.nn.module import Module
 
+HEAD = 64
+"""Bytes that tell the formats apart."""
+
 
 def load_model(
     path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
@@ -33,8 +36,9 @@ def load_model(
     in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
     is trained.
 
-    Quantised TFLite, ONNX and GGUF models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. A
-    part of a TensorFlow graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
+    Quantised TFLite and ONNX models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. The
+    quantised weights of a GGUF file stay as they are, in the device's memory too, unless ``dequantize`` is set. A part
+    of a TensorFlow graph, from some of its nodes to others, loads with ``te.convert.from_tensorflow``.
 
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
@@ -43,7 +47,7 @@ def load_model(
     if os.path.isfile(os.path.join(path, "config.json")):
         return from_pretrained(path, dtype=dtype, device=device)
     try:
-        content = files.read_whole(path)
+        content = files.read_whole(path, HEAD)  # each format's reader reads the file itself
     except files.IrregularFileError as error:
         place.refuse("the file", str(error))
     name = os.fspath(path).lower()
@@ -52,7 +56,6 @@ def load_model(
             "load_model", "a file that holds a model", "a .safetensors file holds weights alone",
             "Make the model, and use model.load_state_dict(te.load(path)).",
         )  # fmt: skip
-    content = content[:64]  # each reads the file itself
     if content[4:8] == b"TFL3" or name.endswith(".tflite"):
         return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
     if content[:4] == MAGIC or name.endswith(".gguf"):

@@ -1,5 +1,6 @@
 """Data sets and loaders, with PyTorch's names, and what edge users need besides."""
 
+from tinyedge.data.answers import answer_sample
 from tinyedge.data.collate import default_collate
 from tinyedge.data.dataset import (
     ChainDataset,
@@ -37,6 +38,7 @@ __all__ = [
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
+    "answer_sample",
     "default_collate",
     "digits",
     "get_worker_info",

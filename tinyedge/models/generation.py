@@ -121,6 +121,10 @@ class Generation:
         """Without the cache: a copy, or what is unpickled, makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != KEPT}
 
+    def drop_cache(self) -> None:
+        """Give back the memory of the keys and values that ``generate`` keeps for its next call."""
+        self.__dict__.pop(KEPT, None)
+
     def generate(
         self,
         ids: Any,
