@@ -60,6 +60,7 @@ class LeafUse:
     def __init__(self, leaf: Slot) -> None:
         self.leaf = leaf
         self.before = leaf.grad  # the gradient's buffer
+        self.cleared = -1 if leaf.grad is None else leaf.grad.cleared
         self.existed = leaf.gradient() is not None
         self.observed = False  # the program asks whether there is a gradient
         self.summed = False  # the gradient is stored or added to
@@ -298,6 +299,7 @@ class Recording(Recorder):
         """Undo the call, whose steps are held; return a function that does again what it did on the host."""
         versions = [(storage, storage.version) for storage, *_ in self._before.values()]
         gradients = [(use.leaf, use.leaf.grad) for use in self.leaves.values()]
+        cleared = [(each, each.cleared) for use in self.leaves.values() for each in (use.before, use.leaf.grad) if each]
         states = [(generator, generator.get_state()) for generator, _ in self._generators.values()]
         restores = [effect.restorer() for effect in self.effects]
         self.undo()
@@ -308,6 +310,8 @@ class Recording(Recorder):
             for leaf, gradient in gradients:
                 if leaf.grad is not gradient:
                     leaf.keep_gradient(gradient)
+            for gradient, version in cleared:
+                gradient.cleared = version
             for generator, state in states:
                 generator.set_state(state)
             for restore in restores:
@@ -324,6 +328,8 @@ class Recording(Recorder):
         for use in self.leaves.values():
             if use.leaf.grad is not use.before:
                 use.leaf.keep_gradient(use.before)
+            if use.before is not None:
+                use.before.cleared = use.cleared
         for generator, state in self._generators.values():
             generator.set_state(state)
         for undo in reversed(self._undos):
