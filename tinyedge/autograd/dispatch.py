@@ -143,8 +143,8 @@ def execute(step: Step) -> None:
     if recorder is not None:
         recorder.before(step)
     if recorder is None or recorder.runs:
-        if recorder is not None and recorder.held is not None:
-            recorder.held.add(step)
+        if recorder is not None and recorder.holding is not None:
+            recorder.holding.add(step)
         elif deferred is None:
             backend = step.backend
             backend.launch(backend.prepare(step))

@@ -58,26 +58,31 @@ class Held:
             while self._steps:
                 step = self._steps[0]
                 for slot in step.slots.values():
-                    if isinstance(slot, Slot) and slot.storage.number in self._made:
-                        self._allocate(slot.storage)
+                    if isinstance(slot, Slot):
+                        self.allocate(slot.storage)
                 backend = step.backend
                 backend.launch(backend.prepare(step))
                 self._steps.popleft()
                 del step
             for refer, _ in [*self._made.values()]:
                 if (storage := refer()) is not None:  # no step has written it yet
-                    self._allocate(storage)
+                    self.allocate(storage)
         except BaseException as error:
             self.error = error
             raise
 
-    def _allocate(self, storage: Storage) -> None:
-        refer, nbytes = self._made.pop(storage.number)
+    def allocate(self, storage: Storage) -> None:
+        """Give ``storage``, or what it stands in for, its memory, if it has none yet."""
+        number = storage.number
+        if number not in self._made:
+            return
+        refer, nbytes = self._made[number]
         buffer = storage.backend.reserve(nbytes)
         storage.backend.memory.add(nbytes)
-        storage.buffer = buffer
-        owner = refer()
-        if owner is None:
-            storage.nbytes = nbytes  # the stand-in returns it
-        else:
+        del self._made[number]
+        owner, stand_in = refer(), self._standing_in.get(number)
+        if owner is not None:
             owner.buffer = buffer
+        if stand_in is not None:
+            stand_in.buffer = buffer
+            stand_in.nbytes = 0 if owner is not None else nbytes  # one of the two returns it

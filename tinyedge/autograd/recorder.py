@@ -55,12 +55,12 @@ class Recorder:
     """
 
     runs = True
-    held: Held | None = None  # which steps wait; None where they are launched at once
+    holding: Held | None = None  # which steps wait; None where they are launched at once
 
     @property
     def allocates(self) -> bool:
         """Whether what is made now gets its memory at once."""
-        return self.runs and self.held is None
+        return self.runs and self.holding is None
 
     def release(self) -> None:
         """Launch what is held, because values are about to be read, or because no program can take its place."""

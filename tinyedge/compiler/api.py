@@ -172,11 +172,11 @@ class Compiled:
         )
 
     def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        recording = Recording(self.name, held=Held() if self._may_hold(arguments) else None)
+        recording = Recording(self.name, holding=Held() if self._may_hold(arguments) else None)
         program, result = self.recorded(recording, arguments, args, kwargs)
         if program is not None:
             self._add(key, program)
-            if recording.held is not None:
+            if recording.holding is not None:
                 return self._answered(recording, program, key, result, arguments, args, kwargs)
         return result
 
@@ -206,8 +206,8 @@ class Compiled:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """The result of a recorded call whose steps are held: its program replays them. If the device refuses that, they
-        are launched one by one, and give ``result``.
+        """The result of a recorded call whose steps are held: its program replays them. If the device refuses that,
+        they are launched one by one, and give ``result``.
         """
         redo = recording.undone()
         if program.fits():

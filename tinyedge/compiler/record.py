@@ -91,10 +91,10 @@ class Recording(Recorder):
     are launched by ``release``, or never, if ``undo`` comes before that.
     """
 
-    def __init__(self, name: str, runs: bool = True, held: Held | None = None) -> None:
+    def __init__(self, name: str, runs: bool = True, holding: Held | None = None) -> None:
         self.name = name
         self.runs = runs
-        self.held = held
+        self.holding = holding
         self.first_number = next_number()  # storages made inside have later numbers
         self.steps: list[Step] = []
         self.first_backward: int | None = None  # the number of the step with which the first backward begins
@@ -132,6 +132,8 @@ class Recording(Recorder):
         for slot in step.read():
             if self._is_inside(slot) and slot.storage.number not in self.made:
                 self._constants.add(slot.storage.number)  # no step filled it
+                if self.holding is not None:
+                    self.holding.allocate(slot.storage)  # in which the program reads it too
         for slot in step.written():
             if self._is_inside(slot):
                 made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape, self._tracing)
@@ -279,18 +281,18 @@ class Recording(Recorder):
         self._generators.setdefault(id(generator), (generator, generator._state()))
 
     def release(self) -> None:
-        if self.held is None:
+        if self.holding is None:
             return
-        if self.held.error is None:  # nothing has run yet, so these are the values before the call
+        if self.holding.error is None:  # nothing has run yet, so these are the values before the call
             self._before = {n: (s, version, bytes_of(s)) for n, (s, version, _) in self._before.items()}
-        self.held.launch()
-        self.held = None
+        self.holding.launch()
+        self.holding = None
 
     def is_replaceable(self) -> bool:
         """Whether steps are held, in place of which a program may run: ``undo`` undoes all that the call did on the
         host.
         """
-        if self.held is None or self.held.error is not None:
+        if self.holding is None or self.holding.error is not None:
             return False
         histories = (storage.history != self._histories[n] for n, (storage, *_) in self._before.items())
         return not any(histories)

@@ -147,8 +147,8 @@ class Storage:
         self.bounds: tuple[int, int, int, int] | None = None
         self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
-        if self.buffer is None and told is not None and told.runs and told.held is not None:
-            told.held.postpone(self)
+        if self.buffer is None and told is not None and told.runs and told.holding is not None:
+            told.holding.postpone(self)
 
     @classmethod
     def over(cls, backend: MemorySpace, buffer: Any) -> Storage:
