@@ -11,6 +11,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge import backends, cli
+from tinyedge.cli import device_list
 
 
 class Entry:
@@ -31,7 +32,7 @@ def listing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, found: list[Entry], named: str | None = None
 ) -> str:
     """What ``tinyedge devices`` prints where these devices are found and TINYEDGE_BACKEND is ``named``."""
-    monkeypatch.setattr(cli, "devices", lambda: found)
+    monkeypatch.setattr(device_list, "devices", lambda: found)
     monkeypatch.setattr(backends, "devices", lambda: found)
     monkeypatch.delenv("TINYEDGE_BACKEND", raising=False)
     if named is not None:
@@ -83,7 +84,7 @@ def test_without_pyopencl(capsys: Any, monkeypatch: Any) -> None:
     def fail() -> list[Entry]:
         raise te.BackendError("opencl", "pyopencl must be importable", "it failed: no libOpenCL")
 
-    monkeypatch.setattr(cli, "devices", fail)
+    monkeypatch.setattr(device_list, "devices", fail)
     monkeypatch.delenv("TINYEDGE_BACKEND", raising=False)
     assert cli.main(["devices"]) == 0
     text = capsys.readouterr().out
@@ -100,13 +101,13 @@ def test_where_drivers_come_from(capsys: Any, monkeypatch: Any, tmp_path: Path) 
     monkeypatch.setenv("OCL_ICD_VENDORS", "/nowhere")
     assert "/nowhere  OCL_ICD_VENDORS, set by you: there is no such file" in listing(capsys, monkeypatch, [CPU])
     monkeypatch.delenv("OCL_ICD_VENDORS")
-    monkeypatch.setattr(cli, "embedded_runtime", lambda: Path("/env/lib/libintelocl.so"))
-    monkeypatch.setattr(cli, "SYSTEM_VENDORS", tmp_path)
+    monkeypatch.setattr(device_list, "embedded_runtime", lambda: Path("/env/lib/libintelocl.so"))
+    monkeypatch.setattr(device_list, "SYSTEM_VENDORS", tmp_path)
     text = listing(capsys, monkeypatch, [CPU])
     assert '/env/lib/libintelocl.so  installed by pip install "tinyedge[cpu]"' in text
     assert f"system ({tmp_path / 'vendor.icd'})" in text
-    monkeypatch.setattr(cli, "embedded_runtime", lambda: None)
-    monkeypatch.setattr(cli, "SYSTEM_VENDORS", tmp_path / "absent")
+    monkeypatch.setattr(device_list, "embedded_runtime", lambda: None)
+    monkeypatch.setattr(device_list, "SYSTEM_VENDORS", tmp_path / "absent")
     assert listing(capsys, monkeypatch, [CPU]).endswith("told of:\n  none\n")
 
 

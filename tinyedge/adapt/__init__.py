@@ -4,7 +4,7 @@ checkpoints."""
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.choose import bias_only, head_only, last, norm_only, summary
 from tinyedge.adapt.live import Live, LiveStats
-from tinyedge.adapt.lora import LoraConfig, LoraLayer, lora, merge, set_adapter, unload, unmerge
+from tinyedge.adapt.lora import LoraConfig, LoraLayer, adaptable, lora, merge, set_adapter, unload, unmerge
 from tinyedge.adapt.minibatch import MinibatchNorm, minibatch_norm, to_batch_renorm, to_group_norm
 from tinyedge.adapt.peft import load_adapter, save_adapter
 from tinyedge.adapt.quantise import LayerError, QuantizeReport, dequantize, quantize
@@ -26,6 +26,7 @@ __all__ = [
     "Ranking",
     "ReplayBuffer",
     "Watch",
+    "adaptable",
     "bias_only",
     "dequantize",
     "head_only",

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from tinyedge import dtypes
+from tinyedge.adapt.layers import layers_of
 from tinyedge.adapt.rank import Ranking
 from tinyedge.autograd.dispatch import new_slot
 from tinyedge.autograd.recorder import recording
@@ -191,15 +192,18 @@ class _Search:
         self.backend = next(iter(self.trainable.values())).backend
         self.checkpointed = tuple(name for name, module in model.named_modules() if module.checkpointed)
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]
-        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in self.trainable))
-        self.layers = [[n for n in self.trainable if n.rpartition(".")[0] == owner] for owner in owners]
+        layers = layers_of(model)
+        owned = {layer.name: [name for name in layer.parameters if name in self.trainable] for layer in layers}
+        self.owners = {name: own for name, own in owned.items() if own}
+        self.layers = list(self.owners.values())
+        self.bias_names = {name for layer in layers for name in layer.biases}
         self.ranked: list[list[str]] = []  # the same, the most important first; empty without a ranking
         self.plain_flops = 0  # of the forward pass without further checkpoints; known after that was tried
         self.tried: dict[tuple[tuple[str, ...], tuple[str, ...]], Fit] = {}  # by what is trained, and checkpointed
 
     def rank(self, names: Sequence[str]) -> None:
         """Choose by importance. Layers that ``names`` leaves out come last."""
-        owners = {layer[0].rpartition(".")[0]: layer for layer in self.layers}
+        owners = self.owners
         if unknown := [name for name in names if name not in owners]:
             raise ArgumentError(
                 "plan_for", "a ranking of the layers that require gradients", f"{unknown[0]!r} is none of them",
@@ -255,12 +259,12 @@ class _Search:
             method = "the last layers"
             most = self.first_that_suffices([partial(self.plain_or_all_again, method, names) for names in suffixes])
             yield most if most.method == method else self.again(method, most.trained)
-        biases = [name for name in self.trainable if name.rpartition(".")[2] == "bias" or name in last]
+        biases = [name for name in self.trainable if name in self.bias_names or name in last]
         if len(biases) > len(last):
             yield self.fit("biases and the last layer", biases)
             yield self.again("biases and the last layer", biases)
         yield self.fit("the last layer", last)
-        biases = [name for name in biases if name.rpartition(".")[2] == "bias"]
+        biases = [name for name in biases if name in self.bias_names]
         if biases:
             yield self.fit("biases", biases)
             yield self.again("biases", biases)

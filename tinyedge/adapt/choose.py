@@ -4,44 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tinyedge.adapt.layers import Layer, layers_of
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
-from tinyedge.nn.normalization import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    BatchRenorm1d,
-    BatchRenorm2d,
-    BatchRenorm3d,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-    RMSNorm,
-)
-from tinyedge.tensor import Parameter, require_trainable
-
-NORMS = (
-    BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchRenorm1d, BatchRenorm2d, BatchRenorm3d,
-    InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm, RMSNorm,
-)  # fmt: skip
+from tinyedge.tensor import require_trainable
 
 
-def _own(module: Module) -> dict[str, Parameter]:
-    return {name: param for name, param in module._parameters.items() if param is not None}
-
-
-def _layers(model: Module) -> list[tuple[str, Module]]:
-    """The modules that have parameters of their own, in the order in which they were added."""
-    return [(path, module) for path, module in model.named_modules() if _own(module)]
-
-
-def _choose(call: str, model: Module, chosen: Callable[[str, Module, str], bool]) -> Module:
+def _choose(call: str, model: Module, chosen: Callable[[Layer, str], bool]) -> Module:
     """Train these parameters alone; batch norms keep their statistics, as with ``Module.freeze``."""
-    trained = [
-        param for path, module in _layers(model) for name, param in _own(module).items() if chosen(path, module, name)
-    ]
+    trained = [param for layer in layers_of(model) for name, param in layer.parameters.items() if chosen(layer, name)]
     if not trained:
         raise ArgumentError(call, "a model with such parameters", f"{type(model).__name__} has none")
     for param in trained:
@@ -57,15 +28,16 @@ def _choose(call: str, model: Module, chosen: Callable[[str, Module, str], bool]
 def last(model: Module, n: int) -> Module:
     """Train the last ``n`` layers that have parameters, and nothing else. Returns the model.
 
-    Layers are in the order in which the model has them, which is that of the computation in most models.
+    Layers are in the order in which the model has them, which is that of the computation in most models. Of an imported
+    model they are the file's ops that have parameters, in the order of the computation.
 
     Errors: ArgumentError unless there are so many.
     """
-    layers = [path for path, _ in _layers(model)]
+    layers = [layer.name for layer in layers_of(model)]
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(layers):
         raise ArgumentError("last", f"a number of layers in [1, {len(layers)}]", f"got {n!r}")
     chosen = set(layers[-n:])
-    return _choose("last", model, lambda path, module, name: path in chosen)
+    return _choose("last", model, lambda layer, name: layer.name in chosen)
 
 
 def head_only(model: Module) -> Module:
@@ -73,8 +45,8 @@ def head_only(model: Module) -> Module:
 
     Errors: ArgumentError if there is none.
     """
-    heads = [path for path, module in _layers(model) if any(param.ndim > 1 for param in _own(module).values())]
-    return _choose("head_only", model, lambda path, module, name: path == heads[-1] if heads else False)
+    heads = [layer.name for layer in layers_of(model) if any(param.ndim > 1 for param in layer.parameters.values())]
+    return _choose("head_only", model, lambda layer, name: layer.name == heads[-1] if heads else False)
 
 
 def bias_only(model: Module) -> Module:
@@ -83,7 +55,7 @@ def bias_only(model: Module) -> Module:
     Errors: ArgumentError if there is none.
     Source: Ben Zaken et al., arXiv:2106.10199.
     """
-    return _choose("bias_only", model, lambda path, module, name: name.startswith("bias"))
+    return _choose("bias_only", model, lambda layer, name: name in layer.biases)
 
 
 def norm_only(model: Module) -> Module:
@@ -91,7 +63,7 @@ def norm_only(model: Module) -> Module:
 
     Errors: ArgumentError if there is none.
     """
-    return _choose("norm_only", model, lambda path, module, name: isinstance(module, NORMS))
+    return _choose("norm_only", model, lambda layer, name: layer.is_norm)
 
 
 def summary(model: Module) -> str:
@@ -103,8 +75,8 @@ def summary(model: Module) -> str:
     rows: list[tuple[str, ...]] = [("layer", "kind", "trained", "frozen", "weights", "gradients")]
     seen: set[int] = set()
     totals = [0, 0, 0, 0]
-    for path, module in _layers(model):
-        params = [param for param in _own(module).values() if id(param) not in seen]
+    for layer in layers_of(model):
+        params = [param for param in layer.parameters.values() if id(param) not in seen]
         seen |= {id(param) for param in params}
         trained = [param for param in params if param.requires_grad]
         numbers = [
@@ -114,7 +86,7 @@ def summary(model: Module) -> str:
             sum(param.numel() * param.dtype.computes.itemsize for param in trained),
         ]
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]
-        rows.append((path or "(itself)", type(module).__name__, *(f"{number:,}" for number in numbers)))
+        rows.append((layer.name or "(itself)", layer.kind, *(f"{number:,}" for number in numbers)))
     rows.append(("all", "", *(f"{number:,}" for number in totals)))
     widths = [max(len(row[k]) for row in rows) for k in range(6)]
     lines = [

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from tinyedge.autograd.modes import no_grad
+from tinyedge.convert.graph import GraphModel, NodeLayer
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
@@ -122,8 +123,8 @@ class LoraLayer(Module):
         """What an adapter adds to the weight."""
         return self.product(self.lora_A[name], self.lora_B[name]) * self.configs[name].scale
 
-    def forward(self, input: Tensor) -> Tensor:
-        result = cast("Tensor", self.base_layer(input))
+    def forward(self, input: Tensor, *others: Tensor | None) -> Tensor:
+        result = cast("Tensor", self.base_layer(input, *others))
         for name in self.active if not self.merged else ():
             config, a, b = self.configs[name], self.lora_A[name], self.lora_B[name]
             x = F.dropout(input, config.dropout, self.training) if config.dropout else input
@@ -261,7 +262,34 @@ class LoraEmbedding(LoraLayer):
         return (b @ a).T
 
 
-LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding)
+class LoraNode(LoraLayer):
+    """Of a product or a convolution of an imported model."""
+
+    kinds = (NodeLayer,)
+
+    @classmethod
+    def shapes(cls, base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if base.is_turned:
+            in_features, out_features = base.weight.shape
+            return (rank, in_features), (out_features, rank)
+        out_channels, *rest = base.weight.shape
+        return (rank, *rest), (out_channels, rank, *(1,) * (len(rest) - 1))
+
+    def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        base: Any = self.base_layer
+        if not base.is_convolution:
+            return F.linear(F.linear(x, a), b)
+        mix: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[b.ndim]
+        result: Tensor = mix(base(x, a, None), b)
+        return result
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        base: Any = self.base_layer
+        product: Tensor = b.flatten(1) @ a.flatten(1)
+        return product.T if base.is_turned else product.reshape(base.weight.shape)
+
+
+LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding, LoraNode)
 
 
 def _plain(weight: Tensor, dtype: DType) -> Tensor:
@@ -297,14 +325,10 @@ def plain_names(model: Module) -> dict[str, Module]:
 
 def chosen(call: str, model: Module, targets: Targets) -> list[str]:
     """The names of the layers that ``targets`` mean."""
+    layers = adaptable(model)
     known = plain_names(model)
-    layers = [
-        path
-        for path, module in known.items()
-        if path and (isinstance(module, LoraLayer) or adapted_by(module) is not None)
-    ]
     if targets == "all-linear":
-        linear = [path for path in layers if isinstance(base_of(known[path]), Linear)]
+        linear = [path for path in layers if _is_linear(base_of(known[path]))]
         if len(linear) > 1:
             return linear[:-1]  # the last one is the head
     return matching(call, layers, targets, "can be adapted (Linear, convolutions, Embedding)")
@@ -331,6 +355,24 @@ def matching(call: str, layers: Sequence[str], targets: Targets, what: str) -> l
             f"{targets!r} matches none of {len(layers)}", f"There are: {', '.join(layers[:6]) or 'none'}.",
         )  # fmt: skip
     return found
+
+
+def adaptable(model: Module) -> list[str]:
+    """The names of the layers that ``lora`` can adapt: Linear, convolutions, Embedding; of an imported model its
+    products, and its convolutions of one group.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, GraphModel):
+            module.expose_layers()
+    return [
+        path
+        for path, module in plain_names(model).items()
+        if path and (isinstance(module, LoraLayer) or adapted_by(module) is not None)
+    ]
+
+
+def _is_linear(layer: Module) -> bool:
+    return isinstance(layer, Linear) or (isinstance(layer, NodeLayer) and not layer.is_convolution)
 
 
 def _is_named(path: str, name: str) -> bool:

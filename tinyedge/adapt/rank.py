@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tinyedge.adapt.layers import layers_of
 from tinyedge.autograd.modes import enable_grad, no_grad
 from tinyedge.errors import ArgumentError
 from tinyedge.gradients.grad import grad
@@ -87,10 +88,14 @@ def rank_layers(model: Module, loss: Callable[..., Tensor], samples: Iterable[Se
     >>> sorted(ranking.names())
     ['0', '1']
     """
+    own_layers = {layer.name: layer for layer in layers_of(model)}
     layers: dict[str, list[Parameter]] = {}
-    for name, param in model.named_parameters():
-        if param.requires_grad:
-            layers.setdefault(name.rpartition(".")[0], []).append(param)
+    seen: set[int] = set()
+    for layer in own_layers.values():
+        for param in layer.parameters.values():
+            if param.requires_grad and id(param) not in seen:
+                seen.add(id(param))
+                layers.setdefault(layer.name, []).append(param)
     if not layers:
         raise ArgumentError("rank_layers", "a model with parameters that require gradients", "all are frozen")
     params = [param for own in layers.values() for param in own]
@@ -115,8 +120,7 @@ def rank_layers(model: Module, loss: Callable[..., Tensor], samples: Iterable[Se
         fisher = sum(found[id(param)] for param in own) / count
         if not math.isfinite(fisher):
             raise ArgumentError("rank_layers", "finite gradients", f"those of {name or 'the model'!r} are not")
-        kind = type(model.get_submodule(name)).__name__
-        ranks.append(LayerRank(name, kind, sum(param.numel() for param in own), fisher))
+        ranks.append(LayerRank(name, own_layers[name].kind, sum(param.numel() for param in own), fisher))
     return Ranking(tuple(sorted(ranks, key=lambda layer: -layer.fisher)), count)
 
 

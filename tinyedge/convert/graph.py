@@ -7,13 +7,14 @@ Which of both it is follows from the graph, so it is known when the file is load
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
+from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
@@ -23,6 +24,46 @@ from tinyedge.tensor import Parameter, Tensor, tensor
 
 class Members(Module):
     """A part of the names of an imported model's parameters and buffers, up to a dot."""
+
+
+class NodeLayer(Module):
+    """A node of an imported model as a layer, for adapters: it is called with the node's inputs. Its weight is a
+    parameter of the model, and not its own.
+    """
+
+    def __init__(self, node: Node, place: tuple[Module, str]) -> None:
+        super().__init__()
+        self.node = node
+        self._place = place
+
+    @property
+    def weight(self) -> Parameter:
+        owner, key = self._place
+        weight = owner._parameters[key]
+        assert weight is not None
+        return weight
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.node.op == "Conv"
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the weight of a product lies as (in, out)."""
+        return not self.is_convolution and not self.node.arguments.get("transB")
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        result: Tensor = self.node.function(*inputs, **self.node.arguments)
+        return result
+
+    @staticmethod
+    def fits(node: Node, weight: Parameter) -> bool:
+        """Whether the node is a product or a convolution with this weight, and nothing more."""
+        given = node.arguments
+        if node.op == "Conv":
+            return bool(given.get("group", 1) == 1) and weight.ndim in (3, 4, 5)
+        plain = not given.get("transA") and given.get("alpha", 1.0) == 1.0
+        return node.op in ("Gemm", "MatMul") and plain and weight.ndim == 2
 
 
 def _owner(root: Module, name: str) -> tuple[Module, str]:
@@ -67,6 +108,7 @@ class GraphModel(Module):
         self._constants = dict(constants)
         self._source = source
         self._head: NewHead | None = None
+        self._layer_keys: dict[str, str] = {}  # of layers that ``expose_layers`` made, by what the node computes
         self._places: dict[str, tuple[Module, str]] = {}
         for name, param in parameters.items():
             owner, key = self._places[name] = _owner(self, name)
@@ -100,6 +142,13 @@ class GraphModel(Module):
     # Calls
 
     def forward(self, *inputs: Tensor) -> Any:
+        return self._called(inputs, None)
+
+    def observe(self, watch: Callable[[Node, tuple[Any, ...]], None], *inputs: Tensor) -> Any:
+        """Call the model; ``watch(node, results)`` is called after each of its nodes."""
+        return self._called(inputs, watch)
+
+    def _called(self, inputs: Sequence[Tensor], watch: Callable[[Node, tuple[Any, ...]], None] | None) -> Any:
         values: dict[str, Any] = dict(self._constants)
         values.update(self._bound(inputs))
         for name, (owner, key) in self._places.items():
@@ -109,6 +158,8 @@ class GraphModel(Module):
         training = self.training and not self.frozen_statistics
         for node in self._nodes:
             results = self._run(node, values, training, backend)
+            if watch is not None:
+                watch(node, results)
             values.update(zip(node.outputs, results))
             for name in node.last_uses:
                 values.pop(name, None)
@@ -127,8 +178,12 @@ class GraphModel(Module):
                 value = self._on_device(name, value, backend)
             given.append(value)
         extra = {"training": training} if node.live else {}
+        key = self._layer_keys.get(node.outputs[0]) if node.outputs else None
         try:
-            result = node.function(*given, **node.arguments, **extra)
+            if key is None:
+                result = node.function(*given, **node.arguments, **extra)
+            else:
+                result = cast("Module", self._modules[key])(*given)
         except (ShapeError, DtypeError, ArgumentError) as error:
             error.add_note(f"in {node.op} {shown(node.name)!r} of the model") if hasattr(error, "add_note") else None
             raise
@@ -173,6 +228,20 @@ class GraphModel(Module):
         return {port.name: given for port, given in zip(self.inputs, inputs)}
 
     # Parameters by the file's names
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What a call computes, in order."""
+        return tuple(self._nodes)
+
+    @property
+    def suffix(self) -> str:
+        """That of the file that the model came from: ".onnx", ".tflite" or ".pb"."""
+        return self._source.suffix
+
+    def layers(self) -> list[GraphLayer]:
+        """The nodes that have parameters, in the order of the computation."""
+        return layers_of(self._nodes, [name for name, _ in self.named_parameters(remove_duplicate=False)])
 
     def get_parameter(self, target: str) -> Parameter:
         owner, key = self._places.get(target, (None, ""))
@@ -221,6 +290,24 @@ class GraphModel(Module):
                 found.setdefault(node.inputs[1], layouts[node.op])
         return found
 
+    def expose_layers(self) -> None:
+        """Make a module of each product and convolution whose weight is a parameter: ``te.adapt.lora`` wraps these."""
+        names = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        for node in self._nodes:
+            if (
+                node.on_host
+                or len(node.inputs) < 2
+                or node.inputs[1] not in names
+                or node.outputs[0] in self._layer_keys
+            ):
+                continue
+            if NodeLayer.fits(node, self.get_parameter(node.inputs[1])):
+                key = node.name or node.outputs[0]
+                while key in self._modules or key in self._parameters or key in self._buffers:
+                    key += "'"
+                self._modules[key] = NodeLayer(node, self._places[node.inputs[1]])
+                self._layer_keys[node.outputs[0]] = key
+
     # Other models of the same parts
 
     def cut(self, at: str) -> GraphModel:
@@ -252,6 +339,30 @@ class GraphModel(Module):
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
         return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
 
+    def head_parameters(self) -> list[str]:
+        """The names of the parameters of the layer that ``replace_head`` replaces.
+
+        Errors: ArgumentError as from ``replace_head``.
+        """
+        params = dict(self.named_parameters(remove_duplicate=False))
+        return list(found_head(self._nodes, self.outputs, params, self._constants).parameters)
+
+    def logits(self) -> GraphModel:
+        """The model without a last softmax or sigmoid, of the same parameters: cross entropy wants what it is applied
+        to. The model itself if there is none. Adapters that it gets are its own: merge them before the model is saved.
+
+        Shapes: the output as before.
+        """
+        makers = {name: node for node in self._nodes for name in node.outputs}
+        name = self.outputs[0].name
+        while (node := makers.get(name)) is not None:
+            if node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
+                return self.cut(node.inputs[0])
+            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze"):
+                break
+            name = node.inputs[0]
+        return self
+
     def replace_head(self, num_classes: int) -> GraphModel:
         """Put a new last layer, for ``num_classes`` classes, in the place of the model's own: the last matrix product
         or convolution before the output, with its bias. What comes after it, say a softmax, stays. The new parameters
@@ -267,6 +378,12 @@ class GraphModel(Module):
             raise ArgumentError("replace_head", "num_classes must be a positive int", f"got {num_classes!r}")
         params = dict(self.named_parameters(remove_duplicate=False))
         head = found_head(self._nodes, self.outputs, params, self._constants)
+        key = self._layer_keys.get(head.layer.outputs[0])
+        if key is not None and not isinstance(self._modules[key], NodeLayer):
+            raise ArgumentError(
+                "replace_head", "a last layer without adapters", f"{shown(key)!r} has some",
+                "Replace the head first, and add adapters afterwards.",
+            )  # fmt: skip
         constants = head.constants(num_classes)
         made = new_parameters(head, params, num_classes)
         for name, param in made.items():
@@ -309,7 +426,14 @@ class GraphModel(Module):
                 "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."
             )
         values = {name: value.numpy() for name, value in self.state_dict().items()}
-        if self._head is None:
+        merged = tuple(f"{key}." for key in self._layer_keys.values() if getattr(self._modules[key], "merged", ()))
+        values = {name: value for name, value in values.items() if name in self._places or not name.startswith(merged)}
+        if strangers := [name for name in values if name not in self._places]:
+            raise ArgumentError(
+                "save", "a model of the file's own parameters", f"it also has {shown(strangers[0])!r}",
+                "Put adapters into the weights: te.adapt.merge(model).",
+            )  # fmt: skip
+        if self._head is None or self._head.old == self._head.new:
             self._source.write(values, path)
         elif isinstance(self._source, HeadSource):
             self._source.write_head(values, path, self._head)
@@ -359,4 +483,4 @@ def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
     return result[::-1]
 
 
-__all__ = ["Array", "Dims", "GraphModel", "Members", "Node", "Port", "Source"]
+__all__ = ["Array", "Dims", "GraphModel", "Members", "Node", "NodeLayer", "Port", "Source"]

@@ -43,6 +43,10 @@ CPU_BLOCKS = (Blocks(64, 64, 64), Blocks(32, 32, 64), Blocks(32, 32, 32), Blocks
 GPU_BLOCKS = (Blocks(32, 32, 64), Blocks(16, 32, 64), Blocks(16, 16, 64), Blocks(8, 16, 64), Blocks(8, 16, 32))
 
 
+DELTA_PARTS = 8
+"""Work-items of a GPU for each query in attention_delta."""
+
+
 class _Tile(NamedTuple):
     """A kernel's blocks as its template takes them, and the local arrays that they need."""
 
@@ -64,7 +68,6 @@ def _tile(step: Step, device: Device, kernel: str, lengths: tuple[int, int], d: 
         depth = min(most, round_up(max(d, e, 1), width))
         columns = min(most, round_up(max(out, 1), width))
         pitch = max(depth, columns) + (0 if device.is_cpu else 4)
-        tall = 8 if device.is_cpu else 4
         arrays = [("scores", moving * fixed), ("moved", moving * pitch)]
         arrays += [("fixed_keys", depth * fixed), ("top", max(fixed, moving))]
         if kernel != "attention_keys" or "dk" in writes:
@@ -77,8 +80,9 @@ def _tile(step: Step, device: Device, kernel: str, lengths: tuple[int, int], d: 
             arrays += [("more_sums", fixed * columns)]
         local = tuple(LocalArray(name, ctype, (count,)) for name, count in arrays)
         constants = {
-            "width": width, "lanes": lanes, "tall": tall, "fixed_block": fixed, "moving_block": moving, "depth": depth,
-            "columns": columns, "pitch": pitch,
+            "width": width, "lanes": lanes, "fixed_block": fixed, "moving_block": moving, "depth": depth,
+            "columns": columns, "pitch": pitch, "score_tall": _tall(moving, fixed // width, lanes),
+            "column_tall": _tall(fixed, columns // width, lanes),
             "score_vectors": 2 if device.is_cpu and fixed % (2 * width) == 0 else 1,
             "column_vectors": 2 if device.is_cpu and columns % (2 * width) == 0 else 1,
             "key_chunks": max(-(-d // depth), 1), "value_chunks": max(-(-e // depth), 1),
@@ -86,6 +90,13 @@ def _tile(step: Step, device: Device, kernel: str, lengths: tuple[int, int], d: 
         if sum(round_up(array.nbytes, 16) for array in local) <= device.local_bytes:
             break
     return _Tile(constants, local)
+
+
+def _tall(rows: int, vectors: int, lanes: int) -> int:
+    """How many rows of a product an item does at once: as many as leave work for all items of the group."""
+    if lanes == 1:
+        return 8
+    return next((tall for tall in (4, 2) if rows % tall == 0 and rows // tall * vectors >= lanes), 1)
 
 
 def _walk(name: str, slot: Slot) -> dict[str, int]:
@@ -165,7 +176,7 @@ class Attention(Op):
         entries, heads, m, d = q.shape
         n, e = k.shape[2], v.shape[3]
         causal = step.attrs["causal"]
-        sizes = {"entries": entries, "heads": heads, "shared": heads // max(k.shape[1], 1), "m": m, "n": n}
+        sizes = {"entries": entries, "heads": heads, "shared": cls._shared(step), "m": m, "n": n}
         sizes |= {"d": d, "e": e}
         for name in ("q", "k", "v", "y", "dy"):
             if name in buffers:
@@ -174,7 +185,7 @@ class Attention(Op):
             strides = broadcast_strides(mask.shape, mask.strides, (entries, heads, m, n))
             sizes |= dict(zip(("mask_entry", "mask_head", "mask_row", "mask_col"), strides))
         scalars = {name: ctype for name, ctype in cls.scalars.items() if name == "scale" or step.attrs["drops"]}
-        if kernel == "attention_delta":
+        if kernel in ("attention_delta", "attention_join"):
             scalars = {}
         constants: dict[str, Any] = {
             "real": q.dtype.ctype,
@@ -185,15 +196,26 @@ class Attention(Op):
             "alone": "__attribute__((reqd_work_group_size(1, 1, 1))) " if device.is_cpu else "",
         }
         described: dict[str, Any] = {}
-        if kernel in ("attention_delta", "attention_mask"):
+        if kernel == "attention_join":
+            slot = slots["dk" if "dk" in buffers else "dv"]
+            launch = grid(slot.numel, device.group())
+            sizes = {"count": slot.numel, "shared": sizes["shared"], "block": prod(slot.shape[2:])}
+            constants |= {"width": 1, "lanes": 1}
+        elif kernel == "attention_mask":
             width = max(device.native_width, 4) if device.is_cpu else 4
             constants |= {"width": width, "lanes": 1}
-            count = prod(q.shape[:-1]) if kernel == "attention_delta" else slots["dmask"].numel
-            launch = grid(count, device.group())
-            sizes["count"] = count
-            if kernel == "attention_mask":
-                lengths = zip(("mask_entries", "mask_heads", "mask_m", "mask_n"), slots["dmask"].shape)
-                sizes |= dict(lengths)
+            launch = grid(slots["dmask"].numel, device.group())
+            sizes["count"] = slots["dmask"].numel
+            sizes |= dict(zip(("mask_entries", "mask_heads", "mask_m", "mask_n"), slots["dmask"].shape))
+        elif kernel == "attention_delta":
+            width = max(device.native_width, 4) if device.is_cpu else 4
+            lanes = device.group()
+            parts = 1 if device.is_cpu else min(DELTA_PARTS, lanes)
+            constants |= {"width": width, "lanes": lanes, "parts": parts}
+            sizes["count"] = prod(q.shape[:-1])
+            launch = grid(sizes["count"] * parts, lanes)
+            if parts > 1:
+                described = {"local": (LocalArray("sums", q.dtype.ctype, (lanes,)),), "grouped": True}
         else:
             by_keys = kernel == "attention_keys"
             tile = _tile(step, device, kernel, (n, m) if by_keys else (m, n), d, e)
@@ -201,7 +223,9 @@ class Attention(Op):
             out = {"attention_forward": e, "attention_queries": d}.get(kernel, max(d, e))
             fixed = tile.constants["fixed_block"]
             blocks, column_blocks = -(-(n if by_keys else m) // fixed), max(-(-out // tile.constants["columns"]), 1)
-            groups = entries * (k.shape[1] if by_keys else heads) * blocks * column_blocks
+            apart = by_keys and "dk" not in buffers and "dv" not in buffers
+            constants["apart"] = apart
+            groups = entries * (k.shape[1] if by_keys and not apart else heads) * blocks * column_blocks
             sizes |= {"blocks": blocks, "column_blocks": column_blocks, "groups": groups}
             lanes = tile.constants["lanes"]
             launch = (groups * lanes,), (lanes,)
@@ -216,9 +240,22 @@ class Attention(Op):
             constants=constants,
             scratch=scratch,
             hooked=tuple(name for name in buffers if name in step.writes and name != "lse"),
-            flops=sum(cls._products(step, buffers)) if step.direction == FORWARD or "y" not in buffers else 0,
+            flops=0 if kernel in ("attention_delta", "attention_join") else sum(cls._products(step, buffers)),
             **described,
         )
+
+    @staticmethod
+    def _shared(step: Step) -> int:
+        """The heads of the queries that have one head of the keys."""
+        return int(step.slots["q"].shape[1] // max(step.slots["k"].shape[1], 1))
+
+    @staticmethod
+    def _parts(step: Step, names: tuple[str, ...]) -> tuple[Scratch, ...]:
+        """The shares of these gradients that come from each head of the queries."""
+        q, k, v = (step.slots[name] for name in ("q", "k", "v"))
+        features = {"dk": q.shape[3], "dv": v.shape[3]}
+        rows = prod(q.shape[:2]) * k.shape[2]
+        return tuple(Scratch(f"{name}_parts", q.dtype.ctype, max(rows * features[name], 1)) for name in names)
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
@@ -235,10 +272,16 @@ class Attention(Op):
             ("attention_mask", ("dmask",)),
         ]
         kernels = []
+        read = ("dy", *operands, "lse", "delta")
         for kernel, names in wanted:
             written = tuple(name for name in names if step.wants(name))
-            if written:
-                read = ("dy", *operands, "lse", "delta")
+            if kernel == "attention_keys" and written and not device.is_cpu and cls._shared(step) > 1:
+                parts = cls._parts(step, written)
+                buffers = (*read, *(part.name for part in parts))
+                kernels.append(cls._spec(step, device, kernel, buffers, (*scratch, *parts)))
+                for name, part in zip(written, parts, strict=True):
+                    kernels.append(cls._spec(step, device, "attention_join", (part.name, name), parts))
+            elif written:
                 kernels.append(cls._spec(step, device, kernel, (*read, *written), scratch))
         if step.writes != ("dv",):
             kernels.insert(0, cls._spec(step, device, "attention_delta", ("dy", "y", "delta"), scratch))
@@ -336,7 +379,8 @@ class Attention(Op):
         entries, heads, m, d = step.slots["q"].shape
         n, e = step.slots["v"].shape[-2:]
         products = {"y": d + e, "dq": 2 * d + e, "dk": 2 * d + e, "dv": d + e, "dmask": d + e}
-        return [2 * entries * heads * m * n * products[name] for name in names if name in products]
+        named = [name.removesuffix("_parts") for name in names]
+        return [2 * entries * heads * m * n * products[name] for name in named if name in products]
 
 
 NAME = "scaled_dot_product_attention"

@@ -28,10 +28,12 @@ def memory_unit(nbytes: float) -> tuple[str, int]:
 def memory_text(nbytes: int) -> str:
     """Bytes with a unit.
 
-    >>> memory_text(10), memory_text(1536), memory_text(300 * 2**20)
-    ('10 B', '1.50 KiB', '300 MiB')
+    >>> memory_text(10), memory_text(1536), memory_text(300 * 2**20), memory_text(1020 * 2**10)
+    ('10 B', '1.50 KiB', '300 MiB', '1020 KiB')
     """
     unit, size = memory_unit(nbytes)
+    if size > 1 and nbytes / size >= 999.5:  # else three digits would need an exponent
+        return f"{nbytes / size:.0f} {unit}"
     return f"{nbytes} B" if size == 1 else f"{nbytes / size:#.3g} {unit}".replace(". ", " ")
 
 
