@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinyedge as te
+from tests.guarded import GuardedOpenCL
+from tinyedge import cli
 from tinyedge.backends.opencl.binaries import Binaries
 from tinyedge.backends.opencl.shipped import MAGIC, exported, imported
 from tinyedge.errors import ArgumentError
@@ -45,7 +49,7 @@ def test_what_is_exported_is_imported(tmp_path: Path) -> None:
     assert b"not to be shipped" not in content
     there = folder(tmp_path / "two")
     assert imported(there, content, "1.0") == len(found)
-    assert {key: there.load(key) for key in there.keys()} == found
+    assert {key: there.load(key) for key in there.files()} == found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_another_driver_or_version_is_refused(
     there = folder(tmp_path / "two", identity)
     with pytest.raises(ArgumentError, match=text):
         imported(there, content, version)
-    assert not there.keys()
+    assert not there.files()
 
 
 @given(data=st.data())
@@ -76,7 +80,7 @@ def test_a_damaged_file_is_refused(tmp_path_factory: pytest.TempPathFactory, dat
     for damaged in (changed, content[:place]):
         with pytest.raises(ArgumentError, match="whole file"):
             imported(there, damaged, "1.0")
-    assert not there.keys()
+    assert not there.files()
 
 
 def test_a_head_that_lies_is_refused(tmp_path: Path) -> None:
@@ -96,6 +100,28 @@ def test_a_head_that_lies_is_refused(tmp_path: Path) -> None:
             imported(there, remade(head), "1.0")
     with pytest.raises(ArgumentError, match="whole file"):
         imported(there, MAGIC + hashlib.sha256((1 << 60).to_bytes(8, "little")).digest(), "1.0")
-    assert not there.keys()
+    assert not there.files()
     assert imported(there, remade({**own, "binaries": [[key, 4]]}, b"four"), "1.0") == 1
     assert there.load(key) == b"four"
+
+
+def test_the_command(opencl: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "kernels"
+    for number, folder_name in enumerate(("one", "two")):
+        monkeypatch.setenv("TINYEDGE_CACHE", str(tmp_path / folder_name))
+        with te.use_backend(GuardedOpenCL(opencl.entry)) as backend:
+            if number == 0:
+                assert cli.main(["cache", "export", str(file)]) == 1
+                assert "there are none" in capsys.readouterr().err
+                assert te.tensor([0.5, -1.0]).tanh().exp().shape == (2,)
+                assert cli.main(["cache", "export", str(file)]) == 0
+                stored = backend.binaries.files()
+                assert len(stored) == 2
+            else:
+                assert not backend.binaries.files()
+                assert cli.main(["cache", "import", str(file)]) == 0
+                assert backend.binaries.files() == stored
+    assert "2 programs kept" in capsys.readouterr().out
+    with te.use_backend("numpy"):
+        assert cli.main(["cache", "export", str(file)]) == 1
+    assert "the backend is numpy" in capsys.readouterr().err

@@ -50,7 +50,7 @@ class Binaries:
         """Whether ``key`` is that of a binary for this device and driver."""
         return key.startswith(f"{self._own}-")
 
-    def keys(self) -> list[str]:
+    def files(self) -> list[str]:
         """The names of all files for this device and driver. Errors: OSError."""
         return sorted(path.name for path in self.folder.iterdir() if self.is_own(path.name)) if self.enabled else []
 

@@ -24,7 +24,7 @@ _KEY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")
 
 def exported(binaries: Binaries, version: str) -> tuple[bytes, int]:
     """All binaries of one device as the contents of a file, and how many they are."""
-    found = [(key, binary) for key in binaries.keys() if (binary := binaries.load(key)) is not None]
+    found = [(key, binary) for key in binaries.files() if (binary := binaries.load(key)) is not None]
     head = {
         "device": list(binaries.identity),
         "tinyedge": version,
@@ -55,9 +55,9 @@ def imported(binaries: Binaries, content: bytes, version: str) -> int:
     kept: list[tuple[str, bytes]] = []
     first = 0
     for entry in head.get("binaries", ()):
-        key, nbytes = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
-        is_key = isinstance(key, str) and _KEY.fullmatch(key) and binaries.is_own(key)
-        if not is_key or type(nbytes) is not int or not 0 <= nbytes <= len(body) - first:
+        key, nbytes = entry if isinstance(entry, list) and len(entry) == 2 else ("", -1)
+        is_own = isinstance(key, str) and _KEY.fullmatch(key) is not None and binaries.is_own(key)
+        if not is_own or type(nbytes) is not int or not 0 <= nbytes <= len(body) - first:
             raise _damaged("its head names what is no binary of this device, or more bytes than there are")
         kept.append((key, body[first : first + nbytes]))
         first += nbytes
