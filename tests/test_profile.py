@@ -208,8 +208,7 @@ def parts_of(text: str) -> tuple[list[str], str, str]:
 
 def test_explain(backend: Backend) -> None:
     _, train_sample, sample = compiled_step()
-    train_sample(*sample)
-    program = train_sample.program
+    program = train_sample.prepare(*sample)
     lines, memory, times = parts_of(program.explain())
     assert len(lines) == 1 + len(launch_rows(program))
     assert lines[0].split()[:5] == ["kernel", "fused", "ops", "direction", "function"]

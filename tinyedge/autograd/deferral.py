@@ -119,5 +119,7 @@ def not_deferring() -> Iterator[None]:
 
 def launch_deferred() -> None:
     """Enqueue what is held back, because a value is about to be read."""
+    if modes.recorder is not None:
+        modes.recorder.release()
     if modes.deferred is not None:
         modes.deferred.launch()

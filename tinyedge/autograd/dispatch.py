@@ -143,7 +143,9 @@ def execute(step: Step) -> None:
     if recorder is not None:
         recorder.before(step)
     if recorder is None or recorder.runs:
-        if deferred is None:
+        if recorder is not None and recorder.holding is not None:
+            recorder.holding.add(step)
+        elif deferred is None:
             backend = step.backend
             backend.launch(backend.prepare(step))
         else:

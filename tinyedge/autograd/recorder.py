@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
+from tinyedge.autograd.held import Held
 from tinyedge.ir.modes import Switch, modes
 from tinyedge.ir.step import Step, Tape
 from tinyedge.ir.values import Slot, Storage
@@ -54,6 +55,15 @@ class Recorder:
     """
 
     runs = True
+    holding: Held | None = None  # which steps wait; None where they are launched at once
+
+    @property
+    def allocates(self) -> bool:
+        """Whether what is made now gets its memory at once."""
+        return self.runs and self.holding is None
+
+    def release(self) -> None:
+        """Launch what is held, because values are about to be read, or because no program can take its place."""
 
     def before(self, step: Step) -> None:
         """``step`` is about to be launched."""

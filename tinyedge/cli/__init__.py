@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tinyedge
 from tinyedge.bench import command
-from tinyedge.cli import comparing, converting, device_list, federated_app, finetuning, info, tuning
+from tinyedge.cli import caching, comparing, converting, device_list, federated_app, finetuning, info, tuning
 from tinyedge.errors import TinyedgeError
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "federated": ("federated learning on Flower", federated_app.add_arguments),
     "bench": ("measure models and ops on the device", command.add_arguments),
     "tune": ("measure what suits the GPU best for training a model, and remember it", tuning.add_arguments),
+    "cache": ("the built kernels as one file, for machines with the same device", caching.add_arguments),
 }
 
 EPILOG = """`tinyedge COMMAND --help` explains a command, with examples. Exit codes: 0, done; 1, it failed, or what was

@@ -1,7 +1,8 @@
 """``te.compile``: the compiled function, its programs, and the choice among them.
 
 In: calls. Out: results. The first call with a guard key is an ordinary eager call with real values, whose steps are
-recorded and compiled into a Program; later calls with an equal guard key replay that.
+recorded and compiled into a Program; later calls with an equal guard key replay that. Where nothing can see the
+difference the steps of the first call are held, and the program replays them (``_answered``).
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import copy
 import functools
 import inspect
 import sys
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from types import MethodType
 from typing import Any, overload
 
 from tinyedge import config
 from tinyedge.autograd import recorder
+from tinyedge.autograd.held import Held
 from tinyedge.autograd.modes import enable_grad
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
@@ -127,10 +131,7 @@ class Compiled:
         self._changed = False
         if self._mode == "check":
             return self._check(program, arguments, args, kwargs)
-        if program.has_several_roots:
-            slots = [argument._slot for argument in arguments]
-            return program(arguments, partial(self._again, key, args, kwargs, slots))
-        return program(arguments)
+        return self._replay(program, key, arguments, args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
         """Compile the program for such arguments by abstract tracing, without running anything.
@@ -171,10 +172,62 @@ class Compiled:
         )
 
     def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        program, result = self.recorded(Recording(self.name), arguments, args, kwargs)
+        recording = Recording(self.name, holding=Held() if self._may_hold(arguments) else None)
+        program, result = self.recorded(recording, arguments, args, kwargs)
         if program is not None:
             self._add(key, program)
+            if recording.holding is not None:
+                return self._answered(recording, program, key, result, arguments, args, kwargs)
         return result
+
+    def _may_hold(self, arguments: list[Tensor]) -> bool:
+        """Whether the steps of a call that is recorded may be held until its program can take their place.
+
+        What the call does on the host comes before its launches then. So nobody else may look: no other thread, and
+        nothing that it leaves in a place which is not compared.
+        """
+        backend = arguments[0]._slot.storage.backend if arguments else default_backend()
+        return (
+            self._mode == "1"
+            and backend.device is not None  # nothing is built where there are no kernels
+            and not self.constant
+            and modes.deferred is None
+            and not modes.anomaly.value
+            and threading.active_count() == 1
+        )
+
+    def _answered(
+        self,
+        recording: Recording,
+        program: Program,
+        key: Any,
+        result: Any,
+        arguments: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The result of a recorded call whose steps are held: its program replays them. If the device refuses that,
+        they are launched one by one, and give ``result``.
+        """
+        redo = recording.undone()
+        if program.fits():
+            with suppress(TinyedgeError, MemoryError):
+                return self._replay(program, key, arguments, args, kwargs)
+        redo()
+        try:
+            recording.release()
+        except BaseException:
+            recording.undo()
+            raise
+        return result
+
+    def _replay(
+        self, program: Program, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if program.has_several_roots:
+            slots = [argument._slot for argument in arguments]
+            return program(arguments, partial(self._again, key, args, kwargs, slots))
+        return program(arguments)
 
     def recorded(
         self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -187,10 +240,13 @@ class Compiled:
         before: dict[str, Any] = {}
         key = self._key(arguments, args, kwargs, before)
         recording.reads_hashes = self._guard.names.hashes
+        is_apart = False
         try:
             with recorder.recording(recording):
                 result = recording.renewed(self.function(*args, **kwargs))
             same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+            if not same or not recording.repeats or not recording.is_replaceable():
+                recording.release()
             if not same or not recording.repeats:
                 return None, result
             self._require_renewed(result, args, kwargs)
@@ -201,16 +257,26 @@ class Compiled:
 
             program = make()
             self._require_dropped(recording, program, result)
+            is_apart = True
             if recording.runs:
                 program = prepared(program, make)
         except BaseException as error:
+            failed = error
+            if isinstance(error, Exception) and not is_apart:
+                # Its steps ran in an eager call, and somebody may hold what they computed: at least the traceback does.
+                try:
+                    recording.release()
+                except BaseException as refused:
+                    failed = refused
             # What the user's code raises ends an eager call like any other.
             if (
                 not recording.runs
-                or isinstance(error, (TinyedgeError, MemoryError))
-                or not isinstance(error, Exception)
+                or isinstance(failed, (TinyedgeError, MemoryError))
+                or not isinstance(failed, Exception)
             ):
                 recording.undo()
+            if failed is not error:
+                raise failed from error
             raise
         if not recording.runs:
             recording.undo()

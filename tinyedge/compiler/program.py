@@ -279,7 +279,7 @@ class Program(Walkable):
         """A table of the kernels in order: the ops fused in each, its geometry, time (as for ``profile``), the bytes
         that it moves, its FLOPs, and its offset in the arena; then lines on memory, times, and launches.
 
-        Before the first replay, which is the function's second call, there are no times.
+        Before the first replay, which is the function's second call at the latest, there are no times.
         """
         self.prepare()
         return report.explain(self, repeats)
@@ -289,7 +289,7 @@ class Program(Walkable):
 
         The program is replayed with the arguments of the last call; results, gradients and versions do not change.
 
-        Errors: CaptureError before the first replay, which is the function's second call.
+        Errors: CaptureError before the first replay, which is the function's second call at the latest.
         """
         return report.profile(self, repeats)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyedge.autograd.dispatch import edge_to, new_slot
+from tinyedge.autograd.held import Held
 from tinyedge.autograd.recorder import Effect, Recorder, recording
 from tinyedge.autograd.walk import Walk, walk_back
 from tinyedge.dtypes import bool_
@@ -59,6 +60,7 @@ class LeafUse:
     def __init__(self, leaf: Slot) -> None:
         self.leaf = leaf
         self.before = leaf.grad  # the gradient's buffer
+        self.cleared = -1 if leaf.grad is None else leaf.grad.cleared
         self.existed = leaf.gradient() is not None
         self.observed = False  # the program asks whether there is a gradient
         self.summed = False  # the gradient is stored or added to
@@ -85,12 +87,14 @@ class Recording(Recorder):
     """The steps of one call, its use of leaves' gradients, and what is needed to undo it.
 
     Steps are kept over placeholders for the storages made inside, so that these are released as in any call. If
-    ``runs`` is false the call is traced abstractly: it allocates, launches and changes nothing.
+    ``runs`` is false the call is traced abstractly: it allocates, launches and changes nothing. Steps that are ``held``
+    are launched by ``release``, or never, if ``undo`` comes before that.
     """
 
-    def __init__(self, name: str, runs: bool = True) -> None:
+    def __init__(self, name: str, runs: bool = True, holding: Held | None = None) -> None:
         self.name = name
         self.runs = runs
+        self.holding = holding
         self.first_number = next_number()  # storages made inside have later numbers
         self.steps: list[Step] = []
         self.first_backward: int | None = None  # the number of the step with which the first backward begins
@@ -106,6 +110,7 @@ class Recording(Recorder):
         self._placeholders: dict[int, Storage] = {}
         self._constants: set[int] = set()  # storages that were filled from the host
         self._before: dict[int, tuple[Storage, int, Any]] = {}  # of changed storages: version, bytes
+        self._histories: dict[int, int] = {}  # of the same storages, before
         self.draws: list[Draw] = []  # in the order in which they were drawn
         self.drawn_tensors: list[Drawn] = []
         self._drawn: set[int] = set()  # their storages
@@ -127,6 +132,8 @@ class Recording(Recorder):
         for slot in step.read():
             if self._is_inside(slot) and slot.storage.number not in self.made:
                 self._constants.add(slot.storage.number)  # no step filled it
+                if self.holding is not None:
+                    self.holding.allocate(slot.storage)  # in which the program reads it too
         for slot in step.written():
             if self._is_inside(slot):
                 made = _Made(weakref.ref(slot.storage), slot.storage.nbytes, step.op.name, slot.shape, self._tracing)
@@ -273,15 +280,58 @@ class Recording(Recorder):
     def draw(self, generator: Generator) -> None:
         self._generators.setdefault(id(generator), (generator, generator._state()))
 
+    def release(self) -> None:
+        if self.holding is None:
+            return
+        if self.holding.error is None:  # nothing has run yet, so these are the values before the call
+            self._before = {n: (s, version, bytes_of(s)) for n, (s, version, _) in self._before.items()}
+        self.holding.launch()
+        self.holding = None
+
+    def is_replaceable(self) -> bool:
+        """Whether steps are held, in place of which a program may run: ``undo`` undoes all that the call did on the
+        host.
+        """
+        if self.holding is None or self.holding.error is not None:
+            return False
+        histories = (storage.history != self._histories[n] for n, (storage, *_) in self._before.items())
+        return not any(histories)
+
+    def undone(self) -> Callable[[], None]:
+        """Undo the call, whose steps are held; return a function that does again what it did on the host."""
+        versions = [(storage, storage.version) for storage, *_ in self._before.values()]
+        gradients = [(use.leaf, use.leaf.grad) for use in self.leaves.values()]
+        cleared = [(each, each.cleared) for use in self.leaves.values() for each in (use.before, use.leaf.grad) if each]
+        states = [(generator, generator.get_state()) for generator, _ in self._generators.values()]
+        restores = [effect.restorer() for effect in self.effects]
+        self.undo()
+
+        def redo() -> None:
+            for storage, version in versions:
+                storage.version = version
+            for leaf, gradient in gradients:
+                if leaf.grad is not gradient:
+                    leaf.keep_gradient(gradient)
+            for gradient, version in cleared:
+                gradient.cleared = version
+            for generator, state in states:
+                generator.set_state(state)
+            for restore in restores:
+                restore()
+
+        return redo
+
     def undo(self) -> None:
         """Restore everything to its state before the call."""
         for storage, version, values in self._before.values():
-            if self.runs:
+            if values is not None:
                 storage.backend.write(storage, values)
             storage.version = version
         for use in self.leaves.values():
             if use.leaf.grad is not use.before:
                 use.leaf.keep_gradient(use.before)
+            if use.before is not None:
+                use.before.cleared = use.cleared
         for generator, state in self._generators.values():
             generator.set_state(state)
         for undo in reversed(self._undos):
@@ -314,7 +364,8 @@ class Recording(Recorder):
     def _keep(self, storage: Storage) -> None:
         """Copy to the host, once, what is about to be changed outside: on the device there may be no room."""
         if not self._tracing and storage.number < self.first_number and storage.number not in self._before:
-            self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.runs else None
+            self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.allocates else None
+            self._histories[storage.number] = storage.history
 
     def forbid(self, call: str, reason: str) -> None:
         raise CaptureError(

@@ -15,7 +15,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.dtypes import DType, uint8
 from tinyedge.errors import ArgumentError
-from tinyedge.ir.modes import is_abstract, modes
+from tinyedge.ir.modes import modes
 from tinyedge.shapes import Shape
 
 _serial = count()
@@ -131,8 +131,9 @@ class Storage:
         self.backend = backend
         self.nbytes = 0  # so that __del__ is right if the allocation fails
         self.buffer: Any = None
-        deferred = self.deferred = modes.deferred
-        if holds or not is_abstract():
+        deferred, told = modes.deferred, modes.recorder
+        self.deferred = deferred
+        if holds or told is None or told.allocates or (alone and told.runs):
             if deferred is not None and not alone and not holds:
                 self.buffer = deferred.take(backend, nbytes)
             else:
@@ -146,6 +147,8 @@ class Storage:
         self.bounds: tuple[int, int, int, int] | None = None
         self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
+        if self.buffer is None and told is not None and told.runs and told.holding is not None:
+            told.holding.postpone(self)
 
     @classmethod
     def over(cls, backend: MemorySpace, buffer: Any) -> Storage:

@@ -26,6 +26,7 @@ class Binaries:
     def __init__(self, folder: Path, identity: tuple[str, ...], enabled: bool = True) -> None:
         self.folder = folder
         self.identity = identity
+        self._own = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         self.limit_bytes = LIMIT_BYTES
         self.enabled = enabled
         problem = self._open_folder() if enabled else None
@@ -42,8 +43,16 @@ class Binaries:
             return str(error)
 
     def key(self, text: str, options: tuple[str, ...]) -> str:
-        """The file name for a source: a digest of all that may change the binary."""
-        return hashlib.sha256(repr((self.identity, options, text)).encode()).hexdigest()
+        """The file name for a source: digests of the device and its driver, and of all that may change the binary."""
+        return f"{self._own}-{hashlib.sha256(repr((self.identity, options, text)).encode()).hexdigest()}"
+
+    def is_own(self, key: str) -> bool:
+        """Whether ``key`` is that of a binary for this device and driver."""
+        return key.startswith(f"{self._own}-")
+
+    def files(self) -> list[str]:
+        """The names of all files for this device and driver. Errors: OSError."""
+        return sorted(path.name for path in self.folder.iterdir() if self.is_own(path.name)) if self.enabled else []
 
     def load(self, key: str) -> bytes | None:
         """The binary stored under ``key``; None if there is none that can be trusted."""
