@@ -62,12 +62,14 @@ def turned_bands(bands: Bands, size: int) -> Bands:
 
 
 def _product(x: Array, axis: int, begins: Array, ends: Array, weights: Array) -> Array:
-    """NumPy: by the dense matrix."""
-    taps = np.arange(weights.shape[1])
-    matrix = np.zeros((len(begins), x.shape[axis]), x.dtype)
-    rows, k = np.nonzero(taps < (ends - begins)[:, None])
-    matrix[rows, begins[rows] + taps[k]] = weights[rows, k]
-    return np.asarray(np.moveaxis(np.moveaxis(x, axis, -1) @ matrix.T, -1, axis))
+    """NumPy: tap by tap, so that an infinite element reaches only the results that have a weight for it."""
+    lines = np.moveaxis(x, axis, -1)
+    y = np.zeros((*lines.shape[:-1], len(begins)), x.dtype)
+    for tap, weight in enumerate(weights.T):
+        places = begins + tap
+        inside = places < ends
+        y[..., inside] += lines[..., places[inside]] * weight[inside]
+    return np.moveaxis(y, -1, axis)
 
 
 class Banded(Op):
