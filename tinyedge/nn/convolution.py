@@ -11,7 +11,6 @@ from tinyedge.nn.arguments import Device, Size, new_parameter, require_positive,
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
-
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 

@@ -78,7 +78,14 @@ class Banded(Op):
     signature = "(...),(out),(out),(out,taps),(in),(in),(in,spread)->(...)"
     domain = {"x": (-4.0, 4.0)}
     differentiable = ("x",)
-    saves = ("begins", "ends", "weights", "turned_begins", "turned_ends", "turned_weights")  # all, for its transpose's own
+    saves = (
+        "begins",
+        "ends",
+        "weights",
+        "turned_begins",
+        "turned_ends",
+        "turned_weights",
+    )  # all, for its transpose's own
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:

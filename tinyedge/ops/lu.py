@@ -312,9 +312,7 @@ def _lu_solve(name: str, LU: Any, pivots: Any, B: Any, left: bool, adjoint: bool
 
 
 @public(top=False, space="linalg")
-def linalg_lu_solve(
-    LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False
-) -> Tensor:
+def linalg_lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
     """The X with ``A @ X = B``, of what ``linalg.lu_factor(A)`` returned; with ``left=False`` ``X @ A = B``; with
     ``adjoint`` A's transpose in A's place.
 

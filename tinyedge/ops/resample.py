@@ -254,7 +254,9 @@ def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple
 
 Resample.errors = (
     ErrorSample(
-        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="area", antialias=True), ArgumentError, "antialias is for"
+        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="area", antialias=True),
+        ArgumentError,
+        "antialias is for",
     ),
     ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, mode="bilinear"), ShapeError, "2 dims to resize"),
     ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, 2.0), ArgumentError, "either size or scale_factor"),
