@@ -30,10 +30,10 @@ class Bands(NamedTuple):
 def _filter(kind: str, distances: Array) -> Array:
     d = np.abs(distances)
     if kind == "linear":
-        return np.maximum(1 - d, 0)
+        return np.asarray(np.maximum(1 - d, 0))
     a = -0.5
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    return np.where(d < 1, near, np.where(d < 2, a * (d**3 - 5 * d**2 + 8 * d - 4), 0))
+    return np.asarray(np.where(d < 1, near, np.where(d < 2, a * (d**3 - 5 * d**2 + 8 * d - 4), 0)))
 
 
 def bands_of(size: int, outputs: int, kind: str, step: float) -> Bands:

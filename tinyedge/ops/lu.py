@@ -207,7 +207,8 @@ def _unpacked(packed: Tensor) -> tuple[Tensor, Tensor]:
 def _permutation(order: Tensor, like: Tensor) -> Tensor:
     """The matrices that put each row where it was."""
     rows = arange(order.shape[-1], dtype=int32, device=order.backend)
-    return (unsqueeze(rows, -1) == unsqueeze(order, -2)).to(like.dtype)
+    found: Tensor = (unsqueeze(rows, -1) == unsqueeze(order, -2)).to(like.dtype)
+    return found
 
 
 @public(top=False, space="linalg")

@@ -30,7 +30,9 @@ def _series(A: Tensor, unit: Tensor) -> Tensor:
     fourth = matmul(second, second)
     result = None
     for start in reversed(range(0, TERMS, 4)):
-        part = sum(powers[k] * (1 / math.factorial(start + k)) for k in range(4))
+        part = unit * (1 / math.factorial(start))
+        for k in range(1, 4):
+            part = part + powers[k] * (1 / math.factorial(start + k))
         result = part if result is None else part + matmul(result, fourth)
     assert isinstance(result, Tensor)
     return result
