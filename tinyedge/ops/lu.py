@@ -88,7 +88,7 @@ class LU(Op):
 
 
 class LUOrder(Op):
-    """Where each of ``rows`` rows was, before those changed places that ``pivots`` name."""
+    """Where each of ``rows`` rows was, before those changed places that ``pivots`` name, from 0 on."""
 
     name = "lu_order"
     signature = "(l,k)->(l,m)"
@@ -115,10 +115,10 @@ class LUOrder(Op):
 
     @staticmethod
     def forward(pivots: Any, *, rows: int, caller: str) -> Any:
-        check_range(caller, pivots, rows + 1, 1)
+        check_range(caller, pivots, rows)
         order = np.tile(np.arange(rows, dtype=np.int32), (len(pivots), 1))
         for line, given in zip(order, pivots, strict=True):
-            for k, other in enumerate(given - 1):
+            for k, other in enumerate(given):
                 line[[k, other]] = line[[other, k]]
         return order
 
@@ -271,7 +271,7 @@ def _order_of(name: str, LU: Tensor, pivots: Any) -> Tensor:
             name, f"pivots of shape {(*LU.shape[:-2], min(rows, columns))}", f"got {pivots.shape} for LU {LU.shape}"
         )
     flat = reshape(pivots, (prod(pivots.shape[:-1]), pivots.shape[-1]))
-    return reshape(call(LUOrder, flat, rows=rows, caller=name), (*LU.shape[:-2], rows))
+    return reshape(call(LUOrder, flat - 1, rows=rows, caller=name), (*LU.shape[:-2], rows))
 
 
 @public
