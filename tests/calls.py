@@ -243,12 +243,17 @@ CALLS = {
     "rms_norm": "x(3, 4), (4,), None, 1e-5",
     "triangular_solve": "x(3, 2), x(3, 3, add=2)",
     "cholesky_solve": "x(3, 2), x(3, 3, add=2)",
+    "linalg_lu_solve": "regular(3), te.tensor([3, 2, 3], dtype=te.int32), x(3, 2)",
+    "lu_solve": "x(3, 2), regular(3), te.tensor([3, 2, 3], dtype=te.int32)",
+    "lu_unpack": "regular(3), te.tensor([3, 2, 3], dtype=te.int32)",
     **dict.fromkeys(("linalg_solve", "linalg_solve_ex", "linalg_lstsq"), "regular(3), x(3, 2)"),
     "linalg_solve_triangular": "x(3, 3, add=2), x(3, 2), upper=True",
     **dict.fromkeys(
         ("cholesky", "linalg_cholesky", "linalg_cholesky_ex", "linalg_eigh", "linalg_eigvalsh"), "definite(3)"
     ),
     "cholesky_inverse": "x(3, 3, add=2)",
+    **dict.fromkeys(("linalg_lu", "linalg_lu_factor", "linalg_lu_factor_ex", "lu"), "regular(3)"),
+    **dict.fromkeys(("linalg_matrix_exp", "matrix_exp"), "x(3, 3)"),
     "linalg_tensorsolve": "regular(4).reshape(2, 2, 4), x(2, 2)",
     "linalg_tensorinv": "regular(4).reshape(2, 2, 4), 2",
     "cdist": "x(3, 4), x(2, 4)",

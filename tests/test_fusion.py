@@ -149,6 +149,30 @@ def test_a_layer_with_its_norm_and_activation_is_one_kernel(opencl: Backend) -> 
     assert [step.op.name for step in last.steps()] == ["conv2d", "frozen_batch_norm", "relu6"]
 
 
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.GELU("tanh")], ids=repr)
+def test_a_gate_is_the_epilogue_of_a_layer(opencl: Backend, activation: nn.Module) -> None:
+    """SwiGLU and GeGLU: the activation, and the product, are computed where the second layer stores."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.up, self.down = nn.Linear(8, 24), nn.Linear(8, 24), nn.Linear(24, 8)
+            self.activation = activation
+
+        def forward(self, x: te.Tensor) -> te.Tensor:
+            y: te.Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
+            return y
+
+    layer = Gated()
+    compiled = te.compile(layer)
+    x = te.ones(4, 8)
+    with te.no_grad():
+        for _ in range(3):
+            np.testing.assert_allclose(compiled(x).numpy(), layer(x).numpy(), 1e-5, 1e-6)
+    (program,) = compiled.programs.values()
+    assert len(program.kernels) == 3
+
+
 def test_launches_are_shared_where_they_are_dear(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for fuses in ("0", "1"):

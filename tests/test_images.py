@@ -185,6 +185,50 @@ def test_a_given_scale_factor_is_the_scale(backend: Backend) -> None:
         np.testing.assert_allclose(got, resized(x, (np.arange(7) + 0.5) * scale - 0.5, KERNELS["linear"]), 1e-4, 1e-5)
 
 
+ANTIALIASED = {  # of the squares of 0 to 11 as (3, 4): to (2, 2), and to (2, 3) with align_corners, by PyTorch
+    "bilinear": (
+        [[9.142857, 18.571430], [56.285717, 81.428574]],
+        [[18.517859, 29.714287, 40.357143], [57.625, 80.444450, 99.833336]],
+    ),
+    "bicubic": (
+        [[5.730080, 15.735954], [56.383415, 86.559357]],
+        [[16.180130, 27.659857, 39.433716], [62.344494, 88.855949, 112.491402]],
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ANTIALIASED)
+def test_interpolate_with_antialias(backend: Backend, mode: str) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4) ** 2
+    y = compiled_and_eager(lambda x: F.interpolate(x, (2, 2), mode=mode, antialias=True), x)
+    np.testing.assert_allclose(y[0, 0], ANTIALIASED[mode][0], 1e-5)
+    y = compiled_and_eager(lambda x: F.interpolate(x, (2, 3), mode=mode, align_corners=True, antialias=True), x)
+    np.testing.assert_allclose(y[0, 0], ANTIALIASED[mode][1], 1e-5)
+    large = drawn(2, 3, 70, 65)
+    y = compiled_and_eager(lambda x: F.interpolate(x, (16, 130), mode=mode, antialias=True), large)
+    flat = F.interpolate(te.full((1, 1, 70, 65), 2.0), (16, 130), mode=mode, antialias=True)
+    np.testing.assert_allclose(flat.numpy(), np.full((1, 1, 16, 130), 2), 1e-5)
+    twice = F.interpolate(te.tensor(large).transpose(2, 3), (130, 16), mode=mode, antialias=True)
+    np.testing.assert_allclose(twice.transpose(2, 3).numpy(), y, 1e-4, 1e-5)
+    large[0, 0, 0, 0] = math.inf  # which only the results near it see
+    far = F.interpolate(te.tensor(large), (16, 130), mode=mode, antialias=True)[0, 0, 8:].numpy()
+    np.testing.assert_array_equal(far, y[0, 0, 8:])
+    empty = F.interpolate(te.zeros(0, 3, 7, 5), (2, 9), mode=mode, antialias=True)
+    assert empty.shape == (0, 3, 2, 9)
+
+
+@pytest.mark.parametrize("mode", ANTIALIASED)
+def test_gradients_of_antialias(mode: str) -> None:
+    x = te.tensor(drawn(1, 2, 7, 5).astype(np.float64), device="numpy", requires_grad=True)
+    for size in ((3, 8), (1, 1), (14, 2)):
+
+        def resize(x: te.Tensor) -> te.Tensor:
+            return F.interpolate(x, size, mode=mode, antialias=True)  # noqa: B023
+
+        assert te.autograd.gradcheck(resize, (x,))
+        assert te.autograd.gradgradcheck(resize, (x,))
+
+
 def test_pixels_and_channels_change_places(backend: Backend) -> None:
     x = drawn(2, 8, 3, 2)
     y = compiled_and_eager(lambda x: F.pixel_shuffle(x, 2), x)

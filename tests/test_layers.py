@@ -128,7 +128,7 @@ def test_only_config_reads_the_environment(path: Path) -> None:
             assert not {alias.name for alias in node.names} & {"environ", "environb", "getenv", "putenv"}
 
 
-PYTORCHS_NAMES = {Path("nn/utils"), Path("utils")}
+PYTORCHS_NAMES = {Path("nn/utils"), Path("utils"), Path("utils/data")}
 
 
 @every_file

@@ -151,3 +151,90 @@ def test_shapes_that_do_not_fit_are_refused(backend: Backend) -> None:
     ):
         with pytest.raises(TinyedgeError):
             call()
+
+
+@pytest.mark.parametrize("pivot", [True, False])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (2, 3, 5), (1, 1), (2, 0, 3), (0, 3, 3), (70, 70)], ids=str)
+def test_triangular_factors(backend: Backend, shape: tuple[int, ...], pivot: bool) -> None:
+    a = matrices(*shape) if pivot is False else np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    P, L, U = te.linalg.lu(te.tensor(a), pivot=pivot)
+    product = (P @ L @ U if pivot else L @ U).numpy()
+    np.testing.assert_allclose(product, a, rtol=1e-4, atol=1e-4)
+    assert not np.tril(U.numpy(), -1).any()
+    assert np.abs(L.numpy()).max(initial=0) <= (1 if pivot else 9)
+    packed, pivots, info = te.linalg.lu_factor_ex(te.tensor(a), pivot=pivot)
+    assert not info.numpy().any()
+    again = te.lu_unpack(packed, pivots)
+    np.testing.assert_array_equal(again.L.numpy(), L.numpy())
+    np.testing.assert_allclose((again.P @ again.L @ again.U).numpy(), a, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("adjoint", [True, False])
+def test_systems_of_triangular_factors(backend: Backend, left: bool, adjoint: bool) -> None:
+    a = np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32)
+    b = np.random.default_rng(1).standard_normal((3, 4, 4)).astype(np.float32)
+
+    @te.compile
+    def solved(a: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.linalg.lu_solve(*te.linalg.lu_factor(a), b, left=left, adjoint=adjoint)
+
+    of = np.swapaxes(a, -1, -2) if adjoint else a
+    for _ in range(3):
+        x = solved(te.tensor(a), te.tensor(b)).numpy()
+        np.testing.assert_allclose(of @ x if left else x @ of, np.broadcast_to(b, x.shape), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (2, 4), (4, 2)], ids=str)
+def test_gradients_of_triangular_factors(shape: tuple[int, ...]) -> None:
+    a = te.tensor(np.random.default_rng(3).standard_normal(shape), device="numpy", requires_grad=True)
+    assert te.autograd.gradcheck(lambda a: te.linalg.lu(a)[1:], (a,))
+    assert te.autograd.gradcheck(lambda a: te.linalg.lu_factor(a).LU, (a,))
+    if shape[-1] == shape[-2]:
+        b = te.tensor(np.random.default_rng(4).standard_normal((3, 2)), device="numpy", requires_grad=True)
+        assert te.autograd.gradcheck(lambda a, b: te.linalg.lu_solve(*te.linalg.lu_factor(a), b), (a, b))
+
+
+def test_triangular_factors_refuse(backend: Backend) -> None:
+    packed, pivots, info = te.linalg.lu_factor_ex(te.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    assert info.item() == 2
+    with pytest.raises(ArgumentError, match="pivot 2 of matrix 0"):
+        te.linalg.lu_factor_ex(te.ones(2, 2), check_errors=True)
+    with pytest.raises(TinyedgeError, match="int32 pivots"):
+        te.lu_solve(te.ones(2, 1), packed, pivots.long())
+    with pytest.raises(TinyedgeError, match="pivots of shape"):
+        te.lu_unpack(packed, pivots[:1])
+    with pytest.raises(te.IndexRangeError):
+        te.lu_unpack(packed, pivots + 5).P.numpy()
+    with pytest.raises(AttributeError, match=r"eigvals is not in tinyedge; use linalg\.eigvalsh"):
+        _ = te.linalg.eigvals
+
+
+def _exponential(a: Array) -> Array:
+    """By 60 terms, in float64."""
+    term = total = np.broadcast_to(np.eye(a.shape[-1]), a.shape)
+    for k in range(1, 60):
+        term = term @ a / k
+        total = total + term
+    return total
+
+
+def test_exponentials_of_matrices(backend: Backend) -> None:
+    exponential = te.compile(te.linalg.matrix_exp)
+    for shape in ((1, 1), (3, 3), (2, 5, 5), (0, 2, 2), (2, 0, 0)):
+        for scale in (1e-6, 1, 4):
+            a = (scale * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+            expected = _exponential(a.astype(np.float64))
+            for y in (te.linalg.matrix_exp(te.tensor(a)), exponential(te.tensor(a)), exponential(te.tensor(a))):
+                largest = np.abs(expected).max(initial=0)
+                np.testing.assert_allclose(y.numpy(), expected, rtol=1e-4, atol=1e-5 * largest)
+    turn = te.tensor([[0.0, -1000.0], [1000.0, 0.0]])
+    np.testing.assert_allclose(te.matrix_exp(turn).numpy()[0, 0], np.cos(1000), atol=2e-3)
+    assert np.isnan(te.matrix_exp(turn * np.nan).numpy()).all()
+    assert np.isnan(exponential(turn * 1e6).numpy()).all()
+
+
+def test_gradients_of_exponentials_of_matrices() -> None:
+    a = te.tensor(np.random.default_rng(0).standard_normal((2, 3, 3)), device="numpy", requires_grad=True)
+    assert te.autograd.gradcheck(te.matrix_exp, (a,))
+    assert te.autograd.gradgradcheck(te.matrix_exp, (a,))

@@ -504,6 +504,30 @@ def test_layers_with_weights_compute_what_they_say(backend: Backend) -> None:
     assert nn.Conv2d(2, 3, 3, padding="valid", stride=2)(image).shape == (1, 3, 2, 2)
 
 
+NUMPYS_PADS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@pytest.mark.parametrize("mode", NUMPYS_PADS)
+@pytest.mark.parametrize(("dims", "padding"), [(1, 2), (2, (1, 2)), (2, "same"), (2, "valid"), (3, (2, 0, 1))])
+def test_convolutions_pad_with_the_inputs_own(backend: Backend, mode: str, dims: int, padding: Any) -> None:
+    amounts = {"same": [(1, 2)] * dims, "valid": [(0, 0)] * dims}.get(padding) if isinstance(padding, str) else None
+    if amounts is None:
+        amounts = [(n, n) for n in (padding if isinstance(padding, tuple) else (padding,) * dims)]
+    layer = getattr(nn, f"Conv{dims}d")(2, 4, 4, padding=padding, groups=2, padding_mode=mode)
+    assert repr(layer).endswith(f"padding_mode={mode})")
+    convolve = te.compile(layer)
+    lengths = (5, 6, 7)[:dims]
+    for k in range(3):
+        x = np.random.default_rng(k).standard_normal((2, 2, *lengths)).astype(np.float32)
+        around = np.pad(x, [(0, 0), (0, 0), *amounts], NUMPYS_PADS[mode])  # type: ignore[call-overload]
+        expected = getattr(F, f"conv{dims}d")(te.tensor(around), layer.weight, layer.bias, groups=2)
+        np.testing.assert_allclose(convolve(te.tensor(x)).detach().numpy(), expected.detach().numpy(), 1e-5, 1e-5)
+        alone = layer(te.tensor(x[0])).detach().numpy()
+        np.testing.assert_allclose(alone, expected.detach().numpy()[0], 1e-5, 1e-5)
+    with pytest.raises(te.ShapeError, match=f"an input of {dims + 1} or {dims + 2} dims"):
+        layer(te.zeros(2))
+
+
 def test_dropout_drops_in_training_only(backend: Backend) -> None:
     te.manual_seed(3)
     layer = nn.Dropout(0.25)
@@ -537,7 +561,8 @@ def test_losses_call_their_functions(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: nn.Conv2d(1, 1, 3, padding_mode="reflect"), 'padding_mode must be "zeros"'),
+        (lambda: nn.Conv2d(1, 1, 3, padding_mode="edge"), 'padding_mode must be "zeros" or "reflect" or'),
+        (lambda: nn.ConvTranspose2d(1, 1, 3, padding_mode="reflect"), 'padding_mode must be "zeros"'),
         (lambda: nn.Conv2d(1, 1, 3, padding="full"), '"same", "valid"'),
         (lambda: nn.Conv2d(1, 1, 3, padding="same", stride=2), "stride 1"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups must divide"),

@@ -20,8 +20,8 @@ EXEMPT = {
     **dict.fromkeys(("cat", "expand", "permute", "reshape", "slice"), "test_views"),
     "diagonal": "test_against_numpy",
 }
-EXEMPT |= dict.fromkeys(("with_gradient", "solve", "determinant", "cholesky", "triangular"), "test_linalg")
-EXEMPT["ctc"] = "test_ctc"
+EXEMPT |= dict.fromkeys(("with_gradient", "solve", "determinant", "cholesky", "triangular", "lu"), "test_linalg")
+EXEMPT |= {"ctc": "test_ctc", "banded": "test_images"}
 """Ops that say no ``sample``, each with the module that tests it instead."""
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyedge as te
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
+from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 
 
@@ -197,3 +201,66 @@ def test_a_childs_own_train_is_called(reference: Backend) -> None:
     assert (child.told, child.training, model[1].training, model.training) == (False, False, False, False)
     model.train()
     assert (child.told, child.training, model[1].training) == (True, True, True)
+
+
+def test_memory_formats_change_nothing(backend: Backend) -> None:
+    x = te.tensor(np.arange(24.0, dtype=np.float32).reshape(1, 2, 3, 4), device=backend)
+    for given in (
+        x.to(memory_format=te.channels_last), x.contiguous(memory_format=te.contiguous_format),
+        x.clone(memory_format=te.preserve_format), x.double().float(memory_format=te.channels_last),
+        te.zeros_like(x, memory_format=te.channels_last) + x,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(given.numpy(), x.numpy())
+    layer = nn.Conv2d(2, 2, 1)
+    assert layer.to(memory_format=te.channels_last) is layer
+    with pytest.raises(ArgumentError, match="memory_format must be"):
+        x.to(memory_format="channels_last")  # type: ignore[arg-type]
+
+
+def test_switches_of_whole_programs() -> None:
+    te.set_float32_matmul_precision("high")
+    assert te.get_float32_matmul_precision() == "high"
+    te.set_float32_matmul_precision("highest")
+    with pytest.raises(ArgumentError, match="one of highest, high, medium"):
+        te.set_float32_matmul_precision("low")
+    te.use_deterministic_algorithms(True)
+    assert te.are_deterministic_algorithms_enabled()
+
+
+def test_modules_by_pytorchs_names() -> None:
+    for place, name, expected in (
+        ("utils.data.dataset", "random_split", te.data.random_split),
+        ("utils.data.sampler", "BatchSampler", te.data.BatchSampler),
+        ("utils.data.dataloader", "DataLoader", te.data.DataLoader),
+        ("distributions.categorical", "Categorical", te.distributions.Categorical),
+        ("distributions.bernoulli", "Bernoulli", te.distributions.Bernoulli),
+        ("distributions.normal", "Normal", te.distributions.Normal),
+        ("distributions.uniform", "Uniform", te.distributions.Uniform),
+        ("distributions.kl", "kl_divergence", te.distributions.kl_divergence),
+        ("nn.parameter", "Parameter", nn.Parameter),
+    ):
+        assert getattr(import_module(f"tinyedge.{place}"), name) is expected
+    assert te.utils.data.sampler.RandomSampler is te.data.RandomSampler
+    parallel = import_module("tinyedge.nn.parallel")
+    assert parallel.data_parallel(nn.Identity(), te.ones(2), range(1)).tolist() == [1, 1]
+    with pytest.raises(ArgumentError, match="got 2"):
+        parallel.data_parallel(nn.Identity(), te.ones(2), range(2))
+
+
+def test_load_takes_the_arguments_of_torch(tmp_path: Path) -> None:
+    te.save({"a": te.ones(2)}, tmp_path / "state.pt")
+    for options in ({"weights_only": True}, {"map_location": "cpu"}, {"map_location": lambda storage, _: storage}):
+        assert te.load(tmp_path / "state.pt", **options)["a"].tolist() == [1, 1]  # type: ignore[arg-type]
+    assert te.load(tmp_path / "state.pt", te.device("numpy"))["a"].device == "numpy"
+    with pytest.raises(ArgumentError, match="a device as map_location"):
+        te.load(tmp_path / "state.pt", {"cuda:0": "cpu"})
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam"])
+def test_optimizers_take_pytorchs_ways_to_launch(name: str) -> None:
+    weight = nn.Parameter(te.ones(2))
+    optimizer = getattr(te.optim, name)([weight], lr=0.1, foreach=True, capturable=False, fused=None)
+    weight.sum().backward()
+    optimizer.step()
+    with pytest.raises(ArgumentError, match="differentiable=False"):
+        getattr(te.optim, name)([weight], differentiable=True)

@@ -38,6 +38,12 @@ from tinyedge.backends import (
 from tinyedge.backends import cudnn as _cudnn  # noqa: F401  te.backends.cudnn
 from tinyedge.backends.accelerator import synchronize
 from tinyedge.backends.device import device
+from tinyedge.backends.switches import (
+    are_deterministic_algorithms_enabled,
+    get_float32_matmul_precision,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
 from tinyedge.backends.threads import get_num_threads, set_num_threads
 from tinyedge.compiler.api import compile
 from tinyedge.compiler.program import Program
@@ -78,6 +84,13 @@ from tinyedge.ops.typed import (
     ShortTensor,
 )
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
+from tinyedge.tensor.memory_format import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    memory_format,
+    preserve_format,
+)
 
 __version__ = "0.1.0"
 
@@ -105,14 +118,18 @@ __all__ = [
     "accelerator",
     "adapt",
     "amp",
+    "are_deterministic_algorithms_enabled",
     "as_tensor",
     "autocast",
     "autograd",
     "bfloat16",
     "bool_",
+    "channels_last",
+    "channels_last_3d",
     "checkpoint",
     "checkpoint_sequential",
     "compile",
+    "contiguous_format",
     "convert",
     "cuda",
     "data",
@@ -130,6 +147,7 @@ __all__ = [
     "full",
     "get_backend",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "inference_mode",
     "int8",
@@ -144,6 +162,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_safetensors",
+    "memory_format",
     "models",
     "mps",
     "nn",
@@ -151,12 +170,14 @@ __all__ = [
     "ops",
     "optim",
     "plan_for",
+    "preserve_format",
     "quantize",
     "rehearse",
     "save",
     "save_checkpoint",
     "set_default_backend",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
     "special",
@@ -166,6 +187,7 @@ __all__ = [
     "uint8",
     "usable_devices",
     "use_backend",
+    "use_deterministic_algorithms",
     "utils",
 ]
 __all__ += errors.__all__

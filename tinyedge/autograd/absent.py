@@ -44,6 +44,8 @@ INSTEAD = {
     "fft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
     "stft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
     "istft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
+    "eig": LeftOut(_NO_COMPLEX, "linalg.eigh, of symmetric matrices"),
+    "eigvals": LeftOut(_NO_COMPLEX, "linalg.eigvalsh, of symmetric matrices"),
     "as_strided": LeftOut("views are checked, and this may point anywhere", "x.unfold, x.view or x.expand"),
     "resize_": LeftOut("memory is planned, and does not grow", "x.reshape, or a new tensor"),
     "profiler": LeftOut("a program measures its own kernels", "te.compile and program.profile()"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.ops.decomposition import QR, OldSVD
+from tinyedge.ops.lu import Packed, PackedAndInfo
 from tinyedge.ops.promotion import Operand
 from tinyedge.ops.random import Generator
 from tinyedge.ops.reduce import Axes, ValuesIndices
@@ -439,8 +440,8 @@ class Methods:
     def clip_(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
         """``input`` limited to [min, max]; either may be None. Outside, the gradient goes to the limit."""
 
-    def clone(self) -> Tensor:
-        """A contiguous copy with its own memory; the gradient flows through."""
+    def clone(self, *, memory_format: Any = None) -> Tensor:
+        """A contiguous copy with its own memory; the gradient flows through. ``memory_format`` changes nothing."""
 
     def conj(self) -> Tensor:
         """``input`` itself: numbers are real."""
@@ -948,6 +949,12 @@ class Methods:
     def lt_(self, other: Operand) -> Tensor:
         """``input < other``, element by element."""
 
+    def lu(self, pivot: bool = True, get_infos: bool = False) -> Packed | PackedAndInfo:
+        """As ``linalg.lu_factor``; with ``get_infos`` as ``linalg.lu_factor_ex``."""
+
+    def lu_solve(self, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+        """As ``linalg.lu_solve``, with the arguments in another order."""
+
     def masked_fill(self, mask: Tensor, value: Operand) -> Tensor:
         """``input`` with ``value``, a number or a 0-d tensor, where ``mask`` is true; the dtype stays input's."""
 
@@ -965,6 +972,9 @@ class Methods:
 
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product; the axes before the last two broadcast."""
+
+    def matrix_exp(self) -> Tensor:
+        """As ``linalg.matrix_exp``."""
 
     def matrix_power(self, n: int) -> Tensor:
         """Square matrices to the integer power ``n``; a negative one is that of the inverse."""

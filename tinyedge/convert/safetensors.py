@@ -238,7 +238,24 @@ def _restored(item: Any, tensors: dict[str, Tensor], depth: int) -> Any:
     return values if kind == "list" else tuple(values)
 
 
-load = load_safetensors
+def load(
+    path: str | os.PathLike[str], map_location: Any = None, *, device: str | Backend | None = None,
+    weights_only: bool = True,
+) -> dict[Any, Any]:  # fmt: skip
+    """As ``load_safetensors``, with the arguments of ``torch.load``: the tensors go to ``device``, or ``map_location``.
+
+    A function as ``map_location``, in PyTorch the way to leave tensors on the CPU, means the default device.
+    ``weights_only`` changes nothing, as nothing in a file is ever executed.
+
+    Errors: ArgumentError for both devices, or a dict as ``map_location``; as ``load_safetensors``.
+    """
+    if map_location is not None and device is not None:
+        raise ArgumentError("load", "device or map_location", f"got {device} and {map_location}")
+    if isinstance(map_location, dict):
+        raise ArgumentError("load", "a device as map_location", f"got {map_location}", 'Pass its name, e.g. "cpu".')
+    if map_location is not None and not callable(map_location):
+        device = map_location
+    return load_safetensors(path, device=device)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

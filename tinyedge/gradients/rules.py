@@ -25,7 +25,7 @@ from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Op, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
 from tinyedge.ops.movement import Slice
-from tinyedge.tensor import Tensor, call, full
+from tinyedge.tensor import Tensor, call, full, tensor
 
 Tensors = Sequence[Tensor | None]
 Rule = Callable[[Step, Tensor, Mapping[str, Any]], Mapping[str, Tensor]]
@@ -356,4 +356,69 @@ def _embedding(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str,
     return {"weight": functions["index_add"](zeros, 0, at, rows)}
 
 
-RULES: dict[str, Rule] = {"embedding": _embedding, "gelu": _gelu, "max_with_index": _chosen, "min_with_index": _chosen}
+def _back_to(spec: Spec | None, dim: int, places: Tensor, dy: Tensor) -> Tensor:
+    """The sums of ``dy`` at the elements along ``dim`` that it came from."""
+    assert spec is not None
+    if not spec.shape:
+        return dy.reshape(())
+    zeros = full(spec.shape, 0.0, dtype=dy.dtype, device=dy.backend)
+    found: Tensor = functions["scatter_add"](zeros, dim, places, dy) if dy.numel() else zeros
+    return found
+
+
+def _of_line(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Of ops whose results are elements of lines along a dim, which their index names."""
+    return {"x": _back_to(step.input_specs[0], step.attrs["dim"], saved["index"], dy)}
+
+
+def _of_plane(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Of maxima of images, whose places in the planes, or in their windows, were saved."""
+    spec, places = step.input_specs[0], saved["indices"]
+    assert spec is not None
+    height, width = spec.shape[-2:]
+    if step.attrs.get("taps"):
+        (_, columns), (down, across), (top, left), (rise, run) = (
+            step.attrs[name] for name in ("kernel_size", "stride", "padding", "dilation")
+        )
+        places = places.long()
+        rows = functions["div"](places, columns, rounding_mode="floor")
+        corners = (np.arange(dy.shape[-2]) * down - top)[:, None] * width + np.arange(dy.shape[-1]) * across - left
+        places = rows * (rise * width) + (places - rows * columns) * run + tensor(corners, device=dy.backend)
+    lead = spec.shape[:-2]
+    planes = Spec(spec.dtype, (*lead, height * width))
+    flat = (*lead, dy.shape[-2] * dy.shape[-1])
+    return {"x": _back_to(planes, -1, places.reshape(flat), dy.reshape(flat)).reshape(spec.shape)}
+
+
+def _remainder(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    a, b = saved["a"], saved["b"]
+    return {"a": dy, "b": -dy * functions["floor"](a.detach() / b.detach())}
+
+
+def _lgamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    return {"x": dy * functions["digamma"](saved["x"])}
+
+
+def _polygamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    return {"x": dy * functions["polygamma"](step.attrs["order"] + 1, saved["x"])}
+
+
+def _erfinv(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    return {"x": dy * functions["exp"](functions["erfinv"](saved["x"]) ** 2) * (np.pi**0.5 / 2)}
+
+
+RULES: dict[str, Rule] = {
+    "adaptive_max_pool2d": _of_plane,
+    "cummax": _of_line,
+    "cummin": _of_line,
+    "embedding": _embedding,
+    "erfinv": _erfinv,
+    "gelu": _gelu,
+    "lgamma": _lgamma,
+    "max_pool2d": _of_plane,
+    "max_with_index": _chosen,
+    "min_with_index": _chosen,
+    "polygamma": _polygamma,
+    "remainder": _remainder,
+    "sort": _of_line,
+}

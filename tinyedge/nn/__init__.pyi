@@ -86,6 +86,7 @@ from tinyedge.nn.linear import Identity as Identity
 from tinyedge.nn.linear import Linear as Linear
 from tinyedge.nn.linear import Unflatten as Unflatten
 from tinyedge.nn.loss import KLDivLoss as KLDivLoss
+from tinyedge.nn.loss import LinearCrossEntropyOptions as LinearCrossEntropyOptions
 from tinyedge.nn.module import IncompatibleKeys as IncompatibleKeys
 from tinyedge.nn.module import Module as Module
 from tinyedge.nn.module import RemovableHandle as RemovableHandle
@@ -228,6 +229,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LinearCrossEntropyOptions",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.nn.arguments import Device, Size, new_parameter, require_positive, reset_weight_and_bias, sizes_of
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _Windowed(Module):
@@ -21,7 +23,7 @@ class _Windowed(Module):
 
     def _set(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, dilation: Size, groups: int,
-        padding_mode: str, remedy: str,
+        padding_mode: str, modes: Sequence[str], remedy: str,
     ) -> None:  # fmt: skip
         call = type(self).__name__
         require_positive(call, in_channels=in_channels, out_channels=out_channels, groups=groups)
@@ -31,8 +33,9 @@ class _Windowed(Module):
                 "groups must divide both channel counts",
                 f"got {in_channels}, {out_channels} and groups={groups}",
             )
-        if padding_mode != "zeros":
-            raise ArgumentError(call, 'padding_mode must be "zeros"', f"got {padding_mode!r}", remedy)
+        if padding_mode not in modes:
+            expected = " or ".join(f'"{mode}"' for mode in modes)
+            raise ArgumentError(call, f"padding_mode must be {expected}", f"got {padding_mode!r}", remedy)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = sizes_of(call, self.dims, "kernel_size", kernel_size, 1)
@@ -57,7 +60,9 @@ class _Windowed(Module):
         for name, value in usual.items():
             if getattr(self, name, value) != value:
                 text += f", {name}={getattr(self, name)}"
-        return text if self.bias is not None else text + ", bias=False"
+        if self.bias is None:
+            text += ", bias=False"
+        return text if self.padding_mode == "zeros" else f"{text}, padding_mode={self.padding_mode}"
 
 
 class _Conv(_Windowed):
@@ -76,9 +81,7 @@ class _Conv(_Windowed):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self._set(
-            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, "Pad with F.pad before it."
-        )
+        self._set(in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, PADDING_MODES, "")
         call = type(self).__name__
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
@@ -91,45 +94,76 @@ class _Conv(_Windowed):
             self.padding = sizes_of(call, self.dims, "padding", padding)
         self._make(out_channels, in_channels, bias, device, dtype)
 
+    def _amounts(self) -> list[int]:
+        """How much ``F.pad`` puts before and after each dim, from the last."""
+        if isinstance(self.padding, tuple):
+            return [amount for amount in reversed(self.padding) for _ in range(2)]
+        spans = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
+        if self.padding == "valid":
+            spans = [0] * self.dims
+        return [amount for span in reversed(spans) for amount in (span // 2, span - span // 2)]
+
+    def _placed(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
+        """The input as it is convolved, and the zeros that the convolution puts around it."""
+        if self.padding_mode == "zeros":
+            return input, self.padding
+        if input.ndim not in (self.dims + 1, self.dims + 2):
+            raise ShapeError(
+                type(self).__name__, f"an input of {self.dims + 1} or {self.dims + 2} dims", f"got {input.shape}"
+            )
+        return F.pad(input, self._amounts(), self.padding_mode), (0,) * self.dims
+
 
 class Conv1d(_Conv):
     """One-dimensional convolution (cross-correlation).
 
+    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+
     Shapes: x (batch, in_channels, length), or without batch;
             weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
+            input than there is.
     """
 
     dims = 1
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._placed(input)
+        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv2d(_Conv):
     """Two-dimensional convolution (cross-correlation).
 
+    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+
     Shapes: x (batch, in_channels, height, width), or without batch;
             weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
+            input than there is.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._placed(input)
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv3d(_Conv):
     """Three-dimensional convolution (cross-correlation).
 
+    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+
     Shapes: x (batch, in_channels, depth, height, width), or without batch;
             weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros", or for padding="same" with a stride.
+    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
+            input than there is.
     """
 
     dims = 3
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv3d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._placed(input)
+        return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _ConvTranspose(_Windowed):
@@ -150,8 +184,9 @@ class _ConvTranspose(_Windowed):
     ) -> None:
         super().__init__()
         self._set(
-            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, "PyTorch has no other."
-        )
+            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, ("zeros",),
+            "PyTorch has no other."
+        )  # fmt: skip
         call = type(self).__name__
         self.padding = sizes_of(call, self.dims, "padding", padding)
         self.output_padding = sizes_of(call, self.dims, "output_padding", output_padding)

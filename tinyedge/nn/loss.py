@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 from tinyedge.nn.module import Module
@@ -27,3 +30,17 @@ class KLDivLoss(Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.kl_div(input, target, self.size_average, self.reduce, self.reduction, self.log_target)
+
+
+@dataclass(frozen=True)
+class LinearCrossEntropyOptions:
+    """How ``F.linear_cross_entropy`` divides its batch: in chunks of ``batch_chunk_size`` rows; None: of 32 MiB.
+
+    The others are about PyTorch's kernels. Sums are in float32 here, and the graph of a call may always be retained.
+    """
+
+    allow_retain_graph: bool = False
+    batch_chunk_size: int | None = None
+    chunking_method: str | None = "auto"
+    acc_policy: str = "auto"
+    acc_dtype: Any = None

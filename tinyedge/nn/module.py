@@ -21,6 +21,7 @@ from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
+from tinyedge.tensor.memory_format import check_memory_format
 
 M = TypeVar("M", bound="Module")
 Item = TypeVar("Item", bound=Tensor)
@@ -526,13 +527,15 @@ class Module:
         return self
 
     def to(
-        self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None, non_blocking: bool = False
-    ) -> M:
+        self: M, *args: Any, dtype: Any = None, device: str | Backend | None = None, non_blocking: bool = False,
+        memory_format: Any = None,
+    ) -> M:  # fmt: skip
         """Move parameters, gradients and buffers to a device, and convert the floating-point ones to a dtype; in place.
-        Quantised weights are moved, and stay quantised.
+        Quantised weights are moved, and stay quantised. ``memory_format`` changes nothing.
 
         Optimizers that already hold the parameters go on with the moved ones.
         """
+        check_memory_format("Module.to", memory_format)
         wanted, backend = destination("Module.to", args, dtype, device)
         if wanted is not None and not wanted.is_floating_point:
             raise DtypeError("Module.to", "a floating-point dtype", f"got {wanted.name}")

@@ -150,6 +150,9 @@ from tinyedge.ops.loss import l1_loss as l1_loss
 from tinyedge.ops.loss import mse_loss as mse_loss
 from tinyedge.ops.loss import poisson_nll_loss as poisson_nll_loss
 from tinyedge.ops.loss import smooth_l1_loss as smooth_l1_loss
+from tinyedge.ops.lu import lu as lu
+from tinyedge.ops.lu import lu_solve as lu_solve
+from tinyedge.ops.lu import lu_unpack as lu_unpack
 from tinyedge.ops.margin_loss import multi_margin_loss as multi_margin_loss
 from tinyedge.ops.margin_loss import multilabel_margin_loss as multilabel_margin_loss
 from tinyedge.ops.margin_loss import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
@@ -159,6 +162,7 @@ from tinyedge.ops.matmul import linear as linear
 from tinyedge.ops.matmul import matmul as matmul
 from tinyedge.ops.matmul import mm as mm
 from tinyedge.ops.matmul import mv as mv
+from tinyedge.ops.matrix_exp import matrix_exp as matrix_exp
 from tinyedge.ops.movement import broadcast_to as broadcast_to
 from tinyedge.ops.movement import cat as cat
 from tinyedge.ops.movement import chunk as chunk
@@ -724,12 +728,16 @@ __all__ = [
     "lstm",
     "lstm_cell",
     "lt",
+    "lu",
+    "lu_solve",
+    "lu_unpack",
     "manual_seed",
     "margin_ranking_loss",
     "masked_fill",
     "masked_scatter",
     "masked_select",
     "matmul",
+    "matrix_exp",
     "matrix_power",
     "max",
     "max_pool1d",

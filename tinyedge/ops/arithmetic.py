@@ -20,6 +20,7 @@ from tinyedge.kernels.lowering import pointwise_kernel
 from tinyedge.ops.comparison import LogicalOr
 from tinyedge.ops.promotion import Operand, as_operand, numbers, prepared, require_tensors, result_dtype
 from tinyedge.tensor import Number, Tensor, blocks_of, call, of_blocks
+from tinyedge.tensor.memory_format import check_memory_format
 
 # Copies and conversions
 
@@ -42,8 +43,9 @@ class Clone(Elementwise):
 
 
 @public(method=True)
-def clone(input: Tensor) -> Tensor:
-    """A contiguous copy with its own memory; the gradient flows through."""
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A contiguous copy with its own memory; the gradient flows through. ``memory_format`` changes nothing."""
+    check_memory_format("clone", memory_format)
     if input.dtype.blocks is not None:
         return of_blocks(call(Clone, blocks_of("clone", input)), input.dtype, input.shape)
     return call(Clone, input)

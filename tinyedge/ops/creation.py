@@ -20,6 +20,7 @@ from tinyedge.ir.values import Spec
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Number, Tensor, call, full, tensor
 from tinyedge.tensor.host import backend_named, filled
+from tinyedge.tensor.memory_format import check_memory_format
 
 Array = np.ndarray[Any, Any]
 Target = str | Backend | None
@@ -72,32 +73,40 @@ def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: b
 
 
 @public
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``zeros`` with the shape, dtype and device of ``input``.
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+) -> Tensor:
+    """``zeros`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_memory_format("zeros_like", memory_format)
     return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @public
-def ones_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``ones`` with the shape, dtype and device of ``input``.
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+) -> Tensor:
+    """``ones`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_memory_format("ones_like", memory_format)
     return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @public
 def full_like(
-    input: Tensor, fill_value: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
-) -> Tensor:
-    """``full`` with the shape, dtype and device of ``input``.
+    input: Tensor, fill_value: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """``full`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     Errors: NumberRangeError if the dtype does not hold ``fill_value``.
     """
+    check_memory_format("full_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     wanted = dtypes.resolve(dtype, "full_like")
     result = Tensor._wrap(filled("full_like", input.shape, fill_value, wanted, backend_named(device)))
@@ -105,11 +114,14 @@ def full_like(
 
 
 @public
-def empty_like(input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
-    """``empty`` with the shape, dtype and device of ``input``.
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+) -> Tensor:
+    """``empty`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_memory_format("empty_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return empty(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
 

@@ -297,16 +297,23 @@ def _pinv(name: str, A: Any, atol: Any, rtol: Any, hermitian: bool) -> Tensor:
 @public(top=False, space="linalg")
 def linalg_pinv(
     A: Tensor,
+    rcond: float | Tensor | None = None,
+    hermitian: bool = False,
     *,
     atol: float | Tensor | None = None,
     rtol: float | Tensor | None = None,
-    hermitian: bool = False,
 ) -> Tensor:
     """The pseudoinverse of matrices, by their singular values; those below a limit count as 0. Computed on the host.
 
+    ``rcond`` is an older name of ``rtol``.
+
     Shapes: (..., m, n) gives (..., n, m).
-    Errors: CaptureError inside te.compile.
+    Errors: CaptureError inside te.compile; ArgumentError for rcond and another limit.
     """
+    if rcond is not None:
+        if atol is not None or rtol is not None:
+            raise ArgumentError("linalg.pinv", "rcond alone, or atol and rtol", f"got {rcond}, {atol} and {rtol}")
+        rtol = rcond
     return _pinv("linalg.pinv", A, atol, rtol, hermitian)
 
 

@@ -13,6 +13,11 @@ from tinyedge.ops.decomposition import linalg_svdvals as svdvals
 from tinyedge.ops.decomposition import matrix_norm as matrix_norm
 from tinyedge.ops.diagonals import linalg_cross as cross
 from tinyedge.ops.diagonals import linalg_diagonal as diagonal
+from tinyedge.ops.lu import linalg_lu as lu
+from tinyedge.ops.lu import linalg_lu_factor as lu_factor
+from tinyedge.ops.lu import linalg_lu_factor_ex as lu_factor_ex
+from tinyedge.ops.lu import linalg_lu_solve as lu_solve
+from tinyedge.ops.matrix_exp import linalg_matrix_exp as matrix_exp
 from tinyedge.ops.products import linalg_matmul as matmul
 from tinyedge.ops.products import linalg_multi_dot as multi_dot
 from tinyedge.ops.products import linalg_tensorinv as tensorinv
@@ -43,7 +48,12 @@ __all__ = [
     "inv",
     "inv_ex",
     "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_factor_ex",
+    "lu_solve",
     "matmul",
+    "matrix_exp",
     "matrix_norm",
     "matrix_power",
     "matrix_rank",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from tinyedge.autograd.checkpoint import checkpoint
 from tinyedge.autograd.registry import public
@@ -31,13 +32,15 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    options: Any = None,
     batch_chunk_size: int | None = None,
 ) -> Tensor:
     """``cross_entropy(linear(input, linear_weight, linear_bias), target)``, of ``batch_chunk_size`` rows at a time.
 
     Backward computes the logits of a chunk again, so that memory holds one chunk of them and no more. Without
     ``batch_chunk_size`` a chunk has 32 MiB; a call with fewer logits, one with probabilities as targets, and one with a
-    weight of more than 2 dims is not divided.
+    weight of more than 2 dims is not divided. Of ``options``, an ``nn.LinearCrossEntropyOptions``, batch_chunk_size is
+    meant; the others are about PyTorch's kernels.
 
     Shapes: input (in_features,) or (batch, in_features); linear_weight (classes, ..., in_features); linear_bias without
             the last; target and weight as of ``cross_entropy``. Returns (), or with reduction="none" a loss for each.
@@ -50,6 +53,8 @@ def linear_cross_entropy(
             NAME, "input (in_features,) or (batch, in_features), and linear_weight (classes, ..., in_features)",
             f"got {input.shape} and {linear_weight.shape}",
         )  # fmt: skip
+    if batch_chunk_size is None and options is not None:
+        batch_chunk_size = options.batch_chunk_size
     if batch_chunk_size is not None and batch_chunk_size < 1:
         raise ArgumentError(NAME, "batch_chunk_size must be at least 1, or None", f"got {batch_chunk_size}")
     if linear_bias is not None and linear_bias.shape != linear_weight.shape[:-1]:

@@ -34,6 +34,7 @@ from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, tensor
 from tinyedge.tensor.host import backend_named
+from tinyedge.tensor.memory_format import check_memory_format
 
 Array = np.ndarray[Any, Any]
 Words = npt.NDArray[np.uint32]
@@ -447,11 +448,13 @@ def rand_like(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
-    """``rand`` with the shape, dtype and device of ``input``.
+    """``rand`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_memory_format("rand_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return rand(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -464,11 +467,13 @@ def randn_like(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
-    """``randn`` with the shape, dtype and device of ``input``.
+    """``randn`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_memory_format("randn_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 

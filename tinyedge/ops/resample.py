@@ -15,6 +15,7 @@ from tinyedge.errors import ArgumentError, DtypeError, NumberRangeError, ShapeEr
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, lines_grid
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
+from tinyedge.ops.antialias import resized
 from tinyedge.shapes import INT_MAX, Shape
 from tinyedge.tensor import Tensor, call
 
@@ -188,11 +189,12 @@ def interpolate(
     """``input`` resized to ``size``, or by ``scale_factor``.
 
     ``mode`` is "nearest", "nearest-exact" or "area" for one to three dims, "linear" for one, "bilinear" or "bicubic"
-    for two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other.
+    for two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other. With
+    ``antialias`` a result is made from its whole share of the input, where the input is the larger one, as in Pillow.
 
     Shapes: input (N, C, ...) with one to three dims more; returns (N, C, *size).
     Errors: ArgumentError unless either size or scale_factor is given, for a mode that does not fit, for align_corners
-            with a mode that has none, and for antialias. ShapeError for an empty input or result.
+            or antialias with a mode that has none. ShapeError for an empty input or result.
     """
     name, rank = "interpolate", input.ndim - 2
     if mode not in KINDS:
@@ -202,8 +204,10 @@ def interpolate(
             name, f"an input (N, C, ...) with {RANKS.get(mode, '1 to 3')} dims to resize for mode {mode!r}",
             f"got {input.shape}",
         )  # fmt: skip
-    if antialias:
-        raise ArgumentError(name, "antialias=False", "got True", "Blur the input first, or resize with mode='area'.")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ArgumentError(
+            name, "antialias is for bilinear and bicubic", f"got mode {mode!r}", "Leave it out, or use mode='area'."
+        )
     if align_corners is not None and KINDS[mode] not in ("linear", "cubic"):
         raise ArgumentError(
             name, "align_corners is for linear modes and bicubic", f"got mode {mode!r}", "Leave it out."
@@ -236,6 +240,8 @@ def interpolate(
         return cast("Tensor", functions[f"adaptive_avg_pool{rank}d"](input, wanted))
     aligned = bool(align_corners)
     scales = tuple(_scale(a, b, aligned, f) for a, b, f in zip(lengths, wanted, factors or (None,) * rank))
+    if antialias:
+        return resized(input, wanted, KINDS[mode], scales)
     return call(Resample, input, size=wanted, mode=KINDS[mode], aligned=aligned, scalars=_named(scales))
 
 
@@ -248,7 +254,9 @@ def _each(call_name: str, name: str, value: Any, rank: int, kinds: Any) -> tuple
 
 Resample.errors = (
     ErrorSample(
-        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="bilinear", antialias=True), ArgumentError, "antialias"
+        lambda te: te.interpolate(te.zeros(1, 1, 4, 4), 2, mode="area", antialias=True),
+        ArgumentError,
+        "antialias is for",
     ),
     ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, mode="bilinear"), ShapeError, "2 dims to resize"),
     ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), 2, 2.0), ArgumentError, "either size or scale_factor"),

@@ -72,10 +72,15 @@ class Adadelta(Optimizer):
         weight_decay: float = 0,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
         master: bool = False,
     ) -> None:
+        self.refuse_differentiable(differentiable)
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0 <= rho <= 1:
             raise ArgumentError("Adadelta", "rho must be in [0, 1]", f"got {rho}")

@@ -55,10 +55,15 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
         master: bool = False,
     ) -> None:
+        self.refuse_differentiable(differentiable)
         self.require_at_least_zero(
             lr=lr,
             lr_decay=lr_decay,

@@ -156,6 +156,14 @@ class Groups(Minibatch):
                 raise ArgumentError(cls.__name__, f"{name} must be at least 0", f"got {value}")
 
     @classmethod
+    def refuse_differentiable(cls, differentiable: bool) -> None:
+        if differentiable:
+            raise ArgumentError(
+                cls.__name__, "differentiable=False: an update is no part of the graph", "got True",
+                "Compute the update with te.autograd.grad(..., create_graph=True).",
+            )  # fmt: skip
+
+    @classmethod
     def require_betas(cls, betas: Sequence[float]) -> None:
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(cls.__name__, "betas must be two numbers in [0, 1)", f"got {betas}")

@@ -86,10 +86,15 @@ class NAdam(Optimizer):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
         master: bool = False,
     ) -> None:
+        self.refuse_differentiable(differentiable)
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
         self.require_betas(betas)
         defaults = {

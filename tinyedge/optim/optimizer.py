@@ -50,6 +50,8 @@ class Optimizer(Groups):
     A parameter without a gradient is not changed, and neither is its state. Unlike in PyTorch that also holds for a
     parameter that has a gradient but does not require one any more.
 
+    ``foreach``, ``fused`` and ``capturable``, where PyTorch has them, change nothing: one launch updates what it can.
+
     ``nonfinite`` says what an update does if a gradient contains NaN or infinity.
         "ignore" (the default): it does not look, as in PyTorch.
         "skip": parameters, state and step counts stay as they are; with ``accumulate`` the whole minibatch is dropped;

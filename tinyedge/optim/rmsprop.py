@@ -40,10 +40,15 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
         master: bool = False,
     ) -> None:
+        self.refuse_differentiable(differentiable)
         self.require_at_least_zero(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         defaults = {
             "lr": lr,

@@ -73,10 +73,15 @@ class Rprop(Optimizer):
         step_sizes: tuple[float, float] = (1e-6, 50),
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         accumulate: int | None = None,
         nonfinite: str = "ignore",
         master: bool = False,
     ) -> None:
+        self.refuse_differentiable(differentiable)
         self.require_at_least_zero(lr=lr)
         if not 0 < etas[0] < 1 < etas[1]:
             raise ArgumentError("Rprop", "etas must be a number in (0, 1) and one above 1", f"got {etas}")

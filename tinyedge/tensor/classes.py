@@ -34,6 +34,7 @@ from tinyedge.tensor.checks import (
     require_trainable,
 )
 from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
+from tinyedge.tensor.memory_format import check_memory_format
 
 
 def call(
@@ -407,11 +408,14 @@ class Tensor(Attributes, Methods):
         device: str | Backend | None = None,
         non_blocking: bool = False,
         copy: bool = False,
+        memory_format: Any = None,
     ) -> Tensor:
         """Another dtype (a differentiable step), or another backend (through the host, without history).
 
-        It is this very tensor where nothing changes, unless ``copy``. ``non_blocking`` changes nothing.
+        It is this very tensor where nothing changes, unless ``copy``. ``non_blocking`` and ``memory_format`` change
+        nothing.
         """
+        check_memory_format("to", memory_format)
         wanted, target = destination("to", args, dtype, device)
         result = self
         if wanted is not None and wanted is not self.dtype:
@@ -447,45 +451,45 @@ class Tensor(Attributes, Methods):
         """As ``to(dtype)``."""
         return self.to(dtype)
 
-    def float(self) -> Tensor:
+    def float(self, memory_format: Any = None) -> Tensor:
         """As float32."""
-        return self.to(dtypes.float32)
+        return self.to(dtypes.float32, memory_format=memory_format)
 
-    def half(self) -> Tensor:
+    def half(self, memory_format: Any = None) -> Tensor:
         """As float16."""
-        return self.to(dtypes.float16)
+        return self.to(dtypes.float16, memory_format=memory_format)
 
-    def bfloat16(self) -> Tensor:
+    def bfloat16(self, memory_format: Any = None) -> Tensor:
         """As bfloat16."""
-        return self.to(dtypes.bfloat16)
+        return self.to(dtypes.bfloat16, memory_format=memory_format)
 
-    def double(self) -> Tensor:
+    def double(self, memory_format: Any = None) -> Tensor:
         """As float64."""
-        return self.to(dtypes.float64)
+        return self.to(dtypes.float64, memory_format=memory_format)
 
-    def int(self) -> Tensor:
+    def int(self, memory_format: Any = None) -> Tensor:
         """As int32."""
-        return self.to(dtypes.int32)
+        return self.to(dtypes.int32, memory_format=memory_format)
 
-    def long(self) -> Tensor:
+    def long(self, memory_format: Any = None) -> Tensor:
         """As int64."""
-        return self.to(dtypes.int64)
+        return self.to(dtypes.int64, memory_format=memory_format)
 
-    def short(self) -> Tensor:
+    def short(self, memory_format: Any = None) -> Tensor:
         """As int16."""
-        return self.to(dtypes.int16)
+        return self.to(dtypes.int16, memory_format=memory_format)
 
-    def char(self) -> Tensor:
+    def char(self, memory_format: Any = None) -> Tensor:
         """As int8."""
-        return self.to(dtypes.int8)
+        return self.to(dtypes.int8, memory_format=memory_format)
 
-    def byte(self) -> Tensor:
+    def byte(self, memory_format: Any = None) -> Tensor:
         """As uint8."""
-        return self.to(dtypes.uint8)
+        return self.to(dtypes.uint8, memory_format=memory_format)
 
-    def bool(self) -> Tensor:
+    def bool(self, memory_format: Any = None) -> Tensor:
         """As bool: whether each element is nonzero."""
-        return self.to(dtypes.bool_)
+        return self.to(dtypes.bool_, memory_format=memory_format)
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
@@ -595,8 +599,12 @@ class Tensor(Attributes, Methods):
         """
         return _function("polygamma")(n, self)
 
-    def contiguous(self) -> Tensor:
-        """This tensor, if its elements lie in memory in C order, else a ``clone``."""
+    def contiguous(self, memory_format: Any = None) -> Tensor:
+        """This tensor, if its elements lie in memory in C order, else a ``clone``.
+
+        ``memory_format`` changes nothing.
+        """
+        check_memory_format("contiguous", memory_format)
         return self if self._slot.contiguous else _function("clone")(self)
 
     def expand_as(self, other: Tensor) -> Tensor:

@@ -1,0 +1,5 @@
+"""``torch.distributions.kl`` by its name."""
+
+from tinyedge.distributions.divergence import kl_divergence
+
+__all__ = ["kl_divergence"]

@@ -1,0 +1,5 @@
+"""``torch.distributions.uniform`` by its name."""
+
+from tinyedge.distributions.real import Uniform
+
+__all__ = ["Uniform"]

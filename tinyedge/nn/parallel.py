@@ -1,0 +1,28 @@
+"""``torch.nn.parallel``, as far as one device goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyedge.errors import ArgumentError
+from tinyedge.nn.module import Module
+
+
+def data_parallel(
+    module: Module, inputs: Any, device_ids: Sequence[Any] | None = None, output_device: Any = None, dim: int = 0,
+    module_kwargs: dict[str, Any] | None = None,
+) -> Any:  # fmt: skip
+    """``module(*inputs)``, as PyTorch's without GPUs; a tensor is the only input.
+
+    Errors: ArgumentError for more than one device.
+    """
+    if device_ids is not None and len(device_ids) > 1:
+        raise ArgumentError(
+            "data_parallel", "one device: a process trains on one", f"got {len(device_ids)}", "Call the module itself."
+        )
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return module(*given, **(module_kwargs or {}))
+
+
+__all__ = ["data_parallel"]
