@@ -20,6 +20,10 @@ DIGEST_BYTES = 32
 LIMIT_BYTES = 256 << 20
 
 
+KEPT_SHARE = 0.9
+"""Of the limit: what is left when old files are deleted, so that the next binaries find room."""
+
+
 class Binaries:
     """A folder of binaries for one ``identity``: the device and its driver."""
 
@@ -28,6 +32,9 @@ class Binaries:
         self.identity = identity
         self._own = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         self.limit_bytes = LIMIT_BYTES
+        # Of the folder: when it was last looked through, which for thousands of files takes longer than a build, and
+        # what was stored since.
+        self._held_bytes: int | None = None
         self.enabled = enabled
         problem = self._open_folder() if enabled else None
         if problem:
@@ -82,8 +89,12 @@ class Binaries:
         if not self.enabled:
             return
         try:
-            config.remember(self.folder / key, MAGIC + _digest(key, binary) + binary)
-            self._trim()
+            content = MAGIC + _digest(key, binary) + binary
+            config.remember(self.folder / key, content)
+            if self._held_bytes is not None:
+                self._held_bytes += len(content)
+            if self._held_bytes is None or self._held_bytes > self.limit_bytes:
+                self._trim()
         except OSError as error:
             self.enabled = False
             warnings.warn(f"kernels are not kept for later runs: {self.folder}: {error}", stacklevel=2)
@@ -100,11 +111,13 @@ class Binaries:
                 if stat.S_ISREG(status.st_mode):
                     files.append((status, path))
         total = sum(status.st_size for status, _ in files)
-        for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
-            if total <= self.limit_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= status.st_size
+        if total > self.limit_bytes:
+            for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
+                if total <= KEPT_SHARE * self.limit_bytes:
+                    break
+                path.unlink(missing_ok=True)
+                total -= status.st_size
+        self._held_bytes = total
 
 
 def _digest(key: str, binary: bytes) -> bytes:
