@@ -86,7 +86,7 @@ def test_devices_unpack_to_the_bit(backend: Backend, name: str) -> None:
 
 
 def test_rows_of_any_length_have_one_scale(backend: Backend) -> None:
-    for length in (2, 9, 27, 37, 64):
+    for length in (2, 9, 64):
         weight, plain = quantised("int8", 33, length)
         np.testing.assert_array_equal(weight.dequantize().numpy(), plain.numpy())
         for rows in (1, 3, 20):
@@ -112,7 +112,9 @@ def test_products_and_their_gradients(backend: Backend, name: str, size: tuple[i
     assert_alike(lambda x, w: x.expand(2, m, k) @ w.T, drawn(m, k), weight, plain)
 
 
-@pytest.mark.parametrize("name", ["q8_0", "q4_1", "q6_k", "int8"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("q4_1", "q6_k")] + ["q8_0", "int8"]
+)
 def test_products_on_a_gpu(name: str) -> None:
     for least in (True, False):
         backend = first_device()
