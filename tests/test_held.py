@@ -287,3 +287,17 @@ def test_an_undone_call_leaves_what_an_update_had_cleared(backend: Backend) -> N
         sample(x)
         assert w.grad is not None
         np.testing.assert_array_equal(w.grad.numpy(), [float(number)] * 3)
+
+
+def test_memory_that_no_step_fills_is_there(opencl: Backend) -> None:
+    """``te.empty``: returned as it is, or read by a step."""
+
+    @te.compile
+    def made(x: te.Tensor) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+        return te.empty(2, 3), x + 1, te.empty(2) * 0 + x
+
+    for _ in range(3):
+        empty, more, read = made(te.ones(2))
+        assert empty.numpy().shape == (2, 3)
+        assert more.tolist() == [2.0, 2.0]
+        assert read.numpy().shape == (2,)

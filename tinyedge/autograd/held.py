@@ -25,6 +25,8 @@ class Held:
         self.first_number = next_number()  # storages of the call have later numbers
         self.error: BaseException | None = None
         self._steps: deque[Step] = deque()
+        self._filled: set[int] = set()  # storages that a step writes
+        self._reads_unfilled = False
         self._made: dict[int, tuple[weakref.ref[Storage], int]] = {}  # those without memory, and their bytes
         self._standing_in: weakref.WeakValueDictionary[int, Storage] = weakref.WeakValueDictionary()
 
@@ -35,7 +37,17 @@ class Held:
     def add(self, step: Step) -> None:
         if self.error is not None:
             raise self.error
+        for slot in step.read():
+            if isinstance(slot, Slot) and slot.storage.number in self._made:
+                self._reads_unfilled |= slot.storage.number not in self._filled
+        self._filled.update(slot.storage.number for slot in step.written())
         self._steps.append(step.over({name: self._apart(slot) for name, slot in step.slots.items()}))
+
+    @property
+    def fills_all(self) -> bool:
+        """Whether the steps write all memory that they or others read. What ``te.empty`` gives no program makes."""
+        left = [refer for number, (refer, _) in self._made.items() if number not in self._filled]
+        return not self._reads_unfilled and all(refer() is None for refer in left)
 
     def _apart(self, slot: Any) -> Any:
         """The same view, which keeps neither history nor a storage of the call alive."""

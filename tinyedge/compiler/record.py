@@ -292,7 +292,7 @@ class Recording(Recorder):
         """Whether steps are held, in place of which a program may run: ``undo`` undoes all that the call did on the
         host.
         """
-        if self.holding is None or self.holding.error is not None:
+        if self.holding is None or self.holding.error is not None or not self.holding.fills_all:
             return False
         histories = (storage.history != self._histories[n] for n, (storage, *_) in self._before.items())
         return not any(histories)
