@@ -33,7 +33,7 @@ from tinyedge.compiler.guards import Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.containers import leaves_in
-from tinyedge.errors import ArgumentError, AutogradError, CaptureError, TinyedgeError
+from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, TinyedgeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.values import Slot
 from tinyedge.tensor import Tensor, tensors_in
@@ -211,7 +211,7 @@ class Compiled:
         """
         redo = recording.undone()
         if program.fits():
-            with suppress(TinyedgeError, MemoryError):
+            with suppress(BackendError, MemoryError):
                 return self._replay(program, key, arguments, args, kwargs)
         redo()
         try:
