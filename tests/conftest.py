@@ -19,6 +19,8 @@ from tinyedge import backends
 from tinyedge.backends import Backend
 from tinyedge.errors import BackendError
 
+os.environ.setdefault("TINYEDGE_BUILD_PROCESSES", "0")  # the tests' own processes have all cores at work
+
 _COMMON = {
     "deadline": None,
     "phases": [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import tinyedge as te
 from tests.guarded import GuardedOpenCL
 from tinyedge import backends, nn
 from tinyedge.backends.opencl.binaries import MAGIC, Binaries
-from tinyedge.backends.opencl.building import PROGRAM_KERNELS
+from tinyedge.backends.opencl.building import PROGRAM_CHARACTERS, PROGRAM_KERNELS
 from tinyedge.errors import KernelBuildError
 from tinyedge.ir.step import registry
 from tinyedge.nn import functional as F
@@ -244,11 +245,14 @@ def test_many_kernels_in_few_programs(
     eager = outcome(compiled)
     built: list[str] = []
     program = fresh.program
-    monkeypatch.setattr(fresh, "program", lambda text, options: built.append(text) or program(text, options))
+    monkeypatch.setattr(fresh, "program", lambda text, *rest: built.append(text) or program(text, *rest))
     fresh._kernels.clear()
     compiled.programs.clear()
     outcome(compiled)
-    assert len(built) == -(-len(fresh._kernels) // PROGRAM_KERNELS) < len(fresh._kernels) // 8
+    assert len(built) < len(fresh._kernels) // 4
+    for text, following in pairwise(built):
+        assert text.count("__kernel") == PROGRAM_KERNELS or len(text + following) > PROGRAM_CHARACTERS
+    assert all(len(text) <= PROGRAM_CHARACTERS or text.count("__kernel") == 1 for text in built)
     for a, b in zip(outcome(compiled), eager, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

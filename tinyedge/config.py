@@ -10,6 +10,8 @@ TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is
 TINYEDGE_BINARIES  0: kernels are built in every run, and none are kept in the cache folder
 TINYEDGE_PROBE     seconds in which an OpenCL driver that was never tried must answer, in a process of its own (60);
                    0: it is tried in this process, which it may crash
+TINYEDGE_BUILD_PROCESSES  how many processes beside this one build kernels at their first use; 0: none; unset: one for
+                   each other core, where there is much to build
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 
@@ -84,6 +86,12 @@ def remember(path: Path, content: bytes) -> None:
 def keeps_binaries() -> bool:
     """Whether built kernels are kept for later runs."""
     return os.environ.get("TINYEDGE_BINARIES", "").strip() != "0"
+
+
+def build_processes() -> int | None:
+    """How many other processes should build kernels; None: as many as the work is worth."""
+    text = os.environ.get("TINYEDGE_BUILD_PROCESSES", "").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def compile_mode() -> str:

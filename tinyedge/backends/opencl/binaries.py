@@ -61,6 +61,10 @@ class Binaries:
         """The names of all files for this device and driver. Errors: OSError."""
         return sorted(path.name for path in self.folder.iterdir() if self.is_own(path.name)) if self.enabled else []
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file under ``key``; it may be damaged."""
+        return self.enabled and (self.folder / key).is_file()
+
     def load(self, key: str) -> bytes | None:
         """The binary stored under ``key``; None if there is none that can be trusted."""
         if not self.enabled:

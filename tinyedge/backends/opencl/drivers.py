@@ -130,6 +130,15 @@ def can_try() -> bool:
     return os.name == "posix" and bool(sys.executable) and not frozen and config.probe_seconds() > 0
 
 
+def script(path: str, *arguments: Any) -> list[str]:
+    """The command that runs a file of this package alone, with the modules that this process finds."""
+    code = (
+        "import runpy, sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    return [sys.executable, "-c", code, "\n".join(map(str, sys.path)), path, *map(str, arguments)]
+
+
 def verdicts(drivers: Iterable[Driver], again: str = "") -> dict[Driver, Verdict]:
     """The verdict on each driver; drivers without one are tried.
 
@@ -185,13 +194,8 @@ class _Trial:
         vendors.mkdir(exist_ok=True)
         (vendors / "driver.icd").write_text(f"{self.driver.library}\n")
         (self.folder / "report").unlink(missing_ok=True)
-        code = (
-            "import runpy, sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
-            "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-        )
         return subprocess.Popen(
-            [sys.executable, "-c", code, "\n".join(map(str, sys.path)), probe.__file__, str(self.folder / "report")]
-            + [str(number) for number in self.problems],
+            script(probe.__file__, self.folder / "report", *self.problems),
             env=config.environment(OCL_ICD_VENDORS=str(vendors), OCL_ICD_FILENAMES="", PYOPENCL_NO_CACHE="1"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
