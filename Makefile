@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Python keeps what it compiled: tests and examples start it many times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check bench format stubs clean
 
 demo: $(VENV)/.demo
