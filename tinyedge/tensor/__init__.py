@@ -1,16 +1,13 @@
 """Tensors: what a user holds, and how it is made from values of the host."""
 
+from tinyedge.tensor.calls import call, call_all, map_tensors, tensors_in
 from tinyedge.tensor.checks import require_trainable
 from tinyedge.tensor.classes import (
     Parameter,
     Tensor,
     blocks_of,
-    call,
-    call_all,
-    map_tensors,
     of_blocks,
     seed_of,
-    tensors_in,
     unpickled,
 )
 from tinyedge.tensor.creation import as_tensor, from_dlpack, from_numpy, full, tensor

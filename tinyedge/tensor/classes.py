@@ -1,4 +1,4 @@
-"""Tensor, Parameter, and how calls on them become steps."""
+"""Tensor and Parameter."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from tinyedge.autograd.dispatch import write_into
 from tinyedge.autograd.methods import Methods
 from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend, get_backend
-from tinyedge.containers import attributes_of, leaves_in, with_leaves
+from tinyedge.containers import attributes_of
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir import modes, values
-from tinyedge.ir.step import Op
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor.attributes import Attributes
@@ -35,26 +34,6 @@ from tinyedge.tensor.checks import (
 )
 from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
 from tinyedge.tensor.memory_format import check_memory_format
-
-
-def call(
-    op: type[Op],
-    *inputs: Tensor | Value | None,
-    scalars: dict[str, float] | None = None,
-    backend: Backend | None = None,
-    **attrs: Any,
-) -> Tensor:
-    """Call ``op`` on tensors; its first output. For ops with several, see ``call_all``."""
-    reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return Tensor._wrap(dispatch.dispatch(op, reads, attrs, scalars, backend)[0])
-
-
-def call_all(
-    op: type[Op], *inputs: Tensor | Value | None, scalars: dict[str, float] | None = None, **attrs: Any
-) -> tuple[Tensor, ...]:
-    """Call ``op`` on tensors; all its outputs."""
-    reads = [x._slot if isinstance(x, Tensor) else x for x in inputs]
-    return tuple(Tensor._wrap(slot) for slot in dispatch.dispatch(op, reads, attrs, scalars))
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -709,13 +688,3 @@ def unpickled(kind: type[Tensor], values: Any, dtype: DType, requires_grad: bool
         held = Tensor._wrap(uploaded(blocks, dtypes.uint8, get_backend()))
         return _made(kind, of_blocks(held, dtype, shape)._slot, False)
     return _made(kind, uploaded(values, dtype, get_backend()), requires_grad)
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists, mappings and dataclasses, in order."""
-    return leaves_in(value, Tensor)
-
-
-def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
-    """``value`` with each tensor replaced; what is in no container stays itself."""
-    return with_leaves(value, function, leaf)
