@@ -73,41 +73,33 @@ def pointwise_kernel(
     extra = dict(sizes or {})
     outputs = tuple(expressions)
     shape = step.slots[outputs[0]].shape if shape is None else shape
-    used = used_names(step, tuple(expressions.values()))
-    arrays = [name for name in used if not step.is_value(name)]
-    operands = [*arrays, *outputs]
-    written = {step.slots[name].dtype.computes for name in outputs}
-    floats = len(written) == 1 and next(iter(written)).is_floating_point
-    read = {step.slots[name].dtype.computes for name in used} - written
-    width = device.vector_width if floats and not read else 1
+    texts = tuple(expressions.values())
+    used = used_names(step, texts)
+    arrays = tuple(name for name in used if not step.is_value(name))
+    values = tuple(name for name in used if step.is_value(name))
+    operands = (*arrays, *outputs)
     strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, shape) for n in operands]
     lengths, collapsed = shapes.collapse(shape, *strides)
-    values = tuple(name for name in used if step.is_value(name))
+    by_name = dict(zip(operands, strides, strict=True))
+    described: dict[str, Any] = {
+        "hooked": operands,
+        "pointwise": _fusible(step, expressions, arrays, values, shape, by_name, extra),
+    }
+    written = {step.slots[name].dtype.computes for name in outputs}
+    floats = len(written) == 1 and next(iter(written)).is_floating_point
+    width = device.vector_width if floats and {step.slots[name].dtype.computes for name in used} <= written else 1
+    real = step.slots[outputs[0]].dtype.ctype
+    streams = described["pointwise"] is not None and device.is_cpu and _may_stream(step, arrays, outputs)
     constants: dict[str, Any] = {
-        "real": step.slots[outputs[0]].dtype.ctype,
+        "real": real,
         "width": width,
-        "inputs": tuple(arrays),
+        "inputs": arrays,
         "values": values,
         "expressions": tuple(expressions.items()),
-        "streams": 0,
+        "streams": STREAM_BYTES // (8 if real == "double" else 4) if streams else 0,
     }
-    described: dict[str, Any] = {"hooked": tuple(operands)}
-    real = {dtype for dtype in read | written if dtype.is_floating_point}
-    if len(real) == 1 and written <= real | {int8} and read <= real | set(SMALL):
-        by_name = dict(zip(operands, strides, strict=True))
-        # Inlined into another kernel, a bool is loaded as a number.
-        masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"
-        texts = {
-            name: re.sub(rf"WHERE\(\s*({masks})\s*,", r"WHERE(\1 != 0,", text) for name, text in expressions.items()
-        }
-        described["pointwise"] = Pointwise(shape, texts, tuple(arrays), values, by_name, extra, next(iter(real)).ctype)
-    read_from = {step.slots[name].storage for name in arrays}
-    beside_inputs = all(step.slots[name].storage not in read_from for name in outputs)
-    packed = any(step.slots[name].dtype.packed for name in outputs)
-    if device.is_cpu and "pointwise" in described and step.direction == "forward" and beside_inputs and not packed:
-        constants["streams"] = STREAM_BYTES // (8 if constants["real"] == "double" else 4)
     buffers = (*used, *outputs)
-    named = used_scalars(tuple(expressions.values()), scalars or {})
+    named = used_scalars(texts, scalars or {})
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
         numel = prod(shape)
         return KernelSpec(
@@ -121,36 +113,70 @@ def pointwise_kernel(
             constants,
             **described,
         )
-    inner = lengths[-1] if lengths else 1
-    outer = prod(lengths[:-1])
-    global_size: Shape
-    local_size: Shape
-    if device.is_cpu:
-        chunk = min(inner, ITEM_ELEMENTS)
-        rows = max(1, min(ITEM_ELEMENTS // max(chunk, 1), -(-outer // (4 * device.compute_units))))
-        global_size, local_size = (-(-inner // max(chunk, 1)), -(-outer // rows)), (1, 1)
-    else:
-        chunk, rows = width, 1
-        (across,), (lanes,) = grid(-(-inner // width), device.group())
-        global_size, local_size = (across, outer), (lanes, 1)
+    global_size, local_size, chunk, rows = _strided_grid(device, lengths, width)
     tables = {"outer_shape": lengths[:-1]}
-    sizes = {"inner": inner, "outer": outer, "chunk": chunk, "rows": rows, "outer_rank": max(len(lengths) - 1, 0)}
-    sizes |= extra
+    all_sizes = {"inner": lengths[-1] if lengths else 1, "outer": prod(lengths[:-1]), "chunk": chunk, "rows": rows}
+    all_sizes |= {"outer_rank": max(len(lengths) - 1, 0), **extra}
     for name, steps in zip(operands, collapsed, strict=True):
         tables[name + "_strides"] = steps[:-1]
-        sizes[name + "_step"] = steps[-1] if steps else 0
+        all_sizes[name + "_step"] = steps[-1] if steps else 0
     return KernelSpec(
         "pointwise_strided",
         "elementwise.cl.jinja",
         buffers,
         global_size,
         local_size,
-        sizes,
+        all_sizes,
         named,
         tables,
-        {**constants, "operands": tuple(operands), "on_cpu": device.is_cpu},
+        {**constants, "operands": operands, "on_cpu": device.is_cpu},
         **described,
     )
+
+
+def _fusible(
+    step: Step,
+    expressions: Mapping[str, str],
+    arrays: tuple[str, ...],
+    values: tuple[str, ...],
+    shape: Shape,
+    strides: Mapping[str, Shape],
+    sizes: Mapping[str, int],
+) -> Pointwise | None:
+    """What ``te.compile`` needs to compute a pointwise op inside another kernel; None where it computes with several
+    types, or with integers.
+    """
+    written = {step.slots[name].dtype.computes for name in expressions}
+    read = {step.slots[name].dtype.computes for name in (*arrays, *values)} - written
+    real = {dtype for dtype in read | written if dtype.is_floating_point}
+    if len(real) != 1 or not (written <= real | {int8} and read <= real | set(SMALL)):
+        return None
+    # Inlined into another kernel, a bool is loaded as a number.
+    masks = "|".join(name for name in arrays if step.slots[name].dtype is bool_) or "(?!)"
+    texts = {name: re.sub(rf"WHERE\(\s*({masks})\s*,", r"WHERE(\1 != 0,", text) for name, text in expressions.items()}
+    return Pointwise(shape, texts, arrays, values, strides, sizes, next(iter(real)).ctype)
+
+
+def _may_stream(step: Step, arrays: Iterable[str], outputs: Iterable[str]) -> bool:
+    """Whether large results may be stored past the cache: those of forward, which lie apart from what is read."""
+    read_from = {step.slots[name].storage for name in arrays}
+    apart = all(step.slots[name].storage not in read_from for name in outputs)
+    packed = any(step.slots[name].dtype.packed for name in outputs)
+    return step.direction == "forward" and apart and not packed
+
+
+def _strided_grid(device: Device, lengths: Shape, width: int) -> tuple[Shape, Shape, int, int]:
+    """The geometry of a strided pointwise kernel: global and local size, and of each work-item the elements along the
+    last axis and the rows.
+    """
+    inner = lengths[-1] if lengths else 1
+    outer = prod(lengths[:-1])
+    if device.is_cpu:
+        chunk = min(inner, ITEM_ELEMENTS)
+        rows = max(1, min(ITEM_ELEMENTS // max(chunk, 1), -(-outer // (4 * device.compute_units))))
+        return (-(-inner // max(chunk, 1)), -(-outer // rows)), (1, 1), chunk, rows
+    (across,), (lanes,) = grid(-(-inner // width), device.group())
+    return (across, outer), (lanes, 1), width, 1
 
 
 def reduce_kernels(
@@ -166,135 +192,169 @@ def reduce_kernels(
 
     ``kind`` is sum, mean, max or min.
     """
-    outputs = tuple(expressions)
-    alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in outputs)
+    alike = all(full[len(full) - len(step.slots[name].shape) :] == step.slots[name].shape for name in expressions)
     if alike and all(full[axis] == 1 for axis in axes):  # each reduction has one element
         return [pointwise_kernel(step, device, expressions, scalars, shape=full)]
-    texts = tuple(expressions.values())
-    used = used_names(step, texts)
-    arrays = [name for name in used if not step.is_value(name)]
-    kept = [axis for axis in range(len(full)) if axis not in axes]
-
-    def walk(chosen: Sequence[int]) -> tuple[Shape, tuple[Shape, ...]]:
-        strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, full) for n in arrays]
-        return shapes.collapse(
-            tuple(full[axis] for axis in chosen), *(tuple(stride[axis] for axis in chosen) for stride in strides)
-        )
-
-    kept_shape, kept_strides = walk(kept)
-    run_shape, run_strides = walk(list(axes))
-    count, length = prod(kept_shape), prod(run_shape)
-    ctype = step.slots[outputs[0]].dtype.ctype
-    tables = {"kept_shape": kept_shape, "run_shape": run_shape}
-    sizes = {"count": count, "length": length, "kept_rank": len(kept_shape), "run_rank": len(run_shape)}
-    for name, kept_steps, run_steps in zip(arrays, kept_strides, run_strides, strict=True):
-        tables[name + "_kept"], tables[name + "_run"] = kept_steps, run_steps
-        sizes[name + "_step"] = run_steps[-1] if run_steps else 0
-    # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the reduced run.
-    steps = {name: run_steps[0] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
-    together = {step.slots[name].dtype.ctype for name in used} == {ctype} and ctype in ("float", "double")
-    adds = kind in ("sum", "mean")
-    wide = device.is_cpu and adds and together and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
-    constants: dict[str, Any] = {
-        "real": ctype,
-        "kind": kind,
-        "inputs": tuple(arrays),
-        "values": tuple(name for name in used if step.is_value(name)),
-        "expressions": tuple(expressions.items()),
-        "width": device.native_width if wide and length >= 2 * device.native_width else 1,
-        "steps": tuple(steps.items()) if wide else (),
-    }
-    template = "reduce.cl.jinja"
-
-    def joined(names: Iterable[str], lanes: int, rows: int = 1) -> tuple[LocalArray, ...]:
-        return tuple(LocalArray(f"joined_{name}", ctype, (lanes * rows,)) for name in names) if lanes > 1 else ()
-
-    named = used_scalars(texts, scalars or {})
-    hooked = (*arrays, *outputs)
+    reduction = _Reduction(step, device, kind, expressions, full, axes, scalars or {})
+    count, length = reduction.count, reduction.length
     parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
     if length > SPLIT_ELEMENTS and parts > 1:
-        chunk = -(-length // parts)
-        parts = -(-length // chunk)
-        partial = tuple(Scratch(f"{output}_partial", ctype, count * parts) for output in outputs)
+        return reduction.in_two_stages(parts)
+    # One work-item per output if there are many outputs or few elements in each; else a work-group, or a part of one.
+    if reduction.width > 1:
+        return [reduction.by_rows(1, 1)]
+    if length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
+        return [reduction.by_columns()]
+    lanes = min(device.group(), power_of_two(-(-length // 4)))
+    return [reduction.by_rows(lanes, device.group() // lanes)]
+
+
+class _Reduction:
+    """A reduction, and the kernels that can compute it.
+
+    ``count``: how many elements come out; ``length``: how many are reduced to each. ``width``: how many of these a
+    work-item reads at once.
+    """
+
+    TEMPLATE = "reduce.cl.jinja"
+
+    def __init__(
+        self,
+        step: Step,
+        device: Device,
+        kind: str,
+        expressions: Mapping[str, str],
+        full: Shape,
+        axes: Sequence[int],
+        scalars: Mapping[str, str],
+    ) -> None:
+        self.device, self.kind = device, kind
+        self.outputs, self.texts = tuple(expressions), tuple(expressions.values())
+        self.used = used_names(step, self.texts)
+        self.arrays = tuple(name for name in self.used if not step.is_value(name))
+        self.named = used_scalars(self.texts, scalars)
+        self.ctype = step.slots[self.outputs[0]].dtype.ctype
+        strides = [shapes.broadcast_strides(step.slots[n].shape, step.slots[n].strides, full) for n in self.arrays]
+
+        def walk(chosen: Sequence[int]) -> tuple[Shape, tuple[Shape, ...]]:
+            lengths = tuple(full[axis] for axis in chosen)
+            return shapes.collapse(lengths, *(tuple(stride[axis] for axis in chosen) for stride in strides))
+
+        self.kept_shape, kept_strides = walk([axis for axis in range(len(full)) if axis not in axes])
+        run_shape, run_strides = walk(list(axes))
+        self.count, self.length = prod(self.kept_shape), prod(run_shape)
+        self.tables = {"kept_shape": self.kept_shape, "run_shape": run_shape}
+        self.sizes = {"count": self.count, "length": self.length}
+        self.sizes |= {"kept_rank": len(self.kept_shape), "run_rank": len(run_shape)}
+        for name, kept_steps, run_steps in zip(self.arrays, kept_strides, run_strides, strict=True):
+            self.tables[name + "_kept"], self.tables[name + "_run"] = kept_steps, run_steps
+            self.sizes[name + "_step"] = run_steps[-1] if run_steps else 0
+        # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the reduced run.
+        steps = {name: strides[0] if strides else 0 for name, strides in zip(self.arrays, run_strides, strict=True)}
+        self.across = {
+            name: strides[-1] if strides else 0 for name, strides in zip(self.arrays, kept_strides, strict=True)
+        }
+        together = {step.slots[name].dtype.ctype for name in self.used} == {self.ctype}
+        self.vectors = device.is_cpu and kind in ("sum", "mean") and together and self.ctype in ("float", "double")
+        wide = self.vectors and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
+        self.width = device.native_width if wide and self.length >= 2 * device.native_width else 1
+        self.constants: dict[str, Any] = {
+            "real": self.ctype,
+            "kind": kind,
+            "inputs": self.arrays,
+            "values": tuple(name for name in self.used if step.is_value(name)),
+            "expressions": tuple(expressions.items()),
+            "width": self.width,
+            "steps": tuple(steps.items()) if wide else (),
+        }
+
+    def _joined(self, names: Iterable[str], lanes: int, rows: int = 1) -> tuple[LocalArray, ...]:
+        return tuple(LocalArray(f"joined_{name}", self.ctype, (lanes * rows,)) for name in names) if lanes > 1 else ()
+
+    def in_two_stages(self, parts: int) -> list[KernelSpec]:
+        """A kernel that reduces about ``parts`` parts of each run, and one that reduces what it gives."""
+        chunk = -(-self.length // parts)
+        parts = -(-self.length // chunk)
+        partial = tuple(Scratch(f"{output}_partial", self.ctype, self.count * parts) for output in self.outputs)
         between = tuple(item.name for item in partial)
-        lanes = 1 if device.is_cpu else device.group()
+        lanes = 1 if self.device.is_cpu else self.device.group()
         first = KernelSpec(
             "reduce_rows",
-            template,
-            (*used, *between),
-            (lanes * count * parts,),
+            self.TEMPLATE,
+            (*self.used, *between),
+            (lanes * self.count * parts,),
             (lanes,),
-            {**sizes, "chunk": chunk, "parts": parts},
-            named,
-            tables,
-            {**constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, texts))},
+            {**self.sizes, "chunk": chunk, "parts": parts},
+            self.named,
+            self.tables,
+            {**self.constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, self.texts))},
             partial,
-            tuple(arrays),
-            local=joined(between, lanes),
+            self.arrays,
+            local=self._joined(between, lanes),
             grouped=True,
         )
+        mean_of = {"chunk": chunk, "length": self.length} if self.kind == "mean" else {}
         second = KernelSpec(
             "reduce_parts",
-            template,
-            (*between, *outputs),
-            *grid(count, device.group()),
-            {"count": count, "parts": parts, **({"chunk": chunk, "length": length} if kind == "mean" else {})},
+            self.TEMPLATE,
+            (*between, *self.outputs),
+            *grid(self.count, self.device.group()),
+            {"count": self.count, "parts": parts, **mean_of},
             {},
             {},
-            {"real": ctype, "kind": kind, "inputs": between, "expressions": tuple(zip(outputs, between))},
+            {
+                "real": self.ctype,
+                "kind": self.kind,
+                "inputs": between,
+                "expressions": tuple(zip(self.outputs, between)),
+            },
             partial,
-            outputs,
+            self.outputs,
         )
         return [first, second]
-    # One work-item per output if there are many outputs or few elements in each; else a work-group, or a part of one.
-    rows = 1
-    if constants["width"] > 1:
-        lanes = 1
-    elif length <= 16 or count >= 64 * device.compute_units * (1 if device.is_cpu else 32):
-        # A CPU's work-item computes a vector of outputs, if each operand is contiguous or constant across them.
-        inner = kept_shape[-1] if kept_shape else 1
-        across = {name: strides[-1] if strides else 0 for name, strides in zip(arrays, kept_strides, strict=True)}
-        items, group = count, device.group()
-        if device.is_cpu and adds and together and set(across.values()) <= {0, 1} and inner >= device.native_width:
-            width = device.native_width
-            constants |= {"width": width, "steps": tuple(across.items())}
-            sizes["inner"] = inner
-            items = count // inner * -(-inner // width)
-            group = max(1, min(group, items // (8 * device.compute_units)))
-        return [
-            KernelSpec(
-                "reduce_columns",
-                template,
-                (*used, *outputs),
-                *grid(items, group),
-                sizes,
-                named,
-                tables,
-                constants,
-                (),
-                hooked,
-            )
-        ]
-    else:
-        lanes = min(device.group(), power_of_two(-(-length // 4)))
-        rows = device.group() // lanes
-    return [
-        KernelSpec(
-            "reduce_rows",
-            template,
-            (*used, *outputs),
-            (lanes * round_up(count, rows),),
-            (lanes * rows,),
-            {**sizes, "chunk": length, "parts": 1},
-            named,
-            tables,
-            {**constants, "lanes": lanes, "rows": rows},
+
+    def by_columns(self) -> KernelSpec:
+        """A work-item for each output. A CPU's computes a vector of outputs, if each operand is contiguous or constant
+        across them.
+        """
+        inner = self.kept_shape[-1] if self.kept_shape else 1
+        items, group, width = self.count, self.device.group(), self.device.native_width
+        constants, sizes = self.constants, self.sizes
+        if self.vectors and set(self.across.values()) <= {0, 1} and inner >= width:
+            constants = {**constants, "width": width, "steps": tuple(self.across.items())}
+            sizes = {**sizes, "inner": inner}
+            items = self.count // inner * -(-inner // width)
+            group = max(1, min(group, items // (8 * self.device.compute_units)))
+        return KernelSpec(
+            "reduce_columns",
+            self.TEMPLATE,
+            (*self.used, *self.outputs),
+            *grid(items, group),
+            sizes,
+            self.named,
+            self.tables,
+            constants,
             (),
-            hooked,
-            local=joined(outputs, lanes, rows),
+            (*self.arrays, *self.outputs),
+        )
+
+    def by_rows(self, lanes: int, rows: int) -> KernelSpec:
+        """``lanes`` work-items for each output, and ``rows`` outputs for each work-group."""
+        return KernelSpec(
+            "reduce_rows",
+            self.TEMPLATE,
+            (*self.used, *self.outputs),
+            (lanes * round_up(self.count, rows),),
+            (lanes * rows,),
+            {**self.sizes, "chunk": self.length, "parts": 1},
+            self.named,
+            self.tables,
+            {**self.constants, "lanes": lanes, "rows": rows},
+            (),
+            (*self.arrays, *self.outputs),
+            local=self._joined(self.outputs, lanes, rows),
             grouped=True,
         )
-    ]
 
 
 def gradient_kernels(
