@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.gradients import Gradients
-from tinyedge.compiler.leaves import Leaf
+from tinyedge.compiler.leaves import Leaf, LeavesFound, leaves_of
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
 from tinyedge.errors import ArgumentError, BackendError, CaptureError, OutOfMemoryError
@@ -45,6 +45,18 @@ from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 MOST_TRIES = 16
 """Attempts to prepare a program: each lowers kernels for smaller work-groups, usually half as large."""
+
+
+def _backend_of(recording: Recording) -> Backend:
+    """The backend of all steps. Errors: CaptureError if there are several."""
+    backends = {step.backend for step in recording.steps}
+    if len(backends) > 1:
+        names = " and ".join(sorted(backend.name for backend in backends))
+        raise CaptureError(
+            f"te.compile({recording.name})", "steps on one backend", f"it runs on {names}",
+            "Move its arguments and parameters to one of them with .to(device).",
+        )  # fmt: skip
+    return backends.pop() if backends else default_backend()
 
 
 class Program(Walkable):
@@ -73,54 +85,62 @@ class Program(Walkable):
         self._arenas = arenas or Arenas()
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
-        backends = {step.backend for step in recording.steps}
-        if len(backends) > 1:
-            names = " and ".join(sorted(backend.name for backend in backends))
-            raise CaptureError(f"te.compile({self.name})", "steps on one backend", f"it runs on {names}")
-        self.backend: Backend = backends.pop() if backends else default_backend()
+        self.backend = _backend_of(recording)
         self.lock = self._arenas.lock
-        self._leaves: list[Leaf] = []  # leaves whose gradients are read or added to
-        needs, ends = [], []
-        for use in recording.leaves.values():
-            gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
-            if gradient is not None and (use.summed or use.observed):
-                self._leaves.append(Leaf(use.leaf, gradient, use.before is not None))
-            if use.observed:
-                needs.append((weakref.ref(use.leaf), use.existed))
-            if use.replaced:
-                ends.append((weakref.ref(use.leaf), use.leaf.grad))
-        self._needs = needs  # the leaves that must have gradients before the call, and those that must have none
-        self._draws = Draws(recording)
-        # Tensors of random numbers are further arguments: each call makes its own.
-        drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
-        self._drawn_bytes = sum(each.nbytes for each in drawn)
-        # The leaves of the second part, with their gradients in the recording.
-        self._later = [Leaf(s, g, s.grad is g) for s, g in trace.leaves] if trace is not None else []
-        self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
-        lying = Counter(leaf.number for leaf in self._leaves)
-        self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
+        found = leaves_of(recording, trace)
+        self._leaves = found.leaves
+        self._later = found.later
+        self._needs = found.needs
         given = {id(tensor._slot): position for position, tensor in enumerate(arguments)}
-        # Each call has its own arguments.
-        self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
-        updated = [leaf for effect in recording.effects for leaf in effect.leaves()]
-        if any(id(leaf) in given for leaf in [*[refer() for refer, _ in (*needs, *ends)], *updated]):
-            recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
+        self._begin_leaves(recording, given, found)
+
+        seeds = [] if trace is None else trace.seeds
         owned = {leaf.number for leaf in [*self._leaves, *self._later]}
         inside = {number: made.nbytes for number, made in recording.made.items() if number not in owned}
         results = {tensor._slot.storage.number for tensor in tensors_in(result)}
-        results |= {end.storage.number for _, end in ends if end is not None}
+        results |= {end.storage.number for _, end in found.ends if end is not None}
         results -= {leaf.number for leaf in self._leaves}
-        seeds = [] if trace is None else trace.seeds
         passed = {gradient.storage.number for _, gradient in trace.inputs} if trace is not None else set()
         passed -= {seed.storage.number for seed in seeds}
-
         kept = results | passed
         forward, backward = rewritten(recording, inside, kept, self.backend)
-        recorded = [*forward, *backward]
         self._outputs = {number: nbytes for number, nbytes in inside.items() if number in results}
         self._passed = {number: nbytes for number, nbytes in inside.items() if number in passed}
-        self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
-        arguments = [*arguments, *drawn]
+
+        # Tensors of random numbers are further arguments: each call makes its own.
+        self._draws = Draws(recording)
+        self._has_draws = bool(self._draws)
+        drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
+        self._drawn_bytes = sum(each.nbytes for each in drawn)
+        self._begin_binding(recording, [*arguments, *drawn], seeds, {*inside, *owned})
+        self._begin_results(recording, result, given, trace, found.ends)
+        self.temporary: dict[BufferId, int] = {
+            self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
+        }
+        border = self._begin_launches(recording, forward, backward, trace is not None)
+        moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
+        self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
+        self._begin_backward(border)
+
+    def _begin_leaves(self, recording: Recording, given: Mapping[int, int], found: LeavesFound) -> None:
+        """Find the leaves that are arguments, and those whose gradients share a storage. ``given``: the positions of
+        the arguments, by their slots' ids.
+        """
+        self._gradient_bytes = sum(leaf.nbytes for leaf in dict.fromkeys(l.slot for l in [*self._leaves, *self._later]))
+        lying = Counter(leaf.number for leaf in self._leaves)
+        self._together = [leaf for leaf in self._leaves if lying[leaf.number] > 1]
+        # Each call has its own arguments.
+        self._given = [(leaf, given[id(leaf.slot)]) for leaf in self._leaves if id(leaf.slot) in given]
+        updated = [leaf for effect in recording.effects for leaf in effect.leaves()]
+        if any(id(leaf) in given for leaf in [*[refer() for refer, _ in (*found.needs, *found.ends)], *updated]):
+            recording.forbid("the gradient of an argument", "each call has its own arguments, and their gradients")
+
+    def _begin_binding(
+        self, recording: Recording, arguments: Sequence[Tensor], seeds: Sequence[Slot], made: Collection[int]
+    ) -> None:
+        """Find out what may lie elsewhere at each call. ``made``: the numbers of the storages that the call makes, and
+        of the leaves' gradients.
+        """
         self._arguments = [t._slot.storage.number for t in arguments]
         begins = {t._slot.storage.number: t._slot.offset for t in reversed(arguments)}
         begins |= {leaf.number: leaf.offset for leaf in [*self._leaves, *self._later]}
@@ -131,12 +151,21 @@ class Program(Walkable):
         for position, number in enumerate(self._arguments):
             self._first_in.setdefault(number, position)
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
-        movable = {*inside, *owned, *self._arguments, *self._seeds}
-        self.binding = Binding(self.name, self.backend, movable, begins)
+        self.binding = Binding(self.name, self.backend, {*made, *self._arguments, *self._seeds}, begins)
         self._arenas.enter(self.binding)
         self._gradients = Gradients(self._leaves, self.binding, self.backend)
         self._later_gradients = Gradients(self._later, self.binding, self.backend)
-        moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
+
+    def _begin_results(
+        self,
+        recording: Recording,
+        result: Any,
+        given: Mapping[int, int],
+        trace: Trace | None,
+        ends: Sequence[tuple[weakref.ref[Slot], Slot | None]],
+    ) -> None:
+        """Find where the results lie, the gradients of what was computed before, and those that leaves get."""
+        self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
         places: dict[int, ResultPlace] = {}
@@ -146,23 +175,19 @@ class Program(Walkable):
                 places[id(tensor)] = place_of_result(recording, tensor, given, roots, self.binding)
             return places[id(tensor)]
 
+        def place_at(slot: Slot) -> ResultPlace:
+            return ResultPlace(slot.storage.number, self.binding.moved(slot))
+
         self._result = map_tensors(result, place_of)
-        self._inputs = (
-            [
-                (source, ResultPlace(gradient.storage.number, self.binding.moved(gradient)))
-                for source, gradient in trace.inputs
-            ]
-            if trace is not None
-            else []
-        )
+        self._inputs = [] if trace is None else [(source, place_at(gradient)) for source, gradient in trace.inputs]
         # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
-        self._ends = [
-            (refer, None if end is None else ResultPlace(end.storage.number, self.binding.moved(end)))
-            for refer, end in ends
-        ]
-        self.temporary: dict[BufferId, int] = {
-            self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
-        }
+        self._ends = [(refer, None if end is None else place_at(end)) for refer, end in ends]
+
+    def _begin_launches(
+        self, recording: Recording, forward: Sequence[Step], backward: Sequence[Step], has_two_parts: bool
+    ) -> int:
+        """Compile the steps. Returns the number of the first step of backward."""
+        recorded = [*forward, *backward]
         steps = [self._own(step) for step in recorded]
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
         for effect in recording.effects:
@@ -171,24 +196,22 @@ class Program(Walkable):
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
         border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
-        assembled = assemble(steps, self.temporary, self.backend, border, trace is not None)
+        assembled = assemble(steps, self.temporary, self.backend, border, has_two_parts)
         self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
         self._saved_bytes = assembled.saved_bytes(self.temporary)
         self._cut, self._cut_kernels = assembled.cut, assembled.cut_kernels
         self.lowered: list[Lowered] = []
+        self._spec: ProgramSpec | None = None
         self._changed: dict[int, Storage] = {}  # what exists outside and is changed by a call
         self._changed_arguments: set[int] = set()
         self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self.steps:
-                self._note_writes(old, own, own.number >= border and trace is not None)
+                self._note_writes(old, own, own.number >= border and has_two_parts)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
             self.binding.keep_apart([*self.steps.values()])
-        self._has_draws = bool(self._draws)
-        self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
-        self._spec: ProgramSpec | None = None
-        self._begin_backward(border)
+        return border
 
     @property
     def arena_bytes(self) -> int:
