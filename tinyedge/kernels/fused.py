@@ -7,15 +7,24 @@ each operand the slot or number that it stands for.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 from tinyedge import shapes
-from tinyedge.ir.kernel import BufferId, Kernel, PointwiseBlock, SlotRef, address_of
+from tinyedge.ir.kernel import BufferId, Kernel, PointwiseBlock, PointwiseOp, SlotRef, address_of
 from tinyedge.ir.spec import Device, KernelSpec, Operand, grid
 from tinyedge.ir.step import FORWARD, Step
 from tinyedge.kernels.inline import Hook, PointwiseText, Source, Target
+
+
+@dataclass
+class _Found:
+    """What the ops of a block so far use and know: operands, and by address the C variables and outputs."""
+
+    used: dict[str, Operand] = field(default_factory=dict)
+    known: dict[tuple[int, int], str] = field(default_factory=dict)
+    outputs: dict[tuple[int, int], SlotRef] = field(default_factory=dict)
 
 
 class FusedSource:
@@ -87,75 +96,79 @@ class FusedSource:
         return f"accumulate_{operand}"
 
     def _hook(self, kind: str, name: str, block: PointwiseBlock, anchor: Step | None = None) -> Hook:
-        used: dict[str, Operand] = {}
-        known: dict[tuple[int, int], str] = {}
-        homes: dict[tuple[int, int], SlotRef] = {}
+        found = _Found()
         entry, adds = None, ""
         if kind == "store":
             assert anchor is not None
             entry, adds = self._variable(), self._adds(anchor, name, name)
-            known[address_of(anchor.slots[name])] = entry
+            found.known[address_of(anchor.slots[name])] = entry
         shift = 0
         if block.result is not None:
             assert anchor is not None
             shift = anchor.slots[name].offset - block.result[0].slots[block.result[1]].offset
         run = self.spec.runs.get(name, 0) if not shift else 0
+        ops = tuple([self._text(each, run, found) for each in block.ops])
+        stores = self._stores(name, found) if kind != "load" else ()
+        result = None if block.result is None else found.known[address_of(block.result[0].slots[block.result[1]])]
+        used = tuple(found.used.values())
+        return Hook(kind, name, block.ops[0].ctype, ops, used, stores, shift, result, entry, adds)
 
-        def operand(step: Step, of: str, role: str, ctype: str) -> str:
-            called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
-            if called not in self.arguments:
-                self.arguments[called] = (step, of)
-                packed = "" if role in ("value", "scalar") else step.slots[of].dtype.packed
-                self.operands.append(Operand(called, ctype, role, packed=packed))
-            used[called] = next(item for item in self.operands if item.name == called)
-            return called
+    def _operand(self, step: Step, of: str, role: str, ctype: str, found: _Found) -> str:
+        """The name of the operand that stands for ``of`` of ``step``."""
+        called = self._names.setdefault((id(step), of), f"m{len(self._names)}_{of}")
+        if called not in self.arguments:
+            self.arguments[called] = (step, of)
+            packed = "" if role in ("value", "scalar") else step.slots[of].dtype.packed
+            self.operands.append(Operand(called, ctype, role, packed=packed))
+        found.used[called] = next(item for item in self.operands if item.name == called)
+        return called
 
-        ops = []
-        for each in block.ops:
-            step, ctype = each.step, each.ctype
-            sources = []
-            for of in each.pointwise.inputs:
-                address = address_of(step.slots[of])
-                if address in known and each.is_linear(of):
-                    sources.append(Source(of, known[address]))
-                else:
-                    own = step.slots[of].dtype.ctype
-                    taken = operand(step, of, "read", own)
-                    sizes, strides = each.walk(of)
-                    axes, numbers = self._walk(sizes, strides)
-                    used.update({item.name: item for item in numbers})
-                    held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
-                    packed = step.slots[of].dtype.packed
-                    sources.append(Source(of, None, taken, axes, held, own != ctype, packed))
-            values = [(of, operand(step, of, "value", ctype)) for of in each.pointwise.values]
-            values += [(of, operand(step, of, "scalar", ctype if t == "real" else t)) for of, t in each.scalars.items()]
-            targets = []
-            for of, text in each.pointwise.expressions.items():
-                address, variable = address_of(step.slots[of]), self._variable()
-                condition, memory = "", ""
-                if self._adds(step, of, ""):
-                    memory = operand(step, of, "accumulate", ctype) if self._needs(step, of, address in known) else ""
-                    condition = self._adds(step, of, memory)
-                targets.append(Target(text, variable, condition, known.get(address, ""), memory))
-                homes[address] = (step, of)
-                known[address] = variable
-            ops.append(
-                PointwiseText(tuple(sources), tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets))
-            )
+    def _text(self, each: PointwiseOp, run: int, found: _Found) -> PointwiseText:
+        """One op of a block: where its inputs come from, and the variables that get its outputs."""
+        step, ctype = each.step, each.ctype
+        sources = tuple([self._source(each, of, run, found) for of in each.pointwise.inputs])
+        values = [(of, self._operand(step, of, "value", ctype, found)) for of in each.pointwise.values]
+        for of, stated in each.scalars.items():
+            values.append((of, self._operand(step, of, "scalar", ctype if stated == "real" else stated, found)))
+        targets = []
+        for of, text in each.pointwise.expressions.items():
+            address, variable = address_of(step.slots[of]), self._variable()
+            condition, memory = "", ""
+            if self._adds(step, of, ""):
+                if self._needs(step, of, address in found.known):
+                    memory = self._operand(step, of, "accumulate", ctype, found)
+                condition = self._adds(step, of, memory)
+            targets.append(Target(text, variable, condition, found.known.get(address, ""), memory))
+            found.outputs[address] = (step, of)
+            found.known[address] = variable
+        return PointwiseText(sources, tuple(values), tuple(each.pointwise.sizes.items()), tuple(targets))
+
+    def _source(self, each: PointwiseOp, of: str, run: int, found: _Found) -> Source:
+        slot = each.step.slots[of]
+        if address_of(slot) in found.known and each.is_linear(of):
+            return Source(of, found.known[address_of(slot)])
+        own = slot.dtype.ctype
+        taken = self._operand(each.step, of, "read", own, found)
+        sizes, strides = each.walk(of)
+        axes, numbers = self._walk(sizes, strides)
+        found.used.update({item.name: item for item in numbers})
+        held = run > 0 and (not any(strides) or (strides[-1] == 0 and sizes[-1] % run == 0))
+        return Source(of, None, taken, axes, held, own != each.ctype, slot.dtype.packed)
+
+    def _stores(self, name: str, found: _Found) -> tuple[tuple[str, str], ...]:
+        """What a block stores: variables, and the operands that they go to. ``name``: the operand at its hook."""
         stores = []
-        for address, variable in known.items() if kind != "load" else ():
+        for address, variable in found.known.items():
             if address[0] in self.unstored:
                 continue
-            if address in homes:
-                step, of = homes[address]
+            if address in found.outputs:
+                step, of = found.outputs[address]
                 role = "accumulate" if self._adds(step, of, "") else "write"
-                stores.append((variable, operand(step, of, role, step.slots[of].dtype.ctype)))
+                stores.append((variable, self._operand(step, of, role, step.slots[of].dtype.ctype, found)))
             else:
-                used[name] = next(item for item in self.operands if item.name == name)
+                found.used[name] = next(item for item in self.operands if item.name == name)
                 stores.append((variable, name))
-        result = None if block.result is None else known[address_of(block.result[0].slots[block.result[1]])]
-        ctype = block.ops[0].ctype
-        return Hook(kind, name, ctype, tuple(ops), tuple(used.values()), tuple(stores), shift, result, entry, adds)
+        return tuple(stores)
 
     def _walk(
         self, sizes: shapes.Shape, strides: shapes.Shape

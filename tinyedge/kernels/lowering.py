@@ -103,16 +103,9 @@ def pointwise_kernel(
     if len(lengths) <= 1 and all(stride in ((), (1,)) for stride in collapsed):
         numel = prod(shape)
         return KernelSpec(
-            "pointwise_flat",
-            "elementwise.cl.jinja",
-            buffers,
-            *grid(-(-numel // width), device.group()),
-            {"n": numel, **extra},
-            named,
-            {},
-            constants,
-            **described,
-        )
+            "pointwise_flat", "elementwise.cl.jinja", buffers, *grid(-(-numel // width), device.group()),
+            {"n": numel, **extra}, named, {}, constants, **described,
+        )  # fmt: skip
     global_size, local_size, chunk, rows = _strided_grid(device, lengths, width)
     tables = {"outer_shape": lengths[:-1]}
     all_sizes = {"inner": lengths[-1] if lengths else 1, "outer": prod(lengths[:-1]), "chunk": chunk, "rows": rows}

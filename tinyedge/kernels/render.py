@@ -262,26 +262,7 @@ def _fill(
         elif operand.kind in ("scalar", "size"):
             arguments.append((f"const {ctype}", name))
         elif operand.kind != "inlined":
-            packed, base = operand.packed, f"{name}_base"
-            pointer = f"__global {'const ' if operand.kind == 'read' else ''}{storage.pointed(ctype, packed)}*"
-            if operand.in_arena:
-                base = f"({pointer}){ARENA}"
-            else:
-                arguments.append((pointer, base))
-            arguments.append(("const int", f"{name}_offset"))
-            variables.append(f"    {pointer} {name} = {base} + {name}_offset;")
-            hooks[f"LOAD_{name}(i)"] = storage.load(packed, name, "i")
-            hooks[f"LOADW_{name}(i)"] = storage.load(packed, name, "i", width)
-            flag = "0"
-            if operand.kind == "accumulate":
-                flag = f"accumulate_{name}"
-                arguments.append(("const int", flag))
-            if operand.kind != "read":
-                value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
-                vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
-                hooks[f"STORE_{name}(i, v)"] = storage.store(packed, name, "i", value)
-                hooks[f"STOREW_{name}(i, v)"] = storage.store(packed, name, "i", vector, width)
-                hooks[f"ACCUMULATES_{name}"] = flag
+            _point(piece, operand, width)
     for block in blocks:
         lines, macros = functions(block, function, width)
         piece.functions += lines
@@ -302,3 +283,28 @@ def _fill(
         else:
             piece.functions.append(f"__constant int {function}_{name}[] = {{{', '.join(map(str, table or (0,)))}}};")
             variables.append(f"    __constant int* {name} = {function}_{name};")
+
+
+def _point(piece: Piece, operand: Operand, width: int) -> None:
+    """Fill in the pointer of an operand in memory, and the hooks that load and store through it."""
+    hooks, name, packed = piece.macros, operand.name, operand.packed
+    base = f"{name}_base"
+    pointer = f"__global {'const ' if operand.kind == 'read' else ''}{storage.pointed(operand.ctype, packed)}*"
+    if operand.in_arena:
+        base = f"({pointer}){ARENA}"
+    else:
+        piece.arguments.append((pointer, base))
+    piece.arguments.append(("const int", f"{name}_offset"))
+    piece.variables.append(f"    {pointer} {name} = {base} + {name}_offset;")
+    hooks[f"LOAD_{name}(i)"] = storage.load(packed, name, "i")
+    hooks[f"LOADW_{name}(i)"] = storage.load(packed, name, "i", width)
+    flag = "0"
+    if operand.kind == "accumulate":
+        flag = f"accumulate_{name}"
+        piece.arguments.append(("const int", flag))
+    if operand.kind != "read":
+        value = "v" if flag == "0" else f"{flag} ? LOAD_{name}(i) + (v) : (v)"
+        vector = "v" if flag == "0" else f"{flag} ? LOADW_{name}(i) + (v) : (v)"
+        hooks[f"STORE_{name}(i, v)"] = storage.store(packed, name, "i", value)
+        hooks[f"STOREW_{name}(i, v)"] = storage.store(packed, name, "i", vector, width)
+        hooks[f"ACCUMULATES_{name}"] = flag
