@@ -171,30 +171,27 @@ class Attention(Op):
     def _spec(
         cls, step: Step, device: Device, kernel: str, buffers: tuple[str, ...], scratch: tuple[Scratch, ...] = ()
     ) -> KernelSpec:
-        slots = step.slots
-        q, k, v, mask = (slots[name] for name in ("q", "k", "v", "mask"))
+        slots, q, mask = step.slots, step.slots["q"], step.slots["mask"]
         entries, heads, m, d = q.shape
-        n, e = k.shape[2], v.shape[3]
-        causal = step.attrs["causal"]
-        sizes = {"entries": entries, "heads": heads, "shared": cls._shared(step), "m": m, "n": n}
-        sizes |= {"d": d, "e": e}
+        n, e = slots["k"].shape[2], slots["v"].shape[3]
+        sizes = {"entries": entries, "heads": heads, "shared": cls._shared(step), "m": m, "n": n, "d": d, "e": e}
         for name in ("q", "k", "v", "y", "dy"):
             if name in buffers:
                 sizes |= _walk(name, slots[name])
         if "mask" in buffers:
             strides = broadcast_strides(mask.shape, mask.strides, (entries, heads, m, n))
             sizes |= dict(zip(("mask_entry", "mask_head", "mask_row", "mask_col"), strides))
-        scalars = {name: ctype for name, ctype in cls.scalars.items() if name == "scale" or step.attrs["drops"]}
-        if kernel in ("attention_delta", "attention_join"):
-            scalars = {}
+        needed = () if kernel in ("attention_delta", "attention_join") else cls.scalars
+        scalars = {name: cls.scalars[name] for name in needed if name == "scale" or step.attrs["drops"]}
         constants: dict[str, Any] = {
             "real": q.dtype.ctype,
-            "causal": causal,
+            "causal": step.attrs["causal"],
             "boolean": mask is not None and mask.dtype is bool_,
             "largest": "DBL_MAX" if q.dtype.ctype == "double" else "FLT_MAX",
             "scalar_names": tuple(scalars),
             "alone": "__attribute__((reqd_work_group_size(1, 1, 1))) " if device.is_cpu else "",
         }
+        width = max(device.native_width, 4) if device.is_cpu else 4
         described: dict[str, Any] = {}
         if kernel == "attention_join":
             slot = slots["dk" if "dk" in buffers else "dv"]
@@ -202,13 +199,11 @@ class Attention(Op):
             sizes = {"count": slot.numel, "shared": sizes["shared"], "block": prod(slot.shape[2:])}
             constants |= {"width": 1, "lanes": 1}
         elif kernel == "attention_mask":
-            width = max(device.native_width, 4) if device.is_cpu else 4
             constants |= {"width": width, "lanes": 1}
             launch = grid(slots["dmask"].numel, device.group())
             sizes["count"] = slots["dmask"].numel
             sizes |= dict(zip(("mask_entries", "mask_heads", "mask_m", "mask_n"), slots["dmask"].shape))
         elif kernel == "attention_delta":
-            width = max(device.native_width, 4) if device.is_cpu else 4
             lanes = device.group()
             parts = 1 if device.is_cpu else min(DELTA_PARTS, lanes)
             constants |= {"width": width, "lanes": lanes, "parts": parts}
@@ -217,18 +212,11 @@ class Attention(Op):
             if parts > 1:
                 described = {"local": (LocalArray("sums", q.dtype.ctype, (lanes,)),), "grouped": True}
         else:
-            by_keys = kernel == "attention_keys"
-            tile = _tile(step, device, kernel, (n, m) if by_keys else (m, n), d, e)
-            constants |= tile.constants
-            out = {"attention_forward": e, "attention_queries": d}.get(kernel, max(d, e))
-            fixed = tile.constants["fixed_block"]
-            blocks, column_blocks = -(-(n if by_keys else m) // fixed), max(-(-out // tile.constants["columns"]), 1)
-            apart = by_keys and "dk" not in buffers and "dv" not in buffers
-            constants["apart"] = apart
-            groups = entries * (k.shape[1] if by_keys and not apart else heads) * blocks * column_blocks
-            sizes |= {"blocks": blocks, "column_blocks": column_blocks, "groups": groups}
+            tile, apart, tiled = cls._tiled(step, device, kernel, buffers)
+            constants |= {**tile.constants, "apart": apart}
+            sizes |= tiled
             lanes = tile.constants["lanes"]
-            launch = (groups * lanes,), (lanes,)
+            launch = (tiled["groups"] * lanes,), (lanes,)
             described = {"local": tile.local, "grouped": True, "is_heavy": not device.is_cpu}
         return KernelSpec(
             kernel,
@@ -240,9 +228,25 @@ class Attention(Op):
             constants=constants,
             scratch=scratch,
             hooked=tuple(name for name in buffers if name in step.writes and name != "lse"),
-            flops=0 if kernel in ("attention_delta", "attention_join") else sum(cls._products(step, buffers)),
+            flops=sum(cls._products(step, buffers)) if needed else 0,
             **described,
         )
+
+    @staticmethod
+    def _tiled(step: Step, device: Device, kernel: str, buffers: tuple[str, ...]) -> tuple[_Tile, bool, dict[str, int]]:
+        """The tile of a kernel that computes scores, whether it does each head of the queries apart where they share
+        one of the keys, and how many blocks and work-groups there are.
+        """
+        (entries, heads, m, d), (_, shared, n, _) = step.slots["q"].shape, step.slots["k"].shape
+        e = step.slots["v"].shape[3]
+        by_keys = kernel == "attention_keys"
+        tile = _tile(step, device, kernel, (n, m) if by_keys else (m, n), d, e)
+        out = {"attention_forward": e, "attention_queries": d}.get(kernel, max(d, e))
+        blocks = -(-(n if by_keys else m) // tile.constants["fixed_block"])
+        column_blocks = max(-(-out // tile.constants["columns"]), 1)
+        apart = by_keys and "dk" not in buffers and "dv" not in buffers
+        groups = entries * (shared if by_keys and not apart else heads) * blocks * column_blocks
+        return tile, apart, {"blocks": blocks, "column_blocks": column_blocks, "groups": groups}
 
     @staticmethod
     def _shared(step: Step) -> int:

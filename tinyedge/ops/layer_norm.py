@@ -100,8 +100,14 @@ class LayerNorm(Op):
                 )
             )
         outputs = tuple(name for name in ("dweight", "dbias") if step.wants(name))
-        if not outputs:
-            return kernels
+        return kernels + (cls._kernels_of_columns(step, device, outputs, rows, length) if outputs else [])
+
+    @staticmethod
+    def _kernels_of_columns(
+        step: Step, device: Device, outputs: tuple[str, ...], rows: int, length: int
+    ) -> list[KernelSpec]:
+        """The gradients of weight and bias: sums over all rows."""
+        ctype = step.slots["dy"].dtype.ctype
         # Enough parts that the device has work, each long enough to be worth joining.
         width = device.vector_width if device.is_cpu and length >= device.vector_width else 1
         items = -(-length // width)
@@ -113,7 +119,7 @@ class LayerNorm(Op):
         names = dict(zip(outputs, targets, strict=True))
         (global_0,), (local_0,) = grid(items, min(4, device.group()) if width > 1 else device.group())
         source = ("x", "mean", "rstd") if "dweight" in outputs else ()
-        kernels.append(
+        kernels = [
             KernelSpec(
                 "layer_norm_columns",
                 "layer_norm.cl.jinja",
@@ -131,7 +137,7 @@ class LayerNorm(Op):
                 scratch=scratch,
                 hooked=("dy", *source),
             )
-        )
+        ]
         if parts > 1:
             kernels.append(
                 KernelSpec(

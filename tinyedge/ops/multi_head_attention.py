@@ -98,6 +98,23 @@ def _with_row(x: Tensor, row: Tensor) -> Tensor:
     return cat((x, row.expand(*x.shape[:2], 1, x.shape[3])), 2)
 
 
+def _with_batch(query: Tensor, key: Tensor, value: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands with a batch of one; those that are the same tensor stay so, for one product projects them."""
+    longer = {id(x): x.unsqueeze(axis) for x in (query, key, value)}
+    return longer[id(query)], longer[id(key)], longer[id(value)]
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """The masked scores, in PyTorch's own way and order; attention without the weights as a result has none."""
+    size = q.shape[-1]
+    scores = matmul(q * math.sqrt(1.0 / size if size else 1.0), k.transpose(-2, -1))
+    if mask is None:
+        return scores
+    if mask.dtype is bool_:
+        return scores.masked_fill(functions["logical_not"](mask), -math.inf)
+    return scores + mask
+
+
 def attend_by_heads(
     query: Tensor,
     key: Tensor,
@@ -131,21 +148,14 @@ def attend_by_heads(
     batched = query.ndim == 3
     batch_axis = 0 if batch_first else 1
     if not batched:
-        if query is key and key is value:
-            query = key = value = query.unsqueeze(batch_axis)
-        elif key is value:
-            query, key = query.unsqueeze(batch_axis), key.unsqueeze(batch_axis)
-            value = key
-        else:
-            query, key, value = (x.unsqueeze(batch_axis) for x in (query, key, value))
+        query, key, value = _with_batch(query, key, value, batch_axis)
         key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    batch, length = query.shape[batch_axis], query.shape[1 - batch_axis]
+    batch = query.shape[batch_axis]
     if key.shape[batch_axis] != batch:
         raise ShapeError(NAME, "key and value of the query's batch", f"got {query.shape} and {key.shape}")
     size = embed_dim // num_heads
-    attn_mask, padding = _mask_shapes(
-        attn_mask, key_padding_mask, (batch, num_heads, length, key.shape[1 - batch_axis])
-    )
+    full = (batch, num_heads, query.shape[1 - batch_axis], key.shape[1 - batch_axis])
+    attn_mask, padding = _mask_shapes(attn_mask, key_padding_mask, full)
     if is_causal and padding is None and not need_weights:
         attn_mask = None
     else:
@@ -161,29 +171,25 @@ def attend_by_heads(
             raise ShapeError(NAME, f"{name} of shape ({batch * num_heads}, keys, {size})", f"got {given.shape}")
     k = k if static_k is None else static_k.reshape(batch, num_heads, *static_k.shape[1:])
     v = v if static_v is None else static_v.reshape(batch, num_heads, *static_v.shape[1:])
-    extra = 0
+    length = k.shape[2]
     if bias_k is not None or bias_v is not None:
         if bias_k is None or bias_v is None or static_k is not None or static_v is not None:
-            raise ArgumentError(NAME, "bias_k and bias_v go together, and without static_k and static_v", "got others")
+            raise ArgumentError(
+                NAME, "bias_k and bias_v go together, and without static_k and static_v", "got others",
+                "Pass both of bias_k and bias_v, or both of static_k and static_v.",
+            )  # fmt: skip
         k, v = (_with_row(x, b.reshape(1, num_heads, 1, size)) for x, b in ((k, bias_k), (v, bias_v)))
-        extra += 1
     if add_zero_attn:
         nothing = zeros((1, 1, 1, size), dtype=k.dtype, device=k.backend)
         k, v = _with_row(k, nothing), _with_row(v, nothing)
-        extra += 1
+    extra = k.shape[2] - length
     if extra:  # all see what was added, and a causal mask must say so
         attn_mask = None if attn_mask is None else pad(attn_mask, (0, extra))
         padding = None if padding is None else pad(padding, (0, extra))
     mask = _joined(attn_mask, padding, q)
     weights = None
     if need_weights:
-        # PyTorch's own way and order, since the weights are asked for: they are no result of the other one.
-        scores = matmul(q * math.sqrt(1.0 / size if size else 1.0), k.transpose(-2, -1))
-        if mask is not None:
-            scores = (
-                scores.masked_fill(functions["logical_not"](mask), -math.inf) if mask.dtype is bool_ else scores + mask
-            )
-        weights = dropout(softmax(scores, -1), dropout_p)
+        weights = dropout(softmax(_scores(q, k, mask), -1), dropout_p)
         y = matmul(weights, v)
         weights = weights.mean(1) if average_attn_weights else weights
         weights = weights if batched else weights.squeeze(0)
