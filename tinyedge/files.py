@@ -117,13 +117,19 @@ def _remove_abandoned(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if _DRAFT.fullmatch(entry.name)]:
             with suppress(OSError):
-                descriptor = os.open(folder / name, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
-                try:
-                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        os.unlink(folder / name)
-                finally:
-                    os.close(descriptor)
+                _remove_unlocked(folder / name)
+
+
+def _remove_unlocked(draft: Path) -> None:
+    """Remove a draft. Errors: OSError if a writer has locked it."""
+    assert sys.platform != "win32"
+    descriptor = os.open(draft, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(draft)
+    finally:
+        os.close(descriptor)
 
 
 __all__ = ["IrregularFileError", "read_whole", "write_whole"]

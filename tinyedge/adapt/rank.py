@@ -71,6 +71,14 @@ class Ranking(Sequence[LayerRank]):
         return "\n".join(line.rstrip() for line in lines)
 
 
+@no_grad()
+def _add_squares(totals: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
+    for k, gradient in enumerate(gradients):
+        if gradient is not None:
+            square = gradient.square().sum()
+            totals[k] = square if (before := totals[k]) is None else before + square
+
+
 def rank_layers(model: Module, loss: Callable[..., Tensor], samples: Iterable[Sequence[Any]]) -> Ranking:
     """The layers that require gradients, by Fisher information over ``samples``: those that a step changes most first.
 
@@ -106,11 +114,7 @@ def rank_layers(model: Module, loss: Callable[..., Tensor], samples: Iterable[Se
             with enable_grad():
                 value = loss(model, *sample)
             gradients = grad(value, params, allow_unused=True)
-            with no_grad():
-                for k, gradient in enumerate(gradients):
-                    if gradient is not None:
-                        square = gradient.square().sum()
-                        totals[k] = square if (before := totals[k]) is None else before + square
+            _add_squares(totals, gradients)
             count += 1
     if not count:
         raise ArgumentError("rank_layers", "one sample or more", "got none")

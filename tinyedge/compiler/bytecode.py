@@ -82,12 +82,13 @@ class _Scan:
         for code in all_codes(self.code):
             for instruction in dis.get_instructions(code):
                 opname, value = instruction.opname, instruction.argval
-                if ("_DEREF" in opname and value in cells) or ("_FAST" in opname and code is self.code):
-                    for name in value if isinstance(value, tuple) else (value,):
-                        if opname in ("STORE_FAST", "STORE_DEREF") and name not in used:
-                            count[name] = count.get(name, 0) + 1
-                        elif "STORE" in opname or "DELETE" in opname or "CLEAR" in opname or name not in count:
-                            used.add(name)
+                is_local = ("_DEREF" in opname and value in cells) or ("_FAST" in opname and code is self.code)
+                names = value if isinstance(value, tuple) else (value,)
+                for name in names if is_local else ():
+                    if opname in ("STORE_FAST", "STORE_DEREF") and name not in used:
+                        count[name] = count.get(name, 0) + 1
+                    elif "STORE" in opname or "DELETE" in opname or "CLEAR" in opname or name not in count:
+                        used.add(name)
         flags = bool(self.code.co_flags & CO_VARARGS) + bool(self.code.co_flags & CO_VARKEYWORDS)
         given = self.code.co_varnames[: self.code.co_argcount + self.code.co_kwonlyargcount + flags]
         return {name for name, times in count.items() if times == 1 and name not in used and name not in given}
@@ -158,11 +159,17 @@ class _Scan:
         self.stack = [None] * count
 
     def _step(self, instruction: dis.Instruction) -> None:
-        opname, value, argument = instruction.opname, instruction.argval, instruction.arg or 0
-        stack = self.stack
-        if opname in SILENT:
+        if instruction.opname in SILENT:
             return
-        self.text |= opname in TEXT
+        self.text |= instruction.opname in TEXT
+        if not self._named(instruction) and not self._moved(instruction):
+            self.matches |= instruction.opname == "MATCH_CLASS"
+            self._other(instruction)
+
+    def _named(self, instruction: dis.Instruction) -> bool:
+        """Follow an instruction that reads or writes a variable, an import or an attribute; False for others."""
+        opname, value = instruction.opname, instruction.argval
+        stack = self.stack
         if opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             stack.append(Read("global", value, (), self.line))
         elif opname == "LOAD_FROM_DICT_OR_GLOBALS":
@@ -196,12 +203,6 @@ class _Scan:
             self.attributes.setdefault(value, self.line)
             self._pop(3)
             stack.append(None)
-        elif opname == "SWAP" and argument <= len(stack):
-            stack[-1], stack[-argument] = stack[-argument], stack[-1]
-        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].dotted):
-            stack.pop()
-        elif opname == "LOAD_CONST":
-            stack.append(value if isinstance(value, str) else None)
         elif opname in ("STORE_FAST", "STORE_DEREF"):
             if value in self.assigned and stack and isinstance(stack[-1], Read):
                 self.variables[value] = stack.pop()
@@ -209,6 +210,20 @@ class _Scan:
                 self._pop()
         elif opname.startswith("LOAD_FAST") and isinstance(value, str):
             stack.append(self.variables.get(value))
+        else:
+            return False
+        return True
+
+    def _moved(self, instruction: dis.Instruction) -> bool:
+        """Follow an instruction that moves, combines or calls what is on the stack; False for those that are left."""
+        opname, value, argument = instruction.opname, instruction.argval, instruction.arg or 0
+        stack = self.stack
+        if opname == "SWAP" and argument <= len(stack):
+            stack[-1], stack[-argument] = stack[-argument], stack[-1]
+        elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].dotted):
+            stack.pop()
+        elif opname == "LOAD_CONST":
+            stack.append(value if isinstance(value, str) else None)
         elif opname in ("CALL", "CALL_FUNCTION", "CALL_METHOD", "CALL_KW", "CALL_FUNCTION_KW"):
             self._call(argument, opname.endswith("_KW"))
         elif opname.startswith(("BINARY_", "INPLACE_")) and opname != "BINARY_SLICE":
@@ -226,8 +241,8 @@ class _Scan:
             self._pop(argument)
             stack.append(None)
         else:
-            self.matches |= opname == "MATCH_CLASS"
-            self._other(instruction)
+            return False
+        return True
 
     def _other(self, instruction: dis.Instruction) -> None:
         try:

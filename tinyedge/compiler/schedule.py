@@ -43,12 +43,13 @@ def waits(touched: Sequence[Touched]) -> tuple[tuple[int, ...], ...]:
     over: list[int] = []  # for each kernel, as bits: the kernels that have finished before it starts
     history: dict[Hashable, list[tuple[int, int, int, bool]]] = defaultdict(list)  # spans, kernel, whether written
     for number, (reads, writes) in enumerate(touched):
-        needed = set()
-        for is_write, spans in ((False, reads), (True, writes)):
-            for memory, start, stop in spans:
-                for first, last, user, wrote in history[memory]:
-                    if first < stop and start < last and (is_write or wrote):
-                        needed.add(user)
+        needed = {
+            user
+            for is_write, spans in ((False, reads), (True, writes))
+            for memory, start, stop in spans
+            for first, last, user, wrote in history[memory]
+            if first < stop and start < last and (is_write or wrote)
+        }
         least, before = [], 0
         for user in sorted(needed, reverse=True):
             if not before >> user & 1:

@@ -81,9 +81,9 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
             elif position in handler.trained or (handler.weights and not (name in arrays and arrays[name].size <= 1)):
                 wanted.add(name)
             elif handler.passes and (position == 0 or handler.variadic):
-                for marks in (wanted, kept, barred):
-                    if not marks.isdisjoint(raw.outputs):
-                        marks.add(name)
+                marks = [marked for marked in (wanted, kept, barred) if not marked.isdisjoint(raw.outputs)]
+                for marked in marks:
+                    marked.add(name)
     found = {name for name in wanted - barred if name in arrays and is_float(arrays[name])}
     statistics = {name for name in kept - barred - found if name in arrays and is_float(arrays[name])}
     return found, statistics

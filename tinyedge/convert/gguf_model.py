@@ -157,8 +157,7 @@ def config_of(place: Place, file: GgufFile, tensors: dict[str, GgufTensor]) -> L
         return value
 
     heads = number("attention.head_count")
-    width = number("embedding_length")
-    layers = number("block_count")
+    width, layers = number("embedding_length"), number("block_count")
     size = number("attention.key_length", width // heads if heads > 0 else 0)
     if heads <= 0 or number("attention.value_length", size) != size:
         place.refuse(f"{family}.attention", "heads whose keys and values have different lengths, or no heads")
@@ -168,8 +167,8 @@ def config_of(place: Place, file: GgufFile, tensors: dict[str, GgufTensor]) -> L
         place.unsupported([f"{family}.expert_count: a mixture of experts"])
     rows = tensors["model.embed_tokens.weight"].shape[0]
 
-    def biased(name: str) -> bool:
-        return f"model.layers.0.{name}.bias" in tensors
+    def has(name: str) -> bool:
+        return f"model.layers.0.{name}" in tensors
 
     def token(name: str) -> int | None:
         value = data.get(f"tokenizer.ggml.{name}_token_id")
@@ -192,13 +191,13 @@ def config_of(place: Place, file: GgufFile, tensors: dict[str, GgufTensor]) -> L
             rope_theta=float(number("rope.freq_base", 10000.0, float)),
             rope_scaling=_scaling(place, file, family),
             tie_word_embeddings="lm_head.weight" not in tensors,
-            attention_bias=biased("self_attn.q_proj"),
-            output_bias=biased("self_attn.o_proj"),
-            mlp_bias=biased("mlp.gate_proj"),
-            qk_norm="model.layers.0.self_attn.q_norm.weight" in tensors,
-            no_rope_layers=tuple(int((n + 1) % interval != 0) for n in range(min(layers, len(tensors))))
-            if interval
-            else (),
+            attention_bias=has("self_attn.q_proj.bias"),
+            output_bias=has("self_attn.o_proj.bias"),
+            mlp_bias=has("mlp.gate_proj.bias"),
+            qk_norm=has("self_attn.q_norm.weight"),
+            no_rope_layers=tuple(
+                int((n + 1) % interval != 0) for n in range(min(layers, len(tensors)) if interval else 0)
+            ),
             bos_token_id=token("bos"),
             eos_token_id=token("eos"),
             pad_token_id=token("padding"),
