@@ -301,8 +301,8 @@ class Live:
             before = _Snapshot(self.model, self.optimizer)
             counts = dict(self._counts)
             try:
-                for rehearsal in range(2):  # the first builds kernels; the second's times are those of work
-                    if rehearsal:
+                for is_built in (False, True):  # the first builds kernels; the second's times are those of work
+                    if is_built:
                         self._durations.clear()
                     for _ in range(3):  # an update is compiled when it comes a second time
                         for _ in range(self.optimizer.accumulate or 1):

@@ -15,10 +15,10 @@ from tinyedge.ir.values import Slot, Storage, next_number
 
 
 class Held:
-    """Steps in order, which refer to stand-ins of the storages that the call made.
+    """Steps in order, which refer to placeholders for the storages that the call made.
 
     So a storage ends when nobody else refers to it any more, as in an eager call; what later steps read of it lives on
-    in the stand-in. ``error`` is that of the launch which was refused: nothing that follows it may run.
+    in the placeholder. ``error`` is that of the launch which was refused: nothing that follows it may run.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Held:
         self._filled: set[int] = set()  # storages that a step writes
         self._reads_unfilled = False
         self._made: dict[int, tuple[weakref.ref[Storage], int]] = {}  # those without memory, and their bytes
-        self._standing_in: weakref.WeakValueDictionary[int, Storage] = weakref.WeakValueDictionary()
+        self._placeholders: weakref.WeakValueDictionary[int, Storage] = weakref.WeakValueDictionary()
 
     def postpone(self, storage: Storage) -> None:
         """Give ``storage`` its memory when the steps are launched."""
@@ -56,9 +56,9 @@ class Held:
         storage = slot.storage
         if storage.number < self.first_number:
             return slot.alias()
-        found = self._standing_in.get(storage.number)
+        found = self._placeholders.get(storage.number)
         if found is None:
-            found = self._standing_in[storage.number] = Storage.over(storage.backend, storage.buffer)
+            found = self._placeholders[storage.number] = Storage.over(storage.backend, storage.buffer)
             found.number = storage.number
         return Slot(found, slot.dtype, slot.layout())
 
@@ -84,7 +84,7 @@ class Held:
             raise
 
     def allocate(self, storage: Storage) -> None:
-        """Give ``storage``, or what it stands in for, its memory, if it has none yet."""
+        """Give ``storage``, or what it is a placeholder for, its memory, if it has none yet."""
         number = storage.number
         if number not in self._made:
             return
@@ -92,9 +92,9 @@ class Held:
         buffer = storage.backend.reserve(nbytes)
         storage.backend.memory.add(nbytes)
         del self._made[number]
-        owner, stand_in = refer(), self._standing_in.get(number)
+        owner, placeholder = refer(), self._placeholders.get(number)
         if owner is not None:
             owner.buffer = buffer
-        if stand_in is not None:
-            stand_in.buffer = buffer
-            stand_in.nbytes = 0 if owner is not None else nbytes  # one of the two returns it
+        if placeholder is not None:
+            placeholder.buffer = buffer
+            placeholder.nbytes = 0 if owner is not None else nbytes  # one of the two returns it

@@ -54,7 +54,7 @@ class CodeWalk(abc.ABC):
         self.findings = findings
         self.trail = trail
         self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
-        self.watched: set[tuple[int, str]] = set()
+        self.guarded: set[tuple[int, str]] = set()
         self.uses_numpy = False
 
     @abc.abstractmethod
@@ -129,7 +129,7 @@ class CodeWalk(abc.ABC):
             if isinstance(inner, functions) or (
                 type(inner) is dict and inner and all(isinstance(item, functions) for item in inner.values())
             ):
-                self.findings.watch(partial(in_cell, cell), inner)
+                self.findings.guard(partial(in_cell, cell), inner)
                 yield self.key_part(inner, at._replace(lenient=True))
 
     def c_function(self, value: Any, at: At, called: tuple[str | None, ...] | None) -> Hashable:
@@ -193,11 +193,11 @@ class CodeWalk(abc.ABC):
 
     def members(self, cls: type, at: At, made: bool) -> Iterator[Hashable]:
         """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
-        self.findings.watch_attribute(cls, "__mro__", cls.__mro__)
+        self.findings.guard_attribute(cls, "__mro__", cls.__mro__)
         yield Same(cls)
         if isinstance(cls, abc.ABCMeta):
             registered = abc.get_cache_token()
-            self.findings.watch(partial(is_equal, abc.get_cache_token, registered), True)
+            self.findings.guard(partial(is_equal, abc.get_cache_token, registered), True)
             yield registered
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
@@ -211,7 +211,7 @@ class CodeWalk(abc.ABC):
             if base in library:
                 yield Same(base)
                 continue
-            self.findings.watch_items(vars(base))
+            self.findings.guard_items(vars(base))
             for name, value in vars(base).items():
                 if self.is_used(name, value, made, overridden):
                     yield name
@@ -246,9 +246,9 @@ class CodeWalk(abc.ABC):
     def module_of_users(self, module: ModuleType, at: At) -> Iterator[Hashable]:
         yield Same(module)
         if self.names.all:
-            self.findings.watch_items(vars(module))
+            self.findings.guard_items(vars(module))
         else:
-            self.findings.watch_mentioned(vars(module), self.names)
+            self.findings.guard_mentioned(vars(module), self.names)
         for name, value in vars(module).items():
             if self.wanted(name) and (name not in MACHINERY or name in self.names.mentioned):
                 yield name, self.key_part(value, self.below(at, name))
@@ -260,7 +260,7 @@ class CodeWalk(abc.ABC):
     def function(self, function: FunctionType) -> Iterator[Hashable]:
         """A function: its code, and everything that the code mentions."""
         code = function.__code__
-        self.findings.watch_attribute(function, "__code__", code)
+        self.findings.guard_attribute(function, "__code__", code)
         found = mentions(code)
         names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
         for name, line in found.attributes.items():
@@ -269,7 +269,7 @@ class CodeWalk(abc.ABC):
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
-            self.findings.watch_attribute(function, title, value)
+            self.findings.guard_attribute(function, title, value)
             yield self.key_part(value, At(f"{function.__name__}.{title}", where))
         yield self.attributes(function.__dict__, At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
@@ -292,9 +292,9 @@ class CodeWalk(abc.ABC):
 
     def look_up(self, mapping: dict[str, Any], name: str) -> Any:
         value = mapping.get(name, MISSING)
-        if (id(mapping), name) not in self.watched:
-            self.watched.add((id(mapping), name))
-            self.findings.watch_item(mapping, name, value)
+        if (id(mapping), name) not in self.guarded:
+            self.guarded.add((id(mapping), name))
+            self.findings.guard_item(mapping, name, value)
         return value
 
     def read(self, function: FunctionType, cells: dict[str, Any], read: Read) -> Hashable:
@@ -305,12 +305,12 @@ class CodeWalk(abc.ABC):
         if read.root == "closure":
             cell = cells.get(read.name)
             value = MISSING if cell is None else in_cell(cell)
-            if cell is not None and (id(cell), "") not in self.watched:
-                self.watched.add((id(cell), ""))
+            if cell is not None and (id(cell), "") not in self.guarded:
+                self.guarded.add((id(cell), ""))
                 if value is MISSING:
-                    self.findings.watch(partial(in_cell, cell), value)
+                    self.findings.guard(partial(in_cell, cell), value)
                 else:
-                    self.findings.watch_attribute(cell, "cell_contents", value)
+                    self.findings.guard_attribute(cell, "cell_contents", value)
         elif read.root == "import":
             value = self.imported(function, read)
         else:

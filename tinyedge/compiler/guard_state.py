@@ -280,7 +280,7 @@ class ModuleState:
         self.library = [vars(part) for part in parts if type(part) in self.ours]
         self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, At]] = []  # attributes and hooks that may change without being set
-        self.watched: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
+        self.guarded: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
         # Tensors without attributes of their own: they must stay so. For a large model the look takes microseconds.
@@ -298,7 +298,7 @@ class ModuleState:
         read = _read_by_library(type(part))
         static: list[Any] = []
         if not library:
-            self.watched.append(vars(part))
+            self.guarded.append(vars(part))
             for name, slot in slots_of(type(part)):
                 if names.has(name):
                     self.slotted.append((slot, part))
@@ -465,30 +465,30 @@ class Findings:
         self.items: tuple[list[Any], list[str], list[Any]] = [], [], []  # mappings, keys, and the items found
         self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # objects, names, and the attributes found
 
-    def watch_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
+    def guard_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
         for column, entry in zip(self.items, (mapping, key, value), strict=True):
             column.append(entry)
 
-    def watch_attribute(self, thing: Any, name: str, value: Any) -> None:
+    def guard_attribute(self, thing: Any, name: str, value: Any) -> None:
         for column, entry in zip(self.attributes, (thing, name, value), strict=True):
             column.append(entry)
 
-    def watch(self, read: Callable[[], Any], value: Any) -> None:
+    def guard(self, read: Callable[[], Any], value: Any) -> None:
         self.reads.append(read)
         self.values.append(value)
 
-    def watch_items(self, mapping: Any) -> None:
-        self.watch(partial(has_items, mapping, [*mapping], [*mapping.values()]), True)
+    def guard_items(self, mapping: Any) -> None:
+        self.guard(partial(has_items, mapping, [*mapping], [*mapping.values()]), True)
 
-    def watch_mentioned(self, attributes: dict[str, Any], names: Names, more: tuple[str, ...] = ()) -> None:
-        """Watch the attributes that are mentioned, also those that are missing: others are the user's bookkeeping."""
+    def guard_mentioned(self, attributes: dict[str, Any], names: Names, more: tuple[str, ...] = ()) -> None:
+        """Guard the attributes that are mentioned, also those that are missing: others are the user's bookkeeping."""
         if not attributes:
-            self.watch(partial(len, attributes), 0)
+            self.guard(partial(len, attributes), 0)
             return
         keys = [name for name in attributes if names.has(name) or name in more]
         absent = names.all_mentioned.difference(attributes)
         values = [attributes[name] for name in keys]
-        self.watch(partial(_has_mentioned, attributes, keys, values, absent), True)
+        self.guard(partial(_has_mentioned, attributes, keys, values, absent), True)
 
     def holds(self, names: int) -> bool:
         if names != self.names:
@@ -533,7 +533,7 @@ class Guarded:
             or state.names != self.names.version
             or state.version != member_changes()
             or any(state.empty)
-            or state.watched  # its attributes are looked up again
+            or state.guarded  # its attributes are looked up again
             or state.slotted
             or not have_size(state.library, state.size)
         ):

@@ -85,7 +85,7 @@ class Walk(CodeWalk):
             first = self.key_part(function, at)
         # A method or a layer leads to them that is not looked into itself.
         entered = registry.of_users
-        self.findings.watch(partial(getattr, registry, "of_users"), entered)
+        self.findings.guard(partial(getattr, registry, "of_users"), entered)
         users = tuple([self.key_part(user, At(user.__name__, "an entry of public")) for user in entered])
         parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
         self.findings.key = *parts, self.numpy_errors()
@@ -109,7 +109,7 @@ class Walk(CodeWalk):
         if not self.uses_numpy:
             return None
         errors = numpy_errors()
-        self.findings.watch(partial(is_equal, numpy_errors, errors), True)
+        self.findings.guard(partial(is_equal, numpy_errors, errors), True)
         return errors
 
     def key_part(
@@ -175,7 +175,7 @@ class Walk(CodeWalk):
             return self.python_module(value, at)
         if issubclass(made, functools.partial):
             for name in ("func", "args", "keywords"):
-                self.findings.watch_attribute(value, name, getattr(value, name))
+                self.findings.guard_attribute(value, name, getattr(value, name))
             return made, self.key_part(value.func, at), self.key_part(value.args, at), self.key_part(value.keywords, at)
         if issubclass(made, (staticmethod, classmethod)):
             return made, self.key_part(value.__func__, at)
@@ -185,7 +185,7 @@ class Walk(CodeWalk):
             return made, self.key_part(value.func, at)
         if made is functools._lru_cache_wrapper:
             times = times_cleared(value)
-            self.findings.watch(partial(is_equal, partial(times_cleared, value), times), True)
+            self.findings.guard(partial(is_equal, partial(times_cleared, value), times), True)
             return made, times, self.key_part(value.__wrapped__, at)
         if made is FIELD:
             return Same(value)
@@ -198,7 +198,7 @@ class Walk(CodeWalk):
         if made in VALUES:
             if made is decimal.Decimal:
                 context = decimal_context()
-                self.findings.watch(partial(is_equal, decimal_context, context), True)
+                self.findings.guard(partial(is_equal, decimal_context, context), True)
                 return made, str(value), context
             return made, VALUES[made](value)
         if made in (datetime.datetime, datetime.time):
@@ -240,7 +240,7 @@ class Walk(CodeWalk):
         if attributes:
             extra = self.attributes(attributes, at, False)
         elif not is_argument:
-            self.findings.watch(partial(len, attributes), 0)
+            self.findings.guard(partial(len, attributes), 0)
         slot = value._slot
         if self.names.history or self.names.all:
             extra = slot.is_leaf, *extra
@@ -252,9 +252,9 @@ class Walk(CodeWalk):
             return argument_key(value), *extra
         self.findings.tensors[at.path] = value
         self.findings.numbers.add(slot.storage.number)
-        self.findings.watch_attribute(value, "_slot", slot)
-        self.findings.watch_attribute(slot, "requires_grad", slot.requires_grad)
-        self.findings.watch(partial(_has_hooks, slot), hooked := _has_hooks(slot))
+        self.findings.guard_attribute(value, "_slot", slot)
+        self.findings.guard_attribute(slot, "requires_grad", slot.requires_grad)
+        self.findings.guard(partial(_has_hooks, slot), hooked := _has_hooks(slot))
         return weakref.ref(slot), made, slot.requires_grad, hooked, *extra
 
     def array(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
@@ -270,7 +270,7 @@ class Walk(CodeWalk):
                 return Same(value)
             self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
         form, data = (value.dtype.str, value.shape), value.tobytes()
-        self.findings.watch(partial(holds_bytes, value, form, data), True)
+        self.findings.guard(partial(holds_bytes, value, form, data), True)
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: At, given: bool) -> tuple[Hashable, ...]:
@@ -285,28 +285,28 @@ class Walk(CodeWalk):
     def container(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
         """The contents of a list, dict or the like, or of a user's subclass of one."""
         yield made
-        watch = self.findings.watch
+        guard = self.findings.guard
         if issubclass(made, (dict, MappingProxyType)):
             base: Any = next(base for base in (OrderedDict, dict, MappingProxyType) if issubclass(made, base))
             pairs = list(base.items(value))
             keys, values = [key for key, _ in pairs], [item for _, item in pairs]
             if made in (dict, MappingProxyType):
-                watch(partial(has_items, value, keys, values), True)
+                guard(partial(has_items, value, keys, values), True)
             else:
-                watch(partial(has_items_below, value, base, keys, values), True)
+                guard(partial(has_items_below, value, base, keys, values), True)
             yield self.items(keys, at, False)
             for key, item in pairs:
                 yield self.key_part(item, at.item(key), is_argument)
             if issubclass(made, defaultdict):
-                self.findings.watch_attribute(value, "default_factory", value.default_factory)
+                self.findings.guard_attribute(value, "default_factory", value.default_factory)
                 yield self.key_part(value.default_factory, at)
         else:
             base = next(base for base in CONTAINERS if issubclass(made, base))
             items = list(base.__iter__(value))
             if made is base and base is not tuple:
-                watch(partial(is_list_of, value, items), True)
+                guard(partial(is_list_of, value, items), True)
             elif base is not tuple:
-                watch(partial(is_list_of_below, value, base, items), True)
+                guard(partial(is_list_of_below, value, base, items), True)
             yield self.items(items, at, is_argument)
             if issubclass(made, deque):
                 yield value.maxlen
@@ -320,14 +320,14 @@ class Walk(CodeWalk):
             if issubclass(made, base):
                 yield convert(value)
         if issubclass(made, BaseException):
-            self.findings.watch_attribute(value, "args", value.args)
+            self.findings.guard_attribute(value, "args", value.args)
             yield self.key_part(value.args, at)
         yield Same(made if is_container(made) else value)
         yield from self.instance(value, made, at, is_argument)
 
     def instance(self, value: Any, made: type, at: At, is_argument: bool) -> Iterator[Hashable]:
         """The class and the attributes of an instance of a user's class, or of a pure library class."""
-        self.findings.watch(partial(type, value), made)
+        self.findings.guard(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
         whole = made is not SimpleNamespace and any(
@@ -340,7 +340,7 @@ class Walk(CodeWalk):
         for name, descriptor in slots_of(made):
             if whole or self.wanted(name) or is_argument:
                 item = in_slot(descriptor, value)
-                self.findings.watch(partial(in_slot, descriptor, value), item)
+                self.findings.guard(partial(in_slot, descriptor, value), item)
                 if item is not MISSING:
                     yield name, self.key_part(item, self.below(at, name), is_argument)
 
@@ -349,9 +349,9 @@ class Walk(CodeWalk):
     ) -> tuple[Hashable, ...]:
         """Those of ``attributes`` that the code may read."""
         if whole or is_argument or self.names.all:
-            self.findings.watch_items(attributes)
+            self.findings.guard_items(attributes)
         else:
-            self.findings.watch_mentioned(attributes, self.names)
+            self.findings.guard_mentioned(attributes, self.names)
         return tuple(
             [
                 (name, self.key_part(value, self.below(at, name), is_argument))
@@ -368,14 +368,14 @@ class Walk(CodeWalk):
         attributes = dict_of(value) or {}
         if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
             self.guard.constant |= attributes["_guard"].constant
-            self.findings.watch_item(attributes, "__wrapped__", attributes["__wrapped__"])
+            self.findings.guard_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.key_part(attributes["__wrapped__"], at)
             for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
-                self.findings.watch_item(attributes, name, item := attributes.get(name, MISSING))
+                self.findings.guard_item(attributes, name, item := attributes.get(name, MISSING))
                 if item is not MISSING:
                     yield name, self.key_part(item, self.below(at, name))
             return
-        self.findings.watch_mentioned(attributes, self.names)
+        self.findings.guard_mentioned(attributes, self.names)
         for name, item in attributes.items():
             if not name.startswith("_") and name in self.names.mentioned:
                 yield name, self.key_part(item, self.below(at, name)._replace(lenient=True))
@@ -383,7 +383,7 @@ class Walk(CodeWalk):
             if isinstance(getattr(type(value), name, None), property):
                 item = getattr(value, name, MISSING)
                 if type(item) in PLAIN or type(item) is float:
-                    self.findings.watch(partial(is_equal, partial(getattr, value, name, MISSING), item), True)
+                    self.findings.guard(partial(is_equal, partial(getattr, value, name, MISSING), item), True)
                     yield name, self.key_part(item, self.below(at, name))
 
     def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
@@ -391,7 +391,7 @@ class Walk(CodeWalk):
         for name in names:
             value = getattr(cls, name, None)
             if isinstance(value, (FunctionType, property)):
-                self.findings.watch_attribute(cls, name, value)
+                self.findings.guard_attribute(cls, name, value)
                 code = value.fget if isinstance(value, property) else value
                 if not isinstance(code, FunctionType) or not purity.is_tinyedge(code.__globals__.get("__name__")):
                     yield name
@@ -401,21 +401,21 @@ class Walk(CodeWalk):
         """A module's identity and state: with another parameter, a frozen one, or another mode the key differs."""
         state = self.guard.state(module, at)
         state_key = state.now()
-        self.findings.watch(state.now, state_key)
+        self.findings.guard(state.now, state_key)
         self.findings.numbers |= state.numbers
         if self.trail is not None:
             self.trail[at.path] = state_key
         yield state_key
-        for attributes in state.watched:
+        for attributes in state.guarded:
             if self.names.all:
-                self.findings.watch_items(attributes)
+                self.findings.guard_items(attributes)
             else:
-                self.findings.watch_mentioned(attributes, self.names, ("training", "checkpointed"))
-        self.findings.watch(partial(have_size, state.library, state.size), True)
+                self.findings.guard_mentioned(attributes, self.names, ("training", "checkpointed"))
+        self.findings.guard(partial(have_size, state.library, state.size), True)
         for cls in state.ours:
             yield from self.put_into(cls, ("forward",))
         for slot, part in state.slotted:
-            self.findings.watch(partial(in_slot, slot, part), in_slot(slot, part))
+            self.findings.guard(partial(in_slot, slot, part), in_slot(slot, part))
         for cls in state.classes:
             yield self.later(cls, "class", at._replace(path=cls.__qualname__), partial(self.members, cls, at, False))
         for value, where in state.live:
