@@ -1,4 +1,9 @@
-"""Layers, losses, and the base of models: ``from tinyedge import nn``. ``__init__.pyi`` says which (``make stubs``)."""
+"""Layers, losses, and the base of models: ``from tinyedge import nn``. ``__init__.pyi`` says which (``make stubs``).
+
+Arguments that many of them have: ``device`` and ``dtype`` are those of the parameters; without them they are float32 on
+the default backend. ``inplace=True`` writes the result into the input. ``reduction`` says what a loss does with its
+elements: "mean", "sum" or "none"; ``size_average`` and ``reduce`` are PyTorch's older way to say so.
+"""
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 

@@ -23,21 +23,33 @@ class _AlongDim(Module):
 
 
 class Softmax(_AlongDim):
-    """Positive values that sum to 1 along ``dim``."""
+    """Positive values that sum to 1 along ``dim``.
+
+    Shapes: any; returns the same.
+    Errors: ArgumentError without ``dim``, for which PyTorch only warns; AxisError if there is no such dim.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmax(input, self.dim)
 
 
 class LogSoftmax(_AlongDim):
-    """The logarithm of softmax along ``dim``."""
+    """The logarithm of softmax along ``dim``; see ``Softmax``.
+
+    Shapes: any; returns the same.
+    Errors: AxisError if there is no such dim.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim)
 
 
 class Softmin(_AlongDim):
-    """The softmax of the negated input along ``dim``."""
+    """The softmax of the negated input along ``dim``; see ``Softmax``.
+
+    Shapes: any; returns the same.
+    Errors: AxisError if there is no such dim.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmin(input, self.dim)
@@ -56,8 +68,12 @@ class Softmax2d(Module):
 
 
 class PReLU(Module):
-    """The input where positive, else it times a learnt weight: one, or one for each channel.
+    """The input where it is positive, else the input times a trained weight: one, or one for each channel.
 
+    ``num_parameters`` is 1 or the number of channels, and ``init`` the value with which the weights start.
+
+    Shapes: (batch, channels, ...), or any with one weight; weight (num_parameters,); returns the input's shape.
+    Errors: ShapeError if the channels are not num_parameters.
     Source: He et al., arXiv:1502.01852.
     """
 
@@ -78,7 +94,10 @@ class PReLU(Module):
 
 
 class Hardshrink(Module):
-    """The input, but 0 within [-lambd, lambd]."""
+    """The input, but 0 within [-lambd, lambd].
+
+    Shapes: any; returns the same.
+    """
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -92,7 +111,11 @@ class Hardshrink(Module):
 
 
 class Softshrink(Module):
-    """The input brought nearer to 0 by ``lambd``, and 0 within [-lambd, lambd]."""
+    """The input brought nearer to 0 by ``lambd``, and 0 within [-lambd, lambd].
+
+    Shapes: any; returns the same.
+    Errors: ArgumentError if lambd is negative.
+    """
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -106,7 +129,12 @@ class Softshrink(Module):
 
 
 class RReLU(Module):
-    """Leaky ReLU with slopes that are drawn in training, and are their mean afterwards."""
+    """Leaky ReLU with slopes that are drawn from [``lower``, ``upper``) in training, and are their mean in evaluation.
+
+    Shapes: any; returns the same.
+    Errors: ArgumentError if lower is above upper.
+    Source: Xu et al., arXiv:1505.00853.
+    """
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()

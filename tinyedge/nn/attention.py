@@ -17,12 +17,15 @@ class MultiheadAttention(Module):
     """Attention of ``num_heads`` heads over projections of query, key and value.
 
     A mask of bool is True for what is ignored; one of floating point is added to the scores. Without ``need_weights``
-    memory grows with the sequence, and not with its square.
+    memory grows with the sequence, and not with its square. ``dropout`` is the probability with which, in training, a
+    weight becomes 0. ``bias=False`` leaves out the biases of the projections. ``add_bias_kv`` adds a trained key and
+    value to each sequence, ``add_zero_attn`` ones of zeros.
 
     Shapes: query (length, batch, embed_dim), key (keys, batch, kdim), value (keys, batch, vdim), with ``batch_first``
-            the batch first, or all without batch; key_padding_mask (batch, keys); attn_mask (length, keys) or
-            (batch * heads, length, keys). Returns the query's shape, and the weights (batch, length, keys), by head
-            if they are not averaged, or None without ``need_weights``.
+            the batch first, or all without batch; key_padding_mask (batch, keys); attn_mask (length, keys) or (batch *
+            heads, length, keys). Returns the query's shape, and the weights (batch, length, keys), by head if they are
+            not averaged, or None without ``need_weights``.
+    Errors: ArgumentError unless embed_dim is a multiple of num_heads; ShapeError if the shapes do not fit.
     Source: Vaswani et al., arXiv:1706.03762.
     """
 

@@ -17,7 +17,13 @@ from tinyedge.tensor import Parameter, Tensor
 class EmbeddingBag(Module):
     """Sums, means or largest elements of the rows of a table that each bag of indices names; see ``F.embedding_bag``.
 
+    ``mode`` is "sum", "mean" or "max". The row ``padding_idx`` does not count, and gets no gradient.
+    ``include_last_offset``: the last of the offsets is where the last bag ends. ``max_norm`` (with ``norm_type``),
+    ``scale_grad_by_freq`` and ``sparse`` are refused. ``_weight`` is the table to begin with, of (``num_embeddings``,
+    ``embedding_dim``).
+
     Shapes: input (bags, n), or (n,) with offsets (bags,); returns (bags, embedding_dim).
+    Errors: ArgumentError for another mode, and for what is refused; IndexRangeError if an index is outside the table.
     """
 
     weight: Parameter

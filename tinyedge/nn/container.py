@@ -69,7 +69,7 @@ class Sequential(Module):
 
 
 class ModuleList(Module):
-    """Modules in a list, registered; it has no forward of its own."""
+    """``modules`` in a list, registered; it has no forward of its own."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class ModuleList(Module):
 
 
 class ModuleDict(Module):
-    """Modules in a dict, registered; it has no forward of its own."""
+    """``modules`` in a dict, registered; it has no forward of its own."""
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()

@@ -117,12 +117,17 @@ class _Conv(_Windowed):
 class Conv1d(_Conv):
     """One-dimensional convolution (cross-correlation).
 
-    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+    ``kernel_size``, ``stride`` (from one window to the next), ``padding`` (places added at either end) and ``dilation``
+    (from one tap of the kernel to the next) are ints; ``padding`` is also "valid" (none) or "same" (as many as keep the
+    size). ``padding_mode`` says what is put there: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+    With ``groups`` the channels are divided into so many groups, each of which is convolved by itself. ``bias=False``
+    leaves out the number that is added to each output channel.
 
-    Shapes: x (batch, in_channels, length), or without batch;
-            weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
-            input than there is.
+    Shapes: x (batch, in_channels, length), or without batch; weight (out_channels, in_channels / groups, *kernel_size);
+            bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size + 2 * padding - dilation
+            * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError for padding="same" with a stride, for channels that are no multiple of ``groups``, or where
+            "reflect" or "circular" have more to put around the input than there is. ShapeError if x does not fit.
     """
 
     dims = 1
@@ -135,12 +140,17 @@ class Conv1d(_Conv):
 class Conv2d(_Conv):
     """Two-dimensional convolution (cross-correlation).
 
-    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+    ``kernel_size``, ``stride`` (from one window to the next), ``padding`` (places added at either end) and ``dilation``
+    (from one tap of the kernel to the next) are an int or 2 ints; ``padding`` is also "valid" (none) or "same" (as many
+    as keep the size). ``padding_mode`` says what is put there: "zeros", or as in ``F.pad`` "reflect", "replicate" or
+    "circular". With ``groups`` the channels are divided into so many groups, each of which is convolved by itself.
+    ``bias=False`` leaves out the number that is added to each output channel.
 
-    Shapes: x (batch, in_channels, height, width), or without batch;
-            weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
-            input than there is.
+    Shapes: x (batch, in_channels, height, width), or without batch; weight (out_channels, in_channels / groups,
+            *kernel_size); bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size + 2 *
+            padding - dilation * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError for padding="same" with a stride, for channels that are no multiple of ``groups``, or where
+            "reflect" or "circular" have more to put around the input than there is. ShapeError if x does not fit.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -151,12 +161,17 @@ class Conv2d(_Conv):
 class Conv3d(_Conv):
     """Three-dimensional convolution (cross-correlation).
 
-    ``padding_mode`` says what is around the input: "zeros", or as in ``F.pad`` "reflect", "replicate" or "circular".
+    ``kernel_size``, ``stride`` (from one window to the next), ``padding`` (places added at either end) and ``dilation``
+    (from one tap of the kernel to the next) are an int or 3 ints; ``padding`` is also "valid" (none) or "same" (as many
+    as keep the size). ``padding_mode`` says what is put there: "zeros", or as in ``F.pad`` "reflect", "replicate" or
+    "circular". With ``groups`` the channels are divided into so many groups, each of which is convolved by itself.
+    ``bias=False`` leaves out the number that is added to each output channel.
 
-    Shapes: x (batch, in_channels, depth, height, width), or without batch;
-            weight (out_channels, in_channels / groups, *kernel_size).
-    Errors: ArgumentError for padding="same" with a stride, or where "reflect" or "circular" have more to put around the
-            input than there is.
+    Shapes: x (batch, in_channels, depth, height, width), or without batch; weight (out_channels, in_channels / groups,
+            *kernel_size); bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size + 2 *
+            padding - dilation * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError for padding="same" with a stride, for channels that are no multiple of ``groups``, or where
+            "reflect" or "circular" have more to put around the input than there is. ShapeError if x does not fit.
     """
 
     dims = 3
@@ -229,9 +244,16 @@ class _ConvTranspose(_Windowed):
 class ConvTranspose1d(_ConvTranspose):
     """Transposed convolution: the gradient of ``Conv1d`` for its input, as a layer.
 
-    Shapes: x (batch, in_channels, length), or without batch;
-            weight (in_channels, out_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    ``kernel_size``, ``stride``, ``padding``, ``dilation`` and ``groups`` are those of that convolution: a larger stride
+    makes the result larger, a larger padding makes it smaller. ``output_padding`` is added at its far end, since with a
+    stride several sizes have one convolved size. ``bias=False`` leaves out the number that is added to each channel.
+    ``padding_mode`` is "zeros".
+
+    Shapes: x (batch, in_channels, length), or without batch; weight (in_channels, out_channels / groups, *kernel_size);
+            bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size - 1) * stride - 2 *
+            padding + dilation * (kernel_size - 1) + output_padding + 1 places.
+    Errors: ArgumentError for another ``padding_mode``, or channels that are no multiple of ``groups``; ShapeError if x
+            does not fit.
     """
 
     dims = 1
@@ -243,9 +265,16 @@ class ConvTranspose1d(_ConvTranspose):
 class ConvTranspose2d(_ConvTranspose):
     """Transposed convolution: the gradient of ``Conv2d`` for its input, as a layer.
 
-    Shapes: x (batch, in_channels, height, width), or without batch;
-            weight (in_channels, out_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    ``kernel_size``, ``stride``, ``padding``, ``dilation`` and ``groups`` are those of that convolution: a larger stride
+    makes the result larger, a larger padding makes it smaller. ``output_padding`` is added at its far end, since with a
+    stride several sizes have one convolved size. ``bias=False`` leaves out the number that is added to each channel.
+    ``padding_mode`` is "zeros".
+
+    Shapes: x (batch, in_channels, height, width), or without batch; weight (in_channels, out_channels / groups,
+            *kernel_size); bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size - 1) *
+            stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1 places.
+    Errors: ArgumentError for another ``padding_mode``, or channels that are no multiple of ``groups``; ShapeError if x
+            does not fit.
     """
 
     def _function(self) -> Callable[..., Tensor]:
@@ -255,9 +284,16 @@ class ConvTranspose2d(_ConvTranspose):
 class ConvTranspose3d(_ConvTranspose):
     """Transposed convolution: the gradient of ``Conv3d`` for its input, as a layer.
 
-    Shapes: x (batch, in_channels, depth, height, width), or without batch;
-            weight (in_channels, out_channels / groups, *kernel_size).
-    Errors: ArgumentError for a ``padding_mode`` other than "zeros".
+    ``kernel_size``, ``stride``, ``padding``, ``dilation`` and ``groups`` are those of that convolution: a larger stride
+    makes the result larger, a larger padding makes it smaller. ``output_padding`` is added at its far end, since with a
+    stride several sizes have one convolved size. ``bias=False`` leaves out the number that is added to each channel.
+    ``padding_mode`` is "zeros".
+
+    Shapes: x (batch, in_channels, depth, height, width), or without batch; weight (in_channels, out_channels / groups,
+            *kernel_size); bias (out_channels,). Returns (batch, out_channels, ...), where each dim has (size - 1) *
+            stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1 places.
+    Errors: ArgumentError for another ``padding_mode``, or channels that are no multiple of ``groups``; ShapeError if x
+            does not fit.
     """
 
     dims = 3

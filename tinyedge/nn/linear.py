@@ -17,7 +17,10 @@ from tinyedge.tensor import Parameter, Tensor
 
 
 class Identity(Module):
-    """Returns its input; takes and ignores any arguments."""
+    """Returns its input; takes and ignores any arguments.
+
+    Shapes: any; returns the same.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -27,7 +30,11 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """The dims from ``start_dim`` to ``end_dim`` as one."""
+    """The dims from ``start_dim`` to ``end_dim`` as one.
+
+    Shapes: (batch, ...); returns (batch, product of the others), unless ``start_dim`` or ``end_dim`` say otherwise.
+    Errors: AxisError if there is no such dim.
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -42,7 +49,11 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """The dim ``dim`` as several, of sizes ``unflattened_size``."""
+    """The dim ``dim`` as several, of sizes ``unflattened_size``, one of which may be -1.
+
+    Shapes: (..., n, ...); returns (..., *unflattened_size, ...).
+    Errors: ShapeError unless the product of the sizes is n; AxisError if there is no such dim.
+    """
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
@@ -57,7 +68,12 @@ class Unflatten(Module):
 
 
 class Dropout(Module):
-    """In training mode, each element becomes 0 with probability ``p``, and the others grow by ``1 / (1 - p)``."""
+    """In training mode, each element becomes 0 with probability ``p``, and the others grow by ``1 / (1 - p)``.
+
+    Shapes: any; returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
+    Source: Srivastava et al., Dropout (2014).
+    """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
@@ -74,8 +90,10 @@ class Dropout(Module):
 
 
 class Dropout1d(Dropout):
-    """In training mode, each channel of (batch, channels, length) becomes 0 with probability ``p``, and the others grow
-    by ``1 / (1 - p)``.
+    """In training mode, each channel becomes 0 with probability ``p``, and the others grow by ``1 / (1 - p)``.
+
+    Shapes: (batch, channels, length), or without batch; returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -83,8 +101,10 @@ class Dropout1d(Dropout):
 
 
 class Dropout2d(Dropout):
-    """In training mode, each channel of (batch, channels, height, width) becomes 0 with probability ``p``, and the
-    others grow by ``1 / (1 - p)``.
+    """In training mode, each channel becomes 0 with probability ``p``, and the others grow by ``1 / (1 - p)``.
+
+    Shapes: (batch, channels, height, width), or without batch; returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -92,8 +112,10 @@ class Dropout2d(Dropout):
 
 
 class Dropout3d(Dropout):
-    """In training mode, each channel of (batch, channels, depth, height, width) becomes 0 with probability ``p``, and
-    the others grow by ``1 / (1 - p)``.
+    """In training mode, each channel becomes 0 with probability ``p``, and the others grow by ``1 / (1 - p)``.
+
+    Shapes: (batch, channels, depth, height, width), or without batch; returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -104,9 +126,12 @@ class Dropout3d(Dropout):
 
 
 class Linear(Module):
-    """``x @ weight.T + bias``.
+    """``x @ weight.T + bias``. ``bias=False`` leaves out the summand.
+
+    Weight and bias start uniform, within one over the root of ``in_features``.
 
     Shapes: x (..., in_features); weight (out_features, in_features); bias (out_features,); returns (..., out_features).
+    Errors: ShapeError if the last dim of x is not in_features.
     """
 
     weight: Parameter
@@ -133,9 +158,13 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of vectors, looked up by index.
+    """A table of vectors, looked up by index. The vectors start normally distributed.
 
-    Shapes: input (...) of integers in [0, num_embeddings); returns (..., embedding_dim).
+    That of ``padding_idx`` starts as zeros, and gets no gradient: it stands for places where there is nothing.
+
+    Shapes: input (...) of integers in [0, num_embeddings); weight (num_embeddings, embedding_dim); returns (...,
+            embedding_dim).
+    Errors: IndexRangeError if an index is outside the table.
     """
 
     weight: Parameter

@@ -12,7 +12,15 @@ from tinyedge.tensor import Tensor
 
 
 class KLDivLoss(Module):
-    """Kullback-Leibler divergence of the target from log-probabilities; see ``F.kl_div``."""
+    """Kullback-Leibler divergence of the target from log-probabilities; see ``F.kl_div``.
+
+    ``log_target``: the target has log-probabilities too. ``reduction`` is "mean" (over all elements), "batchmean" (the
+    sum over the batch's size, which is the divergence), "sum" or "none".
+
+    Shapes: input and target alike; returns () unless reduction="none".
+    Units:  nats.
+    Errors: ArgumentError for another reduction; ShapeError if the shapes do not broadcast.
+    """
 
     def __init__(
         self,
@@ -36,7 +44,8 @@ class KLDivLoss(Module):
 class LinearCrossEntropyOptions:
     """How ``F.linear_cross_entropy`` divides its batch: in chunks of ``batch_chunk_size`` rows; None: of 32 MiB.
 
-    The others are about PyTorch's kernels. Sums are in float32 here, and the graph of a call may always be retained.
+    ``allow_retain_graph``, ``chunking_method``, ``acc_policy`` and ``acc_dtype`` are about PyTorch's kernels, and
+    change nothing: sums are in float32 here, and the graph of a call may always be retained.
     """
 
     allow_retain_graph: bool = False

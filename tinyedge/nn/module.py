@@ -30,7 +30,7 @@ _hook_numbers = count()
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict`` found beside what it loaded; both are empty if everything fitted."""
+    """The names in which a state dict and a model differ, as ``load_state_dict`` returns them; else both are empty."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]

@@ -11,6 +11,8 @@ class AlphaDropout(Dropout):
     """In training mode, SELU's lower end in the place of each element with probability ``p``; keeps mean and variance.
 
     Shapes: any; returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
+    Source: Klambauer et al., arXiv:1706.02515.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -18,9 +20,10 @@ class AlphaDropout(Dropout):
 
 
 class FeatureAlphaDropout(Dropout):
-    """As AlphaDropout, of whole channels.
+    """In training mode, SELU's lower end in the place of each channel with probability ``p``; see ``AlphaDropout``.
 
     Shapes: (batch, channels, ...); returns the same.
+    Errors: ArgumentError unless p is in [0, 1].
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -153,9 +153,17 @@ class _BatchNorm(Module):
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation over (batch, features) or (batch, features, length).
 
+    In training, each channel is normalised by its mean and variance in the batch, and with ``track_running_stats``
+    running statistics move towards these by ``momentum`` (None: they are the mean over all batches); in evaluation it
+    is normalised by the running statistics. ``eps`` is added to the variance. ``affine`` gives each channel a trained
+    factor, ``weight``, and a summand, ``bias``; ``bias=False`` leaves out the summand.
+
     ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
     statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
     "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
+
+    Shapes: (batch, num_features) or (batch, num_features, length); returns the same.
+    Errors: ShapeError if the channels are not ``num_features``; in training, if a channel has one value only.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
@@ -165,9 +173,17 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Batch normalisation over (batch, channels, height, width).
 
+    In training, each channel is normalised by its mean and variance in the batch, and with ``track_running_stats``
+    running statistics move towards these by ``momentum`` (None: they are the mean over all batches); in evaluation it
+    is normalised by the running statistics. ``eps`` is added to the variance. ``affine`` gives each channel a trained
+    factor, ``weight``, and a summand, ``bias``; ``bias=False`` leaves out the summand.
+
     ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
     statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
     "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
+
+    Shapes: (batch, num_features, height, width); returns the same.
+    Errors: ShapeError if the channels are not ``num_features``; in training, if a channel has one value only.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
@@ -177,9 +193,17 @@ class BatchNorm2d(_BatchNorm):
 class BatchNorm3d(_BatchNorm):
     """Batch normalisation over (batch, channels, depth, height, width).
 
+    In training, each channel is normalised by its mean and variance in the batch, and with ``track_running_stats``
+    running statistics move towards these by ``momentum`` (None: they are the mean over all batches); in evaluation it
+    is normalised by the running statistics. ``eps`` is added to the variance. ``affine`` gives each channel a trained
+    factor, ``weight``, and a summand, ``bias``; ``bias=False`` leaves out the summand.
+
     ``statistics`` says by what it normalises in training mode: "batch", the input itself; "frozen", the running
     statistics, which stay as they are (``Module.freeze_batch_norm_statistics`` sets it: ``frozen_statistics``); or
     "minibatch", the samples that ``te.adapt.minibatch_norm`` runs together. Scale and bias are trained in each case.
+
+    Shapes: (batch, num_features, depth, height, width); returns the same.
+    Errors: ShapeError if the channels are not ``num_features``; in training, if a channel has one value only.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
 
@@ -250,8 +274,9 @@ class BatchRenorm1d(_BatchRenorm):
     Its result is ``(xhat * r + d) * weight + bias``: xhat is normalised by the batch; r, the ratio of the standard
     deviations, within [1 / r_max, r_max], and d, the difference of the means, within d_max, have no gradient. So it is
     near to what evaluation computes, also for small batches. ``r_max`` and ``d_max`` may be set between steps; with 1
-    and 0 it is a batch norm.
+    and 0 it is a batch norm. The other arguments are those of ``BatchNorm1d``.
 
+    Shapes: (batch, num_features) or (batch, num_features, length); returns the same.
     Source: Ioffe, Batch Renormalization, arXiv:1702.03275.
     """
 
@@ -259,13 +284,21 @@ class BatchRenorm1d(_BatchRenorm):
 
 
 class BatchRenorm2d(_BatchRenorm):
-    """``BatchNorm2d`` that corrects the batch's statistics; see ``BatchRenorm1d``."""
+    """``BatchNorm2d`` that corrects the batch's statistics; see ``BatchRenorm1d``.
+
+    Shapes: (batch, num_features, height, width); returns the same.
+    Source: Ioffe, arXiv:1702.03275.
+    """
 
     ranks = (4,)
 
 
 class BatchRenorm3d(_BatchRenorm):
-    """``BatchNorm3d`` that corrects the batch's statistics; see ``BatchRenorm1d``."""
+    """``BatchNorm3d`` that corrects the batch's statistics; see ``BatchRenorm1d``.
+
+    Shapes: (batch, num_features, depth, height, width); returns the same.
+    Source: Ioffe, arXiv:1702.03275.
+    """
 
     ranks = (5,)
 
@@ -313,6 +346,10 @@ class _InstanceNorm(_BatchNorm):
 class InstanceNorm1d(_InstanceNorm):
     """Normalisation of each channel of each sample over its length.
 
+    ``eps`` is added to the variance. ``affine`` gives each of ``num_features`` channels a trained factor, ``weight``,
+    and a summand, ``bias``; ``bias=False`` leaves out the summand. With ``track_running_stats`` running statistics move
+    by ``momentum``, and are used in evaluation.
+
     Shapes: (batch, channels, length) or (channels, length); returns the same.
     Source: Ulyanov et al., arXiv:1607.08022.
     """
@@ -322,6 +359,10 @@ class InstanceNorm1d(_InstanceNorm):
 
 class InstanceNorm2d(_InstanceNorm):
     """Normalisation of each channel of each sample over its pixels.
+
+    ``eps`` is added to the variance. ``affine`` gives each of ``num_features`` channels a trained factor, ``weight``,
+    and a summand, ``bias``; ``bias=False`` leaves out the summand. With ``track_running_stats`` running statistics move
+    by ``momentum``, and are used in evaluation.
 
     Shapes: (batch, channels, height, width) or (channels, height, width); returns the same.
     Source: Ulyanov et al., arXiv:1607.08022.
@@ -333,6 +374,10 @@ class InstanceNorm2d(_InstanceNorm):
 class InstanceNorm3d(_InstanceNorm):
     """Normalisation of each channel of each sample over its volume.
 
+    ``eps`` is added to the variance. ``affine`` gives each of ``num_features`` channels a trained factor, ``weight``,
+    and a summand, ``bias``; ``bias=False`` leaves out the summand. With ``track_running_stats`` running statistics move
+    by ``momentum``, and are used in evaluation.
+
     Shapes: (batch, channels, depth, height, width) or (channels, depth, height, width); returns the same.
     Source: Ulyanov et al., arXiv:1607.08022.
     """
@@ -341,7 +386,12 @@ class InstanceNorm3d(_InstanceNorm):
 
 
 class LocalResponseNorm(Module):
-    """Each element over a power of the mean square of ``size`` channels about it; see ``local_response_norm``."""
+    """Each element over ``(k + alpha * m) ** beta``, where m is the mean of squares over ``size`` channels about it.
+
+    Shapes: (batch, channels, ...); returns the same.
+    Errors: ShapeError for less than 3 dims; ArgumentError unless size is an int of at least 1.
+    Source: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks (2012).
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
@@ -357,6 +407,11 @@ class LocalResponseNorm(Module):
 class RMSNorm(Module):
     """The input over the root of its mean square in the last dims, of sizes ``normalized_shape``, times a weight.
 
+    ``eps`` is added to the mean square (None: the difference between 1 and the next float).
+    ``elementwise_affine=False`` leaves out the weight.
+
+    Shapes: (..., *normalized_shape); returns the same.
+    Errors: ShapeError if the last dims are not ``normalized_shape``.
     Source: Zhang and Sennrich, arXiv:1910.07467.
     """
 
@@ -390,7 +445,15 @@ class RMSNorm(Module):
 
 
 class LayerNorm(Module):
-    """Normalisation over the last dims, of sizes ``normalized_shape``. Source: Ba et al., arXiv:1607.06450."""
+    """Normalisation over the last dims, of sizes ``normalized_shape``: to mean 0 and variance 1.
+
+    ``eps`` is added to the variance. ``elementwise_affine`` gives each place of these dims a trained factor,
+    ``weight``, and a summand, ``bias``; ``bias=False`` leaves out the summand.
+
+    Shapes: (..., *normalized_shape); returns the same.
+    Errors: ShapeError if the last dims are not ``normalized_shape``.
+    Source: Ba et al., arXiv:1607.06450.
+    """
 
     weight: Parameter | None
     bias: Parameter | None
@@ -430,7 +493,15 @@ class LayerNorm(Module):
 
 
 class GroupNorm(Module):
-    """Normalisation over groups of channels, for each sample by itself. Source: Wu and He, arXiv:1803.08494."""
+    """Normalisation of each sample by itself, over each of ``num_groups`` groups of its channels.
+
+    ``eps`` is added to the variance. ``affine`` gives each of ``num_channels`` channels a trained factor, ``weight``,
+    and a summand, ``bias``; ``bias=False`` leaves out the summand.
+
+    Shapes: (batch, num_channels, ...); returns the same.
+    Errors: ArgumentError unless num_channels is a multiple of num_groups.
+    Source: Wu and He, arXiv:1803.08494.
+    """
 
     weight: Parameter | None
     bias: Parameter | None

@@ -49,14 +49,18 @@ class _ConstantPad(_Pad):
 class ConstantPad1d(_ConstantPad):
     """``value`` around the last dim.
 
-    ``padding`` is an int, or (left, right).
+    ``padding`` is an int, or (left, right). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
 
 class ConstantPad2d(_ConstantPad):
     """``value`` around the last two dims.
 
-    ``padding`` is an int, or (left, right, top, bottom).
+    ``padding`` is an int, or (left, right, top, bottom). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
     dims = 2
@@ -65,7 +69,9 @@ class ConstantPad2d(_ConstantPad):
 class ConstantPad3d(_ConstantPad):
     """``value`` around the last three dims.
 
-    ``padding`` is an int, or (left, right, top, bottom, front, back).
+    ``padding`` is an int, or (left, right, top, bottom, front, back). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
     dims = 3
@@ -74,14 +80,18 @@ class ConstantPad3d(_ConstantPad):
 class ZeroPad1d(_Pad):
     """Zeros around the last dim.
 
-    ``padding`` is an int, or (left, right).
+    ``padding`` is an int, or (left, right). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
 
 class ZeroPad2d(_Pad):
     """Zeros around the last two dims.
 
-    ``padding`` is an int, or (left, right, top, bottom).
+    ``padding`` is an int, or (left, right, top, bottom). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
     dims = 2
@@ -90,7 +100,9 @@ class ZeroPad2d(_Pad):
 class ZeroPad3d(_Pad):
     """Zeros around the last three dims.
 
-    ``padding`` is an int, or (left, right, top, bottom, front, back).
+    ``padding`` is an int, or (left, right, top, bottom, front, back). A negative one takes elements away.
+
+    Shapes: (...); returns each dim longer by what is added to it.
     """
 
     dims = 3
@@ -99,7 +111,10 @@ class ZeroPad3d(_Pad):
 class ReflectionPad1d(_Pad):
     """The input's own elements, mirrored at the outermost ones, around the last dim.
 
-    ``padding`` is an int, or (left, right).
+    ``padding`` is an int, or (left, right). A negative one takes elements away.
+
+    Shapes: (batch, channels, length), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is smaller than the dim that it is added to.
     """
 
     mode = "reflect"
@@ -108,7 +123,10 @@ class ReflectionPad1d(_Pad):
 class ReflectionPad2d(_Pad):
     """The input's own elements, mirrored at the outermost ones, around the last two dims.
 
-    ``padding`` is an int, or (left, right, top, bottom).
+    ``padding`` is an int, or (left, right, top, bottom). A negative one takes elements away.
+
+    Shapes: (batch, channels, height, width), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is smaller than the dim that it is added to.
     """
 
     dims = 2
@@ -118,7 +136,10 @@ class ReflectionPad2d(_Pad):
 class ReflectionPad3d(_Pad):
     """The input's own elements, mirrored at the outermost ones, around the last three dims.
 
-    ``padding`` is an int, or (left, right, top, bottom, front, back).
+    ``padding`` is an int, or (left, right, top, bottom, front, back). A negative one takes elements away.
+
+    Shapes: (batch, channels, depth, height, width), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is smaller than the dim that it is added to.
     """
 
     dims = 3
@@ -126,18 +147,22 @@ class ReflectionPad3d(_Pad):
 
 
 class ReplicationPad1d(_Pad):
-    """The outermost elements repeated around the last dim.
+    """The outermost elements again, around the last dim.
 
-    ``padding`` is an int, or (left, right).
+    ``padding`` is an int, or (left, right). A negative one takes elements away.
+
+    Shapes: (batch, channels, length), or without batch; returns each dim longer by what is added to it.
     """
 
     mode = "replicate"
 
 
 class ReplicationPad2d(_Pad):
-    """The outermost elements repeated around the last two dims.
+    """The outermost elements again, around the last two dims.
 
-    ``padding`` is an int, or (left, right, top, bottom).
+    ``padding`` is an int, or (left, right, top, bottom). A negative one takes elements away.
+
+    Shapes: (batch, channels, height, width), or without batch; returns each dim longer by what is added to it.
     """
 
     dims = 2
@@ -145,9 +170,11 @@ class ReplicationPad2d(_Pad):
 
 
 class ReplicationPad3d(_Pad):
-    """The outermost elements repeated around the last three dims.
+    """The outermost elements again, around the last three dims.
 
-    ``padding`` is an int, or (left, right, top, bottom, front, back).
+    ``padding`` is an int, or (left, right, top, bottom, front, back). A negative one takes elements away.
+
+    Shapes: (batch, channels, depth, height, width), or without batch; returns each dim longer by what is added to it.
     """
 
     dims = 3
@@ -155,18 +182,24 @@ class ReplicationPad3d(_Pad):
 
 
 class CircularPad1d(_Pad):
-    """The elements of the other end around the last dim.
+    """The elements from the other end, around the last dim.
 
-    ``padding`` is an int, or (left, right).
+    ``padding`` is an int, or (left, right). A negative one takes elements away.
+
+    Shapes: (batch, channels, length), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is at most the dim that it is added to.
     """
 
     mode = "circular"
 
 
 class CircularPad2d(_Pad):
-    """The elements of the other end around the last two dims.
+    """The elements from the other end, around the last two dims.
 
-    ``padding`` is an int, or (left, right, top, bottom).
+    ``padding`` is an int, or (left, right, top, bottom). A negative one takes elements away.
+
+    Shapes: (batch, channels, height, width), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is at most the dim that it is added to.
     """
 
     dims = 2
@@ -174,9 +207,12 @@ class CircularPad2d(_Pad):
 
 
 class CircularPad3d(_Pad):
-    """The elements of the other end around the last three dims.
+    """The elements from the other end, around the last three dims.
 
-    ``padding`` is an int, or (left, right, top, bottom, front, back).
+    ``padding`` is an int, or (left, right, top, bottom, front, back). A negative one takes elements away.
+
+    Shapes: (batch, channels, depth, height, width), or without batch; returns each dim longer by what is added to it.
+    Errors: ArgumentError unless each padding is at most the dim that it is added to.
     """
 
     dims = 3

@@ -39,7 +39,17 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The largest value in each window of (batch, channels, length)."""
+    """The largest value in each window of the last dim.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``), ``padding`` (places of minus
+    infinity at either end) and ``dilation`` (from one place of a window to the next) are ints. ``ceil_mode`` also takes
+    a last window that goes over the end. With ``return_indices`` the result is a pair: the values, and where in its
+    channel each was found, for ``MaxUnpool1d``.
+
+    Shapes: input (batch, channels, length), or without batch; returns (batch, channels, ...), where each dim has (size
+            + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.max_pool1d(
@@ -48,7 +58,17 @@ class MaxPool1d(_MaxPool):
 
 
 class MaxPool2d(_MaxPool):
-    """The largest value in each window of (batch, channels, height, width)."""
+    """The largest value in each window of the last two dims.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``), ``padding`` (places of minus
+    infinity at either end) and ``dilation`` (from one place of a window to the next) are an int or 2 ints.
+    ``ceil_mode`` also takes a last window that goes over the end. With ``return_indices`` the result is a pair: the
+    values, and where in its channel each was found, for ``MaxUnpool2d``.
+
+    Shapes: input (batch, channels, height, width), or without batch; returns (batch, channels, ...), where each dim has
+            (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.max_pool2d(
@@ -57,7 +77,17 @@ class MaxPool2d(_MaxPool):
 
 
 class MaxPool3d(_MaxPool):
-    """The largest value in each window of (batch, channels, depth, height, width)."""
+    """The largest value in each window of the last three dims.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``), ``padding`` (places of minus
+    infinity at either end) and ``dilation`` (from one place of a window to the next) are an int or 3 ints.
+    ``ceil_mode`` also takes a last window that goes over the end. With ``return_indices`` the result is a pair: the
+    values, and where in its channel each was found, for ``MaxUnpool3d``.
+
+    Shapes: input (batch, channels, depth, height, width), or without batch; returns (batch, channels, ...), where each
+            dim has (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.max_pool3d(
@@ -66,7 +96,16 @@ class MaxPool3d(_MaxPool):
 
 
 class AvgPool1d(Module):
-    """The mean of each window of (batch, channels, length)."""
+    """The mean of each window of the last dim.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) and ``padding`` (zeros at either
+    end) are ints; these zeros count in the mean unless ``count_include_pad=False``. ``ceil_mode`` also takes a last
+    window that goes over the end.
+
+    Shapes: input (batch, channels, length), or without batch; returns (batch, channels, ...), where each dim has (size
+            + 2 * padding - kernel_size) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def __init__(
         self,
@@ -113,7 +152,16 @@ class _AvgPool(Module):
 
 
 class AvgPool2d(_AvgPool):
-    """The mean of each window of (batch, channels, height, width)."""
+    """The mean of each window of the last two dims.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) and ``padding`` (zeros at either
+    end) are an int or 2 ints; these zeros count in the mean unless ``count_include_pad=False``. ``ceil_mode`` also
+    takes a last window that goes over the end. ``divisor_override`` divides by that number, whatever the window's size.
+
+    Shapes: input (batch, channels, height, width), or without batch; returns (batch, channels, ...), where each dim has
+            (size + 2 * padding - kernel_size) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -128,7 +176,16 @@ class AvgPool2d(_AvgPool):
 
 
 class AvgPool3d(_AvgPool):
-    """The mean of each window of (batch, channels, depth, height, width)."""
+    """The mean of each window of the last three dims.
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) and ``padding`` (zeros at either
+    end) are an int or 3 ints; these zeros count in the mean unless ``count_include_pad=False``. ``ceil_mode`` also
+    takes a last window that goes over the end. ``divisor_override`` divides by that number, whatever the window's size.
+
+    Shapes: input (batch, channels, depth, height, width), or without batch; returns (batch, channels, ...), where each
+            dim has (size + 2 * padding - kernel_size) // stride + 1 places.
+    Errors: ArgumentError if padding is more than half of the kernel; ShapeError if no window fits.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool3d(
@@ -160,21 +217,42 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """The p-norm of each window of (batch, channels, length)."""
+    """The p-norm of each window of the last dim, where p is ``norm_type``: (sum of x ** p) ** (1 / p).
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) are ints. ``ceil_mode`` also takes
+    a last window that goes over the end.
+
+    Shapes: input (batch, channels, length), or without batch; returns (batch, channels, ...), where each dim has (size
+            - kernel_size) // stride + 1 places.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.lp_pool1d(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool2d(_LPPool):
-    """The p-norm of each window of (batch, channels, height, width)."""
+    """The p-norm of each window of the last two dims, where p is ``norm_type``: (sum of x ** p) ** (1 / p).
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) are an int or 2 ints. ``ceil_mode``
+    also takes a last window that goes over the end.
+
+    Shapes: input (batch, channels, height, width), or without batch; returns (batch, channels, ...), where each dim has
+            (size - kernel_size) // stride + 1 places.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.lp_pool2d(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool3d(_LPPool):
-    """The p-norm of each window of (batch, channels, depth, height, width)."""
+    """The p-norm of each window of the last three dims, where p is ``norm_type``: (sum of x ** p) ** (1 / p).
+
+    ``kernel_size``, ``stride`` (from one window to the next; None: ``kernel_size``) are an int or 3 ints. ``ceil_mode``
+    also takes a last window that goes over the end.
+
+    Shapes: input (batch, channels, depth, height, width), or without batch; returns (batch, channels, ...), where each
+            dim has (size - kernel_size) // stride + 1 places.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.lp_pool3d(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
@@ -195,14 +273,28 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """Zeros, with each element where ``MaxPool1d`` found it."""
+    """Zeros, with each element where ``MaxPool1d`` found it.
+
+    ``kernel_size``, ``stride`` (None: ``kernel_size``) and ``padding`` are those of that pooling.
+
+    Shapes: input and indices (batch, channels, length), or without batch, as ``MaxPool1d`` with ``return_indices``
+            gives them; returns the size that was pooled, or ``output_size``, if it is given.
+    Errors: IndexRangeError for an index outside the result.
+    """
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         return F.max_unpool1d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """Zeros, with each element where ``MaxPool2d`` found it."""
+    """Zeros, with each element where ``MaxPool2d`` found it.
+
+    ``kernel_size``, ``stride`` (None: ``kernel_size``) and ``padding`` are those of that pooling.
+
+    Shapes: input and indices (batch, channels, height, width), or without batch, as ``MaxPool2d`` with
+            ``return_indices`` gives them; returns the size that was pooled, or ``output_size``, if it is given.
+    Errors: IndexRangeError for an index outside the result.
+    """
 
     dims = 2
 
@@ -211,7 +303,14 @@ class MaxUnpool2d(_MaxUnpool):
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """Zeros, with each element where ``MaxPool3d`` found it."""
+    """Zeros, with each element where ``MaxPool3d`` found it.
+
+    ``kernel_size``, ``stride`` (None: ``kernel_size``) and ``padding`` are those of that pooling.
+
+    Shapes: input and indices (batch, channels, depth, height, width), or without batch, as ``MaxPool3d`` with
+            ``return_indices`` gives them; returns the size that was pooled, or ``output_size``, if it is given.
+    Errors: IndexRangeError for an index outside the result.
+    """
 
     dims = 3
 

@@ -31,9 +31,9 @@ Pair = tuple[Tensor, Tensor]
 
 
 class RNNBase(Module):
-    """Base of the recurrent layers: PyTorch's parameters, by its names, and the call of one cell kind.
+    """Base of the recurrent layers: PyTorch's parameters, by its names, and the call of one kind of cell.
 
-    All start uniform, within one over the root of ``hidden_size``.
+    ``mode`` is "RNN_TANH", "RNN_RELU", "GRU" or "LSTM". For the other arguments see ``LSTM``.
     """
 
     def __init__(
@@ -180,9 +180,16 @@ class RNNBase(Module):
 class RNN(RNNBase):
     """Layers of ``h' = tanh(x weight_ih.T + bias_ih + h weight_hh.T + bias_hh)``, or of relu; see ``te.rnn_tanh``.
 
-    Shapes: input (times, batch, input_size), (batch, times, input_size) with batch_first, (times, input_size), or a
-            PackedSequence; hx (layers * directions, batch, hidden_size); returns (times, batch, directions *
-            hidden_size), and the last states as hx.
+    ``num_layers`` layers are stacked: each takes the results of the one below. ``dropout`` is the probability with
+    which, in training, an element of these results becomes 0. ``bidirectional`` adds to each layer a second one, from
+    the last step to the first, and concatenates the results of both: ``directions`` is 2 then, else 1. ``bias=False``
+    leaves out both biases. ``nonlinearity`` is "tanh" or "relu". All parameters start uniform, within one over the root
+    of ``hidden_size``.
+
+    Shapes: input (times, batch, input_size), (batch, times, input_size) with ``batch_first``, (times, input_size), or a
+            PackedSequence; hx (num_layers * directions, batch, hidden_size), zeros if it is left out. Returns (times,
+            batch, directions * hidden_size), and the last states, of hx's shape.
+    Errors: ArgumentError for another ``nonlinearity`` than "tanh" and "relu"; ShapeError if input or hx do not fit.
     """
 
     def __init__(
@@ -214,7 +221,16 @@ class RNN(RNNBase):
 class GRU(RNNBase):
     """Layers of gated recurrent units; see ``te.gru``.
 
-    Shapes: those of ``RNN``.
+    ``num_layers`` layers are stacked: each takes the results of the one below. ``dropout`` is the probability with
+    which, in training, an element of these results becomes 0. ``bidirectional`` adds to each layer a second one, from
+    the last step to the first, and concatenates the results of both: ``directions`` is 2 then, else 1. ``bias=False``
+    leaves out both biases. All parameters start uniform, within one over the root of ``hidden_size``.
+
+    Shapes: input (times, batch, input_size), (batch, times, input_size) with ``batch_first``, (times, input_size), or a
+            PackedSequence; hx (num_layers * directions, batch, hidden_size), zeros if it is left out. Returns (times,
+            batch, directions * hidden_size), and the last states, of hx's shape.
+    Errors: ShapeError if input or hx do not fit.
+    Source: Cho et al., arXiv:1406.1078.
     """
 
     def __init__(
@@ -239,10 +255,20 @@ class GRU(RNNBase):
 
 
 class LSTM(RNNBase):
-    """Layers of long short-term memory; see ``te.lstm``. ``proj_size`` projects the states to that size.
+    """Layers of long short-term memory; see ``te.lstm``.
 
-    Shapes: those of ``RNN``, but hx and the last states are pairs: (layers * directions, batch, proj_size or
-            hidden_size) and (layers * directions, batch, hidden_size).
+    ``num_layers`` layers are stacked: each takes the results of the one below. ``dropout`` is the probability with
+    which, in training, an element of these results becomes 0. ``bidirectional`` adds to each layer a second one, from
+    the last step to the first, and concatenates the results of both: ``directions`` is 2 then, else 1. ``bias=False``
+    leaves out both biases. ``proj_size`` projects the states, but not the cell states, to that size; 0: not. All
+    parameters start uniform, within one over the root of ``hidden_size``.
+
+    Shapes: input (times, batch, input_size), (batch, times, input_size) with ``batch_first``, (times, input_size), or a
+            PackedSequence; hx a pair of states and cell states, (num_layers * directions, batch, proj_size or
+            hidden_size) and (num_layers * directions, batch, hidden_size), zeros if it is left out. Returns (times,
+            batch, directions * (proj_size or hidden_size)), and the last states, a pair as hx.
+    Errors: ArgumentError unless proj_size is in [0, hidden_size); ShapeError if input or hx do not fit.
+    Source: Hochreiter and Schmidhuber, Long short-term memory (1997).
     """
 
     def __init__(
@@ -272,7 +298,10 @@ class LSTM(RNNBase):
 
 
 class RNNCellBase(Module):
-    """Base of the cells: parameters ``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh``."""
+    """Base of the cells: parameters ``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh``.
+
+    ``num_chunks`` is how many times ``hidden_size`` rows the weights have; for the other arguments see ``RNNCell``.
+    """
 
     weight_ih: Parameter
     weight_hh: Parameter
@@ -329,7 +358,11 @@ class RNNCellBase(Module):
 class RNNCell(RNNCellBase):
     """One step of ``RNN``.
 
-    Shapes: input (batch, input_size) or (input_size,); hx (batch, hidden_size) or (hidden_size,); returns that.
+    ``nonlinearity`` is "tanh" or "relu"; ``bias=False`` leaves out both biases.
+
+    Shapes: input (batch, input_size) or (input_size,); hx (batch, hidden_size) or (hidden_size,), zeros if it is left
+            out. Returns hx's shape.
+    Errors: ShapeError if input or hx do not fit.
     """
 
     def __init__(
@@ -355,7 +388,11 @@ class RNNCell(RNNCellBase):
 class GRUCell(RNNCellBase):
     """One step of ``GRU``.
 
-    Shapes: those of ``RNNCell``.
+    ``bias=False`` leaves out both biases.
+
+    Shapes: input (batch, input_size) or (input_size,); hx (batch, hidden_size) or (hidden_size,), zeros if it is left
+            out. Returns hx's shape.
+    Errors: ShapeError if input or hx do not fit.
     """
 
     def __init__(
@@ -371,7 +408,11 @@ class GRUCell(RNNCellBase):
 class LSTMCell(RNNCellBase):
     """One step of ``LSTM``.
 
-    Shapes: those of ``RNNCell``, but hx and what is returned are pairs: state and cell state.
+    ``bias=False`` leaves out both biases.
+
+    Shapes: input (batch, input_size) or (input_size,); hx a pair of state and cell state, both (batch, hidden_size) or
+            (hidden_size,), zeros if it is left out. Returns such a pair.
+    Errors: ShapeError if input or hx do not fit.
     """
 
     states = 2

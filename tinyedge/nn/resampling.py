@@ -10,9 +10,15 @@ from tinyedge.tensor import Tensor
 
 
 class Upsample(Module):
-    """The input resized, as ``interpolate`` does.
+    """The input resized, to ``size`` or by ``scale_factor``, as ``F.interpolate`` does.
+
+    ``mode`` is "nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear" or "area". With
+    ``align_corners`` the outermost elements of input and result lie on each other. ``recompute_scale_factor``: the
+    scale follows from the sizes, which are whole numbers.
 
     Shapes: (batch, channels, ...) with one to three dims more; returns (batch, channels, *size).
+    Errors: ArgumentError unless one of size and scale_factor is given, or for another mode; ShapeError for one that
+            does not fit the dims.
     """
 
     def __init__(
@@ -44,7 +50,11 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """Images resized, each result the nearest element."""
+    """Images resized, to ``size`` or by ``scale_factor``: each result is the nearest element.
+
+    Shapes: (batch, channels, height, width); returns (batch, channels, *size).
+    Errors: ArgumentError unless one of size and scale_factor is given.
+    """
 
     def __init__(
         self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
@@ -53,7 +63,11 @@ class UpsamplingNearest2d(Upsample):
 
 
 class UpsamplingBilinear2d(Upsample):
-    """Images resized bilinearly, with the corners of input and result on each other."""
+    """Images resized bilinearly, to ``size`` or by ``scale_factor``, with the corners of both on each other.
+
+    Shapes: (batch, channels, height, width); returns (batch, channels, *size).
+    Errors: ArgumentError unless one of size and scale_factor is given.
+    """
 
     def __init__(
         self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None

@@ -95,8 +95,14 @@ class _Layer(Module):
 class TransformerEncoderLayer(_Layer):
     """Attention of a sequence to itself, and a feed-forward network, each added to its input and normalised.
 
+    ``dim_feedforward`` is the width of the feed-forward network, between two linear layers; ``activation`` is "relu",
+    "gelu" or a function; ``dropout`` is the probability of zeros in training, after each part and inside of them.
+    ``layer_norm_eps`` is added to the variance; with ``norm_first`` each part normalises its input, and not its sum
+    with it. ``bias=False`` leaves out all biases. Attention has ``nhead`` heads.
+
     Shapes: src (length, batch, d_model), with ``batch_first`` the batch first, or without; src_mask (length, length) or
             (batch * nhead, length, length); src_key_padding_mask (batch, length). Returns src's shape.
+    Source: Vaswani et al., arXiv:1706.03762.
     """
 
     def forward(
@@ -115,9 +121,15 @@ class TransformerEncoderLayer(_Layer):
 class TransformerDecoderLayer(_Layer):
     """Attention of a sequence to itself and to ``memory``, and a feed-forward network, each added and normalised.
 
+    ``dim_feedforward`` is the width of the feed-forward network, between two linear layers; ``activation`` is "relu",
+    "gelu" or a function; ``dropout`` is the probability of zeros in training, after each part and inside of them.
+    ``layer_norm_eps`` is added to the variance; with ``norm_first`` each part normalises its input, and not its sum
+    with it. ``bias=False`` leaves out all biases. Attention has ``nhead`` heads.
+
     Shapes: tgt (length, batch, d_model), memory (keys, batch, d_model), with ``batch_first`` the batch first, or
             without; tgt_mask (length, length), memory_mask (length, keys), or each for each entry and head;
             tgt_key_padding_mask (batch, length), memory_key_padding_mask (batch, keys). Returns tgt's shape.
+    Source: Vaswani et al., arXiv:1706.03762.
     """
 
     attends = 2
@@ -144,7 +156,7 @@ class TransformerDecoderLayer(_Layer):
 
 
 class TransformerEncoder(Module):
-    """``num_layers`` copies of a layer, one after the other, and ``norm`` at the end.
+    """``num_layers`` copies of ``encoder_layer``, one after the other, and ``norm`` at the end.
 
     ``is_causal`` says that ``mask`` is causal, so that it need not be read; None is False. ``enable_nested_tensor`` and
     ``mask_check`` are PyTorch's, and change nothing: there are no nested tensors.
@@ -178,7 +190,7 @@ class TransformerEncoder(Module):
 
 
 class TransformerDecoder(Module):
-    """``num_layers`` copies of a layer, one after the other, and ``norm`` at the end.
+    """``num_layers`` copies of ``decoder_layer``, one after the other, and ``norm`` at the end.
 
     ``tgt_is_causal`` says that ``tgt_mask`` is causal, so that it need not be read; None is False.
 
@@ -213,8 +225,15 @@ class TransformerDecoder(Module):
 class Transformer(Module):
     """An encoder of ``src``, and a decoder of ``tgt`` that attends to its result.
 
+    ``num_encoder_layers`` and ``num_decoder_layers`` layers have attention of ``nhead`` heads and a feed-forward
+    network of width ``dim_feedforward``; ``dropout``, ``activation``, ``layer_norm_eps``, ``norm_first`` and ``bias``
+    are those of ``TransformerEncoderLayer``. ``custom_encoder`` and ``custom_decoder`` take the place of what would be
+    made.
+
     Shapes: src (keys, batch, d_model), tgt (length, batch, d_model), with ``batch_first`` the batch first, or without;
             masks as the layers'. Returns tgt's shape.
+    Errors: ShapeError if the features are not d_model, or the batches differ.
+    Source: Vaswani et al., arXiv:1706.03762.
     """
 
     def __init__(

@@ -43,6 +43,9 @@ def embedding_bag(
 
     Bags are the rows of ``input``, or start at ``offsets`` in a flat one. Rows ``padding_idx`` do not count.
 
+    ``mode`` is "sum", "mean" or "max". ``max_norm`` (with ``norm_type``), ``scale_grad_by_freq`` and ``sparse`` are
+    refused.
+
     Shapes: input (bags, n) or (n,) with offsets (bags,), with ``include_last_offset`` (bags + 1,); weight
             (num_embeddings, embedding_dim); per_sample_weights as input; returns (bags, embedding_dim).
     Errors: ShapeError or ArgumentError unless the arguments fit; else as ``embedding``.

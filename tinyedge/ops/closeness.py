@@ -41,6 +41,8 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether all elements are close, as ``isclose`` says; waits for the device.
 
+    That is ``abs(input - other) <= atol + rtol * abs(other)``; with ``equal_nan`` NaN is close to NaN.
+
     Shapes: input and other broadcast.
     Errors: as ``isclose``.
     """

@@ -242,6 +242,9 @@ def conv1d(
 ) -> Tensor:
     """Cross-correlation of sequences with ``weight``: conv2d over images of height one.
 
+    ``stride`` is from one window to the next, ``padding`` zeros at either end, ``dilation`` from one tap to the next;
+    ``bias`` is added to each output channel.
+
     Shapes: input (n, c, w) or (c, w); weight (o, c / groups, kw); returns (n, o, ow).
     Errors: as ``conv2d``.
     """
@@ -268,6 +271,9 @@ def conv3d(
 ) -> Tensor:
     """Cross-correlation of volumes with ``weight``: conv2d over the images of the results, with the kd slices that each
     of them meets as its channels. So the input is copied kd times.
+
+    ``stride`` is from one window to the next, ``padding`` zeros at either end, ``dilation`` from one tap to the next;
+    ``bias`` is added to each output channel.
 
     Shapes: input (n, c, d, h, w) or (c, d, h, w); weight (o, c / groups, kd, kh, kw); returns (n, o, od, oh, ow), each
             as in ``conv2d``.

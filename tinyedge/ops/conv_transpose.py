@@ -214,6 +214,9 @@ def conv_transpose1d(
 ) -> Tensor:
     """``conv_transpose2d`` over images of height one.
 
+    ``stride``, ``padding`` and ``dilation`` are those of the convolution; ``output_padding`` is added at the far end of
+    the result, and ``bias`` to each channel.
+
     Shapes: input (n, c, w) or (c, w); weight (c, o / groups, kw); returns (n, o, ow).
     Errors: as ``conv_transpose2d``.
     """
@@ -240,6 +243,9 @@ def conv_transpose3d(
 ) -> Tensor:
     """The gradient of ``conv3d`` for its input: ``conv_transpose2d`` of each slice for the kd slices that it reaches,
     which are then added up. So kd results are written before the one that remains.
+
+    ``stride``, ``padding`` and ``dilation`` are those of the convolution; ``output_padding`` is added at the far end of
+    the result, and ``bias`` to each channel.
 
     Shapes: input (n, c, d, h, w) or (c, d, h, w); weight (c, o / groups, kd, kh, kw); returns (n, o, od, oh, ow).
     Saves:  input and weight.

@@ -307,6 +307,9 @@ def cross_entropy(
 ) -> Tensor:
     """Negative log-likelihood of ``target`` under ``softmax(input)`` over the classes.
 
+    Targets of ``ignore_index`` do not count. ``label_smoothing`` mixes the target with equal probabilities for all
+    classes, of this weight. ``weight`` is a factor for each class. ``reduction`` is "mean", "sum" or "none".
+
     Shapes: input (classes,), (batch, classes) or (batch, classes, ...); target without the classes, integers; or like
             input, floating point: a probability for each class. weight (classes,). Returns (), or with reduction="none"
             a loss for each place.
@@ -381,6 +384,9 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """``cross_entropy`` of log-probabilities: minus the input at each target.
+
+    Targets of ``ignore_index`` do not count. ``weight`` is a factor for each class. ``reduction`` is "mean", "sum" or
+    "none".
 
     Shapes: input (classes,), (batch, classes) or (batch, classes, ...); target without the classes, integers;
             weight (classes,).

@@ -156,6 +156,8 @@ def ctc_loss(
     loss, which ``zero_infinity`` makes 0. The gradient is that of the logits of which ``log_probs`` are the
     log_softmax, as PyTorch's.
 
+    ``input_lengths`` and ``target_lengths`` say how much of each counts.
+
     Shapes: log_probs (times, batch, classes) or (times, classes); targets (batch, longest) or all in one dim; lengths
             (batch,) or (); returns () unless reduction="none".
     Units:  nats.

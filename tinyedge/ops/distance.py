@@ -227,6 +227,8 @@ def triplet_margin_loss(
 
     With ``swap``, the second is the smaller of the negative's distances from both.
 
+    The distance is the norm of order ``p`` of the difference, to which ``eps`` is added.
+
     Shapes: all three alike, or broadcast, of as many dims; returns () unless reduction="none".
     Errors: ArgumentError unless margin is above 0; ShapeError unless all have as many dims.
     """
@@ -283,6 +285,8 @@ def gaussian_nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Mean of ``(log(var) + (input - target) ** 2 / var) / 2``; ``full`` adds the constant ``log(2 pi) / 2``.
+
+    ``reduction`` is "mean", "sum" or "none".
 
     Shapes: input and target broadcast; var has input's shape, or is without its last dim, or of length 1 in one dim.
     Units:  nats; a variance counts as at least ``eps``. A negative one is not found, which would wait for the device.

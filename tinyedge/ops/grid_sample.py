@@ -273,6 +273,8 @@ def grid_sample(
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid for ``grid_sample`` that maps each place of a result of ``size`` by the matrix ``theta``.
 
+    ``align_corners``: -1 and 1 are the centres of the outermost places, and not their outer edges.
+
     Shapes: theta (N, 2, 3) for size (N, C, H, W), returns (N, H, W, 2); theta (N, 3, 4) for size (N, C, D, H, W),
             returns (N, D, H, W, 3).
     Errors: ShapeError unless these fit, DtypeError for integers.

@@ -225,6 +225,8 @@ def group_norm(
 ) -> Tensor:
     """Normalization over groups of channels of each sample, then a scale and a shift of each channel.
 
+    ``eps`` is added to the variance.
+
     Shapes: input (batch, channels, ...); weight and bias (channels,).
     Errors: ShapeError if the channels are no multiple of ``num_groups``, or there is one element to normalize.
     Source: Wu and He, arXiv:1803.08494.
@@ -256,6 +258,9 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """``batch_norm`` of each sample by itself; running statistics move towards the batch's average.
+
+    Without ``use_input_stats`` it normalises by ``running_mean`` and ``running_var``; these move by ``momentum``.
+    ``weight`` and ``bias`` are a scale and a shift of each channel, and ``eps`` is added to the variance.
 
     Shapes: input (batch, channels, ...); all others (channels,).
     Errors: ShapeError if a channel of a sample has only one value.

@@ -42,6 +42,8 @@ def linear_cross_entropy(
     weight of more than 2 dims is not divided. Of ``options``, an ``nn.LinearCrossEntropyOptions``, batch_chunk_size is
     meant; the others are about PyTorch's kernels.
 
+    ``ignore_index`` and ``label_smoothing`` are those of ``cross_entropy``.
+
     Shapes: input (in_features,) or (batch, in_features); linear_weight (classes, ..., in_features); linear_bias without
             the last; target and weight as of ``cross_entropy``. Returns (), or with reduction="none" a loss for each.
     Units:  nats; "mean" is over the targets that are not ignored, weighted by ``weight``.

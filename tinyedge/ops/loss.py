@@ -307,6 +307,8 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Negative log-likelihood of ``target`` under the probability ``input``.
 
+    ``weight`` is a factor for each element. ``reduction`` is "mean", "sum" or "none".
+
     Shapes: input and target alike; weight broadcasts to them.
     Units:  nats; each logarithm counts as at least -100. An input outside [0, 1] gives NaN: finding it would wait for
             the device.
@@ -349,6 +351,8 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of ``target`` under the probability ``sigmoid(input)``, without overflow.
+
+    ``reduction`` is "mean", "sum" or "none".
 
     Shapes: input and target alike; weight, and pos_weight, which multiplies the loss of positive targets, broadcast.
     Units:  nats.
@@ -407,6 +411,8 @@ def kl_div(
     log_target: bool = False,
 ) -> Tensor:
     """Kullback-Leibler divergence of ``target`` from the log-probabilities ``input``.
+
+    ``log_target``: the target has log-probabilities too.
 
     Shapes: input and target broadcast; returns () unless reduction="none". "batchmean" divides the sum by the batch.
     Units:  nats.
@@ -469,6 +475,8 @@ def poisson_nll_loss(
 
     Of mean ``input`` unless ``log_input``. The constant ``log(target!)`` is left out; ``full`` adds Stirling's
     approximation of it where target is above 1.
+
+    Without ``log_input``, ``eps`` is added to the mean, whose logarithm is taken.
 
     Shapes: input and target broadcast; returns () unless reduction="none".
     Units:  nats.

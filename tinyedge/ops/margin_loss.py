@@ -128,6 +128,8 @@ def triplet_margin_with_distance_loss(
     That is ``pairwise_distance`` unless told otherwise. With ``swap``, the second is the smaller of the negative's
     distances from both.
 
+    ``distance_function(a, b)`` gives a number for each pair; None: ``pairwise_distance``.
+
     Shapes: all three of as many dims; returns () unless reduction="none".
     Errors: ArgumentError unless margin is above 0; ShapeError unless all have as many dims.
     """

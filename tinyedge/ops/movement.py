@@ -246,6 +246,8 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dims swapped. A view.
 
+    ``dim0`` and ``dim1`` are these two.
+
     Shapes: (..., a, ..., b, ...) gives (..., b, ..., a, ...).
     Errors: AxisError if there is no such dim.
     """

@@ -233,6 +233,13 @@ def multi_head_attention_forward(
     A mask of bool is True for what is ignored; one of floating point is added to the scores. Only without
     ``need_weights`` is the matrix of all scores avoided.
 
+    ``embed_dim_to_check`` must be the query's features. Projections: ``in_proj_weight`` (3 * embed_dim, embed_dim), or
+    with ``use_separate_proj_weight`` ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; ``in_proj_bias``; and
+    of the result ``out_proj_weight`` and ``out_proj_bias``. ``bias_k`` and ``bias_v``, and with ``add_zero_attn``
+    zeros, are added to keys and values; ``static_k`` and ``static_v`` take their place. In ``training`` a weight
+    becomes 0 with the probability ``dropout_p``. ``average_attn_weights``: the weights are means over ``num_heads``
+    heads.
+
     Shapes: query (length, batch, embed_dim), key and value (keys, batch, ...), all without batch or none;
             key_padding_mask (batch, keys); attn_mask (length, keys) or (batch * heads, length, keys). Returns
             (length, batch, embed_dim), and weights (batch, length, keys), by head if not averaged, or None.

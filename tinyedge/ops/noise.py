@@ -81,6 +81,9 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
 
     With ``hard`` one is 1 and the others 0; the gradient is that of the softmax.
 
+    The logits with noise are divided by ``tau``: the smaller it is, the nearer a draw is to a single 1. ``eps`` changes
+    nothing.
+
     Shapes: any; returns the same.
     Errors: AxisError if there is no such dim.
     Source: Jang et al., arXiv:1611.01144.

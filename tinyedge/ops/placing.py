@@ -145,6 +145,8 @@ def index_reduce(
 ) -> Tensor:
     """As ``scatter_reduce``, with entry k of ``source`` along ``dim`` for entry ``index[k]``; not for "sum".
 
+    Without ``include_self`` the elements of ``input`` that are written do not count.
+
     Shapes: index (n,) int64 or int32; source has input's shape with n in place of ``dim``; returns input's shape.
     Errors: as ``scatter_reduce``.
     """

@@ -332,6 +332,9 @@ def max_pool2d(
 ) -> Any:
     """The maximum of each window; padding counts as -infinity, NaN wins.
 
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, ``dilation`` from
+    one place of a window to the next. ``ceil_mode`` also takes a last window that goes over the end.
+
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W'), and with ``return_indices`` also the flat
             position of each maximum in H * W (the first of equal ones), int64.
     Saves:  of each maximum which place of its window it was, a byte; or with ``return_indices`` the positions.
@@ -356,6 +359,9 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """``max_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, ``dilation`` from
+    one place of a window to the next. ``ceil_mode`` also takes a last window that goes over the end.
 
     Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L'), and with ``return_indices`` the positions.
     Errors: as ``max_pool2d``.
@@ -480,6 +486,9 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window, padding counted as zeros (or not at all); ``divisor_override`` replaces the count.
 
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, and counts unless
+    ``count_include_pad=False``. ``ceil_mode`` also takes a last window that goes over the end.
+
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W').
     Errors: ArgumentError if the padding is more than half of the kernel size. ShapeError if no window fits.
     """
@@ -510,6 +519,9 @@ def avg_pool1d(
     count_include_pad: bool = True,
 ) -> Tensor:
     """``avg_pool2d`` along the last dim of (N, C, L) or (C, L).
+
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, and counts unless
+    ``count_include_pad=False``. ``ceil_mode`` also takes a last window that goes over the end.
 
     Shapes: input (N, C, L) or (C, L); returns (N, C, L') or (C, L').
     Errors: as ``avg_pool2d``.

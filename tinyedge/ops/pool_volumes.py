@@ -40,6 +40,10 @@ def avg_pool3d(
 ) -> Tensor:
     """``avg_pool2d`` of the images of each volume, then of its slices.
 
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, and counts unless
+    ``count_include_pad=False``. ``ceil_mode`` also takes a last window that goes over the end. ``divisor_override``
+    divides by that number.
+
     Shapes: input (N, C, D, H, W) or (C, D, H, W); returns (N, C, D', H', W').
     Errors: as ``avg_pool2d``.
     """
@@ -67,6 +71,9 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Any:
     """``max_pool2d`` of the images of each volume, then of its slices.
+
+    ``stride`` is from one window to the next (None: ``kernel_size``), ``padding`` is at either end, ``dilation`` from
+    one place of a window to the next. ``ceil_mode`` also takes a last window that goes over the end.
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W); returns (N, C, D', H', W'), and with ``return_indices`` also the flat
             position of each maximum in D * H * W, int64.
@@ -188,6 +195,9 @@ def lp_pool1d(
 ) -> Tensor:
     """The ``norm_type``-th root of the sum of powers of each window.
 
+    ``norm_type`` is p. ``stride`` is from one window to the next (None: ``kernel_size``). ``ceil_mode`` also takes a
+    last window that goes over the end.
+
     Shapes: input (N, C, L) or (C, L); returns (N, C, L').
     Errors: as ``avg_pool1d``; ArgumentError for norm_type 0.
     """
@@ -202,6 +212,9 @@ def lp_pool2d(
 ) -> Tensor:
     """The ``norm_type``-th root of the sum of powers of each window.
 
+    ``norm_type`` is p. ``stride`` is from one window to the next (None: ``kernel_size``). ``ceil_mode`` also takes a
+    last window that goes over the end.
+
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C, H', W').
     Errors: as ``avg_pool2d``; ArgumentError for norm_type 0.
     """
@@ -215,6 +228,9 @@ def lp_pool3d(
     input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
 ) -> Tensor:
     """The ``norm_type``-th root of the sum of powers of each window.
+
+    ``norm_type`` is p. ``stride`` is from one window to the next (None: ``kernel_size``). ``ceil_mode`` also takes a
+    last window that goes over the end.
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W); returns (N, C, D', H', W').
     Errors: as ``avg_pool2d``; ArgumentError for norm_type 0.
@@ -277,6 +293,8 @@ def max_unpool1d(
 ) -> Tensor:
     """Zeros, with each element where ``max_pool1d`` found it. Of elements of one place the last stays.
 
+    ``kernel_size``, ``stride`` and ``padding`` are those of the pooling.
+
     Shapes: input and indices (N, C, L) or (C, L); returns (N, C, L'), or as ``output_size`` says.
     Saves:  indices.
     Errors: ShapeError and DtypeError unless indices are int64 and of input's shape; ArgumentError for an output_size
@@ -296,6 +314,8 @@ def max_unpool2d(
 ) -> Tensor:
     """Zeros, with each element where ``max_pool2d`` found it. Of elements of one place the last stays.
 
+    ``kernel_size``, ``stride`` and ``padding`` are those of the pooling.
+
     Shapes: input and indices (N, C, H, W) or (C, H, W); returns (N, C, H', W'), or as ``output_size`` says.
     Saves:  indices.
     Errors: as ``max_unpool1d``.
@@ -313,6 +333,8 @@ def max_unpool3d(
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
     """Zeros, with each element where ``max_pool3d`` found it. Of elements of one place the last stays.
+
+    ``kernel_size``, ``stride`` and ``padding`` are those of the pooling.
 
     Shapes: input and indices (N, C, D, H, W) or (C, D, H, W); returns (N, C, D', H', W'), or as ``output_size`` says.
     Saves:  indices.

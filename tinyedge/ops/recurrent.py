@@ -129,6 +129,10 @@ def rnn_tanh(
 ) -> Pair:
     """Layers of ``h' = tanh(x weight_ih.T + bias_ih + h weight_hh.T + bias_hh)``: results, and the last states.
 
+    ``num_layers`` layers are stacked; in training (``train``), ``dropout`` is the probability with which an element
+    between two of them becomes 0. ``bidirectional`` adds to each a layer from the last step to the first.
+    ``has_biases`` says whether params has biases.
+
     Shapes: input (times, batch, size), or (batch, times, size) with batch_first; hx (layers * directions, batch,
             hidden); params weight_ih, weight_hh, bias_ih, bias_hh of each layer and direction; returns (times, batch,
             directions * hidden) and the shape of hx.
@@ -155,6 +159,8 @@ def rnn_relu(
 ) -> Pair:
     """Layers of ``h' = relu(x weight_ih.T + bias_ih + h weight_hh.T + bias_hh)``: results, and the last states.
 
+    The other arguments are those of ``rnn_tanh``.
+
     Shapes: those of ``rnn_tanh``.
     Saves:  the states of all steps.
     Errors: ShapeError if the shapes do not fit, or there is no step; ArgumentError for another number of params.
@@ -179,6 +185,8 @@ def gru(
 ) -> Pair:
     """Layers of gated recurrent units: results, and the last states. The weights' rows are those of r, z and n:
     ``h' = (1 - z) n + z h``, where ``n = tanh(x + r (h weight.T + bias))``.
+
+    The other arguments are those of ``rnn_tanh``.
 
     Shapes: those of ``rnn_tanh``, with 3 * hidden rows in the weights.
     Saves:  the states and gates of all steps.
@@ -206,6 +214,8 @@ def lstm(
     """Layers of long short-term memory: results, the last states, and the last cell states. The weights' rows are those
     of i, f, g and o: ``c' = f c + i g`` and ``h' = o tanh(c')``, which the last of ``params``, if there is one more,
     projects.
+
+    The other arguments are those of ``rnn_tanh``.
 
     Shapes: those of ``rnn_tanh``, with 4 * hidden rows in the weights; hx has two states; a projection (proj, hidden)
             makes states and results of size proj, but for the cell states.
@@ -272,6 +282,8 @@ def gru_cell(
 ) -> Tensor:
     """One step of ``gru``.
 
+    ``w_ih`` and ``b_ih`` are the weight and bias of the input, ``w_hh`` and ``b_hh`` those of the state.
+
     Shapes: input (batch, size) or (size,); hx (batch, hidden) or (hidden,); returns the shape of hx.
     Errors: ShapeError if the shapes do not fit.
     """
@@ -288,6 +300,8 @@ def lstm_cell(
     b_hh: Tensor | None = None,
 ) -> Pair:
     """One step of ``lstm``: the state, and the cell state.
+
+    ``w_ih`` and ``b_ih`` are the weight and bias of the input, ``w_hh`` and ``b_hh`` those of the state.
 
     Shapes: input (batch, size) or (size,); hx two of (batch, hidden) or (hidden,); returns two of that shape.
     Errors: ShapeError if the shapes do not fit; ArgumentError unless hx has two states.

@@ -325,6 +325,8 @@ def std(
 ) -> Tensor:  # fmt: skip
     """The square root of ``var``; where it is 0, so is its gradient.
 
+    ``unbiased`` and ``correction`` are those of ``var``.
+
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """

@@ -192,6 +192,8 @@ def interpolate(
     for two, "trilinear" for three. ``align_corners`` lays the corner elements of input and result on each other. With
     ``antialias`` a result is made from its whole share of the input, where the input is the larger one, as in Pillow.
 
+    ``recompute_scale_factor``: the scale follows from the sizes, which are whole numbers.
+
     Shapes: input (N, C, ...) with one to three dims more; returns (N, C, *size).
     Errors: ArgumentError unless either size or scale_factor is given, for a mode that does not fit, for align_corners
             or antialias with a mode that has none. ShapeError for an empty input or result.

@@ -280,6 +280,8 @@ def _sorted(name: str, input: Tensor, dim: int, descending: bool) -> ValuesIndic
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
     """(values, indices) in order along ``dim``; equal elements keep their order, and NaN is the largest.
 
+    ``descending``: the largest first. ``stable`` changes nothing, since the order is stable anyway.
+
     Shapes: any; returns two of the same, the indices int64.
     Saves:  the indices.
     Errors: AxisError if there is no such dim.
@@ -297,6 +299,8 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The indices that ``sort`` returns.
 
+    ``descending``: the largest first. ``stable`` changes nothing, since the order is stable anyway.
+
     Shapes: any; returns the same, int64.
     Errors: AxisError if there is no such dim.
     """
@@ -306,6 +310,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 @public(method=True)
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
     """(values, indices) of the ``k`` largest (or smallest) along ``dim``, in order; of equal ones, the first.
+
+    ``sorted`` changes nothing: they are in order anyway.
 
     Shapes: (..., n, ...) gives two of (..., k, ...), the indices int64.
     Errors: IndexRangeError unless k is in [0, n]; AxisError if there is no such dim.

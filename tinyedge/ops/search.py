@@ -110,6 +110,8 @@ def searchsorted(
     """For each of ``input`` the first place in its row of ``sorted_sequence`` before which it may stand, or with
     ``right`` (or side="right") the last. Whether rows are sorted is not looked at; with ``sorter`` it sorts them.
 
+    ``out_int32``: the places are int32, else int64.
+
     Shapes: sorted_sequence (n,), or (..., n) with input (..., k); returns input's shape, int64 or int32.
     Errors: ShapeError unless the shapes fit; ArgumentError if ``right`` and ``side`` differ.
     """
@@ -147,6 +149,8 @@ def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = F
 
     A value that is a boundary belongs to the bucket before it, or with ``right`` to the one after it.
 
+    ``out_int32``: the places are int32, else int64.
+
     Shapes: boundaries (n,); returns input's shape, int64 or int32.
     Errors: ShapeError unless boundaries have one dim.
     """
@@ -163,6 +167,8 @@ def isin(
     elements: Tensor | Number, test_elements: Tensor | Number, *, assume_unique: bool = False, invert: bool = False
 ) -> Tensor:
     """Whether each of ``elements`` is among ``test_elements``; with ``invert``, whether it is not.
+
+    ``assume_unique`` changes nothing.
 
     Shapes: any; returns elements' shape, bool.
     Errors: DtypeError unless one at least is a tensor.
@@ -254,6 +260,8 @@ def unique(
     """Each value once, in order; found on the host. Along ``dim``, each slice once.
 
     With ``return_inverse`` also where each element's value stands; with ``return_counts`` also how many there are.
+
+    ``sorted`` changes nothing: they are in order anyway.
 
     Shapes: any; returns (count,), or with ``dim`` (..., count, ...); the inverse has input's shape, or (n,).
     Errors: AxisError if there is no such dim; CaptureError inside te.compile, where no size depends on values.

@@ -122,6 +122,8 @@ def cov(
 
     ``fweights`` (integers) say how often each sample counts, ``aweights`` how much.
 
+    It divides by the number of samples less ``correction``.
+
     Shapes: (variables, samples) gives (variables, variables), () of one; (samples,) gives (); weights (samples,).
     Errors: ShapeError for other shapes; DtypeError for bools, or fweights that are no integers; ArgumentError for
             negative weights, for which a te.compile does not look.

@@ -63,6 +63,8 @@ def var_mean(
 ) -> tuple[Tensor, Tensor]:
     """``var`` and ``mean`` over ``dim``.
 
+    ``unbiased`` and ``correction`` are those of ``var``.
+
     Shapes: any; returns two of it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: as ``var``.
     """
@@ -81,6 +83,8 @@ def std_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``std`` and ``mean`` over ``dim``.
+
+    ``unbiased`` and ``correction`` are those of ``var``.
 
     Shapes: any; returns two of it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: as ``std``.

@@ -197,6 +197,9 @@ def _windows(call_name: str, kernel_size: Size, dilation: Size, padding: Size, s
 def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> Tensor:
     """Every window of each image as a column.
 
+    The window has ``kernel_size`` places in each dim, ``dilation`` apart; it moves by ``stride`` over the image, to
+    which ``padding`` zeros are added at either end.
+
     Shapes: input (N, C, H, W) or (C, H, W); returns (N, C * kh * kw, L), or without N, where L is the number of places
             of the window.
     Errors: ShapeError if no window fits.
@@ -215,6 +218,9 @@ def fold(
     input: Tensor, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1
 ) -> Tensor:
     """Images in which each pixel is the sum of all elements that ``unfold`` takes from there.
+
+    The window has ``kernel_size`` places in each dim, ``dilation`` apart; it moves by ``stride`` over the image, to
+    which ``padding`` zeros are added at either end.
 
     Shapes: input (N, C * kh * kw, L) or without N; returns (N, C, *output_size).
     Errors: ShapeError unless L is the number of places of the window in an image of output_size.
