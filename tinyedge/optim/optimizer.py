@@ -51,6 +51,7 @@ class Optimizer(Groups):
     parameter that has a gradient but does not require one any more.
 
     ``foreach``, ``fused`` and ``capturable``, where PyTorch has them, change nothing: one launch updates what it can.
+    ``differentiable=True`` is refused: no gradient flows through an update.
 
     ``nonfinite`` says what an update does if a gradient contains NaN or infinity.
         "ignore" (the default): it does not look, as in PyTorch.

@@ -38,6 +38,7 @@ class LRScheduler:
 
     A schedule starts from each group's ``initial_lr``, which the first schedule of an optimizer sets to the present
     rate. A group that is added later starts from its own rate.
+    ``last_epoch`` is the epoch from which it goes on, in groups that have an ``initial_lr``; -1: it begins.
 
     A new schedule defines ``get_lr``: the new rate of each group, from ``last_epoch``, ``base_lrs`` and the present
     rates. If that needs the present rates, it also defines ``closed_form``, which does without them.
