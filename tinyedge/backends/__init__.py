@@ -77,7 +77,9 @@ def _make(name: str) -> Backend:
         return ReferenceBackend()
     match = re.fullmatch(r"opencl:(\d+)", name)
     if not match:
-        raise BackendError("backend", "expected numpy, opencl or opencl:N", f"got {name!r}")
+        raise BackendError(
+            "backend", "expected numpy, opencl or opencl:N", f"got {name!r}", "tinyedge devices lists them."
+        )
     found = devices()
     number = int(match[1])
     if number >= len(found):

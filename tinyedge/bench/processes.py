@@ -102,7 +102,12 @@ def _in_process(what: str, arguments: Sequence[str]) -> Any:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise BackendError("tinyedge bench", f"the process that measures {what} must end well", last)
+        raise BackendError(
+            "tinyedge bench",
+            f"the process that measures {what} must end well",
+            last,
+            "Run what it measures by itself to see why.",
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

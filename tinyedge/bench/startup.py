@@ -37,7 +37,10 @@ def measure(name: str) -> dict[str, dict[str, float]]:
             done = subprocess.run(command, capture_output=True, text=True, env=places)
             if done.returncode:
                 raise BackendError(
-                    "tinyedge bench --startup", "the process must end well", f"it ended with {done.stderr[-300:]}"
+                    "tinyedge bench --startup",
+                    "the process must end well",
+                    f"it ended with {done.stderr[-300:]}",
+                    "Run python -c 'import tinyedge' to see why.",
                 )
             found[state] = json.loads(done.stdout)
     return found

@@ -112,7 +112,12 @@ class Compiled:
     def program(self) -> Program:
         """The program that was made or replayed last. Errors: CaptureError before the first call."""
         if self._latest is None:
-            raise CaptureError(f"te.compile({self.name})", "a call before its program is asked for", "there was none")
+            raise CaptureError(
+                f"te.compile({self.name})",
+                "a call before its program is asked for",
+                "there was none",
+                "Call the function first, or its prepare(...).",
+            )
         return self._latest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -78,7 +78,12 @@ def tune(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[Produc
     """
     backend = default_backend()
     if not isinstance(backend, OpenCLBackend):
-        raise BackendError("tune", "the default backend must be an OpenCL device", f"it is {backend.description}")
+        raise BackendError(
+            "tune",
+            "the default backend must be an OpenCL device",
+            f"it is {backend.description}",
+            'Choose one: te.set_default_backend("opencl").',
+        )
     before = backend.device.tuned
     backend.use_tuned({})
     choices: dict[Product, Tile] = {}

@@ -79,7 +79,7 @@ class Decoding:
 def _prompt(ids: Any, vocabulary: int) -> Array:
     values = ids.detach().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     if values.dtype.kind not in "iu":
-        raise DtypeError("generate", "ids of integers", f"got {values.dtype}")
+        raise DtypeError("generate", "ids of integers", f"got {values.dtype}", "Convert it with .long().")
     if values.ndim not in (1, 2) or not values.size:
         raise ShapeError("generate", "ids of shape (time,) or (batch, time), and at least one", f"got {values.shape}")
     if values.min() < 0 or values.max() >= vocabulary:

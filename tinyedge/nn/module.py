@@ -378,7 +378,12 @@ class Module:
         """
         call = f"{type(self).__name__}.load_state_dict"
         if not isinstance(state_dict, Mapping):
-            raise StateDictError(call, "a mapping of names to values", f"got {type(state_dict).__name__}")
+            raise StateDictError(
+                call,
+                "a mapping of names to values",
+                f"got {type(state_dict).__name__}",
+                "Pass what state_dict() or te.load_safetensors returned.",
+            )
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unexpected = [str(name) for name in state_dict if name not in own]
@@ -538,7 +543,12 @@ class Module:
         check_memory_format("Module.to", memory_format)
         wanted, backend = destination("Module.to", args, dtype, device)
         if wanted is not None and not wanted.is_floating_point:
-            raise DtypeError("Module.to", "a floating-point dtype", f"got {wanted.name}")
+            raise DtypeError(
+                "Module.to",
+                "a floating-point dtype",
+                f"got {wanted.name}",
+                "Convert integers, such as buffers, one by one.",
+            )
         for tensor in (*self.parameters(), *self.buffers()):
             floats = tensor.is_floating_point() and tensor.dtype.blocks is None
             kept = wanted if wanted is not None and floats else tensor.dtype

@@ -130,7 +130,7 @@ class RNNBase(Module):
         states = []
         for what, state, size in zip(names, given, sizes, strict=True):
             if not isinstance(state, Tensor):
-                raise DtypeError(name, f"{what}: a tensor", f"got {type(state).__name__}")
+                raise DtypeError(name, f"{what}: a tensor", f"got {type(state).__name__}", "Convert it with te.tensor.")
             expected = (count, size) if is_single else (count, samples, size)
             if state.shape != expected:
                 raise ShapeError(name, f"{what} of shape {expected}", f"got {state.shape}")
@@ -142,7 +142,12 @@ class RNNBase(Module):
         """Results, and the last states."""
         packed = input if isinstance(input, PackedSequence) else None
         if packed is None and not isinstance(input, Tensor):
-            raise DtypeError(type(self).__name__, "a tensor or a PackedSequence", f"got {type(input).__name__}")
+            raise DtypeError(
+                type(self).__name__,
+                "a tensor or a PackedSequence",
+                f"got {type(input).__name__}",
+                "Convert it with te.tensor.",
+            )
         is_single, lengths, order = False, None, None
         if packed is not None:
             self._checked(packed.data, (2,))
@@ -343,7 +348,7 @@ class RNNCellBase(Module):
             raise ArgumentError(name, f"hx: {self.states} states", f"got {type(hx).__name__}")
         for state in states:
             if not isinstance(state, Tensor):
-                raise DtypeError(name, "hx: a tensor", f"got {type(state).__name__}")
+                raise DtypeError(name, "hx: a tensor", f"got {type(state).__name__}", "Convert it with te.tensor.")
             if state.shape != shape:
                 raise ShapeError(name, f"hx of shape {shape}", f"got {state.shape}")
         return list(states)

@@ -412,7 +412,10 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
         )
     if mask.dtype not in (bool_, float32, query.dtype):
         raise DtypeError(
-            NAME, "a mask of bool, or added to the scores in float32 or query's dtype", f"got {mask.dtype.name}"
+            NAME,
+            "a mask of bool, or added to the scores in float32 or query's dtype",
+            f"got {mask.dtype.name}",
+            "Convert it with .to(dtype).",
         )
 
 

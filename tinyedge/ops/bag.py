@@ -65,7 +65,7 @@ def embedding_bag(
             raise ShapeError(name, f"per_sample_weights of shape {input.shape}", f"got {per_sample_weights.shape}")
         if per_sample_weights.dtype is not weight.dtype:
             expected = f"per_sample_weights of {weight.dtype.name}"
-            raise DtypeError(name, expected, f"got {per_sample_weights.dtype.name}")
+            raise DtypeError(name, expected, f"got {per_sample_weights.dtype.name}", "Convert it with .to(dtype).")
     if input.ndim == 2:
         if offsets is not None:
             raise ArgumentError(name, "no offsets with an input of 2 dims", f"got {offsets.shape}")

@@ -84,7 +84,7 @@ def _index_item(item: Any, input: Tensor) -> Any:
         item = tensor(item, device=input.backend)
     if isinstance(item, Tensor):
         if item.dtype.is_floating_point:
-            raise DtypeError("getitem", "integer or bool indices", f"got {item.dtype.name}")
+            raise DtypeError("getitem", "integer or bool indices", f"got {item.dtype.name}", "Convert it with .long().")
         if item.dtype is uint8:  # PyTorch's old masks
             item = item.to(bool_)
         return item if item.ndim or item.dtype is bool_ else item.item()
@@ -168,9 +168,13 @@ def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, a
     Errors: as ``input[indices]``; DtypeError unless values have input's dtype.
     """
     if not isinstance(values, Tensor):
-        raise DtypeError("index_put", "values as a tensor", f"got {type(values).__name__}")
+        raise DtypeError(
+            "index_put", "values as a tensor", f"got {type(values).__name__}", "Convert them with te.tensor."
+        )
     if values.dtype is not input.dtype:
-        raise DtypeError("index_put", f"values of {input.dtype.name}", f"got {values.dtype.name}")
+        raise DtypeError(
+            "index_put", f"values of {input.dtype.name}", f"got {values.dtype.name}", "Convert them with .to(dtype)."
+        )
     where = tuple(slice(None) if item is None else item for item in indices)
     return _placed("index_put", input, where, values, bool(accumulate))
 

@@ -25,7 +25,12 @@ def _tensors(name: str, *items: Any) -> None:
 def _added(name: str, input: Tensor, product: Tensor, beta: Number, alpha: Number) -> Tensor:
     """``beta * input + alpha * product``, of the product's shape; with beta=0, input may hold NaN."""
     if input.dtype is not product.dtype:
-        raise DtypeError(name, "tensors of one dtype", f"got {input.dtype.name} and {product.dtype.name}")
+        raise DtypeError(
+            name,
+            "tensors of one dtype",
+            f"got {input.dtype.name} and {product.dtype.name}",
+            "Convert one of them with .to(dtype).",
+        )
     if shapes.broadcast(name, input.shape, product.shape) != product.shape:
         raise ShapeError(name, f"an input that broadcasts to {product.shape}", f"got {input.shape}")
     if alpha != 1:
@@ -224,7 +229,12 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     [[11.0]]
     """
     if not isinstance(equation, str):
-        raise DtypeError("einsum", "an equation and tensors", f"got {type(equation).__name__} first")
+        raise DtypeError(
+            "einsum",
+            "an equation and tensors",
+            f"got {type(equation).__name__} first",
+            'Put the equation first: te.einsum("ij,jk->ik", a, b).',
+        )
     items = operands[0] if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else operands
     _tensors("einsum", *items)
     if not items:

@@ -180,7 +180,10 @@ def check_operands(call_name: str, rank: int, input: Tensor, weight: Tensor, bia
         dtypes.remove(weight.dtype)
     if len(set(dtypes)) > 1 or not input.is_floating_point():
         raise DtypeError(
-            call_name, "input, weight and bias of one floating-point dtype", "got " + ", ".join(d.name for d in dtypes)
+            call_name,
+            "input, weight and bias of one floating-point dtype",
+            "got " + ", ".join(d.name for d in dtypes),
+            "Convert one of them with .to(dtype).",
         )
     if not isinstance(groups, int) or groups < 1:
         raise ArgumentError(call_name, "groups of at least 1", f"got {groups}")

@@ -116,7 +116,7 @@ def _numbers(lengths: Lengths) -> list[int] | None:
 def _lengths(name: str, what: str, lengths: Lengths, samples: int, most: int | None, like: Tensor) -> Tensor:
     numbers = _numbers(lengths)
     if isinstance(lengths, Tensor) and lengths.dtype not in (int32, int64):
-        raise DtypeError(name, f"{what} of integers", f"got {lengths.dtype.name}")
+        raise DtypeError(name, f"{what} of integers", f"got {lengths.dtype.name}", "Convert it with .long().")
     count = lengths.numel() if isinstance(lengths, Tensor) else len(numbers or ())
     if count != samples:
         raise ShapeError(name, f"{what} of {samples} samples", f"got {count}")
@@ -176,7 +176,7 @@ def ctc_loss(
     times, samples, classes = x.shape
     if not isinstance(targets, Tensor) or targets.dtype not in (int32, int64):
         found = targets.dtype.name if isinstance(targets, Tensor) else type(targets).__name__
-        raise DtypeError(name, "targets of integers", f"got {found}")
+        raise DtypeError(name, "targets of integers", f"got {found}", "Convert it with .long().")
     if not 0 <= blank < classes:
         raise ArgumentError(name, f"blank must be a class, in [0, {classes})", f"got {blank}")
     if is_single and targets.ndim == 1:

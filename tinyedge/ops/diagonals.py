@@ -208,7 +208,7 @@ def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, 
     """
     require_tensors("unravel_index", indices)
     if indices.dtype.limits is None:
-        raise DtypeError("unravel_index", "integers", f"got {indices.dtype.name}")
+        raise DtypeError("unravel_index", "integers", f"got {indices.dtype.name}", "Convert it with .long().")
     sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
     if any(size < 0 for size in sizes):
         raise ShapeError("unravel_index", "sizes of at least 0", f"got {sizes}")
@@ -240,7 +240,12 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         if item.ndim > 1:
             raise ShapeError("meshgrid", "tensors of at most one dim", f"one is {item.shape}")
         if item.dtype is not items[0].dtype:
-            raise DtypeError("meshgrid", "tensors of one dtype", f"got {items[0].dtype.name} and {item.dtype.name}")
+            raise DtypeError(
+                "meshgrid",
+                "tensors of one dtype",
+                f"got {items[0].dtype.name} and {item.dtype.name}",
+                "Convert one of them with .to(dtype).",
+            )
     turned = indexing == "xy" and len(items) > 1
     order = [1, 0, *range(2, len(items))] if turned else list(range(len(items)))
     sizes = [items[k].numel() for k in order]

@@ -250,7 +250,10 @@ def grid_sample(
         raise ArgumentError(name, f"padding_mode must be one of {', '.join(PADDINGS)}", f"got {padding_mode!r}")
     if input.dtype is not grid.dtype or not input.is_floating_point():
         raise DtypeError(
-            name, "input and grid of one floating-point dtype", f"got {input.dtype.name} and {grid.dtype.name}"
+            name,
+            "input and grid of one floating-point dtype",
+            f"got {input.dtype.name} and {grid.dtype.name}",
+            "Convert one of them with .to(dtype).",
         )
     if (
         input.ndim not in (4, 5)
@@ -282,7 +285,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     name, sizes = "affine_grid", tuple(int(item) for item in size)
     rank = len(sizes) - 2
     if not theta.is_floating_point():
-        raise DtypeError(name, "a floating-point theta", f"got {theta.dtype.name}")
+        raise DtypeError(name, "a floating-point theta", f"got {theta.dtype.name}", "Convert it with .float().")
     if rank not in (2, 3) or min(sizes) < 1:
         raise ShapeError(name, "size (N, C, H, W) or (N, C, D, H, W) of positive ints", f"got {sizes}")
     if theta.shape != (sizes[0], rank, rank + 1):

@@ -322,7 +322,10 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     size = _size("narrow", input, axis)
     if isinstance(start, Tensor) and (start.ndim or start.dtype is bool_ or start.is_floating_point()):
         raise DtypeError(
-            "narrow", "start must be an int or a 0-d integer tensor", f"got {start.dtype.name} of shape {start.shape}"
+            "narrow",
+            "start must be an int or a 0-d integer tensor",
+            f"got {start.dtype.name} of shape {start.shape}",
+            "Convert it with .long().",
         )
     start, length = (_whole_number("narrow", item) for item in (start, length))
     first = start + size if start < 0 else start

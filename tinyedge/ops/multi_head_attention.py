@@ -36,7 +36,12 @@ def _masked(mask: Tensor, name: str, like: Tensor) -> Tensor:
     if mask.dtype is bool_:
         return zeros(mask.shape, dtype=like.dtype, device=like.backend).masked_fill(mask, -math.inf)
     if not mask.is_floating_point():
-        raise DtypeError(NAME, f"{name} must be of bool or floating point", f"got {mask.dtype.name}")
+        raise DtypeError(
+            NAME,
+            f"{name} must be of bool or floating point",
+            f"got {mask.dtype.name}",
+            "Compare it with 0 for one of bool.",
+        )
     return mask
 
 

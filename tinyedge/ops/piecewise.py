@@ -299,7 +299,12 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """
     x, slope = floating("prelu", input), floating("prelu", weight)
     if x.dtype is not slope.dtype:
-        raise DtypeError("prelu", f"a weight of {x.dtype.name}, as the input is", f"got {slope.dtype.name}")
+        raise DtypeError(
+            "prelu",
+            f"a weight of {x.dtype.name}, as the input is",
+            f"got {slope.dtype.name}",
+            "Convert it with .to(dtype).",
+        )
     count = slope.numel()
     if slope.ndim > 1:
         raise ShapeError("prelu", "a weight of at most one dim", f"it has shape {slope.shape}")

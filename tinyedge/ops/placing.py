@@ -190,7 +190,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Number | Tensor) -
     mask, marks = (full(shape, flag, device=input.backend) for shape, flag in (((size,), False), (index.shape, True)))
     mask = reshape(functions["index_copy"](mask, 0, index, marks), line if input.ndim else ())
     if isinstance(value, Tensor) and category(value.dtype) > category(input.dtype):
-        raise DtypeError("index_fill", f"a value for {input.dtype.name}", f"got {value.dtype.name}")
+        raise DtypeError(
+            "index_fill", f"a value for {input.dtype.name}", f"got {value.dtype.name}", "Convert it with .to(dtype)."
+        )
     return cast("Tensor", functions["masked_fill"](input, mask, value))
 
 
@@ -227,7 +229,9 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     if index.numel() != source.numel():
         raise ShapeError("put", f"a source of {index.numel()} elements", f"got {source.numel()}")
     if source.dtype is not input.dtype:
-        raise DtypeError("put", f"a source of {input.dtype.name}", f"got {source.dtype.name}")
+        raise DtypeError(
+            "put", f"a source of {input.dtype.name}", f"got {source.dtype.name}", "Convert it with .to(dtype)."
+        )
     flat = reshape(input, (input.numel(),))
     own = reshape(source, (source.numel(),))
     return reshape((scatter_add if accumulate else scatter)(flat, 0, places, own), input.shape)
@@ -245,7 +249,12 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     if mask.dtype is not bool_:
         raise DtypeError("masked_scatter", "a bool mask", f"got {mask.dtype.name}", "Compare first, e.g. x > 0.")
     if source.dtype is not input.dtype:
-        raise DtypeError("masked_scatter", f"a source of {input.dtype.name}", f"got {source.dtype.name}")
+        raise DtypeError(
+            "masked_scatter",
+            f"a source of {input.dtype.name}",
+            f"got {source.dtype.name}",
+            "Convert it with .to(dtype).",
+        )
     shape = shapes.broadcast("masked_scatter", input.shape, mask.shape)
     x, chosen = expand(input, shape), expand(mask, shape)
     if not x.numel():

@@ -259,7 +259,7 @@ def _unpool(
             f"got {input.shape}",
         )  # fmt: skip
     if indices.dtype.name != "int64":
-        raise DtypeError(call_name, "int64 indices", f"got {indices.dtype.name}")
+        raise DtypeError(call_name, "int64 indices", f"got {indices.dtype.name}", "Convert it with .long().")
     if indices.shape != input.shape:
         raise ShapeError(call_name, f"indices of shape {input.shape}", f"got {indices.shape}")
     usual = [

@@ -350,7 +350,7 @@ def dropout(
 def _float_dtype(call_name: str, dtype: Any) -> DType:
     wanted = float32 if dtype is None else dtypes.resolve(dtype, call_name)
     if not wanted.is_floating_point:
-        raise DtypeError(call_name, "a floating-point dtype", f"got {wanted.name}")
+        raise DtypeError(call_name, "a floating-point dtype", f"got {wanted.name}", "Use randint for integers.")
     return wanted
 
 

@@ -39,7 +39,12 @@ def _quantile(
         if q.ndim > 1:
             raise ShapeError(name, "q must be a number or a vector", f"got shape {q.shape}")
         if q.dtype is not input.dtype:
-            raise DtypeError(name, "q must have the input's dtype", f"got {q.dtype.name} and {input.dtype.name}")
+            raise DtypeError(
+                name,
+                "q must have the input's dtype",
+                f"got {q.dtype.name} and {input.dtype.name}",
+                "Convert it with .to(dtype).",
+            )
         if q.backend is not input.backend:
             raise ArgumentError(name, "q must be on the input's device", f"got {q.device} and {input.device}")
         parts = reshape(q, (-1,))

@@ -279,7 +279,9 @@ def repeat_interleave(
         repeats = tensor(repeats, device=input.backend)
     if isinstance(repeats, Tensor):
         if repeats.dtype not in (int32, int64):
-            raise DtypeError("repeat_interleave", "int64 or int32 repeats", f"got {repeats.dtype.name}")
+            raise DtypeError(
+                "repeat_interleave", "int64 or int32 repeats", f"got {repeats.dtype.name}", "Convert it with .long()."
+            )
         if repeats.ndim > 1 or (repeats.numel() != size and repeats.numel() != 1):
             raise ShapeError("repeat_interleave", f"one number, or {size} of them", f"got shape {repeats.shape}")
         forbid_in_recording("repeat_interleave", "the values of repeats are read on the host; pass an int")
@@ -513,7 +515,7 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _items(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     if isinstance(tensors, Tensor):
-        raise DtypeError(name, "a sequence of tensors", "got one tensor")
+        raise DtypeError(name, "a sequence of tensors", "got one tensor", "Put it in a list.")
     items = [_tensor(name, item) for item in tensors]
     if not items:
         raise ArgumentError(name, "at least one tensor", "got none")
@@ -592,7 +594,12 @@ def _split_at(name: str, input: Tensor, where: Any, dim: int) -> tuple[Tensor, .
     size = input.shape[axis]
     if isinstance(where, Tensor):
         if where.dtype is not int64 or where.ndim > 1:
-            raise DtypeError(name, "int64 indices of at most one dim", f"got {where.dtype.name} of {where.shape}")
+            raise DtypeError(
+                name,
+                "int64 indices of at most one dim",
+                f"got {where.dtype.name} of {where.shape}",
+                "Convert them with .long() and .flatten().",
+            )
         forbid_in_recording(name, "the values of a tensor of indices are read on the host; pass ints")
         where = where.tolist()
     if isinstance(where, (tuple, list)):

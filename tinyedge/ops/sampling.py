@@ -91,7 +91,7 @@ def bernoulli_(input: Tensor, p: float | Tensor = 0.5, *, generator: Generator |
 
 def _floats_alone(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
-        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}")
+        raise DtypeError(name, "a floating-point tensor", f"got {input.dtype.name}", "Convert it with .float().")
 
 
 @public(method=True, top=False)

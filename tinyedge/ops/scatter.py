@@ -206,7 +206,12 @@ def placed(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src:
     check_index(name, index._slot.spec)
     axis = shapes.normalize_axis(name, dim, input.ndim)
     if src.dtype is not input.dtype:
-        raise DtypeError(name, "a source of the input's dtype", f"got {src.dtype.name} and {input.dtype.name}")
+        raise DtypeError(
+            name,
+            "a source of the input's dtype",
+            f"got {src.dtype.name} and {input.dtype.name}",
+            "Convert it with .to(dtype).",
+        )
     x, index, src = (item if item.ndim else reshape(item, (1,)) for item in (input, index, src))
     if x.ndim != index.ndim or (x.ndim != src.ndim and index.numel()):
         raise ShapeError(

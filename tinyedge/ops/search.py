@@ -138,7 +138,7 @@ def searchsorted(
         if sorter.shape != sorted_sequence.shape:
             raise ShapeError(name, f"a sorter of shape {sorted_sequence.shape}", f"got {sorter.shape}")
         if sorter.dtype is not int64:
-            raise DtypeError(name, "an int64 sorter", f"got {sorter.dtype.name}")
+            raise DtypeError(name, "an int64 sorter", f"got {sorter.dtype.name}", "Convert it with .long().")
         sorted_sequence = functions["gather"](sorted_sequence, -1, sorter)
     return _search(name, sorted_sequence, input, out_int32, right or side == "right")
 

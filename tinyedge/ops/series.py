@@ -141,9 +141,9 @@ def cov(
         if given.ndim > 1 or given.numel() != samples:
             raise ShapeError("cov", f"{name} of shape ({samples},)", f"got {given.shape}")
         if name == "fweights" and given.dtype.limits is None:
-            raise DtypeError("cov", "fweights of integers", f"got {given.dtype.name}")
+            raise DtypeError("cov", "fweights of integers", f"got {given.dtype.name}", "Convert it with .long().")
         if name == "aweights" and not given.is_floating_point():
-            raise DtypeError("cov", "aweights of floats", f"got {given.dtype.name}")
+            raise DtypeError("cov", "aweights of floats", f"got {given.dtype.name}", "Convert it with .float().")
         _require_at_least_zero(name, given)
         own = reshape(given, (-1,)).to(x.dtype)
         weights = own if weights is None else weights * own

@@ -91,7 +91,12 @@ class LBFGS(Optimizer):
         size = sum(param.numel() for param in params)
         if tuple(getattr(value, "shape", ())) != (size,):
             got = tuple(value.shape) if hasattr(value, "shape") else type(value).__name__
-            raise StateDictError("LBFGS.load_state_dict", f"{what}: a vector of {size}", f"the state dict has {got}")
+            raise StateDictError(
+                "LBFGS.load_state_dict",
+                f"{what}: a vector of {size}",
+                f"the state dict has {got}",
+                "Load a state dict of an LBFGS over the same parameters.",
+            )
         return tensor(value, dtype=params[0].dtype, device=params[0].backend)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -165,12 +165,14 @@ class LRScheduler:
                 f"{type(self).__name__}.load_state_dict",
                 f"a state dict with {', '.join(own)}",
                 f"it has no {missing[0]}",
+                "Load one that the same schedule has saved.",
             )
         if "base_lrs" in own and len(state_dict["base_lrs"]) != len(own["base_lrs"]):
             raise StateDictError(
                 f"{type(self).__name__}.load_state_dict",
                 f"the rates of {len(own['base_lrs'])} groups",
                 f"it has those of {len(state_dict['base_lrs'])}",
+                "Load one of an optimizer with the same groups.",
             )
         self.__dict__.update({name: _copied(state_dict[name]) for name in own})
 

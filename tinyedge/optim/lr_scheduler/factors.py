@@ -51,6 +51,7 @@ class LambdaLR(LRScheduler):
                 f"{type(self).__name__}.load_state_dict",
                 f"lr_lambdas with {len(self.lr_lambdas)} entries",
                 f"it has {len(saved)}",
+                "Load one of an optimizer with the same groups.",
             )
         super().load_state_dict({**state_dict, "lr_lambdas": self.lr_lambdas})
         for function, attributes in zip(self.lr_lambdas, saved, strict=True):

@@ -53,7 +53,12 @@ class _Several(LRScheduler):
         call = f"{type(self).__name__}.load_state_dict"
         saved = list(state_dict.get("_schedulers", ()))
         if len(saved) != len(self._schedulers):
-            raise StateDictError(call, f"the states of {len(self._schedulers)} schedules", f"it has {len(saved)}")
+            raise StateDictError(
+                call,
+                f"the states of {len(self._schedulers)} schedules",
+                f"it has {len(saved)}",
+                "Load one of the same schedules.",
+            )
         restore = self.restorer()
         try:
             super().load_state_dict({**state_dict, "_schedulers": self._schedulers})
