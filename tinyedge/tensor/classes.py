@@ -122,11 +122,9 @@ class Tensor(Attributes, Methods):
         """Say whether ``backward`` shall compute this leaf's gradient. Returns self."""
         if requires_grad and not self.is_floating_point():
             raise DtypeError(
-                "requires_grad_",
-                "only floating-point tensors have gradients",
-                f"got {self.dtype.name}",
+                "requires_grad_", "only floating-point tensors have gradients", f"got {self.dtype.name}",
                 "Convert it with .float() first.",
-            )
+            )  # fmt: skip
         if requires_grad:
             require_trainable("requires_grad_", self.dtype)
         if not requires_grad and not self.is_leaf:
@@ -484,11 +482,9 @@ class Tensor(Attributes, Methods):
             result = _fitting(self, _function("expand")(result, slot.shape))
         if dtypes.category(result.dtype) > dtypes.category(slot.dtype):
             raise DtypeError(
-                call,
-                f"a result that fits into {slot.dtype.name}",
-                f"it is {result.dtype.name}",
+                call, f"a result that fits into {slot.dtype.name}", f"it is {result.dtype.name}",
                 "Use the out-of-place form, or convert the tensor with .to(dtype).",
-            )
+            )  # fmt: skip
         tracked = modes.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
             require_changeable(call, slot)
