@@ -17,7 +17,7 @@ from tests.test_layers import MODULES, PACKAGE, STAGES, imports_of
 PICTURE = Path(__file__).parents[1] / "docs" / "stages.svg"
 
 GROUND = ("errors", "config", "files", "shapes", "blocks", "dtypes", "containers")
-"""Stages that nearly every other one imports: their edges are drawn in grey."""
+"""Stages that nearly every other one imports: their boxes are grey."""
 
 WHAT = {
     "errors": "exceptions that build their own text",
@@ -70,24 +70,32 @@ def text_of(found: Mapping[str, list[str]]) -> str:
     return "\n".join(f"{stage} <- {', '.join(imported) or 'nothing'}" for stage, imported in found.items())
 
 
+def direct(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The edges that do not follow from others: drawn all together they would hide each other."""
+    reached: dict[str, set[str]] = {}
+    for stage, imported in found.items():  # in order, so what is imported was met before
+        reached[stage] = set(imported).union(*[reached[other] for other in imported])
+    return {
+        stage: [other for other in imported if not any(other in reached[third] for third in imported)]
+        for stage, imported in found.items()
+    }
+
+
 def drawn(found: Mapping[str, list[str]]) -> str:
-    """The SVG: a row for each stage, top down, and an arc from each stage to every stage that imports it."""
+    """The SVG: a row for each stage, top down, and an arc from each stage to those that import it, but for arcs that
+    follow from others. The description has all.
+    """
     middle = {stage: TOP + ROW * number + BOX // 2 for number, stage in enumerate(found)}
     start = LEFT + 490
     arcs = []
-    # The ground first, so that the other arcs are drawn over it.
-    for is_ground in (True, False):
-        for number, (stage, imported) in enumerate(found.items()):
-            for other in imported:
-                if (other in GROUND) is not is_ground:
-                    continue
-                top, bottom = middle[other], middle[stage]
-                reach = start + 20 + (bottom - top) * 0.62
-                colour = "#dddddd" if is_ground else COLOURS[number % len(COLOURS)]
-                arcs.append(
-                    f'<path d="M{start} {bottom} C{reach:.0f} {bottom} {reach:.0f} {top} {start} {top}" '
-                    f'stroke="{colour}"><title>{stage} imports {other}</title></path>'
-                )
+    for number, (stage, imported) in enumerate(direct(found).items()):
+        for other in imported:
+            top, bottom = middle[other], middle[stage]
+            reach = start + 20 + (bottom - top) * 0.62
+            arcs.append(
+                f'<path d="M{start} {bottom} C{reach:.0f} {bottom} {reach:.0f} {top} {start} {top}" '
+                f'stroke="{COLOURS[number % len(COLOURS)]}"><title>{stage} imports {other}</title></path>'
+            )
     rows = []
     for number, stage in enumerate(found):
         is_folder = (PACKAGE / stage).is_dir()
@@ -106,7 +114,7 @@ def drawn(found: Mapping[str, list[str]]) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
             f'font-family="sans-serif" font-size="12">',
-            "<title>The stages of tinyedge: each imports only from those above it</title>",
+            "<title>Each stage imports only from those above it. Arcs that follow from others are left out.</title>",
             f"<desc>\n{escape(text_of(found))}\n</desc>",
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
             f'<g fill="none" stroke-width="1.3">{"".join(arcs)}</g>',
