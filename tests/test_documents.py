@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import doctest
 import importlib
@@ -25,7 +24,7 @@ from tests.stages import PICTURE, edges, text_in, text_of
 from tests.test_finetune_llm import made_file
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
-from tinyedge.bench import command
+from tinyedge.cli import make_parser
 from tinyedge.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +79,22 @@ def test_readme_on_models(opencl: Backend, tmp_path: Path, monkeypatch: pytest.M
     assert sorted(item.name for item in tmp_path.iterdir()) == [
         "adapter", "run-000000099.safetensors", "run-000000199.safetensors",
     ]  # fmt: skip
+
+
+def test_readme_on_memory(opencl: Backend, capsys: Any) -> None:
+    """What to train in a budget, and a first call that stays within it."""
+    with te.use_backend(opencl):
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        )
+        names = {"te": te, "F": F, "optim": optim, "model": model}
+        names |= {"x": te.zeros(1, 3, 224, 224), "y": te.tensor([1])}
+        exec(python_block("README.md", 3), names)
+        assert names["fit"].total_bytes <= 80e6
+        assert "parameters in" in capsys.readouterr().out
+        names["train_sample"](names["x"], names["y"])
+        assert len(names["train_sample"].programs) == 1
+        assert all(param.grad is not None for param in model.parameters() if param.requires_grad)
 
 
 def test_readme_on_language_models(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,14 +170,12 @@ def test_training_on_device_names_what_is_there() -> None:
         assert (ROOT / path).exists()
 
 
-def test_readme_on_bench() -> None:
+def test_readme_on_commands() -> None:
     """The command line takes what the document shows."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    lines = re.findall(r"^tinyedge bench(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) == 5
+    lines = re.findall(r"^tinyedge (.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 11
     for line in lines:
-        parser.parse_args(line.split())
+        assert "run" in make_parser().parse_args(line.split())
 
 
 USE_OF_ADDITIONS = """
