@@ -1,4 +1,4 @@
-"""Containers of tensors beside tuples, lists and dicts: their subclasses, mappings, and dataclasses."""
+"""Containers of tensors other than tuples, lists and dicts: their subclasses, mappings, and dataclasses."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     python examples/federated_digits/run.py --simulate --clients 100   # 100 clients in Flower's simulation engine
 
 Each client has a random share of every class. After each round the server measures the joined model on digits that no
-client has. Beside that: one model trained on all images, and each client's own trained on its images alone.
+client has. For comparison: one model trained on all images, and each client's own trained on its images alone.
 Only processes that this script started are stopped at its end.
 """
 

@@ -228,7 +228,7 @@ class _Search:
         yield best
 
     def added(self, fit: Fit) -> tuple[str, ...]:
-        """The modules that are checkpointed for this choice, beside those of the model."""
+        """The modules that are checkpointed for this choice, in addition to those of the model."""
         return fit.checkpointed[len(self.checkpointed) :]
 
     def is_given(self, fit: Fit) -> bool:

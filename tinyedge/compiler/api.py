@@ -510,20 +510,25 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     Pickles and deep copies contain the function but no programs, which are compiled again. A deep copy of a function
     that trains what was not copied with it, such as a model among its globals, refuses to be called.
 
-    Errors: CaptureError, with the line, for what cannot be compared, and for what a replay would not repeat: reading a
-            value (``.item()``, ``if tensor:``, ``str(tensor)``, ``hash(tensor)``),
-            walking back through what was computed before the call; for tensors that are kept without being returned;
-            for results that are no tensors, values or containers of these, such as an iterator;
-            and if two calls in a row change what decides the kind, such as a counter, a list or a mode: a single one
-            that does sets something up, perhaps, and is not replayed. ArgumentError for NumPy arrays as arguments.
+    Errors: CaptureError, with the line: for what cannot be compared; for what a replay would not repeat, which is
+            reading a value (``.item()``, ``if tensor:``, ``str(tensor)``, ``hash(tensor)``), and walking back through
+            what was computed before the call; for tensors that are kept without being returned; for results that are
+            no tensors, values or containers of these, such as an iterator; and if two calls in a row change their own
+            guard key, such as a counter, a list or a mode. A single call that does so perhaps sets something up, and is
+            not replayed. ArgumentError for NumPy arrays as arguments.
     """
     if isinstance(constant, str):
-        raise ArgumentError("te.compile", "constant must be a list of names", f"got the text {constant!r}")
+        raise ArgumentError(
+            "te.compile", "constant must be a list of names", f"got the text {constant!r}", f"Pass [{constant!r}]."
+        )
     names = tuple(constant)
     if function is None:
         return functools.partial(compile, constant=names)
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        raise ArgumentError("te.compile", "a plain function", "got a generator or a coroutine function")
+        raise ArgumentError(
+            "te.compile", "a plain function", "got a generator or a coroutine function",
+            "Let it return a list, or compile what it calls for each element.",
+        )  # fmt: skip
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(Compiled(function.__func__, names))
     return Compiled(function, names)

@@ -31,7 +31,7 @@ BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|embeddings\.(position_ids|to
 
 BERT_PREFIX = "bert."
 HEADS = ("cls.", "classifier.", "qa_outputs.")
-"""What stands in files of BERT beside the encoder."""
+"""What stands in files of BERT besides the encoder."""
 
 
 def from_pretrained(

@@ -46,7 +46,7 @@ def save(
 ) -> None:
     """Write tensors, or NumPy arrays, by name to a safetensors file.
 
-    Nested dicts, lists and tuples, with numbers, strings and None beside the tensors, such as an optimizer's or a
+    Nested dicts, lists and tuples, with numbers, strings and None besides tensors, such as an optimizer's or a
     schedule's state dict, are written too: their nesting stands in the file as text, and ``load`` gives it back. Other
     frameworks see the tensors alone. Quantised tensors are written as bytes, their blocks, and come back quantised.
 

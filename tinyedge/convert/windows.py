@@ -72,7 +72,7 @@ def conv(
     """A convolution with its own padding before and after each dim."""
     rank = x.ndim - 2
     if rank not in CONV:
-        raise ShapeError("conv", "one to three dims beside batch and channels", f"got {x.shape}")
+        raise ShapeError("conv", "one to three dims besides batch and channels", f"got {x.shape}")
     if all(before == after >= 0 for before, after in pads):
         return CONV[rank](x, weight, bias, stride, tuple(pad for pad, _ in pads), dilation, groups)
     return CONV[rank](padded(x, pads), weight, bias, stride, 0, dilation, groups)
@@ -91,7 +91,7 @@ def conv_transpose(
     """A transposed convolution; ``pads`` are cut off, and ``extra`` is added after the end before that."""
     rank = x.ndim - 2
     if rank not in CONV_TRANSPOSE:
-        raise ShapeError("conv_transpose", "one to three dims beside batch and channels", f"got {x.shape}")
+        raise ShapeError("conv_transpose", "one to three dims besides batch and channels", f"got {x.shape}")
     whole = all(e < max(s, d) for e, s, d in zip(extra, stride, dilation))
     if whole and all(before == after >= 0 for before, after in pads):
         cut = tuple(pad for pad, _ in pads)
@@ -114,7 +114,7 @@ def max_pool(x: Tensor, kernel: Ints, stride: Ints, pads: list[tuple[int, int]],
     """The maximum of each window."""
     rank = x.ndim - 2
     if rank not in MAX_POOL:
-        raise ShapeError("max_pool", "one to three dims beside batch and channels", f"got {x.shape}")
+        raise ShapeError("max_pool", "one to three dims besides batch and channels", f"got {x.shape}")
     if all(before == after <= k // 2 for (before, after), k in zip(pads, kernel)):
         return MAX_POOL[rank](x, kernel, stride, tuple(pad for pad, _ in pads), dilation, ceil)  # type: ignore[no-any-return]
     least = -math.inf if x.dtype.limits is None else x.dtype.limits[0]
@@ -142,7 +142,7 @@ def avg_pool(
     """The mean of each window; padding counts if ``with_pads``, what a ceiling adds never."""
     rank = x.ndim - 2
     if rank not in AVG_POOL:
-        raise ShapeError("avg_pool", "one to three dims beside batch and channels", f"got {x.shape}")
+        raise ShapeError("avg_pool", "one to three dims besides batch and channels", f"got {x.shape}")
     plain = all(d == 1 for d in dilation) and all(before == after <= k // 2 for (before, after), k in zip(pads, kernel))
     if plain:
         return AVG_POOL[rank](x, kernel, stride, tuple(pad for pad, _ in pads), ceil, with_pads)
@@ -175,7 +175,7 @@ def _window_sums(x: Tensor, kernel: Ints, stride: Ints, around: list[tuple[int, 
 def global_dims(x: Tensor) -> Ints:
     """All dims but batch and channels."""
     if x.ndim < 3:
-        raise ShapeError("pool", "a dim beside batch and channels", f"got {x.shape}")
+        raise ShapeError("pool", "a dim besides batch and channels", f"got {x.shape}")
     return tuple(range(2, x.ndim))
 
 

@@ -1,4 +1,4 @@
-"""Exponentials and logarithms beside ``exp`` and ``log``, each exact where the obvious formula would cancel."""
+"""Exponentials and logarithms other than ``exp`` and ``log``, each exact where the obvious formula would cancel."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _reduce(name: str, input: Tensor, dim: int, index: Tensor, src: Tensor, comb
 
 
 def _picked(y: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """For each element of ``src``, what stands in ``y`` where it went; the part of src beside the index is ones."""
+    """For each element of ``src``, what stands in ``y`` where it went; the part of src outside the index is ones."""
     found: Tensor = functions["gather"](y, dim, index)
     if found.shape == src.shape:
         return found

@@ -46,7 +46,7 @@ def _polynomial(coefficients: Any, x: Any) -> Any:
 
 
 def _series(order: int) -> list[float]:
-    """The coefficients of powers of ``1 / z ** 2`` in the asymptotic series, beside its first terms."""
+    """The coefficients of powers of ``1 / z ** 2`` in the asymptotic series, after its first terms."""
     if order == 0:
         return [b / (2 * j) for j, b in enumerate(BERNOULLI, 1)]
     found, rising = [], float(order * (order + 1))  # order (order + 1) ... (order + 2 j - 1)

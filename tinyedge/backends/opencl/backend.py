@@ -217,7 +217,7 @@ class OpenCLBackend(OpenCLBuilder):
             parts[0].rendered if len(parts) == 1 else self._joined(parts, shared, layout)
             for parts, shared in zip(drafts, groups, strict=True)
         ]
-        # Kernels are placed beside each other before it is known in how many chunks the arena is split.
+        # Horizontal fusion comes before it is known in how many chunks the arena is split.
         too_many = [
             len(parts) > 1 and each.argument_bytes > self.argument_bytes
             for parts, each in zip(drafts, rendered, strict=True)
