@@ -65,6 +65,7 @@ class DType:
 
     @property
     def is_floating_point(self) -> bool:
+        """Whether it is a floating-point type: only these have gradients."""
         return self.category == FLOATING
 
     @property

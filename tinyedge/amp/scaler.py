@@ -169,21 +169,27 @@ class GradScaler:
         return self._value if self._enabled else 1.0
 
     def get_growth_factor(self) -> float:
+        """The factor by which the scale grows."""
         return self._growth_factor
 
     def set_growth_factor(self, new_factor: float) -> None:
+        """Set the factor by which the scale grows."""
         self._growth_factor = float(new_factor)
 
     def get_backoff_factor(self) -> float:
+        """The factor by which the scale shrinks after an overflow."""
         return self._backoff_factor
 
     def set_backoff_factor(self, new_factor: float) -> None:
+        """Set the factor by which the scale shrinks after an overflow."""
         self._backoff_factor = float(new_factor)
 
     def get_growth_interval(self) -> int:
+        """The updates without overflow after which the scale grows."""
         return self._growth_interval
 
     def set_growth_interval(self, new_interval: int) -> None:
+        """Set the updates without overflow after which the scale grows."""
         self._growth_interval = int(new_interval)
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Lease:
         self.arena = arena
 
     def end(self) -> None:
+        """Let others have the arena."""
         arenas, self._arenas = self._arenas, None
         if arenas is not None:
             arenas.give(self.arena)
@@ -88,6 +89,7 @@ class Arenas:
         return sum(arena.nbytes for arena in self._free)
 
     def is_free(self, arena: Arena | None) -> bool:
+        """Whether nobody uses ``arena``."""
         return arena is not None and any(arena is each for each in self._free)
 
     def take_again(self, arena: Arena | None) -> Lease | None:
@@ -101,6 +103,7 @@ class Arenas:
         return Lease(self, arena)
 
     def enter(self, tenant: Tenant) -> None:
+        """Note a program that must be told when its arena goes."""
         self._tenants.add(tenant)
 
     def take(
@@ -148,6 +151,7 @@ class Arenas:
         return copy
 
     def give(self, arena: Arena) -> None:
+        """Take back an arena. One is kept; further ones are let go."""
         with self.lock:
             self._free.append(arena)
             while len(self._free) > 1:

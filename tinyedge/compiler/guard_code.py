@@ -111,6 +111,7 @@ class CodeWalk(abc.ABC):
     # Functions and classes
 
     def python_function(self, value: FunctionType, at: At, called: tuple[str | None, ...] | None) -> Hashable:
+        """A function written in Python: the user's is looked into, a library's must be allowed."""
         module = value.__globals__.get("__name__")
         if not purity.is_library(module):
             return self.later(value, 0, at, partial(self.function, value))
@@ -133,6 +134,7 @@ class CodeWalk(abc.ABC):
                 yield self.key_part(inner, at._replace(lenient=True))
 
     def c_function(self, value: Any, at: At, called: tuple[str | None, ...] | None) -> Hashable:
+        """A function written in C, which must be allowed; with the object that it is bound to."""
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, ModuleType) and not isinstance(value, np.ufunc):
             if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
@@ -164,6 +166,7 @@ class CodeWalk(abc.ABC):
             self.names.note(constructs=called is None or not path.endswith("type"))
 
     def refuse_function(self, value: Any, at: At) -> NoReturn:
+        """Raise CaptureError for a function that may return something else at each call."""
         self.refuse(
             at,
             "may return something else at each call",
@@ -172,11 +175,13 @@ class CodeWalk(abc.ABC):
         )
 
     def check_names(self, module: str, at: At) -> None:
+        """Refuse a library class of whose impure functions one is mentioned."""
         for name in purity.impure_names(module):
             if name in self.names.mentioned:
                 self.refuse_function(None, self.below(at, name))
 
     def class_(self, cls: type, at: At, called: tuple[str | None, ...] | None) -> Hashable:
+        """A class: the user's is looked into, a library's must be allowed."""
         module = cls.__module__
         if purity.is_tinyedge(module):
             return Same(cls)
@@ -218,6 +223,7 @@ class CodeWalk(abc.ABC):
                     yield self.key_part(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
 
     def is_used(self, name: str, value: Any, made: bool, overridden: set[str]) -> bool:
+        """Whether an attribute of a class may matter: it is mentioned, special, or overrides one that may."""
         if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)) or name in ("__del__", "_abc_impl"):
             return False
         if name in CONSTRUCTION:
@@ -244,6 +250,7 @@ class CodeWalk(abc.ABC):
         return self.later(module, 0, at, partial(self.module_of_users, module, at))
 
     def module_of_users(self, module: ModuleType, at: At) -> Iterator[Hashable]:
+        """The mentioned names of a user's module."""
         yield Same(module)
         if self.names.all:
             self.findings.guard_items(vars(module))
@@ -277,6 +284,7 @@ class CodeWalk(abc.ABC):
             yield self.read(function, cells, read)
 
     def mention(self, name: str, where: str) -> None:
+        """Note an attribute name that code mentions, and what else follows from it."""
         names = self.names
         names.add(name, where)
         if name == "__dict__":
@@ -291,6 +299,7 @@ class CodeWalk(abc.ABC):
             self.refuse_function(None, At(name, where))
 
     def look_up(self, mapping: dict[str, Any], name: str) -> Any:
+        """A name in a namespace, which is guarded; MISSING if it is not there."""
         value = mapping.get(name, MISSING)
         if (id(mapping), name) not in self.guarded:
             self.guarded.add((id(mapping), name))
@@ -344,9 +353,11 @@ class CodeWalk(abc.ABC):
         return self.key_part(value, at, called=read.constants if read.called and not dotted else None)
 
     def is_said_constant(self, path: str) -> bool:
+        """Whether the user said that this name never changes."""
         return bool(self.guard.constant) and self.guard.is_constant(path)
 
     def imported(self, function: FunctionType, read: Read) -> Any:
+        """The module that an import statement inside a function gives; MISSING if there is none."""
         name = read.name
         if read.level:
             package = function.__globals__.get("__package__") or function.__globals__.get("__name__", "")

@@ -219,9 +219,11 @@ class At(NamedTuple):
     lenient: bool = False
 
     def attribute(self, name: str) -> At:
+        """The place of an attribute of what is here."""
         return self._replace(path=f"{self.path}.{name}")
 
     def item(self, key: Any) -> At:
+        """The place of an entry of what is here."""
         return self._replace(path=f"{self.path}[{key!r}]" if type(key) in PLAIN else f"{self.path}[...]")
 
 
@@ -241,6 +243,7 @@ class Names:
         self._size, self._frozen = -1, ALWAYS
 
     def note(self, all: bool = False, text: bool = False, constructs: bool = False, format: bool = False) -> None:
+        """Note ways in which code reads more than the names that it mentions."""
         flags = self.all or all, self.text or text, self.constructs or constructs, self.format or format
         if flags != (self.all, self.text, self.constructs, self.format):
             self.all, self.text, self.constructs, self.format = flags
@@ -248,11 +251,13 @@ class Names:
 
     @property
     def all_mentioned(self) -> frozenset[str]:
+        """All names that are mentioned, and those that always matter."""
         if self._size != len(self.mentioned):
             self._size, self._frozen = len(self.mentioned), ALWAYS.union(self.mentioned)
         return self._frozen
 
     def add(self, name: str, where: str) -> None:
+        """Note a name that code at ``where`` mentions."""
         if name not in self.mentioned:
             self.mentioned[name] = where
             self.foreign |= not hasattr(Tensor, name)
@@ -260,6 +265,7 @@ class Names:
             self.version += 1
 
     def has(self, name: str) -> bool:
+        """Whether an attribute of this name is compared."""
         return self.all or name in self.mentioned or name in ALWAYS
 
 
@@ -466,18 +472,22 @@ class Findings:
         self.attributes: tuple[list[Any], list[str], list[Any]] = [], [], []  # objects, names, and the attributes found
 
     def guard_item(self, mapping: dict[str, Any], key: str, value: Any) -> None:
+        """Guard an entry of a mapping."""
         for column, entry in zip(self.items, (mapping, key, value), strict=True):
             column.append(entry)
 
     def guard_attribute(self, thing: Any, name: str, value: Any) -> None:
+        """Guard an attribute of an object."""
         for column, entry in zip(self.attributes, (thing, name, value), strict=True):
             column.append(entry)
 
     def guard(self, read: Callable[[], Any], value: Any) -> None:
+        """Guard what ``read`` gives: it must be ``value`` at each call."""
         self.reads.append(read)
         self.values.append(value)
 
     def guard_items(self, mapping: Any) -> None:
+        """Guard all entries of a mapping."""
         self.guard(partial(has_items, mapping, [*mapping], [*mapping.values()]), True)
 
     def guard_mentioned(self, attributes: dict[str, Any], names: Names, more: tuple[str, ...] = ()) -> None:
@@ -491,6 +501,7 @@ class Findings:
         self.guard(partial(_has_mentioned, attributes, keys, values, absent), True)
 
     def holds(self, names: int) -> bool:
+        """Whether all that was read is as it was; ``names`` is the present version of the names."""
         if names != self.names:
             return False
         mappings, keys, items = self.items
@@ -522,9 +533,11 @@ class Guarded:
         self.states: dict[int, ModuleState] = {}
 
     def is_constant(self, path: str) -> bool:
+        """Whether the user said that this name never changes."""
         return any(path == name or path.endswith("." + name) for name in self.constant)
 
     def state(self, module: Module, at: At) -> ModuleState:
+        """A module's part of the key, found anew if its members or the names have changed."""
         number = id(module)
         state = self.states.get(number)
         if (

@@ -235,6 +235,7 @@ class Walk(CodeWalk):
         return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
 
     def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
+        """A tensor: its dtype, layout, flags and mentioned attributes, not its values."""
         attributes = vars(value)
         extra: tuple[Hashable, ...] = ()
         if attributes:
@@ -258,6 +259,7 @@ class Walk(CodeWalk):
         return weakref.ref(slot), made, slot.requires_grad, hooked, *extra
 
     def array(self, value: Any, made: type, at: At, is_argument: bool) -> Hashable:
+        """A NumPy array: a small one with its values; larger ones, and arguments, are refused."""
         if is_argument:
             raise ArgumentError(
                 "te.compile",
@@ -274,6 +276,7 @@ class Walk(CodeWalk):
         return np.ndarray, form, data
 
     def items(self, values: Iterable[Any], at: At, given: bool) -> tuple[Hashable, ...]:
+        """The parts of the entries of a sequence."""
         plain = PLAIN - {str} if self.names.format else PLAIN
         return tuple(
             [

@@ -35,6 +35,7 @@ class Leaf:
 
     @property
     def grad(self) -> Slot | None:
+        """Its present gradient buffer."""
         slot = self.refer()
         return None if slot is None else slot.grad
 

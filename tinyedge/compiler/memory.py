@@ -50,6 +50,7 @@ class LivenessInterval:
     last: int
 
     def meets(self, other: LivenessInterval) -> bool:
+        """Whether there is a kernel at which both are alive."""
         return self.first <= other.last and other.first <= self.last
 
 

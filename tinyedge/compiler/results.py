@@ -48,12 +48,14 @@ class Results:
         self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
 
     def slot(self, place: ResultPlace) -> Slot:
+        """Where the result at ``place`` lies after this call."""
         storage = self.fresh.get(place.number)
         if storage is not None:
             return place.slot.within(storage)
         return self.program.outside(place, self.arguments)
 
     def tensor(self, place: ResultPlace) -> Tensor:
+        """The tensor that the call returns at ``place``: one that was there, or a new one."""
         if isinstance(place.same, int):
             return self.arguments[place.same]
         if place.same is not None and (there := place.same()) is not None and there._slot is place.outside:
@@ -64,6 +66,7 @@ class Results:
         return made
 
     def new(self, place: ResultPlace) -> Tensor:
+        """A new tensor over the result at ``place``, with its history."""
         if place.outside is not None:
             return Tensor._wrap(place.outside)
         slot = self.slot(place)

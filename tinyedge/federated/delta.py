@@ -24,6 +24,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 
 def require_precision(call: str, precision: str) -> None:
+    """Raise ArgumentError unless it is one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise ArgumentError(call, f"precision must be one of {', '.join(PRECISIONS)}", f"got {precision!r}")
 
@@ -114,8 +115,5 @@ def decode(
 
 
 def norm_of(delta: Mapping[str, Array]) -> float:
+    """The Euclidean norm of all values together."""
     return math.sqrt(sum(float(np.square(values, dtype=np.float64).sum()) for values in delta.values()))
-
-
-def bytes_on_wire(wire: Mapping[str, Array]) -> int:
-    return sum(values.nbytes for values in wire.values())

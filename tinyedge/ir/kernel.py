@@ -35,6 +35,7 @@ class PointwiseOp:
         self.numel = prod(pointwise.shape)
 
     def place(self, name: str) -> int:
+        """The number of the storage in which an operand lies."""
         number: int = self.step.slots[name].storage.number
         return number
 
@@ -56,6 +57,7 @@ class PointwiseOp:
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """The names of what it computes."""
         return tuple(self.pointwise.expressions)
 
 
@@ -133,9 +135,11 @@ class Kernel:
         return self.pointwise is None or not self.pointwise.ops[0].converts
 
     def blocks(self) -> list[PointwiseBlock]:
+        """The blocks that are rendered into it: its prologues, its epilogues, its own pointwise block."""
         return [*self.prologues.values(), *self.epilogues.values(), *([self.pointwise] if self.pointwise else [])]
 
     def pointwise_count(self) -> int:
+        """How many pointwise ops its blocks hold."""
         return sum(len(block.ops) for block in self.blocks())
 
     def steps(self) -> list[Step]:
@@ -162,6 +166,7 @@ class Kernel:
                     yield name, self.step.slots[name].storage.number
 
     def reads(self) -> set[BufferId]:
+        """The buffers that it reads, with those of its siblings; not what it computes on the way."""
         return set().union(*(kernel._own_reads() for kernel in (self, *self.siblings)))
 
     def _own_reads(self) -> set[BufferId]:
@@ -177,6 +182,7 @@ class Kernel:
         return found
 
     def writes(self) -> set[BufferId]:
+        """The buffers that it writes, with those of its siblings; not what stays in registers."""
         return set().union(*(kernel._own_writes() for kernel in (self, *self.siblings)))
 
     def _own_writes(self) -> set[BufferId]:

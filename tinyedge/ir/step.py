@@ -101,9 +101,11 @@ class Step:
         return [name for name in self.reads if self.slots[name] is not None]
 
     def read(self) -> list[Any]:
+        """The slots and numbers that it reads."""
         return [self.slots[name] for name in self.read_names()]
 
     def written(self) -> list[Slot]:
+        """The slots that it writes."""
         return [self.slots[name] for name in self.writes]
 
     def is_value(self, name: str) -> bool:

@@ -40,11 +40,13 @@ class Memory:
         self.peak_reserved_bytes = 0
 
     def add(self, nbytes: int) -> None:
+        """Count ``nbytes`` that came into use."""
         self.allocated_bytes += nbytes
         if self.allocated_bytes > self.peak_bytes:
             self.peak_bytes = self.allocated_bytes
 
     def remove(self, nbytes: int) -> None:
+        """Count ``nbytes`` that are no longer in use."""
         self.allocated_bytes -= nbytes
 
     def reserve(self, nbytes: int) -> None:
@@ -58,6 +60,7 @@ class Memory:
         self.reserved_bytes -= nbytes
 
     def reset_peak(self) -> None:
+        """Let the peaks begin from what is in use now."""
         self.peak_bytes = self.allocated_bytes
         self.peak_reserved_bytes = self.reserved_bytes
 
@@ -253,11 +256,13 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
+        """The bytes of its elements, without gaps between them."""
         dtype = self.dtype
         return self.numel * dtype.stored.itemsize if dtype.blocks is None else dtype.nbytes_of(self.numel)
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no recorded step wrote it."""
         return self.step is None
 
     @property

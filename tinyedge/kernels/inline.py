@@ -33,6 +33,7 @@ class Source:
     packed: str = ""
 
     def load(self, index: str, width: int = 1) -> str:
+        """The C expression that loads it from memory."""
         return storage.load(self.packed, self.operand, index, width)
 
 

@@ -90,6 +90,7 @@ def named(kernel: str, text: str, has_double: bool = False) -> Source:
 
 
 def piece_of(part: Part, specialised: bool) -> Piece:
+    """A kernel in parts: ``render`` makes a kernel of it, ``persistent`` a function of a launch group."""
     spec = part.spec
     piece = _piece(
         spec.template,
@@ -156,6 +157,7 @@ class Piece:
     after: str = ""
 
     def parameters(self) -> list[str]:
+        """The parameters of its function: the arena first, if it has operands there."""
         arena = [f"__global char* {ARENA}"] if self.in_arena else []
         return arena + [f"{ctype} {name}" for ctype, name in self.arguments]
 
@@ -228,10 +230,12 @@ def _alone(piece: Piece) -> str:
 
 
 def defined(macros: Mapping[str, str]) -> list[str]:
+    """The lines that define ``macros``."""
     return [f"#define {name} {text}" for name, text in macros.items()]
 
 
 def undefined(macros: Mapping[str, str]) -> list[str]:
+    """The lines after which ``macros`` are not defined any more."""
     return [f"#undef {name}" for name in dict.fromkeys(name.partition("(")[0] for name in macros)]
 
 

@@ -17,7 +17,7 @@ from tinyedge.tensor import Tensor, call
 class ReluMask(SavedMask):
     signature = "()->()"
     domain = {"y": (-1.0, 4.0)}
-    kernel_forward = {"side": "WHERE(y <= 0, 0, 1)"}
+    kernel_forward = {"mask": "WHERE(y <= 0, 0, 1)"}
 
     @staticmethod
     def forward(y: Any) -> Any:
@@ -51,7 +51,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 class Relu6Mask(SavedMask):
     signature = "()->()"
     domain = {"y": (-1.0, 7.0)}
-    kernel_forward = {"side": "WHERE(y <= 0, 0, WHERE(y >= 6, 6, 1))"}
+    kernel_forward = {"mask": "WHERE(y <= 0, 0, WHERE(y >= 6, 6, 1))"}
 
     @staticmethod
     def forward(y: Any) -> Any:
@@ -86,7 +86,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 class LeakyReluMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
-    kernel_forward = {"side": "WHERE(x > 0, 1, 0)"}
+    kernel_forward = {"mask": "WHERE(x > 0, 1, 0)"}
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -153,7 +153,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 class HardsigmoidMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-5.0, 5.0)}
-    kernel_forward = {"side": "WHERE(x <= -3, -3, WHERE(x >= 3, 3, 0))"}
+    kernel_forward = {"mask": "WHERE(x <= -3, -3, WHERE(x >= 3, 3, 0))"}
 
     @staticmethod
     def forward(x: Any) -> Any:

@@ -104,7 +104,7 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 class ClampMask(SavedMask):
     signature = "(),(),()->()"
     domain = {"x": (-4.0, 4.0), "low": (-2.0, 0.5), "high": (0.0, 2.0)}
-    kernel_forward = {"side": "WHERE(x == x && !(x <= low) && !(x >= high), 0, 2)"}
+    kernel_forward = {"mask": "WHERE(x == x && !(x <= low) && !(x >= high), 0, 2)"}
 
     @staticmethod
     def forward(x: Any, low: Any, high: Any) -> Any:

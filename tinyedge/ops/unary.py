@@ -62,7 +62,7 @@ def positive(input: Tensor) -> Tensor:
 class AbsMask(SavedMask):
     signature = "()->()"
     domain = {"x": (-4.0, 4.0)}
-    kernel_forward = {"side": "WHERE(x < 0, -1, WHERE(x > 0, 1, 0))"}
+    kernel_forward = {"mask": "WHERE(x < 0, -1, WHERE(x > 0, 1, 0))"}
 
     @staticmethod
     def forward(x: Any) -> Any:

@@ -192,7 +192,14 @@ def launch_rows(program: Program) -> list[LaunchRow]:
 
 def ops_of(kernel: Kernel) -> tuple[str, ...]:
     """The names of the ops that are fused in a kernel, in order."""
-    return tuple(step.op.name for step in kernel.steps())
+    return tuple(_name_of(step) for step in kernel.steps())
+
+
+def _name_of(step: Step) -> str:
+    """The op's name. The backward of ``clone``, by which values are stored in memory that is there, has its own."""
+    if step.op.name != "clone" or step.direction == FORWARD:
+        return step.op.name
+    return "fill" if step.is_value("dy") else "copy"
 
 
 def _direction(kernel: Kernel) -> str:
@@ -269,7 +276,7 @@ def _written_as(kernel: Kernel, place: BufferId) -> str:
     if isinstance(place, tuple):
         return f"{kernel.step.op.name} {place[1]}"
     names = [
-        f"{step.op.name} {name}"
+        f"{_name_of(step)} {name}"
         for step in kernel.steps()
         for name in step.writes
         if step.slots[name].storage.number == place
@@ -316,8 +323,8 @@ def memory_line(program: Program) -> str:
     saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
     chunks = f" in {len(plan.chunks)} chunks" if plan.is_split else ""
     return (
-        f"memory: arena {memory_text(plan.arena_bytes)}{chunks} for {len(plan.intervals)} blocks of "
-        f"{memory_text(plan.unshared_bytes)} unshared; saved for backward {memory_text(saved)}; "
+        f"memory: arena {memory_text(plan.arena_bytes)}{chunks} for {len(plan.intervals)} buffers, "
+        f"{memory_text(plan.unshared_bytes)} if none shared bytes; saved for backward {memory_text(saved)}; "
         f"outputs {memory_text(program.peak_bytes - plan.arena_bytes)}"
     )
 

@@ -689,6 +689,7 @@ def _made(kind: type[Tensor], slot: Slot, requires_grad: bool) -> Tensor:
 
 
 def unpickled(kind: type[Tensor], values: Any, dtype: DType, requires_grad: bool) -> Tensor:
+    """What a pickle of a tensor becomes, on the default backend."""
     if dtype.blocks is not None:
         blocks, shape = values
         held = Tensor._wrap(uploaded(blocks, dtypes.uint8, get_backend()))
