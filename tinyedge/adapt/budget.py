@@ -188,7 +188,12 @@ class _Search:
         self.limit = limit
         self.trainable = {name: param for name, param in model.named_parameters() if param.requires_grad}
         if not self.trainable:
-            raise ArgumentError("plan_for", "a model with parameters that require gradients", "all are frozen")
+            raise ArgumentError(
+                "plan_for",
+                "a model with parameters that require gradients",
+                "all are frozen",
+                "Call requires_grad_(True) on what shall be trained.",
+            )
         self.backend = next(iter(self.trainable.values())).backend
         self.checkpointed = tuple(name for name, module in model.named_modules() if module.checkpointed)
         self.blocks = [name for name, block in _blocks(model, "") if not block.checkpointed]

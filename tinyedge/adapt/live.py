@@ -203,7 +203,12 @@ class Live:
             )
         own = {id(param) for param in model.parameters() if param.requires_grad}
         if not any(id(param) in own for group in optimizer.param_groups for param in group["params"]):
-            raise ArgumentError("Live", "an optimizer that has trainable parameters of the model", "it has none")
+            raise ArgumentError(
+                "Live",
+                "an optimizer that has trainable parameters of the model",
+                "it has none",
+                "Make one of [p for p in model.parameters() if p.requires_grad].",
+            )
         if optimizer.accumulate is None:
             raise ArgumentError(
                 "Live", "an optimizer that clears its gradients", "accumulate is None", "Pass accumulate=1, or more."
@@ -297,7 +302,12 @@ class Live:
         """
         with self._lock:
             if self.optimizer.pending:
-                raise ArgumentError("Live.prepare", "no samples that wait for an update", self.optimizer.counted())
+                raise ArgumentError(
+                    "Live.prepare",
+                    "no samples that wait for an update",
+                    self.optimizer.counted(),
+                    "Call optimizer.flush() first.",
+                )
             before = _Snapshot(self.model, self.optimizer)
             counts = dict(self._counts)
             try:

@@ -423,7 +423,12 @@ def lora(
     known = plain_names(model)
     whole = [known[path] for path in train_too if path in known]
     if missing := [path for path in train_too if path not in known]:
-        raise ArgumentError("lora", "names of modules in train_too", f"there is no {missing[0]!r}")
+        raise ArgumentError(
+            "lora",
+            "names of modules in train_too",
+            f"there is no {missing[0]!r}",
+            "model.named_modules() gives the names.",
+        )
     for module in whole:
         for path, param in module.named_parameters():
             require_trainable("lora", param.dtype, path)
@@ -452,7 +457,12 @@ def add_adapter(call: str, model: Module, name: str, configs: Mapping[str, LoraC
         module = known[path]
         kind = type(module) if isinstance(module, LoraLayer) else adapted_by(module)
         if kind is None:
-            raise ArgumentError(call, f"a layer {path!r} that can be adapted", f"it is {type(module).__name__}")
+            raise ArgumentError(
+                call,
+                f"a layer {path!r} that can be adapted",
+                f"it is {type(module).__name__}",
+                "te.adapt.adaptable(model) names those that can.",
+            )
         kind.require(call, path, base_of(module), config)
         layers[path] = layer = module if isinstance(module, LoraLayer) else kind(module)
         if layer is module:

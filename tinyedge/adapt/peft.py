@@ -62,7 +62,12 @@ def save_adapter(
     """
     layers = [(path, layer) for path, layer in lora_layers(model) if name in layer.configs]
     if not layers:
-        raise ArgumentError("save_adapter", "an adapter of this model", f"there is none called {name!r}")
+        raise ArgumentError(
+            "save_adapter",
+            "an adapter of this model",
+            f"there is none called {name!r}",
+            "te.adapt.lora, or te.adapt.load_adapter, adds one.",
+        )
     first = layers[0][1].configs[name]
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
@@ -81,7 +86,12 @@ def save_adapter(
     known = plain_names(model)
     for path in train_too:
         if path not in known:
-            raise ArgumentError("save_adapter", "names of modules in train_too", f"there is no {path!r}")
+            raise ArgumentError(
+                "save_adapter",
+                "names of modules in train_too",
+                f"there is no {path!r}",
+                "model.named_modules() gives the names.",
+            )
         tensors |= {f"{PREFIX}{path}.{key}": value for key, value in known[path].state_dict().items()}
     whole = first.alpha == int(first.alpha)
     content = {

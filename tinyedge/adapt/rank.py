@@ -105,7 +105,12 @@ def rank_layers(model: Module, loss: Callable[..., Tensor], samples: Iterable[Se
                 seen.add(id(param))
                 layers.setdefault(layer.name, []).append(param)
     if not layers:
-        raise ArgumentError("rank_layers", "a model with parameters that require gradients", "all are frozen")
+        raise ArgumentError(
+            "rank_layers",
+            "a model with parameters that require gradients",
+            "all are frozen",
+            "Call requires_grad_(True) on what shall be trained.",
+        )
     params = [param for own in layers.values() for param in own]
     totals: list[Tensor | None] = [None] * len(params)
     count = 0

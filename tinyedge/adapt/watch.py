@@ -27,7 +27,12 @@ class Watch:
     def __enter__(self) -> Watch:
         self._before = {name: _digest(param) for name, param in self._params().items() if param.requires_grad}
         if not self._before:
-            raise ArgumentError("watch", "a model with parameters that require gradients", "all are frozen")
+            raise ArgumentError(
+                "watch",
+                "a model with parameters that require gradients",
+                "all are frozen",
+                "Call requires_grad_(True) on what shall be trained.",
+            )
         return self
 
     def unchanged(self) -> dict[str, str]:

@@ -209,7 +209,12 @@ class GradScaler:
         if not self._enabled:
             return
         if not state_dict:
-            raise ArgumentError("load_state_dict", "the state of an enabled GradScaler", "it is empty")
+            raise ArgumentError(
+                "load_state_dict",
+                "the state of an enabled GradScaler",
+                "it is empty",
+                "Load what state_dict() of an enabled one returned.",
+            )
         self._growth_factor = float(state_dict["growth_factor"])
         self._backoff_factor = float(state_dict["backoff_factor"])
         self._growth_interval = int(state_dict["growth_interval"])

@@ -62,6 +62,7 @@ class Hooks:
                     "register_hook",
                     f"a gradient like the one given: {gradient.shape} on {gradient.storage.backend.name}",
                     f"the hook returned one of {result.shape} on {result.storage.backend.name}",
+                    "Return one of its shape, or None.",
                 )
             gradient = result
         return gradient

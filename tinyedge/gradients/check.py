@@ -37,7 +37,12 @@ def gradcheck(
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     places = [k for k, item in enumerate(given) if isinstance(item, Tensor) and item.requires_grad]
     if not places:
-        raise ArgumentError("gradcheck", "an input that requires a gradient", "there is none")
+        raise ArgumentError(
+            "gradcheck",
+            "an input that requires a gradient",
+            "there is none",
+            "Call requires_grad_() on one of the inputs.",
+        )
     outputs = _outputs(func, given)
     for number, output in enumerate(outputs):
         if not output.requires_grad:

@@ -299,7 +299,12 @@ class Bert(nn.Module):
         x = self(input_ids, attention_mask, token_type_ids)
         if pooling == "pooler":
             if self.pooler is None:
-                raise ArgumentError("Bert.embed", "a model with a pooling layer for 'pooler'", "this one has none")
+                raise ArgumentError(
+                    "Bert.embed",
+                    "a model with a pooling layer for 'pooler'",
+                    "this one has none",
+                    "Use pooling='cls' or 'mean'.",
+                )
             y = self.pooler(x)
         elif pooling == "cls":
             y = x[:, 0]

@@ -176,7 +176,7 @@ class Generation:
         if prompt.shape[1] + max_new_tokens > most:
             raise ArgumentError(
                 call, f"at most {most} tokens, the model's max_position_embeddings",
-                f"got {prompt.shape[1]} and {max_new_tokens} new ones",
+                f"got {prompt.shape[1]} and {max_new_tokens} new ones", "Shorten the prompt, or ask for fewer tokens.",
             )  # fmt: skip
         last: Any = self.config.eos_token_id if eos_token_id is None else eos_token_id
         ends = [] if last is None else [last] if isinstance(last, (int, np.integer)) else list(last)

@@ -88,7 +88,9 @@ class _Conv(_Windowed):
             if padding not in ("same", "valid"):
                 raise ArgumentError(call, 'padding must be "same", "valid", or ints', f"got {padding!r}")
             if padding == "same" and self.stride != (1,) * self.dims:
-                raise ArgumentError(call, 'padding="same" needs stride 1', f"got stride={self.stride}")
+                raise ArgumentError(
+                    call, 'padding="same" needs stride 1', f"got stride={self.stride}", "Pass the padding as numbers."
+                )
             self.padding = padding
         else:
             self.padding = sizes_of(call, self.dims, "padding", padding)

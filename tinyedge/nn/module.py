@@ -16,10 +16,10 @@ from tinyedge.autograd.hooks import Handle
 from tinyedge.autograd.minibatch import require_no_minibatch
 from tinyedge.autograd.modes import no_grad
 from tinyedge.backends import Backend
-from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
+from tinyedge.nn.values import misfit, moved_tensor
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
 from tinyedge.tensor.memory_format import check_memory_format
 
@@ -224,7 +224,12 @@ class Module:
         if not isinstance(name, str) or not name or "." in name:
             raise ArgumentError(call, "a name that is a non-empty string without a dot", f"got {name!r}")
         if name not in registry and hasattr(self, name):
-            raise ArgumentError(call, "a name that is still free", f"{type(self).__name__} already has {name!r}")
+            raise ArgumentError(
+                call,
+                "a name that is still free",
+                f"{type(self).__name__} already has {name!r}",
+                "Choose another one, or delete what is there.",
+            )
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter; None reserves the name."""
@@ -393,7 +398,7 @@ class Module:
         if strict and unexpected:
             problems.append("unexpected keys: " + ", ".join(unexpected))
         remedies = ["Pass strict=False to load the keys that fit."] if problems else []
-        wrong = [text for name in own if name in state_dict and (text := _misfit(name, own[name], state_dict[name]))]
+        wrong = [text for name in own if name in state_dict and (text := misfit(name, own[name], state_dict[name]))]
         if wrong:
             problems += wrong
             remedies.append("To keep the model's own values for some keys, leave these out and pass strict=False.")
@@ -554,7 +559,7 @@ class Module:
             kept = wanted if wanted is not None and floats else tensor.dtype
             (backend or tensor.backend).check_dtype(kept)
         for param in self.parameters():
-            moved, gradient = _moved(param, wanted, backend), param.grad
+            moved, gradient = moved_tensor(param, wanted, backend), param.grad
             if moved is not param:
                 requires_grad = param.requires_grad
                 hooks, param._slot = param._slot.hooks, moved.detach()._slot
@@ -562,11 +567,11 @@ class Module:
                 param._slot.requires_grad = requires_grad
                 note_leaf_change()
                 summed = None if wanted is None else wanted.computes
-                param.grad = None if gradient is None else _moved(gradient, summed, backend)
+                param.grad = None if gradient is None else moved_tensor(gradient, summed, backend)
         for module in self.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = _moved(buffer, wanted, backend)
+                    module._buffers[name] = moved_tensor(buffer, wanted, backend)
         return self
 
     def float(self: M) -> M:
@@ -646,12 +651,6 @@ class Module:
         return f"{type(self).__name__}(\n  {body}\n)"
 
 
-def _moved(tensor: Tensor, dtype: DType | None, backend: Backend | None) -> Tensor:
-    keep = dtype is None or not tensor.is_floating_point() or tensor.dtype.blocks is not None
-    with no_grad():
-        return tensor.to(tensor.dtype if keep else dtype, device=backend)
-
-
 def _register(hooks: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     number = next(number for number in _hook_numbers if number not in hooks)  # unpickled ones have numbers already
     before = dict(hooks) if prepend else {}
@@ -660,34 +659,6 @@ def _register(hooks: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandl
     hooks[number] = hook
     hooks.update(before)
     return RemovableHandle(hooks, number)
-
-
-def _misfit(name: str, target: Tensor, value: Any) -> str:
-    """Why ``value`` cannot be copied into ``target``; the empty text if it can."""
-    if isinstance(value, Tensor):
-        shape, kind = value.shape, dtypes.category(value.dtype)
-    else:
-        array = np.asarray(value)
-        shape, kind = array.shape, {"b": 0, "i": 1, "u": 1, "f": 2}.get(array.dtype.kind, 3)
-        if kind == 3:
-            return f"{name} is not an array of numbers: {type(value).__name__}"
-    if shape != target.shape:
-        return f"wrong shape: {name} is {shape} in the state dict and {target.shape} in the model"
-    found = getattr(value, "dtype", None)
-    is_quantised = target.dtype.blocks is not None or (isinstance(found, DType) and found.blocks is not None)
-    if is_quantised and found is not target.dtype:
-        given = getattr(found, "name", type(value).__name__)
-        return (
-            f"wrong dtype: {name} is {given} in the state dict and {target.dtype.name} in the model (see te.quantize)"
-        )
-    if kind > dtypes.category(target.dtype):
-        return f"wrong dtype: {name} must fit into {target.dtype.name}"
-    limits = target.dtype.limits
-    if kind == 1 and limits is not None and getattr(value, "dtype", None) not in (target.dtype, target.dtype.numpy):
-        whole = np.asarray(value)
-        if whole.size and not limits[0] <= int(whole.min()) <= int(whole.max()) <= limits[1]:
-            return f"wrong dtype: {name} must fit into {target.dtype.name}, and has {whole.min()} to {whole.max()}"
-    return ""
 
 
 __all__ = ["IncompatibleKeys", "Module", "RemovableHandle"]

@@ -231,7 +231,12 @@ class _BatchRenorm(_BatchNorm):
         bias: bool = True,
     ) -> None:
         if not track_running_stats:
-            raise ArgumentError(type(self).__name__, "running statistics, to which it corrects", "got none of them")
+            raise ArgumentError(
+                type(self).__name__,
+                "running statistics, to which it corrects",
+                "got none of them",
+                "Leave track_running_stats=True.",
+            )
         self._require_limits(r_max, d_max)
         super().__init__(num_features, eps, momentum, affine, True, device, dtype, bias=bias)
         self.r_max = r_max

@@ -178,12 +178,18 @@ class Groups(Minibatch):
         known = {id(param) for there in self.param_groups for param in there["params"]}
         for position, param in enumerate(tensors):
             if not isinstance(param, Tensor):
-                raise ArgumentError(self._call, "every parameter must be a tensor", f"got {type(param).__name__}")
+                raise ArgumentError(
+                    self._call,
+                    "every parameter must be a tensor",
+                    f"got {type(param).__name__}",
+                    "Pass model.parameters().",
+                )
             if not param.is_leaf or not param.is_floating_point():
                 raise ArgumentError(
                     self._call, "every parameter must be a floating-point leaf",
                     f"number {position} is {param.dtype.name} of shape {param.shape}"
                     + ("" if param.is_leaf else ", the result of an op"),
+                    "Pass parameters, not what was computed from them.",
                 )  # fmt: skip
             if id(param) in known:
                 raise ArgumentError(

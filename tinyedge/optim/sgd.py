@@ -55,6 +55,7 @@ class SGD(Optimizer):
                 "SGD",
                 "nesterov=True needs momentum above 0 and dampening=0",
                 f"got momentum={momentum}, dampening={dampening}",
+                "Pass momentum=0.9, for example.",
             )
         defaults = {
             "lr": lr,

@@ -94,5 +94,5 @@ class Attributes(SlotHolder):
     def __len__(self) -> int:
         """The length of the first dim. Errors: ShapeError of a 0-d tensor."""
         if not self.shape:
-            raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor")
+            raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor", "Use numel().")
         return self.shape[0]

@@ -167,6 +167,7 @@ class Tensor(Attributes, Methods):
                 "grad",
                 f"a gradient like its tensor: {self.shape} {kept.name} on {self.device}",
                 f"got {value.shape} {value.dtype.name} on {value.device}",
+                "Convert it with .to(...).",
             )
         self._grad = None
         recorder.set_gradient(self._slot, (value if value.is_contiguous() else value.contiguous()).detach()._slot)

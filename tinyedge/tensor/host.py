@@ -98,7 +98,9 @@ def slot_of(data: Any, dtype: Any = None, device: str | Backend | None = None) -
         try:
             values = np.asarray(data)
         except ValueError as error:
-            raise ShapeError("tensor", "nested sequences of equal lengths", str(error)) from None
+            raise ShapeError(
+                "tensor", "nested sequences of equal lengths", str(error), "Pad them, or keep a list of tensors."
+            ) from None
         if not is_array:
             values = _numbers(values, data, wanted)
         if values.dtype.kind not in "biuf":

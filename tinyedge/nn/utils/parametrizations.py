@@ -80,7 +80,12 @@ def spectral_norm(
     """
     weight = module._parameters.get(name)
     if weight is None:
-        raise ArgumentError("spectral_norm", f"a {type(module).__name__} with a parameter {name!r}", "it has none")
+        raise ArgumentError(
+            "spectral_norm",
+            f"a {type(module).__name__} with a parameter {name!r}",
+            "it has none",
+            "module.named_parameters() gives the names.",
+        )
     if dim is None:
         dim = 1 if type(module).__name__.startswith("ConvTranspose") else 0
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))
@@ -161,7 +166,12 @@ def orthogonal(
     """
     weight: Any = module._parameters.get(name)
     if weight is None:
-        raise ArgumentError("orthogonal", f"a {type(module).__name__} with a parameter {name!r}", "it has none")
+        raise ArgumentError(
+            "orthogonal",
+            f"a {type(module).__name__} with a parameter {name!r}",
+            "it has none",
+            "module.named_parameters() gives the names.",
+        )
     if weight.ndim < 2:
         raise ShapeError("orthogonal", "a parameter of matrices, with at least two dims", f"it has {weight.shape}")
     chosen = "matrix_exp" if orthogonal_map is None else orthogonal_map

@@ -121,7 +121,10 @@ def register_parametrization(module: M, tensor_name: str, parametrization: Modul
     original = module._parameters.get(tensor_name)
     if original is None:
         raise ArgumentError(
-            "register_parametrization", f"a {type(module).__name__} with a parameter {tensor_name!r}", "it has none"
+            "register_parametrization",
+            f"a {type(module).__name__} with a parameter {tensor_name!r}",
+            "it has none",
+            "module.named_parameters() gives the names.",
         )
     shape, dtype = original.shape, original.dtype
     made = ParametrizationList([parametrization], original)

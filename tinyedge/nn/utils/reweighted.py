@@ -47,7 +47,12 @@ def as_matrix(weight: Tensor, dim: int) -> Tensor:
 def _parameter_of(call: str, module: Module, name: str) -> Parameter:
     found = module._parameters.get(name)
     if found is None:
-        raise ArgumentError(call, f"a {type(module).__name__} with a parameter {name!r}", "it has none")
+        raise ArgumentError(
+            call,
+            f"a {type(module).__name__} with a parameter {name!r}",
+            "it has none",
+            "module.named_parameters() gives the names.",
+        )
     return found
 
 
