@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
-from tinyedge.report.program import SAVED, blocks
+from tinyedge.report.program import SAVED, buffers
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -23,5 +23,5 @@ def test_model(benchmark: Any, name: str, kind: str, compiled: bool) -> None:
     benchmark.pedantic(run, rounds=10, warmup_rounds=2)
     benchmark.extra_info["peak_bytes"] = run.program.peak_bytes if compiled else memory.peak_bytes - before
     if compiled:
-        saved = sum(block.nbytes for block in blocks(run.program) if block.kind == SAVED)
+        saved = sum(buffer.nbytes for buffer in buffers(run.program) if buffer.kind == SAVED)
         benchmark.extra_info["saved_bytes"] = saved

@@ -28,7 +28,7 @@ from tinyedge.ir.spec import KernelSpec, Scratch
 from tinyedge.ir.step import registry
 from tinyedge.ir.values import Storage
 from tinyedge.nn import functional as F
-from tinyedge.report.program import blocks
+from tinyedge.report.program import buffers
 from tinyedge.shapes import INT_MAX, MAX_ELEMENTS
 
 KINDS = ["numpy", "cpu", "gpu", "chains", "chains without guards"]
@@ -320,7 +320,7 @@ def test_reports_show_all_chunks(small: Backend) -> None:
     step(x)
     assert len(program.plan.chunks) > 1
     assert f"in {len(program.plan.chunks)} chunks" in program.explain(1)
-    parts = blocks(program)
+    parts = buffers(program)
     assert max(block.offset + block.nbytes for block in parts) == program.arena_bytes
     for a in parts:
         for b in parts:

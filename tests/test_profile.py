@@ -22,7 +22,7 @@ from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError
 from tinyedge.ir.spec import Device
 from tinyedge.ir.step import BACKWARD, FORWARD, Op, Step, registry
 from tinyedge.nn import functional as F
-from tinyedge.report.program import GRADIENT, SAVED, blocks, launch_rows, share_flops
+from tinyedge.report.program import GRADIENT, SAVED, buffers, launch_rows, share_flops
 from tinyedge.report.text import memory_text
 
 
@@ -213,7 +213,7 @@ def test_explain(backend: Backend) -> None:
     assert len(lines) == 1 + len(launch_rows(program))
     assert lines[0].split()[:5] == ["kernel", "fused", "ops", "direction", "function"]
     assert times.startswith("times: not measured: there was no replay yet")
-    saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
+    saved = sum(buffer.nbytes for buffer in buffers(program) if buffer.kind == SAVED)
     assert saved >= 4 * 2 * 4 * 36  # what relu keeps
     assert f"arena {memory_text(program.arena_bytes)}" in memory
     assert f"saved for backward {memory_text(saved)}" in memory
@@ -239,7 +239,7 @@ def test_blocks_lie_in_the_arena_and_apart(backend: Backend) -> None:
     _, train_sample, sample = compiled_step()
     train_sample(*sample)
     program = train_sample.program
-    found = blocks(program)
+    found = buffers(program)
     for number, a in enumerate(found):
         assert 0 <= a.start < a.stop <= len(launch_rows(program))
         assert a.offset + a.nbytes <= program.arena_bytes

@@ -18,7 +18,7 @@ from tinyedge.bench.processes import OURS, PEERS, Case, Timing, medians_of
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
 from tinyedge.errors import ArgumentError
 from tinyedge.report.charts import new_figure
-from tinyedge.report.program import SAVED, Profile, blocks
+from tinyedge.report.program import SAVED, Profile, buffers
 from tinyedge.report.text import memory_text, table
 
 PROFILE_REPEATS = 10
@@ -173,7 +173,7 @@ def _about(step: Run, profile: Profile) -> dict[str, Any]:
         "flops": profile.flops,
         "bytes_moved": profile.bytes_moved,
         "peak_bytes": program.peak_bytes,
-        "saved_bytes": sum(block.nbytes for block in blocks(program) if block.kind == SAVED),
+        "saved_bytes": sum(buffer.nbytes for buffer in buffers(program) if buffer.kind == SAVED),
         "parameter_bytes": sum(p.numel() * p.dtype.itemsize for p in step.model.parameters()),
     }
 

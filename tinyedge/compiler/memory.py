@@ -4,7 +4,7 @@ A recording is a list of actions, each with the places that it reads and writes.
 inside the recording: they share one arena, and two of them get the same bytes only if they are never needed at the same
 time; or if an action that needs one for the last time, and is the first that needs the other, may replace it by that.
 
-An arena is one chunk of memory, or where a device gives no piece so large, several: a block lies in one of them.
+An arena is one chunk of memory, or where a device gives no piece so large, several: a buffer lies in one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import accumulate, count
 from tinyedge.ir.kernel import BufferId
 
 Chunk = Mapping[BufferId, int]
-"""An offset for each block that lies in a chunk of an arena."""
+"""An offset for each buffer that lies in a chunk of an arena."""
 
 MOST_GROWTH = 120
 """How large an arena may get for the sake of a longer reuse distance, in percent of the smallest."""
@@ -65,7 +65,7 @@ class Plan:
     intervals: Mapping[BufferId, LivenessInterval]
     where: Mapping[BufferId, tuple[int, int]]
     chunks: tuple[int, ...]
-    reused_in_place: frozenset[BufferId] = frozenset()  # the blocks whose last action writes another one over them
+    reused_in_place: frozenset[BufferId] = frozenset()  # the buffers whose last action writes another one over them
 
     @property
     def is_split(self) -> bool:
@@ -77,7 +77,7 @@ class Plan:
 
     @cached_property
     def offsets(self) -> Mapping[BufferId, int]:
-        """Where each block begins in the arena, as if its chunks lay one behind the other."""
+        """Where each buffer begins in the arena, as if its chunks lay one behind the other."""
         starts = [0, *accumulate(self.chunks)]
         return {place: starts[chunk] + offset for place, (chunk, offset) in self.where.items()}
 
@@ -109,10 +109,10 @@ def make_plan(
 ) -> Plan:
     """Plan ``actions``. ``temporary`` gives the bytes of each temporary.
 
-    ``distances`` are numbers of actions, the most wished for first, that a block's bytes should rest between two uses:
+    ``distances`` are numbers of actions, the most wished for first, that a buffer's bytes should rest between two uses:
     who gets them early must wait for who had them. The first is taken that costs little memory.
 
-    ``most`` is what a chunk of the arena may have. A block that is larger begins a chunk of its own size, which it is
+    ``most`` is what a chunk of the arena may have. A buffer that is larger begins a chunk of its own size, which it is
     for others to refuse. ``reach`` says for places where they must end in their chunk, unless they begin it.
     """
     kept = needed_actions(actions, temporary)
@@ -147,24 +147,27 @@ def make_plan(
     return Plan(kept, intervals, where, tuple(sizes[number] for number in order), frozenset(reused))
 
 
-def _cheapest(tried: Sequence[Sequence[Chunk]], blocks: Mapping[BufferId, LivenessInterval]) -> Sequence[Chunk]:
+def _cheapest(tried: Sequence[Sequence[Chunk]], buffers: Mapping[BufferId, LivenessInterval]) -> Sequence[Chunk]:
     """The first that costs little more memory than any other."""
-    sizes = [sum(_end(chunk, blocks) for chunk in found) for found in tried]
+    sizes = [sum(_end(chunk, buffers) for chunk in found) for found in tried]
     return next(found for found, nbytes in zip(tried, sizes, strict=True) if 100 * nbytes <= MOST_GROWTH * min(sizes))
 
 
-def _end(chunk: Chunk, blocks: Mapping[BufferId, LivenessInterval]) -> int:
-    return max((offset + blocks[key].nbytes for key, offset in chunk.items()), default=0)
+def _end(chunk: Chunk, buffers: Mapping[BufferId, LivenessInterval]) -> int:
+    return max((offset + buffers[key].nbytes for key, offset in chunk.items()), default=0)
 
 
 def _fits(
-    found: Sequence[Chunk], blocks: Mapping[BufferId, LivenessInterval], most: int | None, reach: Mapping[BufferId, int]
+    found: Sequence[Chunk],
+    buffers: Mapping[BufferId, LivenessInterval],
+    most: int | None,
+    reach: Mapping[BufferId, int],
 ) -> bool:
-    """Whether chunks are as small as they must be, and each block ends where it must."""
-    if most is not None and any(_end(chunk, blocks) > most for chunk in found):
+    """Whether chunks are as small as they must be, and each buffer ends where it must."""
+    if most is not None and any(_end(chunk, buffers) > most for chunk in found):
         return False
     return all(
-        not chunk[key] or chunk[key] + blocks[key].nbytes <= end
+        not chunk[key] or chunk[key] + buffers[key].nbytes <= end
         for chunk in found
         for key, end in reach.items()
         if key in chunk
@@ -196,15 +199,17 @@ def _merged(
 ) -> dict[BufferId, LivenessInterval]:
     """One interval for all buffers that have the same bytes one after the other."""
     merged: dict[BufferId, LivenessInterval] = {}
-    for key, block in intervals.items():
+    for key, buffer in intervals.items():
         name = holder.get(key, key)
-        there = merged.get(name, block)
-        merged[name] = LivenessInterval(block.nbytes, min(there.first, block.first), max(there.last, block.last))
+        there = merged.get(name, buffer)
+        merged[name] = LivenessInterval(buffer.nbytes, min(there.first, buffer.first), max(there.last, buffer.last))
     return merged
 
 
 def _extended(intervals: Mapping[BufferId, LivenessInterval], distance: int) -> dict[BufferId, LivenessInterval]:
-    return {key: LivenessInterval(block.nbytes, block.first, block.last + distance) for key, block in intervals.items()}
+    return {
+        key: LivenessInterval(buffer.nbytes, buffer.first, buffer.last + distance) for key, buffer in intervals.items()
+    }
 
 
 def _in_order(touched: BufferId) -> tuple[int, str]:
@@ -240,7 +245,7 @@ def place(intervals: Mapping[BufferId, LivenessInterval], alignment: int) -> dic
 def split(
     intervals: Mapping[BufferId, LivenessInterval], alignment: int, most: int | None, reach: Mapping[BufferId, int]
 ) -> list[Chunk]:
-    """The same in chunks of at most ``most`` bytes: each block in the first of them that has room for it."""
+    """The same in chunks of at most ``most`` bytes: each buffer in the first of them that has room for it."""
     order = _by_size(intervals)
     enough = 1.01 * _most_alive(intervals.values())
     found: dict[int, list[Chunk]] = {}
@@ -262,12 +267,12 @@ def _by_size(intervals: Mapping[BufferId, LivenessInterval]) -> list[BufferId]:
     return sorted(intervals, key=lambda key: (-intervals[key].nbytes, intervals[key].first))
 
 
-def _most_alive(blocks: Collection[LivenessInterval]) -> int:
+def _most_alive(buffers: Collection[LivenessInterval]) -> int:
     """The most bytes that are alive at one time: a lower bound for every arena."""
     change: dict[int, int] = defaultdict(int)
-    for block in blocks:
-        change[block.first] += block.nbytes
-        change[block.last + 1] -= block.nbytes
+    for buffer in buffers:
+        change[buffer.first] += buffer.nbytes
+        change[buffer.last + 1] -= buffer.nbytes
     return max(accumulate(change[time] for time in sorted(change)))
 
 
@@ -290,13 +295,13 @@ def _placed_in_chunks(
     chunks: list[dict[BufferId, int]] = []
     room: list[int | None] = []
     for key in order:
-        block = intervals[key]
+        buffer = intervals[key]
         for number in count():
             if number == len(chunks):
                 chunks.append({})
-                room.append(None if most is None else max(most, block.nbytes))
-            position = _lowest(block, chunks[number], intervals, alignment)
-            end, space = position + block.nbytes, room[number]
+                room.append(None if most is None else max(most, buffer.nbytes))
+            position = _lowest(buffer, chunks[number], intervals, alignment)
+            end, space = position + buffer.nbytes, room[number]
             if (space is None or end <= space) and (not position or end <= reach.get(key, end)):
                 chunks[number][key] = position
                 break
@@ -304,15 +309,17 @@ def _placed_in_chunks(
 
 
 def _lowest(
-    block: LivenessInterval, offsets: Chunk, intervals: Mapping[BufferId, LivenessInterval], alignment: int
+    buffer: LivenessInterval, offsets: Chunk, intervals: Mapping[BufferId, LivenessInterval], alignment: int
 ) -> int:
-    """The first place where ``block`` meets none of those that have their ``offsets``."""
+    """The first place where ``buffer`` meets none of those that have their ``offsets``."""
     taken = sorted(
-        (offset, offset + intervals[other].nbytes) for other, offset in offsets.items() if intervals[other].meets(block)
+        (offset, offset + intervals[other].nbytes)
+        for other, offset in offsets.items()
+        if intervals[other].meets(buffer)
     )
     position = 0
     for start, end in taken:
-        if position + block.nbytes <= start:
+        if position + buffer.nbytes <= start:
             break
         position = max(position, -(-end // alignment) * alignment)
     return position

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError, MissingPackageError
 from tinyedge.ir.step import FORWARD
-from tinyedge.report.program import GRADIENT, OTHER, SAVED, SCRATCH, ArenaBlock, Program, blocks, launch_rows
+from tinyedge.report.program import GRADIENT, OTHER, SAVED, SCRATCH, ArenaBuffer, Program, buffers, launch_rows
 from tinyedge.report.text import memory_text, memory_unit
 
 COLOURS = {SAVED: "#3b75af", GRADIENT: "#e08214", SCRATCH: "#9e9ac8", OTHER: "#b8c4ce"}
@@ -24,7 +24,7 @@ def chart(program: Program, path: str | Path) -> None:
 
     from matplotlib.patches import Rectangle
 
-    found = blocks(program)
+    found = buffers(program)
     rows = launch_rows(program)
     unit, scale = memory_unit(program.arena_bytes)
     axes = figure.subplots()
@@ -32,22 +32,22 @@ def chart(program: Program, path: str | Path) -> None:
     axes.set_ylim(0, 1.12 * max(program.arena_bytes, 1) / scale)
     edge = 0.6 if len(found) < 150 else 0.25
     for kind, colour in COLOURS.items():
-        chosen = [block for block in found if block.kind == kind]
+        chosen = [buffer for buffer in found if buffer.kind == kind]
         if not chosen:
             continue
-        for block in chosen:
+        for buffer in chosen:
             axes.add_patch(
                 Rectangle(
-                    (block.start, block.offset / scale), block.stop - block.start, block.nbytes / scale,
+                    (buffer.start, buffer.offset / scale), buffer.stop - buffer.start, buffer.nbytes / scale,
                     facecolor=colour, edgecolor="white", linewidth=edge,
                 )
             )  # fmt: skip
-        total = memory_text(sum(block.nbytes for block in chosen))
+        total = memory_text(sum(buffer.nbytes for buffer in chosen))
         axes.add_patch(Rectangle((0, 0), 0, 0, facecolor=colour, label=f"{kind}: {total} in {len(chosen)} buffers"))
     alive = [0] * (len(rows) + 1)
-    for block in found:
-        alive[block.start] += block.nbytes
-        alive[block.stop] -= block.nbytes
+    for buffer in found:
+        alive[buffer.start] += buffer.nbytes
+        alive[buffer.stop] -= buffer.nbytes
     levels = [level / scale for level in accumulate(alive)]
     axes.stairs(levels[:-1], range(len(rows) + 1), color="black", linewidth=0.9, label="in use at each kernel")
     axes.axhline(program.arena_bytes / scale, color="#b2182b", linewidth=1.2, linestyle="--")
@@ -63,7 +63,7 @@ def chart(program: Program, path: str | Path) -> None:
                 text, (backward, 1), xytext=(shift, -12), xycoords=("data", "axes fraction"),
                 textcoords="offset points", ha=side, color="#555555",
             )  # fmt: skip
-    _label_blocks(axes, found, scale)
+    _label_buffers(axes, found, scale)
     axes.set_xlabel("launch")
     axes.set_ylabel(f"offset in the arena ({unit})")
     axes.set_title(
@@ -76,21 +76,21 @@ def chart(program: Program, path: str | Path) -> None:
     figure.savefig(path, dpi=140)
 
 
-def _label_blocks(axes: Any, found: Sequence[ArenaBlock], scale: float) -> None:
+def _label_buffers(axes: Any, found: Sequence[ArenaBuffer], scale: float) -> None:
     """Write the names of buffers into those rectangles that have room for them."""
     (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
     dots = axes.figure.dpi / 72
-    for block in found:
-        wide = (block.stop - block.start) * (x1 - x0) / dots
-        high = block.nbytes / scale * (y1 - y0) / dots
-        upright = wide < 4.2 * len(block.label)
+    for buffer in found:
+        wide = (buffer.stop - buffer.start) * (x1 - x0) / dots
+        high = buffer.nbytes / scale * (y1 - y0) / dots
+        upright = wide < 4.2 * len(buffer.label)
         along, across = (high, wide) if upright else (wide, high)
-        text = f"{block.label}\n{memory_text(block.nbytes)}" if across > 22 else block.label
+        text = f"{buffer.label}\n{memory_text(buffer.nbytes)}" if across > 22 else buffer.label
         if across > 9 and along > 4.2 * max(map(len, text.splitlines())):
             axes.annotate(
-                text, ((block.start + block.stop) / 2, (block.offset + block.nbytes / 2) / scale), ha="center",
+                text, ((buffer.start + buffer.stop) / 2, (buffer.offset + buffer.nbytes / 2) / scale), ha="center",
                 va="center", rotation=90 if upright else 0, fontsize=7,
-                color="white" if block.kind in (SAVED, GRADIENT) else "black",
+                color="white" if buffer.kind in (SAVED, GRADIENT) else "black",
             )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class LaunchRow:
 
 
 @dataclass(frozen=True)
-class ArenaBlock:
+class ArenaBuffer:
     """A buffer in the arena, in use from kernel ``start`` on until before ``stop``."""
 
     label: str
@@ -248,7 +248,7 @@ def _arena_offset(kernel: Kernel, offsets: Mapping[BufferId, int]) -> int | None
     return written[0][1] if written else None
 
 
-def blocks(program: Program) -> list[ArenaBlock]:
+def buffers(program: Program) -> list[ArenaBuffer]:
     """The buffers in the arena of ``program``, and the kernels during which each is in use."""
     plan, kernels = program.plan, program.kernels
     border = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
@@ -267,7 +267,7 @@ def blocks(program: Program) -> list[ArenaBlock]:
         )
         label = _written_as(kernels[first[place]], place)
         stop = last if place in plan.reused_in_place else last + 1
-        result.append(ArenaBlock(label, kind, interval.nbytes, plan.offsets[place], start, stop))
+        result.append(ArenaBuffer(label, kind, interval.nbytes, plan.offsets[place], start, stop))
     return result
 
 
@@ -320,7 +320,7 @@ def explain(program: Program, repeats: int) -> str:
 def memory_line(program: Program) -> str:
     """The line ``memory:`` of ``explain()``."""
     plan = program.plan
-    saved = sum(block.nbytes for block in blocks(program) if block.kind == SAVED)
+    saved = sum(buffer.nbytes for buffer in buffers(program) if buffer.kind == SAVED)
     chunks = f" in {len(plan.chunks)} chunks" if plan.is_split else ""
     return (
         f"memory: arena {memory_text(plan.arena_bytes)}{chunks} for {len(plan.intervals)} buffers, "
