@@ -9,6 +9,7 @@
     ├── NumberRangeError(OverflowError)    a number that the element type, or a kernel's argument, cannot hold
     ├── ZeroDivisorError(ZeroDivisionError)  an integer divided by the number 0
     ├── AutogradError(RuntimeError)        backward that cannot be, or would be wrong
+    │   └── SecondGradientError(NotImplementedError)  create_graph=True met an op without a second gradient
     ├── CaptureError(RuntimeError)         a function that cannot be recorded for replay
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
