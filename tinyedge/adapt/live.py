@@ -203,12 +203,7 @@ class Live:
             )
         own = {id(param) for param in model.parameters() if param.requires_grad}
         if not any(id(param) in own for group in optimizer.param_groups for param in group["params"]):
-            raise ArgumentError(
-                "Live",
-                "an optimizer that has trainable parameters of the model",
-                "it has none",
-                "Make one of [p for p in model.parameters() if p.requires_grad].",
-            )
+            raise ArgumentError("Live", "an optimizer that has trainable parameters of the model", "it has none")
         if optimizer.accumulate is None:
             raise ArgumentError(
                 "Live", "an optimizer that clears its gradients", "accumulate is None", "Pass accumulate=1, or more."
