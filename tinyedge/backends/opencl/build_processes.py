@@ -66,22 +66,27 @@ def build_together(
             for number, (text, options) in enumerate(programs):
                 wanted = json.dumps({"text": text, "options": list(options)})
                 (folder / f"{number}.json").write_text(wanted, encoding="utf-8")
-            processes = [_start(folder) for _ in range(min(count, len(programs) - 1))]
-            try:
-                start = time.monotonic()
-                for number in free_programs(folder):
-                    own(number)
-                deadline = time.monotonic() + max(PATIENCE, time.monotonic() - start)
-                for process in processes:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(max(0.0, deadline - time.monotonic()))
-            finally:
-                for process in processes:
-                    process.kill()
-                    process.wait()
+            _build_all(folder, min(count, len(programs) - 1), own)
             return {int(path.stem): path.read_bytes() for path in folder.glob("*.binary")}
     except OSError:
         return {}  # no room for files, or no process: all is built in this process
+
+
+def _build_all(folder: Path, count: int, own: Callable[[int], None]) -> None:
+    """Build the programs in ``folder``, in ``count`` processes that this one outlives, and in this one."""
+    processes = [_start(folder) for _ in range(count)]
+    try:
+        start = time.monotonic()
+        for number in free_programs(folder):
+            own(number)
+        deadline = time.monotonic() + max(PATIENCE, time.monotonic() - start)
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
