@@ -350,6 +350,57 @@ def test_a_constant_condition_is_resolved(tmp_path: Path, backend: Backend, take
     assert model(te.tensor([1.0, 3.0])).tolist() == ([2.0, 6.0] if taken else [-1.0, -3.0])
 
 
+def branch(name: str, nodes: list[Any], output: str, **weights: Any) -> Any:
+    made = [onnx.numpy_helper.from_array(np.asarray(array, np.float32), key) for key, array in weights.items()]
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(output, FLOAT, None)], initializer=made)
+
+
+def test_a_condition_of_the_call_is_read(tmp_path: Path, backend: Backend) -> None:
+    """Both branches have weights of the same names, one has a branch of its own; both are trained and written."""
+    value = onnx.numpy_helper.from_array(np.array([0.5, 0.5], np.float32))
+    inner = branch("i", [helper.make_node("Mul", ["h", "v"], ["q"])], "q", v=[2, 2])
+    other = branch("j", [helper.make_node("Neg", ["h"], ["q"])], "q")
+    then = branch(
+        "t",
+        [helper.make_node("Add", ["x", "w"], ["h"]),
+         helper.make_node("If", ["is_long"], ["o"], then_branch=inner, else_branch=other)], "o", w=[1, 1],
+    )  # fmt: skip
+    otherwise = branch(
+        "e", [helper.make_node("Constant", [], ["c"], value=value), helper.make_node("Mul", ["x", "w"], ["h"]),
+                 helper.make_node("Sub", ["h", "c"], ["o"])], "o", w=[3, 3],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Equal", ["rate", "high"], ["is_high"]),
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Gather", ["lengths", "zero"], ["rows"], axis=0),
+        helper.make_node("Greater", ["rows", "one"], ["is_long"]),
+        helper.make_node("If", ["is_high"], ["y"], then_branch=then, else_branch=otherwise),
+    ]
+    weights = {"high": np.array(16), "zero": np.array(0), "one": np.array(1)}
+    path = write(tmp_path / "a.onnx", nodes, {"x": ["n", 2], "rate": (INT64, [])}, ["y"], weights)
+    model = te.load_model(path)
+    high, low, x = te.tensor(16), te.tensor(8), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+
+    def results() -> list[Any]:
+        calls = [(x, high), (x[:1], high), (x, low)]
+        return [model(te.tensor(given), rate).detach().numpy() for given, rate in calls]
+
+    for found, wanted in zip(results(), ((x + 1) * 2, -(x[:1] + 1), x * 3 - 0.5)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    names = {name: param for name, param in model.named_parameters()}
+    assert len(names) == 4
+    model(te.tensor(x), high).sum().backward()
+    assert sorted(name for name, param in names.items() if param.grad is not None) == ["v", "w"]
+    with te.no_grad():
+        for number, param in enumerate(names.values()):
+            param.add_(number + 1)
+    model.save(tmp_path / "b.onnx")
+    before, model = results(), te.load_model(tmp_path / "b.onnx")
+    for found, wanted in zip(results(), before):
+        np.testing.assert_array_equal(found, wanted)
+    assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+
+
 def test_external_data(tmp_path: Path, reference: Backend) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place, shown
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
+from tinyedge.convert.nodes import Guards
+from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.handlers import Handler
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
@@ -41,6 +43,7 @@ class Raw:
     arguments: dict[str, Any]
     on_host: Callable[..., Any] | None
     dims: Dims | None = None
+    guards: Guards = ()
 
 
 @dataclass
@@ -101,6 +104,24 @@ class Folding:
         }
         self.total = 0
 
+    def taken(self, raw: Raw) -> Raw | None:
+        """The node without conditions that are known; None if it stands in a branch that is never taken."""
+        guards = []
+        for name, wanted in raw.guards:
+            condition = self.constants.get(name)
+            if condition is None or condition.size != 1:
+                guards.append((name, wanted))
+            elif bool(condition.reshape(())) is not wanted:
+                return None
+        condition = self.constants.get(raw.inputs[0]) if raw.op == "If" else None
+        if condition is not None and condition.size == 1:
+            chosen = raw.inputs[1 if condition.reshape(()) else 2]
+            identity = ONNX.find("Identity", 1)
+            assert identity is not None  # it is one of ours
+            host = ONNX.host_function("Identity")
+            raw = replace(raw, op="Identity", inputs=(chosen,), handler=identity, on_host=host)
+        return replace(raw, guards=tuple(guards))
+
     def fold(self, raw: Raw) -> bool:
         """Compute a node whose inputs are all known. Whether that was so."""
         handler = raw.handler
@@ -117,6 +138,8 @@ class Folding:
             with np.errstate(all="ignore"):
                 results = function(*given, **raw.arguments, **extra)
         except FAULTS as error:
+            if raw.guards:
+                return False  # it is reported when the branch is taken
             self.place.refuse(f"{raw.op} {raw.name!r}", f"it cannot be computed: {shown(error)}")
         for name, result in zip(raw.outputs, results if isinstance(results, tuple) else (results,)):
             self.total += result.size
@@ -143,6 +166,7 @@ class Folding:
             on_host=on_host,
             live="training" in handler.given,
             dims=raw.dims,
+            guards=raw.guards,
         )
 
 
@@ -165,8 +189,13 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     weights, statistics = trained_names(parts.raws, parts.arrays)
     constants = {name: array for name, array in parts.arrays.items() if name not in weights | statistics}
     folding = Folding(place, constants, parts.inputs)
-    nodes = [folding.node(raw) for raw in parts.raws if not folding.fold(raw)]
+    nodes = []
+    for raw in parts.raws:
+        taken = folding.taken(raw)
+        if taken is not None and not folding.fold(taken):
+            nodes.append(folding.node(taken))
     used = {name for node in nodes for name in node.inputs} | {port.name for port in parts.outputs}
+    used |= {name for node in nodes for name, _ in node.guards}
     produced = {name for node in nodes for name in node.outputs} | {port.name for port in parts.inputs}
     missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
     if missing:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, cast
 
+import numpy as np
+
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
@@ -159,7 +161,10 @@ class GraphModel(Module):
                 values[name] = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
         backend = self._backend(inputs)
         training = self.training and not self.frozen_statistics
+        conditions: dict[str, bool] = {}
         for node in self._nodes:
+            if not all(self._holds(name, values, conditions) is wanted for name, wanted in node.guards):
+                continue
             results = self._run(node, values, training, backend)
             if watch is not None:
                 watch(node, results)
@@ -169,10 +174,20 @@ class GraphModel(Module):
         returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
         return returned[0] if len(returned) == 1 else tuple(returned)
 
+    def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
+        """Whether a branch's condition is true: it is read from the device, if it lies there."""
+        if name not in known:
+            value = values[name]
+            value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            if value.size != 1:
+                raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
+            known[name] = bool(value.reshape(()))
+        return known[name]
+
     def _run(self, node: Node, values: dict[str, Any], training: bool, backend: Backend | None) -> tuple[Any, ...]:
         given: list[Any] = []
         for position, name in enumerate(node.inputs):
-            value = values[name] if name else None
+            value = values.get(name)  # an absent one is in a branch that is not taken
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
@@ -338,7 +353,7 @@ class GraphModel(Module):
         needed, kept = {output}, []
         for node in reversed(self._nodes):
             if needed & set(node.outputs):
-                needed |= set(node.inputs)
+                needed.update(node.inputs, (name for name, _ in node.guards))
                 kept.append(node)
         parameters = {name: param for name, param in self.named_parameters() if name in needed}
         buffers = {name: buffer for name, buffer in self.named_buffers() if name in needed}
@@ -486,7 +501,8 @@ def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
     seen = set(kept)
     result = []
     for node in reversed(nodes):
-        last = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and name not in seen]
+        named = dict.fromkeys((*node.inputs, *node.outputs, *(name for name, _ in node.guards)))
+        last = [name for name in named if name and name not in seen]
         seen.update(last)
         result.append(replace(node, last_uses=tuple(last)))
     return result[::-1]

@@ -14,6 +14,8 @@ from tinyedge.dtypes import DType
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
+Guards = tuple[tuple[str, bool], ...]
+"""The branches that a node stands in: the names of the conditions, and what each must be for the branch to be taken."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Port:
 @dataclass
 class Node:
     """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
-    on the host; a node that is ``on_host`` computes there from host values alone.
+    on the host; a node that is ``on_host`` computes there from host values alone. It is passed over unless its
+    ``guards`` hold.
     """
 
     op: str
@@ -48,6 +51,7 @@ class Node:
     live: bool = False
     last_uses: tuple[str, ...] = ()
     dims: Dims | None = None
+    guards: Guards = ()
 
 
 class Source(Protocol):
@@ -79,4 +83,4 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Dims", "HeadSource", "NewHead", "Node", "Port", "Source"]
+__all__ = ["Array", "Dims", "Guards", "HeadSource", "NewHead", "Node", "Port", "Source"]

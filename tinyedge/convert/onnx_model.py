@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from tinyedge.convert.build import FAULTS, Parts, Raw, build
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
+from tinyedge.convert.nodes import Guards
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
 from tinyedge.convert.onnx_quantised import QUANTISED, RESULTS, spread, weights_of
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.convert.onnx_writer import OnnxSource
+from tinyedge.convert.onnx_writer import OnnxSource, Trail
 from tinyedge.errors import ArgumentError, ShapeError
 
 MAX_DEPTH = 16
@@ -63,6 +64,15 @@ def from_onnx(
     return build(parts, wanted, device)
 
 
+class Scope(NamedTuple):
+    """A graph, or a branch of one: which names its values got, and where it stands in the file."""
+
+    renamed: Mapping[str, str]
+    guards: Guards
+    trail: Trail
+    depth: int
+
+
 class _Reader:
     """One file: its graph is flattened, its ops get their handlers, and all problems are listed."""
 
@@ -84,6 +94,7 @@ class _Reader:
         self.dequantize = dequantize
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
+        self.outer: set[str] = set()  # what the graph's own nodes compute
         self.count = 0
         self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
@@ -104,7 +115,8 @@ class _Reader:
             self._define(port.name)
         for proto in self.graph.initializer:
             self._constant(proto.name, proto)
-        self._nodes(self.graph, {}, 0)
+        self.outer = {value for node in self.graph.node for value in node.output}
+        self._nodes(self.graph, Scope({}, (), (), 0))
         if self.problems or self.quantised:
             remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
             remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
@@ -193,11 +205,12 @@ class _Reader:
         if array.size <= 1024:
             self.known[name] = array
 
-    def _nodes(self, graph: Any, renamed: Mapping[str, str], depth: int) -> None:
-        """The nodes of a graph, or of the branch that is taken, whose own values are ``renamed``."""
-        if depth > MAX_DEPTH:
+    def _nodes(self, graph: Any, scope: Scope) -> None:
+        """The nodes of a graph, or of a branch."""
+        if scope.depth > MAX_DEPTH:
             self.place.refuse("the graph", f"branches more than {MAX_DEPTH} deep")
-        for node in checked_nodes(graph, self.place):
+        renamed = scope.renamed
+        for number, node in enumerate(checked_nodes(graph, self.place)):
             self.count += 1
             if self.count > MAX_NODES:
                 self.place.refuse("the graph", f"more than {MAX_NODES} nodes")
@@ -206,7 +219,7 @@ class _Reader:
             outputs = tuple(renamed.get(value, value) for value in node.output)
             while outputs and not outputs[-1]:
                 outputs = outputs[:-1]
-            outputs = tuple(value or f"{name}:{number}" for number, value in enumerate(outputs))
+            outputs = tuple(value or f"{name}:{place}" for place, value in enumerate(outputs))
             for value in inputs:
                 if value and value not in self.defined:
                     self.place.refuse(
@@ -217,10 +230,10 @@ class _Reader:
             elif node.op_type == "Constant":
                 self._constant_node(node, name, outputs)
             elif node.op_type == "If":
-                self._branch(node, name, inputs, outputs, renamed, depth)
+                self._branches(node, name, inputs, outputs, scope, number)
                 continue
             else:
-                self._op(node, name, inputs, outputs)
+                self._op(node, name, inputs, outputs, scope.guards)
             for value in outputs:
                 if value not in self.defined:
                     self._define(value)
@@ -228,41 +241,53 @@ class _Reader:
     def _problem(self, node: Any, name: str, text: str = "") -> None:
         self.problems.append(f"{shown(node.op_type)} {text}{' ' if text else ''}(node {shown(name)!r})")
 
-    def _branch(
-        self,
-        node: Any,
-        name: str,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-        renamed: Mapping[str, str],
-        depth: int,
+    def _branches(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], scope: Scope, number: int
     ) -> None:
-        condition = self.known.get(inputs[0]) if inputs else None
-        if condition is None or condition.size != 1:
-            self._problem(node, name, "whose condition is not known when the file is loaded")
-            for value in outputs:
-                self._define(value)
-            return
-        wanted = "then_branch" if bool(condition.reshape(())) else "else_branch"
-        graph = next((a.g for a in node.attribute if a.name == wanted and a.type == 5), None)
-        if graph is None or len(graph.output) < len(outputs):
-            self.place.refuse(f"If {name!r}", f"it has no whole {wanted}")
-        own = {value: f"{value}/{name}" for inner in graph.node for value in inner.output if value}
-        own |= {proto.name: f"{proto.name}/{name}" for proto in graph.initializer}
-        inside = {**renamed, **own}
-        for proto in graph.initializer:
-            self._constant(inside[proto.name], proto)
-        self._nodes(graph, inside, depth + 1)
-        handler = ONNX.find("Identity", self.opset)
+        """An If: the nodes of its branch, or of both, where the condition is known only at a call."""
+        if len(inputs) != 1 or not inputs[0]:
+            self.place.refuse(f"If {name!r}", f"{len(inputs)} inputs, and it takes 1")
+        condition = self.known.get(inputs[0])
+        is_known = condition is not None and condition.size == 1
+        found = []
+        for which, wanted in (("then_branch", True), ("else_branch", False)):
+            if is_known and bool(condition.reshape(())) is not wanted:  # type: ignore[union-attr]
+                continue
+            graph = next((a.g for a in node.attribute if a.name == which and a.type == 5), None)
+            if graph is None or len(graph.output) < len(outputs):
+                self.place.refuse(f"If {name!r}", f"it has no whole {which}")
+            found.append(self._branch(graph, name, which, () if is_known else ((inputs[0], wanted),), scope, number))
+        handler = ONNX.find("Identity" if is_known else "If", self.opset)
         assert handler is not None  # it is one of ours
-        for value, result in zip(outputs, graph.output):
-            given = inside.get(result.name, result.name)
-            if given not in self.defined:
-                self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(given)!r} of its branch")
+        host = ONNX.host_function("Identity" if is_known else "If")
+        for place, value in enumerate(outputs):
+            given = tuple(results[place] for results in found)
+            given = given if is_known else (inputs[0], *given)
             self._define(value)
-            self._add(
-                Raw("Identity", f"{name}:{value}", (given,), (value,), handler, {}, ONNX.host_function("Identity"))
-            )
+            op = "Identity" if is_known else "If"
+            self._add(Raw(op, f"{name}:{value}", given, (value,), handler, {}, host, guards=scope.guards))
+
+    def _branch(
+        self, graph: Any, name: str, which: str, guards: Guards, scope: Scope, number: int
+    ) -> list[str]:
+        """The nodes of a branch; the names of its outputs. Values keep the file's names where these are free."""
+        own = [value for inner in graph.node for value in inner.output if value]
+        own += [proto.name for proto in graph.initializer]
+        taken = {value: value for value in own}
+        for value in own:
+            while taken[value] in self.defined or taken[value] in self.outer:
+                taken[value] += f"/{name}"
+        trail = (*scope.trail, (number, which))
+        inside = Scope({**scope.renamed, **taken}, (*scope.guards, *guards), trail, scope.depth + 1)
+        self.source.inside.update({taken[value]: (trail, value) for value in own})
+        for proto in graph.initializer:
+            self._constant(taken[proto.name], proto)
+        self._nodes(graph, inside)
+        results = [inside.renamed.get(result.name, result.name) for result in graph.output]
+        for result in results:
+            if result not in self.defined:
+                self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(result)!r} of its {which}")
+        return results
 
     def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
         if len(node.attribute) != 1 or len(outputs) != 1:
@@ -281,7 +306,9 @@ class _Reader:
         self._define(outputs[0])
         self._keep(outputs[0], np.array(value, kind[1]))
 
-    def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    def _op(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], guards: Guards
+    ) -> None:
         handler = ONNX.find(node.op_type, self.opset)
         if node.op_type in QUANTISED and not self.dequantize:
             self.quantised.append(f"{shown(node.op_type)} (node {shown(name)!r})")
@@ -324,7 +351,7 @@ class _Reader:
             except ShapeError as error:
                 self.place.refuse(f"{node.op_type} {name!r}", str(error))
         dims = self.dims.get(outputs[0]) if outputs else None
-        self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims))
+        self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims, guards))
 
     def _add(self, raw: Raw) -> None:
         self.result.raws.append(raw)

@@ -37,6 +37,13 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+@ONNX.on_host("If")
+@ONNX.op("If", host=("condition",), passes=True)
+def chosen(condition: Array, *values: Any) -> Any:
+    """What the branch that is taken computed; the other one computed nothing."""
+    return values[0 if bool(condition.reshape(())) else 1]
+
+
 @ONNX.op("Cast", since=6, passes=True)
 def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     return x.to(dtype_of(to))
