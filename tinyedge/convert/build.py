@@ -12,7 +12,7 @@ from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place, shown
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
-from tinyedge.convert.nodes import Guards
+from tinyedge.convert.nodes import Guards, State
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.handlers import Handler
 from tinyedge.errors import TinyedgeError
@@ -58,6 +58,7 @@ class Parts:
     arrays: dict[str, Array] = field(default_factory=dict)
     lying: dict[str, dtypes.DType] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
 
 
 def is_float(array: Array) -> bool:
@@ -196,7 +197,9 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
             nodes.append(folding.node(taken))
     used = {name for node in nodes for name in node.inputs} | {port.name for port in parts.outputs}
     used |= {name for node in nodes for name, _ in node.guards}
+    used |= {state.value for state in parts.states.values()}
     produced = {name for node in nodes for name in node.outputs} | {port.name for port in parts.inputs}
+    produced |= parts.states.keys()
     missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
     if missing:
         place.refuse(missing[0], "it is read, and nothing computes it")
@@ -218,7 +221,9 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
             parameters[name] = parameters[made[owner]] if made[owner] in parameters else Parameter(held(name))
     buffers = {name: held(name) for name in parts.arrays if name in statistics and name in used}
     constants = {name: array for name, array in constants.items() if name in used}
-    return GraphModel(nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source)
+    return GraphModel(
+        nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source, parts.states, device
+    )
 
 
 __all__ = ["FAULTS", "Parts", "Raw", "build", "folded_size", "is_float", "trained_names"]

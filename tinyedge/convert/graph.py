@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from tinyedge.autograd.modes import no_grad
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
-from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source
+from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.nn.module import Module
@@ -91,7 +92,8 @@ class GraphModel(Module):
     Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
     Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
     are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch; after
-    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples.
+    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples. A streaming model, whose file has variables,
+    keeps their values from call to call: ``reset_states()`` begins a new sequence.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
     """
@@ -105,6 +107,8 @@ class GraphModel(Module):
         buffers: Mapping[str, Tensor],
         constants: Mapping[str, Array],
         source: Source,
+        states: Mapping[str, State] | None = None,
+        device: str | Backend | None = None,
     ) -> None:
         super().__init__()
         self.frozen_statistics = True
@@ -121,7 +125,13 @@ class GraphModel(Module):
         for name, buffer in buffers.items():
             owner, key = self._places[name] = _owner(self, name)
             owner._buffers[key] = buffer
-        self._nodes = _with_last_uses(nodes, [port.name for port in outputs])
+        self._states = dict(states or {})
+        for name, state in self._states.items():  # they are no weights, and stay out of the state dict
+            self._buffers[name] = tensor(state.start, device=device)
+            self._transient.add(name)
+            self._places[name] = self, name
+        kept = [port.name for port in outputs] + [state.value for state in self._states.values()]
+        self._nodes = _with_last_uses(nodes, kept)
         self._register_constants()
 
     def _register_constants(self) -> None:
@@ -159,6 +169,8 @@ class GraphModel(Module):
         for name, (owner, key) in self._places.items():
             if name not in self._constants:
                 values[name] = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
+        for name in self._states:
+            values[name] = values[name].clone()  # the buffer changes before backward reads what was saved
         backend = self._backend(inputs)
         training = self.training and not self.frozen_statistics
         conditions: dict[str, bool] = {}
@@ -172,7 +184,32 @@ class GraphModel(Module):
             for name in node.last_uses:
                 values.pop(name, None)
         returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        self._keep_states(values)
         return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _keep_states(self, values: Mapping[str, Any]) -> None:
+        """What the next call begins with. No gradient goes from one call to another."""
+        with no_grad():
+            for name, state in self._states.items():
+                held, value = self._buffers[name], values[state.value]
+                assert held is not None
+                value = value.detach() if isinstance(value, Tensor) else tensor(value, device=held.backend)
+                if value.shape != held.shape:
+                    raise ShapeError(
+                        "the model's call", f"the state {shown(name)!r} stays {held.shape}", f"it would become {value.shape}"
+                    )
+                held.copy_(value)
+
+    def reset_states(self) -> GraphModel:
+        """Begin a new sequence: what the model keeps from call to call, say the last frames of a stream, is as in the
+        file. A model without such states stays as it is.
+        """
+        with no_grad():
+            for name, state in self._states.items():
+                held = self._buffers[name]
+                assert held is not None
+                held.copy_(tensor(state.start, device=held.backend))
+        return self
 
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true: it is read from the device, if it lies there."""
@@ -350,18 +387,23 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
-        needed, kept = {output}, []
-        for node in reversed(self._nodes):
-            if needed & set(node.outputs):
-                needed.update(node.inputs, (name for name, _ in node.guards))
-                kept.append(node)
+        needed, kept, before = {output}, [], 0
+        while len(needed) != before:  # a state is needed with its new value
+            before, kept = len(needed), []
+            needed |= {state.value for name, state in self._states.items() if name in needed}
+            for node in reversed(self._nodes):
+                if needed & set(node.outputs):
+                    needed.update(node.inputs, (name for name, _ in node.guards))
+                    kept.append(node)
+        states = {name: state for name, state in self._states.items() if name in needed}
         parameters = {name: param for name, param in self.named_parameters() if name in needed}
         buffers = {name: buffer for name, buffer in self.named_buffers() if name in needed}
-        buffers = {name: buffer for name, buffer in buffers.items() if name not in self._constants}
+        buffers = {n: buffer for n, buffer in buffers.items() if n not in self._constants and n not in self._states}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
-        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
+        source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
+        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, device)
 
     def head_parameters(self) -> list[str]:
         """The names of the parameters of the layer that ``replace_head`` replaces.

@@ -54,6 +54,14 @@ class Node:
     guards: Guards = ()
 
 
+@dataclass(frozen=True)
+class State:
+    """What a model keeps from one call to the next: its value at the start, and the name of the new one."""
+
+    start: Array
+    value: str
+
+
 class Source(Protocol):
     """The file that a model came from."""
 
@@ -83,4 +91,4 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Dims", "Guards", "HeadSource", "NewHead", "Node", "Port", "Source"]
+__all__ = ["Array", "Dims", "Guards", "HeadSource", "NewHead", "Node", "Port", "Source", "State"]

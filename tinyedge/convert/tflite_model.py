@@ -14,6 +14,7 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_shapes,
     tflite_ops,
     tflite_shapes,
+    tflite_states,
 )
 from tinyedge.convert.build import build
 from tinyedge.convert.checks import Place
