@@ -176,7 +176,7 @@ def _unpacked(blocks: BlockType, width: int) -> list[str]:
             f"return ({_half(80)} * (float)(scale & 15)) * {real}({quarters(16)}) - {_half(82)} * (float)(scale >> 4);",
         ]
     if blocks.name == "q3_k":  # the low 4 bits of 16 scales, then their top 2
-        top = f"(({loaded('uchar', 'at & 31')} >> (int)(at >> 5)) & 1)"
+        top = f"(({loaded('uchar', '(at & 31)')} >> (int)(at >> 5)) & 1)"
         return [
             "const uint part = at >> 4;",
             "const int low = (block[96 + (part & 7)] >> (part >> 3 << 2)) & 15;",
