@@ -59,6 +59,8 @@ class Parts:
     lying: dict[str, dtypes.DType] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
+    masks: dict[str, Array] = field(default_factory=dict)
+    """Of sparse weights: where the file holds an element."""
 
 
 def is_float(array: Array) -> bool:
@@ -222,8 +224,9 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     buffers = {name: held(name) for name in parts.arrays if name in statistics and name in used}
     constants = {name: array for name, array in constants.items() if name in used}
     return GraphModel(
-        nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source, parts.states, device
-    )
+        nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source, parts.states,
+        {name: mask for name, mask in parts.masks.items() if name in parameters}, device,
+    )  # fmt: skip
 
 
 __all__ = ["FAULTS", "Parts", "Raw", "build", "folded_size", "is_float", "trained_names"]

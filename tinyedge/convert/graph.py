@@ -22,6 +22,7 @@ from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
 
@@ -108,6 +109,7 @@ class GraphModel(Module):
         constants: Mapping[str, Array],
         source: Source,
         states: Mapping[str, State] | None = None,
+        masks: Mapping[str, Array] | None = None,
         device: str | Backend | None = None,
     ) -> None:
         super().__init__()
@@ -125,6 +127,11 @@ class GraphModel(Module):
         for name, buffer in buffers.items():
             owner, key = self._places[name] = _owner(self, name)
             owner._buffers[key] = buffer
+        self._masks: dict[str, str] = {}  # of sparse weights: the buffer that says where the file holds an element
+        for name, mask in (masks or {}).items():
+            key = self._masks[name] = f"{name}'s places"
+            self._buffers[key] = tensor(np.ascontiguousarray(mask, np.float32), device=parameters[name].backend)
+            self._transient.add(key)
         self._states = dict(states or {})
         for name, state in self._states.items():  # they are no weights, and stay out of the state dict
             self._buffers[name] = tensor(state.start, device=device)
@@ -169,6 +176,9 @@ class GraphModel(Module):
         for name, (owner, key) in self._places.items():
             if name not in self._constants:
                 values[name] = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
+        for name, key in self._masks.items() if is_grad_enabled() else ():
+            if values[name].requires_grad:  # elements that the file cannot hold get no gradient, and stay 0
+                values[name] = values[name] * self._buffers[key]
         for name in self._states:
             values[name] = values[name].clone()  # the buffer changes before backward reads what was saved
         backend = self._backend(inputs)
@@ -398,12 +408,14 @@ class GraphModel(Module):
         states = {name: state for name, state in self._states.items() if name in needed}
         parameters = {name: param for name, param in self.named_parameters() if name in needed}
         buffers = {name: buffer for name, buffer in self.named_buffers() if name in needed}
-        buffers = {n: buffer for n, buffer in buffers.items() if n not in self._constants and n not in self._states}
+        own = {*self._constants, *self._states, *self._masks.values()}
+        buffers = {name: buffer for name, buffer in buffers.items() if name not in own}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
         source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
-        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, device)
+        masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
+        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
 
     def head_parameters(self) -> list[str]:
         """The names of the parameters of the layer that ``replace_head`` replaces.

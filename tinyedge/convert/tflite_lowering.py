@@ -84,6 +84,10 @@ class Lowering(Layouts):
                 )
         owners: dict[Any, str] = {}
         for name, (tensor, turn) in self.source.places.items():
+            if tensor.places is not None:
+                mask = np.zeros(tensor.shape, bool)
+                mask.reshape(-1)[tensor.places] = True
+                self.result.masks[name] = mask if turn is None else np.transpose(mask, turn)
             owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
             if owner != name:  # they share their place in the file
                 self.result.ties[name] = owner
