@@ -387,7 +387,7 @@ def test_a_condition_of_the_call_is_read(tmp_path: Path, backend: Backend) -> No
 
     for found, wanted in zip(results(), ((x + 1) * 2, -(x[:1] + 1), x * 3 - 0.5)):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    names = {name: param for name, param in model.named_parameters()}
+    names = dict(model.named_parameters())
     assert len(names) == 4
     model(te.tensor(x), high).sum().backward()
     assert sorted(name for name, param in names.items() if param.grad is not None) == ["v", "w"]

@@ -114,3 +114,100 @@ def test_variables_that_are_wrong(tmp_path: Path, reference: Backend) -> None:
         te.load_model(tmp_path / "a.tflite")
     streaming(tmp_path / "a.tflite", drawn(1, 3), drawn(2, 6))
     check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 300, 0)
+
+
+def run_lite(content: bytes, calls: list[Array]) -> list[list[Array]]:
+    """What LiteRT makes of one call after the other."""
+    runtime: Any = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = runtime.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    found = []
+    for x in calls:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        found.append([interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()])
+    return found
+
+
+@pytest.mark.parametrize(("rank", "activation"), [(1, 0), (2, 1)])
+def test_filters_over_time(tmp_path: Path, backend: Backend, rank: int, activation: int) -> None:
+    """SVDF: each call adds a result to those that a filter remembers."""
+    feature, times, bias, frames = drawn(4, 3), drawn(4, 5), drawn(4 // rank), drawn(7, 2, 3)
+    d = Draft()
+    names = [d.value("x", (2, 3)), d.constant("feature", feature), d.constant("times", times)]
+    names += [d.constant("bias", bias), d.value("state", (2, 20))]
+    d.variables.add("state")
+    d.op("SVDF", names, [d.value("y", (2, 4 // rank))], "SVDFOptions", Rank=rank, FusedActivationFunction=activation)
+    content = d.content(["x"], ["y"])
+    (tmp_path / "a.tflite").write_bytes(content)
+    model = te.load_model(tmp_path / "a.tflite")
+    memory = np.zeros((2, 4, 5), np.float32)
+    wanted = []
+    for x in frames:
+        memory = np.concatenate([memory[:, :, 1:], (x @ feature.T)[:, :, None]], 2)
+        y = (memory * times).sum(2).reshape(2, -1, rank).sum(2) + bias
+        wanted.append(np.maximum(y, 0) if activation else y)
+    found = [model(te.tensor(x)) for x in frames]
+    found[-1].sum().backward()
+    assert all(param.grad is not None for param in model.parameters())
+    assert len(list(model.parameters())) == 3
+    for a, b in zip(found, wanted):
+        np.testing.assert_allclose(a.detach().numpy(), b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(found, run_lite(content, list(frames))):
+        np.testing.assert_allclose(a.detach().numpy(), b[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize("kind", ["lstm", "rnn"])
+def test_both_directions(tmp_path: Path, backend: Backend, kind: str, merged: bool) -> None:
+    many = 1 if kind == "lstm" else 2  # of several samples in one call LiteRT forgets some
+    d, x = Draft(), drawn(many, 6, 3)
+    names = [d.value("x", x.shape)]
+    gates = "ifgo" if kind == "lstm" else "h"
+    for way in ("ahead", "back"):
+        names += [d.constant(f"{way} in {gate}", drawn(4, 3)) for gate in gates]
+        names += [d.constant(f"{way} back {gate}", drawn(4, 4) / 3) for gate in gates]
+        names += [""] * 3 if kind == "lstm" else []
+        names += [d.constant(f"{way} bias {gate}", drawn(4)) for gate in gates]
+        names += ["", ""] if kind == "lstm" else [d.value(f"{way} state", (many, 4))]
+    if kind == "lstm":
+        names += [d.value(f"{part} state", (many, 4)) for part in ("ah", "ac", "bh", "bc")]
+    d.variables |= {name for name in names if name.endswith("state")}
+    names += [""] * (9 if kind == "lstm" else 3)
+    outputs = [d.value("y", (many, 6, 8))] if merged else [d.value("y", (many, 6, 4)), d.value("z", (many, 6, 4))]
+    code = f"BIDIRECTIONAL_SEQUENCE_{kind.upper()}"
+    table = {"lstm": "BidirectionalSequenceLSTMOptions", "rnn": "BidirectionalSequenceRNNOptions"}[kind]
+    d.op(code, names, outputs, table, FusedActivationFunction=4, MergeOutputs=merged, TimeMajor=False)
+    content = d.content(["x"], outputs)
+    (tmp_path / "a.tflite").write_bytes(content)
+    model = te.load_model(tmp_path / "a.tflite")
+    results = model(te.tensor(x))
+    results = (results,) if merged else results
+    for a, b in zip(results, run_lite(content, [x])[0], strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b, rtol=1e-4, atol=1e-5)
+    sum(y.square().sum() for y in results).backward()
+    assert all(param.grad is not None for param in model.parameters())
+    assert len(list(model.parameters())) == 6 * len(gates)
+
+
+def rounded(x: Array, low: float, high: float, bits: int, narrow: bool) -> tuple[Array, Array]:
+    """What fake quantisation makes of ``x``, and where a gradient passes."""
+    least, most = int(narrow), 2**bits - 1
+    scale = (high - low) / (most - least)
+    shift = np.clip(np.round(least - low / scale), least, most)
+    first, last = (least - shift) * scale, (most - shift) * scale
+    return np.round((np.clip(x, first, last) - first) / scale) * scale + first, (x >= first) & (x <= last)
+
+
+@pytest.mark.parametrize(("low", "high", "bits", "narrow"), [(-1, 1.5, 8, False), (0, 6, 4, True), (0.2, 3, 3, False)])
+def test_fake_quantisation(tmp_path: Path, backend: Backend, low: float, high: float, bits: int, narrow: bool) -> None:
+    d = Draft()
+    d.op("FAKE_QUANT", [d.value("x", (2, 40))], [d.value("y", (2, 40))], "FakeQuantOptions", Min=low, Max=high,
+         NumBits=bits, NarrowRange=narrow)  # fmt: skip
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    x = te.tensor(drawn(2, 40) * 3).requires_grad_()
+    y = te.load_model(tmp_path / "a.tflite")(x)
+    wanted, passes = rounded(x.detach().numpy(), low, high, bits, narrow)
+    np.testing.assert_allclose(y.detach().numpy(), wanted, atol=1e-5)
+    (y * te.tensor(np.arange(80, dtype=np.float32).reshape(2, 40))).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.arange(80).reshape(2, 40) * passes, atol=1e-4)

@@ -12,9 +12,9 @@ from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place, shown
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
+from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Guards, State
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.convert.handlers import Handler
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
 

@@ -206,7 +206,9 @@ class GraphModel(Module):
                 value = value.detach() if isinstance(value, Tensor) else tensor(value, device=held.backend)
                 if value.shape != held.shape:
                     raise ShapeError(
-                        "the model's call", f"the state {shown(name)!r} stays {held.shape}", f"it would become {value.shape}"
+                        "the model's call",
+                        f"the state {shown(name)!r} stays {held.shape}",
+                        f"it would become {value.shape}",
                     )
                 held.copy_(value)
 

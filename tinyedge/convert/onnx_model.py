@@ -11,6 +11,7 @@ import numpy as np
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter handlers
+    detection,
     onnx_arithmetic,
     onnx_attention,
     onnx_host,
@@ -267,9 +268,7 @@ class _Reader:
             op = "Identity" if is_known else "If"
             self._add(Raw(op, f"{name}:{value}", given, (value,), handler, {}, host, guards=scope.guards))
 
-    def _branch(
-        self, graph: Any, name: str, which: str, guards: Guards, scope: Scope, number: int
-    ) -> list[str]:
+    def _branch(self, graph: Any, name: str, which: str, guards: Guards, scope: Scope, number: int) -> list[str]:
         """The nodes of a branch; the names of its outputs. Values keep the file's names where these are free."""
         own = [value for inner in graph.node for value in inner.output if value]
         own += [proto.name for proto in graph.initializer]
@@ -306,9 +305,7 @@ class _Reader:
         self._define(outputs[0])
         self._keep(outputs[0], np.array(value, kind[1]))
 
-    def _op(
-        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], guards: Guards
-    ) -> None:
+    def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], guards: Guards) -> None:
         handler = ONNX.find(node.op_type, self.opset)
         if node.op_type in QUANTISED and not self.dequantize:
             self.quantised.append(f"{shown(node.op_type)} (node {shown(name)!r})")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
+
+import numpy as np
 
 from tinyedge import dtypes
 from tinyedge.convert.build import FAULTS, Parts, Raw
@@ -31,6 +33,13 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
     return enter
 
 
+CONDITIONS = {"Switch": 1, "RefSwitch": 1, "If": 0, "StatelessIf": 0}
+"""By the op: which input decides what is computed."""
+
+LOGICAL = ("Identity", "StopGradient", "LogicalNot", "LogicalAnd", "LogicalOr", "Switch")
+"""Ops through which a condition comes from a placeholder."""
+
+
 class Lowering(Layouts):
     """One file. A node that cannot be lowered is a problem only where an output needs it."""
 
@@ -47,6 +56,7 @@ class Lowering(Layouts):
         self.begins: set[Ref] = set()
         self.batched: dict[str, tuple[str, Array, Array]] = {}  # values that SpaceToBatchND made
         self.dilated: dict[str, Callable[[Array, Array], str | None]] = {}  # convolutions of such, as dilated ones
+        self.assumed: list[str] = []  # placeholders that were taken as False
         self.waited: set[str] = set()  # nodes that others only come after
         for node in nodes.values():
             if node.op != "NoOp":  # which gathers all that a function does
@@ -57,10 +67,20 @@ class Lowering(Layouts):
     def moved(self, name: str, turn: tuple[int, ...]) -> None:
         self.source.turns[name] = turn
 
-    def parts(self, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> Parts:
-        """The graph between these; without them from its placeholders to what nothing reads."""
+    def parts(
+        self, inputs: Sequence[str] | None, outputs: Sequence[str] | None, fixed: Mapping[str, Array] | None = None
+    ) -> Parts:
+        """The graph between these; without them from its placeholders to what nothing reads. Values that are ``fixed``
+        are constants. So are, without ``inputs``, booleans that only choose branches: they are False.
+        """
+        held = {self._named("fixed", text): value for text, value in (fixed or {}).items()}
         if inputs is None:
+            for name in self._choosing():
+                held.setdefault((name, 0), np.array(False))
+                if name not in (fixed or {}):
+                    self.assumed.append(name)
             starts = [(node.name, 0) for node in self.nodes.values() if node.op == "Placeholder"]
+            starts = [ref for ref in starts if ref not in held]
         else:
             starts = [self._named("inputs", text) for text in inputs]
         if outputs is None:
@@ -73,7 +93,9 @@ class Lowering(Layouts):
             ends = [self._named("outputs", text) for text in outputs]
         if not ends:
             self.place.refuse("the graph", "nothing in it is an output")
-        self.begins = set(starts)
+        self.begins = {*starts, *held}
+        for ref, value in held.items():
+            self.constant(value_name(ref), value)
         for ref in ends:
             self.uses[ref] = self.uses.get(ref, 0) + 1
         order = self._order(ends)
@@ -89,6 +111,19 @@ class Lowering(Layouts):
             self._end(ref)
         self._prune()
         return self.result
+
+    def _choosing(self) -> list[str]:
+        """The boolean placeholders that decide which branch is taken, such as "phase_train"."""
+        pending = [node.inputs[place] for node in self.nodes.values()
+                   for place in [CONDITIONS.get(node.op, 16)] if place < len(node.inputs)]  # fmt: skip
+        seen: set[str] = set()
+        while pending:
+            node = self.nodes[pending.pop()[0]]
+            if node.name not in seen:
+                seen.add(node.name)
+                pending += node.inputs if node.op in LOGICAL else []
+        found = [self.nodes[name] for name in self.nodes if name in seen and self.nodes[name].op == "Placeholder"]
+        return [node.name for node in found if node.kind("dtype", 0) == 10]
 
     def _is_read(self, node: TfNode) -> bool:
         return any(self.uses.get((node.name, number), 0) for number in range(16))

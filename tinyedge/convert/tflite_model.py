@@ -8,11 +8,14 @@ from typing import Any
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter
+    detection,
     onnx_arithmetic,
     onnx_host,
     onnx_layers,
     onnx_shapes,
+    tflite_detection,
     tflite_ops,
+    tflite_recurrent,
     tflite_shapes,
     tflite_states,
 )
