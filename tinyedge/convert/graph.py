@@ -7,7 +7,7 @@ Which of both it is follows from the graph, so it is known when the file is load
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, cast
@@ -15,16 +15,21 @@ from typing import Any, cast
 import numpy as np
 
 from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
-from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source, State
+from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
+
+
+MAX_STEPS = 1_000_000
+"""Of a loop: a file can ask for one without end."""
 
 
 class Members(Module):
@@ -145,7 +150,7 @@ class GraphModel(Module):
         """Constants that a device reads lie there, as buffers outside the state dict."""
         read = {
             name
-            for node in self._nodes
+            for node in _with_inner(self._nodes)
             if not node.on_host
             for position, name in enumerate(node.inputs)
             if name in self._constants and position not in node.at_host
@@ -183,19 +188,72 @@ class GraphModel(Module):
             values[name] = values[name].clone()  # the buffer changes before backward reads what was saved
         backend = self._backend(inputs)
         training = self.training and not self.frozen_statistics
+        self._compute(self._nodes, values, training, backend, watch)
+        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        self._keep_states(values)
+        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _compute(
+        self,
+        nodes: Sequence[Node],
+        values: dict[str, Any],
+        training: bool,
+        backend: Backend | None,
+        watch: Callable[[Node, tuple[Any, ...]], None] | None,
+    ) -> None:
+        """Add to ``values`` what the nodes compute, and take away what nobody reads again."""
         conditions: dict[str, bool] = {}
-        for node in self._nodes:
+        for node in nodes:
             if not all(self._holds(name, values, conditions) is wanted for name, wanted in node.guards):
                 continue
-            results = self._run(node, values, training, backend)
+            if node.loop is None:
+                results = self._run(node, values, training, backend)
+            else:
+                results = self._repeat(node, node.loop, values, training, backend)
             if watch is not None:
                 watch(node, results)
             values.update(zip(node.outputs, results))
             for name in node.last_uses:
                 values.pop(name, None)
-        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
-        self._keep_states(values)
-        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _repeat(
+        self, node: Node, loop: Loop, values: dict[str, Any], training: bool, backend: Backend | None
+    ) -> tuple[Any, ...]:
+        """The results of a loop; its steps are computed one after the other, and so are their gradients."""
+        count = len(loop.at_host)
+        carried = [values[name] for name in node.inputs[2 : 2 + count]]
+        names = node.inputs[2 : 2 + count]
+        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]]).reshape(()))
+        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]]).reshape(()))
+        outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
+        rows: list[list[Any]] = [[] for _ in range(loop.scans)]
+        step = 0
+        while goes and (most is None or step < most):
+            carried = [
+                value if host else self._on_device(name, value, backend)
+                for name, value, host in zip(names, carried, loop.at_host)
+            ]
+            if loop.condition is not None:
+                inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
+                self._compute(loop.condition.nodes, inside, training, backend, None)
+                if not _on_host(inside[loop.condition.outputs[0]]).reshape(()):
+                    break
+            if step == MAX_STEPS:
+                raise ArgumentError(
+                    "the model's call", f"a loop of at most {MAX_STEPS} steps", f"{shown(node.name)!r} has more"
+                )
+            given = (np.array(step), np.array(True), *carried)
+            inside = {**outside, **dict(zip(loop.body.inputs, given))}
+            self._compute(loop.body.nodes, inside, training, backend, None)
+            results = [inside[name] for name in loop.body.outputs[1:]]
+            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]]).reshape(()))
+            carried, names = results[:count], loop.body.outputs[1 : 1 + count]
+            for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
+                row.append(self._on_device(name, value, backend))
+            step += 1
+        if rows and not step:
+            raise ShapeError("the model's call", "a loop of at least one step", f"{shown(node.name)!r} has none")
+        return (*carried, *map(functions["stack"], rows))
 
     def _keep_states(self, values: Mapping[str, Any]) -> None:
         """What the next call begins with. No gradient goes from one call to another."""
@@ -226,8 +284,7 @@ class GraphModel(Module):
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true: it is read from the device, if it lies there."""
         if name not in known:
-            value = values[name]
-            value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            value = _on_host(values[name])
             if value.size != 1:
                 raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
             known[name] = bool(value.reshape(()))
@@ -552,6 +609,20 @@ class _Cut:
         )
 
 
+def _on_host(value: Any) -> Array:
+    """A value that is read there."""
+    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes, and those inside loops."""
+    for node in nodes:
+        if node.loop is not None:
+            yield from _with_inner(node.loop.body.nodes)
+            yield from _with_inner(node.loop.condition.nodes if node.loop.condition is not None else ())
+        yield node
+
+
 def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
     """Which values each node is the last to read, or nobody reads: their memory is free after it."""
     seen = set(kept)
@@ -560,7 +631,12 @@ def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
         named = dict.fromkeys((*node.inputs, *node.outputs, *(name for name, _ in node.guards)))
         last = [name for name in named if name and name not in seen]
         seen.update(last)
-        result.append(replace(node, last_uses=tuple(last)))
+        loop = node.loop
+        if loop is not None:
+            parts = [part and replace(part, nodes=_with_last_uses(part.nodes, part.outputs))
+                     for part in (loop.body, loop.condition)]  # fmt: skip
+            loop = replace(loop, body=cast("Body", parts[0]), condition=parts[1])
+        result.append(replace(node, last_uses=tuple(last), loop=loop))
     return result[::-1]
 
 

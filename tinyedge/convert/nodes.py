@@ -34,6 +34,28 @@ class Port:
 
 
 @dataclass
+class Body:
+    """What is computed again and again: its nodes, and the names of what it is given and gives."""
+
+    nodes: list[Node]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass
+class Loop:
+    """A body that is given the number of the step, the condition and the values of the step before, and gives a
+    condition, new values, and ``scans`` values that are put together over the steps. ``condition``, if there is one, is
+    computed of the values before each step. ``at_host`` says which of the values are the host's.
+    """
+
+    body: Body
+    condition: Body | None
+    at_host: tuple[bool, ...]
+    scans: int
+
+
+@dataclass
 class Node:
     """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
     on the host; a node that is ``on_host`` computes there from host values alone. It is passed over unless its
@@ -52,6 +74,8 @@ class Node:
     last_uses: tuple[str, ...] = ()
     dims: Dims | None = None
     guards: Guards = ()
+    loop: Loop | None = None
+    """The inputs are then the greatest number of steps, the condition, the values, and what the body reads besides."""
 
 
 @dataclass(frozen=True)
@@ -91,4 +115,4 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Dims", "Guards", "HeadSource", "NewHead", "Node", "Port", "Source", "State"]
+__all__ = ["Array", "Body", "Dims", "Guards", "HeadSource", "Loop", "NewHead", "Node", "Port", "Source", "State"]

@@ -21,7 +21,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_recurrent,
     onnx_shapes,
 )
-from tinyedge.convert.build import FAULTS, Parts, Raw, build
+from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody, RawLoop, build, loop_raw
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
@@ -233,6 +233,9 @@ class _Reader:
             elif node.op_type == "If":
                 self._branches(node, name, inputs, outputs, scope, number)
                 continue
+            elif node.op_type == "Loop":
+                self._loop(node, name, inputs, outputs, scope, number)
+                continue
             else:
                 self._op(node, name, inputs, outputs, scope.guards)
             for value in outputs:
@@ -269,24 +272,54 @@ class _Reader:
             self._add(Raw(op, f"{name}:{value}", given, (value,), handler, {}, host, guards=scope.guards))
 
     def _branch(self, graph: Any, name: str, which: str, guards: Guards, scope: Scope, number: int) -> list[str]:
-        """The nodes of a branch; the names of its outputs. Values keep the file's names where these are free."""
+        """The nodes of a branch; the names of its outputs."""
+        if len(graph.input):
+            self.place.refuse(f"If {name!r}", f"its {which} has inputs")
+        return self._inside(graph, f"If {name!r}", name, which, (*scope.guards, *guards), scope, number)[1]
+
+    def _inside(
+        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int
+    ) -> tuple[tuple[str, ...], list[str]]:
+        """The nodes of a graph that belongs to a node; the names of its inputs and outputs. Values keep the file's names
+        where these are free.
+        """
         own = [value for inner in graph.node for value in inner.output if value]
         own += [proto.name for proto in graph.initializer]
-        taken = {value: value for value in own}
-        for value in own:
+        taken = {value: value for value in [*own, *(value.name for value in graph.input)]}
+        for value in taken:
             while taken[value] in self.defined or taken[value] in self.outer:
                 taken[value] += f"/{name}"
         trail = (*scope.trail, (number, which))
-        inside = Scope({**scope.renamed, **taken}, (*scope.guards, *guards), trail, scope.depth + 1)
+        inside = Scope({**scope.renamed, **taken}, guards, trail, scope.depth + 1)
         self.source.inside.update({taken[value]: (trail, value) for value in own})
+        for value in graph.input:
+            self._define(taken[value.name])
         for proto in graph.initializer:
             self._constant(taken[proto.name], proto)
         self._nodes(graph, inside)
         results = [inside.renamed.get(result.name, result.name) for result in graph.output]
         for result in results:
             if result not in self.defined:
-                self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(result)!r} of its {which}")
-        return results
+                self.place.refuse(where, f"nothing computes the output {shown(result)!r} of its {which}")
+        return tuple(taken[value.name] for value in graph.input), results
+
+    def _loop(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], scope: Scope, number: int
+    ) -> None:
+        """A Loop: the nodes of its body stay together."""
+        graph = next((a.g for a in node.attribute if a.name == "body" and a.type == 5), None)
+        count = len(inputs) - 2
+        if graph is None or count < 0 or len(graph.input) != len(inputs) or not all(inputs[2:]):
+            self.place.refuse(f"Loop {name!r}", f"it has no whole body for {len(inputs)} inputs")
+        if len(graph.output) <= count or len(outputs) > len(graph.output) - 1:
+            self.place.refuse(f"Loop {name!r}", f"{len(outputs)} outputs of a body with {len(graph.output)}")
+        outputs += tuple(f"{name}:{place}" for place in range(len(outputs), len(graph.output) - 1))
+        raws, self.result.raws = self.result.raws, []
+        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number)
+        body, self.result.raws = RawBody(self.result.raws, given, tuple(results)), raws
+        for value in outputs:
+            self._define(value)
+        self.result.raws += loop_raw(name, inputs, outputs, RawLoop(body, None), scope.guards)
 
     def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
         if len(node.attribute) != 1 or len(outputs) != 1:

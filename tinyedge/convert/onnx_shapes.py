@@ -44,6 +44,11 @@ def chosen(condition: Array, *values: Any) -> Any:
     return values[0 if bool(condition.reshape(())) else 1]
 
 
+@ONNX.op("Loop", host=("most", "condition"))
+def loop(most: Array | None, condition: Array | None, *values: Any) -> Any:
+    raise NotImplementedError  # a GraphModel repeats the body
+
+
 @ONNX.op("Cast", since=6, passes=True)
 def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     return x.to(dtype_of(to))
