@@ -15,6 +15,7 @@ import tinyedge as te
 from tests.mutations import check_mutations
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
+from tinyedge.convert import graph
 from tinyedge.errors import (
     ArgumentError,
     CheckpointError,
@@ -399,6 +400,99 @@ def test_a_condition_of_the_call_is_read(tmp_path: Path, backend: Backend) -> No
     for found, wanted in zip(results(), before):
         np.testing.assert_array_equal(found, wanted)
     assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+
+
+def test_a_mark_instead_of_a_name_is_no_length(tmp_path: Path, reference: Backend) -> None:
+    """Some exporters write "?" for each length that they leave open."""
+    path = write(tmp_path / "a.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": ["?", "?", "n", "n"]}, ["y"], {})
+    model = te.load_model(path)
+    assert model.inputs[0].dims == (None, None, "n", "n")
+    assert model(te.ones(1, 2, 3, 3)).shape == (1, 2, 3, 3)
+    with pytest.raises(ShapeError):
+        model(te.ones(1, 2, 3, 4))
+
+
+def recurrent(path: Path, w: Any, r: Any, limit: bool) -> Path:
+    """A loop over the rows of x, as a while loop of other frameworks: the body counts, and says whether it goes on."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "t"], ["row"], axis=0),
+            helper.make_node("MatMul", ["row", "w_in"], ["a"]),
+            helper.make_node("MatMul", ["h", "r"], ["b"]),
+            helper.make_node("Add", ["a", "b"], ["c"]),
+            helper.make_node("Tanh", ["c"], ["h_next"]),
+            helper.make_node("Add", ["t", "one"], ["t_next"]),
+            helper.make_node("Less", ["t_next", "rows"], ["goes"]),
+            helper.make_node("Identity", ["w_in"], ["w_out"]),
+        ],
+        "body",
+        [value("i", INT64, []), value("go", 9, []), value("t", INT64, []), value("h", FLOAT, None),
+         value("w_in", FLOAT, None)],
+        [value("goes", 9, []), value("t_next", INT64, []), value("h_next", FLOAT, None), value("w_out", FLOAT, None),
+         value("c", FLOAT, None)],
+        [onnx.numpy_helper.from_array(r, "r")],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Gather", ["lengths", "zero"], ["rows"], axis=0),
+        helper.make_node("Less", ["zero", "rows"], ["begins"]),
+        helper.make_node("Loop", ["most" if limit else "", "begins", "zero", "start", "w"],
+                         ["steps", "last", "", "sums"], body=body),
+    ]  # fmt: skip
+    weights = {"zero": np.array(0), "one": np.array(1), "most": np.array(3), "w": w, "start": np.zeros((2, 4), "f")}
+    return write(path, nodes, {"x": ["n", 2, 3]}, ["last", "sums", "steps"], weights)
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_loops(tmp_path: Path, backend: Backend, limit: bool) -> None:
+    w, r, x = weight(3, 4), weight(4, 4), weight(5, 2, 3)
+    path = recurrent(tmp_path / "a.onnx", w, r, limit)
+    model = te.load_model(path)
+    for call in (model, te.compile(model)):
+        for rows in (x, x[:2], x):
+            h, sums = np.zeros((2, 4), np.float32), []
+            for row in rows[: 3 if limit else None]:
+                sums.append(row @ w + h @ r)
+                h = np.tanh(sums[-1])
+            last, found, steps = call(te.tensor(rows))
+            np.testing.assert_allclose(last.detach().numpy(), h, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.detach().numpy(), np.stack(sums), rtol=1e-4, atol=1e-5)
+            assert steps.item() == len(sums)
+    model(te.tensor(x))[0].square().sum().backward()
+    own = {name: te.tensor(array).requires_grad_() for name, array in (("w", w), ("r", r))}
+    h = te.zeros(2, 4)
+    for row in x[: 3 if limit else None]:
+        h = te.tanh(te.tensor(row) @ own["w"] + h @ own["r"])
+    h.square().sum().backward()
+    for name, param in model.named_parameters():
+        np.testing.assert_allclose(param.grad.numpy(), own[name].grad.numpy(), rtol=1e-3, atol=1e-4)
+    with te.no_grad():
+        model.get_parameter("r").mul_(0.5)
+    model.save(tmp_path / "b.onnx")
+    assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+    again = te.load_model(tmp_path / "b.onnx")
+    np.testing.assert_array_equal(again.get_parameter("r").detach().numpy(), r * np.float32(0.5))
+    np.testing.assert_array_equal(again(te.tensor(x))[0].detach().numpy(), model(te.tensor(x))[0].detach().numpy())
+    with pytest.raises(ShapeError, match="at least one step"):
+        model(te.zeros(0, 2, 3))
+
+
+def test_loops_without_end_are_stopped(tmp_path: Path, reference: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "MAX_STEPS", 50)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["goes"]), helper.make_node("Add", ["t", "one"], ["next"])], "body",
+        [helper.make_tensor_value_info(name, 0, None) for name in ("i", "go", "t")],
+        [helper.make_tensor_value_info(name, 0, None) for name in ("goes", "next")],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Loop", ["", "go_on", "zero"], ["n"], body=body),
+        helper.make_node("Add", ["x", "n"], ["y"]),
+    ]
+    weights = {"zero": np.float32(0), "one": np.float32(1), "go_on": np.array(True)}
+    model = te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["y"], weights))
+    with pytest.raises(ArgumentError, match="at most 50 steps"):
+        model(te.ones(1))
 
 
 def test_external_data(tmp_path: Path, reference: Backend) -> None:

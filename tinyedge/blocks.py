@@ -218,20 +218,20 @@ def _to_q4_k(rows: Floats) -> Bytes:
 
 def _q5_k(blocks: Bytes) -> Floats:
     low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
-    top = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return _k_affine(blocks, low | top << 4)
+    top: Bytes = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
+    return _k_affine(blocks, low | top << np.uint8(4))
 
 
 def _to_q5_k(rows: Floats) -> Bytes:
     wholes, scales, minima, numbers = _to_k_affine(rows.reshape(-1, 8, 32), 31, 63)
     top = np.packbits(numbers >> 4, axis=1, bitorder="little").reshape(-1, 32)
-    data = _joined(numbers.reshape(-1, 4, 64) & 15).reshape(-1, 128)
+    data = _joined(numbers.reshape(-1, 4, 64)).reshape(-1, 128)
     return np.concatenate([*wholes, _k_packed(scales, minima), top, data], axis=1)
 
 
 def _quarters(data: Bytes) -> Bytes:
     """The 2-bit numbers of 64 bytes: of each 32 the lowest bits, then the next, and so on."""
-    parts = data.reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    parts = data.reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)
     found: Bytes = parts.reshape(-1, 16, 16)
     return found
 
@@ -244,7 +244,8 @@ def _of_quarters(numbers: Bytes) -> Bytes:
 
 
 def _q2_k(blocks: Bytes) -> Floats:
-    scales, minima = half(blocks, 80) * (blocks[:, :16] & 15), half(blocks, 82) * (blocks[:, :16] >> 4)
+    scales: Floats = half(blocks, 80) * (blocks[:, :16] & np.uint8(15))
+    minima: Floats = half(blocks, 82) * (blocks[:, :16] >> np.uint8(4))
     found: Floats = (scales[:, :, None] * _quarters(blocks[:, 16:80]) - minima[:, :, None]).reshape(-1, 256)
     return found
 
@@ -282,7 +283,7 @@ def _to_q3_k(rows: Floats) -> Bytes:
     high = (six >> 4).reshape(-1, 4, 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
     packed = np.concatenate([six[:, :8] & 15 | six[:, 8:] << 4, np.bitwise_or.reduce(high, axis=1)], axis=1)
     top = np.packbits(numbers.reshape(-1, 8, 32) >> 2, axis=1, bitorder="little").reshape(-1, 32)
-    return np.concatenate([top, _of_quarters(numbers & 3), packed, whole], axis=1)
+    return np.concatenate([top, _of_quarters(numbers & np.uint8(3)), packed, whole], axis=1)
 
 
 def _q6_k(blocks: Bytes) -> Floats:

@@ -255,7 +255,6 @@ class Folding:
             guards=raw.guards,
         )
 
-
     def nodes(self, raws: Iterable[Raw]) -> list[Node]:
         """What stays of them, in order."""
         found = []
@@ -343,4 +342,15 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     )  # fmt: skip
 
 
-__all__ = ["FAULTS", "Parts", "Raw", "build", "RawBody", "RawLoop", "folded_size", "is_float", "loop_raw", "trained_names"]
+__all__ = [
+    "FAULTS",
+    "Parts",
+    "Raw",
+    "build",
+    "RawBody",
+    "RawLoop",
+    "folded_size",
+    "is_float",
+    "loop_raw",
+    "trained_names",
+]

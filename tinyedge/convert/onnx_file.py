@@ -154,7 +154,7 @@ def dims_of(value: Any) -> Dims | None:
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             dims.append(int(dim.dim_value))
         else:
-            dims.append(dim.dim_param or None)
+            dims.append(dim.dim_param if any(c.isalnum() for c in dim.dim_param) else None)  # "?" names no length
     return tuple(dims)
 
 

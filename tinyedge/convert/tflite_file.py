@@ -24,7 +24,7 @@ FAULTS = (struct.error, ValueError, IndexError, TypeError, OverflowError, Attrib
 MUTE = ("CALL_ONCE", "ASSIGN_VARIABLE")
 """Operators without an output."""
 
-CALLING = ("CALL_ONCE",)
+CALLING = ("CALL_ONCE", "WHILE")
 """Operators that name another graph of the file."""
 
 MAX_GRAPHS = 1024
@@ -120,19 +120,19 @@ class _Reader:
         count = self.model.SubgraphsLength()
         if count < 1:
             self.place.refuse("the file", "it has no graph")
-        found = self.graph(self.model.Subgraphs(0))
+        names: set[str] = set()  # of all graphs: a tensor's name is its own
+        found = self.graph(self.model.Subgraphs(0), names)
         if not found.outputs:
             self.place.refuse("the graph", "it has no outputs")
         if any(op.op in CALLING and not op.custom for op in found.operators):
             if count > MAX_GRAPHS:
                 self.place.refuse("the file", f"it has {count} graphs, and at most {MAX_GRAPHS} are read")
-            found.others = [self.graph(self.model.Subgraphs(number)) for number in range(1, count)]
+            found.others = [self.graph(self.model.Subgraphs(number), names) for number in range(1, count)]
         return found
 
-    def graph(self, graph: Any) -> TfGraph:
+    def graph(self, graph: Any, names: set[str]) -> TfGraph:
         model, place = self.model, self.place
         found = TfGraph()
-        names: set[str] = set()
         for number in self.count(graph.TensorsLength(), "the tensors"):
             found.tensors.append(self.tensor(graph.Tensors(number), number, names))
         kinds = [self.code(model.OperatorCodes(n)) for n in self.count(model.OperatorCodesLength(), "the op codes")]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.convert.build import Parts, folded_size
+from tinyedge.convert.build import Parts, RawBody, folded_size
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import Array, Port
 from tinyedge.convert.layouts import Layouts, UnsupportedUse
@@ -19,6 +19,8 @@ from tinyedge.errors import TinyedgeError
 
 Emitter = Callable[["Lowering", Operator], None]
 EMITTERS: dict[str, Emitter] = {}
+MAX_DEPTH = 8
+"""Of graphs that call graphs."""
 
 
 def lowers(*names: str) -> Callable[[Emitter], Emitter]:
@@ -38,6 +40,7 @@ class Lowering(Layouts):
         super().__init__(Parts(place, [], [], source))
         self.graph, self.source = graph, source
         self.dequantize = dequantize
+        self.depth = 0
         self.handles: dict[str, str] = {}  # by the tensor that stands for a variable: the variable's name
         self.variables: dict[str, str] = {}  # by a variable's name: the value that it has now
         self.starts: dict[str, Array] = {}  # and the one that it has at first
@@ -57,7 +60,30 @@ class Lowering(Layouts):
         for number in graph.inputs:
             tensor = graph.tensors[number]
             self.result.inputs.append(Port(tensor.name, meant(tensor), tensor.dims))
-            self.plain.add(tensor.name)
+        problems = self.lowered()
+        for name, (tensor, turn) in self.source.places.items():
+            if tensor.places is not None:
+                mask = np.zeros(tensor.shape, bool)
+                mask.reshape(-1)[tensor.places] = True
+                self.result.masks[name] = mask if turn is None else np.transpose(mask, turn)
+        owners: dict[Any, str] = {}
+        for name, (tensor, turn) in self.source.places.items():
+            owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
+            if owner != name:  # they share their place in the file
+                self.result.ties[name] = owner
+        if problems:
+            self.place.unsupported(problems, "Convert the model without them.")
+        for name, state in self.result.states.items():
+            self.result.states[name] = State(state.start, self.last(self.variables[state.value]))
+        for number in graph.outputs:
+            tensor = graph.tensors[number]
+            self.result.outputs.append(Port(self.last(tensor.name), meant(tensor), tensor.dims))
+        return self.result
+
+    def lowered(self) -> list[str]:
+        """Lower the graph's operators; what is lacking."""
+        graph, problems = self.graph, []
+        self.plain.update(graph.tensors[number].name for number in graph.inputs)
         for tensor in graph.tensors:
             if tensor.data is not None:
                 if tensor.name in self.plain:
@@ -83,22 +109,24 @@ class Lowering(Layouts):
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
         owners: dict[Any, str] = {}
-        for name, (tensor, turn) in self.source.places.items():
-            if tensor.places is not None:
-                mask = np.zeros(tensor.shape, bool)
-                mask.reshape(-1)[tensor.places] = True
-                self.result.masks[name] = mask if turn is None else np.transpose(mask, turn)
-            owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
-            if owner != name:  # they share their place in the file
-                self.result.ties[name] = owner
-        if problems:
-            self.place.unsupported(problems, "Convert the model without them.")
-        for name, state in self.result.states.items():
-            self.result.states[name] = State(state.start, self.last(self.variables[state.value]))
-        for number in graph.outputs:
-            tensor = graph.tensors[number]
-            self.result.outputs.append(Port(self.last(tensor.name), meant(tensor), tensor.dims))
-        return self.result
+        return problems
+
+    def inner(self, number: int, count: int, problems: list[str]) -> RawBody:
+        """Another graph of the file, as what a loop repeats over ``count`` values."""
+        if not 1 <= number <= len(self.graph.others) or self.depth >= MAX_DEPTH:
+            self.place.refuse(self.layer, f"it calls the graph {number}, which is none, or calls it in turn")
+        own = Lowering(self.place, self.graph.others[number - 1], self.source, self.dequantize)
+        own.graph.others, own.depth, own.number = self.graph.others, self.depth + 1, self.number
+        own.result.arrays, own.result.states = self.result.arrays, self.result.states
+        if len(own.graph.inputs) != count:
+            self.place.refuse(
+                self.layer, f"the graph {number} has {len(own.graph.inputs)} inputs, and {count} are given"
+            )
+        problems += own.lowered()
+        tensors = own.graph.tensors
+        outputs = () if problems else tuple(own.last(tensors[output].name) for output in own.graph.outputs)
+        self.number = own.number
+        return RawBody(own.result.raws, tuple(tensors[place].name for place in own.graph.inputs), outputs)
 
     # Values that stay from one call to the next
 
