@@ -27,7 +27,6 @@ from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
 
-
 MAX_STEPS = 1_000_000
 """Of a loop: a file can ask for one without end."""
 

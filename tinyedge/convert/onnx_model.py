@@ -280,8 +280,9 @@ class _Reader:
     def _inside(
         self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int
     ) -> tuple[tuple[str, ...], list[str]]:
-        """The nodes of a graph that belongs to a node; the names of its inputs and outputs. Values keep the file's names
-        where these are free.
+        """The nodes of a graph that belongs to a node; the names of its inputs and outputs.
+
+        Values keep the file's names where these are free.
         """
         own = [value for inner in graph.node for value in inner.output if value]
         own += [proto.name for proto in graph.initializer]

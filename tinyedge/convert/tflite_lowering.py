@@ -108,7 +108,6 @@ class Lowering(Layouts):
                 self.place.refuse(
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
-        owners: dict[Any, str] = {}
         return problems
 
     def inner(self, number: int, count: int, problems: list[str]) -> RawBody:
