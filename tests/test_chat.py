@@ -68,8 +68,8 @@ TALK = [
     {"role": "assistant", "content": "<think>hm</think>\n\nHello"},
     {"role": "user", "content": "What is 2 + 2?\n"},
 ]
-CALLS = [{"role": "user", "content": "?"},
-         {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"ä": [1, 2.5, None]}}}]}]  # fmt: skip
+CALL = {"name": "add", "arguments": {"ä": [1, 2.5, None]}}
+CALLS = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [{"function": CALL}]}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"a": "int"}}}]
 CASES = {
     "turns": (SMOLLM, TALK, {}),

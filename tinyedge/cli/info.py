@@ -122,9 +122,9 @@ def described(model: Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, An
         for row in rows
     ]  # fmt: skip
     found["parameters"] = _count(params)
-    found["parameter_bytes"] = sum(param.numel() * param.dtype.itemsize for param in params)
+    found["parameter_bytes"] = sum(param.nbytes for param in params)
     found["macs"] = None if found["problems"] else sum(row.macs for row in rows)
-    found["trainable"] = _count([param for param in params if param.is_floating_point()])
+    found["trainable"] = _count([param for param in params if param.is_floating_point() and param.dtype.blocks is None])
     found["trainable_layers"] = len(layers_of(model))
     found["policies"] = [] if found["problems"] else _policies(model, inputs, found["problems"])
     return found
