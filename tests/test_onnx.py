@@ -18,6 +18,7 @@ from tinyedge.backends import Backend
 from tinyedge.convert import graph
 from tinyedge.errors import (
     ArgumentError,
+    CaptureError,
     CheckpointError,
     DtypeError,
     ModelFormatError,
@@ -400,6 +401,17 @@ def test_a_condition_of_the_call_is_read(tmp_path: Path, backend: Backend) -> No
     for found, wanted in zip(results(), before):
         np.testing.assert_array_equal(found, wanted)
     assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+    with pytest.raises(CaptureError):
+        te.compile(model)(te.tensor(x), high)
+    chosen = te.convert.from_onnx(path, fixed={"rate": 8})
+    assert [port.name for port in chosen.inputs] == ["x"]
+    assert len(list(chosen.parameters())) == 2
+    np.testing.assert_allclose(te.compile(chosen)(te.tensor(x)).detach().numpy(), x * 3 - 0.5, rtol=1e-6)
+    chosen.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
+    for wrong, words in (({"rat": 8}, "rat"), ({"rate": "8"}, "rate"), ({"rate": [8]}, "shape")):
+        with pytest.raises(ValueError, match=words):
+            te.convert.from_onnx(path, fixed=wrong)
 
 
 def test_a_mark_instead_of_a_name_is_no_length(tmp_path: Path, reference: Backend) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,12 +37,20 @@ MAX_DEPTH = 16
 
 
 def from_onnx(
-    path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
+    path: str | os.PathLike[str],
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    dequantize: bool = False,
+    device: str | Backend | None = None,
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
     ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
     beside the model are read only from its own folder and those below.
+
+    ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
+    one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
 
     With ``dequantize`` a quantised model loads too: it computes with floats, in the units of the file's integers where
     the file has these, and does not round in between. Weights become the numbers that they stand for, which ``save``
@@ -61,7 +69,7 @@ def from_onnx(
     if wanted is not None and not wanted.is_floating_point:
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     model = parsed(call, content, place)
-    parts = _Reader(place, model, path, content, wanted, dequantize).parts()
+    parts = _Reader(place, model, path, content, wanted, dequantize, fixed or {}).parts()
     return build(parts, wanted, device)
 
 
@@ -85,6 +93,7 @@ class _Reader:
         content: bytes,
         dtype: dtypes.DType | None,
         dequantize: bool,
+        fixed: Mapping[str, Any],
     ) -> None:
         self.place = place
         self.graph = model.graph
@@ -102,6 +111,8 @@ class _Reader:
         inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
         if dtype is not None:
             inputs = [_as_wanted(port, dtype) for port in inputs]
+        self.fixed = _fixed(place.call, inputs, fixed)
+        inputs = [port for port in inputs if port.name not in fixed]
         outputs = [port_of(value, place) for value in self.graph.output]
         self.source = OnnxSource(path, content)
         self.result = Parts(place, inputs, outputs, self.source)
@@ -114,6 +125,9 @@ class _Reader:
             self.problems.append("sparse initializers")
         for port in self.result.inputs:
             self._define(port.name)
+        for name, array in self.fixed.items():
+            self._define(name)
+            self._keep(name, array)
         for proto in self.graph.initializer:
             self._constant(proto.name, proto)
         self.outer = {value for node in self.graph.node for value in node.output}
@@ -426,6 +440,26 @@ class _Reader:
         if missing:
             self.place.refuse(where, f"it needs the attribute {missing[0]}")
         return found
+
+
+def _fixed(call: str, inputs: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Array]:
+    """Values of inputs, as arrays of their types."""
+    ports, found = {port.name: port for port in inputs}, {}
+    for name, value in given.items():
+        port = ports.get(name)
+        array = np.asarray(value) if isinstance(value, (bool, int, float, list, tuple, np.ndarray)) else None
+        if port is None or port.dtype is None or array is None or array.dtype.kind not in "biuf":
+            raise ArgumentError(
+                call, f"fixed= must give inputs ({', '.join(map(shown, ports))}) bools, numbers or arrays",
+                f"got {shown(name)!r}: {shown(value)}",
+            )  # fmt: skip
+        dims = port.dims
+        if dims is not None and (
+            len(dims) != array.ndim or any(type(d) is int and d != size for d, size in zip(dims, array.shape))
+        ):
+            raise ShapeError(call, f"fixed= must have the input's shape: {port}", f"got {array.shape}")
+        found[name] = array.astype(port.dtype.numpy)
+    return found
 
 
 def _as_wanted(port: Port, dtype: dtypes.DType) -> Port:
