@@ -244,6 +244,88 @@ def test_branches_with_a_constant_condition(tmp_path: Path, reference: Backend) 
         te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["x", "training"])
 
 
+def training(path: Path, kind: str) -> None:
+    """One branch for training, and one else, by a boolean placeholder; and a factor that is another placeholder."""
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    g.placeholder("phase_train", ())
+    g.proto.node[-1].attr["dtype"].type = 10
+    g.placeholder("keep", ())
+    g.node("Identity", "cond/pred_id", ["phase_train"])
+    if kind == "not":
+        g.node("LogicalNot", "cond/not", ["cond/pred_id"])
+        g.node("LogicalNot", "cond/again", ["cond/not"])
+    g.node("Switch", "switch", ["x", "cond/pred_id" if kind == "plain" else "cond/again"])
+    g.node("Mul", "scaled", ["switch:1", "keep"])
+    g.node("Neg", "kept", ["switch"])
+    g.node("Merge", "y", ["kept", "scaled"])
+    path.write_bytes(g.content())
+
+
+@pytest.mark.parametrize("kind", ["plain", "not"])
+def test_a_placeholder_that_chooses_branches(tmp_path: Path, reference: Backend, kind: str) -> None:
+    training(tmp_path / "a.pb", kind)
+    x = weight(2, 3)
+    with pytest.warns(UserWarning, match="'phase_train' chooses branches and is taken as False"):
+        model = te.load_model(tmp_path / "a.pb")
+    assert [port.name for port in model.inputs] == ["x"]
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), -x)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", fixed={"phase_train": True, "keep": 0.5})
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), x / 2)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["x"], fixed={"phase_train": False})
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), -x)
+    for wrong in ({"phase": True}, {"y": 1.0}, {"keep": "a"}):
+        with pytest.raises(ArgumentError, match="fixed="):
+            te.convert.from_tensorflow(tmp_path / "a.pb", fixed=wrong)
+
+
+@pytest.mark.parametrize("kind", ["Args", "Vars", "VarsPerChannel"])
+def test_fake_quantisation(tmp_path: Path, backend: Backend, kind: str) -> None:
+    low, high = np.array([-1.0, 0.0, -2.0], np.float32), np.array([1.5, 6.0, 2.0], np.float32)
+    if kind != "VarsPerChannel":
+        low, high = low[0], high[0]
+    g, x = Graph(), weight(2, 4, 5, 3) * 3
+    g.placeholder("x", (2, 4, 5, 3))
+    g.node("Conv2D", "c", ["x", g.const("w", np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3))], padding="SAME",
+           strides=(1, 1, 1, 1))  # fmt: skip
+    if kind == "Args":
+        g.node("FakeQuantWithMinMaxArgs", "y", ["c"], min=float(low), max=float(high), num_bits=6)
+    else:
+        names = ["c", g.const("low", low), g.const("high", high)]
+        g.node(f"FakeQuantWithMinMax{kind}", "y", names, num_bits=6, narrow_range=True)
+    (tmp_path / "a.pb").write_bytes(g.content())
+    given = te.tensor(x).requires_grad_()
+    y = te.load_model(tmp_path / "a.pb")(given)
+    least = int(kind != "Args")
+    scale = (high - low) / (63 - least)
+    shift = np.round(least - low / scale)
+    first, last = (least - shift) * scale, (63 - shift) * scale
+    wanted = np.round((np.clip(x, first, last) - first) / scale) * scale + first
+    np.testing.assert_allclose(y.detach().numpy(), wanted, atol=1e-4)
+    y.sum().backward()
+    np.testing.assert_array_equal(given.grad.numpy(), (x >= first) & (x <= last))
+
+
+def test_the_best_boxes(tmp_path: Path, backend: Backend) -> None:
+    boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6], [0, 1, 2, 3]], np.float32)
+    scores = np.array([0.5, 0.9, 0.1, 0.6], np.float32)
+    g = Graph()
+    g.placeholder("boxes", (4, 4))
+    g.placeholder("scores", (4,))
+    names = ["boxes", "scores", g.const("most", np.array(3, np.int32)), g.const("overlap", np.float32(0.5))]
+    g.node("NonMaxSuppressionV2", "two", names)
+    g.node("NonMaxSuppressionV3", "three", [*names, g.const("least", np.float32(0.2))])
+    g.node("NonMaxSuppressionV4", "four", [*names, "least"], pad_to_max_output_size=True)
+    g.node("Identity", "padded", ["four"])
+    g.node("Identity", "count", ["four:1"])
+    g.node("GatherV2", "chosen", ["boxes", "three", g.const("axis", np.array(0, np.int32))])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["two", "three", "padded", "count", "chosen"])
+    two, three, padded, count, chosen = model(te.tensor(boxes), te.tensor(scores))
+    assert (two.tolist(), three.tolist(), padded.tolist(), count.item()) == ([1, 3, 2], [1, 3], [1, 3, 0], 2)
+    np.testing.assert_array_equal(chosen.numpy(), boxes[[1, 3]])
+
+
 def test_parts_of_a_graph(tmp_path: Path, reference: Backend) -> None:
     w = network(tmp_path / "a.pb")
     part = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["pool"], outputs=["head", "product"])

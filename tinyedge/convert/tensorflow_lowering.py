@@ -109,7 +109,9 @@ class Lowering(Layouts):
         alive = [ref for ref in ends if self.resolved(ref) not in self.dead]
         for ref in alive if outputs is None and alive else ends:
             self._end(ref)
-        self._prune()
+        needed = self._prune()
+        if inputs is None:  # what only a branch that is not taken reads is no input
+            self.result.inputs = [port for port in self.result.inputs if port.name in needed]
         return self.result
 
     def _choosing(self) -> list[str]:
@@ -240,8 +242,8 @@ class Lowering(Layouts):
             self.plain.add(name)
         self.result.outputs.append(Port(name, None, self.shapes.get(given)))
 
-    def _prune(self) -> None:
-        """Leave out what no output needs, and list what is needed and lacking."""
+    def _prune(self) -> set[str]:
+        """Leave out what no output needs, and list what is needed and lacking. The names of what is needed."""
         needed = {port.name for port in self.result.outputs}
         kept = []
         for raw in reversed(self.result.raws):
@@ -256,6 +258,7 @@ class Lowering(Layouts):
                 problems, "Give from_tensorflow inputs= and outputs= between which there are none, or freeze it again."
             )
         self.result.arrays = {name: array for name, array in self.result.arrays.items() if name in needed}
+        return needed
 
     # Values
 
