@@ -331,7 +331,11 @@ def test_real_files(name: str, tmp_path: Path, capsys: Any, opencl: Backend) -> 
 def test_failures_as_json(tmp_path: Path, reference: Backend, capsys: pytest.CaptureFixture[str]) -> None:
     """A machine reads what was wrong where it reads results."""
     (tmp_path / "a.onnx").write_bytes(b"damaged")
-    for path, words in ((tmp_path / "a.onnx", "ONNX file"), (tmp_path / "b.onnx", "No such file"), (tmp_path, "config")):
+    for path, words in (
+        (tmp_path / "a.onnx", "ONNX file"),
+        (tmp_path / "b.onnx", "No such file"),
+        (tmp_path, "config"),
+    ):
         assert cli.main(["info", str(path), "--json"]) == 1
         assert words in json.loads(capsys.readouterr().out)["error"]
 

@@ -116,7 +116,9 @@ def described(model: Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, An
     except (TinyedgeError, ValueError, IndexError, TypeError) as error:
         text = f"it cannot be called with inputs of these shapes ({error}); give others with --shape"
         if isinstance(error, CaptureError):
-            text = "what it computes follows from values that a call reads, not from shapes alone, so no sizes are known"
+            text = (
+                "what it computes follows from values that a call reads, not from shapes alone, so no sizes are known"
+            )
         rows = [Row(layer.name, layer.kind, None, _count(layer.parameters.values()), 0) for layer in layers_of(model)]
         found["problems"].append(text)
     found["layers"] = [

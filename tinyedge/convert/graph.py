@@ -442,7 +442,7 @@ class GraphModel(Module):
     def cut(self, at: str) -> GraphModel:
         """The model up to the layer, or the value, of that name: its first output becomes the output, say as features.
 
-        The parameters are this model's own. The new model cannot be saved as a model file. Images come with their
+        The parameters are this model's own, and so are adapters that it has by then. The new model cannot be saved as a model file. Images come with their
         channels first, of a TFLite file too.
 
         Errors: ArgumentError for a name that the model does not have.
@@ -473,7 +473,11 @@ class GraphModel(Module):
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
         source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
         masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
-        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
+        made = GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
+        for node in kept:
+            if (key := self._layer_keys.get(node.outputs[0])) is not None:
+                made._modules[key], made._layer_keys[node.outputs[0]] = self._modules[key], key
+        return made
 
     def head_parameters(self) -> list[str]:
         """The names of the parameters of the layer that ``replace_head`` replaces.
