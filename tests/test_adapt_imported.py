@@ -260,5 +260,5 @@ def test_adapters_of_a_part_fit_the_whole(tmp_path: Path, backend: Backend) -> N
 
 
 def test_a_model_of_one_product_says_what_can_be_adapted(tmp_path: Path, reference: Backend) -> None:
-    with pytest.raises(ArgumentError, match="it has 1 Linear.*/conv, /fc"):
+    with pytest.raises(ArgumentError, match=r"it has 1 Linear.*/conv, /fc"):
         adapt.lora(te.load_model(onnx_file(tmp_path / "a.onnx")))

@@ -211,3 +211,56 @@ def test_fake_quantisation(tmp_path: Path, backend: Backend, low: float, high: f
     np.testing.assert_allclose(y.detach().numpy(), wanted, atol=1e-5)
     (y * te.tensor(np.arange(80, dtype=np.float32).reshape(2, 40))).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), np.arange(80).reshape(2, 40) * passes, atol=1e-4)
+
+
+def looped(path: Path, w: Array, r: Array) -> bytes:
+    """A recurrent layer as a while loop, as converters write Keras' layers: the graphs of the condition and the body."""
+    steps, many, size = 5, 2, w.shape[1]
+    d = Draft()
+    values = [d.value("x", (steps, many, size)), d.constant("zero", np.array(0, np.int32))]
+    values.append(d.constant("start", np.zeros((many, 4), np.float32)))
+    ends = [d.value("t end", (), "int32"), d.value("h end", (many, 4)), d.value("x end", (steps, many, size))]
+    d.op("WHILE", [values[1], values[2], values[0]], ends, "WhileOptions", CondSubgraphIndex=1, BodySubgraphIndex=2)
+    d.op("NEG", ["h end"], [d.value("y", (many, 4))])
+
+    def given(g: Draft) -> list[str]:
+        return [g.value("t", (), "int32"), g.value("h", (many, 4)), g.value("x", (steps, many, size))]
+
+    condition, body = Draft(), Draft()
+    ins = given(condition)
+    limit = condition.constant("steps", np.array(steps, np.int32))
+    condition.op("LESS", ["t", limit], [condition.value("goes", (), "bool")])
+    given(body)
+    body.op("GATHER", ["x", "t"], [body.value("row", (many, size))], "GatherOptions", Axis=0)
+    body.op("FULLY_CONNECTED", ["row", body.constant("w", w)], [body.value("a", (many, 4))], "FullyConnectedOptions")
+    body.op("FULLY_CONNECTED", ["h", body.constant("r", r)], [body.value("b", (many, 4))], "FullyConnectedOptions")
+    body.op("ADD", ["a", "b"], [body.value("c", (many, 4))], "AddOptions")
+    body.op("TANH", ["c"], [body.value("h next", (many, 4))])
+    one = body.constant("one", np.array(1, np.int32))
+    body.op("ADD", ["t", one], [body.value("t next", (), "int32")], "AddOptions")
+    content = d.content(["x"], ["y"], [(condition, ins, ["goes"]), (body, ["t", "h", "x"], ["t next", "h next", "x"])])
+    path.write_bytes(content)
+    return content
+
+
+def test_while_loops(tmp_path: Path, backend: Backend) -> None:
+    w, r, x = drawn(4, 3), drawn(4, 4) / 2, drawn(5, 2, 3)
+    content = looped(tmp_path / "a.tflite", w, r)
+    model = te.load_model(tmp_path / "a.tflite")
+    for call in (model, te.compile(model)):
+        h = np.zeros((2, 4), np.float32)
+        for row in x:
+            h = np.tanh(row @ w.T + h @ r.T)
+        np.testing.assert_allclose(call(te.tensor(x)).detach().numpy(), -h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_lite(content, [x])[0][0], -h, rtol=1e-4, atol=1e-5)
+    model(te.tensor(x)).square().sum().backward()
+    names = {name: param for name, param in model.named_parameters()}
+    assert len(names) == 2
+    assert all(param.grad is not None and np.abs(param.grad.numpy()).max() > 0 for param in names.values())
+    with te.no_grad():
+        for param in names.values():
+            param.mul_(0.5)
+    model.save(tmp_path / "b.tflite")
+    tuned = run_lite((tmp_path / "b.tflite").read_bytes(), [x])[0][0]
+    np.testing.assert_allclose(model(te.tensor(x)).detach().numpy(), tuned, rtol=1e-4, atol=1e-5)
+    check_mutations(content, tmp_path / "c.tflite", 200, 0)

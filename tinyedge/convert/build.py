@@ -86,8 +86,8 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
             fixed[given] = inputs[place + 2]
             if loop.condition is not None:
                 fixed[loop.condition.inputs[place]] = inputs[place + 2]
-            given_raw = (inputs[place + 2],), (outputs[place],), identity, {}, ONNX.host_function("Identity")
-            found.append(Raw("Identity", f"{name}:{place}", *given_raw, guards=guards))
+            ends, host = ((inputs[place + 2],), (outputs[place],)), ONNX.host_function("Identity")
+            found.append(Raw("Identity", f"{name}:{place}", *ends, identity, {}, host, guards=guards))
         else:
             kept.append(place)
     more = tuple(range(len(body.inputs) - 2, len(outputs)))  # what is put together over the steps
@@ -110,11 +110,11 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
         condition = renamed(own, tuple(own.inputs[place] for place in kept), own.outputs)
     inner = RawLoop(renamed(body, ins, outs), condition)
     read = inner.body.reads() + (condition.reads() if condition is not None else [])
-    given = (*inputs[:2], *[inputs[place + 2] for place in kept], *dict.fromkeys(read))
+    reads = (*inputs[:2], *[inputs[place + 2] for place in kept], *dict.fromkeys(read))
     handler = ONNX.find("Loop", 1)
     assert handler is not None  # it is one of ours
     results = tuple(outputs[place] for place in (*kept, *more))
-    return [*found, Raw("Loop", name, given, results, handler, {}, None, guards=guards, loop=inner)]
+    return [*found, Raw("Loop", name, reads, results, handler, {}, None, guards=guards, loop=inner)]
 
 
 def flat(raws: Iterable[Raw]) -> Iterator[Raw]:

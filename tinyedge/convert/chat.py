@@ -200,7 +200,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         own = {"replace": _replace, "join": _join, "indent": _indent, "tojson": _tojson, "string": _string}
         self.filters = {name: FILTERS[name] for name in KEPT} | own
         given = {name: self.globals[name] for name in ("range", "dict", "namespace", "cycler", "joiner")}
-        self.globals = {**given, "raise_exception": _refuse, "strftime_now": _now}  # type: ignore[assignment]
+        self.globals = {**given, "raise_exception": _refuse, "strftime_now": _now}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         for kind, allowed in METHODS.items():

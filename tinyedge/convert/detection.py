@@ -131,9 +131,9 @@ def detection_post_process(
     if encoded.shape != (1, *anchors.shape) or anchors.shape[1:] != (4,) or scores.shape[:2] != encoded.shape[:2]:
         raise ShapeError("DetectionPostProcess", "(1, n, 4), (1, n, c), (n, 4)", f"{encoded.shape}, {scores.shape}")
     encoded, scores = encoded[0].astype(np.float32), scores[0, :, scores.shape[2] - classes :].astype(np.float32)
-    centre = encoded[:, :2] / np.float32(scales[:2]) * anchors[:, 2:] + anchors[:, :2]
+    centre = encoded[:, :2] / np.array(scales[:2], np.float32) * anchors[:, 2:] + anchors[:, :2]
     with np.errstate(over="ignore"):
-        half = np.float32(0.5) * np.exp(encoded[:, 2:] / np.float32(scales[2:])) * anchors[:, 2:]
+        half = np.float32(0.5) * np.exp(encoded[:, 2:] / np.array(scales[2:], np.float32)) * anchors[:, 2:]
     boxes = np.concatenate([centre - half, centre + half], 1)
     size = most if regular else most * per_box
     rows: list[tuple[int, int]] = []  # boxes and classes

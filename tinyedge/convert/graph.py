@@ -442,8 +442,8 @@ class GraphModel(Module):
     def cut(self, at: str) -> GraphModel:
         """The model up to the layer, or the value, of that name: its first output becomes the output, say as features.
 
-        The parameters are this model's own, and so are adapters that it has by then. The new model cannot be saved as a model file. Images come with their
-        channels first, of a TFLite file too.
+        The parameters are this model's own, and so are adapters that it has by then. The new model cannot be saved as a
+        model file. Images come with their channels first, of a TFLite file too.
 
         Errors: ArgumentError for a name that the model does not have.
         """
@@ -455,7 +455,8 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
-        needed, kept, before = {output}, [], 0
+        needed, before = {output}, 0
+        kept: list[Node] = []
         while len(needed) != before:  # a state is needed with its new value
             before, kept = len(needed), []
             needed |= {state.value for name, state in self._states.items() if name in needed}
