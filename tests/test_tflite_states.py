@@ -214,7 +214,7 @@ def test_fake_quantisation(tmp_path: Path, backend: Backend, low: float, high: f
 
 
 def looped(path: Path, w: Array, r: Array) -> bytes:
-    """A recurrent layer as a while loop, as converters write Keras' layers: the graphs of the condition and the body."""
+    """A recurrent layer as a while loop, as converters write those of Keras: graphs of the condition and the body."""
     steps, many, size = 5, 2, w.shape[1]
     d = Draft()
     values = [d.value("x", (steps, many, size)), d.constant("zero", np.array(0, np.int32))]
@@ -254,7 +254,7 @@ def test_while_loops(tmp_path: Path, backend: Backend) -> None:
         np.testing.assert_allclose(call(te.tensor(x)).detach().numpy(), -h, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run_lite(content, [x])[0][0], -h, rtol=1e-4, atol=1e-5)
     model(te.tensor(x)).square().sum().backward()
-    names = {name: param for name, param in model.named_parameters()}
+    names = dict(model.named_parameters())
     assert len(names) == 2
     assert all(param.grad is not None and np.abs(param.grad.numpy()).max() > 0 for param in names.values())
     with te.no_grad():
