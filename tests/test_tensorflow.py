@@ -396,3 +396,96 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     network(tmp_path / "a.pb")
     for seed in range(1, 11):
         check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 1000, seed)
+
+
+def recurrent(path: Path, w: Any, r: Any, lists: bool) -> None:
+    """A recurrent layer over the rows of x as a while loop: tensor arrays as of old, or lists."""
+    g = Graph()
+    g.placeholder("x", (-1, 2, 3))
+    zero = g.const("zero", np.array(0, np.int32))
+    one = g.const("one", np.array(1, np.int32))
+    g.node("Shape", "shape", ["x"])
+    ends = [g.const("begin", np.array([0], np.int32)), g.const("end", np.array([1], np.int32))]
+    g.node("StridedSlice", "rows", ["shape", *ends, g.const("stride", np.array([1], np.int32))], shrink_axis_mask=1)
+    g.const("start", np.zeros((2, 4), np.float32))
+    g.const("w", w)
+    g.const("r", r)
+    if lists:
+        g.node("TensorListFromTensor", "read", ["x", g.const("element", np.array([2, 3], np.int32))])
+        g.node("TensorListReserve", "write", ["element", "rows"])
+        flows = ["read", "write"]
+    else:
+        g.node("Range", "range", [zero, "rows", one])
+        g.node("TensorArrayV3", "source", ["rows"])
+        g.node("TensorArrayV3", "sink", ["rows"])
+        g.node("TensorArrayScatterV3", "read", ["source", "range", "x", "source:1"])
+        flows = ["read", "sink:1"]
+
+    def enter(name: str, given: str, constant: bool) -> str:
+        return g.node("Enter", f"while/{name}", [given], frame_name="while", is_constant=constant)
+
+    for name, given in (("e_t", zero), ("e_h", "start"), ("e_out", flows[1])):
+        enter(name, given, False)
+    for name, given in (("e_rows", "rows"), ("e_w", "w"), ("e_r", "r"), ("e_in", flows[0])):
+        enter(name, given, True)
+    if not lists:
+        for name, given in (("e_source", "source"), ("e_sink", "sink")):
+            enter(name, given, True)
+    for name in ("t", "h", "out"):
+        g.node("Merge", f"while/m_{name}", [f"while/e_{name}", f"while/n_{name}"])
+        g.node("Switch", f"while/s_{name}", [f"while/m_{name}", "while/cond"])
+        g.node("Identity", f"while/{name}", [f"while/s_{name}:1"])
+        g.node("Exit", f"while/x_{name}", [f"while/s_{name}"])
+    g.node("Less", "while/less", ["while/m_t", "while/e_rows"])
+    g.node("LoopCond", "while/cond", ["while/less"])
+    if lists:
+        g.node("TensorListGetItem", "while/row", ["while/e_in", "while/t", "element"])
+    else:
+        g.node("TensorArrayReadV3", "while/row", ["while/e_source", "while/t", "while/e_in"])
+    g.node("MatMul", "while/a", ["while/row", "while/e_w"])
+    g.node("MatMul", "while/b", ["while/h", "while/e_r"])
+    g.node("AddV2", "while/c", ["while/a", "while/b"])
+    g.node("Tanh", "while/h_next", ["while/c"])
+    if lists:
+        g.node("TensorListSetItem", "while/out_next", ["while/out", "while/t", "while/c"])
+    else:
+        g.node("TensorArrayWriteV3", "while/out_next", ["while/e_sink", "while/t", "while/c", "while/out"])
+    g.node("AddV2", "while/t_next", ["while/t", g.const("while/one", np.array(1, np.int32))])
+    for name in ("t", "h", "out"):
+        g.node("NextIteration", f"while/n_{name}", [f"while/{name}_next"])
+    if lists:
+        g.node("TensorListStack", "sums", ["while/x_out", "element"])
+    else:
+        g.node("TensorArraySizeV3", "size", ["sink", "while/x_out"])
+        g.node("Range", "all", [zero, "size", one])
+        g.node("TensorArrayGatherV3", "sums", ["sink", "all", "while/x_out"])
+    g.node("Neg", "last", ["while/x_h"])
+    path.write_bytes(g.content())
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_while_loops(tmp_path: Path, backend: Backend, lists: bool) -> None:
+    w, r, x = weight(3, 4), weight(4, 4) / 2, weight(5, 2, 3)
+    recurrent(tmp_path / "a.pb", w, r, lists)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["last", "sums", "while/x_t"])
+    assert [port.name for port in model.inputs] == ["x"]
+    for call in (model, te.compile(model)):
+        for given in (x, x[:2]):
+            h, sums = np.zeros((2, 4), np.float32), []
+            for row in given:
+                sums.append(row @ w + h @ r)
+                h = np.tanh(sums[-1])
+            last, found, steps = call(te.tensor(given))
+            np.testing.assert_allclose(last.detach().numpy(), -h, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.detach().numpy(), np.stack(sums), rtol=1e-4, atol=1e-5)
+            assert steps.item() == len(given)
+    model(te.tensor(x))[0].square().sum().backward()
+    names = dict(model.named_parameters())
+    assert sorted(names) == ["r", "w"]
+    assert all(param.grad is not None for param in names.values())
+    with te.no_grad():
+        names["r"].mul_(0.5)
+    model.save(tmp_path / "b.pb")
+    content = (tmp_path / "a.pb").read_bytes()
+    assert (tmp_path / "b.pb").read_bytes() == content.replace(r.tobytes(), (r * np.float32(0.5)).tobytes())
+    check_mutations(content, tmp_path / "c.pb", 300, 0)

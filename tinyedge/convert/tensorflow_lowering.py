@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from copy import copy
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.convert.build import FAULTS, Parts, Raw
+from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody
 from tinyedge.convert.checks import MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, Dims, Port
 from tinyedge.convert.layouts import Layouts, UnsupportedUse
@@ -36,6 +37,10 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
 CONDITIONS = {"Switch": 1, "RefSwitch": 1, "If": 0, "StatelessIf": 0}
 """By the op: which input decides what is computed."""
 
+SCOPED = ("turned", "plain", "again", "known", "shapes", "aliases", "makers", "origins", "lowered", "uses", "batched",
+          "dilated")  # fmt: skip
+"""What is known of values, some of which are inside a loop alone."""
+
 LOGICAL = ("Identity", "StopGradient", "LogicalNot", "LogicalAnd", "LogicalOr", "Switch")
 """Ops through which a condition comes from a placeholder."""
 
@@ -56,6 +61,8 @@ class Lowering(Layouts):
         self.begins: set[Ref] = set()
         self.batched: dict[str, tuple[str, Array, Array]] = {}  # values that SpaceToBatchND made
         self.dilated: dict[str, Callable[[Array, Array], str | None]] = {}  # convolutions of such, as dilated ones
+        self.frames: dict[str, Any] = {}  # loops, by the names of their Exit nodes
+        self.lowered: set[str] = set()
         self.assumed: list[str] = []  # placeholders that were taken as False
         self.waited: set[str] = set()  # nodes that others only come after
         for node in nodes.values():
@@ -149,8 +156,14 @@ class Lowering(Layouts):
             name = stack[-1]
             if name not in state:
                 state[name] = False
-                needed = [] if (name, 0) in self.begins else self.nodes[name].inputs
-                for given in (ref[0] for ref in needed if ref not in self.begins):
+                frame = self.frames.get(name)
+                if (name, 0) in self.begins:
+                    needed = []
+                elif frame is not None:  # what the loop reads: its own nodes are lowered with it
+                    needed = [ref for enter in frame.enters for ref in enter.inputs]
+                else:
+                    needed = self.nodes[name].inputs
+                for given in (ref[0] for ref in map(self.resolved, needed) if ref not in self.begins):
                     if state.get(given) is False:
                         self._problem_of_loop(given)
                     if given not in state:
@@ -161,6 +174,41 @@ class Lowering(Layouts):
                 state[name] = True
                 order.append(name)
         return order
+
+    def inside(self, ref: Ref) -> Ref:
+        """Where a value of a loop comes from: a Merge, or the node that computes it."""
+        seen = 0
+        while seen <= len(self.nodes):
+            node, seen = self.nodes[ref[0]], seen + 1
+            if node.op in ("Identity", "Switch", "RefSwitch", "Enter", "RefEnter") and node.inputs:
+                ref = node.inputs[0]
+            else:
+                return ref
+        return ref
+
+    def scoped(self, names: Sequence[str], ends: Sequence[Ref], merges: Mapping[Ref, int]) -> RawBody:
+        """The nodes of a part of a loop, between its values ``names`` and ``ends``; what they compute is there alone."""
+        raws, self.result.raws = self.result.raws, []
+        kept = {name: copy(getattr(self, name)) for name in SCOPED}
+        begins, self.begins = self.begins, self.begins | merges.keys()
+        self.plain.update(names)
+        for name in self._order(ends):
+            if name not in self.lowered and (name, 0) not in self.begins:
+                self._lower(self.nodes[name])
+        made = self.result.raws
+        lacking = [self.failed.get(raw.outputs[0]) for raw in made if not raw.op]
+        if not lacking:
+            outputs = tuple(self.last(value_name(self.resolved(ref))) for ref in ends)
+            dims = [self.shapes.get(name) for name in outputs]
+        self.result.raws, self.begins = raws, begins
+        for name, value in kept.items():
+            setattr(self, name, value)
+        for name in self.turns:
+            self.known.pop(name, None)
+        if lacking:
+            raise UnsupportedUse(f"of a loop with {', '.join(text for text in lacking if text)}")
+        self.shapes.update(zip(outputs, dims))
+        return RawBody(made, tuple(names), outputs)
 
     def _problem_of_loop(self, name: str) -> NoReturn:
         node = self.nodes[name]
@@ -190,6 +238,7 @@ class Lowering(Layouts):
         if (node.name, 0) in self.begins:
             return
         self.layer = node.name
+        self.lowered.add(node.name)
         if node.op != "Merge" and any(self.resolved(ref) in self.dead for ref in node.inputs):
             self.dead.update((node.name, number) for number in range(16))
             return

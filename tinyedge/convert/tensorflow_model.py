@@ -20,10 +20,11 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     tensorflow_ops,
     tensorflow_shapes,
 )
-from tinyedge.convert.build import build
+from tinyedge.convert.build import FAULTS, build
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.tensorflow_file import DTYPES, TfNode, nodes_of, parsed
+from tinyedge.convert.tensorflow_loops import frames_of
 from tinyedge.convert.tensorflow_lowering import Lowering
 from tinyedge.convert.tensorflow_writer import TensorflowSource
 from tinyedge.errors import ArgumentError
@@ -69,6 +70,10 @@ def from_tensorflow(
     nodes = nodes_of(parsed(call, content, place), place)
     source = TensorflowSource(path, content)
     lowering = Lowering(place, nodes, source, wanted)
+    try:
+        lowering.frames = dict(frames_of(nodes))
+    except FAULTS as error:
+        place.refuse("the graph", f"its loops are not whole ({type(error).__name__}: {shown(error)})")
     model = build(lowering.parts(inputs, outputs, _fixed(call, nodes, fixed)), wanted, device)
     if lowering.assumed:
         names = ", ".join(map(repr, map(shown, lowering.assumed)))
