@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinyedge.convert.build import RawBody, RawLoop, loop_raw
+from tinyedge.convert.build import RawLoop, loop_raw
 from tinyedge.convert.layouts import UnsupportedUse
 from tinyedge.convert.tensorflow_file import Ref, TfNode, value_name
 from tinyedge.convert.tensorflow_lowering import Lowering, lowers

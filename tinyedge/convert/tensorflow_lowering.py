@@ -187,7 +187,7 @@ class Lowering(Layouts):
         return ref
 
     def scoped(self, names: Sequence[str], ends: Sequence[Ref], merges: Mapping[Ref, int]) -> RawBody:
-        """The nodes of a part of a loop, between its values ``names`` and ``ends``; what they compute is there alone."""
+        """The nodes of a part of a loop, between its values ``names`` and ``ends``; they are there alone."""
         raws, self.result.raws = self.result.raws, []
         kept = {name: copy(getattr(self, name)) for name in SCOPED}
         begins, self.begins = self.begins, self.begins | merges.keys()
