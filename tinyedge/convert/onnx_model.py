@@ -17,9 +17,11 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_microsoft,
     onnx_quantised,
     onnx_recurrent,
     onnx_shapes,
+    onnx_signal,
 )
 from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody, RawLoop, build, loop_raw
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
@@ -240,8 +242,11 @@ class _Reader:
                     self.place.refuse(
                         f"{node.op_type} {name!r}", f"nothing before it computes its input {shown(value)!r}"
                     )
-            if node.domain not in ("", "ai.onnx"):
+            plain = node.domain in ("", "ai.onnx")
+            if not plain and ONNX.find(f"{node.domain}.{node.op_type}", self.opset) is None:
                 self._problem(node, name, f"of the domain {shown(node.domain)}")
+            elif not plain:
+                self._op(node, name, inputs, outputs, scope.guards)
             elif node.op_type == "Constant":
                 self._constant_node(node, name, outputs)
             elif node.op_type == "If":
@@ -354,12 +359,13 @@ class _Reader:
         self._keep(outputs[0], np.array(value, kind[1]))
 
     def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], guards: Guards) -> None:
-        handler = ONNX.find(node.op_type, self.opset)
-        if node.op_type in QUANTISED and not self.dequantize:
+        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        handler = ONNX.find(kind, self.opset)
+        if kind in QUANTISED and not self.dequantize:
             self.quantised.append(f"{shown(node.op_type)} (node {shown(name)!r})")
             return
         if handler is None:
-            self._problem(node, name, "" if node.op_type not in ONNX.names() else f"of opset {self.opset}")
+            self._problem(node, name, "" if kind not in ONNX.names() else f"of opset {self.opset}")
             return
         arguments = self._arguments(node, name, handler)
         if arguments is None:
@@ -387,10 +393,10 @@ class _Reader:
             arguments["count"] = len(outputs)
         if "opset" in handler.given:
             arguments["opset"] = self.opset
-        on_host = ONNX.host_function(node.op_type)
+        on_host = ONNX.host_function(kind)
         if self.dequantize:
             try:
-                if self._dequantised(node.op_type, inputs, arguments):
+                if self._dequantised(kind, inputs, arguments):
                     handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
                     on_host = ONNX.host_function("Identity")
             except ShapeError as error:
