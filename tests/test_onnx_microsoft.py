@@ -38,7 +38,8 @@ CASES: dict[str, tuple[str, dict[str, Array], dict[str, Any]]] = {
     "FusedMatMul": ("FusedMatMul", PRODUCT, {"transA": 1, "transB": 1, "alpha": 0.5}),
     "FusedConv": ("FusedConv", IMAGE, {"activation": "Relu", "pads": [1, 1, 1, 1]}),
     "FusedConv, clipped": ("FusedConv", IMAGE, {"activation": "Clip", "activation_params": [-0.5, 0.5]}),
-    "FusedConv, leaky": ("FusedConv", IMAGE, {"activation": "LeakyRelu", "activation_params": [0.3], "strides": [2, 2]}),
+    "FusedConv, leaky": ("FusedConv", IMAGE,
+                         {"activation": "LeakyRelu", "activation_params": [0.3], "strides": [2, 2]}),
     "FusedGemm": ("FusedGemm", {"a": drawn(3, 4), "b": drawn(5, 4), "c": drawn(5)},
                   {"transB": 1, "activation": "LeakyRelu", "activation_alpha": 0.2}),
     "SkipLayerNormalization": ("SkipLayerNormalization", NORM, {"epsilon": 1e-5}),
@@ -86,7 +87,7 @@ def test_other_domains_are_refused(tmp_path: Path, reference: Backend) -> None:
         [helper.make_tensor_value_info("x", 1, [2, 4])], [helper.make_tensor_value_info("y", 1, None)],
     )  # fmt: skip
     (tmp_path / "a.onnx").write_bytes(helper.make_model(graph).SerializeToString())
-    with pytest.raises(UnsupportedOpError, match="Rfft of the domain com.microsoft"):
+    with pytest.raises(UnsupportedOpError, match=r"Rfft of the domain com\.microsoft"):
         te.load_model(tmp_path / "a.onnx")
 
 

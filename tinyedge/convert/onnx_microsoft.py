@@ -1,4 +1,4 @@
-"""The ops of ONNX Runtime's own domain, com.microsoft, that its optimiser writes into files of transformers and CNNs."""
+"""The ops of ONNX Runtime's own domain, com.microsoft, that its optimiser writes into transformers and CNNs."""
 
 from __future__ import annotations
 
