@@ -88,11 +88,14 @@ def lower_frame(b: Lowering, frame: Frame, exit_node: TfNode) -> None:
     places = {(merge.name, 0): number for number, merge in enumerate(frame.merges)}
     counters = {number for number in range(len(frame.merges)) if _counts(b, frame, number)}
     writes = {number: write for number in places.values() if (write := _written(b, frame, number)) is not None}
+    lasts = set()  # lists of one place, which each step writes
     for number, write in writes.items():
         index = b.inside(write.inputs[WRITES[write.op][0]])
-        if places.get(index) not in counters:
+        if _is_zero(b, index):
+            lasts.add(number)
+        elif places.get(index) not in counters:
             raise UnsupportedUse("of a list that a step writes at another place than its own")
-        if number in places.values() and any(
+        if any(
             node.op in ("TensorArrayReadV3", "TensorListGetItem") and b.inside(ref) == (frame.merges[number].name, 0)
             for node in b.nodes.values()
             for ref in node.inputs
@@ -116,10 +119,12 @@ def lower_frame(b: Lowering, frame: Frame, exit_node: TfNode) -> None:
     made = dict(zip([*kept, *writes], results))
     for name, number in frame.exits.items():
         after = dims[[*kept, *writes].index(number)]
-        shape = after if number not in writes or after is None else (None, *after)
-        b.shapes[name] = shape
-        b.held.add(made[number])
-        b.done(name, made[number], False)
+        value = made[number]
+        b.shapes[name] = after if number not in writes or after is None else (1 if number in lasts else None, *after)
+        b.held.add(value)
+        if number in lasts:
+            value = b.emit("Slice", [value, b.host([-1]), b.host([np.iinfo(np.int64).max]), b.host([0])])
+        b.done(name, value, False)
 
 
 def _counts(b: Lowering, frame: Frame, number: int) -> bool:
@@ -135,6 +140,14 @@ def _counts(b: Lowering, frame: Frame, number: int) -> bool:
         return False
     value = b.tensors.read(steps[0].attribute("value", "tensor", None), steps[0].name)[0]
     return bool(value.size == 1 and value.reshape(()) == 1)
+
+
+def _is_zero(b: Lowering, ref: Ref) -> bool:
+    node = b.nodes[ref[0]]
+    if node.op != "Const":
+        return False
+    value = b.tensors.read(node.attribute("value", "tensor", None), node.name)[0]
+    return bool(value.size == 1 and value.reshape(()) == 0)
 
 
 def _written(b: Lowering, frame: Frame, number: int) -> TfNode | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 
@@ -91,11 +91,20 @@ class Lowering(Layouts):
         else:
             starts = [self._named("inputs", text) for text in inputs]
         if outputs is None:
+            inner = self._behind([merge.name for frame in self.frames.values() for merge in frame.merges], self.frames)
             ends = [
                 (node.name, 0)
                 for node in self.nodes.values()
-                if node.op not in WITHOUT_VALUE and node.name not in self.waited and not self._is_read(node)
+                if node.op not in WITHOUT_VALUE
+                and node.name not in self.waited
+                and node.name not in inner
+                and not self._is_read(node)
             ]
+            if any(ref[0] not in self.frames for ref in ends):  # what a loop has besides, say its counter
+                ends = [ref for ref in ends if ref[0] not in self.frames]
+            computed = self._behind([name for name, _ in starts], ())
+            if any(ref[0] in computed for ref in ends):  # a function's graph also ends in weights that it read
+                ends = [ref for ref in ends if ref[0] in computed]
         else:
             ends = [self._named("outputs", text) for text in outputs]
         if not ends:
@@ -133,6 +142,20 @@ class Lowering(Layouts):
                 pending += node.inputs if node.op in LOGICAL else []
         found = [self.nodes[name] for name in self.nodes if name in seen and self.nodes[name].op == "Placeholder"]
         return [node.name for node in found if node.kind("dtype", 0) == 10]
+
+    def _behind(self, names: Sequence[str], barred: Container[str]) -> set[str]:
+        """The nodes that follow from these, up to the barred ones; inside loops none of them is an output."""
+        users: dict[str, list[str]] = {}
+        for node in self.nodes.values() if names else ():
+            for name, _ in node.inputs:
+                users.setdefault(name, []).append(node.name)
+        pending, found = list(names), set[str]()
+        while pending:
+            name = pending.pop()
+            if name not in found and name not in barred:
+                found.add(name)
+                pending += users.get(name, [])
+        return found
 
     def _is_read(self, node: TfNode) -> bool:
         return any(self.uses.get((node.name, number), 0) for number in range(16))
