@@ -42,7 +42,8 @@ def from_tensorflow(
     """The model of a frozen TensorFlow graph (.pb), on ``device``, whose parameters have the names of its constants.
 
     ``inputs`` and ``outputs`` name nodes, ``name:1`` a node's second output: what lies between them is the model.
-    Without them it goes from the file's placeholders to every node that nothing reads. A placeholder with a default has
+    Without them it goes from the file's placeholders to every node that follows from them and nothing reads. A
+    placeholder with a default has
     that, unless it is named. ``fixed`` gives values to placeholders, which are then no inputs: ``{"keep_prob": 1.0}``.
     A boolean placeholder that chooses branches, such as "phase_train", is False, with a warning, unless it is there.
 
