@@ -489,3 +489,16 @@ def test_while_loops(tmp_path: Path, backend: Backend, lists: bool) -> None:
     content = (tmp_path / "a.pb").read_bytes()
     assert (tmp_path / "b.pb").read_bytes() == content.replace(r.tobytes(), (r * np.float32(0.5)).tobytes())
     check_mutations(content, tmp_path / "c.pb", 300, 0)
+    whole = te.load_model(tmp_path / "a.pb")  # its counter is no output
+    assert len(whole.outputs) == 2
+
+
+def test_numbers_that_no_slice_can_have(tmp_path: Path, reference: Backend) -> None:
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    ends = [g.const(name, np.array([n], np.int32)) for n, name in enumerate(("a", "b", "c"))]
+    g.node("StridedSlice", "s", [g.const("v", np.array([5, 6], np.int32)), ends[0], ends[1], "a"], shrink_axis_mask=1)
+    g.node("Reshape", "y", ["x", "s"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    with pytest.raises(ModelFormatError, match="StridedSlice 's'"):
+        te.load_model(tmp_path / "a.pb")

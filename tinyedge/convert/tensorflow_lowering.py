@@ -16,7 +16,7 @@ from tinyedge.convert.layouts import Layouts, UnsupportedUse
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.tensorflow_file import DTYPES, Ref, Tensors, TfNode, dims_of, reference, value_name
 from tinyedge.convert.tensorflow_writer import TensorflowSource
-from tinyedge.errors import ArgumentError, TinyedgeError
+from tinyedge.errors import ArgumentError, ModelFormatError, UnsupportedOpError
 
 Emitter = Callable[["Lowering", TfNode], None]
 EMITTERS: dict[str, Emitter] = {}
@@ -273,9 +273,9 @@ class Lowering(Layouts):
                 emitter(self, node)
         except UnsupportedUse as error:
             self._fail(node, str(error))
-        except TinyedgeError:
+        except (ModelFormatError, UnsupportedOpError):
             raise
-        except FAULTS as error:
+        except FAULTS as error:  # a host's value that an op refuses is one of them
             self.place.refuse(
                 f"{shown(node.op)} {shown(node.name)!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
             )

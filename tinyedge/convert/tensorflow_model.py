@@ -43,9 +43,10 @@ def from_tensorflow(
 
     ``inputs`` and ``outputs`` name nodes, ``name:1`` a node's second output: what lies between them is the model.
     Without them it goes from the file's placeholders to every node that follows from them and nothing reads. A
-    placeholder with a default has
-    that, unless it is named. ``fixed`` gives values to placeholders, which are then no inputs: ``{"keep_prob": 1.0}``.
-    A boolean placeholder that chooses branches, such as "phase_train", is False, with a warning, unless it is there.
+    placeholder with a default has that, unless it is named.
+
+    ``fixed`` gives values to placeholders, which are then no inputs: ``{"keep_prob": 1.0}``. A boolean placeholder that
+    chooses branches, such as "phase_train", is False, with a warning, unless it is there.
 
     Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
     of convolutions: (out, in, height, width), and those of products: (out, in). A batch norm that is spelled out is

@@ -15,7 +15,7 @@ from tinyedge.convert.layouts import Layouts, UnsupportedUse
 from tinyedge.convert.nodes import State
 from tinyedge.convert.tflite_file import FAULTS, Operator, TfGraph, TfTensor
 from tinyedge.convert.tflite_writer import TfliteSource
-from tinyedge.errors import TinyedgeError
+from tinyedge.errors import ModelFormatError, UnsupportedOpError
 
 Emitter = Callable[["Lowering", Operator], None]
 EMITTERS: dict[str, Emitter] = {}
@@ -102,9 +102,9 @@ class Lowering(Layouts):
                 emitter(self, op)
             except UnsupportedUse as error:
                 problems.append(f"{op.op} {error} (makes {self.layer!r})")
-            except TinyedgeError:
+            except (ModelFormatError, UnsupportedOpError):
                 raise
-            except FAULTS as error:
+            except FAULTS as error:  # a host's value that an op refuses is one of them
                 self.place.refuse(
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
