@@ -502,3 +502,21 @@ def test_numbers_that_no_slice_can_have(tmp_path: Path, reference: Backend) -> N
     (tmp_path / "a.pb").write_bytes(g.content())
     with pytest.raises(ModelFormatError, match="StridedSlice 's'"):
         te.load_model(tmp_path / "a.pb")
+
+
+def test_rows_that_are_reversed_and_scattered(tmp_path: Path, reference: Backend) -> None:
+    g, x = Graph(), weight(2, 4)
+    g.placeholder("x", (2, 4))
+    lengths = g.const("n", np.array([3, 1], np.int32))
+    g.node("ReverseSequence", "y", ["x", lengths], seq_dim=1, batch_dim=0)
+    names = [g.const("at", np.array([[1], [1]], np.int32)), "x", g.const("shape", np.array([3, 4], np.int32))]
+    g.node("ScatterNd", "z", names)
+    g.proto.node[-1].attr["T"].type = 1
+    g.node("Atan2", "a", ["x", "y"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    y, z, a = (
+        found.numpy() for found in te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["y", "z", "a"])(te.tensor(x))
+    )
+    np.testing.assert_array_equal(y, np.stack([x[0][[2, 1, 0, 3]], x[1]]))
+    np.testing.assert_allclose(z, np.stack([x[0] * 0, x.sum(0), x[0] * 0]), rtol=1e-6)
+    np.testing.assert_allclose(a, np.arctan2(x, y), rtol=1e-5)

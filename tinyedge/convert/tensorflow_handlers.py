@@ -307,6 +307,11 @@ def div_no_nan(a: Tensor, b: Tensor) -> Tensor:
     return ops.where(nothing, ops.zeros_like(y), y)
 
 
+@TENSORFLOW.op("Atan2")
+def atan2(a: Tensor, b: Tensor) -> Tensor:
+    return ops.atan2(a, b)
+
+
 @TENSORFLOW.op("Rsqrt")
 def rsqrt(x: Tensor) -> Tensor:
     return ops.rsqrt(x)

@@ -15,6 +15,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     detection,
     onnx_arithmetic,
     onnx_host,
+    onnx_indexing,
     onnx_layers,
     onnx_shapes,
     tensorflow_ops,

@@ -403,7 +403,7 @@ BINARY = {
     "Maximum": "Max", "Minimum": "Min", "Pow": "Pow", "FloorDiv": "FloorDiv", "FloorMod": "FloorMod",
     "DivNoNan": "DivNoNan", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less",
     "LessEqual": "LessOrEqual", "Equal": "Equal", "LogicalAnd": "And", "LogicalOr": "Or", "BitwiseAnd": "BitwiseAnd",
-    "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor",
+    "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor", "Atan2": "Atan2",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tinyedge.convert import (  # noqa: F401  they enter
     detection,
     onnx_arithmetic,
     onnx_host,
+    onnx_indexing,
     onnx_layers,
     onnx_shapes,
     tflite_detection,

@@ -301,3 +301,37 @@ def fake_quant(b: Lowering, op: Operator) -> None:
     ends = [b.host(o.Min(), np.float32), b.host(o.Max(), np.float32)]
     bits, narrow = int(o.NumBits()), int(o.NarrowRange())
     b.unary(b.output(op), b.name(op, 0), lambda x: b.emit("FakeQuant", [x, *ends], bits=bits, narrow=narrow))
+
+
+@lowers("L2_POOL_2D")
+def l2_pool_2d(b: Lowering, op: Operator) -> None:
+    o, x = op.options("Pool2DOptions"), b.first(b.name(op, 0))
+    y = b.emit(
+        "AveragePool", [b.emit("Mul", [x, x])], auto_pad=_auto_pad(o.Padding()), strides=(o.StrideH(), o.StrideW()),
+        kernel_shape=(o.FilterHeight(), o.FilterWidth()),
+    )  # fmt: skip
+    b.finish(op, b.emit("Sqrt", [y]), True, o.FusedActivationFunction())
+
+
+TO_FIRST, TO_LAST = (0, 4, 1, 2, 3), (0, 2, 3, 4, 1)
+"""The permutations of volumes."""
+
+
+@lowers("CONV_3D")
+def conv_3d(b: Lowering, op: Operator) -> None:
+    o = op.options("Conv3DOptions")
+    x = b.emit("Transpose", [b.last(b.name(op, 0))], perm=TO_FIRST)
+    inputs = [x, b.weight(b.name(op, 1), (4, 3, 0, 1, 2)), *filter(None, [b.optional(op, 2)])]
+    y = b.emit(
+        "Conv", inputs, auto_pad=_auto_pad(o.Padding()), strides=(o.StrideD(), o.StrideH(), o.StrideW()),
+        dilations=(o.DilationDFactor(), o.DilationHFactor(), o.DilationWFactor()),
+        group=b.size(b.name(op, 0), 4) // max(b.size(b.name(op, 1), 3), 1),
+    )  # fmt: skip
+    y = b.activated(y, o.FusedActivationFunction())
+    b.finish(op, b.emit("Transpose", [y], perm=TO_LAST), False)
+
+
+@lowers("ATAN2")
+def atan2(b: Lowering, op: Operator) -> None:
+    values, first = b.together(b.name(op, 0), b.name(op, 1))
+    b.finish(op, b.emit("Atan2", values), first)
