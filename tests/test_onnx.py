@@ -566,6 +566,19 @@ def test_bombs_are_refused(tmp_path: Path, reference: Backend) -> None:
             te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["y"], weights))
 
 
+def test_names_that_are_no_text(tmp_path: Path, reference: Backend) -> None:
+    """Protobuf gives their bytes."""
+    inner = branch("t", [helper.make_node("Neg", ["x"], ["onename"])], "onename")
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
+    path = write(tmp_path / "a.onnx", nodes, {"x": ["asymbol"], "c": (9, [])}, ["y"], {})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"asymbol", b"\xff\xfesymb"))
+    assert te.load_model(path).inputs[0].dims == (None,)
+    path.write_bytes(content.replace(b"onename", b"\xff\xfename"))
+    with pytest.raises(ModelFormatError, match="no UTF-8"):
+        te.load_model(path)
+
+
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     """Each loads, or is refused by name: no other error, and no hang."""
     check_mutations(network(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 400, 0)

@@ -206,9 +206,15 @@ class _Reader:
         return done and op == "DequantizeLinear"
 
     def _define(self, name: str) -> None:
+        self._require_text(name)
         if not name or name in self.defined:
             self.place.refuse("the graph", f"two values have the name {shown(name)!r}" if name else "a nameless value")
         self.defined.add(name)
+
+    def _require_text(self, name: object) -> None:
+        """Protobuf gives the bytes of a name that is no UTF-8."""
+        if not isinstance(name, str):
+            self.place.refuse("the graph", f"the name {shown(name)} is no UTF-8 text")
 
     def _constant(self, name: str, proto: Any) -> None:
         self._define(name)
@@ -307,6 +313,7 @@ class _Reader:
         own += [proto.name for proto in graph.initializer]
         taken = {value: value for value in [*own, *(value.name for value in graph.input)]}
         for value in taken:
+            self._require_text(value)
             while taken[value] in self.defined or taken[value] in self.outer:
                 taken[value] += f"/{name}"
         trail = (*scope.trail, (number, which))
