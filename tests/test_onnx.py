@@ -572,9 +572,9 @@ def test_names_that_are_no_text(tmp_path: Path, reference: Backend) -> None:
     nodes = [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
     path = write(tmp_path / "a.onnx", nodes, {"x": ["asymbol"], "c": (9, [])}, ["y"], {})
     content = path.read_bytes()
-    path.write_bytes(content.replace(b"asymbol", b"\xff\xfesymb"))
+    path.write_bytes(content.replace(b"asymbol", b"\xff\xfesymbo"))
     assert te.load_model(path).inputs[0].dims == (None,)
-    path.write_bytes(content.replace(b"onename", b"\xff\xfename"))
+    path.write_bytes(content.replace(b"onename", b"\xff\xfenames"))
     with pytest.raises(ModelFormatError, match="no UTF-8"):
         te.load_model(path)
 
