@@ -237,7 +237,8 @@ class _Reader:
             self.count += 1
             if self.count > MAX_NODES:
                 self.place.refuse("the graph", f"more than {MAX_NODES} nodes")
-            name = node.name or f"{node.op_type}_{self.count}"
+            name = node.name if isinstance(node.name, str) else shown(node.name)
+            name = name or f"{node.op_type}_{self.count}"
             inputs = tuple(renamed.get(value, value) for value in node.input)
             outputs = tuple(renamed.get(value, value) for value in node.output)
             while outputs and not outputs[-1]:
