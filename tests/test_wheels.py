@@ -58,10 +58,11 @@ def test_outputs_are_those_of_onnx_runtime(wheel: str, name: str, tmp_path: Path
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if not given:
             for port in session.get_inputs():
-                fixed = [
-                    size if isinstance(size, int) and size > 0 else 64 if n else 1 for n, size in enumerate(port.shape)
+                own = lengths.get(port.name, ())
+                shape = [
+                    size if isinstance(size, int) and size > 0 else own[n] if n < len(own) else 64 if n else 1
+                    for n, size in enumerate(port.shape)
                 ]
-                shape = fixed if all(isinstance(size, int) for size in port.shape) else lengths.get(port.name, fixed)
                 array = rng.uniform(0, 1, shape)
                 array = np.full(shape, 16000) if port.name == "sr" else array * 9 if "int" in port.type else array
                 given.append(array.astype(KINDS[port.type]))
@@ -75,7 +76,7 @@ def test_outputs_are_those_of_onnx_runtime(wheel: str, name: str, tmp_path: Path
 
     def check(found: Any, wanted: list[Any]) -> None:
         for a, b in zip(found, wanted, strict=True):
-            scale = max(float(np.abs(b).max(initial=0)), 1e-3)  # of what a softmax leaves the rounding is larger
+            scale = max(float(np.abs(b).max(initial=0)), 1e-2)  # of what a sigmoid makes small the rounding is larger
             np.testing.assert_allclose(a.detach().numpy(), b, rtol=1e-4, atol=1e-4 * scale)
 
     check(results, wanted)
