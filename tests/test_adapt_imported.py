@@ -220,3 +220,45 @@ def test_a_head_of_the_same_size_is_written_everywhere(tmp_path: Path, reference
     with pytest.raises(ArgumentError, match="takes no new head"):
         model.save(tmp_path / "c.pb")
     assert F.softmax(model.logits()(x), 1).shape == (1, 2)
+
+
+def drawn_adapter(model: nn.Module, *targets: str) -> nn.Module:
+    adapt.lora(model, rank=2, alpha=4, targets=list(targets))
+    with te.no_grad():
+        for param in model.parameters():
+            if param.requires_grad:
+                param.copy_(te.tensor(weight(*param.shape) * np.float32(0.3)))
+    return model
+
+
+def test_adapters_of_a_part_fit_the_whole(tmp_path: Path, backend: Backend) -> None:
+    """What was saved of a model without its softmax, or of features, computes the same elsewhere, or is refused."""
+    path, x = onnx_file(tmp_path / "a.onnx"), te.tensor(weight(2, 3, 12, 12))
+
+    def fresh() -> Any:
+        return te.load_model(path)
+
+    logits = drawn_adapter(fresh().logits(), "/conv", "/fc")
+    wanted = logits(x).detach()
+    adapt.save_adapter(logits, tmp_path / "logits")
+    for model, result in ((fresh(), F.softmax(wanted, -1)), (fresh().logits(), wanted)):
+        adapt.load_adapter(model, tmp_path / "logits")
+        np.testing.assert_allclose(model(x).detach().numpy(), result.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(te.errors.StateDictError, match="no layer '/fc'"):
+        adapt.load_adapter(fresh().cut("/pool"), tmp_path / "logits")
+    features = drawn_adapter(fresh().cut("/pool"), "/conv")
+    adapt.save_adapter(features, tmp_path / "features")
+    whole = adapt.load_adapter(fresh(), tmp_path / "features")
+    wanted = features(x).detach().numpy()
+    assert isinstance(whole, te.convert.GraphModel)
+    np.testing.assert_allclose(whole.cut("/pool")(x).detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(fresh().cut("/pool")(x).detach().numpy() - wanted).max() > 1e-2
+    head = drawn_adapter(fresh().replace_head(7), "/fc")
+    adapt.save_adapter(head, tmp_path / "head")
+    with pytest.raises(te.errors.StateDictError, match="/fc"):
+        adapt.load_adapter(fresh(), tmp_path / "head")
+
+
+def test_a_model_of_one_product_says_what_can_be_adapted(tmp_path: Path, reference: Backend) -> None:
+    with pytest.raises(ArgumentError, match=r"it has 1 Linear.*/conv, /fc"):
+        adapt.lora(te.load_model(onnx_file(tmp_path / "a.onnx")))

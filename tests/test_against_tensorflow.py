@@ -425,14 +425,32 @@ def test_sequence_rnn(activation: int, tmp_path: Path, backend: Backend) -> None
     close(model(te.tensor(x)), run_lite((tmp_path / "a.tflite").read_bytes(), [x])[0])
 
 
-def test_loops_are_refused_by_name(tmp_path: Path, reference: Backend) -> None:
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn", "both"])
+def test_recurrent_layers(kind: str, tmp_path: Path, backend: Backend) -> None:
+    """Keras' layers, which converters write as while loops."""
     layers = tf.keras.layers
     given = layers.Input((9, 5), batch_size=1)
-    network = tf.keras.Model(given, layers.LSTM(6)(given))
-    (tmp_path / "a.tflite").write_bytes(bytes(tf.lite.TFLiteConverter.from_keras_model(network).convert()))
-    with pytest.raises(te.errors.UnsupportedOpError, match="WHILE"):
-        te.load_model(tmp_path / "a.tflite")
-    content, _, _ = frozen(lambda x: network(x), [real(1, 9, 5)], False)
-    (tmp_path / "a.pb").write_bytes(content)
-    with pytest.raises(te.errors.UnsupportedOpError, match=r"(?i)while|loop"):
-        te.load_model(tmp_path / "a.pb")
+    made = {"lstm": layers.LSTM(6), "gru": layers.GRU(6, return_sequences=True), "rnn": layers.SimpleRNN(6),
+            "both": layers.Bidirectional(layers.LSTM(4, return_sequences=True))}  # fmt: skip
+    network = tf.keras.Model(given, made[kind](given))
+    x = real(1, 9, 5)
+    wanted = network(x).numpy()
+    content = bytes(tf.lite.TFLiteConverter.from_keras_model(network).convert())
+    (tmp_path / "a.tflite").write_bytes(content)
+    graph, _, _ = frozen(lambda x: network(x), [x], False)
+    (tmp_path / "a.pb").write_bytes(graph)
+    for name in ("a.tflite", "a.pb"):
+        model = te.load_model(tmp_path / name)
+        y = model(te.tensor(x))
+        close(y, wanted)
+        y.square().sum().backward()
+        assert all(param.grad is not None for param in model.parameters())
+        with te.no_grad():
+            for param in model.parameters():
+                param.mul_(0.5)
+        model.save(tmp_path / f"tuned.{name}")
+        close(te.load_model(tmp_path / f"tuned.{name}")(te.tensor(x)), model(te.tensor(x)).detach().numpy())
+    close(
+        te.load_model(tmp_path / "tuned.a.tflite")(te.tensor(x)),
+        run_lite((tmp_path / "tuned.a.tflite").read_bytes(), [x])[0],
+    )

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tests.gguf_files import of_model
+from tests.llama_configs import FAMILIES
 from tests.test_tflite import network
 from tinyedge import cli
 from tinyedge.backends import Backend
@@ -324,3 +326,35 @@ def test_real_files(name: str, tmp_path: Path, capsys: Any, opencl: Backend) -> 
     assert len(found["layers"]) >= 9
     assert max(entry["difference"] for entry in found["layers"]) < 1e-4
     assert run(capsys, "extract", DATA / name, tmp_path / "q")[0] == 0
+
+
+def test_failures_as_json(tmp_path: Path, reference: Backend, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine reads what was wrong where it reads results."""
+    (tmp_path / "a.onnx").write_bytes(b"damaged")
+    for path, words in (
+        (tmp_path / "a.onnx", "ONNX file"),
+        (tmp_path / "b.onnx", "No such file"),
+        (tmp_path, "config"),
+    ):
+        assert cli.main(["info", str(path), "--json"]) == 1
+        assert words in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_quantised_decoder_and_a_scalar_input(
+    tmp_path: Path, reference: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    te.manual_seed(0)
+    (tmp_path / "a.gguf").write_bytes(of_model(te.models.llama(FAMILIES["llama"]), "llama", quantised="Q8_0"))
+    assert cli.main(["info", str(tmp_path / "a.gguf"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    held = te.load_model(tmp_path / "a.gguf").parameters()
+    assert found["parameter_bytes"] == sum(param.nbytes for param in te.load_model(tmp_path / "a.gguf").parameters())
+    assert 0 < found["trainable"] == sum(param.numel() for param in held if param.dtype.blocks is None)
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [make("Mul", ["x", "s"], ["y"])], "g", [info("x", 1, [1, 3]), info("s", 1, [])], [info("y", 1, None)]
+    )
+    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    assert cli.main(["info", str(tmp_path / "a.onnx"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["inputs"][1]["shape"], found["outputs"][0]["shape"]) == ([], [1, 3])

@@ -31,6 +31,9 @@ def signed(byte: int) -> int:
     return byte - 256 if byte > 127 else byte
 
 
+UNEVEN = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
 def element(kind: str, data: bytes, i: int) -> Any:
     """Element ``i`` of a block, read alone."""
     f = np.float32
@@ -53,15 +56,36 @@ def element(kind: str, data: bytes, i: int) -> Any:
         if kind.endswith("_1"):
             return d * f(number) + half(data, 2)
         return d * f(number - (16 if kind[1] == "5" else 8))
-    if kind == "Q4_K":
+    if kind == "Q2_K":
+        scale, byte = data[i // 16], data[16 + i // 128 * 32 + i % 32]
+        number = byte >> (i // 32 % 4 * 2) & 3
+        return half(data, 80) * f(scale & 15) * f(number) - half(data, 82) * f(scale >> 4)
+    if kind == "Q3_K":
+        part = i // 16
+        low, high = data[96 + part % 8] >> (part // 8 * 4) & 15, data[104 + part % 4] >> (part // 4 * 2) & 3
+        number = data[32 + i // 128 * 32 + i % 32] >> (i // 32 % 4 * 2) & 3
+        number |= (data[i % 32] >> i // 32 & 1) << 2
+        return half(data, 108) * f((low | high << 4) - 32) * f(number - 4)
+    if kind == "IQ4_NL":
+        byte = data[2 + i % 16]
+        return d * f(UNEVEN[byte >> 4 if i >= 16 else byte & 15])
+    if kind == "IQ4_XS":
+        part, byte = i // 32, data[8 + i // 32 * 16 + i % 16]
+        low = data[4 + part // 2] >> (part % 2 * 4) & 15
+        high = int.from_bytes(data[2:4], "little") >> (2 * part) & 3
+        return d * f((low | high << 4) - 32) * f(UNEVEN[byte >> 4 if i % 32 >= 16 else byte & 15])
+    if kind in ("Q4_K", "Q5_K"):
         group, packed = i // 32, data[4:16]
         if group < 4:
             scale, least = packed[group] & 63, packed[group + 4] & 63
         else:
             scale = packed[group + 4] & 15 | (packed[group - 4] >> 6) << 4
             least = packed[group + 4] >> 4 | (packed[group] >> 6) << 4
-        byte = data[16 + i // 64 * 32 + i % 32]
-        return d * f(scale) * f(byte >> 4 if group % 2 else byte & 15) - half(data, 2) * f(least)
+        byte = data[(16 if kind == "Q4_K" else 48) + i // 64 * 32 + i % 32]
+        number = byte >> 4 if group % 2 else byte & 15
+        if kind == "Q5_K":
+            number |= (data[16 + i % 32] >> group & 1) << 4
+        return d * f(scale) * f(number) - half(data, 2) * f(least)
     assert kind == "Q6_K"
     part, inside = i // 128, i % 128
     low = data[64 * part + inside % 64]
@@ -95,8 +119,8 @@ def test_types_are_those_of_the_gguf_package(kind: str) -> None:
 
 
 def test_what_dequantize_refuses() -> None:
-    with pytest.raises(ArgumentError, match="Q3_K"):
-        dequantize(np.zeros(110, np.uint8), "Q3_K", (1, 256))
+    with pytest.raises(ArgumentError, match="IQ3_S"):
+        dequantize(np.zeros(110, np.uint8), "IQ3_S", (1, 256))
     with pytest.raises(ShapeError, match="multiple of 32"):
         dequantize(np.zeros(34, np.uint8), "Q8_0", (2, 16))
     with pytest.raises(ShapeError, match="68 bytes"):
@@ -289,8 +313,8 @@ def test_hostile_files(content: bytes, words: str) -> None:
 
 
 def test_types_that_are_not_read() -> None:
-    with pytest.raises(UnsupportedOpError, match="Q3_K"):
-        parsed(head(1, 0, tensor((256,), 11) + bytes(256)), Place("test", "a.gguf", "GGUF file"))
+    with pytest.raises(UnsupportedOpError, match="IQ3_S"):
+        parsed(head(1, 0, tensor((256,), 21) + bytes(256)), Place("test", "a.gguf", "GGUF file"))
 
 
 def test_tensors_that_overlap() -> None:

@@ -15,8 +15,10 @@ import tinyedge as te
 from tests.mutations import check_mutations
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
+from tinyedge.convert import graph
 from tinyedge.errors import (
     ArgumentError,
+    CaptureError,
     CheckpointError,
     DtypeError,
     ModelFormatError,
@@ -350,6 +352,161 @@ def test_a_constant_condition_is_resolved(tmp_path: Path, backend: Backend, take
     assert model(te.tensor([1.0, 3.0])).tolist() == ([2.0, 6.0] if taken else [-1.0, -3.0])
 
 
+def branch(name: str, nodes: list[Any], output: str, **weights: Any) -> Any:
+    made = [onnx.numpy_helper.from_array(np.asarray(array, np.float32), key) for key, array in weights.items()]
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(output, FLOAT, None)], initializer=made)
+
+
+def test_a_condition_of_the_call_is_read(tmp_path: Path, backend: Backend) -> None:
+    """Both branches have weights of the same names, one has a branch of its own; both are trained and written."""
+    value = onnx.numpy_helper.from_array(np.array([0.5, 0.5], np.float32))
+    inner = branch("i", [helper.make_node("Mul", ["h", "v"], ["q"])], "q", v=[2, 2])
+    other = branch("j", [helper.make_node("Neg", ["h"], ["q"])], "q")
+    then = branch(
+        "t",
+        [helper.make_node("Add", ["x", "w"], ["h"]),
+         helper.make_node("If", ["is_long"], ["o"], then_branch=inner, else_branch=other)], "o", w=[1, 1],
+    )  # fmt: skip
+    otherwise = branch(
+        "e", [helper.make_node("Constant", [], ["c"], value=value), helper.make_node("Mul", ["x", "w"], ["h"]),
+                 helper.make_node("Sub", ["h", "c"], ["o"])], "o", w=[3, 3],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Equal", ["rate", "high"], ["is_high"]),
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Gather", ["lengths", "zero"], ["rows"], axis=0),
+        helper.make_node("Greater", ["rows", "one"], ["is_long"]),
+        helper.make_node("If", ["is_high"], ["y"], then_branch=then, else_branch=otherwise),
+    ]
+    weights = {"high": np.array(16), "zero": np.array(0), "one": np.array(1)}
+    path = write(tmp_path / "a.onnx", nodes, {"x": ["n", 2], "rate": (INT64, [])}, ["y"], weights)
+    model = te.load_model(path)
+    high, low, x = te.tensor(16), te.tensor(8), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+
+    def results() -> list[Any]:
+        calls = [(x, high), (x[:1], high), (x, low)]
+        return [model(te.tensor(given), rate).detach().numpy() for given, rate in calls]
+
+    for found, wanted in zip(results(), ((x + 1) * 2, -(x[:1] + 1), x * 3 - 0.5)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    names = dict(model.named_parameters())
+    assert len(names) == 4
+    model(te.tensor(x), high).sum().backward()
+    assert sorted(name for name, param in names.items() if param.grad is not None) == ["v", "w"]
+    with te.no_grad():
+        for number, param in enumerate(names.values()):
+            param.add_(number + 1)
+    model.save(tmp_path / "b.onnx")
+    before, model = results(), te.load_model(tmp_path / "b.onnx")
+    for found, wanted in zip(results(), before):
+        np.testing.assert_array_equal(found, wanted)
+    assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+    with pytest.raises(CaptureError):
+        te.compile(model)(te.tensor(x), high)
+    chosen = te.convert.from_onnx(path, fixed={"rate": 8})
+    assert [port.name for port in chosen.inputs] == ["x"]
+    assert len(list(chosen.parameters())) == 2
+    np.testing.assert_allclose(te.compile(chosen)(te.tensor(x)).detach().numpy(), x * 3 - 0.5, rtol=1e-6)
+    chosen.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
+    for wrong, words in (({"rat": 8}, "rat"), ({"rate": "8"}, "rate"), ({"rate": [8]}, "shape")):
+        with pytest.raises(ValueError, match=words):
+            te.convert.from_onnx(path, fixed=wrong)
+
+
+def test_a_mark_instead_of_a_name_is_no_length(tmp_path: Path, reference: Backend) -> None:
+    """Some exporters write "?" for each length that they leave open."""
+    path = write(tmp_path / "a.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": ["?", "?", "n", "n"]}, ["y"], {})
+    model = te.load_model(path)
+    assert model.inputs[0].dims == (None, None, "n", "n")
+    assert model(te.ones(1, 2, 3, 3)).shape == (1, 2, 3, 3)
+    with pytest.raises(ShapeError):
+        model(te.ones(1, 2, 3, 4))
+
+
+def recurrent(path: Path, w: Any, r: Any, limit: bool) -> Path:
+    """A loop over the rows of x, as a while loop of other frameworks: the body counts, and says whether it goes on."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "t"], ["row"], axis=0),
+            helper.make_node("MatMul", ["row", "w_in"], ["a"]),
+            helper.make_node("MatMul", ["h", "r"], ["b"]),
+            helper.make_node("Add", ["a", "b"], ["c"]),
+            helper.make_node("Tanh", ["c"], ["h_next"]),
+            helper.make_node("Add", ["t", "one"], ["t_next"]),
+            helper.make_node("Less", ["t_next", "rows"], ["goes"]),
+            helper.make_node("Identity", ["w_in"], ["w_out"]),
+        ],
+        "body",
+        [value("i", INT64, []), value("go", 9, []), value("t", INT64, []), value("h", FLOAT, None),
+         value("w_in", FLOAT, None)],
+        [value("goes", 9, []), value("t_next", INT64, []), value("h_next", FLOAT, None), value("w_out", FLOAT, None),
+         value("c", FLOAT, None)],
+        [onnx.numpy_helper.from_array(r, "r")],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Gather", ["lengths", "zero"], ["rows"], axis=0),
+        helper.make_node("Less", ["zero", "rows"], ["begins"]),
+        helper.make_node("Loop", ["most" if limit else "", "begins", "zero", "start", "w"],
+                         ["steps", "last", "", "sums"], body=body),
+    ]  # fmt: skip
+    weights = {"zero": np.array(0), "one": np.array(1), "most": np.array(3), "w": w, "start": np.zeros((2, 4), "f")}
+    return write(path, nodes, {"x": ["n", 2, 3]}, ["last", "sums", "steps"], weights)
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_loops(tmp_path: Path, backend: Backend, limit: bool) -> None:
+    w, r, x = weight(3, 4), weight(4, 4), weight(5, 2, 3)
+    path = recurrent(tmp_path / "a.onnx", w, r, limit)
+    model = te.load_model(path)
+    for call in (model, te.compile(model)):
+        for rows in (x, x[:2], x):
+            h, sums = np.zeros((2, 4), np.float32), []
+            for row in rows[: 3 if limit else None]:
+                sums.append(row @ w + h @ r)
+                h = np.tanh(sums[-1])
+            last, found, steps = call(te.tensor(rows))
+            np.testing.assert_allclose(last.detach().numpy(), h, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.detach().numpy(), np.stack(sums), rtol=1e-4, atol=1e-5)
+            assert steps.item() == len(sums)
+    model(te.tensor(x))[0].square().sum().backward()
+    own = {name: te.tensor(array).requires_grad_() for name, array in (("w", w), ("r", r))}
+    h = te.zeros(2, 4)
+    for row in x[: 3 if limit else None]:
+        h = te.tanh(te.tensor(row) @ own["w"] + h @ own["r"])
+    h.square().sum().backward()
+    for name, param in model.named_parameters():
+        np.testing.assert_allclose(param.grad.numpy(), own[name].grad.numpy(), rtol=1e-3, atol=1e-4)
+    with te.no_grad():
+        model.get_parameter("r").mul_(0.5)
+    model.save(tmp_path / "b.onnx")
+    assert len((tmp_path / "b.onnx").read_bytes()) == len(path.read_bytes())
+    again = te.load_model(tmp_path / "b.onnx")
+    np.testing.assert_array_equal(again.get_parameter("r").detach().numpy(), r * np.float32(0.5))
+    np.testing.assert_array_equal(again(te.tensor(x))[0].detach().numpy(), model(te.tensor(x))[0].detach().numpy())
+    with pytest.raises(ShapeError, match="at least one step"):
+        model(te.zeros(0, 2, 3))
+
+
+def test_loops_without_end_are_stopped(tmp_path: Path, reference: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "MAX_STEPS", 50)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["goes"]), helper.make_node("Add", ["t", "one"], ["next"])], "body",
+        [helper.make_tensor_value_info(name, 0, None) for name in ("i", "go", "t")],
+        [helper.make_tensor_value_info(name, 0, None) for name in ("goes", "next")],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Loop", ["", "go_on", "zero"], ["n"], body=body),
+        helper.make_node("Add", ["x", "n"], ["y"]),
+    ]
+    weights = {"zero": np.float32(0), "one": np.float32(1), "go_on": np.array(True)}
+    model = te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["y"], weights))
+    with pytest.raises(ArgumentError, match="at most 50 steps"):
+        model(te.ones(1))
+
+
 def test_external_data(tmp_path: Path, reference: Backend) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -407,6 +564,19 @@ def test_bombs_are_refused(tmp_path: Path, reference: Backend) -> None:
         }  # fmt: skip
         with pytest.raises(ModelFormatError, match="cannot be computed"):
             te.load_model(write(tmp_path / "a.onnx", nodes, {"x": [1]}, ["y"], weights))
+
+
+def test_names_that_are_no_text(tmp_path: Path, reference: Backend) -> None:
+    """Protobuf gives their bytes."""
+    inner = branch("t", [helper.make_node("Neg", ["x"], ["onename"])], "onename")
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
+    path = write(tmp_path / "a.onnx", nodes, {"x": ["asymbol"], "c": (9, [])}, ["y"], {})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"asymbol", b"\xff\xfesymbo"))
+    assert te.load_model(path).inputs[0].dims == (None,)
+    path.write_bytes(content.replace(b"onename", b"\xff\xfenames"))
+    with pytest.raises(ModelFormatError, match="no UTF-8"):
+        te.load_model(path)
 
 
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:

@@ -20,7 +20,11 @@ from tinyedge.backends import Backend
 from tinyedge.tensor import Tensor
 
 LENGTH = 512
+RARE = ("q2_k", "q3_k", "q5_k", "iq4_xs")
+"""Types whose kernels differ from others' in the unpacking alone, which a test of its own compares to the bit."""
+
 every_type = pytest.mark.parametrize("name", blocks.NAMES)
+types = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in RARE)) for n in blocks.NAMES])
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -58,7 +62,7 @@ def test_blocks_are_those_of_ggml(name: str) -> None:
     values = values.astype(np.float32)
     values[3], values[4], values[5] = 0, np.abs(values[4]), np.rint(values[5] * 2) / 2
     raw = known.packed(values).reshape(16, -1)
-    if name not in ("q4_k", "q6_k"):  # of which it has no reference
+    if "k" not in name and "iq" not in name:  # of which it has no reference
         np.testing.assert_array_equal(raw, quants.quantize(values, kind))
     for data in (raw, random.integers(0, 256, raw.shape).astype(np.uint8)):
         with np.errstate(all="ignore"):  # any bytes are blocks
@@ -69,7 +73,8 @@ def test_blocks_are_those_of_ggml(name: str) -> None:
 @every_type
 def test_rounding_is_to_the_nearest(name: str) -> None:
     values = np.random.default_rng(0).standard_normal((8, LENGTH)).astype(np.float32)
-    limits = {"q8_0": 0.01, "q4_0": 0.1, "q4_1": 0.09, "q5_0": 0.05, "q5_1": 0.045, "q4_k": 0.09, "q6_k": 0.02}
+    limits = {"q8_0": 0.01, "q4_0": 0.1, "q4_1": 0.09, "q5_0": 0.05, "q5_1": 0.045, "q2_k": 0.34, "q3_k": 0.17,
+              "q4_k": 0.09, "q5_k": 0.045, "q6_k": 0.02, "iq4_nl": 0.09, "iq4_xs": 0.09}  # fmt: skip
     found = te.quantized(te.tensor(values), name).numpy()
     assert np.sqrt(np.square(found - values).mean()) < limits.get(name, 0.015)
     again = te.quantized(te.tensor(found), name).numpy()
@@ -99,7 +104,7 @@ def test_rows_of_any_length_have_one_scale(backend: Backend) -> None:
 SIZES = ((1, 40, 256), (3, 33, 256), (37, 65, 768))
 
 
-@every_type
+@types
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_products_and_their_gradients(backend: Backend, name: str, size: tuple[int, int, int]) -> None:
     m, n, k = size
@@ -158,7 +163,7 @@ def test_convolutions(backend: Backend, name: str, case: tuple[int, ...]) -> Non
     assert_alike(lambda x, w: F.conv1d(x, w, groups=groups), drawn(1, channels * groups, 40), line, plain_line)
 
 
-@every_type
+@types
 def test_inputs_in_16_bits(backend: Backend, name: str) -> None:
     weight, plain = quantised(name, 24, 256)
     x = drawn(5, 256).half()

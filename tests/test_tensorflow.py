@@ -244,6 +244,88 @@ def test_branches_with_a_constant_condition(tmp_path: Path, reference: Backend) 
         te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["x", "training"])
 
 
+def training(path: Path, kind: str) -> None:
+    """One branch for training, and one else, by a boolean placeholder; and a factor that is another placeholder."""
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    g.placeholder("phase_train", ())
+    g.proto.node[-1].attr["dtype"].type = 10
+    g.placeholder("keep", ())
+    g.node("Identity", "cond/pred_id", ["phase_train"])
+    if kind == "not":
+        g.node("LogicalNot", "cond/not", ["cond/pred_id"])
+        g.node("LogicalNot", "cond/again", ["cond/not"])
+    g.node("Switch", "switch", ["x", "cond/pred_id" if kind == "plain" else "cond/again"])
+    g.node("Mul", "scaled", ["switch:1", "keep"])
+    g.node("Neg", "kept", ["switch"])
+    g.node("Merge", "y", ["kept", "scaled"])
+    path.write_bytes(g.content())
+
+
+@pytest.mark.parametrize("kind", ["plain", "not"])
+def test_a_placeholder_that_chooses_branches(tmp_path: Path, reference: Backend, kind: str) -> None:
+    training(tmp_path / "a.pb", kind)
+    x = weight(2, 3)
+    with pytest.warns(UserWarning, match="'phase_train' chooses branches and is taken as False"):
+        model = te.load_model(tmp_path / "a.pb")
+    assert [port.name for port in model.inputs] == ["x"]
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), -x)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", fixed={"phase_train": True, "keep": 0.5})
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), x / 2)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["x"], fixed={"phase_train": False})
+    np.testing.assert_array_equal(model(te.tensor(x)).numpy(), -x)
+    for wrong in ({"phase": True}, {"y": 1.0}, {"keep": "a"}):
+        with pytest.raises(ArgumentError, match="fixed="):
+            te.convert.from_tensorflow(tmp_path / "a.pb", fixed=wrong)
+
+
+@pytest.mark.parametrize("kind", ["Args", "Vars", "VarsPerChannel"])
+def test_fake_quantisation(tmp_path: Path, backend: Backend, kind: str) -> None:
+    low, high = np.array([-1.0, 0.0, -2.0], np.float32), np.array([1.5, 6.0, 2.0], np.float32)
+    if kind != "VarsPerChannel":
+        low, high = low[0], high[0]
+    g, x = Graph(), weight(2, 4, 5, 3) * 3
+    g.placeholder("x", (2, 4, 5, 3))
+    g.node("Conv2D", "c", ["x", g.const("w", np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3))], padding="SAME",
+           strides=(1, 1, 1, 1))  # fmt: skip
+    if kind == "Args":
+        g.node("FakeQuantWithMinMaxArgs", "y", ["c"], min=float(low), max=float(high), num_bits=6)
+    else:
+        names = ["c", g.const("low", low), g.const("high", high)]
+        g.node(f"FakeQuantWithMinMax{kind}", "y", names, num_bits=6, narrow_range=True)
+    (tmp_path / "a.pb").write_bytes(g.content())
+    given = te.tensor(x).requires_grad_()
+    y = te.load_model(tmp_path / "a.pb")(given)
+    least = int(kind != "Args")
+    scale = (high - low) / (63 - least)
+    shift = np.round(least - low / scale)
+    first, last = (least - shift) * scale, (63 - shift) * scale
+    wanted = np.round((np.clip(x, first, last) - first) / scale) * scale + first
+    np.testing.assert_allclose(y.detach().numpy(), wanted, atol=1e-4)
+    y.sum().backward()
+    np.testing.assert_array_equal(given.grad.numpy(), (x >= first) & (x <= last))
+
+
+def test_the_best_boxes(tmp_path: Path, backend: Backend) -> None:
+    boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6], [0, 1, 2, 3]], np.float32)
+    scores = np.array([0.5, 0.9, 0.1, 0.6], np.float32)
+    g = Graph()
+    g.placeholder("boxes", (4, 4))
+    g.placeholder("scores", (4,))
+    names = ["boxes", "scores", g.const("most", np.array(3, np.int32)), g.const("overlap", np.float32(0.5))]
+    g.node("NonMaxSuppressionV2", "two", names)
+    g.node("NonMaxSuppressionV3", "three", [*names, g.const("least", np.float32(0.2))])
+    g.node("NonMaxSuppressionV4", "four", [*names, "least"], pad_to_max_output_size=True)
+    g.node("Identity", "padded", ["four"])
+    g.node("Identity", "count", ["four:1"])
+    g.node("GatherV2", "chosen", ["boxes", "three", g.const("axis", np.array(0, np.int32))])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["two", "three", "padded", "count", "chosen"])
+    two, three, padded, count, chosen = model(te.tensor(boxes), te.tensor(scores))
+    assert (two.tolist(), three.tolist(), padded.tolist(), count.item()) == ([1, 3, 2], [1, 3], [1, 3, 0], 2)
+    np.testing.assert_array_equal(chosen.numpy(), boxes[[1, 3]])
+
+
 def test_parts_of_a_graph(tmp_path: Path, reference: Backend) -> None:
     w = network(tmp_path / "a.pb")
     part = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["pool"], outputs=["head", "product"])
@@ -314,3 +396,127 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     network(tmp_path / "a.pb")
     for seed in range(1, 11):
         check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 1000, seed)
+
+
+def recurrent(path: Path, w: Any, r: Any, lists: bool) -> None:
+    """A recurrent layer over the rows of x as a while loop: tensor arrays as of old, or lists."""
+    g = Graph()
+    g.placeholder("x", (-1, 2, 3))
+    zero = g.const("zero", np.array(0, np.int32))
+    one = g.const("one", np.array(1, np.int32))
+    g.node("Shape", "shape", ["x"])
+    ends = [g.const("begin", np.array([0], np.int32)), g.const("end", np.array([1], np.int32))]
+    g.node("StridedSlice", "rows", ["shape", *ends, g.const("stride", np.array([1], np.int32))], shrink_axis_mask=1)
+    g.const("start", np.zeros((2, 4), np.float32))
+    g.const("w", w)
+    g.const("r", r)
+    if lists:
+        g.node("TensorListFromTensor", "read", ["x", g.const("element", np.array([2, 3], np.int32))])
+        g.node("TensorListReserve", "write", ["element", "rows"])
+        flows = ["read", "write"]
+    else:
+        g.node("Range", "range", [zero, "rows", one])
+        g.node("TensorArrayV3", "source", ["rows"])
+        g.node("TensorArrayV3", "sink", ["rows"])
+        g.node("TensorArrayScatterV3", "read", ["source", "range", "x", "source:1"])
+        flows = ["read", "sink:1"]
+
+    def enter(name: str, given: str, constant: bool) -> str:
+        return g.node("Enter", f"while/{name}", [given], frame_name="while", is_constant=constant)
+
+    for name, given in (("e_t", zero), ("e_h", "start"), ("e_out", flows[1])):
+        enter(name, given, False)
+    for name, given in (("e_rows", "rows"), ("e_w", "w"), ("e_r", "r"), ("e_in", flows[0])):
+        enter(name, given, True)
+    if not lists:
+        for name, given in (("e_source", "source"), ("e_sink", "sink")):
+            enter(name, given, True)
+    for name in ("t", "h", "out"):
+        g.node("Merge", f"while/m_{name}", [f"while/e_{name}", f"while/n_{name}"])
+        g.node("Switch", f"while/s_{name}", [f"while/m_{name}", "while/cond"])
+        g.node("Identity", f"while/{name}", [f"while/s_{name}:1"])
+        g.node("Exit", f"while/x_{name}", [f"while/s_{name}"])
+    g.node("Less", "while/less", ["while/m_t", "while/e_rows"])
+    g.node("LoopCond", "while/cond", ["while/less"])
+    if lists:
+        g.node("TensorListGetItem", "while/row", ["while/e_in", "while/t", "element"])
+    else:
+        g.node("TensorArrayReadV3", "while/row", ["while/e_source", "while/t", "while/e_in"])
+    g.node("MatMul", "while/a", ["while/row", "while/e_w"])
+    g.node("MatMul", "while/b", ["while/h", "while/e_r"])
+    g.node("AddV2", "while/c", ["while/a", "while/b"])
+    g.node("Tanh", "while/h_next", ["while/c"])
+    if lists:
+        g.node("TensorListSetItem", "while/out_next", ["while/out", "while/t", "while/c"])
+    else:
+        g.node("TensorArrayWriteV3", "while/out_next", ["while/e_sink", "while/t", "while/c", "while/out"])
+    g.node("AddV2", "while/t_next", ["while/t", g.const("while/one", np.array(1, np.int32))])
+    for name in ("t", "h", "out"):
+        g.node("NextIteration", f"while/n_{name}", [f"while/{name}_next"])
+    if lists:
+        g.node("TensorListStack", "sums", ["while/x_out", "element"])
+    else:
+        g.node("TensorArraySizeV3", "size", ["sink", "while/x_out"])
+        g.node("Range", "all", [zero, "size", one])
+        g.node("TensorArrayGatherV3", "sums", ["sink", "all", "while/x_out"])
+    g.node("Neg", "last", ["while/x_h"])
+    path.write_bytes(g.content())
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_while_loops(tmp_path: Path, backend: Backend, lists: bool) -> None:
+    w, r, x = weight(3, 4), weight(4, 4) / 2, weight(5, 2, 3)
+    recurrent(tmp_path / "a.pb", w, r, lists)
+    model = te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["last", "sums", "while/x_t"])
+    assert [port.name for port in model.inputs] == ["x"]
+    for call in (model, te.compile(model)):
+        for given in (x, x[:2]):
+            h, sums = np.zeros((2, 4), np.float32), []
+            for row in given:
+                sums.append(row @ w + h @ r)
+                h = np.tanh(sums[-1])
+            last, found, steps = call(te.tensor(given))
+            np.testing.assert_allclose(last.detach().numpy(), -h, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.detach().numpy(), np.stack(sums), rtol=1e-4, atol=1e-5)
+            assert steps.item() == len(given)
+    model(te.tensor(x))[0].square().sum().backward()
+    names = dict(model.named_parameters())
+    assert sorted(names) == ["r", "w"]
+    assert all(param.grad is not None for param in names.values())
+    with te.no_grad():
+        names["r"].mul_(0.5)
+    model.save(tmp_path / "b.pb")
+    content = (tmp_path / "a.pb").read_bytes()
+    assert (tmp_path / "b.pb").read_bytes() == content.replace(r.tobytes(), (r * np.float32(0.5)).tobytes())
+    check_mutations(content, tmp_path / "c.pb", 300, 0)
+    whole = te.load_model(tmp_path / "a.pb")  # its counter is no output
+    assert len(whole.outputs) == 2
+
+
+def test_numbers_that_no_slice_can_have(tmp_path: Path, reference: Backend) -> None:
+    g = Graph()
+    g.placeholder("x", (2, 3))
+    ends = [g.const(name, np.array([n], np.int32)) for n, name in enumerate(("a", "b", "c"))]
+    g.node("StridedSlice", "s", [g.const("v", np.array([5, 6], np.int32)), ends[0], ends[1], "a"], shrink_axis_mask=1)
+    g.node("Reshape", "y", ["x", "s"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    with pytest.raises(ModelFormatError, match="StridedSlice 's'"):
+        te.load_model(tmp_path / "a.pb")
+
+
+def test_rows_that_are_reversed_and_scattered(tmp_path: Path, reference: Backend) -> None:
+    g, x = Graph(), weight(2, 4)
+    g.placeholder("x", (2, 4))
+    lengths = g.const("n", np.array([3, 1], np.int32))
+    g.node("ReverseSequence", "y", ["x", lengths], seq_dim=1, batch_dim=0)
+    names = [g.const("at", np.array([[1], [1]], np.int32)), "x", g.const("shape", np.array([3, 4], np.int32))]
+    g.node("ScatterNd", "z", names)
+    g.proto.node[-1].attr["T"].type = 1
+    g.node("Atan2", "a", ["x", "y"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    y, z, a = (
+        found.numpy() for found in te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["y", "z", "a"])(te.tensor(x))
+    )
+    np.testing.assert_array_equal(y, np.stack([x[0][[2, 1, 0, 3]], x[1]]))
+    np.testing.assert_allclose(z, np.stack([x[0] * 0, x.sum(0), x[0] * 0]), rtol=1e-6)
+    np.testing.assert_allclose(a, np.arctan2(x, y), rtol=1e-5)

@@ -162,6 +162,13 @@ def test_sparse_weights(tmp_path: Path, backend: Backend) -> None:
     model.save(tmp_path / "tuned.tflite")
     doubled = te.load_model(tmp_path / "tuned.tflite").get_parameter("w").detach().numpy()
     np.testing.assert_array_equal(doubled, dense.astype(np.float32) * 2)
+    before = model.get_parameter("w").detach().numpy()
+    optimizer = te.optim.Adam(model.parameters(), lr=0.1)
+    model(te.tensor(x)).sum().backward()  # what the file leaves out stays 0
+    optimizer.step()
+    model.save(tmp_path / "trained.tflite")
+    after = te.load_model(tmp_path / "trained.tflite").get_parameter("w").detach().numpy()
+    np.testing.assert_allclose(after - before, np.where(dense == 0, 0, np.sign(-x.sum(0)) * 0.1), atol=2e-3)
     with te.no_grad():
         model.get_parameter("w").add_(1.0)
     with pytest.raises(ArgumentError, match="zeros where the sparse weight 'w'"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-KINDS = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+KINDS = {"float32": 0, "float16": 1, "int32": 2, "bool": 6, "int8": 9, "resource": 13}
 
 
 @dataclass
@@ -33,12 +34,14 @@ class Draft:
     def op(self, code: str, inputs: list[str], outputs: list[str], table: str = "", **options: Any) -> None:
         self.operators.append((code, inputs, outputs, table, options))
 
-    def content(self, inputs: list[str], outputs: list[str]) -> bytes:
+    def content(
+        self, inputs: list[str], outputs: list[str], others: Sequence[tuple[Draft, list[str], list[str]]] = ()
+    ) -> bytes:
+        """The file, with ``others`` behind the first graph: each with its inputs and outputs."""
         import flatbuffers
         import tflite
 
         b = flatbuffers.Builder(1024)
-        numbers = {name: n for n, (name, *_) in enumerate(self.tensors)} | {"": -1}
 
         def table(name: str, **fields: Any) -> int:
             getattr(tflite, f"{name}Start")(b)
@@ -68,6 +71,25 @@ class Draft:
             return table("SparsityParameters", **parts)
 
         buffers = [table("Buffer")]
+        drafts = [(self, inputs, outputs), *others]
+        codes = sorted({code for draft, _, _ in drafts for code, *_ in draft.operators})
+        graphs = [draft._graph(b, table, offsets, ints, sparsity, buffers, codes, *ends) for draft, *ends in drafts]
+        kinds = []
+        for code in codes:
+            number = getattr(tflite.BuiltinOperator, code, tflite.BuiltinOperator.CUSTOM)
+            name = {"CustomCode": b.CreateString(code)} if number == tflite.BuiltinOperator.CUSTOM else {}
+            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127), **name))
+        whole = {"OperatorCodes": offsets(kinds), "Subgraphs": offsets(graphs), "Buffers": offsets(buffers)}
+        b.Finish(table("Model", Version=3, **whole), b"TFL3")
+        return bytes(b.Output())
+
+    def _graph(
+        self, b: Any, table: Any, offsets: Any, ints: Any, sparsity: Any, buffers: list[int], codes: list[str],
+        inputs: list[str], outputs: list[str],
+    ) -> int:  # fmt: skip
+        import tflite
+
+        numbers = {name: n for n, (name, *_) in enumerate(self.tensors)} | {"": -1}
         made = []
         for name, shape, kind, array in self.tensors:
             number = 0
@@ -89,25 +111,17 @@ class Draft:
             if name in self.variables:
                 more["IsVariable"] = True
             made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text, **more))
-        codes = sorted({code for code, *_ in self.operators})
         operators = []
         for code, given, results, options, fields in self.operators:
             parts = {"OpcodeIndex": codes.index(code)}
             if "custom" in fields:
                 parts |= {"CustomOptions": b.CreateNumpyVector(np.frombuffer(fields["custom"], np.uint8))}
             if options:
-                parts |= {"BuiltinOptions": table(options, **fields)}
+                texts = {key: b.CreateString(text) if isinstance(text, str) else text for key, text in fields.items()}
+                parts |= {"BuiltinOptions": table(options, **texts)}
                 parts |= {"BuiltinOptionsType": getattr(tflite.BuiltinOptions, options)}
             parts |= {"Inputs": ints([numbers[n] for n in given]), "Outputs": ints([numbers[n] for n in results])}
             operators.append(table("Operator", **parts))
         lists = {"Tensors": offsets(made), "Operators": offsets(operators)}
         ends = {"Inputs": ints([numbers[n] for n in inputs]), "Outputs": ints([numbers[n] for n in outputs])}
-        graph = table("SubGraph", **lists, **ends)
-        kinds = []
-        for code in codes:
-            number = getattr(tflite.BuiltinOperator, code, tflite.BuiltinOperator.CUSTOM)
-            name = {"CustomCode": b.CreateString(code)} if number == tflite.BuiltinOperator.CUSTOM else {}
-            kinds.append(table("OperatorCode", BuiltinCode=number, DeprecatedBuiltinCode=min(number, 127), **name))
-        whole = {"OperatorCodes": offsets(kinds), "Subgraphs": offsets([graph]), "Buffers": offsets(buffers)}
-        b.Finish(table("Model", Version=3, **whole), b"TFL3")
-        return bytes(b.Output())
+        return int(table("SubGraph", **lists, **ends))

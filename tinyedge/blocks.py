@@ -182,50 +182,159 @@ def _k_packed(scales: Bytes, minima: Bytes) -> Bytes:
     return np.concatenate([first, second, (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4], axis=1)
 
 
-def _q4_k(blocks: Bytes) -> Floats:
+def _k_affine(blocks: Bytes, numbers: Bytes) -> Floats:
+    """8 parts of 32 elements: the numbers times the parts' scales, less their minima."""
     scales, minima = _k_scales(blocks[:, 4:16])
-    numbers = _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
     y = (half(blocks, 0) * scales)[:, :, None] * numbers - (half(blocks, 2) * minima)[:, :, None]
     found: Floats = y.reshape(-1, 256)
     return found
 
 
-def _to_q4_k(rows: Floats) -> Bytes:
-    parts = rows.reshape(-1, 8, 32)
+def _to_k_affine(parts: Floats, most: int, limit: int) -> tuple[list[Bytes], Bytes, Bytes, Bytes]:
+    """For parts (blocks, parts, elements): the blocks' float16, the parts' scales and minima up to ``limit``, and the
+    numbers from 0 to ``most``.
+    """
     below = np.maximum(-parts.min(axis=2), 0)  # a block's minimum is at most 0
     above = np.maximum(parts.max(axis=2), 0)
-    steps = (above + below) / np.float32(15)
-    wholes = [_halves(part.max(axis=1, keepdims=True) / np.float32(63)) for part in (steps, below)]
+    steps = (above + below) / np.float32(most)
+    wholes = [_halves(part.max(axis=1, keepdims=True) / np.float32(limit)) for part in (steps, below)]
     step, least = (half(whole, 0) for whole in wholes)
-    scales = np.rint(steps * _inverse(step)).clip(0, 63).astype(np.uint8)
-    minima = np.rint(below * _inverse(least)).clip(0, 63).astype(np.uint8)
+    scales = np.rint(steps * _inverse(step)).clip(0, limit).astype(np.uint8)
+    minima = np.rint(below * _inverse(least)).clip(0, limit).astype(np.uint8)
     moved = parts + (least * minima)[:, :, None]
-    numbers = np.rint(moved * _inverse(step * scales)[:, :, None]).clip(0, 15).astype(np.uint8)
+    numbers = np.rint(moved * _inverse(step * scales)[:, :, None]).clip(0, most).astype(np.uint8)
+    return wholes, scales, minima, numbers
+
+
+def _q4_k(blocks: Bytes) -> Floats:
+    return _k_affine(blocks, _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32))
+
+
+def _to_q4_k(rows: Floats) -> Bytes:
+    wholes, scales, minima, numbers = _to_k_affine(rows.reshape(-1, 8, 32), 15, 63)
     data = _joined(numbers.reshape(-1, 4, 64)).reshape(-1, 128)
     return np.concatenate([*wholes, _k_packed(scales, minima), data], axis=1)
 
 
+def _q5_k(blocks: Bytes) -> Floats:
+    low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
+    top: Bytes = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
+    return _k_affine(blocks, low | top << np.uint8(4))
+
+
+def _to_q5_k(rows: Floats) -> Bytes:
+    wholes, scales, minima, numbers = _to_k_affine(rows.reshape(-1, 8, 32), 31, 63)
+    top = np.packbits(numbers >> 4, axis=1, bitorder="little").reshape(-1, 32)
+    data = _joined(numbers.reshape(-1, 4, 64)).reshape(-1, 128)
+    return np.concatenate([*wholes, _k_packed(scales, minima), top, data], axis=1)
+
+
+def _quarters(data: Bytes) -> Bytes:
+    """The 2-bit numbers of 64 bytes: of each 32 the lowest bits, then the next, and so on."""
+    parts = data.reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)
+    found: Bytes = parts.reshape(-1, 16, 16)
+    return found
+
+
+def _of_quarters(numbers: Bytes) -> Bytes:
+    """What ``_quarters`` takes apart."""
+    parts = numbers.reshape(-1, 2, 4, 32) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    found: Bytes = np.bitwise_or.reduce(parts, axis=2).reshape(-1, 64)
+    return found
+
+
+def _q2_k(blocks: Bytes) -> Floats:
+    scales: Floats = half(blocks, 80) * (blocks[:, :16] & np.uint8(15))
+    minima: Floats = half(blocks, 82) * (blocks[:, :16] >> np.uint8(4))
+    found: Floats = (scales[:, :, None] * _quarters(blocks[:, 16:80]) - minima[:, :, None]).reshape(-1, 256)
+    return found
+
+
+def _to_q2_k(rows: Floats) -> Bytes:
+    wholes, scales, minima, numbers = _to_k_affine(rows.reshape(-1, 16, 16), 3, 15)
+    return np.concatenate([scales | minima << 4, _of_quarters(numbers), *wholes], axis=1)
+
+
+def _q3_k(blocks: Bytes) -> Floats:
+    low = np.concatenate([blocks[:, 96:104] & 15, blocks[:, 96:104] >> 4], axis=1)
+    high = (blocks[:, None, 104:108] >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(-1, 16)
+    scales = half(blocks, 108) * ((low | high << 4).view(np.int8) - np.int8(32))
+    top = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1  # 8 parts of 32
+    numbers = (_quarters(blocks[:, 32:96]) | (top << 2).reshape(-1, 16, 16)).view(np.int8) - np.int8(4)
+    found: Floats = (scales[:, :, None] * numbers).reshape(-1, 256)
+    return found
+
+
+def _to_k_symmetric(parts: Floats, least: int, limit: int) -> tuple[Bytes, npt.NDArray[np.int8], Floats]:
+    """For parts (blocks, parts, elements): the blocks' float16, the parts' scales from ``-limit`` to ``limit - 1``, and
+    the elements in units of their part's scale, where the farthest is about ``least``.
+    """
+    steps = _farthest(parts)[:, :, 0] / np.float32(least)
+    whole = _halves(_farthest(steps) / np.float32(-limit))
+    step = half(whole, 0)
+    scales = np.rint(steps * _inverse(step)).clip(-limit, limit - 1).astype(np.int8)
+    return whole, scales, parts * _inverse(step * scales)[:, :, None]
+
+
+def _to_q3_k(rows: Floats) -> Bytes:
+    whole, scales, moved = _to_k_symmetric(rows.reshape(-1, 16, 16), -4, 32)
+    numbers = (np.rint(moved).clip(-4, 3) + 4).astype(np.uint8)
+    six = (scales + np.int8(32)).view(np.uint8)
+    high = (six >> 4).reshape(-1, 4, 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    packed = np.concatenate([six[:, :8] & 15 | six[:, 8:] << 4, np.bitwise_or.reduce(high, axis=1)], axis=1)
+    top = np.packbits(numbers.reshape(-1, 8, 32) >> 2, axis=1, bitorder="little").reshape(-1, 32)
+    return np.concatenate([top, _of_quarters(numbers & np.uint8(3)), packed, whole], axis=1)
+
+
 def _q6_k(blocks: Bytes) -> Floats:
     low = _nibbles(blocks[:, :128].reshape(-1, 2, 64))
-    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    numbers = (low.reshape(-1, 16, 16) | (high << 4).reshape(-1, 16, 16)).view(np.int8) - np.int8(32)
+    numbers = (low.reshape(-1, 16, 16) | _quarters(blocks[:, 128:192]) << 4).view(np.int8) - np.int8(32)
     scales = half(blocks, 208) * blocks[:, 192:208].view(np.int8)
     found: Floats = (scales[:, :, None] * numbers).reshape(-1, 256)
     return found
 
 
 def _to_q6_k(rows: Floats) -> Bytes:
-    parts = rows.reshape(-1, 16, 16)
-    steps = _farthest(parts)[:, :, 0] / np.float32(-32)
-    whole = _halves(_farthest(steps) / np.float32(-128))
-    step = half(whole, 0)
-    scales = np.rint(steps * _inverse(step)).clip(-128, 127).astype(np.int8)
-    numbers = np.rint(parts * _inverse(step * scales)[:, :, None]).clip(-32, 31).astype(np.int8)
+    whole, scales, wanted = _to_k_symmetric(rows.reshape(-1, 16, 16), -32, 128)
+    numbers = np.rint(wanted).clip(-32, 31).astype(np.int8)
     moved = (numbers + np.int8(32)).view(np.uint8).reshape(-1, 2, 128)
     low = _joined(moved & 15).reshape(-1, 128)
-    high = (moved >> 4).reshape(-1, 2, 4, 32) << np.array([0, 2, 4, 6], np.uint8)[:, None]
-    packed = np.bitwise_or.reduce(high, axis=2).reshape(-1, 64)
-    return np.concatenate([low, packed, scales.view(np.uint8), whole], axis=1)
+    return np.concatenate([low, _of_quarters(moved >> 4), scales.view(np.uint8), whole], axis=1)
+
+
+UNEVEN = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+"""What the 16 numbers of the "iq4" types mean, in units of the scale: closer together near zero."""
+
+
+def _to_uneven(values: Floats) -> Bytes:
+    """The numbers whose meanings are nearest."""
+    return np.searchsorted((UNEVEN[1:] + UNEVEN[:-1]) / 2, values).astype(np.uint8)
+
+
+def _iq4_nl(blocks: Bytes) -> Floats:
+    return half(blocks, 0) * UNEVEN[_nibbles(blocks[:, 2:])]
+
+
+def _to_iq4_nl(rows: Floats) -> Bytes:
+    scale = _farthest(rows) / UNEVEN[0]
+    return np.concatenate([_halves(scale), _joined(_to_uneven(rows * _inverse(scale)))], axis=1)
+
+
+def _iq4_xs(blocks: Bytes) -> Floats:
+    low = (blocks[:, 4:8, None] >> np.array([0, 4], np.uint8) & 15).reshape(-1, 8)
+    high = (blocks[:, 2:4, None] >> np.array([0, 2, 4, 6], np.uint8) & 3).reshape(-1, 8)
+    scales = half(blocks, 0) * ((low | high << 4).view(np.int8) - np.int8(32))
+    numbers = UNEVEN[_nibbles(blocks[:, 8:].reshape(-1, 8, 16))]
+    found: Floats = (scales[:, :, None] * numbers).reshape(-1, 256)
+    return found
+
+
+def _to_iq4_xs(rows: Floats) -> Bytes:
+    whole, scales, moved = _to_k_symmetric(rows.reshape(-1, 8, 32), int(UNEVEN[0]), 32)
+    six = (scales + np.int8(32)).view(np.uint8)
+    high = np.bitwise_or.reduce((six >> 4).reshape(-1, 2, 4) << np.array([0, 2, 4, 6], np.uint8), axis=2)
+    low = six[:, ::2] & 15 | six[:, 1::2] << 4
+    return np.concatenate([whole, high, low, _joined(_to_uneven(moved)).reshape(-1, 128)], axis=1)
 
 
 TYPES = {
@@ -236,8 +345,13 @@ TYPES = {
         BlockType("q4_1", 32, 20, _q4_1, _to_q4_1),
         BlockType("q5_0", 32, 22, _q5_0, _to_q5_0),
         BlockType("q5_1", 32, 24, _q5_1, _to_q5_1),
+        BlockType("q2_k", 256, 84, _q2_k, _to_q2_k),
+        BlockType("q3_k", 256, 110, _q3_k, _to_q3_k),
         BlockType("q4_k", 256, 144, _q4_k, _to_q4_k),
+        BlockType("q5_k", 256, 176, _q5_k, _to_q5_k),
         BlockType("q6_k", 256, 210, _q6_k, _to_q6_k),
+        BlockType("iq4_nl", 32, 18, _iq4_nl, _to_iq4_nl),
+        BlockType("iq4_xs", 256, 136, _iq4_xs, _to_iq4_xs),
     )
 }
 """GGUF's, by name. Their scales are float16."""

@@ -13,9 +13,9 @@
     ├── CaptureError(RuntimeError)         a function that cannot be recorded for replay
     ├── AnomalyError(FloatingPointError)   NaN or infinity reached an update
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
-    ├── CheckpointError(ValueError)        a file that is not what it should be
     ├── UpdateError(ValueError)            an update of another device that is not what it should be
     ├── ModelFormatError(ValueError)       a model file that is damaged, or breaks the rules of its format
+    │   └── CheckpointError                a file of tensors that is not what it should be
     ├── UnsupportedOpError(NotImplementedError)  a model file that holds ops, or uses of them, that tinyedge lacks
     ├── MissingPackageError(ImportError)   a package that only this call needs
     └── BackendError(RuntimeError)         a device that is absent, or refused
@@ -97,16 +97,16 @@ class StateDictError(TinyedgeError, RuntimeError):
     """A state dict that does not fit the model; the model is left as it was."""
 
 
-class CheckpointError(TinyedgeError, ValueError):
-    """A file that is not a whole, well-formed checkpoint."""
-
-
 class UpdateError(TinyedgeError, ValueError):
     """An update that came from another device, and is not used."""
 
 
 class ModelFormatError(TinyedgeError, ValueError):
     """A model file, or a saved program, that is damaged or breaks the rules of its format; the text names the place."""
+
+
+class CheckpointError(ModelFormatError):
+    """A file that is not a whole, well-formed checkpoint."""
 
 
 class UnsupportedOpError(TinyedgeError, NotImplementedError):

@@ -331,6 +331,10 @@ def chosen(call: str, model: Module, targets: Targets) -> list[str]:
         linear = [path for path in layers if _is_linear(base_of(known[path]))]
         if len(linear) > 1:
             return linear[:-1]  # the last one is the head
+        raise ArgumentError(
+            call, "a model with Linear layers before its last one, or targets by name", f"it has {len(linear)} Linear",
+            f"There are: {', '.join(layers[:6]) or 'none'}.",
+        )  # fmt: skip
     return matching(call, layers, targets, "can be adapted (Linear, convolutions, Embedding)")
 
 

@@ -13,6 +13,7 @@ from tinyedge.adapt.lora import (
     LoraConfig,
     LoraEmbedding,
     LoraLayer,
+    adaptable,
     adapted_by,
     add_adapter,
     base_of,
@@ -128,6 +129,7 @@ def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "def
     source = Path(folder)
     config = _config(call, source / CONFIG)
     tensors = dict(load_safetensors(source / WEIGHTS, device="numpy"))
+    adaptable(model)  # an imported model has its layers as modules from then on
     known = plain_names(model)
     configs: dict[str, LoraConfig] = {}
     whole: dict[str, Tensor] = {}

@@ -86,8 +86,9 @@ def quantize(model: Module, dtype: str = "q8_0", targets: Targets | None = None)
     gradient; they get no gradient of their own, and the layers are frozen. ``te.adapt.lora`` trains adapters beside
     them.
 
-    ``dtype``: "q8_0", "q4_0", "q4_1", "q5_0" or "q5_1", blocks of 32 as in GGUF files; "q4_k" or "q6_k", blocks of 256;
-    or "int8", with one scale for each output channel.
+    ``dtype``: "q8_0", "q4_0", "q4_1", "q5_0", "q5_1" or "iq4_nl", blocks of 32 as in GGUF files; "q2_k", "q3_k",
+    "q4_k", "q5_k", "q6_k" or "iq4_xs", blocks of 256; or "int8", with one scale for each output channel. They are
+    rounded to the nearest; llama.cpp's own encoders of 2 and 3 bits search for better scales.
     ``targets``: names of layers, of which the last parts are enough, or a regular expression for the whole name; None:
     every Linear, Embedding and convolution whose weight is frozen, or all of them if the model has no frozen weight. A
     weight that several layers share stays shared.

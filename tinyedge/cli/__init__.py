@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tinyedge
 from tinyedge.bench import command
 from tinyedge.cli import caching, comparing, converting, device_list, federated_app, finetuning, info, tuning
+from tinyedge.cli.models import print_json
 from tinyedge.errors import TinyedgeError
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -50,10 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
     except TinyedgeError as error:
-        print(f"tinyedge: {error}", file=sys.stderr)
-        return 1
+        return _failed(parsed, str(error))
     except OSError as error:  # a file that is not there, or cannot be read or written
         name = "" if error.filename is None else f"{error.filename}: "
-        print(f"tinyedge: {name}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return _failed(parsed, f"{name}{error.strerror or error}")
     return status
+
+
+def _failed(parsed: argparse.Namespace, text: str) -> int:
+    """Say what was wrong: machines read it as they read results."""
+    if getattr(parsed, "json", None) is True:
+        print_json({"error": text})
+    print(f"tinyedge: {text}", file=sys.stderr)
+    return 1

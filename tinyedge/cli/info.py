@@ -16,7 +16,7 @@ from tinyedge.compiler.record import Recording
 from tinyedge.convert import GraphModel
 from tinyedge.convert.checks import shown
 from tinyedge.convert.nodes import Node
-from tinyedge.errors import TinyedgeError, UnsupportedOpError
+from tinyedge.errors import CaptureError, TinyedgeError, UnsupportedOpError
 from tinyedge.ir.step import Op, Step
 from tinyedge.nn.module import Module
 from tinyedge.report.text import memory_text, table
@@ -114,17 +114,22 @@ def described(model: Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, An
         if not found["outputs"]:
             found["outputs"] = [{"name": f"output {n}", "shape": list(shape)} for n, shape in enumerate(returned)]
     except (TinyedgeError, ValueError, IndexError, TypeError) as error:
+        text = f"it cannot be called with inputs of these shapes ({error}); give others with --shape"
+        if isinstance(error, CaptureError):
+            text = (
+                "what it computes follows from values that a call reads, not from shapes alone, so no sizes are known"
+            )
         rows = [Row(layer.name, layer.kind, None, _count(layer.parameters.values()), 0) for layer in layers_of(model)]
-        found["problems"].append(f"it cannot be called with inputs of these shapes ({error}); give others with --shape")
+        found["problems"].append(text)
     found["layers"] = [
         {"name": row.name, "op": row.kind, "output": None if row.shape is None else list(row.shape),
          "parameters": row.parameters, "macs": row.macs}
         for row in rows
     ]  # fmt: skip
     found["parameters"] = _count(params)
-    found["parameter_bytes"] = sum(param.numel() * param.dtype.itemsize for param in params)
+    found["parameter_bytes"] = sum(param.nbytes for param in params)
     found["macs"] = None if found["problems"] else sum(row.macs for row in rows)
-    found["trainable"] = _count([param for param in params if param.is_floating_point()])
+    found["trainable"] = _count([param for param in params if param.is_floating_point() and param.dtype.blocks is None])
     found["trainable_layers"] = len(layers_of(model))
     found["policies"] = [] if found["problems"] else _policies(model, inputs, found["problems"])
     return found

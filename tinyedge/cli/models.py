@@ -158,7 +158,7 @@ def inputs_of(model: Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Inpu
 def _shape(port: Port, given: tuple[int, ...] | None) -> tuple[int, ...]:
     if given is not None:
         return given
-    dims = port.dims or (None,)
+    dims = (None,) if port.dims is None else port.dims
     is_image = len(dims) == 4
     fixed = [d for d in dims[1:] if isinstance(d, int)]
     missing_channels = is_image and len(fixed) < 3 and not any(d <= 4 for d in fixed)

@@ -32,6 +32,7 @@ class LiteRT:
         except ImportError as error:
             raise _missing("LiteRT", "ai-edge-litert") from error
         self.name = "LiteRT"
+        self._package, self._path = interpreter, path
         plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # delegates keep no values in between
         try:
             self._interpreter = interpreter.Interpreter(
@@ -41,21 +42,27 @@ class LiteRT:
             raise _refused(self.name, error) from error
 
     def run(self, inputs: Mapping[str, Array]) -> tuple[list[Array], dict[str, Array]]:
-        interpreter = self._interpreter
-        given = list(inputs.values())
         try:
-            for entry, array in zip(interpreter.get_input_details(), given, strict=True):
-                if tuple(entry["shape"]) != array.shape:
-                    interpreter.resize_tensor_input(entry["index"], array.shape)
-            interpreter.allocate_tensors()
-            for entry, array in zip(interpreter.get_input_details(), given, strict=True):
-                interpreter.set_tensor(entry["index"], _quantised(array, entry))
-            interpreter.invoke()
+            return self._run(self._interpreter, inputs, True)
+        except (RuntimeError, ValueError):  # some ops have no kernel but that of a delegate
+            pass
+        try:
+            return self._run(self._package.Interpreter(self._path, num_threads=1), inputs, False)
         except (RuntimeError, ValueError) as error:
             raise _refused(self.name, error) from error
+
+    def _run(self, interpreter: Any, inputs: Mapping[str, Array], keeps: bool) -> tuple[list[Array], dict[str, Array]]:
+        given = list(inputs.values())
+        for entry, array in zip(interpreter.get_input_details(), given, strict=True):
+            if tuple(entry["shape"]) != array.shape:
+                interpreter.resize_tensor_input(entry["index"], array.shape)
+        interpreter.allocate_tensors()
+        for entry, array in zip(interpreter.get_input_details(), given, strict=True):
+            interpreter.set_tensor(entry["index"], _quantised(array, entry))
+        interpreter.invoke()
         outputs = [_real(interpreter.get_tensor(e["index"]), e) for e in interpreter.get_output_details()]
         between: dict[str, Array] = {}
-        for entry in interpreter.get_tensor_details():
+        for entry in interpreter.get_tensor_details() if keeps else ():
             try:
                 between.setdefault(entry["name"], _real(interpreter.get_tensor(entry["index"]), entry))
             except (RuntimeError, ValueError):

@@ -1,5 +1,6 @@
 """Files to models, and models to files."""
 
+from tinyedge.convert.chat import ChatTemplate, chat_template
 from tinyedge.convert.gguf_model import from_gguf
 from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.huggingface import from_pretrained
@@ -13,7 +14,9 @@ from tinyedge.convert.tflite_model import from_tflite
 from tinyedge.convert.tokenizer import tokenizer
 
 __all__ = [
+    "ChatTemplate",
     "GraphModel",
+    "chat_template",
     "from_gguf",
     "from_onnx",
     "from_pretrained",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from tinyedge.backends import Backend
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place, shown
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
 from tinyedge.convert.handlers import Handler
+from tinyedge.convert.nodes import Body, Guards, Loop, State
+from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.errors import TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
 
@@ -41,6 +43,88 @@ class Raw:
     arguments: dict[str, Any]
     on_host: Callable[..., Any] | None
     dims: Dims | None = None
+    guards: Guards = ()
+    loop: RawLoop | None = None
+
+
+@dataclass
+class RawBody:
+    """As ``nodes.Body``, with nodes as they stand in the file."""
+
+    raws: list[Raw]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def reads(self) -> list[str]:
+        """The names of what it reads besides its inputs."""
+        made = {name for raw in self.raws for name in raw.outputs} | set(self.inputs)
+        named = [name for raw in self.raws for name in (*raw.inputs, *(name for name, _ in raw.guards))]
+        return [name for name in dict.fromkeys([*named, *self.outputs]) if name and name not in made]
+
+
+@dataclass
+class RawLoop:
+    """As ``nodes.Loop``."""
+
+    body: RawBody
+    condition: RawBody | None
+
+
+def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: RawLoop, guards: Guards = ()) -> list[Raw]:
+    """A loop over the values ``inputs[2:]``. Those that no step changes are read in the body as they are outside."""
+    body, kept = loop.body, []
+    same = {raw.outputs[0]: raw.inputs[0] for raw in body.raws if raw.op == "Identity"}
+    fixed: dict[str, str] = {}
+    found: list[Raw] = []
+    identity = ONNX.find("Identity", 1)
+    assert identity is not None  # it is one of ours
+    for place, given in enumerate(body.inputs[2:]):
+        result, seen = body.outputs[place + 1], 0
+        while result in same and seen <= len(same):
+            result, seen = same[result], seen + 1
+        if result == given:
+            fixed[given] = inputs[place + 2]
+            if loop.condition is not None:
+                fixed[loop.condition.inputs[place]] = inputs[place + 2]
+            ends, host = ((inputs[place + 2],), (outputs[place],)), ONNX.host_function("Identity")
+            found.append(Raw("Identity", f"{name}:{place}", *ends, identity, {}, host, guards=guards))
+        else:
+            kept.append(place)
+    more = tuple(range(len(body.inputs) - 2, len(outputs)))  # what is put together over the steps
+
+    def renamed(part: RawBody, ins: tuple[str, ...], outs: tuple[str, ...]) -> RawBody:
+        raws = [
+            replace(
+                raw, inputs=tuple(fixed.get(value, value) for value in raw.inputs),
+                guards=tuple((fixed.get(value, value), wanted) for value, wanted in raw.guards),
+            )
+            for raw in part.raws
+        ]  # fmt: skip
+        return RawBody(raws, ins, tuple(fixed.get(value, value) for value in outs))
+
+    ins = (*body.inputs[:2], *[body.inputs[place + 2] for place in kept])
+    outs = (body.outputs[0], *[body.outputs[place + 1] for place in (*kept, *more)])
+    condition = None
+    if loop.condition is not None:
+        own = loop.condition
+        condition = renamed(own, tuple(own.inputs[place] for place in kept), own.outputs)
+    inner = RawLoop(renamed(body, ins, outs), condition)
+    read = inner.body.reads() + (condition.reads() if condition is not None else [])
+    reads = (*inputs[:2], *[inputs[place + 2] for place in kept], *dict.fromkeys(read))
+    handler = ONNX.find("Loop", 1)
+    assert handler is not None  # it is one of ours
+    results = tuple(outputs[place] for place in (*kept, *more))
+    return [*found, Raw("Loop", name, reads, results, handler, {}, None, guards=guards, loop=inner)]
+
+
+def flat(raws: Iterable[Raw]) -> Iterator[Raw]:
+    """The nodes, and those inside loops before them."""
+    for raw in raws:
+        if raw.loop is not None:
+            yield from flat(raw.loop.body.raws)
+            if raw.loop.condition is not None:
+                yield from flat(raw.loop.condition.raws)
+        yield raw
 
 
 @dataclass
@@ -55,6 +139,9 @@ class Parts:
     arrays: dict[str, Array] = field(default_factory=dict)
     lying: dict[str, dtypes.DType] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+    masks: dict[str, Array] = field(default_factory=dict)
+    """Of sparse weights: where the file holds an element."""
 
 
 def is_float(array: Array) -> bool:
@@ -69,7 +156,7 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
     wanted: set[str] = set()
     kept: set[str] = set()
     barred: set[str] = set()
-    for raw in reversed(raws):
+    for raw in reversed(list(flat(raws))):
         handler = raw.handler
         for position, name in enumerate(raw.inputs):
             if not name:
@@ -101,6 +188,24 @@ class Folding:
         }
         self.total = 0
 
+    def taken(self, raw: Raw) -> Raw | None:
+        """The node without conditions that are known; None if it stands in a branch that is never taken."""
+        guards = []
+        for name, wanted in raw.guards:
+            condition = self.constants.get(name)
+            if condition is None or condition.size != 1:
+                guards.append((name, wanted))
+            elif bool(condition.reshape(())) is not wanted:
+                return None
+        condition = self.constants.get(raw.inputs[0]) if raw.op == "If" else None
+        if condition is not None and condition.size == 1:
+            chosen = raw.inputs[1 if condition.reshape(()) else 2]
+            identity = ONNX.find("Identity", 1)
+            assert identity is not None  # it is one of ours
+            host = ONNX.host_function("Identity")
+            raw = replace(raw, op="Identity", inputs=(chosen,), handler=identity, on_host=host)
+        return replace(raw, guards=tuple(guards))
+
     def fold(self, raw: Raw) -> bool:
         """Compute a node whose inputs are all known. Whether that was so."""
         handler = raw.handler
@@ -117,6 +222,8 @@ class Folding:
             with np.errstate(all="ignore"):
                 results = function(*given, **raw.arguments, **extra)
         except FAULTS as error:
+            if raw.guards:
+                return False  # it is reported when the branch is taken
             self.place.refuse(f"{raw.op} {raw.name!r}", f"it cannot be computed: {shown(error)}")
         for name, result in zip(raw.outputs, results if isinstance(results, tuple) else (results,)):
             self.total += result.size
@@ -127,6 +234,8 @@ class Folding:
 
     def node(self, raw: Raw) -> Node:
         """A node that stays, and is computed at each call."""
+        if raw.loop is not None:
+            return self.loop(raw, raw.loop)
         handler = raw.handler
         known = self.at_host | self.constants.keys()
         on_host = handler.makes_host or (raw.on_host is not None and all(n in known for n in raw.inputs if n))
@@ -143,7 +252,42 @@ class Folding:
             on_host=on_host,
             live="training" in handler.given,
             dims=raw.dims,
+            guards=raw.guards,
         )
+
+    def nodes(self, raws: Iterable[Raw]) -> list[Node]:
+        """What stays of them, in order."""
+        found = []
+        for raw in raws:
+            taken = self.taken(raw)
+            if taken is not None and not self.fold(taken):
+                found.append(self.node(taken))
+        return found
+
+    def loop(self, raw: Raw, loop: RawLoop) -> Node:
+        """A loop. Its values stay on the host if they begin there, and each step computes them there."""
+        body, condition = loop.body, loop.condition
+        count, before = len(body.inputs) - 2, self.at_host
+        known = before | self.constants.keys()
+        hosts = [raw.inputs[2 + place] in known for place in range(count)]
+        while True:
+            given = [name for name, host in zip(body.inputs[2:], hosts) if host]
+            self.at_host = before | {*given, *body.inputs[:2]} - {""}
+            inner = Body(self.nodes(body.raws), body.inputs, body.outputs)
+            known = self.at_host | self.constants.keys()
+            stays = [host and name in known for name, host in zip(body.outputs[1:], hosts)]
+            if stays == hosts:
+                break
+            hosts = stays
+        asked = None
+        if condition is not None:
+            given = [name for name, host in zip(condition.inputs, hosts) if host]
+            self.at_host = before | set(given)
+            asked = Body(self.nodes(condition.raws), condition.inputs, condition.outputs)
+        self.at_host = before | {name for name, host in zip(raw.outputs, hosts) if host}
+        made = Loop(inner, asked, tuple(hosts), len(body.outputs) - 1 - count)
+        return Node(raw.op, raw.name, raw.inputs, raw.outputs, raw.handler.function, at_host=frozenset((0, 1)),
+                    dims=raw.dims, guards=raw.guards, loop=made)  # fmt: skip
 
 
 def folded_size(shape: Sequence[int]) -> tuple[int, ...]:
@@ -165,9 +309,12 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     weights, statistics = trained_names(parts.raws, parts.arrays)
     constants = {name: array for name, array in parts.arrays.items() if name not in weights | statistics}
     folding = Folding(place, constants, parts.inputs)
-    nodes = [folding.node(raw) for raw in parts.raws if not folding.fold(raw)]
+    nodes = folding.nodes(parts.raws)
     used = {name for node in nodes for name in node.inputs} | {port.name for port in parts.outputs}
+    used |= {name for node in nodes for name, _ in node.guards}
+    used |= {state.value for state in parts.states.values()}
     produced = {name for node in nodes for name in node.outputs} | {port.name for port in parts.inputs}
+    produced |= parts.states.keys()
     missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
     if missing:
         place.refuse(missing[0], "it is read, and nothing computes it")
@@ -189,7 +336,21 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
             parameters[name] = parameters[made[owner]] if made[owner] in parameters else Parameter(held(name))
     buffers = {name: held(name) for name in parts.arrays if name in statistics and name in used}
     constants = {name: array for name, array in constants.items() if name in used}
-    return GraphModel(nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source)
+    return GraphModel(
+        nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source, parts.states,
+        {name: mask for name, mask in parts.masks.items() if name in parameters}, device,
+    )  # fmt: skip
 
 
-__all__ = ["FAULTS", "Parts", "Raw", "build", "folded_size", "is_float", "trained_names"]
+__all__ = [
+    "FAULTS",
+    "Parts",
+    "Raw",
+    "RawBody",
+    "RawLoop",
+    "build",
+    "folded_size",
+    "is_float",
+    "loop_raw",
+    "trained_names",
+]

@@ -39,7 +39,8 @@ def _bf16(data: Bytes) -> Floats:
     return (np.ascontiguousarray(data).view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-NUMBERS = {"q8_0": 8, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q4_k": 12, "q6_k": 14}
+NUMBERS = {"q8_0": 8, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q2_k": 10, "q3_k": 11, "q4_k": 12, "q5_k": 13,
+           "q6_k": 14, "iq4_nl": 20, "iq4_xs": 23}  # fmt: skip
 """The quantised types' numbers in a file."""
 
 BLOCKS: dict[str, Block] = {
@@ -54,9 +55,9 @@ BLOCKS: dict[str, Block] = {
 """By the type's name."""
 
 NAMES = {block.number: name for name, block in BLOCKS.items()}
-OTHERS = {9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
-          19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32",
-          27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4"}  # fmt: skip
+OTHERS = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S",
+          24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0",
+          39: "MXFP4"}  # fmt: skip
 """The names of types that are not read."""
 
 

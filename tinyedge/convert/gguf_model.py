@@ -49,8 +49,9 @@ def from_gguf(
 ) -> Llama:
     """The decoder of a GGUF file: of the Llama, Qwen2, Qwen3 and SmolLM families, as ``te.models.llama`` makes it.
 
-    Parameters have Hugging Face's names. Quantised weights (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K) stay so in the
-    device's memory, where kernels unpack them, and are frozen: ``te.adapt.lora`` trains adapters beside them. With
+    Parameters have Hugging Face's names. Quantised weights (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS)
+    stay so in the device's memory, where kernels unpack them, and are frozen: ``te.adapt.lora`` trains adapters beside
+    them. With
     ``dequantize=True`` they become the floats that they stand for, which can be trained. ``dtype`` is what all other
     weights become; without it they are in the embedding's type, or float32 if that is quantised. The model is in
     evaluation mode. The tokenizer inside is ``te.convert.tokenizer(path)``.

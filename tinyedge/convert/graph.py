@@ -7,20 +7,28 @@ Which of both it is follows from the graph, so it is known when the file is load
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, cast
 
+import numpy as np
+
+from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
-from tinyedge.convert.nodes import Array, Dims, HeadSource, NewHead, Node, Port, Source
+from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
+
+MAX_STEPS = 1_000_000
+"""Of a loop: a file can ask for one without end."""
 
 
 class Members(Module):
@@ -89,7 +97,8 @@ class GraphModel(Module):
     Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
     Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
     are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch; after
-    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples.
+    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples. A streaming model, whose file has variables,
+    keeps their values from call to call: ``reset_states()`` begins a new sequence.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
     """
@@ -103,6 +112,9 @@ class GraphModel(Module):
         buffers: Mapping[str, Tensor],
         constants: Mapping[str, Array],
         source: Source,
+        states: Mapping[str, State] | None = None,
+        masks: Mapping[str, Array] | None = None,
+        device: str | Backend | None = None,
     ) -> None:
         super().__init__()
         self.frozen_statistics = True
@@ -119,14 +131,25 @@ class GraphModel(Module):
         for name, buffer in buffers.items():
             owner, key = self._places[name] = _owner(self, name)
             owner._buffers[key] = buffer
-        self._nodes = _with_last_uses(nodes, [port.name for port in outputs])
+        self._masks: dict[str, str] = {}  # of sparse weights: the buffer that says where the file holds an element
+        for name, mask in (masks or {}).items():
+            key = self._masks[name] = f"{name}'s places"
+            self._buffers[key] = tensor(np.ascontiguousarray(mask, np.float32), device=parameters[name].backend)
+            self._transient.add(key)
+        self._states = dict(states or {})
+        for name, state in self._states.items():  # they are no weights, and stay out of the state dict
+            self._buffers[name] = tensor(state.start, device=device)
+            self._transient.add(name)
+            self._places[name] = self, name
+        kept = [port.name for port in outputs] + [state.value for state in self._states.values()]
+        self._nodes = _with_last_uses(nodes, kept)
         self._register_constants()
 
     def _register_constants(self) -> None:
         """Constants that a device reads lie there, as buffers outside the state dict."""
         read = {
             name
-            for node in self._nodes
+            for node in _with_inner(self._nodes)
             if not node.on_host
             for position, name in enumerate(node.inputs)
             if name in self._constants and position not in node.at_host
@@ -157,22 +180,119 @@ class GraphModel(Module):
         for name, (owner, key) in self._places.items():
             if name not in self._constants:
                 values[name] = owner._parameters[key] if key in owner._parameters else owner._buffers[key]
+        for name, key in self._masks.items() if is_grad_enabled() else ():
+            if values[name].requires_grad:  # elements that the file cannot hold get no gradient, and stay 0
+                values[name] = values[name] * self._buffers[key]
+        for name in self._states:
+            values[name] = values[name].clone()  # the buffer changes before backward reads what was saved
         backend = self._backend(inputs)
         training = self.training and not self.frozen_statistics
-        for node in self._nodes:
-            results = self._run(node, values, training, backend)
+        self._compute(self._nodes, values, training, backend, watch)
+        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        self._keep_states(values)
+        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _compute(
+        self,
+        nodes: Sequence[Node],
+        values: dict[str, Any],
+        training: bool,
+        backend: Backend | None,
+        watch: Callable[[Node, tuple[Any, ...]], None] | None,
+    ) -> None:
+        """Add to ``values`` what the nodes compute, and take away what nobody reads again."""
+        conditions: dict[str, bool] = {}
+        for node in nodes:
+            if not all(self._holds(name, values, conditions) is wanted for name, wanted in node.guards):
+                continue
+            if node.loop is None:
+                results = self._run(node, values, training, backend)
+            else:
+                results = self._repeat(node, node.loop, values, training, backend)
             if watch is not None:
                 watch(node, results)
             values.update(zip(node.outputs, results))
             for name in node.last_uses:
                 values.pop(name, None)
-        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
-        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _repeat(
+        self, node: Node, loop: Loop, values: dict[str, Any], training: bool, backend: Backend | None
+    ) -> tuple[Any, ...]:
+        """The results of a loop; its steps are computed one after the other, and so are their gradients."""
+        count = len(loop.at_host)
+        carried = [values[name] for name in node.inputs[2 : 2 + count]]
+        names = node.inputs[2 : 2 + count]
+        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]]).reshape(()))
+        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]]).reshape(()))
+        outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
+        rows: list[list[Any]] = [[] for _ in range(loop.scans)]
+        step = 0
+        while goes and (most is None or step < most):
+            carried = [
+                value if host else self._on_device(name, value, backend)
+                for name, value, host in zip(names, carried, loop.at_host)
+            ]
+            if loop.condition is not None:
+                inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
+                self._compute(loop.condition.nodes, inside, training, backend, None)
+                if not _on_host(inside[loop.condition.outputs[0]]).reshape(()):
+                    break
+            if step == MAX_STEPS:
+                raise ArgumentError(
+                    "the model's call", f"a loop of at most {MAX_STEPS} steps", f"{shown(node.name)!r} has more"
+                )
+            given = (np.array(step), np.array(True), *carried)
+            inside = {**outside, **dict(zip(loop.body.inputs, given))}
+            self._compute(loop.body.nodes, inside, training, backend, None)
+            results = [inside[name] for name in loop.body.outputs[1:]]
+            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]]).reshape(()))
+            carried, names = results[:count], loop.body.outputs[1 : 1 + count]
+            for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
+                row.append(self._on_device(name, value, backend))
+            step += 1
+        if rows and not step:
+            raise ShapeError("the model's call", "a loop of at least one step", f"{shown(node.name)!r} has none")
+        return (*carried, *map(functions["stack"], rows))
+
+    def _keep_states(self, values: Mapping[str, Any]) -> None:
+        """What the next call begins with. No gradient goes from one call to another."""
+        with no_grad():
+            for name, state in self._states.items():
+                held, value = self._buffers[name], values[state.value]
+                assert held is not None
+                value = value.detach() if isinstance(value, Tensor) else tensor(value, device=held.backend)
+                if value.shape != held.shape:
+                    raise ShapeError(
+                        "the model's call",
+                        f"the state {shown(name)!r} stays {held.shape}",
+                        f"it would become {value.shape}",
+                    )
+                held.copy_(value)
+
+    def reset_states(self) -> GraphModel:
+        """Begin a new sequence: what the model keeps from call to call, say the last frames of a stream, is as in the
+        file. A model without such states stays as it is.
+        """
+        with no_grad():
+            for name, state in self._states.items():
+                held = self._buffers[name]
+                assert held is not None
+                held.copy_(tensor(state.start, device=held.backend))
+        return self
+
+    def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
+        """Whether a branch's condition is true: it is read from the device, if it lies there."""
+        if name not in known:
+            value = _on_host(values[name])
+            if value.size != 1:
+                raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
+            known[name] = bool(value.reshape(()))
+        return known[name]
 
     def _run(self, node: Node, values: dict[str, Any], training: bool, backend: Backend | None) -> tuple[Any, ...]:
         given: list[Any] = []
         for position, name in enumerate(node.inputs):
-            value = values[name] if name else None
+            value = values.get(name)  # an absent one is in a branch that is not taken
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
@@ -322,8 +442,8 @@ class GraphModel(Module):
     def cut(self, at: str) -> GraphModel:
         """The model up to the layer, or the value, of that name: its first output becomes the output, say as features.
 
-        The parameters are this model's own. The new model cannot be saved as a model file. Images come with their
-        channels first, of a TFLite file too.
+        The parameters are this model's own, and so are adapters that it has by then. The new model cannot be saved as a
+        model file. Images come with their channels first, of a TFLite file too.
 
         Errors: ArgumentError for a name that the model does not have.
         """
@@ -335,18 +455,30 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
-        needed, kept = {output}, []
-        for node in reversed(self._nodes):
-            if needed & set(node.outputs):
-                needed |= set(node.inputs)
-                kept.append(node)
+        needed, before = {output}, 0
+        kept: list[Node] = []
+        while len(needed) != before:  # a state is needed with its new value
+            before, kept = len(needed), []
+            needed |= {state.value for name, state in self._states.items() if name in needed}
+            for node in reversed(self._nodes):
+                if needed & set(node.outputs):
+                    needed.update(node.inputs, (name for name, _ in node.guards))
+                    kept.append(node)
+        states = {name: state for name, state in self._states.items() if name in needed}
         parameters = {name: param for name, param in self.named_parameters() if name in needed}
         buffers = {name: buffer for name, buffer in self.named_buffers() if name in needed}
-        buffers = {name: buffer for name, buffer in buffers.items() if name not in self._constants}
+        own = {*self._constants, *self._states, *self._masks.values()}
+        buffers = {name: buffer for name, buffer in buffers.items() if name not in own}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
         port = Port(output, None, last.dims if output == last.outputs[0] else None)
-        return GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, _Cut(self._source.suffix))
+        source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
+        masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
+        made = GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
+        for node in kept:
+            if (key := self._layer_keys.get(node.outputs[0])) is not None:
+                made._modules[key], made._layer_keys[node.outputs[0]] = self._modules[key], key
+        return made
 
     def head_parameters(self) -> list[str]:
         """The names of the parameters of the layer that ``replace_head`` replaces.
@@ -481,14 +613,34 @@ class _Cut:
         )
 
 
+def _on_host(value: Any) -> Array:
+    """A value that is read there."""
+    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes, and those inside loops."""
+    for node in nodes:
+        if node.loop is not None:
+            yield from _with_inner(node.loop.body.nodes)
+            yield from _with_inner(node.loop.condition.nodes if node.loop.condition is not None else ())
+        yield node
+
+
 def _with_last_uses(nodes: Sequence[Node], kept: Sequence[str]) -> list[Node]:
     """Which values each node is the last to read, or nobody reads: their memory is free after it."""
     seen = set(kept)
     result = []
     for node in reversed(nodes):
-        last = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and name not in seen]
+        named = dict.fromkeys((*node.inputs, *node.outputs, *(name for name, _ in node.guards)))
+        last = [name for name in named if name and name not in seen]
         seen.update(last)
-        result.append(replace(node, last_uses=tuple(last)))
+        loop = node.loop
+        if loop is not None:
+            parts = [part and replace(part, nodes=_with_last_uses(part.nodes, part.outputs))
+                     for part in (loop.body, loop.condition)]  # fmt: skip
+            loop = replace(loop, body=cast("Body", parts[0]), condition=parts[1])
+        result.append(replace(node, last_uses=tuple(last), loop=loop))
     return result[::-1]
 
 

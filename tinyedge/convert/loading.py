@@ -46,6 +46,11 @@ def load_model(
     place = Place("load_model", path, "model file: .onnx, .tflite, .pb or .gguf")
     if os.path.isfile(os.path.join(path, "config.json")):
         return from_pretrained(path, dtype=dtype, device=device)
+    if os.path.isdir(path):
+        raise ArgumentError(
+            "load_model", "a model file, or a folder with a config.json and safetensors files",
+            f"{os.fspath(path)!r} is a folder without config.json", "Name the file in it.",
+        )  # fmt: skip
     try:
         content = files.read_whole(path, HEAD)  # each format's reader reads the file itself
     except files.IrregularFileError as error:

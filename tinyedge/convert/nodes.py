@@ -14,6 +14,8 @@ from tinyedge.dtypes import DType
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
+Guards = tuple[tuple[str, bool], ...]
+"""The branches that a node stands in: the names of the conditions, and what each must be for the branch to be taken."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,32 @@ class Port:
 
 
 @dataclass
+class Body:
+    """What is computed again and again: its nodes, and the names of what it is given and gives."""
+
+    nodes: list[Node]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass
+class Loop:
+    """A body that is given the number of the step, the condition and the values of the step before, and gives a
+    condition, new values, and ``scans`` values that are put together over the steps. ``condition``, if there is one, is
+    computed of the values before each step. ``at_host`` says which of the values are the host's.
+    """
+
+    body: Body
+    condition: Body | None
+    at_host: tuple[bool, ...]
+    scans: int
+
+
+@dataclass
 class Node:
     """One op of the file: ``function(*inputs, **arguments)``. ``at_host`` has the positions of inputs that the op reads
-    on the host; a node that is ``on_host`` computes there from host values alone.
+    on the host; a node that is ``on_host`` computes there from host values alone. It is passed over unless its
+    ``guards`` hold.
     """
 
     op: str
@@ -48,6 +73,17 @@ class Node:
     live: bool = False
     last_uses: tuple[str, ...] = ()
     dims: Dims | None = None
+    guards: Guards = ()
+    loop: Loop | None = None
+    """The inputs are then the greatest number of steps, the condition, the values, and what the body reads besides."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model keeps from one call to the next: its value at the start, and the name of the new one."""
+
+    start: Array
+    value: str
 
 
 class Source(Protocol):
@@ -79,4 +115,4 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Dims", "HeadSource", "NewHead", "Node", "Port", "Source"]
+__all__ = ["Array", "Body", "Dims", "Guards", "HeadSource", "Loop", "NewHead", "Node", "Port", "Source", "State"]

@@ -154,7 +154,8 @@ def dims_of(value: Any) -> Dims | None:
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             dims.append(int(dim.dim_value))
         else:
-            dims.append(dim.dim_param or None)
+            symbol = dim.dim_param  # protobuf gives bytes where it is no UTF-8; "?" names no length
+            dims.append(symbol if isinstance(symbol, str) and any(c.isalnum() for c in symbol) else None)
     return tuple(dims)
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter handlers
+    detection,
     onnx_arithmetic,
     onnx_attention,
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_microsoft,
     onnx_quantised,
     onnx_recurrent,
     onnx_shapes,
+    onnx_signal,
 )
-from tinyedge.convert.build import FAULTS, Parts, Raw, build
+from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody, RawLoop, build, loop_raw
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
+from tinyedge.convert.nodes import Guards
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
 from tinyedge.convert.onnx_quantised import QUANTISED, RESULTS, spread, weights_of
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.convert.onnx_writer import OnnxSource
+from tinyedge.convert.onnx_writer import OnnxSource, Trail
 from tinyedge.errors import ArgumentError, ShapeError
 
 MAX_DEPTH = 16
@@ -35,12 +39,20 @@ MAX_DEPTH = 16
 
 
 def from_onnx(
-    path: str | os.PathLike[str], *, dtype: Any = None, dequantize: bool = False, device: str | Backend | None = None
+    path: str | os.PathLike[str],
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    dequantize: bool = False,
+    device: str | Backend | None = None,
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
     ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
     beside the model are read only from its own folder and those below.
+
+    ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
+    one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
 
     With ``dequantize`` a quantised model loads too: it computes with floats, in the units of the file's integers where
     the file has these, and does not round in between. Weights become the numbers that they stand for, which ``save``
@@ -59,8 +71,17 @@ def from_onnx(
     if wanted is not None and not wanted.is_floating_point:
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     model = parsed(call, content, place)
-    parts = _Reader(place, model, path, content, wanted, dequantize).parts()
+    parts = _Reader(place, model, path, content, wanted, dequantize, fixed or {}).parts()
     return build(parts, wanted, device)
+
+
+class Scope(NamedTuple):
+    """A graph, or a branch of one: which names its values got, and where it stands in the file."""
+
+    renamed: Mapping[str, str]
+    guards: Guards
+    trail: Trail
+    depth: int
 
 
 class _Reader:
@@ -74,6 +95,7 @@ class _Reader:
         content: bytes,
         dtype: dtypes.DType | None,
         dequantize: bool,
+        fixed: Mapping[str, Any],
     ) -> None:
         self.place = place
         self.graph = model.graph
@@ -84,12 +106,15 @@ class _Reader:
         self.dequantize = dequantize
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
+        self.outer: set[str] = set()  # what the graph's own nodes compute
         self.count = 0
         self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
         inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
         if dtype is not None:
             inputs = [_as_wanted(port, dtype) for port in inputs]
+        self.fixed = _fixed(place.call, inputs, fixed)
+        inputs = [port for port in inputs if port.name not in fixed]
         outputs = [port_of(value, place) for value in self.graph.output]
         self.source = OnnxSource(path, content)
         self.result = Parts(place, inputs, outputs, self.source)
@@ -102,9 +127,13 @@ class _Reader:
             self.problems.append("sparse initializers")
         for port in self.result.inputs:
             self._define(port.name)
+        for name, array in self.fixed.items():
+            self._define(name)
+            self._keep(name, array)
         for proto in self.graph.initializer:
             self._constant(proto.name, proto)
-        self._nodes(self.graph, {}, 0)
+        self.outer = {value for node in self.graph.node for value in node.output}
+        self._nodes(self.graph, Scope({}, (), (), 0))
         if self.problems or self.quantised:
             remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
             remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
@@ -177,9 +206,15 @@ class _Reader:
         return done and op == "DequantizeLinear"
 
     def _define(self, name: str) -> None:
+        self._require_text(name)
         if not name or name in self.defined:
             self.place.refuse("the graph", f"two values have the name {shown(name)!r}" if name else "a nameless value")
         self.defined.add(name)
+
+    def _require_text(self, name: object) -> None:
+        """Protobuf gives the bytes of a name that is no UTF-8."""
+        if not isinstance(name, str):
+            self.place.refuse("the graph", f"the name {shown(name)} is no UTF-8 text")
 
     def _constant(self, name: str, proto: Any) -> None:
         self._define(name)
@@ -193,34 +228,42 @@ class _Reader:
         if array.size <= 1024:
             self.known[name] = array
 
-    def _nodes(self, graph: Any, renamed: Mapping[str, str], depth: int) -> None:
-        """The nodes of a graph, or of the branch that is taken, whose own values are ``renamed``."""
-        if depth > MAX_DEPTH:
+    def _nodes(self, graph: Any, scope: Scope) -> None:
+        """The nodes of a graph, or of a branch."""
+        if scope.depth > MAX_DEPTH:
             self.place.refuse("the graph", f"branches more than {MAX_DEPTH} deep")
-        for node in checked_nodes(graph, self.place):
+        renamed = scope.renamed
+        for number, node in enumerate(checked_nodes(graph, self.place)):
             self.count += 1
             if self.count > MAX_NODES:
                 self.place.refuse("the graph", f"more than {MAX_NODES} nodes")
-            name = node.name or f"{node.op_type}_{self.count}"
+            name = node.name if isinstance(node.name, str) else shown(node.name)
+            name = name or f"{node.op_type}_{self.count}"
             inputs = tuple(renamed.get(value, value) for value in node.input)
             outputs = tuple(renamed.get(value, value) for value in node.output)
             while outputs and not outputs[-1]:
                 outputs = outputs[:-1]
-            outputs = tuple(value or f"{name}:{number}" for number, value in enumerate(outputs))
+            outputs = tuple(value or f"{name}:{place}" for place, value in enumerate(outputs))
             for value in inputs:
                 if value and value not in self.defined:
                     self.place.refuse(
                         f"{node.op_type} {name!r}", f"nothing before it computes its input {shown(value)!r}"
                     )
-            if node.domain not in ("", "ai.onnx"):
+            plain = node.domain in ("", "ai.onnx")
+            if not plain and ONNX.find(f"{node.domain}.{node.op_type}", self.opset) is None:
                 self._problem(node, name, f"of the domain {shown(node.domain)}")
+            elif not plain:
+                self._op(node, name, inputs, outputs, scope.guards)
             elif node.op_type == "Constant":
                 self._constant_node(node, name, outputs)
             elif node.op_type == "If":
-                self._branch(node, name, inputs, outputs, renamed, depth)
+                self._branches(node, name, inputs, outputs, scope, number)
+                continue
+            elif node.op_type == "Loop":
+                self._loop(node, name, inputs, outputs, scope, number)
                 continue
             else:
-                self._op(node, name, inputs, outputs)
+                self._op(node, name, inputs, outputs, scope.guards)
             for value in outputs:
                 if value not in self.defined:
                     self._define(value)
@@ -228,41 +271,83 @@ class _Reader:
     def _problem(self, node: Any, name: str, text: str = "") -> None:
         self.problems.append(f"{shown(node.op_type)} {text}{' ' if text else ''}(node {shown(name)!r})")
 
-    def _branch(
-        self,
-        node: Any,
-        name: str,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-        renamed: Mapping[str, str],
-        depth: int,
+    def _branches(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], scope: Scope, number: int
     ) -> None:
-        condition = self.known.get(inputs[0]) if inputs else None
-        if condition is None or condition.size != 1:
-            self._problem(node, name, "whose condition is not known when the file is loaded")
-            for value in outputs:
-                self._define(value)
-            return
-        wanted = "then_branch" if bool(condition.reshape(())) else "else_branch"
-        graph = next((a.g for a in node.attribute if a.name == wanted and a.type == 5), None)
-        if graph is None or len(graph.output) < len(outputs):
-            self.place.refuse(f"If {name!r}", f"it has no whole {wanted}")
-        own = {value: f"{value}/{name}" for inner in graph.node for value in inner.output if value}
-        own |= {proto.name: f"{proto.name}/{name}" for proto in graph.initializer}
-        inside = {**renamed, **own}
-        for proto in graph.initializer:
-            self._constant(inside[proto.name], proto)
-        self._nodes(graph, inside, depth + 1)
-        handler = ONNX.find("Identity", self.opset)
+        """An If: the nodes of its branch, or of both, where the condition is known only at a call."""
+        if len(inputs) != 1 or not inputs[0]:
+            self.place.refuse(f"If {name!r}", f"{len(inputs)} inputs, and it takes 1")
+        condition = self.known.get(inputs[0])
+        is_known = condition is not None and condition.size == 1
+        found = []
+        for which, wanted in (("then_branch", True), ("else_branch", False)):
+            if is_known and bool(condition.reshape(())) is not wanted:  # type: ignore[union-attr]
+                continue
+            graph = next((a.g for a in node.attribute if a.name == which and a.type == 5), None)
+            if graph is None or len(graph.output) < len(outputs):
+                self.place.refuse(f"If {name!r}", f"it has no whole {which}")
+            found.append(self._branch(graph, name, which, () if is_known else ((inputs[0], wanted),), scope, number))
+        handler = ONNX.find("Identity" if is_known else "If", self.opset)
         assert handler is not None  # it is one of ours
-        for value, result in zip(outputs, graph.output):
-            given = inside.get(result.name, result.name)
-            if given not in self.defined:
-                self.place.refuse(f"If {name!r}", f"nothing computes the output {shown(given)!r} of its branch")
+        host = ONNX.host_function("Identity" if is_known else "If")
+        for place, value in enumerate(outputs):
+            given = tuple(results[place] for results in found)
+            given = given if is_known else (inputs[0], *given)
             self._define(value)
-            self._add(
-                Raw("Identity", f"{name}:{value}", (given,), (value,), handler, {}, ONNX.host_function("Identity"))
-            )
+            op = "Identity" if is_known else "If"
+            self._add(Raw(op, f"{name}:{value}", given, (value,), handler, {}, host, guards=scope.guards))
+
+    def _branch(self, graph: Any, name: str, which: str, guards: Guards, scope: Scope, number: int) -> list[str]:
+        """The nodes of a branch; the names of its outputs."""
+        if len(graph.input):
+            self.place.refuse(f"If {name!r}", f"its {which} has inputs")
+        return self._inside(graph, f"If {name!r}", name, which, (*scope.guards, *guards), scope, number)[1]
+
+    def _inside(
+        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int
+    ) -> tuple[tuple[str, ...], list[str]]:
+        """The nodes of a graph that belongs to a node; the names of its inputs and outputs.
+
+        Values keep the file's names where these are free.
+        """
+        own = [value for inner in graph.node for value in inner.output if value]
+        own += [proto.name for proto in graph.initializer]
+        taken = {value: value for value in [*own, *(value.name for value in graph.input)]}
+        for value in taken:
+            self._require_text(value)
+            while taken[value] in self.defined or taken[value] in self.outer:
+                taken[value] += f"/{name}"
+        trail = (*scope.trail, (number, which))
+        inside = Scope({**scope.renamed, **taken}, guards, trail, scope.depth + 1)
+        self.source.inside.update({taken[value]: (trail, value) for value in own})
+        for value in graph.input:
+            self._define(taken[value.name])
+        for proto in graph.initializer:
+            self._constant(taken[proto.name], proto)
+        self._nodes(graph, inside)
+        results = [inside.renamed.get(result.name, result.name) for result in graph.output]
+        for result in results:
+            if result not in self.defined:
+                self.place.refuse(where, f"nothing computes the output {shown(result)!r} of its {which}")
+        return tuple(taken[value.name] for value in graph.input), results
+
+    def _loop(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], scope: Scope, number: int
+    ) -> None:
+        """A Loop: the nodes of its body stay together."""
+        graph = next((a.g for a in node.attribute if a.name == "body" and a.type == 5), None)
+        count = len(inputs) - 2
+        if graph is None or count < 0 or len(graph.input) != len(inputs) or not all(inputs[2:]):
+            self.place.refuse(f"Loop {name!r}", f"it has no whole body for {len(inputs)} inputs")
+        if len(graph.output) <= count or len(outputs) > len(graph.output) - 1:
+            self.place.refuse(f"Loop {name!r}", f"{len(outputs)} outputs of a body with {len(graph.output)}")
+        outputs += tuple(f"{name}:{place}" for place in range(len(outputs), len(graph.output) - 1))
+        raws, self.result.raws = self.result.raws, []
+        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number)
+        body, self.result.raws = RawBody(self.result.raws, given, tuple(results)), raws
+        for value in outputs:
+            self._define(value)
+        self.result.raws += loop_raw(name, inputs, outputs, RawLoop(body, None), scope.guards)
 
     def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
         if len(node.attribute) != 1 or len(outputs) != 1:
@@ -281,13 +366,14 @@ class _Reader:
         self._define(outputs[0])
         self._keep(outputs[0], np.array(value, kind[1]))
 
-    def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-        handler = ONNX.find(node.op_type, self.opset)
-        if node.op_type in QUANTISED and not self.dequantize:
+    def _op(self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], guards: Guards) -> None:
+        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        handler = ONNX.find(kind, self.opset)
+        if kind in QUANTISED and not self.dequantize:
             self.quantised.append(f"{shown(node.op_type)} (node {shown(name)!r})")
             return
         if handler is None:
-            self._problem(node, name, "" if node.op_type not in ONNX.names() else f"of opset {self.opset}")
+            self._problem(node, name, "" if kind not in ONNX.names() else f"of opset {self.opset}")
             return
         arguments = self._arguments(node, name, handler)
         if arguments is None:
@@ -315,16 +401,16 @@ class _Reader:
             arguments["count"] = len(outputs)
         if "opset" in handler.given:
             arguments["opset"] = self.opset
-        on_host = ONNX.host_function(node.op_type)
+        on_host = ONNX.host_function(kind)
         if self.dequantize:
             try:
-                if self._dequantised(node.op_type, inputs, arguments):
+                if self._dequantised(kind, inputs, arguments):
                     handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
                     on_host = ONNX.host_function("Identity")
             except ShapeError as error:
                 self.place.refuse(f"{node.op_type} {name!r}", str(error))
         dims = self.dims.get(outputs[0]) if outputs else None
-        self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims))
+        self._add(Raw(node.op_type, name, inputs, outputs, handler, arguments, on_host, dims, guards))
 
     def _add(self, raw: Raw) -> None:
         self.result.raws.append(raw)
@@ -368,6 +454,26 @@ class _Reader:
         if missing:
             self.place.refuse(where, f"it needs the attribute {missing[0]}")
         return found
+
+
+def _fixed(call: str, inputs: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Array]:
+    """Values of inputs, as arrays of their types."""
+    ports, found = {port.name: port for port in inputs}, {}
+    for name, value in given.items():
+        port = ports.get(name)
+        array = np.asarray(value) if isinstance(value, (bool, int, float, list, tuple, np.ndarray)) else None
+        if port is None or port.dtype is None or array is None or array.dtype.kind not in "biuf":
+            raise ArgumentError(
+                call, f"fixed= must give inputs ({', '.join(map(shown, ports))}) bools, numbers or arrays",
+                f"got {shown(name)!r}: {shown(value)}",
+            )  # fmt: skip
+        dims = port.dims
+        if dims is not None and (
+            len(dims) != array.ndim or any(type(d) is int and d != size for d, size in zip(dims, array.shape))
+        ):
+            raise ShapeError(call, f"fixed= must have the input's shape: {port}", f"got {array.shape}")
+        found[name] = array.astype(port.dtype.numpy)
+    return found
 
 
 def _as_wanted(port: Port, dtype: dtypes.DType) -> Port:

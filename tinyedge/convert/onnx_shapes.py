@@ -37,6 +37,18 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+@ONNX.on_host("If")
+@ONNX.op("If", host=("condition",), passes=True)
+def chosen(condition: Array, *values: Any) -> Any:
+    """What the branch that is taken computed; the other one computed nothing."""
+    return values[0 if bool(condition.reshape(())) else 1]
+
+
+@ONNX.op("Loop", host=("most", "condition"))
+def loop(most: Array | None, condition: Array | None, *values: Any) -> Any:
+    raise NotImplementedError  # a GraphModel repeats the body
+
+
 @ONNX.op("Cast", since=6, passes=True)
 def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     return x.to(dtype_of(to))

@@ -19,10 +19,18 @@ from tinyedge.convert.nodes import Array, NewHead
 from tinyedge.errors import ArgumentError, NumberRangeError
 
 GRAPH, INITIALIZER, NODE, INPUT, OUTPUT, VALUE_INFO = 7, 5, 1, 11, 12, 13
-NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 2, 5, 5
+NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH = 2, 5, 1, 5, 6
 DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL = 1, 2, 4, 5, 8, 9, 10, 13
 PATTERNS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
 """How the floats of a file lie, by ONNX's number of the type."""
+
+
+Trail = tuple[tuple[int, str], ...]
+"""The way from the file's graph to a branch: the number of a node, and the name of its branch, and so on."""
+
+
+Waiting = dict[tuple[Trail, str], tuple[str, Array]]
+"""What is not written yet, by where it stands: the model's name of it, and its values."""
 
 
 class Field(NamedTuple):
@@ -83,6 +91,7 @@ class OnnxSource:
         self.path = os.path.realpath(path)
         self.content = content
         self.quantised: dict[str, tuple[Array, Array, Any]] = {}  # scales, zero points, and the integers' type
+        self.inside: dict[str, tuple[Trail, str]] = {}  # values of branches: where they stand, and their names there
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         """Write the file again, with these values in place of its own."""
@@ -103,17 +112,18 @@ class OnnxSource:
 
     def replaced(self, values: Mapping[str, Array], head: NewHead | None = None) -> bytes:
         """The content with other values; with a new head, of other shapes too."""
-        waiting = {**values, **(head.constants if head is not None else {})}
+        new = {**values, **(head.constants if head is not None else {})}
+        waiting = {self.inside.get(name, ((), name)): (name, array) for name, array in new.items()}
         edits: list[tuple[list[Field], bytes]] = []
         data = self.content
         for graph in fields(data, 0, len(data)):
             if graph.number == GRAPH and graph.kind == 2:
                 if head is not None:
-                    edits += self._shapes(waiting, head, graph)
-                self._graph(waiting, edits, [graph])
+                    edits += self._shapes(new, head, graph)
+                self._graph(waiting, edits, [graph], ())
         if waiting:
             raise ArgumentError(
-                "save", "weights that stand in the file itself", f"{shown(next(iter(waiting)))!r} does not",
+                "save", "weights that stand in the file itself", f"{shown(next(iter(waiting.values()))[0])!r} does not",
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
         return spliced(data, edits)
@@ -142,32 +152,42 @@ class OnnxSource:
                 edits.append(([graph, field], info.SerializeToString()))
         return edits
 
-    def _graph(self, waiting: dict[str, Array], edits: list[tuple[list[Field], bytes]], path: list[Field]) -> None:
-        data, graph = self.content, path[-1]
+    def _graph(self, waiting: Waiting, edits: list[tuple[list[Field], bytes]], path: list[Field], trail: Trail) -> None:
+        data, graph, number = self.content, path[-1], -1
         for field in fields(data, graph.begin, graph.end):
             if field.kind != 2:
                 continue
             if field.number == INITIALIZER:
                 inside = list(fields(data, field.begin, field.end))
-                name = next((data[f.begin : f.end].decode() for f in inside[::-1] if f.number == NAME), "")
-                if name in waiting:
-                    edits += self._tensor(name, waiting.pop(name), [*path, field])
+                name = self._text(inside, NAME)
+                if (trail, name) in waiting:
+                    edits += self._tensor(*waiting.pop((trail, name)), [*path, field])
             elif field.number == NODE:
-                self._node(waiting, edits, [*path, field])
+                number += 1
+                self._node(waiting, edits, [*path, field], trail, number)
 
-    def _node(self, waiting: dict[str, Array], edits: list[tuple[list[Field], bytes]], path: list[Field]) -> None:
+    def _node(
+        self, waiting: Waiting, edits: list[tuple[list[Field], bytes]], path: list[Field], trail: Trail, number: int
+    ) -> None:
         data, node = self.content, path[-1]
         inside = list(fields(data, node.begin, node.end))
         names = [data[f.begin : f.end].decode() for f in inside if f.number == NODE_OUTPUT]
-        if len(names) != 1 or names[0] not in waiting:
-            return
         for attribute in inside:
             if attribute.number != NODE_ATTRIBUTE:
                 continue
-            for value in fields(data, attribute.begin, attribute.end):
-                if value.number == ATTRIBUTE_TENSOR and value.kind == 2:
-                    edits += self._tensor(names[0], waiting.pop(names[0]), [*path, attribute, value])
-                    return
+            entry = list(fields(data, attribute.begin, attribute.end))
+            for value in entry:
+                if value.number == ATTRIBUTE_TENSOR and value.kind == 2 and len(names) == 1:
+                    if (trail, names[0]) in waiting:
+                        edits += self._tensor(*waiting.pop((trail, names[0])), [*path, attribute, value])
+                elif value.number == ATTRIBUTE_GRAPH and value.kind == 2:
+                    branch = (*trail, (number, self._text(entry, ATTRIBUTE_NAME)))
+                    if any(place[: len(branch)] == branch for place, _ in waiting):
+                        self._graph(waiting, edits, [*path, attribute, value], branch)
+
+    def _text(self, inside: list[Field], number: int) -> str:
+        """The text of a message's field."""
+        return next((self.content[f.begin : f.end].decode() for f in inside[::-1] if f.number == number), "")
 
     def _tensor(self, name: str, values: Array, path: list[Field]) -> list[tuple[list[Field], bytes]]:
         """Where the numbers of a tensor lie, and the new ones."""

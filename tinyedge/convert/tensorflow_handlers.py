@@ -307,6 +307,11 @@ def div_no_nan(a: Tensor, b: Tensor) -> Tensor:
     return ops.where(nothing, ops.zeros_like(y), y)
 
 
+@TENSORFLOW.op("Atan2")
+def atan2(a: Tensor, b: Tensor) -> Tensor:
+    return ops.atan2(a, b)
+
+
 @TENSORFLOW.op("Rsqrt")
 def rsqrt(x: Tensor) -> Tensor:
     return ops.rsqrt(x)
@@ -485,6 +490,29 @@ def sequence_rnn(x: Tensor, weight: Tensor, back: Tensor, bias: Tensor, *, time_
             state = F.relu(state) if activation == 1 else F.relu6(state)
         results.append(state)
     return ops.stack(results, 0 if time_major else 1)
+
+
+@TENSORFLOW.op("FakeQuant", host=("low", "high"))
+def fake_quant(x: Tensor, low: Array, high: Array, *, bits: int, narrow: int) -> Tensor:
+    """Rounded to ``2 ** bits`` numbers between ``low`` and ``high``, of which 0 is one; the gradient passes as if it
+    were only cut off there.
+    """
+    least, most = (1 if narrow else 0), 2**bits - 1
+    low, high = (np.asarray(value, np.float32) for value in (low, high))
+    with np.errstate(all="ignore"):
+        scale = (high - low) / np.float32(most - least)
+        shift = np.clip(np.floor(least - low / scale + np.float32(0.5)), least, most)
+        bounds = [np.asarray((end - shift) * scale, np.float32) for end in (least, most)]
+    if not all(np.isfinite(value).all() for value in (scale, *bounds)) or (scale <= 0).any():
+        raise ShapeError("FakeQuant", "a range of finite numbers that is not empty", f"got {low} to {high}")
+    if scale.ndim == 0:
+        inside = ops.clamp(x, float(bounds[0]), float(bounds[1]))
+        steps = ops.floor((inside.detach() - float(bounds[0])) * float(1 / scale) + 0.5)
+        return inside + (steps * float(scale) + float(bounds[0]) - inside.detach())
+    first, last, size = (tensor(value, device=x.backend) for value in (*bounds, np.asarray(scale, np.float32)))
+    inside = ops.minimum(ops.maximum(x, first), last)
+    steps = ops.floor((inside.detach() - first) / size + 0.5)
+    return inside + (steps * size + first - inside.detach())
 
 
 __all__ = ["TENSORFLOW", "host_strided_slice"]

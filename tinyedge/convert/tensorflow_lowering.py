@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Container, Mapping, Sequence
+from copy import copy
+from typing import Any, NoReturn
+
+import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.convert.build import FAULTS, Parts, Raw
+from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody
 from tinyedge.convert.checks import MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, Dims, Port
 from tinyedge.convert.layouts import Layouts, UnsupportedUse
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.tensorflow_file import DTYPES, Ref, Tensors, TfNode, dims_of, reference, value_name
 from tinyedge.convert.tensorflow_writer import TensorflowSource
-from tinyedge.errors import ArgumentError, TinyedgeError
+from tinyedge.errors import ArgumentError, ModelFormatError, UnsupportedOpError
 
 Emitter = Callable[["Lowering", TfNode], None]
 EMITTERS: dict[str, Emitter] = {}
@@ -29,6 +32,17 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
         return function
 
     return enter
+
+
+CONDITIONS = {"Switch": 1, "RefSwitch": 1, "If": 0, "StatelessIf": 0}
+"""By the op: which input decides what is computed."""
+
+SCOPED = ("turned", "plain", "again", "known", "shapes", "aliases", "makers", "origins", "lowered", "uses", "batched",
+          "dilated")  # fmt: skip
+"""What is known of values, some of which are inside a loop alone."""
+
+LOGICAL = ("Identity", "StopGradient", "LogicalNot", "LogicalAnd", "LogicalOr", "Switch")
+"""Ops through which a condition comes from a placeholder."""
 
 
 class Lowering(Layouts):
@@ -47,6 +61,9 @@ class Lowering(Layouts):
         self.begins: set[Ref] = set()
         self.batched: dict[str, tuple[str, Array, Array]] = {}  # values that SpaceToBatchND made
         self.dilated: dict[str, Callable[[Array, Array], str | None]] = {}  # convolutions of such, as dilated ones
+        self.frames: dict[str, Any] = {}  # loops, by the names of their Exit nodes
+        self.lowered: set[str] = set()
+        self.assumed: list[str] = []  # placeholders that were taken as False
         self.waited: set[str] = set()  # nodes that others only come after
         for node in nodes.values():
             if node.op != "NoOp":  # which gathers all that a function does
@@ -57,23 +74,44 @@ class Lowering(Layouts):
     def moved(self, name: str, turn: tuple[int, ...]) -> None:
         self.source.turns[name] = turn
 
-    def parts(self, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> Parts:
-        """The graph between these; without them from its placeholders to what nothing reads."""
+    def parts(
+        self, inputs: Sequence[str] | None, outputs: Sequence[str] | None, fixed: Mapping[str, Array] | None = None
+    ) -> Parts:
+        """The graph between these; without them from its placeholders to what nothing reads. Values that are ``fixed``
+        are constants. So are, without ``inputs``, booleans that only choose branches: they are False.
+        """
+        held = {self._named("fixed", text): value for text, value in (fixed or {}).items()}
         if inputs is None:
+            for name in self._choosing():
+                held.setdefault((name, 0), np.array(False))
+                if name not in (fixed or {}):
+                    self.assumed.append(name)
             starts = [(node.name, 0) for node in self.nodes.values() if node.op == "Placeholder"]
+            starts = [ref for ref in starts if ref not in held]
         else:
             starts = [self._named("inputs", text) for text in inputs]
         if outputs is None:
+            inner = self._behind([merge.name for frame in self.frames.values() for merge in frame.merges], self.frames)
             ends = [
                 (node.name, 0)
                 for node in self.nodes.values()
-                if node.op not in WITHOUT_VALUE and node.name not in self.waited and not self._is_read(node)
+                if node.op not in WITHOUT_VALUE
+                and node.name not in self.waited
+                and node.name not in inner
+                and not self._is_read(node)
             ]
+            if any(ref[0] not in self.frames for ref in ends):  # what a loop has besides, say its counter
+                ends = [ref for ref in ends if ref[0] not in self.frames]
+            computed = self._behind([name for name, _ in starts], ())
+            if any(ref[0] in computed for ref in ends):  # a function's graph also ends in weights that it read
+                ends = [ref for ref in ends if ref[0] in computed]
         else:
             ends = [self._named("outputs", text) for text in outputs]
         if not ends:
             self.place.refuse("the graph", "nothing in it is an output")
-        self.begins = set(starts)
+        self.begins = {*starts, *held}
+        for ref, value in held.items():
+            self.constant(value_name(ref), value)
         for ref in ends:
             self.uses[ref] = self.uses.get(ref, 0) + 1
         order = self._order(ends)
@@ -87,8 +125,37 @@ class Lowering(Layouts):
         alive = [ref for ref in ends if self.resolved(ref) not in self.dead]
         for ref in alive if outputs is None and alive else ends:
             self._end(ref)
-        self._prune()
+        needed = self._prune()
+        if inputs is None:  # what only a branch that is not taken reads is no input
+            self.result.inputs = [port for port in self.result.inputs if port.name in needed]
         return self.result
+
+    def _choosing(self) -> list[str]:
+        """The boolean placeholders that decide which branch is taken, such as "phase_train"."""
+        pending = [node.inputs[place] for node in self.nodes.values()
+                   for place in [CONDITIONS.get(node.op, 16)] if place < len(node.inputs)]  # fmt: skip
+        seen: set[str] = set()
+        while pending:
+            node = self.nodes[pending.pop()[0]]
+            if node.name not in seen:
+                seen.add(node.name)
+                pending += node.inputs if node.op in LOGICAL else []
+        found = [self.nodes[name] for name in self.nodes if name in seen and self.nodes[name].op == "Placeholder"]
+        return [node.name for node in found if node.kind("dtype", 0) == 10]
+
+    def _behind(self, names: Sequence[str], barred: Container[str]) -> set[str]:
+        """The nodes that follow from these, up to the barred ones; inside loops none of them is an output."""
+        users: dict[str, list[str]] = {}
+        for node in self.nodes.values() if names else ():
+            for name, _ in node.inputs:
+                users.setdefault(name, []).append(node.name)
+        pending, found = list(names), set[str]()
+        while pending:
+            name = pending.pop()
+            if name not in found and name not in barred:
+                found.add(name)
+                pending += users.get(name, [])
+        return found
 
     def _is_read(self, node: TfNode) -> bool:
         return any(self.uses.get((node.name, number), 0) for number in range(16))
@@ -112,8 +179,14 @@ class Lowering(Layouts):
             name = stack[-1]
             if name not in state:
                 state[name] = False
-                needed = [] if (name, 0) in self.begins else self.nodes[name].inputs
-                for given in (ref[0] for ref in needed if ref not in self.begins):
+                frame = self.frames.get(name)
+                if (name, 0) in self.begins:
+                    needed = []
+                elif frame is not None:  # what the loop reads: its own nodes are lowered with it
+                    needed = [ref for enter in frame.enters for ref in enter.inputs]
+                else:
+                    needed = self.nodes[name].inputs
+                for given in (ref[0] for ref in map(self.resolved, needed) if ref not in self.begins):
                     if state.get(given) is False:
                         self._problem_of_loop(given)
                     if given not in state:
@@ -124,6 +197,41 @@ class Lowering(Layouts):
                 state[name] = True
                 order.append(name)
         return order
+
+    def inside(self, ref: Ref) -> Ref:
+        """Where a value of a loop comes from: a Merge, or the node that computes it."""
+        seen = 0
+        while seen <= len(self.nodes):
+            node, seen = self.nodes[ref[0]], seen + 1
+            if node.op in ("Identity", "Switch", "RefSwitch", "Enter", "RefEnter") and node.inputs:
+                ref = node.inputs[0]
+            else:
+                return ref
+        return ref
+
+    def scoped(self, names: Sequence[str], ends: Sequence[Ref], merges: Mapping[Ref, int]) -> RawBody:
+        """The nodes of a part of a loop, between its values ``names`` and ``ends``; they are there alone."""
+        raws, self.result.raws = self.result.raws, []
+        kept = {name: copy(getattr(self, name)) for name in SCOPED}
+        begins, self.begins = self.begins, self.begins | merges.keys()
+        self.plain.update(names)
+        for name in self._order(ends):
+            if name not in self.lowered and (name, 0) not in self.begins:
+                self._lower(self.nodes[name])
+        made = self.result.raws
+        lacking = [self.failed.get(raw.outputs[0]) for raw in made if not raw.op]
+        if not lacking:
+            outputs = tuple(self.last(value_name(self.resolved(ref))) for ref in ends)
+            dims = [self.shapes.get(name) for name in outputs]
+        self.result.raws, self.begins = raws, begins
+        for name, value in kept.items():
+            setattr(self, name, value)
+        for name in self.turns:
+            self.known.pop(name, None)
+        if lacking:
+            raise UnsupportedUse(f"of a loop with {', '.join(text for text in lacking if text)}")
+        self.shapes.update(zip(outputs, dims))
+        return RawBody(made, tuple(names), outputs)
 
     def _problem_of_loop(self, name: str) -> NoReturn:
         node = self.nodes[name]
@@ -153,6 +261,7 @@ class Lowering(Layouts):
         if (node.name, 0) in self.begins:
             return
         self.layer = node.name
+        self.lowered.add(node.name)
         if node.op != "Merge" and any(self.resolved(ref) in self.dead for ref in node.inputs):
             self.dead.update((node.name, number) for number in range(16))
             return
@@ -164,9 +273,9 @@ class Lowering(Layouts):
                 emitter(self, node)
         except UnsupportedUse as error:
             self._fail(node, str(error))
-        except TinyedgeError:
+        except (ModelFormatError, UnsupportedOpError):
             raise
-        except FAULTS as error:
+        except FAULTS as error:  # a host's value that an op refuses is one of them
             self.place.refuse(
                 f"{shown(node.op)} {shown(node.name)!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
             )
@@ -205,8 +314,8 @@ class Lowering(Layouts):
             self.plain.add(name)
         self.result.outputs.append(Port(name, None, self.shapes.get(given)))
 
-    def _prune(self) -> None:
-        """Leave out what no output needs, and list what is needed and lacking."""
+    def _prune(self) -> set[str]:
+        """Leave out what no output needs, and list what is needed and lacking. The names of what is needed."""
         needed = {port.name for port in self.result.outputs}
         kept = []
         for raw in reversed(self.result.raws):
@@ -221,6 +330,7 @@ class Lowering(Layouts):
                 problems, "Give from_tensorflow inputs= and outputs= between which there are none, or freeze it again."
             )
         self.result.arrays = {name: array for name, array in self.result.arrays.items() if name in needed}
+        return needed
 
     # Values
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter handlers
+    detection,
     onnx_arithmetic,
     onnx_host,
+    onnx_indexing,
     onnx_layers,
     onnx_shapes,
     tensorflow_ops,
     tensorflow_shapes,
 )
-from tinyedge.convert.build import build
-from tinyedge.convert.checks import Place
+from tinyedge.convert.build import FAULTS, build
+from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import GraphModel
-from tinyedge.convert.tensorflow_file import nodes_of, parsed
+from tinyedge.convert.tensorflow_file import DTYPES, TfNode, nodes_of, parsed
+from tinyedge.convert.tensorflow_loops import frames_of
 from tinyedge.convert.tensorflow_lowering import Lowering
 from tinyedge.convert.tensorflow_writer import TensorflowSource
 from tinyedge.errors import ArgumentError
@@ -30,14 +36,18 @@ def from_tensorflow(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     *,
+    fixed: Mapping[str, Any] | None = None,
     dtype: Any = None,
     device: str | Backend | None = None,
 ) -> GraphModel:
     """The model of a frozen TensorFlow graph (.pb), on ``device``, whose parameters have the names of its constants.
 
     ``inputs`` and ``outputs`` name nodes, ``name:1`` a node's second output: what lies between them is the model.
-    Without them it goes from the file's placeholders to every node that nothing reads. A placeholder with a default has
-    that, unless it is named.
+    Without them it goes from the file's placeholders to every node that follows from them and nothing reads. A
+    placeholder with a default has that, unless it is named.
+
+    ``fixed`` gives values to placeholders, which are then no inputs: ``{"keep_prob": 1.0}``. A boolean placeholder that
+    chooses branches, such as "phase_train", is False, with a warning, unless it is there.
 
     Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
     of convolutions: (out, in, height, width), and those of products: (out, in). A batch norm that is spelled out is
@@ -62,7 +72,34 @@ def from_tensorflow(
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     nodes = nodes_of(parsed(call, content, place), place)
     source = TensorflowSource(path, content)
-    return build(Lowering(place, nodes, source, wanted).parts(inputs, outputs), wanted, device)
+    lowering = Lowering(place, nodes, source, wanted)
+    try:
+        lowering.frames = dict(frames_of(nodes))
+    except FAULTS as error:
+        place.refuse("the graph", f"its loops are not whole ({type(error).__name__}: {shown(error)})")
+    model = build(lowering.parts(inputs, outputs, _fixed(call, nodes, fixed)), wanted, device)
+    if lowering.assumed:
+        names = ", ".join(map(repr, map(shown, lowering.assumed)))
+        warnings.warn(
+            f"{call}: {names} chooses branches and is taken as False, as for inference. Say so with "
+            f"te.convert.from_tensorflow(path, fixed={{{lowering.assumed[0]!r}: False}}).",
+            stacklevel=2,
+        )
+    return model
+
+
+def _fixed(call: str, nodes: Mapping[str, TfNode], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values of placeholders, as arrays of their types."""
+    found = {}
+    for name, value in (given or {}).items():
+        node = nodes.get(name)
+        kind = 0 if node is None or not node.op.startswith("Placeholder") else node.kind("dtype", 0)
+        if kind not in DTYPES or not isinstance(value, (bool, int, float, list, tuple, np.ndarray)):
+            raise ArgumentError(
+                call, "fixed= must give placeholders bools, numbers or arrays", f"got {shown(name)!r}: {shown(value)}"
+            )
+        found[name] = np.asarray(value, dtypes.resolve(DTYPES[kind]).stored if kind != 10 else np.bool_)
+    return found
 
 
 __all__ = ["from_tensorflow"]

@@ -403,7 +403,7 @@ BINARY = {
     "Maximum": "Max", "Minimum": "Min", "Pow": "Pow", "FloorDiv": "FloorDiv", "FloorMod": "FloorMod",
     "DivNoNan": "DivNoNan", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less",
     "LessEqual": "LessOrEqual", "Equal": "Equal", "LogicalAnd": "And", "LogicalOr": "Or", "BitwiseAnd": "BitwiseAnd",
-    "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor",
+    "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor", "Atan2": "Atan2",
 }  # fmt: skip
 
 
@@ -571,3 +571,34 @@ def top_k(b: Lowering, op: TfNode) -> None:
     open_dims = None if dims is None else (*dims[:-1], None)
     b.finish(op, names[0], False, open_dims)
     b.finish(op, b.emit("Cast", [names[1]], to=6), False, open_dims, 1)
+
+
+@lowers("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")
+def fake_quant(b: Lowering, op: TfNode) -> None:
+    x, bits = b.name(op, 0), op.number("num_bits", 8)
+    if not 2 <= bits <= 16:
+        raise UnsupportedUse(f"of {bits} bits")
+    if op.op.endswith("Args"):
+        ends = [b.host(op.real("min", -6.0), np.float32), b.host(op.real("max", 6.0), np.float32)]
+    else:
+        ends = [b.host(b.value(op, 1), np.float32), b.host(b.value(op, 2), np.float32)]
+    narrow, b.shapes[op.name] = int(op.flag("narrow_range")), b.shapes.get(x)
+    if op.op.endswith("Channel"):  # of the last dim
+        b.finish(op, b.emit("FakeQuant", [b.last(x), *ends], bits=bits, narrow=narrow), False, b.shapes.get(x))
+    else:
+        b.unary(op.name, x, lambda value: b.emit("FakeQuant", [value, *ends], bits=bits, narrow=narrow))
+
+
+@lowers("NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5")
+def non_max_suppression(b: Lowering, op: TfNode) -> None:
+    version = op.op.removeprefix("NonMaxSuppression")
+    if version == "V5" and float(b.value(op, 5).reshape(-1)[0]) != 0:
+        raise UnsupportedUse("that lowers scores, instead of leaving boxes out")
+    values = [b.last(b.name(op, n)) for n in range(min(len(op.inputs), 5))]
+    if not version:
+        values.append(b.host(op.real("iou_threshold", 0.5), np.float32))
+    padded = int(version in ("V4", "V5") and op.flag("pad_to_max_output_size"))
+    names = [f"{op.name}:{n} found" for n in range(3 if version == "V5" else 2)]
+    b.emit("SelectBoxes", values, outputs=names, padded=padded, scored=int(version == "V5"))
+    for n, name in enumerate(names if version in ("V4", "V5") else names[:1]):
+        b.finish(op, name, False, (None,) if n < len(names) - 1 else (), n)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyedge import dtypes
 from tinyedge.convert.graph import Dims
 from tinyedge.convert.layouts import FIRST, LAST, UnsupportedUse
-from tinyedge.convert.tensorflow_file import TfNode, value_name
+from tinyedge.convert.tensorflow_file import DTYPES, TfNode, value_name
 from tinyedge.convert.tensorflow_handlers import host_strided_slice
 from tinyedge.convert.tensorflow_lowering import Lowering, lowers
 from tinyedge.convert.tensorflow_ops import broadcast_dims, elementwise
@@ -391,3 +392,23 @@ def select(b: Lowering, op: TfNode) -> None:
 def reverse(b: Lowering, op: TfNode) -> None:
     x = b.name(op, 0)
     b.finish(op, b.emit("Reverse", [b.last(x), b.last(b.name(op, 1))]), False, b.shapes.get(x))
+
+
+@lowers("ReverseSequence")
+def reverse_sequence(b: Lowering, op: TfNode) -> None:
+    x = b.name(op, 0)
+    values = [b.last(x), b.last(b.name(op, 1))]
+    y = b.emit("ReverseSequence", values, time_axis=op.number("seq_dim"), batch_axis=op.number("batch_dim", 0))
+    b.finish(op, y, False, b.shapes.get(x))
+
+
+@lowers("ScatterNd")
+def scatter_nd(b: Lowering, op: TfNode) -> None:
+    kind = op.kind("T", 1)
+    if kind not in DTYPES:
+        raise UnsupportedUse("of an element type that is not read")
+    nothing = b.emit("Filled", [b.last(b.name(op, 2)), b.host(0, dtypes.resolve(DTYPES[kind]).numpy)])
+    values = [nothing, b.last(b.name(op, 0)), b.last(b.name(op, 1))]
+    known = b.known.get(b.name(op, 2))
+    dims = None if known is None else tuple(int(size) for size in known.reshape(-1))
+    b.finish(op, b.emit("ScatterND", values, reduction="add"), False, dims)

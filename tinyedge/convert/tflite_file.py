@@ -21,6 +21,14 @@ FAULTS = (struct.error, ValueError, IndexError, TypeError, OverflowError, Attrib
           AssertionError)  # fmt: skip
 """What the reader raises where an offset leads nowhere."""
 
+MUTE = ("CALL_ONCE", "ASSIGN_VARIABLE")
+"""Operators without an output."""
+
+CALLING = ("CALL_ONCE", "WHILE")
+"""Operators that name another graph of the file."""
+
+MAX_GRAPHS = 1024
+
 
 @dataclass
 class TfTensor:
@@ -61,6 +69,8 @@ class TfGraph:
     operators: list[Operator] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    others: list[TfGraph] = field(default_factory=list)
+    """The graphs behind the first: what an operator calls."""
 
 
 def read_graph(call: str, content: bytes, place: Place) -> TfGraph:
@@ -75,7 +85,7 @@ def read_graph(call: str, content: bytes, place: Place) -> TfGraph:
     if len(content) < 16 or content[4:8] != b"TFL3":
         place.refuse("the file", "it does not begin as a TFLite file does")
     try:
-        return _Reader(tflite, content, place).graph()
+        return _Reader(tflite, content, place).graphs()
     except TinyedgeError:
         raise
     except FAULTS as error:
@@ -105,13 +115,24 @@ class _Reader:
         self.count(length, where)
         return [] if length == 0 else [int(value) for value in values()]
 
-    def graph(self) -> TfGraph:
+    def graphs(self) -> TfGraph:
+        """The first graph, with the others."""
+        count = self.model.SubgraphsLength()
+        if count < 1:
+            self.place.refuse("the file", "it has no graph")
+        names: set[str] = set()  # of all graphs: a tensor's name is its own
+        found = self.graph(self.model.Subgraphs(0), names)
+        if not found.outputs:
+            self.place.refuse("the graph", "it has no outputs")
+        if any(op.op in CALLING and not op.custom for op in found.operators):
+            if count > MAX_GRAPHS:
+                self.place.refuse("the file", f"it has {count} graphs, and at most {MAX_GRAPHS} are read")
+            found.others = [self.graph(self.model.Subgraphs(number), names) for number in range(1, count)]
+        return found
+
+    def graph(self, graph: Any, names: set[str]) -> TfGraph:
         model, place = self.model, self.place
-        if model.SubgraphsLength() < 1:
-            place.refuse("the file", "it has no graph")
-        graph = model.Subgraphs(0)  # others are those of control flow, whose ops are refused by name
         found = TfGraph()
-        names: set[str] = set()
         for number in self.count(graph.TensorsLength(), "the tensors"):
             found.tensors.append(self.tensor(graph.Tensors(number), number, names))
         kinds = [self.code(model.OperatorCodes(n)) for n in self.count(model.OperatorCodesLength(), "the op codes")]
@@ -122,8 +143,6 @@ class _Reader:
         for number in (*found.inputs, *found.outputs):
             if not 0 <= number < len(found.tensors):
                 place.refuse("the graph", f"its input or output {number} is no tensor")
-        if not found.outputs:
-            place.refuse("the graph", "it has no outputs")
         return found
 
     def code(self, entry: Any) -> tuple[str, bool]:
@@ -208,7 +227,9 @@ class _Reader:
             self.place.refuse(where, f"its op code {index} is none")
         inputs = self.ints(entry.InputsAsNumpy, entry.InputsLength(), where)
         outputs = self.ints(entry.OutputsAsNumpy, entry.OutputsLength(), where)
-        if any(not -1 <= n < tensors for n in inputs) or any(not 0 <= n < tensors for n in outputs) or not outputs:
+        mute = kinds[index] in ((name, False) for name in MUTE)
+        wrong = any(not -1 <= n < tensors for n in inputs) or any(not 0 <= n < tensors for n in outputs)
+        if wrong or not (outputs or mute):
             self.place.refuse(where, "an input or output that is no tensor")
 
         def options(name: str) -> Any:

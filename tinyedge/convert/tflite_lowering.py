@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from tinyedge import dtypes
-from tinyedge.convert.build import Parts
+from tinyedge.convert.build import Parts, RawBody, folded_size
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import Array, Port
 from tinyedge.convert.layouts import Layouts, UnsupportedUse
+from tinyedge.convert.nodes import State
 from tinyedge.convert.tflite_file import FAULTS, Operator, TfGraph, TfTensor
 from tinyedge.convert.tflite_writer import TfliteSource
-from tinyedge.errors import TinyedgeError
+from tinyedge.errors import ModelFormatError, UnsupportedOpError
 
 Emitter = Callable[["Lowering", Operator], None]
 EMITTERS: dict[str, Emitter] = {}
+MAX_DEPTH = 8
+"""Of graphs that call graphs."""
 
 
 def lowers(*names: str) -> Callable[[Emitter], Emitter]:
@@ -37,6 +40,10 @@ class Lowering(Layouts):
         super().__init__(Parts(place, [], [], source))
         self.graph, self.source = graph, source
         self.dequantize = dequantize
+        self.depth = 0
+        self.handles: dict[str, str] = {}  # by the tensor that stands for a variable: the variable's name
+        self.variables: dict[str, str] = {}  # by a variable's name: the value that it has now
+        self.starts: dict[str, Array] = {}  # and the one that it has at first
         self.shapes.update((tensor.name, tensor.shape) for tensor in graph.tensors)
 
     def moved(self, name: str, turn: tuple[int, ...]) -> None:
@@ -52,17 +59,40 @@ class Lowering(Layouts):
             )
         for number in graph.inputs:
             tensor = graph.tensors[number]
-            self.result.inputs.append(Port(tensor.name, _meant(tensor), tensor.dims))
-            self.plain.add(tensor.name)
+            self.result.inputs.append(Port(tensor.name, meant(tensor), tensor.dims))
+        problems = self.lowered()
+        for name, (tensor, turn) in self.source.places.items():
+            if tensor.places is not None:
+                mask = np.zeros(tensor.shape, bool)
+                mask.reshape(-1)[tensor.places] = True
+                self.result.masks[name] = mask if turn is None else np.transpose(mask, turn)
+        owners: dict[Any, str] = {}
+        for name, (tensor, turn) in self.source.places.items():
+            owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
+            if owner != name:  # they share their place in the file
+                self.result.ties[name] = owner
+        if problems:
+            self.place.unsupported(problems, "Convert the model without them.")
+        for name, state in self.result.states.items():
+            self.result.states[name] = State(state.start, self.last(self.variables[state.value]))
+        for number in graph.outputs:
+            tensor = graph.tensors[number]
+            self.result.outputs.append(Port(self.last(tensor.name), meant(tensor), tensor.dims))
+        return self.result
+
+    def lowered(self) -> list[str]:
+        """Lower the graph's operators; what is lacking."""
+        graph, problems = self.graph, []
+        self.plain.update(graph.tensors[number].name for number in graph.inputs)
         for tensor in graph.tensors:
             if tensor.data is not None:
                 if tensor.name in self.plain:
                     self.place.refuse(tensor.name, "it is an input, and has data")
-                self.constant(tensor.name, _meaning(self.place, tensor, tensor.data))
+                self.constant(tensor.name, meaning(self.place, tensor, tensor.data))
                 self.source.places[tensor.name] = tensor, None
         for op in graph.operators:
             emitter = EMITTERS.get(f"custom {op.op}" if op.custom else op.op)
-            self.layer = shown(graph.tensors[op.outputs[0]].name)
+            self.layer = shown(graph.tensors[op.outputs[0]].name) if op.outputs else f"operator {op.number}"
             if emitter is None:
                 problems.append(f"{'custom op ' if op.custom else ''}{shown(op.op)} (makes {self.layer!r})")
                 for number in op.outputs:
@@ -72,23 +102,49 @@ class Lowering(Layouts):
                 emitter(self, op)
             except UnsupportedUse as error:
                 problems.append(f"{op.op} {error} (makes {self.layer!r})")
-            except TinyedgeError:
+            except (ModelFormatError, UnsupportedOpError):
                 raise
-            except FAULTS as error:
+            except FAULTS as error:  # a host's value that an op refuses is one of them
                 self.place.refuse(
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
-        owners: dict[Any, str] = {}
-        for name, (tensor, turn) in self.source.places.items():
-            owner = owners.setdefault((tensor.start, turn, tensor.shape), name)
-            if owner != name:  # they share their place in the file
-                self.result.ties[name] = owner
-        if problems:
-            self.place.unsupported(problems, "Convert the model without them.")
-        for number in graph.outputs:
-            tensor = graph.tensors[number]
-            self.result.outputs.append(Port(self.last(tensor.name), _meant(tensor), tensor.dims))
-        return self.result
+        return problems
+
+    def inner(self, number: int, count: int, problems: list[str]) -> RawBody:
+        """Another graph of the file, as what a loop repeats over ``count`` values."""
+        if not 1 <= number <= len(self.graph.others) or self.depth >= MAX_DEPTH:
+            self.place.refuse(self.layer, f"it calls the graph {number}, which is none, or calls it in turn")
+        own = Lowering(self.place, self.graph.others[number - 1], self.source, self.dequantize)
+        own.graph.others, own.depth, own.number = self.graph.others, self.depth + 1, self.number
+        own.result.arrays, own.result.states = self.result.arrays, self.result.states
+        if len(own.graph.inputs) != count:
+            self.place.refuse(
+                self.layer, f"the graph {number} has {len(own.graph.inputs)} inputs, and {count} are given"
+            )
+        problems += own.lowered()
+        tensors = own.graph.tensors
+        outputs = () if problems else tuple(own.last(tensors[output].name) for output in own.graph.outputs)
+        self.number = own.number
+        return RawBody(own.result.raws, tuple(tensors[place].name for place in own.graph.inputs), outputs)
+
+    # Values that stay from one call to the next
+
+    def state(self, variable: str, shape: tuple[int, ...], dtype: dtypes.DType | None) -> str:
+        """The value of a variable; one that nothing set is what it was at the end of the last call."""
+        if variable not in self.variables:
+            start = self.starts.get(variable)
+            if start is None:
+                if dtype is None:
+                    raise UnsupportedUse("of an element type that is not read")
+                start = np.zeros(folded_size(shape), dtype.stored)
+            name = variable
+            while name in self.shapes:  # a tensor may have its name
+                name += "'"
+            self.result.states[name] = State(start, variable)
+            self.variables[variable] = name
+            self.plain.add(name)
+            self.shapes[name] = start.shape
+        return self.variables[variable]
 
     # Values
 
@@ -137,12 +193,12 @@ class Lowering(Layouts):
         raise UnsupportedUse(f"with the fused activation {activation}")
 
 
-def _meant(tensor: TfTensor) -> dtypes.DType | None:
+def meant(tensor: TfTensor) -> dtypes.DType | None:
     """The dtype of what a tensor means."""
     return tensor.dtype if tensor.scale is None else dtypes.float32
 
 
-def _meaning(place: Place, tensor: TfTensor, data: Array) -> Array:
+def meaning(place: Place, tensor: TfTensor, data: Array) -> Array:
     """What the numbers of the file mean."""
     if tensor.scale is None:
         return data
@@ -153,4 +209,4 @@ def _meaning(place: Place, tensor: TfTensor, data: Array) -> Array:
     return values
 
 
-__all__ = ["EMITTERS", "Lowering", "lowers"]
+__all__ = ["EMITTERS", "Lowering", "lowers", "meaning", "meant"]

@@ -8,12 +8,17 @@ from typing import Any
 from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter
+    detection,
     onnx_arithmetic,
     onnx_host,
+    onnx_indexing,
     onnx_layers,
     onnx_shapes,
+    tflite_detection,
     tflite_ops,
+    tflite_recurrent,
     tflite_shapes,
+    tflite_states,
 )
 from tinyedge.convert.build import build
 from tinyedge.convert.checks import Place

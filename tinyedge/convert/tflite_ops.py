@@ -293,35 +293,45 @@ def local_response_normalization(b: Lowering, op: Operator) -> None:
     b.finish(op, y, True)
 
 
-# Sequences
+@lowers("FAKE_QUANT")
+def fake_quant(b: Lowering, op: Operator) -> None:
+    o = op.options("FakeQuantOptions")
+    if not 2 <= o.NumBits() <= 16:
+        raise UnsupportedUse(f"of {o.NumBits()} bits")
+    ends = [b.host(o.Min(), np.float32), b.host(o.Max(), np.float32)]
+    bits, narrow = int(o.NumBits()), int(o.NarrowRange())
+    b.unary(b.output(op), b.name(op, 0), lambda x: b.emit("FakeQuant", [x, *ends], bits=bits, narrow=narrow))
 
 
-def _states(b: Lowering, op: Operator, positions: tuple[int, ...]) -> None:
-    """States are zeros before the first step, if nothing else sets them."""
-    for position in positions:
-        name = b.name(op, position)
-        if name in b.plain or name in b.turned:
-            raise UnsupportedUse("with a state that is given")
+@lowers("L2_POOL_2D")
+def l2_pool_2d(b: Lowering, op: Operator) -> None:
+    o, x = op.options("Pool2DOptions"), b.first(b.name(op, 0))
+    y = b.emit(
+        "AveragePool", [b.emit("Mul", [x, x])], auto_pad=_auto_pad(o.Padding()), strides=(o.StrideH(), o.StrideW()),
+        kernel_shape=(o.FilterHeight(), o.FilterWidth()),
+    )  # fmt: skip
+    b.finish(op, b.emit("Sqrt", [y]), True, o.FusedActivationFunction())
 
 
-@lowers("UNIDIRECTIONAL_SEQUENCE_LSTM")
-def sequence_lstm(b: Lowering, op: Operator) -> None:
-    o = op.options("UnidirectionalSequenceLSTMOptions")
-    if o.FusedActivationFunction() != 4 or o.DiagonalRecurrentTensors():
-        raise UnsupportedUse("with another activation than tanh, or diagonal weights")
-    _states(b, op, (18, 19))
-    names = [b.optional(op, n) for n in (*range(18), *range(20, 24))]
-    values = [b.last(name) if name else "" for name in names]
-    y = b.emit("SequenceLSTM", values, time_major=int(o.TimeMajor()), cell_clip=o.CellClip(), proj_clip=o.ProjClip())
-    b.finish(op, y, False)
+TO_FIRST, TO_LAST = (0, 4, 1, 2, 3), (0, 2, 3, 4, 1)
+"""The permutations of volumes."""
 
 
-@lowers("UNIDIRECTIONAL_SEQUENCE_RNN")
-def sequence_rnn(b: Lowering, op: Operator) -> None:
-    o = op.options("SequenceRNNOptions")
-    _states(b, op, (4,))
-    values = [b.last(b.name(op, n)) for n in range(4)]
-    kind = o.FusedActivationFunction()
-    if kind not in (0, 1, 3, 4):
-        raise UnsupportedUse(f"with the activation {kind}")
-    b.finish(op, b.emit("SequenceRNN", values, time_major=int(o.TimeMajor()), activation=kind), False)
+@lowers("CONV_3D")
+def conv_3d(b: Lowering, op: Operator) -> None:
+    o = op.options("Conv3DOptions")
+    x = b.emit("Transpose", [b.last(b.name(op, 0))], perm=TO_FIRST)
+    inputs = [x, b.weight(b.name(op, 1), (4, 3, 0, 1, 2)), *filter(None, [b.optional(op, 2)])]
+    y = b.emit(
+        "Conv", inputs, auto_pad=_auto_pad(o.Padding()), strides=(o.StrideD(), o.StrideH(), o.StrideW()),
+        dilations=(o.DilationDFactor(), o.DilationHFactor(), o.DilationWFactor()),
+        group=b.size(b.name(op, 0), 4) // max(b.size(b.name(op, 1), 3), 1),
+    )  # fmt: skip
+    y = b.activated(y, o.FusedActivationFunction())
+    b.finish(op, b.emit("Transpose", [y], perm=TO_LAST), False)
+
+
+@lowers("ATAN2")
+def atan2(b: Lowering, op: Operator) -> None:
+    values, first = b.together(b.name(op, 0), b.name(op, 1))
+    b.finish(op, b.emit("Atan2", values), first)

@@ -204,3 +204,20 @@ def one_hot(b: Lowering, op: Operator) -> None:
 @lowers("REVERSE_V2")
 def reverse(b: Lowering, op: Operator) -> None:
     b.finish(op, b.emit("Reverse", [b.last(b.name(op, 0)), b.last(b.name(op, 1))]), False)
+
+
+@lowers("REVERSE_SEQUENCE")
+def reverse_sequence(b: Lowering, op: Operator) -> None:
+    o = op.options("ReverseSequenceOptions")
+    values = [b.last(b.name(op, 0)), b.last(b.name(op, 1))]
+    b.finish(op, b.emit("ReverseSequence", values, time_axis=o.SeqDim(), batch_axis=o.BatchDim()), False)
+
+
+@lowers("SCATTER_ND")
+def scatter_nd(b: Lowering, op: Operator) -> None:
+    dtype = b.graph.tensors[op.outputs[0]].dtype
+    if dtype is None:
+        raise UnsupportedUse("of an element type that is not read")
+    nothing = b.emit("Filled", [b.last(b.name(op, 2)), b.host(0, dtype.numpy)])
+    values = [nothing, b.last(b.name(op, 0)), b.last(b.name(op, 1))]
+    b.finish(op, b.emit("ScatterND", values, reduction="add"), False)

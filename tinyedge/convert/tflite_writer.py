@@ -54,7 +54,11 @@ class TfliteSource:
                 raise NumberRangeError(
                     "save", f"{shown(name)!r} is {lies.dtype.name} in the file", f"it holds {array[bad][0]:.6g}"
                 )
-            if packed.shape != lies.shape:
+            if packed.shape != (lies.shape if lies.places is None else lies.places.shape):
+                if head is None:
+                    raise ArgumentError(
+                        "save", f"{shown(name)!r} of the file's shape {lies.shape}", f"got {array.shape}"
+                    )
                 reshaped[name] = lies, packed
                 continue
             if written.setdefault(lies.start, packed.tobytes()) != packed.tobytes():
@@ -64,7 +68,7 @@ class TfliteSource:
                 )  # fmt: skip
             result[lies.start : lies.start + packed.nbytes] = packed.tobytes()
         content = bytes(result)
-        if head is not None and reshaped:
+        if head is not None:
             graph = read_graph("save", content, Place("save", self.path, "TFLite file"))
             content = HeadEditor(content, graph, head).edited(reshaped)
         try:

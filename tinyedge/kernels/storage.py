@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tinyedge.blocks import BlockType, type_of
+from tinyedge.blocks import UNEVEN, BlockType, type_of
 
 POINTED = {"half": "half", "bfloat16": "ushort"}
 
@@ -70,6 +70,14 @@ def declarations(packings: Iterable[str], widths: Iterable[int]) -> list[str]:
     """
     packings, widths = set(packings), sorted(set(widths))
     lines = []
+    if any(packed.startswith("iq4") for packed in packings):
+        values = ", ".join(str(int(value)) for value in UNEVEN)
+        lines += [
+            "#ifndef IQ4_VALUES",
+            "#define IQ4_VALUES",
+            f"__constant float iq4_values[16] = {{{values}}};",
+            "#endif",
+        ]
     for packed in sorted(packings.difference(POINTED, ("",))):
         for width in widths:
             lines += _unpacking(packed, width)
@@ -122,9 +130,9 @@ def _unpacked(blocks: BlockType, width: int) -> list[str]:
         pointer = f"(__global const {kind}*)block + {at}"
         return f"convert_int{lanes}(vload{lanes}(0, {pointer}))" if lanes else f"(int)*({pointer})"
 
-    def nibbles(first: int) -> str:
+    def nibbles(first: int | str) -> str:
         """The numbers of 32 elements in 16 bytes: the low halves, then the high ones."""
-        return f"(({loaded('uchar', f'{first} + (at & 15)')} >> (int)(at >> 4 << 2)) & 15)"
+        return f"(({loaded('uchar', f'{first} + (at & 15)')} >> (int)((at >> 4 & 1) << 2)) & 15)"
 
     def fifths(first: int) -> list[str]:
         """The top bits of 32 elements, as the number 16 or 0."""
@@ -145,8 +153,11 @@ def _unpacked(blocks: BlockType, width: int) -> list[str]:
         return [*fifths(2), f"return {_half(0)} * {real}(({nibbles(6)} | top) - 16);"]
     if blocks.name == "q5_1":
         return [*fifths(4), f"return {_half(0)} * {real}({nibbles(8)} | top) + {_half(2)};"]
-    if blocks.name == "q4_k":  # the last 4 of 8 scales and minima have their top 2 bits with the first 4
-        numbers = f"({loaded('uchar', '16 + (at >> 6) * 32 + (at & 31)')} >> (int)((at >> 5 & 1) << 2)) & 15"
+    if blocks.name in ("q4_k", "q5_k"):  # the last 4 of 8 scales and minima have their top 2 bits with the first 4
+        start = 16 if blocks.name == "q4_k" else 48
+        numbers = f"({loaded('uchar', f'{start} + (at >> 6) * 32 + (at & 31)')} >> (int)((at >> 5 & 1) << 2)) & 15"
+        if blocks.name == "q5_k":
+            numbers = f"({numbers}) | ((({loaded('uchar', '16 + (at & 31)')} >> (int)part) & 1) << 4)"
         return [
             "const uint part = at >> 5;",
             "const uint low = block[4 + part], high = block[8 + part];",
@@ -154,11 +165,43 @@ def _unpacked(blocks: BlockType, width: int) -> list[str]:
             "const uint least = part < 4 ? high & 63 : (high >> 4) | (low >> 6 << 4);",
             f"return ({_half(0)} * (float)scale) * {real}({numbers}) - {_half(2)} * (float)least;",
         ]
+
+    def quarters(first: int) -> str:
+        """The 2-bit numbers of 256 elements in 64 bytes."""
+        return f"(({loaded('uchar', f'{first} + (at >> 7) * 32 + (at & 31)')} >> (int)((at >> 5 & 3) << 1)) & 3)"
+
+    if blocks.name == "q2_k":
+        return [
+            "const uint scale = block[at >> 4];",
+            f"return ({_half(80)} * (float)(scale & 15)) * {real}({quarters(16)}) - {_half(82)} * (float)(scale >> 4);",
+        ]
+    if blocks.name == "q3_k":  # the low 4 bits of 16 scales, then their top 2
+        top = f"(({loaded('uchar', '(at & 31)')} >> (int)(at >> 5)) & 1)"
+        return [
+            "const uint part = at >> 4;",
+            "const int low = (block[96 + (part & 7)] >> (part >> 3 << 2)) & 15;",
+            "const int high = (block[104 + (part & 3)] >> (part >> 2 << 1)) & 3;",
+            f"const float scale = {_half(108)} * (float)((low | (high << 4)) - 32);",
+            f"return scale * {real}(({quarters(32)} | ({top} << 2)) - 4);",
+        ]
+    if blocks.name in ("iq4_nl", "iq4_xs"):
+        lines = [f"const float scale = {_half(0)};"]
+        numbers = nibbles(2)
+        if blocks.name == "iq4_xs":
+            lines = [
+                "const uint part = at >> 5;",
+                "const int low = (block[4 + (part >> 1)] >> ((part & 1) << 2)) & 15;",
+                "const int high = (block[2 + (part >> 2)] >> ((part & 3) << 1)) & 3;",
+                f"const float scale = {_half(0)} * (float)((low | (high << 4)) - 32);",
+            ]
+            numbers = nibbles("8 + part * 16")
+        lanes_of = ["numbers"] if width == 1 else [f"numbers.s{lane:x}" for lane in range(width)]
+        values = ", ".join(f"iq4_values[{lane}]" for lane in lanes_of)
+        return [*lines, f"const int{lanes} numbers = {numbers};", f"return scale * (float{lanes})({values});"]
     if blocks.name == "q6_k":
         low = f"({loaded('uchar', '(at >> 7) * 64 + (at & 63)')} >> (int)((at >> 6 & 1) << 2)) & 15"
-        top = f"({loaded('uchar', '128 + (at >> 7) * 32 + (at & 31)')} >> (int)((at >> 5 & 3) << 1)) & 3"
         return [
             f"const float scale = {_half(208)} * (float)((__global const char*)block)[192 + (at >> 4)];",
-            f"return scale * {real}((({low}) | (({top}) << 4)) - 32);",
+            f"return scale * {real}((({low}) | ({quarters(128)} << 4)) - 32);",
         ]
     return [f"return *(__global const float*)block * {real}({loaded('char', '4 + at')});"]

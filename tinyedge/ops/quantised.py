@@ -116,8 +116,9 @@ def from_blocks(
 ) -> Tensor:
     """The quantised tensor that the bytes ``raw`` stand for, such as those of a GGUF file. It cannot be trained.
 
-    ``dtype`` is a name: "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k" or "q6_k", with ggml's layouts; or "int8": of
-    each row a float32, by which its integers are multiplied, these, and bytes that fill the last group of four.
+    ``dtype`` is a name: "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl" or
+    "iq4_xs", with ggml's layouts; or "int8": of each row a float32, by which its integers are multiplied, these, and
+    bytes that fill the last group of four.
 
     Shapes: raw any, of uint8; returns ``shape``, of at least two dims, whose rows, all that lies at one index of the
             first dim, hold whole blocks.

@@ -1,0 +1,123 @@
+"""Ops of ONNX Runtime's own domain and Fourier transforms, against ONNX Runtime, and by hand where it is absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyedge as te
+from tinyedge.backends import Backend
+from tinyedge.errors import UnsupportedOpError
+
+onnx = pytest.importorskip("onnx")
+helper = onnx.helper
+RNG = np.random.default_rng(0)
+Array = np.ndarray[Any, Any]
+
+
+def drawn(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32)
+IDS, SEGMENTS = RNG.integers(0, 9, (2, 5)).astype(np.int32), RNG.integers(0, 2, (2, 5)).astype(np.int32)
+TABLES = {"words": drawn(9, 8), "positions": drawn(6, 8), "segments": drawn(2, 8), "gamma": drawn(8), "beta": drawn(8)}
+X = drawn(2, 5, 8)
+NORM = {"x": X, "skip": drawn(2, 5, 8), "gamma": drawn(8), "beta": drawn(8), "bias": drawn(8)}
+HEADS = {"x": X, "weight": drawn(8, 24), "bias": drawn(24)}
+IMAGE = {"x": drawn(1, 2, 6, 6), "w": drawn(3, 2, 3, 3), "b": drawn(3)}
+PRODUCT = {"a": drawn(2, 3, 4), "b": drawn(2, 5, 3)}
+CASES: dict[str, tuple[str, dict[str, Array], dict[str, Any]]] = {
+    "Gelu": ("Gelu", {"x": X}, {}),
+    "BiasGelu": ("BiasGelu", {"x": X, "b": drawn(8)}, {}),
+    "FastGelu": ("FastGelu", {"x": X, "b": drawn(8)}, {}),
+    "QuickGelu": ("QuickGelu", {"x": X}, {"alpha": 1.5}),
+    "FusedMatMul": ("FusedMatMul", PRODUCT, {"transA": 1, "transB": 1, "alpha": 0.5}),
+    "FusedConv": ("FusedConv", IMAGE, {"activation": "Relu", "pads": [1, 1, 1, 1]}),
+    "FusedConv, clipped": ("FusedConv", IMAGE, {"activation": "Clip", "activation_params": [-0.5, 0.5]}),
+    "FusedConv, leaky": ("FusedConv", IMAGE,
+                         {"activation": "LeakyRelu", "activation_params": [0.3], "strides": [2, 2]}),
+    "FusedGemm": ("FusedGemm", {"a": drawn(3, 4), "b": drawn(5, 4), "c": drawn(5)},
+                  {"transB": 1, "activation": "LeakyRelu", "activation_alpha": 0.2}),
+    "SkipLayerNormalization": ("SkipLayerNormalization", NORM, {"epsilon": 1e-5}),
+    "SkipSimplifiedLayerNormalization": ("SkipSimplifiedLayerNormalization",
+                                         {key: NORM[key] for key in ("x", "skip", "gamma")}, {"epsilon": 1e-5}),
+    "EmbedLayerNormalization": ("EmbedLayerNormalization",
+                                {"ids": IDS, "segment_ids": SEGMENTS, **TABLES, "mask": MASK}, {"epsilon": 1e-5}),
+    "Attention": ("Attention", HEADS, {"num_heads": 2}),
+    "Attention, masked": ("Attention", {**HEADS, "mask": MASK}, {"num_heads": 4}),
+    "Attention, lengths": ("Attention", {**HEADS, "mask": np.array([3, 5], np.int32)}, {"num_heads": 2}),
+    "Attention, causal": ("Attention", HEADS, {"num_heads": 2, "unidirectional": 1}),
+}  # fmt: skip
+KINDS = {"float32": 1, "int32": 6}
+COUNTS = {"EmbedLayerNormalization": 2}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_computes_as_onnx_runtime(tmp_path: Path, backend: Backend, case: str) -> None:
+    op, values, attributes = CASES[case]
+    inputs = [name for name in values if name in ("x", "a", "ids", "segment_ids", "mask", "skip")]
+    outputs = ["y", "lengths"][: COUNTS.get(op, 1)]
+    graph = helper.make_graph(
+        [helper.make_node(op, list(values), outputs, domain="com.microsoft", **attributes)], "g",
+        [helper.make_tensor_value_info(name, KINDS[values[name].dtype.name], values[name].shape) for name in inputs],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in values.items() if name not in inputs],
+    )  # fmt: skip
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    content = helper.make_model(graph, opset_imports=sets, ir_version=9).SerializeToString()
+    (tmp_path / "a.onnx").write_bytes(content)
+    model = te.load_model(tmp_path / "a.onnx")
+    y = model(*[te.tensor(values[name]) for name in inputs])
+    runtime: Any = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {name: values[name] for name in inputs})
+    np.testing.assert_allclose(y.detach().numpy(), wanted, rtol=2e-4, atol=2e-5 if "Fast" not in op else 1e-4)
+    if list(model.parameters()):
+        y.square().sum().backward()
+        assert all(param.grad is not None for param in model.parameters())
+
+
+def test_other_domains_are_refused(tmp_path: Path, reference: Backend) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Rfft", ["x"], ["y"], domain="com.microsoft")], "g",
+        [helper.make_tensor_value_info("x", 1, [2, 4])], [helper.make_tensor_value_info("y", 1, None)],
+    )  # fmt: skip
+    (tmp_path / "a.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(UnsupportedOpError, match=r"Rfft of the domain com\.microsoft"):
+        te.load_model(tmp_path / "a.onnx")
+
+
+def test_a_spectrogram(tmp_path: Path, backend: Backend) -> None:
+    """Frames, a window that is computed, and the weights of mel bins; NumPy's own transform is the reference."""
+    node, signal = helper.make_node, drawn(2, 100)
+    nodes = [
+        node("HannWindow", ["size"], ["window"]),
+        node("STFT", ["x", "step", "window", "size"], ["spectrum"]),
+        node("ReduceSumSquare", ["spectrum", "last"], ["power"], keepdims=0),
+        node("MelWeightMatrix", ["bins", "size", "rate", "low", "high"], ["mels"]),
+        node("MatMul", ["power", "mels"], ["y"]),
+    ]
+    numbers = {"size": np.array(16), "step": np.array(6), "last": np.array([-1]), "bins": np.array(4),
+               "rate": np.array(8000), "low": np.float32(0), "high": np.float32(4000)}  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, [2, "n"])],
+        [helper.make_tensor_value_info(name, 1, None) for name in ("spectrum", "mels", "y")],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in numbers.items()],
+    )  # fmt: skip
+    (tmp_path / "a.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+    )
+    spectrum, mels, y = te.load_model(tmp_path / "a.onnx")(te.tensor(signal).requires_grad_())
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(16) / 16)
+    frames = np.stack([signal[:, start : start + 16] for start in range(0, 85, 6)], 1) * window
+    wanted = np.fft.rfft(frames)
+    found = spectrum.detach().numpy()
+    np.testing.assert_allclose(found[..., 0] + 1j * found[..., 1], wanted, atol=1e-4)
+    assert mels.shape == (9, 4)
+    assert (np.asarray(mels.numpy()).max(0) > 0).all()
+    np.testing.assert_allclose(y.detach().numpy(), (np.abs(wanted) ** 2) @ mels.numpy(), rtol=1e-3, atol=1e-3)
+    y.sum().backward()
