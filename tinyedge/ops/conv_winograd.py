@@ -30,13 +30,16 @@ TAPS = 3
 POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
 """Where the polynomials are evaluated, besides infinity: so tiles have 4 x 4 outputs."""
 
+LINE = 16
+"""Floats of a cache line."""
+
 MOST_TILES = 32
 """Tiles of a row that an item has in fast memory at once."""
 
 ITEM_ELEMENTS = 32768
 """Elements of transformed tiles that are worth one work-item: some microseconds."""
 
-PER_TILE, PER_FILTER, PER_PATCH = 30, 60, 12
+PER_TILE, PER_FILTER, PER_PATCH = 40, 25, 30
 """Operations of a matrix product that take as long as one element of a transformed tile, of a transformed filter, and
 of a patch that is laid out: what is written to memory, and read again.
 """
@@ -64,6 +67,13 @@ def matrices(points: tuple[float, ...] = POINTS) -> tuple[Rows, Rows, Rows]:
     g = tuple(tuple(value * scale for value in row) for row, scale in zip(powers(TAPS), scales))
     b = tuple(tuple([*product(rest), 0.0]) for rest in others) + (tuple(product(points)),)
     return transposed(powers(outputs)), g, b
+
+
+def _apart(numel: int) -> int:
+    """The distance of the matrices of two places of a tile: an odd number of cache lines. With others, such as powers of
+    two, the same element of all of them would compete for a few lines of the cache.
+    """
+    return (-(-numel // LINE) | 1) * LINE
 
 
 def transposed(rows: Rows) -> Rows:
@@ -113,12 +123,12 @@ class Winograd:
         """
         down, across = self._tiles(out)
         columns = self.images * down * across
-        tiles = self._scratch(f"{image.name}_tiles", self.count**2 * image.channels * columns)
-        filters = self._scratch(f"{out.name}_filters", self.count**2 * self.o * self.cg)
-        sums = self._scratch(f"{out.name}_sums", self.count**2 * out.channels * columns)
+        tiles = self._scratch(f"{image.name}_tiles", image.channels * columns)
+        filters = self._scratch(f"{out.name}_filters", self.o * self.cg)
+        sums = self._scratch(f"{out.name}_sums", out.channels * columns)
         scratch = (tiles, filters, sums)
         from_c, to_c = (self.og, self.cg) if turned else (self.cg, self.og)
-        taken = Matrix(filters.name, self.cg, 1, (self.o * self.cg, self.og * self.cg))
+        taken = Matrix(filters.name, self.cg, 1, (_apart(self.o * self.cg), self.og * self.cg))
         product = gemm_kernels(
             self.device, taken.T if turned else taken,
             self._of_tiles(tiles.name, image.channels, columns, from_c), self._of_tiles(sums.name, out.channels, columns, to_c),
@@ -135,14 +145,14 @@ class Winograd:
         """``weight`` from ``out`` and ``image``."""
         down, across = self._tiles(out)
         columns = self.images * down * across
-        tiles = self._scratch(f"{image.name}_tiles", self.count**2 * image.channels * columns)
-        errors = self._scratch(f"{out.name}_errors", self.count**2 * out.channels * columns)
-        filters = self._scratch(f"{weight}_filters", self.count**2 * self.o * self.cg)
+        tiles = self._scratch(f"{image.name}_tiles", image.channels * columns)
+        errors = self._scratch(f"{out.name}_errors", out.channels * columns)
+        filters = self._scratch(f"{weight}_filters", self.o * self.cg)
         scratch = (tiles, errors, filters)
         product = gemm_kernels(
             self.device, self._of_tiles(errors.name, out.channels, columns, self.og),
             self._of_tiles(tiles.name, image.channels, columns, self.cg).T,
-            Matrix(filters.name, self.cg, 1, (self.o * self.cg, self.og * self.cg)),
+            Matrix(filters.name, self.cg, 1, (_apart(self.o * self.cg), self.og * self.cg)),
             self.og, self.cg, columns, self.real, (self.count**2, self.groups), scratch=scratch,
         )  # fmt: skip
         return [
@@ -162,11 +172,12 @@ class Winograd:
     def _tiles(self, out: Planes) -> tuple[int, int]:
         return -(-out.height // self.step), -(-out.width // self.step)
 
-    def _scratch(self, name: str, numel: int) -> Scratch:
-        return Scratch(name, self.real, numel + self.width)  # the last vector may reach over the end
+    def _scratch(self, name: str, each: int) -> Scratch:
+        """For each place of a tile ``each`` elements. The last vector may reach over the end."""
+        return Scratch(name, self.real, self.count**2 * _apart(each) + self.width)
 
     def _of_tiles(self, name: str, channels: int, columns: int, each: int) -> Matrix:
-        return Matrix(name, columns, 1, (channels * columns, each * columns))
+        return Matrix(name, columns, 1, (_apart(channels * columns), each * columns))
 
     def _lines(self, taken: int) -> tuple[int, int, int]:
         """Of a row of tiles: how many are in fast memory at once, and the lengths of a line of pixels and of a phase."""
@@ -214,7 +225,8 @@ class Winograd:
         sizes = {
             "planes": count, "planes_per_item": each, "channels": planes.channels, "height": planes.height,
             "width_": planes.width, "tiles_down": down, "tiles_across": across,
-            "columns": self.images * down * across, "pad_y": pad[0], "pad_x": pad[1],
+            "columns": self.images * down * across, "apart": _apart(planes.channels * self.images * down * across),
+            "pad_y": pad[0], "pad_x": pad[1],
         }  # fmt: skip
         names = {item.name for item in scratch}
         return KernelSpec(
@@ -230,7 +242,7 @@ class Winograd:
         weight, filters = buffers if name == "winograd_filter" else reversed(buffers)
         return KernelSpec(
             name, "winograd.cl.jinja", buffers, (-(-self.o // each),), (1,),
-            {"filters_": self.o, "filters_per_item": each, "channels": self.cg}, {}, {},
+            {"filters_": self.o, "filters_per_item": each, "channels": self.cg, "apart": _apart(self.o * self.cg)}, {}, {},
             {**self._constants(), "weight": weight, "filters": filters, "rows": rows, "turned": turned}, scratch, (weight,),
             local=(LocalArray("taps", self.real, (TAPS**2 * self.width,)),), flops=0,
         )  # fmt: skip
