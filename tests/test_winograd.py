@@ -1,4 +1,4 @@
-"""Convolutions by Winograd's transforms, at the sizes and paddings where tiles, vectors and images do not end together."""
+"""Convolutions by Winograd's transforms, at sizes and paddings where tiles, vectors and images do not end together."""
 
 from __future__ import annotations
 
@@ -47,13 +47,18 @@ def test_every_property_holds(
     reference: Backend, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     used = set()
+
+    def spied(name: str) -> Any:
+        called = getattr(Winograd, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            used.add(name)
+            return called(*args, **kwargs)
+
+        return call
+
     for name in ("convolution", "weight_gradient"):
-
-        def spied(*args: Any, _name: str = name, _called: Any = getattr(Winograd, name), **kwargs: Any) -> Any:
-            used.add(_name)
-            return _called(*args, **kwargs)
-
-        monkeypatch.setattr(Winograd, name, spied)
+        monkeypatch.setattr(Winograd, name, spied(name))
     attrs: dict[str, Any] = {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": groups}
     weight = (groups * og, cg, 3, 3)
     calls = [call_of(Conv2d, Sample(((n, groups * cg, h, w), weight, (groups * og,)), attrs), 0)]

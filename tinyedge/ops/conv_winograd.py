@@ -22,7 +22,6 @@ from tinyedge import config
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, round_up
 from tinyedge.kernels.gemm import gemm_kernels
 from tinyedge.kernels.matrix import Matrix
-from tinyedge.shapes import Shape
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -65,13 +64,13 @@ def matrices(points: tuple[float, ...] = POINTS) -> tuple[Rows, Rows, Rows]:
     others = [tuple(other for other in points if other != point) for point in points]
     scales = [1 / prod(point - other for other in rest) for point, rest in zip(points, others)] + [1.0]
     g = tuple(tuple(value * scale for value in row) for row, scale in zip(powers(TAPS), scales))
-    b = tuple(tuple([*product(rest), 0.0]) for rest in others) + (tuple(product(points)),)
+    b = tuple((*product(rest), 0.0) for rest in others) + (tuple(product(points)),)
     return transposed(powers(outputs)), g, b
 
 
 def _apart(numel: int) -> int:
-    """The distance of the matrices of two places of a tile: an odd number of cache lines. With others, such as powers of
-    two, the same element of all of them would compete for a few lines of the cache.
+    """The distance of the matrices of two places of a tile: an odd number of cache lines. With others, such as powers
+    of two, the same element of all of them would compete for a few lines of the cache.
     """
     return (-(-numel // LINE) | 1) * LINE
 
@@ -116,7 +115,13 @@ class Winograd:
         return self._lines_bytes() <= self.device.local_bytes
 
     def convolution(
-        self, image: Planes, weight: str, out: Planes, pad: tuple[int, int], bias: str | None = None, turned: bool = False
+        self,
+        image: Planes,
+        weight: str,
+        out: Planes,
+        pad: tuple[int, int],
+        bias: str | None = None,
+        turned: bool = False,
     ) -> list[KernelSpec]:
         """``out`` from ``image``, in which the first window begins at -``pad``. ``turned``: from an output's gradient
         to the input's.
@@ -131,7 +136,8 @@ class Winograd:
         taken = Matrix(filters.name, self.cg, 1, (_apart(self.o * self.cg), self.og * self.cg))
         product = gemm_kernels(
             self.device, taken.T if turned else taken,
-            self._of_tiles(tiles.name, image.channels, columns, from_c), self._of_tiles(sums.name, out.channels, columns, to_c),
+            self._of_tiles(tiles.name, image.channels, columns, from_c),
+            self._of_tiles(sums.name, out.channels, columns, to_c),
             to_c, columns, from_c, self.real, (self.count**2, self.groups), scratch=scratch,
         )  # fmt: skip
         return [
@@ -180,7 +186,7 @@ class Winograd:
         return Matrix(name, columns, 1, (_apart(channels * columns), each * columns))
 
     def _lines(self, taken: int) -> tuple[int, int, int]:
-        """Of a row of tiles: how many are in fast memory at once, and the lengths of a line of pixels and of a phase."""
+        """Of a row of tiles: how many are in fast memory at once, and the lengths of a line and of a phase."""
         phase = round_up(MOST_TILES + 1, self.width)
         return MOST_TILES, self.step * phase, phase
 
@@ -242,8 +248,9 @@ class Winograd:
         weight, filters = buffers if name == "winograd_filter" else reversed(buffers)
         return KernelSpec(
             name, "winograd.cl.jinja", buffers, (-(-self.o // each),), (1,),
-            {"filters_": self.o, "filters_per_item": each, "channels": self.cg, "apart": _apart(self.o * self.cg)}, {}, {},
-            {**self._constants(), "weight": weight, "filters": filters, "rows": rows, "turned": turned}, scratch, (weight,),
+            {"filters_": self.o, "filters_per_item": each, "channels": self.cg, "apart": _apart(self.o * self.cg)},
+            {}, {}, {**self._constants(), "weight": weight, "filters": filters, "rows": rows, "turned": turned},
+            scratch, (weight,),
             local=(LocalArray("taps", self.real, (TAPS**2 * self.width,)),), flops=0,
         )  # fmt: skip
 
