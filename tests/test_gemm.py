@@ -17,6 +17,8 @@ from tinyedge.kernels.matrix import Matrix
     [
         ((), 37, 700, 5),  # k is short: wide blocks, copied once for all rows
         ((), 301, 9, 1),
+        ((), 37, 49, 40),  # what is left of the columns takes half a vector
+        ((), 21, 4, 9),
         ((2,), 13, 333, 64),
         ((), 517, 300, 517),  # A is laid out anew
         ((3,), 70, 260, 300),

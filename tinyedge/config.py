@@ -5,6 +5,8 @@ TINYEDGE_COMPILE   read when ``te.compile`` is called: 1 (the default) records a
                    0 runs eagerly; ``check`` compares each replay with the eager call
 TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to see what fusion changes
 TINYEDGE_PERSISTENT  0: no persistent kernels, and no slabs that small values share
+TINYEDGE_WINOGRAD  0: no Winograd transforms in convolutions, whose sums they round otherwise; ``always``: wherever they
+                   can be used, faster or not; unset: where they are faster
 TINYEDGE_CACHE     the folder for built kernels and the tuning cache; unset: the user's cache folder
 TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is an error; unset: the cache is used
 TINYEDGE_BINARIES  0: kernels are built in every run, and none are kept in the cache folder
@@ -107,6 +109,11 @@ def tune_mode() -> str:
 def fuses() -> bool:
     """Whether programs fuse kernels."""
     return os.environ.get("TINYEDGE_FUSE", "").strip() != "0"
+
+
+def winograd() -> str:
+    """Where convolutions are computed by Winograd's transforms: "0" (nowhere), "1" (where it is faster) or "always"."""
+    return os.environ.get("TINYEDGE_WINOGRAD", "").strip().lower() or "1"
 
 
 def uses_persistent() -> bool:

@@ -80,6 +80,7 @@ def gemm_kernels(
         if b.quantised:
             depth = max(depth // UNPACKED * UNPACKED, UNPACKED)
         constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
+        constants |= {"wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
         across = -(-n // block)
         wanted = 8 * device.compute_units
         item_rows = m if outer == 1 and k <= depth else max_rows
@@ -198,6 +199,15 @@ def _cpu_tile(device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str) 
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
     return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if lanes >= 16 else 3, 4, lanes)
+
+
+def _tail(columns: int, width: int) -> tuple[int, ...]:
+    """The vectors that hold so many columns, the last of half the ``width`` if that is enough: it costs half as much
+    where a unit of the processor is narrower than a register.
+    """
+    vectors, rest = divmod(columns, width)
+    last = () if not rest else (width // 2,) if rest <= width // 2 else (width,)
+    return (width,) * vectors + last
 
 
 def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:

@@ -2,7 +2,7 @@
 
 A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the
 kernel is 1x1 the input is that matrix already. A depthwise convolution, one filter for each channel, has its own
-kernels.
+kernels. On a CPU 3x3 filters with stride 1 go by Winograd's transforms where that is faster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tinyedge.ir.step import Step
 from tinyedge.kernels.gemm import gemm_kernels
 from tinyedge.kernels.matrix import Matrix, Patches
 from tinyedge.kernels.tile import tile_kernels
+from tinyedge.ops.conv_winograd import TAPS, Planes, Winograd
 from tinyedge.shapes import Shape
 
 Pair = tuple[int, int]
@@ -62,6 +63,9 @@ class ConvLowering:
         )  # the input is the matrix of its patches
         self.looks_up = not device.is_cpu and not self.pointwise  # a GPU's patches are not laid out
         self.positions = self.oh * self.ow
+        self.winograd = Winograd(device, self.n, self.c, self.o, self.groups)
+        self.image = Planes(x, self.c, self.h, self.w)
+        self.result = Planes(out, self.o, self.oh, self.ow)
         self.patch = self.cg * self.kh * self.kw
         self.pool = POOL_BYTES // (8 if self.ctype == "double" else 4)
         self.flops = 2 * self.n * self.o * self.positions * self.patch
@@ -95,11 +99,26 @@ class ConvLowering:
             self.runs() if self.device.is_cpu else {}, flops=0,
         )  # fmt: skip
 
+    def by_winograd(self, made: Planes) -> bool:
+        """Whether the convolution that makes ``made``, or for its weight's gradient reads it, goes by transforms."""
+        applies = (
+            self.device.is_cpu and self.kh == self.kw == TAPS and self.stride == self.dilation == (1, 1)
+            and self.ctype == "float" and not self.quantised and not self.depthwise
+            and self.n * self.cg * self.og * self.h * self.w * self.positions > 0
+        )  # fmt: skip
+        if not applies or not self.winograd.fits():
+            return False
+        other = self.c if made is self.result else self.o
+        return self.winograd.pays(made.height, made.width, self.n * other * TAPS**2 * made.height * made.width)
+
     def forward(self, bias: str | None = None) -> list[KernelSpec]:
         """``out`` from ``x`` and ``weight``."""
         if self.depthwise:
             buffers = (self.x, self.weight, *((bias,) if bias else ()), self.out)
             return [self.depthwise_kernel("forward", buffers, self.n * self.o, self.oh, self.ow)]
+        if self.by_winograd(self.result):
+            pad = self.padding[0], self.padding[2]
+            return self.winograd.convolution(self.image, self.weight, self.result, pad, bias)
         batch, bias_batch = (self.n, self.groups), (0, self.og)
         product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
         if self.looks_up:
@@ -120,6 +139,9 @@ class ConvLowering:
         if self.depthwise:
             buffers = (self.out, self.weight, self.x)
             return [self.depthwise_kernel("input_gradient", buffers, self.n * self.c, self.h, self.w)]
+        if self.by_winograd(self.image):
+            pad = TAPS - 1 - self.padding[0], TAPS - 1 - self.padding[2]
+            return self.winograd.convolution(self.result, self.weight, self.image, pad, turned=True)
         if self.looks_up:
             planes, plane = self.h * self.w, self.positions
             return tile_kernels(
@@ -144,6 +166,9 @@ class ConvLowering:
             buffers = (self.out, self.x, self.weight)
             found = self.planes_kernel("planes_weight_gradient", buffers, self.o, self.oh, self.ow)
             return [replace(found or self.shared_weight_gradient(buffers), flops=self.flops)]
+        if self.by_winograd(self.result):
+            pad = self.padding[0], self.padding[2]
+            return self.winograd.weight_gradient(self.image, self.weight, self.result, pad)
         dy = self.output_matrix()
         errors = Matrix(dy.name, dy.row, dy.col, dy.batch[1:], dy.batch[0])
         result = Matrix(self.weight, self.patch, 1, (self.og * self.patch,))

@@ -155,7 +155,10 @@ class OpenCLBackend(OpenCLBuilder):
         else:
             assert over is not None
             raise over
-        needed = {s.name: s.nbytes for spec in specs for s in spec.scratch}
+        needed: dict[str, int] = {}
+        for item in (item for spec in specs for item in spec.scratch):
+            # A step's kernels share scratch memory by its name.
+            assert needed.setdefault(item.name, item.nbytes) == item.nbytes, f"{step.op.name}: two sizes of {item.name}"
         layout = StepLayout(needed)
         prepared = Prepared if hasattr(self.cl.Kernel, "_set_arg_multi") else SetOneByOne
         kernels = [prepared(self, built[draft.source], draft.described(layout, step)) for draft in drafts]
