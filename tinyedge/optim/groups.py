@@ -83,7 +83,7 @@ class Groups(Minibatch):
         never = [
             label
             for _, param, label in self.named()
-            if param.requires_grad and param.numel() and param not in self._updated
+            if param.requires_grad and param._slot.numel and param not in self._updated
         ]
         self._updated.clear()
         if never:
