@@ -67,8 +67,10 @@ def _pool(
     lead = x.shape[:2]
     if samples is None:
         samples = rand(*lead, rank, dtype=input.dtype, device=input.backend)
-    elif samples.shape != (*lead, rank):
+    elif samples.ndim != 3 or samples.shape[0] < lead[0] or samples.shape[1:] != (lead[1], rank):
         raise ShapeError(name, f"_random_samples of shape {(*lead, rank)}", f"got {samples.shape}")
+    else:
+        samples = samples[: lead[0]]
     order = (1, 0) if rank == 2 else (0, 1, 2)  # of the samples: as PyTorch takes them
     places: Any = None
     for axis in range(rank):

@@ -14,6 +14,7 @@ from tinyedge.errors import ArgumentError
 from tinyedge.ir.modes import is_abstract
 from tinyedge.ir.values import Slot
 from tinyedge.optim.launch import Job, Rule, State
+from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor
 
 TELLS = 8  # the updates after which parameters without a gradient are named
@@ -117,8 +118,15 @@ class Groups(Minibatch):
         """The number of which the state tensor ``name`` begins full, where that is not 0."""
         return 0.0
 
+    def shape_of(self, name: str, param: Tensor) -> Shape:
+        """The shape of the state tensor ``name`` of ``param``."""
+        return param.shape
+
     def numbers(self, group: dict[str, Any], step: int, state: Mapping[str, Any]) -> dict[str, float]:
-        """State besides ``step`` that is numbers, after update number ``step``; ``state`` is that before it."""
+        """State besides ``step`` that is numbers, after update number ``step``; ``state`` is that before it.
+
+        Numbers whose names begin with an underscore are for ``rule`` alone, and not kept.
+        """
         return {}
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
@@ -132,7 +140,7 @@ class Groups(Minibatch):
     def rule_of(self, group: dict[str, Any], numbers: Mapping[str, float], step: int, first: bool, count: int) -> Rule:
         """``rule``, for an update by the mean of ``count`` samples."""
         rule = self.rule({**group, **numbers} if numbers else group, step, first)
-        rule.scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
+        rule.scalars["scale"] = (-1.0 if group.get("maximize") else 1.0) / count
         return rule
 
     @property
