@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from random import Random
 from typing import Any
@@ -27,7 +28,7 @@ class AdafactorUpdate(Update):
     """``row_var`` (..., rows, 1) and ``col_var`` (..., 1, columns) of matrices, ``variance`` of vectors and numbers.
 
     ``weight`` is that of the new squares, ``rho`` the largest step in units of the parameter's size. An ``eps1`` below 0
-    stands for the distance from 1 to the next number of the parameter's dtype.
+    stands for the distance from 1 to the next number of the dtype that it is computed in.
     """
 
     signature = "(),(),(),(),()->(),(),(),(),()"
@@ -59,10 +60,7 @@ class AdafactorUpdate(Update):
                 ("direction", count), ("spread", lines), ("totals", 2),
             )
         )  # fmt: skip
-        dtype = step.slots["param"].dtype
-        eps = {"half": "9.765625e-4", "bfloat16": "7.8125e-3"}.get(dtype.packed) or (
-            "2.220446049250313e-16" if dtype.ctype == "double" else "1.1920929e-7"
-        )
+        eps = "2.220446049250313e-16" if real == "double" else "1.1920929e-7"
 
         def kernel(name: str, buffers: tuple[str, ...], lines: int = 0, length: int = 0, items: int = 0) -> KernelSpec:
             constants: dict[str, Any] = {"real": real, "factored": factored, "machine_eps": f"((real){eps})"}
@@ -115,11 +113,13 @@ class AdafactorUpdate(Update):
         update = g / np.sqrt(np.maximum(estimate, eps1 * eps1))
         shrink = max(1.0, float(np.sqrt(np.mean(np.square(update)))) / d) if param.size else 1.0
         new = (param * decay - update * (alpha / shrink)).astype(param.dtype)
-        return new, np.zeros_like(grad), row_var, col_var, variance
+        state = [np.zeros(0, param.dtype) if each is None else each for each in (row_var, col_var, variance)]
+        return new, np.zeros_like(grad), *state
 
     @classmethod
     def infer(cls, *inputs: Any, **attrs: Any) -> Any:
-        return (*(spec for spec in inputs if spec is not None), inputs[0])
+        nothing = replace(inputs[1], shape=(0,))  # of state that a parameter of this rank has not
+        return (*(nothing if spec is None else spec for spec in inputs), inputs[0])
 
     @classmethod
     def sample(cls, random: Random) -> Sample:
@@ -146,7 +146,7 @@ class Adafactor(Optimizer):
     Options (a group may have its own, and they may change between steps):
         lr: the largest relative step; it is also at most ``1 / sqrt(updates)``; 1e-2.
         beta2_decay: the weight of the new squares is ``updates ** beta2_decay``; -0.8.
-        eps: two numbers, what squares are at least (None: the parameter dtype's eps), and the parameter's size;
+        eps: two numbers, what squares are at least (None: the eps of the dtype that it is computed in), and the parameter's size;
             (None, 1e-3).
         d: the largest root mean square of a step before it is multiplied by the rate; 1.
         weight_decay: shrinks the parameter by ``lr * weight_decay``; 0.
