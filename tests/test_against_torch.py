@@ -43,7 +43,16 @@ RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "ran
 RANDOM |= {"multinomial", "normal", "poisson", "randint_like", "exponential_", "geometric_", "cauchy_", "random_"}
 RANDOM |= {"alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"}
 RANDOM |= {"multi_head_attention_forward"}  # its sample drops probabilities
-RANDOM |= {"fractional_max_pool2d", "fractional_max_pool3d", "new_empty", "log_normal_", "randn_like", "randperm", "rrelu", "uniform_"}
+RANDOM |= {
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
+    "new_empty",
+    "log_normal_",
+    "randn_like",
+    "randperm",
+    "rrelu",
+    "uniform_",
+}
 """Functions whose values are not determined: dtype and shape are compared."""
 
 SIGNS = {"linalg.eigh", "linalg.svd", "svd"}

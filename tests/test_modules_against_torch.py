@@ -125,7 +125,9 @@ def wrong_of(info: Any, sample: Any, training: bool, backend: Backend) -> str:
         for (what, leaf, mine), wanted in zip(pairs, found, strict=True):
             wanted = torch.zeros_like(leaf) if wanted is None else wanted
             grad = mine.grad if mine.grad is not None else te.tensor(np.zeros(mine.shape, mine.dtype.numpy))
-            atol = LOOSER.get(info.module_cls.__name__, ATOL) * max(1.0, float(wanted.abs().max()) if wanted.numel() else 1)
+            atol = LOOSER.get(info.module_cls.__name__, ATOL) * max(
+                1.0, float(wanted.abs().max()) if wanted.numel() else 1
+            )
             if text := difference(f"the gradient of {what}", grad, wanted, True, atol):
                 return text
     after = {key: value.numpy() for key, value in ours.state_dict().items()}

@@ -43,9 +43,8 @@ def muon(param: Array, gradients: list[Array], lr: float = 1e-3, decay: float = 
 
 def drawn(shape: tuple[int, ...], count: int = 5) -> tuple[Array, list[Array]]:
     random = np.random.default_rng(0)
-    return tuple(random.standard_normal(shape).astype(np.float32) for _ in range(1))[0], [
-        random.standard_normal(shape).astype(np.float32) for _ in range(count)
-    ]
+    start, *gradients = (random.standard_normal(shape).astype(np.float32) for _ in range(count + 1))
+    return start, gradients
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 3), (3, 70), (1, 1), (1, 9), (65, 66)])

@@ -26,7 +26,20 @@ from tinyedge.optim.optimizer import Optimizer
 Array = np.ndarray[Any, Any]
 STEPS = 5
 SHAPE = (3, 7)
-KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD", "Adafactor")
+KINDS = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "RMSprop",
+    "Adagrad",
+    "Adadelta",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "Rprop",
+    "ASGD",
+    "Adafactor",
+)
 
 
 def sgd(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:

@@ -120,6 +120,10 @@ def test_steps_of_optimizers(name: str, backend: Backend, record_property: Calla
     record_property("against torch", (f"optim.{name}", backend.name, count, 0, 0))
 
 
+def converted_to(library: Any, value: Any) -> Any:
+    return library.tensor(value.numpy()) if hasattr(value, "numpy") else value
+
+
 @pytest.mark.parametrize("name", names())
 def test_state_goes_both_ways(name: str, backend: Backend) -> None:
     """A state dict of PyTorch's goes on in tinyedge, and one of tinyedge's in PyTorch."""
@@ -141,9 +145,7 @@ def test_state_goes_both_ways(name: str, backend: Backend) -> None:
                 made[first][2].zero_grad()
             state = made[first][2].state_dict()
             other = libraries[second]
-            convert = lambda value: (  # noqa: E731
-                other.tensor(value.numpy()) if hasattr(value, "numpy") else value
-            )
+            convert = functools.partial(converted_to, other)
             state = {
                 "state": {k: {name: convert(v) for name, v in each.items()} for k, each in state["state"].items()},
                 "param_groups": state["param_groups"],

@@ -162,7 +162,8 @@ def _grid_sample(inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ten
             places = at[..., k] if places is None else places * size + at[..., k]
             part = parts[k] * inside[..., k]
             weight = part if weight is None else weight * part
-        assert places is not None and weight is not None
+        assert places is not None
+        assert weight is not None
         index = unsqueeze(places, 1).expand(*lead, places.shape[-1])
         term = gather(images, 2, index) * unsqueeze(weight, 1)
         y = term if y is None else y + term

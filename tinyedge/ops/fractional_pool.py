@@ -8,11 +8,11 @@ from typing import Any
 from tinyedge.autograd.registry import public
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops.creation import arange
+from tinyedge.ops.indexing import gather
 from tinyedge.ops.movement import cat
 from tinyedge.ops.random import rand
 from tinyedge.ops.reduce import max as largest_along
 from tinyedge.ops.rounding import floor
-from tinyedge.ops.indexing import gather
 from tinyedge.tensor import Tensor
 
 Size = int | Sequence[int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from random import Random
 from typing import Any
@@ -27,8 +26,8 @@ LINE = 1024
 class AdafactorUpdate(Update):
     """``row_var`` (..., rows, 1) and ``col_var`` (..., 1, columns) of matrices, ``variance`` of vectors and numbers.
 
-    ``weight`` is that of the new squares, ``rho`` the largest step in units of the parameter's size. An ``eps1`` below 0
-    stands for the distance from 1 to the next number of the dtype that it is computed in.
+    ``weight`` is that of the new squares, ``rho`` the largest step in units of the parameter's size. An ``eps1`` below
+    0 stands for the distance from 1 to the next number of the dtype that it is computed in.
     """
 
     signature = "(),(),(),(),()->(),(),(),(),()"
@@ -81,19 +80,17 @@ class AdafactorUpdate(Update):
                 name, TEMPLATE, buffers, *launch, sizes, used, constants=constants, scratch=scratch, **stated
             )
 
-        totals = [
-            kernel("adafactor_rows", ("param", "grad", *(("row_var", "new_row_var", "row_sums") if factored else ()), "squares"),
-                   lines, length),
-            *([
-                kernel("adafactor_columns", ("grad", "col_var", "new_col_var", "col"), items=matrices * length),
-                kernel("adafactor_means", ("row_sums", "means"), matrices, rows),
-            ] if factored else []),
-            kernel("adafactor_spread", ("grad", *(("row_sums", "col", "means") if factored else ("variance", "new_variance")),
-                                        "direction", "spread"), lines, length),
-            kernel("adafactor_totals", ("squares", "spread", "totals"), 1, lines),
-        ]  # fmt: skip
+        of_rows = ("row_var", "new_row_var", "row_sums") if factored else ()
+        estimate = ("row_sums", "col", "means") if factored else ("variance", "new_variance")
+        found = [kernel("adafactor_rows", ("param", "grad", *of_rows, "squares"), lines, length)]
+        if factored:
+            of_columns = ("grad", "col_var", "new_col_var", "col")
+            found.append(kernel("adafactor_columns", of_columns, items=matrices * length))
+            found.append(kernel("adafactor_means", ("row_sums", "means"), matrices, rows))
+        found.append(kernel("adafactor_spread", ("grad", *estimate, "direction", "spread"), lines, length))
+        found.append(kernel("adafactor_totals", ("squares", "spread", "totals"), 1, lines))
         outputs = tuple(name for name in step.writes if name in ("new_param", "new_grad", "new_rounded"))
-        return [*totals, kernel("adafactor_step", ("param", "direction", "totals", *outputs), items=count)]
+        return [*found, kernel("adafactor_step", ("param", "direction", "totals", *outputs), items=count)]
 
     @staticmethod
     def forward(
@@ -118,7 +115,7 @@ class AdafactorUpdate(Update):
 
     @classmethod
     def infer(cls, *inputs: Any, **attrs: Any) -> Any:
-        nothing = replace(inputs[1], shape=(0,))  # of state that a parameter of this rank has not
+        nothing = inputs[1]._replace(shape=(0,))  # of state that a parameter of this rank has not
         return (*(nothing if spec is None else spec for spec in inputs), inputs[0])
 
     @classmethod
@@ -146,8 +143,8 @@ class Adafactor(Optimizer):
     Options (a group may have its own, and they may change between steps):
         lr: the largest relative step; it is also at most ``1 / sqrt(updates)``; 1e-2.
         beta2_decay: the weight of the new squares is ``updates ** beta2_decay``; -0.8.
-        eps: two numbers, what squares are at least (None: the eps of the dtype that it is computed in), and the parameter's size;
-            (None, 1e-3).
+        eps: two numbers, what squares are at least (None: the eps of the dtype that it is computed in), and the
+            parameter's size; (None, 1e-3).
         d: the largest root mean square of a step before it is multiplied by the rate; 1.
         weight_decay: shrinks the parameter by ``lr * weight_decay``; 0.
         maximize: step along the gradient instead of against it; False.
@@ -179,7 +176,8 @@ class Adafactor(Optimizer):
         if d < 1:
             raise ArgumentError("Adafactor", "d must be at least 1", f"got {d}")
         defaults = {
-            "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay, "maximize": maximize,
+            "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay,
+            "maximize": maximize,
         }  # fmt: skip
         super().__init__(params, defaults, accumulate, nonfinite, master)
 

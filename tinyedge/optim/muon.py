@@ -159,7 +159,7 @@ class Muon(Optimizer):
         eps: what the gradient's norm is at least; 1e-7.
         ns_steps: the iterations; 5.
         adjust_lr_fn: "original" (None): the rate grows by the root of rows / columns where that is above 1;
-            "match_rms_adamw": by a fifth of the root of the larger; "spectral_unclamped": by the root of rows / columns.
+            "match_rms_adamw": by a fifth of the root of the larger; "spectral_unclamped": by the root in any case.
     Options of the optimizer, see ``Optimizer``: accumulate, nonfinite, master.
 
     Errors: ArgumentError if a parameter is no matrix.
