@@ -47,18 +47,19 @@ def names() -> list[str]:
     return sorted(infos())
 
 
-def number(value: Any) -> Any:
-    """A number that PyTorch's inputs have as a tensor."""
-    import torch
-
-    return value.item() if isinstance(value, torch.Tensor) else value
-
-
 def options_of(info: Any) -> list[tuple[dict[str, Any], str]]:
-    return [
-        ({key: number(value) for key, value in found.kwargs.items()}, found.desc)
-        for found in info.optim_inputs_func("cpu", dtype=None)
-    ]
+    return [(found.kwargs, found.desc) for found in info.optim_inputs_func("cpu", dtype=None)]
+
+
+def made_of(library: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options as that library has them: PyTorch's inputs have numbers that are tensors."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(taken(part) for part in value)
+        return library.tensor(value.numpy()) if hasattr(value, "numpy") else value
+
+    return {name: taken(value) for name, value in options.items()}
 
 
 def problem(library: Any, name: str) -> tuple[list[Any], list[Any]]:
@@ -72,18 +73,21 @@ def problem(library: Any, name: str) -> tuple[list[Any], list[Any]]:
     return params, factors
 
 
-def loss_of(params: list[Any], factors: list[Any]) -> Any:
-    return sum(((param - factor) ** 2 * (1 + factor**2)).sum() for param, factor in zip(params, factors, strict=True))
+def loss_of(params: list[Any], factors: list[Any], options: dict[str, Any]) -> Any:
+    """Bounded on the side to which the steps go."""
+    return (-1 if options.get("maximize") else 1) * sum(
+        ((param - factor) ** 2 * (1 + factor**2)).sum() for param, factor in zip(params, factors, strict=True)
+    )
 
 
 def trained(library: Any, info: Any, options: dict[str, Any], after: Callable[[int, Any, Any], Any]) -> list[Any]:
     """What ``after`` gives at each step."""
     params, factors = problem(library, info.name)
-    optimizer = getattr(library.optim, info.name)(params, **options)
+    optimizer = getattr(library.optim, info.name)(params, **made_of(library, options))
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = loss_of(params, factors)
+        loss = loss_of(params, factors, options)
         loss.backward()
         return loss
 
@@ -138,9 +142,9 @@ def test_state_goes_both_ways(name: str, backend: Backend) -> None:
             made = {}
             for key, library in libraries.items():
                 params, factors = problem(library, name)
-                made[key] = (params, factors, getattr(library.optim, name)(params, **options))
+                made[key] = (params, factors, getattr(library.optim, name)(params, **made_of(library, options)))
             for _ in range(3):
-                loss_of(*made[first][:2]).backward()
+                loss_of(*made[first][:2], options).backward()
                 made[first][2].step()
                 made[first][2].zero_grad()
             state = made[first][2].state_dict()
@@ -156,7 +160,7 @@ def test_state_goes_both_ways(name: str, backend: Backend) -> None:
             made[second][2].load_state_dict(state)
             for params, factors, optimizer in made.values():
                 for _ in range(2):
-                    loss_of(params, factors).backward()
+                    loss_of(params, factors, options).backward()
                     optimizer.step()
                     optimizer.zero_grad()
             for a, b in zip(made["torch"][0], made["te"][0], strict=True):

@@ -105,7 +105,7 @@ def set_default_device(device: "str | Backend | None") -> None:
 
     Errors: BackendError for a device that tinyedge does not have.
     """
-    set_default_backend("cpu" if device is None else Backend.by_name(device))
+    set_default_backend("cpu" if device is None else device if isinstance(device, Backend) else Backend.by_name(device))
 
 
 def get_default_device() -> "device":

@@ -50,7 +50,8 @@ class Laplace(_Scaled):
         return self.loc - self.scale * u.sign() * (-u.abs()).clamp(min=-1 + _LEAST).log1p()
 
     def log_prob(self, value: Any) -> Tensor:
-        return -(2 * self.scale).log() - (value - self.loc).abs() / self.scale
+        density: Tensor = -(2 * self.scale).log() - (value - self.loc).abs() / self.scale
+        return density
 
     def entropy(self) -> Tensor:
         return 1 + (2 * self.scale).log()
@@ -74,7 +75,8 @@ class Gumbel(_Scaled):
 
     def log_prob(self, value: Any) -> Tensor:
         y = (self.loc - value) / self.scale
-        return y - y.exp() - self.scale.log()
+        density: Tensor = y - y.exp() - self.scale.log()
+        return density
 
     def entropy(self) -> Tensor:
         return self.scale.log() + (1 + 0.57721566490153286)
@@ -88,7 +90,8 @@ class Cauchy(_Scaled):
 
     def log_prob(self, value: Any) -> Tensor:
         z = (value - self.loc) / self.scale
-        return -math.log(math.pi) - self.scale.log() - (z * z).log1p()
+        density: Tensor = -math.log(math.pi) - self.scale.log() - (z * z).log1p()
+        return density
 
     def entropy(self) -> Tensor:
         return math.log(4 * math.pi) + self.scale.log()
@@ -237,7 +240,8 @@ class Gamma(Distribution):
 
     def log_prob(self, value: Any) -> Tensor:
         a, (value,) = self.concentration, together(value)
-        return a * self.rate.log() + (a - 1) * value.log() - self.rate * value - lgamma(a)
+        density: Tensor = a * self.rate.log() + (a - 1) * value.log() - self.rate * value - lgamma(a)
+        return density
 
     def entropy(self) -> Tensor:
         a = self.concentration
@@ -315,7 +319,8 @@ class Beta(Distribution):
 
     def log_prob(self, value: Any) -> Tensor:
         a, b, (value,) = self.concentration1, self.concentration0, together(value)
-        return (a - 1) * value.log() + (b - 1) * (-value).log1p() + lgamma(a + b) - lgamma(a) - lgamma(b)
+        density: Tensor = (a - 1) * value.log() + (b - 1) * (-value).log1p() + lgamma(a + b) - lgamma(a) - lgamma(b)
+        return density
 
     def entropy(self) -> Tensor:
         a, b = self.concentration1, self.concentration0

@@ -40,7 +40,7 @@ class UninitializedParameter(Parameter):
 class _Lazy(Module):
     """Base of the lazy layers: ``becomes`` is the layer that one is after its first input."""
 
-    becomes: type[Module] = Module
+    becomes: Any = Module
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -64,7 +64,8 @@ class _Lazy(Module):
 
     def _made(self, features: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Module:
         with no_grad():
-            return self.becomes(features, *args, **kwargs)
+            made: Module = self.becomes(features, *args, **kwargs)
+            return made
 
     def features_of(self, input: Tensor) -> int:
         """How many features or channels ``input`` has."""
@@ -93,7 +94,7 @@ class _Lazy(Module):
             if param is not None and there is not None:
                 become(there, param)
                 if isinstance(there, UninitializedParameter):
-                    there.__class__ = Parameter
+                    there.__class__ = Parameter  # type: ignore[assignment]
         for name, buffer in made._buffers.items():
             self._buffers[name] = buffer
         own = {"_parameters", "_buffers", "_modules", "_transient", "training", "checkpointed"}
@@ -102,7 +103,7 @@ class _Lazy(Module):
             if name not in own | hooks:
                 self.__dict__[name] = value
         del self.__dict__["_arguments"], self.__dict__["_text"]
-        self.__class__ = self.becomes  # type: ignore[assignment]
+        self.__class__ = self.becomes
 
     def _before_loading(self, prefix: str, state: Mapping[str, Any]) -> None:
         known = [name for name in self._parameters if prefix + name in state]

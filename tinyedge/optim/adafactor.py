@@ -65,19 +65,19 @@ class AdafactorUpdate(Update):
             constants: dict[str, Any] = {"real": real, "factored": factored, "machine_eps": f"((real){eps})"}
             stated: dict[str, Any] = {}
             if items:
-                launch: Any = grid(items, device.group())
+                extent, group = grid(items, device.group())
                 constants |= {"lanes": 1, "width": 1}
             else:
-                *launch, walk = row_launch(device, lines, length, together=False)
+                extent, group, walk = row_launch(device, lines, length, together=False)
                 if not device.is_cpu and walk["lanes"] == 1 and length > 32:
                     walk = {"lanes": device.group(), "width": 1}
-                    launch = [(max(lines, 1) * device.group(),), (device.group(),)]
+                    extent, group = (max(lines, 1) * device.group(),), (device.group(),)
                 walk["width"] = 1
                 constants |= walk
                 stated = shared_rows(real, walk)
             used = {scalar: cls.scalars[scalar] for scalar in SCALARS.get(name, ())}
             return KernelSpec(
-                name, TEMPLATE, buffers, *launch, sizes, used, constants=constants, scratch=scratch, **stated
+                name, TEMPLATE, buffers, extent, group, sizes, used, constants=constants, scratch=scratch, **stated
             )
 
         of_rows = ("row_var", "new_row_var", "row_sums") if factored else ()

@@ -164,6 +164,14 @@ class Groups(Minibatch):
                 raise ArgumentError(cls.__name__, f"{name} must be at least 0", f"got {value}")
 
     @classmethod
+    def refuse_tensors(cls, foreach: bool | None, capturable: bool, **options: Any) -> None:
+        """Refuse tensors as options where PyTorch's ``foreach`` does, as they would be read by the host there."""
+        for name, value in options.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if foreach and not capturable and any(isinstance(part, Tensor) for part in parts):
+                raise ArgumentError(cls.__name__, f"{name} as a number with foreach=True", f"got {value}")
+
+    @classmethod
     def refuse_differentiable(cls, differentiable: bool) -> None:
         if differentiable:
             raise ArgumentError(
@@ -173,6 +181,8 @@ class Groups(Minibatch):
 
     @classmethod
     def require_betas(cls, betas: Sequence[float]) -> None:
+        if len({isinstance(beta, Tensor) for beta in betas}) > 1:
+            raise ArgumentError(cls.__name__, "betas that are both numbers or both tensors", f"got {betas}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(cls.__name__, "betas must be two numbers in [0, 1)", f"got {betas}")
 
@@ -204,10 +214,22 @@ class Groups(Minibatch):
             )
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
             raise ArgumentError(self._call, "either all groups have names, or none", "got both kinds")
+        group = {name: self._number(name, value) for name, value in group.items()}
         group["params"] = tensors
         if names:
             group["param_names"] = names
-        self.param_groups.append({**group, **{k: v for k, v in self.defaults.items() if k not in group}})
+        usual = {name: self._number(name, value) for name, value in self.defaults.items()}
+        self.param_groups.append({**group, **{k: v for k, v in usual.items() if k not in group}})
+
+    def _number(self, name: str, value: Any) -> Any:
+        """An option that is a tensor of one element, as a number."""
+        if isinstance(value, tuple) and any(isinstance(each, Tensor) for each in value):
+            return tuple(self._number(name, each) for each in value)
+        if not isinstance(value, Tensor):
+            return value
+        if value.numel() != 1:
+            raise ArgumentError(self._call, f"{name} of one element", f"got a tensor of shape {value.shape}")
+        return value.item()
 
     def leaves(self) -> Iterator[Slot]:
         return (param._slot for group in self.param_groups for param in group["params"])

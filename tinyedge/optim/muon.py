@@ -73,15 +73,16 @@ class MuonUpdate(Update):
             lines = {"muon_sums": (rows, columns), "muon_size": (1, rows)}.get(name)
             constants |= {"real": real}
             if lines is None:
-                launch: Any = grid(square if name in ("muon_round", "muon_quintic") else count, device.group())
+                items = square if name in ("muon_round", "muon_quintic") else count
+                extent, group = grid(items, device.group())
             else:
                 lanes = 1 if device.is_cpu else device.group()
-                launch, walk = ((lines[0] * lanes,), (lanes,)), {"lanes": lanes, "width": 1}
+                extent, group, walk = (lines[0] * lanes,), (lanes,), {"lanes": lanes, "width": 1}
                 constants |= walk
                 stated = shared_rows(real, walk)
             used = {scalar: cls.scalars[scalar] for scalar in scalars}
             found.append(
-                KernelSpec(name, TEMPLATE, tuple(buffers), *launch, sizes, used, constants=constants, **stated)
+                KernelSpec(name, TEMPLATE, tuple(buffers), extent, group, sizes, used, constants=constants, **stated)
             )
 
         def product(a: Matrix, b: Matrix, c: Matrix, m: int, n: int, k: int) -> None:
@@ -133,7 +134,7 @@ class MuonUpdate(Update):
             gram = _rounded(x @ x.T)
             x = _rounded(c0 * x + _rounded(c1 * gram + c2 * (gram @ gram)) @ x)
         x = x if wide else x.T
-        new = param * decay - x * (step_size * _ratio(*param.shape, adjusted))
+        new = param * decay - x * (step_size * _ratio(param.shape[0], param.shape[1], adjusted))
         return new.astype(param.dtype), np.zeros_like(grad), momentum_buffer
 
     @classmethod
