@@ -120,6 +120,7 @@ class AdamW(Adam):
         master: bool = False,
     ) -> None:
         self.refuse_differentiable(differentiable)
+        self.refuse_tensors(foreach, capturable, lr=lr, betas=betas)
         super().__init__(
             params,
             lr,

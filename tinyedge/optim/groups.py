@@ -222,13 +222,13 @@ class Groups(Minibatch):
         self.param_groups.append({**group, **{k: v for k, v in usual.items() if k not in group}})
 
     def _number(self, name: str, value: Any) -> Any:
-        """An option that is a tensor of one element, as a number."""
-        if isinstance(value, tuple) and any(isinstance(each, Tensor) for each in value):
+        """An option that is a tensor or an array of one element, as a number."""
+        if isinstance(value, tuple):
             return tuple(self._number(name, each) for each in value)
-        if not isinstance(value, Tensor):
+        if not hasattr(value, "item") or not hasattr(value, "shape"):
             return value
-        if value.numel() != 1:
-            raise ArgumentError(self._call, f"{name} of one element", f"got a tensor of shape {value.shape}")
+        if any(length != 1 for length in value.shape):
+            raise ArgumentError(self._call, f"{name} of one element", f"got a tensor of shape {tuple(value.shape)}")
         return value.item()
 
     def leaves(self) -> Iterator[Slot]:

@@ -492,7 +492,7 @@ class Optimizer(Groups):
                     param._slot.grad.storage.torn = True  # type: ignore[union-attr]
             self.count(counted)
         self.param_groups = [
-            {**group, **saved, "params": group["params"]}
+            {**group, **{name: self._number(name, value) for name, value in saved.items()}, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)
         ]
 
