@@ -43,6 +43,7 @@ BY_PARAMETER = {
     "x2": "x(3, 4)",
     "y": "x(3, 4)",
     "*size": "3, 4",
+    "*shape": "3, 4",
     "*tensors": "x(3, 4), x(3, 4)",
     "tensors": "[x(3, 4), x(3, 4)]",
     "axis0": "0",
@@ -217,6 +218,8 @@ CALLS = {
         for kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
         for dims, image in (("1d", SEQUENCE), ("2d", IMAGE), ("3d", VOLUME))
     },
+    "fractional_max_pool2d": f"{IMAGE}, 2, 2, _random_samples=te.full((2, 4, 2), 0.5)",
+    "fractional_max_pool3d": f"{VOLUME}, 2, 2, _random_samples=te.full((1, 2, 3), 0.5)",
     "lp_pool1d": f"{SEQUENCE}, 2.0, 2",
     "lp_pool2d": f"{IMAGE}, 2.0, 2",
     "lp_pool3d": f"{VOLUME}, 2.0, 2",
@@ -227,6 +230,9 @@ CALLS = {
     "dropout1d": SEQUENCE,
     "dropout3d": VOLUME,
     "interpolate": f"{IMAGE}, scale_factor=2, mode='bilinear'",
+    "upsample": f"{IMAGE}, scale_factor=2, mode='bilinear'",
+    "upsample_bilinear": f"{IMAGE}, scale_factor=2",
+    "upsample_nearest": f"{IMAGE}, scale_factor=2",
     "local_response_norm": f"{IMAGE}, 3",
     "grid_sample": f"{IMAGE}, x(2, 3, 3, 2), align_corners=False",
     "affine_grid": "x(2, 2, 3), (2, 4, 3, 3), False",

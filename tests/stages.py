@@ -41,6 +41,7 @@ WHAT = {
     "optim": "optimizers, schedules",
     "amp": "scaled losses for float16",
     "utils": "PyTorch's names of data",
+    "onnx": "torch.onnx by its name",
     "adapt": "LoRA; what fits in a memory budget",
     "federated": "Flower's client and server",
     "models": "LeNet-5, MobileNet, ResNet, Llama, BERT",

@@ -36,12 +36,23 @@ LOOSER |= {"ctc_loss": 5e-3}  # exponentials of logarithms near -300
 LOOSER |= {"scaled_dot_product_attention": 1e-4}  # scores near 200, where floats lie 1e-5 apart
 LOOSER |= {"cov": 1e-4}  # differences of numbers near 100
 LOOSER |= {"logcumsumexp": 5e-3}  # the logarithms are near 10,000, where floats lie 1e-3 apart
-LARGE_VALUES = {"matrix_exp": 0.05}  # of one sample they are near 20,000
+OF_THE_LARGEST = {"matrix_exp": 1e-5}
+"""Functions whose errors are relative to the largest element of a matrix, of values and of gradients."""
+
 RANDOM = {"bernoulli", "dropout", "empty", "empty_like", "normal_", "rand", "rand_like", "randint", "randn"}
 RANDOM |= {"multinomial", "normal", "poisson", "randint_like", "exponential_", "geometric_", "cauchy_", "random_"}
 RANDOM |= {"alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"}
 RANDOM |= {"multi_head_attention_forward"}  # its sample drops probabilities
-RANDOM |= {"new_empty", "log_normal_", "randn_like", "randperm", "rrelu", "uniform_"}
+RANDOM |= {
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
+    "new_empty",
+    "log_normal_",
+    "randn_like",
+    "randperm",
+    "rrelu",
+    "uniform_",
+}
 """Functions whose values are not determined: dtype and shape are compared."""
 
 SIGNS = {"linalg.eigh", "linalg.svd", "svd"}
@@ -169,8 +180,10 @@ def is_refusal(error: Exception) -> bool:
     )
 
 
-def difference(what: str, got: Any, expected: Any, values: bool, atol: float = ATOL) -> str:
-    """What is wrong with ``got``, or ""."""
+def difference(
+    what: str, got: Any, expected: Any, values: bool, atol: float = ATOL, of_largest: float | None = None
+) -> str:
+    """What is wrong with ``got``, or "". ``of_largest``: how far it may be off, of the largest of its matrix."""
     import torch
 
     if not isinstance(expected, torch.Tensor):
@@ -183,6 +196,9 @@ def difference(what: str, got: Any, expected: Any, values: bool, atol: float = A
         if expected.dtype is torch.bfloat16:  # which NumPy lacks
             expected = expected.float()
         mine, theirs = got.detach().numpy(), expected.detach().numpy(force=True)
+        if of_largest and theirs.size:
+            largest = np.abs(theirs).max((-2, -1), keepdims=True)
+            mine, theirs, atol = mine / largest, theirs / largest, of_largest
         if not np.allclose(mine, theirs, RTOL, atol, equal_nan=True):
             return f"{what} is {mine.reshape(-1)[:6]}, expected {theirs.reshape(-1)[:6]}"
     return ""
@@ -210,7 +226,7 @@ def compare(
     if len(got) != len(expected):
         return f"{len(got)} results, expected {len(expected)}"
     for mine, theirs in zip(got, expected, strict=True):
-        if text := difference("the result", mine, theirs, values, LARGE_VALUES.get(name, ATOL)):
+        if text := difference("the result", mine, theirs, values, ATOL, OF_THE_LARGEST.get(name)):
             return text
     floating = [k for k, y in enumerate(expected) if isinstance(y, torch.Tensor) and y.requires_grad]
     if not values or not floating:
@@ -230,7 +246,8 @@ def compare(
     for number, ((leaf, mine), theirs) in enumerate(zip(translate.pairs, wanted, strict=True)):
         theirs = torch.zeros_like(leaf) if theirs is None else theirs
         grad = mine.grad if mine.grad is not None else te.tensor(np.zeros(mine.shape, mine.dtype.numpy), device=backend)
-        if text := difference(f"gradient {number}", grad, theirs, True, LOOSER.get(name.rpartition(".")[2], ATOL)):
+        atol = LOOSER.get(name.rpartition(".")[2], ATOL)
+        if text := difference(f"gradient {number}", grad, theirs, True, atol, OF_THE_LARGEST.get(name)):
             return text
     return ""
 

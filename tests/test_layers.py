@@ -37,6 +37,7 @@ STAGES = (
     "data",
     "utils",
     "convert",
+    "onnx",
     "adapt",
     "federated",
     "__init__",

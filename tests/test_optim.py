@@ -26,7 +26,20 @@ from tinyedge.optim.optimizer import Optimizer
 Array = np.ndarray[Any, Any]
 STEPS = 5
 SHAPE = (3, 7)
-KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
+KINDS = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "RMSprop",
+    "Adagrad",
+    "Adadelta",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "Rprop",
+    "ASGD",
+    "Adafactor",
+)
 
 
 def sgd(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
@@ -171,6 +184,32 @@ def rprop(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
     return param
 
 
+def asgd(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.ASGD's formula."""
+    eta = o["lr"]
+    for t, g in enumerate(gradients, 1):
+        g = (-g if o["maximize"] else g) + o["weight_decay"] * param
+        param = param * (1 - o["lambd"] * eta) - eta * g
+        eta = o["lr"] / (1 + o["lambd"] * o["lr"] * t) ** o["alpha"]
+    return param
+
+
+def adafactor(param: Array, gradients: list[Array], o: dict[str, Any]) -> Array:
+    """torch.optim.Adafactor's formula, of a matrix."""
+    rows, columns = np.zeros((len(param), 1)), np.zeros((1, param.shape[1]))
+    eps1, eps2 = o["eps"]
+    eps1 = float(np.finfo(np.float32).eps) if eps1 is None else eps1
+    for t, g in enumerate(gradients, 1):
+        g = -g if o["maximize"] else g
+        alpha = max(eps2, np.sqrt(np.mean(param**2))) * min(o["lr"], 1 / np.sqrt(t))
+        param = param * (1 - o["lr"] * o["weight_decay"])
+        rows += (np.mean(g**2, 1, keepdims=True) - rows) * t ** o["beta2_decay"]
+        columns += (np.mean(g**2, 0, keepdims=True) - columns) * t ** o["beta2_decay"]
+        update = g / np.sqrt(np.maximum(rows * columns / max(rows.mean(), eps1), eps1**2))
+        param = param - alpha * update / max(1.0, np.sqrt(np.mean(update**2)) / o["d"])
+    return param
+
+
 FORMULAS: dict[str, Callable[[Array, list[Array], dict[str, Any]], Array]] = {
     "SGD": sgd,
     "Adam": adam,
@@ -182,6 +221,8 @@ FORMULAS: dict[str, Callable[[Array, list[Array], dict[str, Any]], Array]] = {
     "NAdam": nadam,
     "RAdam": radam,
     "Rprop": rprop,
+    "ASGD": asgd,
+    "Adafactor": adafactor,
 }
 
 
@@ -207,6 +248,12 @@ def options(draw: st.DrawFn, kind: str) -> dict[str, Any]:
         del o["weight_decay"]
         o |= {"lr": draw(st.sampled_from((1e-2, 0.1))), "etas": draw(st.sampled_from(((0.5, 1.2), (0.3, 2.0))))}
         o |= {"step_sizes": draw(st.sampled_from(((1e-6, 50), (0.02, 0.15))))}
+    elif kind == "ASGD":
+        o |= {"lr": draw(st.sampled_from((1e-2, 0.1))), "lambd": draw(st.sampled_from((1e-4, 0.3)))}
+        o |= {"alpha": draw(st.sampled_from((0.75, 2.0))), "t0": draw(st.sampled_from((0.0, 2.0, 1e6)))}
+    elif kind == "Adafactor":
+        o |= {"lr": draw(st.sampled_from((1e-2, 0.9))), "beta2_decay": draw(st.sampled_from((-0.8, -2.0, 0.0)))}
+        o |= {"d": draw(st.sampled_from((1.0, 1.5))), "eps": draw(st.sampled_from(((None, 1e-3), (1e-2, 10.0))))}
     else:
         o |= {"lr": draw(st.sampled_from((1e-3, 0.1))), "betas": draw(st.sampled_from(((0.9, 0.999), (0.0, 0.5))))}
         o |= {"eps": draw(st.sampled_from((1e-8, 1e-2)))}

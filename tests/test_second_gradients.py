@@ -94,3 +94,48 @@ def test_second_gradients(op: type[Op]) -> None:
         pairs = zip(second, directions, strict=False)
         total = sum(float((slope.numpy() * d).sum()) for slope, d in pairs if slope is not None)
         assert total == pytest.approx(narrow, rel=1e-4, abs=1e-4)
+
+
+MATRICES = {
+    "inv": lambda A: te.linalg.inv(A),
+    "solve": lambda A: te.linalg.solve(A, A[..., :2] * 2),
+    "solve from the right": lambda A: te.linalg.solve(A, A[..., :2, :], left=False),
+    "vector": lambda A: te.linalg.solve(A, A[..., 0].clone()),
+    "det": lambda A: te.linalg.det(A),
+    "slogdet": lambda A: te.linalg.slogdet(A)[1],
+    "cholesky": lambda A: te.linalg.cholesky(A @ A.mT + te.eye(3, dtype=A.dtype, device=A.device)),
+    "upper": lambda A: te.linalg.cholesky(A @ A.mT + te.eye(3, dtype=A.dtype, device=A.device), upper=True),
+    "lu": lambda A: sum(part * part.cumsum(-1) for part in te.linalg.lu(A)[1:]),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_second_gradients_of_matrices(name: str, lead: tuple[int, ...]) -> None:
+    """Of values that are computed apart from their gradients."""
+    random = np.random.default_rng(0)
+    A = te.tensor(random.uniform(-1, 1, (*lead, 3, 3)) + 2 * np.eye(3), device="numpy").requires_grad_()
+    assert te.autograd.gradgradcheck(MATRICES[name], (A,))
+    plain = grad(MATRICES[name](A).sum(), A)[0]
+    linked = grad(MATRICES[name](A).sum(), A, create_graph=True)[0]
+    np.testing.assert_allclose(linked.detach().numpy(), plain.numpy(), rtol=1e-9)
+
+
+def test_second_gradients_of_matrices_on_a_device(backend: te.Backend) -> None:
+    random = np.random.default_rng(0)
+    A = te.tensor((random.uniform(-1, 1, (4, 3, 3)) + 2 * np.eye(3)).astype(np.float32), requires_grad=True)
+    slope = grad(te.linalg.slogdet(A)[1].sum(), A, create_graph=True)[0]  # inv(A).mT
+    (slope**2).sum().backward()
+    inverse = np.linalg.inv(A.detach().numpy().astype(np.float64))
+    expected = -2 * inverse.swapaxes(1, 2) @ inverse @ inverse.swapaxes(1, 2)
+    np.testing.assert_allclose(A.grad.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_has_no_second_gradient_says_what_to_do() -> None:
+    lstm = te.nn.LSTM(3, 4)
+    y = lstm(te.randn(5, 2, 3))[0].sum()
+    with pytest.raises(te.SecondGradientError, match="LSTMCell in a loop"):
+        grad(y, list(lstm.parameters()), create_graph=True)
+    q = te.randn(1, 2, 3, 4, requires_grad=True)
+    with pytest.raises(te.SecondGradientError, match="dropout_p=0"):
+        grad(te.nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=0.5).sum(), q, create_graph=True)

@@ -1,5 +1,6 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
+from math import e, inf, nan, pi
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge import (
@@ -13,6 +14,7 @@ from tinyedge import (
     federated,
     models,
     nn,
+    onnx,
     ops,
     optim,
     utils,
@@ -94,6 +96,25 @@ from tinyedge.tensor.memory_format import (
 
 __version__ = "0.1.0"
 
+
+newaxis = None
+
+
+def set_default_device(device: "str | Backend | None") -> None:
+    """Make ``device`` the default for new tensors; None: the one that tinyedge chooses.
+
+    Errors: BackendError for a device that tinyedge does not have.
+    """
+    set_default_backend("cpu" if device is None else device if isinstance(device, Backend) else Backend.by_name(device))
+
+
+def get_default_device() -> "device":
+    """The default device."""
+    return device(get_backend())
+
+
+Size, dtype = tuple, DType  # PyTorch's names of their types
+
 # PyTorch's second names; not in __all__, since three of them are builtins.
 bool, short, int, long, half, float, double = bool_, int16, int32, int64, float16, float32, float64
 
@@ -167,6 +188,7 @@ __all__ = [
     "mps",
     "nn",
     "no_grad",
+    "onnx",
     "ops",
     "optim",
     "plan_for",
@@ -190,9 +212,17 @@ __all__ = [
     "use_deterministic_algorithms",
     "utils",
 ]
+__all__ += ["e", "get_default_device", "inf", "nan", "pi", "set_default_device"]
 __all__ += errors.__all__
 __all__ += ops.__all__
 _registry.show(globals(), lambda entry: entry.top)  # also those that a user registers
+_CHANGING = (
+    "abs acos acosh asin asinh atan atanh ceil clamp clamp_max clamp_min clip cos cosh deg2rad erf erfc exp "
+    "exp2 expm1 fill floor frac lerp log log10 log1p log2 logit neg negative reciprocal relu round rsqrt "
+    "sigmoid sin sinc sinh sqrt square tan tanh trunc zero"
+)
+for _name in _CHANGING.split():
+    globals()[_name + "_"] = getattr(Tensor, _name + "_")  # torch.relu_(x) is x.relu_()
 
 if not _TYPE_CHECKING:  # a type checker shall say what is not there
     __getattr__ = _lookup("te", globals())

@@ -6,6 +6,7 @@ from tinyedge.gradients import GradcheckError as GradcheckError
 from tinyedge.gradients import Variable as Variable
 from tinyedge.gradients import backward as backward
 from tinyedge.gradients import detect_anomaly as detect_anomaly
+from tinyedge.gradients import functional as functional
 from tinyedge.gradients import grad as grad
 from tinyedge.gradients import gradcheck as gradcheck
 from tinyedge.gradients import gradgradcheck as gradgradcheck
@@ -18,6 +19,7 @@ __all__ = [
     "Variable",
     "backward",
     "detect_anomaly",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",

@@ -30,8 +30,6 @@ INSTEAD = {
     "to_sparse": LeftOut(_DENSE, "dense tensors"),
     "SparseAdam": LeftOut(_DENSE, "optim.Adam"),
     "nested": LeftOut("a tensor has one shape", "nn.utils.rnn.pad_sequence"),
-    "ASGD": LeftOut("it averages weights, which takes their memory again", "optim.SGD"),
-    "DataParallel": LeftOut(_ONE_DEVICE, "one device"),
     "DistributedDataParallel": LeftOut(_ONE_DEVICE, "one device"),
     "SyncBatchNorm": LeftOut(_ONE_DEVICE, "nn.BatchNorm2d"),
     "distributed": LeftOut(_ONE_DEVICE, "one device"),

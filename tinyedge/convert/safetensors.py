@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,10 @@ _ELEMENTS = {
 
 
 def save(
-    state_dict: Mapping[str, Any], path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+    state_dict: Mapping[str, Any],
+    path: str | os.PathLike[str] | IO[bytes],
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors, or NumPy arrays, by name to a safetensors file.
 
@@ -51,7 +54,8 @@ def save(
     frameworks see the tensors alone. Quantised tensors are written as bytes, their blocks, and come back quantised.
 
     The file appears whole or not at all: whatever fails, also the power, a file that was there before stays as it was.
-    It keeps its permissions; where ``path`` is a link, the file that it leads to is written.
+    It keeps its permissions; where ``path`` is a link, the file that it leads to is written. An open file, or a
+    ``BytesIO``, gets the bytes in one write.
 
     Errors: ArgumentError for what is no mapping of names to tensors, and where ``path`` is a folder, a named pipe, a
             socket or a device; DtypeError for an element type that tinyedge does not have; OSError if the folder cannot
@@ -78,6 +82,9 @@ def save(
     if blocks:
         texts[_QUANTISED] = json.dumps({"version": 1, "value": blocks})
     content = _packed({_text("a name", name): _array(name, value) for name, value in state_dict.items()}, texts)
+    if not isinstance(path, (str, os.PathLike)):
+        path.write(content)
+        return
     try:
         files.write_whole(path, content)
     except files.IrregularFileError as error:
@@ -155,15 +162,20 @@ def _packed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str])
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
-def load_safetensors(path: str | os.PathLike[str], *, device: str | Backend | None = None) -> dict[Any, Any]:
+def load_safetensors(
+    path: str | os.PathLike[str] | IO[bytes], *, device: str | Backend | None = None
+) -> dict[Any, Any]:
     """The tensors of a safetensors file by name, on ``device``, each in the file's dtype.
 
-    What ``save`` was given nested comes nested.
+    What ``save`` was given nested comes nested. An open file is read from where it stands to its end.
 
     Errors: CheckpointError, naming the file, if it is not a whole and well-formed safetensors file, or holds element
             types that tinyedge does not have, or is no regular file. FileNotFoundError if it is not there.
     """
-    content = _read(path)
+    if isinstance(path, (str, os.PathLike)):
+        content = _read(path)
+    else:
+        content, path = path.read(), str(getattr(path, "name", "an open file"))
     try:
         entries = dict(_deserialize(content))
     except SafetensorError as error:
@@ -239,7 +251,7 @@ def _restored(item: Any, tensors: dict[str, Tensor], depth: int) -> Any:
 
 
 def load(
-    path: str | os.PathLike[str], map_location: Any = None, *, device: str | Backend | None = None,
+    path: str | os.PathLike[str] | IO[bytes], map_location: Any = None, *, device: str | Backend | None = None,
     weights_only: bool = True,
 ) -> dict[Any, Any]:  # fmt: skip
     """As ``load_safetensors``, with the arguments of ``torch.load``: the tensors go to ``device``, or ``map_location``.

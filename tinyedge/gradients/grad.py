@@ -17,7 +17,7 @@ from tinyedge.autograd.recorder import set_gradient
 from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Key, Walk
 from tinyedge.errors import ArgumentError, AutogradError
-from tinyedge.gradients.rules import differentiate
+from tinyedge.gradients.rules import flows
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Slot
@@ -219,7 +219,7 @@ class _Composed:
         edges = step.edges
         if self.needed is not None and not any(edge is not None and Walk.key(edge) in self.needed for edge in edges):
             return
-        for edge, gradient in zip(edges, differentiate(step, gradients), strict=True):
+        for edge, gradient in flows(step, gradients):
             if edge is None or gradient is None:
                 continue
             key = Walk.key(edge)

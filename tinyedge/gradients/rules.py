@@ -20,9 +20,10 @@ from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.errors import AutogradError, SecondGradientError
 from tinyedge.gradients.compositions import COMPOSED
+from tinyedge.gradients.formulas import FORMULAS
 from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
-from tinyedge.ir.step import BACKWARD, FORWARD, Op, Postponed, Step, Tape
+from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
 from tinyedge.ops.movement import Slice
 from tinyedge.tensor import Tensor, call, full, tensor
@@ -99,12 +100,50 @@ def _linked(slot: Slot, step: Step | None, index: int) -> Slot:
     return slot
 
 
+REMEDIES = {
+    "recurrence": "Use RNNCell, GRUCell or LSTMCell in a loop over the steps, which have second gradients.",
+    "attention": "Use dropout_p=0, or compose it of matmul, softmax and dropout.",
+}
+
+
 def refusal(name: str, why: str) -> SecondGradientError:
     """The error for an op without a second gradient, and why it has none."""
     return SecondGradientError(
         "create_graph", "ops whose gradient is differentiable too", f"{name} is none: {why}",
-        "Compose it of other ops, or leave create_graph out.",
+        REMEDIES.get(name, "Compose it of other ops, or leave create_graph out."),
     )  # fmt: skip
+
+
+def flows(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | None, Tensor | None]]:
+    """Where the gradients of a step's outputs go on, and as what."""
+    if step.op.name in OPAQUE:
+        return _of_named_formula(step, gradients)
+    return list(zip(step.edges, differentiate(step, gradients), strict=True))
+
+
+def _of_named_formula(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | None, Tensor | None]]:
+    """Past the tangent, in which the values are constants, to the inputs of the formula."""
+    require_saved(step)
+    kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
+    formula = FORMULAS.get(step.attrs.get("formula", ""))
+    assert kept is not None
+    if formula is None or "y" not in kept:
+        raise refusal(step.op.name, "its value is computed apart from its gradient")
+    inputs = []
+    for name, (slot, version) in kept.items():
+        assert isinstance(slot, Slot)
+        if version_of(slot) != version:
+            raise AutogradError(
+                "backward", f"values that {step.attrs['formula']} saved for backward must not change",
+                f"one of shape {slot.shape} was changed in place afterwards",
+                "Use the out-of-place form, or change a clone().",
+            )  # fmt: skip
+        inputs.append(Tensor._wrap(_linked(slot.alias(), step, 0) if name == "y" else slot))
+    (dy,) = gradients
+    assert dy is not None
+    found = formula(_fitted(dy, step.output_specs[0]), *inputs)
+    edges = [edge_to(x._slot) if x.requires_grad else None for x in inputs[1:]]
+    return [(edge, _fitted(g, x._slot.spec)) for edge, g, x in zip(edges, found, inputs[1:], strict=True)]
 
 
 def differentiate(step: Step, gradients: Tensors) -> Tensors:
@@ -126,9 +165,7 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
     needed = {name: spec for name, edge, spec in zip(op.inputs, step.edges, step.input_specs) if edge is not None}
     needed = {name: spec for name, spec in needed.items() if name in op.differentiable}
     found: Mapping[str, Tensor]
-    if op.name in OPAQUE:
-        raise refusal(op.name, "its value is computed apart from its gradient")
-    if op.name in COMPOSED:
+    if op.name in COMPOSED and not step.attrs.get("drops"):
         (dy, *_) = gradients
         assert dy is not None
         found = _of_composition(step, dy, saved, needed)
@@ -213,7 +250,7 @@ def _of_composition(step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Ma
         gradients = [pending.pop((each.number, index), None) for index in range(len(each.output_specs))]
         if all(gradient is None for gradient in gradients):
             continue
-        for edge, gradient in zip(each.edges, differentiate(each, gradients), strict=True):
+        for edge, gradient in flows(each, gradients):
             if edge is not None and gradient is not None:
                 there = pending.get(Walk.key(edge))
                 pending[Walk.key(edge)] = gradient if there is None else functions["add"](there, gradient)
@@ -289,6 +326,8 @@ class Transposed(Differentiable):
     def differentiate(self, gradients: Tensors) -> Tensors:
         (g,) = gradients
         assert g is not None
+        if self.op.is_view:  # what it was a view of need not have lain so
+            g = g.contiguous()
         inputs = {**self.inputs, self.given: g}
         found: list[Tensor | None] = [self._forward(inputs) if self.edges[0] is not None else None]
         for edge, other in zip(self.edges[1:], self.others, strict=True):
@@ -403,6 +442,13 @@ def _polygamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str,
     return {"x": dy * functions["polygamma"](step.attrs["order"] + 1, saved["x"])}
 
 
+def _sinc(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    x = saved["x"]
+    there = functions["where"](x == 0, 1.0, x)
+    slope = (functions["cos"](np.pi * there) - functions["sinc"](there)) / there
+    return {"x": functions["where"](x == 0, 0.0, dy * slope)}
+
+
 def _erfinv(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return {"x": dy * functions["exp"](functions["erfinv"](saved["x"]) ** 2) * (np.pi**0.5 / 2)}
 
@@ -420,5 +466,6 @@ RULES: dict[str, Rule] = {
     "min_with_index": _chosen,
     "polygamma": _polygamma,
     "remainder": _remainder,
+    "sinc": _sinc,
     "sort": _of_line,
 }

@@ -111,7 +111,7 @@ class BertEmbeddings(nn.Module):
         super().__init__()
         width, padding = config.hidden_size, config.pad_token_id
         padding = padding if padding is not None and 0 <= padding < config.vocab_size else None
-        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding, device, dtype)
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding, device=device, dtype=dtype)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, device=device, dtype=dtype)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width, device=device, dtype=dtype)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps, device=device, dtype=dtype)

@@ -273,7 +273,7 @@ class LlamaModel(nn.Module):
         super().__init__()
         padding = config.pad_token_id  # whose row gets no gradient from where it is read, as in transformers
         padding = padding if padding is not None and 0 <= padding < config.vocab_size else None
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding, device, dtype)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding, device=device, dtype=dtype)
         layers = (LlamaDecoderLayer(config, layer, device, dtype) for layer in range(config.num_hidden_layers))
         self.layers = nn.ModuleList(layers)
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps, device=device, dtype=dtype)

@@ -5,11 +5,12 @@ the default backend. ``inplace=True`` writes the result into the input. ``reduct
 elements: "mean", "sum" or "none"; ``size_average`` and ``reduce`` are PyTorch's older way to say so.
 """
 
+import sys as _sys
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
-from tinyedge.nn import functional, init, layers, utils
+from tinyedge.nn import functional, init, layers, tuples, utils
 from tinyedge.tensor import Parameter
 
 __all__ = ["Parameter", "functional", "init", "utils"]
@@ -26,6 +27,15 @@ def _add(entry: _registry.Entry) -> None:
 
 
 _registry.each_entry(_add)
+
+modules = _sys.modules[__name__]  # torch.nn.modules, and its files, by their names
+_FILES = (
+    "activation adaptive batchnorm container conv distance dropout flatten fold instancenorm lazy "
+    "linear loss module normalization padding pixelshuffle pooling rnn sparse transformer upsampling"
+)
+for _name in _FILES.split():
+    _sys.modules[f"{__name__}.modules.{_name}"] = modules
+_sys.modules[f"{__name__}.modules"], _sys.modules[f"{__name__}.modules.utils"] = modules, tuples
 
 if not _TYPE_CHECKING:  # a type checker shall say what is not there
     __getattr__ = _lookup("nn", globals())

@@ -47,7 +47,6 @@ from tinyedge.nn.layers import Hardsigmoid as Hardsigmoid
 from tinyedge.nn.layers import Hardswish as Hardswish
 from tinyedge.nn.layers import Hardtanh as Hardtanh
 from tinyedge.nn.layers import HingeEmbeddingLoss as HingeEmbeddingLoss
-from tinyedge.nn.layers import HuberLoss as HuberLoss
 from tinyedge.nn.layers import L1Loss as L1Loss
 from tinyedge.nn.layers import LeakyReLU as LeakyReLU
 from tinyedge.nn.layers import LogSigmoid as LogSigmoid
@@ -76,6 +75,20 @@ from tinyedge.nn.layers import Threshold as Threshold
 from tinyedge.nn.layers import TripletMarginLoss as TripletMarginLoss
 from tinyedge.nn.layers import TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss
 from tinyedge.nn.layers import Unfold as Unfold
+from tinyedge.nn.lazy import LazyBatchNorm1d as LazyBatchNorm1d
+from tinyedge.nn.lazy import LazyBatchNorm2d as LazyBatchNorm2d
+from tinyedge.nn.lazy import LazyBatchNorm3d as LazyBatchNorm3d
+from tinyedge.nn.lazy import LazyConv1d as LazyConv1d
+from tinyedge.nn.lazy import LazyConv2d as LazyConv2d
+from tinyedge.nn.lazy import LazyConv3d as LazyConv3d
+from tinyedge.nn.lazy import LazyConvTranspose1d as LazyConvTranspose1d
+from tinyedge.nn.lazy import LazyConvTranspose2d as LazyConvTranspose2d
+from tinyedge.nn.lazy import LazyConvTranspose3d as LazyConvTranspose3d
+from tinyedge.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
+from tinyedge.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
+from tinyedge.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d
+from tinyedge.nn.lazy import LazyLinear as LazyLinear
+from tinyedge.nn.lazy import UninitializedParameter as UninitializedParameter
 from tinyedge.nn.linear import Dropout as Dropout
 from tinyedge.nn.linear import Dropout1d as Dropout1d
 from tinyedge.nn.linear import Dropout2d as Dropout2d
@@ -85,7 +98,9 @@ from tinyedge.nn.linear import Flatten as Flatten
 from tinyedge.nn.linear import Identity as Identity
 from tinyedge.nn.linear import Linear as Linear
 from tinyedge.nn.linear import Unflatten as Unflatten
+from tinyedge.nn.loss import HuberLoss as HuberLoss
 from tinyedge.nn.loss import KLDivLoss as KLDivLoss
+from tinyedge.nn.loss import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from tinyedge.nn.loss import LinearCrossEntropyOptions as LinearCrossEntropyOptions
 from tinyedge.nn.module import IncompatibleKeys as IncompatibleKeys
 from tinyedge.nn.module import Module as Module
@@ -120,11 +135,14 @@ from tinyedge.nn.padding import ReplicationPad3d as ReplicationPad3d
 from tinyedge.nn.padding import ZeroPad1d as ZeroPad1d
 from tinyedge.nn.padding import ZeroPad2d as ZeroPad2d
 from tinyedge.nn.padding import ZeroPad3d as ZeroPad3d
+from tinyedge.nn.parallel import DataParallel as DataParallel
 from tinyedge.nn.parameters import ParameterDict as ParameterDict
 from tinyedge.nn.parameters import ParameterList as ParameterList
 from tinyedge.nn.pooling import AvgPool1d as AvgPool1d
 from tinyedge.nn.pooling import AvgPool2d as AvgPool2d
 from tinyedge.nn.pooling import AvgPool3d as AvgPool3d
+from tinyedge.nn.pooling import FractionalMaxPool2d as FractionalMaxPool2d
+from tinyedge.nn.pooling import FractionalMaxPool3d as FractionalMaxPool3d
 from tinyedge.nn.pooling import LPPool1d as LPPool1d
 from tinyedge.nn.pooling import LPPool2d as LPPool2d
 from tinyedge.nn.pooling import LPPool3d as LPPool3d
@@ -197,6 +215,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -206,6 +225,8 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
@@ -227,8 +248,22 @@ __all__ = [
     "LPPool3d",
     "LSTMCell",
     "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
+    "LazyLinear",
     "LeakyReLU",
     "Linear",
+    "LinearCrossEntropyLoss",
     "LinearCrossEntropyOptions",
     "LocalResponseNorm",
     "LogSigmoid",
@@ -295,6 +330,7 @@ __all__ = [
     "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
+    "UninitializedParameter",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",

@@ -16,6 +16,8 @@ class _AlongDim(Module):
         super().__init__()
         if dim is None:
             raise ArgumentError(type(self).__name__, "a dim to go along", "got none", "Say dim=-1 for the last one.")
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise ArgumentError(type(self).__name__, "a dim that is an int", f"got {dim!r}")
         self.dim = dim
 
     def extra_repr(self) -> str:

@@ -37,6 +37,8 @@ from tinyedge.ops.distance import normalize as normalize
 from tinyedge.ops.distance import pairwise_distance as pairwise_distance
 from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
 from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
+from tinyedge.ops.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
+from tinyedge.ops.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from tinyedge.ops.grid_sample import affine_grid as affine_grid
 from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
@@ -97,6 +99,9 @@ from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
 from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
 from tinyedge.ops.random import dropout as dropout
 from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.resample import upsample as upsample
+from tinyedge.ops.resample import upsample_bilinear as upsample_bilinear
+from tinyedge.ops.resample import upsample_nearest as upsample_nearest
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
 from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.shuffle import channel_shuffle as channel_shuffle
@@ -148,6 +153,8 @@ __all__ = [
     "embedding_bag",
     "feature_alpha_dropout",
     "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -220,4 +227,7 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

@@ -235,14 +235,6 @@ class HingeEmbeddingLoss(Module):
     ) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
 
-class HuberLoss(Module):
-    """Mean of half the squared distance up to ``delta``, and of ``delta * (distance - delta / 2)`` beyond."""
-
-    reduction: str
-    delta: float
-    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None: ...
-    def forward(self, input: Tensor, target: Tensor) -> Tensor: ...
-
 class L1Loss(Module):
     """Mean of ``abs(input - target)``; the function also takes ``weight``, for a weighted mean."""
 

@@ -158,7 +158,8 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of vectors, looked up by index. The vectors start normally distributed.
+    """A table of vectors, looked up by index. The vectors start normally distributed. With ``sparse`` the gradient is
+    dense too, and has the same values.
 
     That of ``padding_idx`` starts as zeros, and gets no gradient: it stands for places where there is nothing.
 
@@ -174,6 +175,12 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
         device: Device = None,
         dtype: Any = None,
     ) -> None:
@@ -187,11 +194,23 @@ class Embedding(Module):
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx
+        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
+        self.sparse = sparse
+        if _weight is not None:
+            if _weight.shape != (num_embeddings, embedding_dim):
+                expected = f"_weight of shape {(num_embeddings, embedding_dim)}"
+                raise ShapeError("Embedding", expected, f"got {_weight.shape}")
+            self.weight = Parameter(_weight.detach(), requires_grad=not _freeze)
+            return
         self.weight = new_parameter((num_embeddings, embedding_dim), device, dtype)
+        self.weight.requires_grad_(not _freeze)
         self.reset_parameters()
 
     @classmethod
-    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
+    def from_pretrained(
+        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None, max_norm: float | None = None,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+    ) -> Embedding:  # fmt: skip
         """An embedding whose table is ``embeddings``, which is trained only without ``freeze``.
 
         Shapes: embeddings (num_embeddings, embedding_dim).
@@ -199,9 +218,7 @@ class Embedding(Module):
         if embeddings.ndim != 2:
             raise ShapeError("Embedding.from_pretrained", "a table of two dims", f"got {embeddings.shape}")
         rows, size = embeddings.shape
-        made = cls(rows, size, padding_idx, device=embeddings.backend, dtype=embeddings.dtype)
-        made.weight = Parameter(embeddings.detach(), requires_grad=not freeze)
-        return made
+        return cls(rows, size, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings, freeze)
 
     def reset_parameters(self) -> None:
         init.normal_(self.weight)
@@ -210,8 +227,12 @@ class Embedding(Module):
                 self.weight.detach()[self.padding_idx].zero_()
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq)
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"
-        return text if self.padding_idx is None else f"{text}, padding_idx={self.padding_idx}"
+        usual = {"padding_idx": None, "max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False}
+        for name, value in usual.items():
+            if getattr(self, name) != value and (name != "norm_type" or self.max_norm is not None):
+                text += f", {name}={getattr(self, name)}"
+        return text

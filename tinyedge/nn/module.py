@@ -389,6 +389,8 @@ class Module:
                 f"got {type(state_dict).__name__}",
                 "Pass what state_dict() or te.load_safetensors returned.",
             )
+        for path, module in self.named_modules(remove_duplicate=False):
+            module._before_loading(f"{path}." if path else "", state_dict)
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unexpected = [str(name) for name in state_dict if name not in own]
@@ -428,6 +430,9 @@ class Module:
             for target, value in staged:
                 target.copy_(value)
         return IncompatibleKeys(missing, unexpected)
+
+    def _before_loading(self, prefix: str, state: Mapping[str, Any]) -> None:
+        """What a module does before values are put into its parameters, whose names in ``state`` begin so."""
 
     # Modes
 

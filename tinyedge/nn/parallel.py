@@ -25,4 +25,24 @@ def data_parallel(
     return module(*given, **(module_kwargs or {}))
 
 
-__all__ = ["data_parallel"]
+class DataParallel(Module):
+    """``module``, as PyTorch's without GPUs: its parameters have names that begin with "module.".
+
+    Errors: ArgumentError for more than one device.
+    """
+
+    def __init__(
+        self, module: Module, device_ids: Sequence[Any] | None = None, output_device: Any = None, dim: int = 0
+    ) -> None:
+        super().__init__()
+        if device_ids is not None and len(device_ids) > 1:
+            raise ArgumentError(
+                "DataParallel", "one device: a process trains on one", f"got {len(device_ids)}", "Leave it out."
+            )
+        self.module = module
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        return self.module(*inputs, **kwargs)
+
+
+__all__ = ["DataParallel", "data_parallel"]

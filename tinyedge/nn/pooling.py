@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 from tinyedge.nn.arguments import Size, sizes_of
 from tinyedge.nn.module import Module
@@ -316,3 +317,46 @@ class MaxUnpool3d(_MaxUnpool):
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         return F.max_unpool3d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+
+class _Fractional(Module):
+    dims = 2
+
+    def __init__(
+        self, kernel_size: Size, output_size: Size | None = None, output_ratio: Any = None,
+        return_indices: bool = False, _random_samples: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        name = type(self).__name__
+        if (output_size is None) == (output_ratio is None):
+            given = "got both" if output_size is not None else "got none"
+            raise ArgumentError(name, "output_size or output_ratio", given)
+        self.kernel_size = self._each(kernel_size)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else self._each(output_size)
+        self.output_ratio = None if output_ratio is None else self._each(output_ratio)
+        if self.output_ratio is not None and not all(0 < ratio < 1 for ratio in self.output_ratio):
+            raise ArgumentError(name, "an output_ratio between 0 and 1", f"got {output_ratio}")
+
+    def _each(self, value: Any) -> tuple[Any, ...]:
+        return (value,) * self.dims if isinstance(value, (int, float)) else tuple(value)
+
+    def _options(self) -> tuple[Any, ...]:
+        return self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+
+
+class FractionalMaxPool2d(_Fractional):
+    """The maxima of windows whose places are drawn at each call; see ``F.fractional_max_pool2d``."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.fractional_max_pool2d(input, *self._options())
+
+
+class FractionalMaxPool3d(_Fractional):
+    """The maxima of windows whose places are drawn at each call; see ``F.fractional_max_pool3d``."""
+
+    dims = 3
+
+    def forward(self, input: Tensor) -> Any:
+        return F.fractional_max_pool3d(input, *self._options())

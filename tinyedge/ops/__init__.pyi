@@ -131,6 +131,8 @@ from tinyedge.ops.exponential import logaddexp as logaddexp
 from tinyedge.ops.exponential import logaddexp2 as logaddexp2
 from tinyedge.ops.exponential import logit as logit
 from tinyedge.ops.exponential import xlogy as xlogy
+from tinyedge.ops.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
+from tinyedge.ops.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from tinyedge.ops.grid_sample import affine_grid as affine_grid
 from tinyedge.ops.grid_sample import grid_sample as grid_sample
 from tinyedge.ops.indexing import embedding as embedding
@@ -309,6 +311,9 @@ from tinyedge.ops.reduce import std as std
 from tinyedge.ops.reduce import sum as sum
 from tinyedge.ops.reduce import var as var
 from tinyedge.ops.resample import interpolate as interpolate
+from tinyedge.ops.resample import upsample as upsample
+from tinyedge.ops.resample import upsample_bilinear as upsample_bilinear
+from tinyedge.ops.resample import upsample_nearest as upsample_nearest
 from tinyedge.ops.rms_norm import rms_norm as rms_norm
 from tinyedge.ops.rotary import rotary_embedding as rotary_embedding
 from tinyedge.ops.rounding import ceil as ceil
@@ -632,6 +637,8 @@ __all__ = [
     "fmin",
     "fmod",
     "frac",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "from_blocks",
     "full_like",
     "gather",
@@ -915,6 +922,9 @@ __all__ = [
     "unique_consecutive",
     "unravel_index",
     "unsqueeze",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
     "vander",
     "var",
     "var_mean",

@@ -404,10 +404,13 @@ def batch_norm(
 
     Shapes: input (batch, channels, ...); all others (channels,).
     Saves:  input and weight, with the statistics; in evaluation the input only if weight needs a gradient.
-    Errors: ShapeError if a channel has only one value in training; ArgumentError without statistics in evaluation.
+    Errors: ShapeError if a channel has only one value in training; ArgumentError without statistics in evaluation, and
+            for an eps below 0, or of 0 in training.
     Source: Ioffe and Szegedy, arXiv:1502.03167.
     """
     input = floating("batch_norm", input)
+    if eps < 0 or (training and eps == 0):
+        raise ArgumentError("batch_norm", "eps must be above 0" if training else "eps must be at least 0", f"got {eps}")
     if input.ndim < 2 and input.numel():
         raise ShapeError("batch_norm", "input (batch, channels, ...)", f"got {input.shape}")
     channels = input.shape[1:2] or (0,)

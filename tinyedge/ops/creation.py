@@ -26,8 +26,12 @@ Array = np.ndarray[Any, Any]
 Target = str | Backend | None
 
 
-def sizes(call_name: str, size: tuple[Any, ...]) -> Shape:
-    """``zeros(2, 3)`` and ``zeros((2, 3))`` are the same."""
+def sizes(call_name: str, size: tuple[Any, ...], named: Any = None) -> Shape:
+    """``zeros(2, 3)``, ``zeros((2, 3))`` and ``zeros(size=(2, 3))`` are the same."""
+    if named is not None:
+        if size:
+            raise ArgumentError(call_name, "the size once", f"got {size} and size={named}")
+        size = (named,)
     if len(size) == 1 and not hasattr(size[0], "__index__"):
         size = tuple(size[0])
     shape = tuple(int(length) for length in size)
@@ -41,34 +45,42 @@ def _float(call_name: str, dtype: Any) -> DType:
 
 
 @public
-def zeros(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of zeros, float32 unless told otherwise.
 
     Shapes: ``zeros(2, 3)`` and ``zeros((2, 3))`` return (2, 3).
     Errors: ShapeError if a size is negative.
     """
-    return full(sizes("zeros", size), 0, dtype=_float("zeros", dtype), device=device, requires_grad=requires_grad)
+    return full(
+        sizes("zeros", shape, size), 0, dtype=_float("zeros", dtype), device=device, requires_grad=requires_grad
+    )
 
 
 @public
-def ones(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of ones, float32 unless told otherwise.
 
     Shapes: as ``zeros``.
     Errors: as ``zeros``.
     """
-    return full(sizes("ones", size), 1, dtype=_float("ones", dtype), device=device, requires_grad=requires_grad)
+    return full(sizes("ones", shape, size), 1, dtype=_float("ones", dtype), device=device, requires_grad=requires_grad)
 
 
 @public
-def empty(*size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor that nobody has written yet: its values are whatever was there.
 
     Shapes: as ``zeros``.
     Errors: as ``zeros``.
     """
     backend = backend_named(device)
-    result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", size)))
+    result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", shape, size)))
     return result.requires_grad_() if requires_grad else result
 
 

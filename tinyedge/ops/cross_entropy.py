@@ -327,6 +327,8 @@ def cross_entropy(
     reduction = reduction_of(name, reduction, size_average, reduce)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(name, "label_smoothing must be in [0, 1]", f"got {label_smoothing}")
+    if target.dtype.is_floating_point and ignore_index >= 0:
+        raise ArgumentError(name, "ignore_index with class indices alone", "got probabilities as target")
     if target.dtype.is_floating_point:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     _class_shapes(name, input, target, weight, ignore_index)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyedge.autograd.registry import public
+from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
@@ -213,17 +214,14 @@ def embedding(
     sparse: bool = False,
 ) -> Tensor:
     """Row ``input[...]`` of ``weight`` for each index; the row ``padding_idx`` gets no gradient. Rows of a quantised
-    weight are unpacked to float32.
+    weight are unpacked to float32. With ``max_norm``, rows whose ``norm_type`` norm is larger are shortened to it
+    first, in ``weight`` itself.
 
     Shapes: input (...) int64 or int32; weight (num_embeddings, embedding_dim); returns (..., embedding_dim).
     Saves:  input.
     Errors: IndexRangeError if an index is outside [0, num_embeddings); if a device computed it, at the next read of a
-            value. ArgumentError for max_norm and sparse, which are not supported.
+            value. ArgumentError for sparse gradients, which there are none of.
     """
-    if max_norm is not None:
-        raise ArgumentError(
-            "embedding", "max_norm is not supported", f"got {max_norm}", "Renormalize the weight yourself."
-        )
     if sparse:
         raise ArgumentError("embedding", "sparse gradients are not supported", "got sparse=True", "Leave it out.")
     ignored = -1
@@ -233,7 +231,19 @@ def embedding(
             raise ArgumentError("embedding", limits, f"got {padding_idx}")
         ignored = padding_idx % weight.shape[0]
     check_indices("embedding", input, weight.shape[0] if weight.shape else 0)
+    if max_norm is not None and input.numel():
+        _shorten(weight, input, max_norm, norm_type)
     return call(Embedding, input, weight, ignored=ignored, by_frequency=bool(scale_grad_by_freq))
+
+
+def _shorten(weight: Tensor, index: Tensor, most: float, order: float) -> None:
+    """Shorten those rows of ``weight`` that ``index`` names to the norm ``most``, in place."""
+    with no_grad():
+        table, places = weight.detach(), index.detach().reshape(-1)
+        rows = index_select(table, 0, places)
+        norms = functions["norm"](rows, order, -1, True)
+        factors = functions["where"](norms > most, most / (norms + 1e-7), 1.0)
+        table.index_copy_(0, places, rows * factors)
 
 
 class IndexSelect(Op):

@@ -232,7 +232,7 @@ class HuberLoss(PairLoss):
         return {"delta": random.choice((0.5, 1.0, 2.0))}
 
 
-@public(functional=True, module="HuberLoss", arguments="reduction, delta")
+@public(functional=True)
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:

@@ -24,7 +24,7 @@ from tinyedge.ops.indices import check_range
 from tinyedge.ops.matmul import matmul
 from tinyedge.ops.movement import cat, expand, narrow, reshape, unsqueeze
 from tinyedge.ops.solve import linalg_solve_triangular, matrices, require, square, turned
-from tinyedge.ops.with_gradient import WithGradient
+from tinyedge.ops.with_gradient import with_gradient
 from tinyedge.tensor import Tensor, call, call_all
 
 TEMPLATE = "lu.cl.jinja"
@@ -170,7 +170,8 @@ def _factors(name: str, A: Any, pivot: bool) -> _Found:
     found = call_all(LU, reshape(A.detach(), (prod(lead), rows, columns)), pivot=bool(pivot))
     packed, pivots, order, info = (reshape(part, (*lead, *part.shape[1:])) for part in found)
     if A.requires_grad and A.numel():
-        packed = call(WithGradient, packed, _tangent(packed, take_along_dim(A, unsqueeze(order, -1), -2)))
+        turned_rows = take_along_dim(A, unsqueeze(order, -1), -2)
+        packed = with_gradient(packed, _tangent(packed, turned_rows), "lu" if rows == columns else "", turned_rows)
     elif A.requires_grad:
         packed = packed + A * 0
     return _Found(packed, pivots, order, info)

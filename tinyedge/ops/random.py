@@ -356,7 +356,8 @@ def _float_dtype(call_name: str, dtype: Any) -> DType:
 
 @public
 def rand(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Target = None,
@@ -366,13 +367,14 @@ def rand(
 
     Shapes: as ``zeros``.
     """
-    shape, wanted = sizes("rand", size), _float_dtype("rand", dtype)
+    shape, wanted = sizes("rand", shape, size), _float_dtype("rand", dtype)
     return drawn(generator, prod(shape), lambda words: uniform_of(words, shape), wanted, device, requires_grad)
 
 
 @public
 def randn(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Target = None,
@@ -382,7 +384,7 @@ def randn(
 
     Shapes: as ``zeros``.
     """
-    shape, wanted = sizes("randn", size), _float_dtype("randn", dtype)
+    shape, wanted = sizes("randn", shape, size), _float_dtype("randn", dtype)
     return drawn(generator, normal_words(shape), lambda words: normal_of(words, shape), wanted, device, requires_grad)
 
 

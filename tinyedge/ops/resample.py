@@ -267,3 +267,43 @@ Resample.errors = (
     ),
     ErrorSample(lambda te: te.interpolate(te.zeros(1, 1, 4), scale_factor=0.1), ShapeError, "at least one element"),
 )
+
+
+@public(functional=True)
+def upsample(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """The older name of ``interpolate``.
+
+    Shapes: as ``interpolate``.
+    Errors: as ``interpolate``.
+    """
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+@public(functional=True)
+def upsample_nearest(
+    input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """``interpolate`` with mode "nearest".
+
+    Shapes: as ``interpolate``.
+    Errors: as ``interpolate``.
+    """
+    return interpolate(input, size, scale_factor)
+
+
+@public(functional=True)
+def upsample_bilinear(
+    input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """``interpolate`` with mode "bilinear" and ``align_corners=True``.
+
+    Shapes: as ``interpolate``.
+    Errors: as ``interpolate``.
+    """
+    return interpolate(input, size, scale_factor, "bilinear", True)

@@ -24,7 +24,7 @@ from tinyedge.ops.matmul import matmul
 from tinyedge.ops.movement import expand, reshape, transpose, unsqueeze
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.selection import where
-from tinyedge.ops.with_gradient import WithGradient
+from tinyedge.ops.with_gradient import with_gradient
 from tinyedge.tensor import Tensor, call, call_all
 
 
@@ -261,7 +261,7 @@ def _inv(name: str, A: Any, checked: bool) -> Inverse:
     if checked:
         require(name, info, "matrices whose pivots are not 0")
     if A.requires_grad:
-        value = call(WithGradient, value, -matmul(matmul(value, A), value))
+        value = with_gradient(value, -matmul(matmul(value, A), value), "inverse", A)
     return Inverse(value, info)
 
 
@@ -316,7 +316,7 @@ def _solve(name: str, A: Any, B: Any, left: bool, checked: bool) -> Result:
     if checked:
         require(name, info, "matrices whose pivots are not 0")
     if A.requires_grad or B.requires_grad:
-        x = call(WithGradient, x, matmul(inverse_of(A), B - matmul(A, x)))
+        x = with_gradient(x, matmul(inverse_of(A), B - matmul(A, x)), "solve", A, B)
     if not left:
         x = turned(x)
     return Result(reshape(x, x.shape[:-1]) if is_vector else x, info)
@@ -362,8 +362,8 @@ def _determinant(name: str, A: Any) -> tuple[Tensor, Tensor, Tensor]:
     if A.requires_grad:
         slope = turned(inverse_of(A))
         of_log = total(A * slope, (-2, -1))
-        det = call(WithGradient, det, of_log * det)
-        logabs = call(WithGradient, logabs, of_log)
+        det = with_gradient(det, of_log * det, "determinant", A)
+        logabs = with_gradient(logabs, of_log, "log_determinant", A)
     return det, sign, logabs
 
 
@@ -418,7 +418,7 @@ def _cholesky(name: str, A: Any, upper: bool, checked: bool) -> Factor:
         inverse = _triangle(value, _identity(A), False, False)
         middle = matmul(matmul(inverse, (A + turned(A)) * 0.5), turned(inverse))
         half = tril(middle) - middle * (_identity(A) * 0.5)
-        value = call(WithGradient, value, matmul(value, half))
+        value = with_gradient(value, matmul(value, half), "cholesky", A)
     return Factor(turned(value) if upper else value, info)
 
 
@@ -475,7 +475,8 @@ def _solve_triangular(name: str, A: Any, B: Any, upper: bool, left: bool, unit: 
     if A.requires_grad or B.requires_grad:
         inverse = _triangle(A, _identity(A), upper, unit)
         part = triu(A, int(unit)) if upper else tril(A, -int(unit))
-        x = call(WithGradient, x, matmul(inverse, B - matmul(part, x)))
+        whole = part + _identity(A) if unit else part
+        x = with_gradient(x, matmul(inverse, B - matmul(part, x)), "solve", whole, B)
     return x
 
 
@@ -536,7 +537,8 @@ def _cholesky_solve(name: str, B: Tensor, L: Tensor, upper: bool) -> Tensor:
     if not (B.requires_grad or L.requires_grad):
         return x
     # As PyTorch, the gradient of L is that of the whole matrix, not of its triangle.
-    return call(WithGradient, x, matmul(solved(_identity(L)), B - matmul(lower, matmul(turned(lower), x))))
+    tangent = matmul(solved(_identity(L)), B - matmul(lower, matmul(turned(lower), x)))
+    return with_gradient(x, tangent, "solve", matmul(lower, turned(lower)), B)
 
 
 @public(method=True)

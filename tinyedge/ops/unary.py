@@ -77,7 +77,7 @@ class Abs(Elementwise):
     saved_masks = {"x": AbsMask}
     kernel_forward = {"y": "WHERE(x < 0, -x, x)"}
     kernel_integer = {"y": "abs(x)"}
-    kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, 0))"}
+    kernel_backward = {"dx": "WHERE(x < 0, -dy, WHERE(x > 0, dy, dy * 0))"}  # NaN stays NaN
 
     @staticmethod
     def forward(x: Any) -> Any:
@@ -85,7 +85,7 @@ class Abs(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        return (np.where(x < 0, -dy, np.where(x > 0, dy, 0)),)
+        return (np.where(x < 0, -dy, np.where(x > 0, dy, dy * 0)),)
 
 
 @public(method=True, inplace=True, operators=("__abs__",))

@@ -65,6 +65,7 @@ class Adam(Optimizer):
         master: bool = False,
     ) -> None:
         self.refuse_differentiable(differentiable)
+        self.refuse_tensors(foreach, capturable, lr=lr, betas=betas)
         self.require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
         self.require_betas(betas)
         defaults = {
@@ -119,6 +120,7 @@ class AdamW(Adam):
         master: bool = False,
     ) -> None:
         self.refuse_differentiable(differentiable)
+        self.refuse_tensors(foreach, capturable, lr=lr, betas=betas)
         super().__init__(
             params,
             lr,

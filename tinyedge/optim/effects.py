@@ -14,7 +14,7 @@ from tinyedge.autograd.recorder import Effect
 from tinyedge.ir.modes import is_checking_anomalies
 from tinyedge.ir.values import Slot
 from tinyedge.optim.groups import Groups
-from tinyedge.optim.launch import Job, Rule, State
+from tinyedge.optim.launch import Job, Rule, State, kept_numbers
 from tinyedge.optim.saved import is_torn
 from tinyedge.tensor import Tensor
 
@@ -134,6 +134,7 @@ class Updated(Counted):
         for (job, _), own in zip(self.jobs, numbers, strict=True):
             if own:  # a later update in this call goes on from them
                 state = self.optimizer.state[job.param]
+                own = kept_numbers(own)
                 self.earlier_numbers.append((state, {name: state[name] for name in own if name in state}))
                 state.update(own)
         return [rule.scalars for rule, launches in zip(rules, self.launched, strict=True) if launches]

@@ -14,6 +14,7 @@ from tinyedge.errors import ArgumentError
 from tinyedge.ir.modes import is_abstract
 from tinyedge.ir.values import Slot
 from tinyedge.optim.launch import Job, Rule, State
+from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor
 
 TELLS = 8  # the updates after which parameters without a gradient are named
@@ -83,7 +84,7 @@ class Groups(Minibatch):
         never = [
             label
             for _, param, label in self.named()
-            if param.requires_grad and param.numel() and param not in self._updated
+            if param.requires_grad and param._slot.numel and param not in self._updated
         ]
         self._updated.clear()
         if never:
@@ -117,8 +118,15 @@ class Groups(Minibatch):
         """The number of which the state tensor ``name`` begins full, where that is not 0."""
         return 0.0
 
+    def shape_of(self, name: str, param: Tensor) -> Shape:
+        """The shape of the state tensor ``name`` of ``param``."""
+        return param.shape
+
     def numbers(self, group: dict[str, Any], step: int, state: Mapping[str, Any]) -> dict[str, float]:
-        """State besides ``step`` that is numbers, after update number ``step``; ``state`` is that before it."""
+        """State besides ``step`` that is numbers, after update number ``step``; ``state`` is that before it.
+
+        Numbers whose names begin with an underscore are for ``rule`` alone, and not kept.
+        """
         return {}
 
     def rule(self, group: dict[str, Any], step: int, first: bool) -> Rule:
@@ -132,7 +140,7 @@ class Groups(Minibatch):
     def rule_of(self, group: dict[str, Any], numbers: Mapping[str, float], step: int, first: bool, count: int) -> Rule:
         """``rule``, for an update by the mean of ``count`` samples."""
         rule = self.rule({**group, **numbers} if numbers else group, step, first)
-        rule.scalars["scale"] = (-1.0 if group["maximize"] else 1.0) / count
+        rule.scalars["scale"] = (-1.0 if group.get("maximize") else 1.0) / count
         return rule
 
     @property
@@ -156,6 +164,14 @@ class Groups(Minibatch):
                 raise ArgumentError(cls.__name__, f"{name} must be at least 0", f"got {value}")
 
     @classmethod
+    def refuse_tensors(cls, foreach: bool | None, capturable: bool, **options: Any) -> None:
+        """Refuse tensors as options where PyTorch's ``foreach`` does, as they would be read by the host there."""
+        for name, value in options.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if foreach and not capturable and any(isinstance(part, Tensor) for part in parts):
+                raise ArgumentError(cls.__name__, f"{name} as a number with foreach=True", f"got {value}")
+
+    @classmethod
     def refuse_differentiable(cls, differentiable: bool) -> None:
         if differentiable:
             raise ArgumentError(
@@ -165,6 +181,8 @@ class Groups(Minibatch):
 
     @classmethod
     def require_betas(cls, betas: Sequence[float]) -> None:
+        if len({isinstance(beta, Tensor) for beta in betas}) > 1:
+            raise ArgumentError(cls.__name__, "betas that are both numbers or both tensors", f"got {betas}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(cls.__name__, "betas must be two numbers in [0, 1)", f"got {betas}")
 
@@ -202,10 +220,22 @@ class Groups(Minibatch):
             )
         if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
             raise ArgumentError(self._call, "either all groups have names, or none", "got both kinds")
+        group = {name: self._number(name, value) for name, value in group.items()}
         group["params"] = tensors
         if names:
             group["param_names"] = names
-        self.param_groups.append({**group, **{k: v for k, v in self.defaults.items() if k not in group}})
+        usual = {name: self._number(name, value) for name, value in self.defaults.items()}
+        self.param_groups.append({**group, **{k: v for k, v in usual.items() if k not in group}})
+
+    def _number(self, name: str, value: Any) -> Any:
+        """An option that is a tensor or an array of one element, as a number."""
+        if isinstance(value, tuple):
+            return tuple(self._number(name, each) for each in value)
+        if not hasattr(value, "item") or not hasattr(value, "shape"):
+            return value
+        if any(length != 1 for length in value.shape):
+            raise ArgumentError(self._call, f"{name} of one element", f"got a tensor of shape {tuple(value.shape)}")
+        return value.item()
 
     def leaves(self) -> Iterator[Slot]:
         return (param._slot for group in self.param_groups for param in group["params"])

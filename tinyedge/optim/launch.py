@@ -28,6 +28,11 @@ class Rule(NamedTuple):
     attrs: Mapping[str, Any] = {}
 
 
+def kept_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that are state, and not for the rule alone."""
+    return {name: value for name, value in numbers.items() if name[0] != "_"}
+
+
 class Job(NamedTuple):
     """One parameter's update, ready to run."""
 
@@ -40,6 +45,11 @@ class Job(NamedTuple):
     numbers: dict[str, float]  # other state that is numbers, after the update
     clears: bool  # whether the kernel also fills the gradient with zeros
     is_new: bool  # whether its state was made for this update, and is dropped if that fails
+
+    @property
+    def kept_numbers(self) -> dict[str, float]:
+        """Those of ``numbers`` that are state."""
+        return kept_numbers(self.numbers)
 
     def kind(self) -> tuple[Any, ...]:
         """What a program of the update depends on: the memory that stays, and the gradient's layout."""

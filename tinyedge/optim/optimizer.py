@@ -289,7 +289,9 @@ class Optimizer(Groups):
                         if name == "master":
                             there = param.detach().to(kept)
                         elif name != "step":
-                            there = full(slot.shape, self.begin(group, name), dtype=kept, device=param.backend)
+                            there = full(
+                                self.shape_of(name, param), self.begin(group, name), dtype=kept, device=param.backend
+                            )
                         state[name] = there
                     if name == "step":
                         continue
@@ -297,10 +299,8 @@ class Optimizer(Groups):
                     if lies.dtype is not kept or lies.storage.backend is not slot.storage.backend:
                         state = {**state, name: there.to(kept, device=slot.storage.backend)}
                         lies = state[name]._slot
-                    if lies.shape != slot.shape:
-                        raise StateDictError(
-                            f"{self._call}.step", f"{name} of shape {slot.shape}", f"it has {lies.shape}"
-                        )
+                    if lies.shape != (shape := self.shape_of(name, param)):
+                        raise StateDictError(f"{self._call}.step", f"{name} of shape {shape}", f"it has {lies.shape}")
                     slots[name] = lies
                 step = int(state.get("step", 0)) + 1
                 numbers = self.numbers(group, step, state)
@@ -366,7 +366,7 @@ class Optimizer(Groups):
                 self.state[job.param] = job.state
                 if "step" in job.state:
                     job.state["step"] = job.step
-                job.state.update(job.numbers)
+                job.state.update(job.kept_numbers)
             self.note_master(job.param)
             if job.clears:
                 job.gradient.clear()
@@ -493,13 +493,15 @@ class Optimizer(Groups):
                     param._slot.grad.storage.torn = True  # type: ignore[union-attr]
             self.count(counted)
         self.param_groups = [
-            {**group, **saved, "params": group["params"]}
+            {**group, **{name: self._number(name, value) for name, value in saved.items()}, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)
         ]
 
     def loaded(self, name: str, what: str, param: Tensor, value: Any) -> Any:
         """The state ``name`` of ``param`` from ``value`` in a state dict; ``what`` is its name for an error."""
-        return int(value) if name == "step" else like(f"{self._call}.load_state_dict", what, param, value)
+        if name == "step":
+            return int(value)
+        return like(f"{self._call}.load_state_dict", what, param, value, self.shape_of(name, param))
 
     def _require_no_others(self) -> None:
         """Refuse to replace gradients in which samples of another optimizer wait."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyedge.errors import StateDictError
 from tinyedge.ir.values import Slot
+from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, tensor
 
 
@@ -15,10 +16,13 @@ def is_torn(leaf: Slot) -> bool:
     return leaf.grad is not None and getattr(leaf.grad.storage, "torn", False)
 
 
-def like(call: str, what: str, param: Tensor, value: Any) -> Tensor:
-    """A copy of ``value``, an array or a tensor: of the shape of ``param``, on its backend, in its gradient's dtype."""
+def like(call: str, what: str, param: Tensor, value: Any, expected: Shape | None = None) -> Tensor:
+    """A copy of ``value``, an array or a tensor, on the backend of ``param``, in its gradient's dtype.
+
+    Its shape is ``expected``, or that of ``param``.
+    """
     shape = getattr(value, "shape", None)
-    if shape is None or tuple(shape) != param.shape:
+    if shape is None or tuple(shape) != (param.shape if expected is None else expected):
         got = type(value).__name__ if shape is None else tuple(shape)
         raise StateDictError(call, f"{what}", f"the state dict has {got}")
     return tensor(value, dtype=param.dtype.computes, device=param.backend)
