@@ -19,6 +19,7 @@ from tinyedge.backends import Backend
 from tinyedge.bench import ops, processes, roofline, startup
 from tinyedge.bench.ops import CASES, Case
 from tinyedge.bench.processes import PEERS
+from tinyedge.bench.scripts import SCRIPTS
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
 from tinyedge.errors import BackendError, MissingPackageError
 from tinyedge.ir.step import BACKWARD, FORWARD, registry
@@ -172,7 +173,7 @@ def test_a_run_is_what_it_says(reference: Backend) -> None:
     step = Run(WORKLOADS["lenet5"], TRAINING, True)
     for _ in range(2):
         step()
-    assert all(parameter.grad is not None for parameter in step.model.parameters())
+    assert all(parameter.grad is not None for parameter in step.parameters())
     assert step.program.name == "training_step"
 
 
@@ -213,7 +214,7 @@ def test_pictures_without_matplotlib(
 def test_torch_runs_the_same_model(name: str, reference: Backend) -> None:
     from tinyedge.bench import torch_side
 
-    ours = sum(p.numel() for p in Run(WORKLOADS[name], TRAINING, False).model.parameters())
+    ours = sum(p.numel() for p in Run(WORKLOADS[name], TRAINING, False).parameters())
     assert sum(p.numel() for p in torch_side.build(WORKLOADS[name]).parameters()) == ours
     assert te.get_backend() is reference
 
@@ -233,7 +234,7 @@ def test_jax_runs_the_same_model(name: str, reference: Backend) -> None:
     step = Run(workload, TRAINING, False)  # it starts from the same seed
     ours = step.function(step.x, step.y)
     assert float(loss) == pytest.approx(ours.item(), rel=1e-4)
-    for number, (parameter, gradient) in enumerate(zip(step.model.parameters(), gradients, strict=True)):
+    for number, (parameter, gradient) in enumerate(zip(step.parameters(), gradients, strict=True)):
         got, wanted = np.asarray(gradient), parameter.grad.numpy()
         # In all: an activation that rounds to the other side of zero changes a few entries more.
         assert np.linalg.norm(got - wanted) <= 5e-3 * np.linalg.norm(wanted) + 1e-6, f"parameter {number}"
