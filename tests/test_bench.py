@@ -19,7 +19,6 @@ from tinyedge.backends import Backend
 from tinyedge.bench import ops, processes, roofline, startup
 from tinyedge.bench.ops import CASES, Case
 from tinyedge.bench.processes import PEERS
-from tinyedge.bench.scripts import SCRIPTS
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
 from tinyedge.errors import BackendError, MissingPackageError
 from tinyedge.ir.step import BACKWARD, FORWARD, registry

@@ -190,18 +190,20 @@ def reduce_kernels(
     for name, kept_steps, run_steps in zip(arrays, kept_strides, run_strides, strict=True):
         tables[name + "_kept"], tables[name + "_run"] = kept_steps, run_steps
         sizes[name + "_step"] = run_steps[-1] if run_steps else 0
-    # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the reduced run.
-    steps = {name: run_steps[0] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
+    # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the last reduced axis.
+    steps = {name: run_steps[-1] if run_steps else 0 for name, run_steps in zip(arrays, run_strides, strict=True)}
+    line = run_shape[-1] if run_shape else 1
     together = {step.slots[name].dtype.ctype for name in used} == {ctype} and ctype in ("float", "double")
     adds = kind in ("sum", "mean")
-    wide = device.is_cpu and adds and together and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
+    wide = device.is_cpu and together and set(steps.values()) <= {0, 1}
+    wide = wide and line >= device.native_width and length >= 2 * device.native_width
     constants: dict[str, Any] = {
         "real": ctype,
         "kind": kind,
         "inputs": tuple(arrays),
         "values": tuple(name for name in used if step.is_value(name)),
         "expressions": tuple(expressions.items()),
-        "width": device.native_width if wide and length >= 2 * device.native_width else 1,
+        "width": device.native_width if wide else 1,
         "steps": tuple(steps.items()) if wide else (),
     }
     template = "reduce.cl.jinja"
@@ -209,6 +211,8 @@ def reduce_kernels(
     def joined(names: Iterable[str], lanes: int, rows: int = 1) -> tuple[LocalArray, ...]:
         return tuple(LocalArray(f"joined_{name}", ctype, (lanes * rows,)) for name in names) if lanes > 1 else ()
 
+    if wide:
+        sizes["line"] = line
     named = used_scalars(texts, scalars or {})
     hooked = (*arrays, *outputs)
     parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
