@@ -14,7 +14,7 @@ from typing import Any
 
 import tinyedge
 from tinyedge.backends import default_backend
-from tinyedge.bench import ops, processes, roofline, startup
+from tinyedge.bench import ops, processes, roofline, startup, sustained
 from tinyedge.bench.processes import OURS, PEERS, Case, Timing, medians_of
 from tinyedge.bench.scripts import SCRIPTS, Script
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--startup", action="store_true", help="start-up: the import and the first steps, in new processes"
     )
     parser.add_argument(
+        "--minutes", type=float, metavar="N", help="the compiled training step for N minutes: its time, and the energy"
+    )
+    parser.add_argument(
         "--against", action="append", choices=list(PEERS), default=[], help="also measure this peer; may be repeated"
     )
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="take the median of at least N calls (30)")
@@ -64,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure what ``options`` ask for; the exit status."""
     if options.rounds < 1:
         raise ArgumentError("tinyedge bench", "--rounds of at least 1", f"got {options.rounds}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ArgumentError("tinyedge bench", "--minutes above 0", f"got {options.minutes}")
     chosen = [workload(name) for name in options.workloads]
     if options.scripts:
         chosen += [script for script in SCRIPTS.values() if script not in chosen]
@@ -90,7 +95,9 @@ def run(options: argparse.Namespace) -> int:
         f"tinyedge {tinyedge.__version__} on {found['device']}"
         + "".join(f"; {d}" for d in dict.fromkeys(descriptions.values()))
     )
-    if chosen and options.startup:
+    if chosen and options.minutes is not None:
+        found["sustained"] = _sustained(chosen, options)
+    elif chosen and options.startup:
         found["startup"] = _startup(chosen, options)
     elif chosen:
         kind = INFERENCE if options.inference else TRAINING
@@ -180,10 +187,10 @@ def _said(timing: Timing) -> str:
 
 
 def _ready(item: Workload | Script, kind: str) -> Run:
-    """A compiled run that was replayed once."""
+    """A compiled run that was replayed."""
     step = Run(item, kind, True)
-    step()
-    step()
+    for _ in range(3):  # the first makes an optimizer's state, so that the second is recorded too
+        step()
     return step
 
 
@@ -200,6 +207,26 @@ def _about(step: Run, profile: Profile) -> dict[str, Any]:
         "saved_bytes": sum(block.nbytes for block in blocks(program) if block.kind == SAVED),
         "parameter_bytes": sum(p.numel() * p.dtype.itemsize for p in step.parameters()),
     }
+
+
+def _sustained(chosen: Sequence[Workload | Script], options: argparse.Namespace) -> dict[str, Any]:
+    counted, missing = sustained.meters()
+    print(f"\nthe compiled training step for {options.minutes:g} minutes each; it is warm when they begin")
+    for text in missing:
+        print(f"no energy: {text}")
+    energies = [text for meter in counted for text in (f"{meter.name} W", "J a step")]
+    rows = [["", "minute", "steps", "p50 ms", "p99 ms", *energies]]
+    found = {}
+    for item in chosen:
+        found[item.name] = sustained.measure(item, options.minutes, counted)
+        for at, minute in enumerate(found[item.name], 1):
+            used = [(joules / minute.seconds, joules / minute.steps) for joules in minute.joules.values()]
+            energy = [text for watts, each in used for text in (f"{watts:.1f}", f"{each:.3g}")]
+            rows.append(
+                [item.name, str(at), str(minute.steps), f"{minute.p50_ms:.3f}", f"{minute.p99_ms:.3f}", *energy]
+            )
+    print(_table(rows, (0,), options))
+    return {"no energy": missing, **{name: [asdict(minute) for minute in all_] for name, all_ in found.items()}}
 
 
 def _startup(chosen: Sequence[Workload | Script], options: argparse.Namespace) -> dict[str, Any]:

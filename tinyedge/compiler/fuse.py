@@ -29,8 +29,8 @@ FEW_INPUTS = 3
 
 
 MOST_GATHERED = 1024
-"""Elements that a CPU reads one by one, each with divisions for its place (some 10 ns; a kernel of its own takes 0.6), to
-save a launch."""
+"""Elements that a CPU reads one by one to save a launch. Each needs divisions for its place: in the scripts of ``tinyedge
+bench`` one took 13 ns, where a kernel of its own takes 0.6."""
 
 
 def fuse(
