@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tinyedge.bench.scripts import Script
@@ -48,7 +49,7 @@ def meters() -> tuple[list[Meter], list[str]]:
         try:
             number(zone / "energy_uj")
             name, full = (zone / "name").read_text().strip(), number(zone / "max_energy_range_uj")
-            found.append(Meter(f"RAPL {name}", lambda file=zone / "energy_uj": number(file) / 1e6, full / 1e6))
+            found.append(Meter(f"RAPL {name}", partial(joules_of, zone / "energy_uj"), full / 1e6))
         except (OSError, ValueError) as error:
             missing.append(f"RAPL: {zone} cannot be read ({error.__class__.__name__}; it may need root)")
     counters = sorted((SYSTEM / "hwmon").glob("hwmon*/energy*_input"))
@@ -56,7 +57,7 @@ def meters() -> tuple[list[Meter], list[str]]:
         try:
             number(counter)
             name = (counter.parent / "name").read_text().strip()
-            found.append(Meter(f"{name} {counter.stem}", lambda file=counter: number(file) / 1e6))
+            found.append(Meter(f"{name} {counter.stem}", partial(joules_of, counter)))
         except (OSError, ValueError) as error:
             missing.append(f"hwmon: {counter} cannot be read ({error.__class__.__name__})")
     found += nvidia_meters()
@@ -66,6 +67,11 @@ def meters() -> tuple[list[Meter], list[str]]:
             "tells none (virtual machines and many boards have no such counters)"
         )
     return found, missing
+
+
+def joules_of(file: Path) -> float:
+    """Of a file that counts microjoules."""
+    return number(file) / 1e6
 
 
 def number(file: Path) -> int:

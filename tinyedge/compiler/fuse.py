@@ -29,8 +29,8 @@ FEW_INPUTS = 3
 
 
 MOST_GATHERED = 1024
-"""Elements that a CPU reads one by one to save a launch. Each needs divisions for its place: in the scripts of ``tinyedge
-bench`` one took 13 ns, where a kernel of its own takes 0.6."""
+"""Elements that a CPU reads one by one to save a launch. Each needs divisions for its place: the scripts of
+``tinyedge bench`` took 13 ns for one, where a kernel of its own takes 0.6."""
 
 
 def fuse(
