@@ -46,11 +46,12 @@ def about(side: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def translated(path: Path) -> ModuleType:
-    """A file of ours as a module of PyTorch's."""
+    """A file of ours as a module of PyTorch's; errors stay ours."""
     source = path.read_text().replace("from tinyedge.tensor import", "from torch import")
+    source = re.sub(r"(?m)^(from|import) tinyedge(?!\.errors)\b", r"\1 torch", source)
     module = ModuleType(f"torch_{path.stem}")
     sys.modules[module.__name__] = module  # torch.compile imports what it finds there
-    exec(compile(re.sub(r"(?m)^(from|import) tinyedge\b", r"\1 torch", source), module.__name__, "exec"), vars(module))
+    exec(compile(source, module.__name__, "exec"), vars(module))
     return module
 
 
