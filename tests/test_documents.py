@@ -160,7 +160,7 @@ def test_readme_on_bench() -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     lines = re.findall(r"^tinyedge bench(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) == 5
+    assert len(lines) == 7
     for line in lines:
         parser.parse_args(line.split())
 
