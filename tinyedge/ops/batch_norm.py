@@ -43,8 +43,9 @@ class _Parts(NamedTuple):
             sections = -(-batch // chunk)
             sizes = {"parts": sections, "channels": channels, "sections": sections, "length": batch, "chunk": chunk}
             width = device.vector_width if device.is_cpu and channels >= device.vector_width else 1
-            items = sections * -(-channels // width)
-            group = max(1, min(device.group(), items // (4 * device.compute_units)))
+            items, group = sections * -(-channels // width), device.group()
+            if device.is_cpu:  # groups of one item would do too, but cost more to hand out
+                group = max(1, min(group, items // (4 * device.compute_units)))
             walk = {"lanes": 1, "width": width, "columns": 1}
             return cls(sizes, sections, channels, batch, *grid(items, group), walk)
         # Long enough that the group's own sum is cheap, short enough to stay in the first cache for the second pass.
