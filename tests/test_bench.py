@@ -8,6 +8,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ import tinyedge as te
 from tinyedge import cli
 from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
-from tinyedge.bench import ops, processes, roofline, startup
+from tinyedge.bench import command, ops, processes, roofline, scripts, startup, sustained
 from tinyedge.bench.ops import CASES, Case
 from tinyedge.bench.processes import PEERS
+from tinyedge.bench.scripts import SCRIPTS
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run
 from tinyedge.errors import BackendError, MissingPackageError
 from tinyedge.ir.step import BACKWARD, FORWARD, registry
@@ -172,8 +174,111 @@ def test_a_run_is_what_it_says(reference: Backend) -> None:
     step = Run(WORKLOADS["lenet5"], TRAINING, True)
     for _ in range(2):
         step()
-    assert all(parameter.grad is not None for parameter in step.model.parameters())
+    assert all(parameter.grad is not None for parameter in step.parameters())
     assert step.program.name == "training_step"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_train(name: str, reference: Backend) -> None:
+    """Compiled they give the losses of eager calls, and these fall."""
+    losses = []
+    for compiled in (False, True):
+        te.manual_seed(0)
+        training = SCRIPTS[name].make(**SCRIPTS[name].small)
+        step = te.compile(training.step) if compiled else training.step
+        batch = [te.tensor(array) for array in training.batch]
+        losses.append([step(*batch).item() for _ in range(4)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert name == "dcgan" or losses[0][-1] < losses[0][0]  # two that play against each other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_the_same_everywhere(name: str, backend: Backend, reference: Backend) -> None:
+    losses = []
+    for device in (backend, reference):
+        with te.use_backend(device):
+            te.manual_seed(0)
+            training = SCRIPTS[name].make(**SCRIPTS[name].small)
+            step = te.compile(training.step)
+            batch = [te.tensor(array) for array in training.batch]
+            losses.append([step(*batch).item() for _ in range(4)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+
+
+def test_bench_of_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Backend, capsys: Any) -> None:
+    """A peer that does not run scripts has no column's value there; with several rows there is a geometric mean."""
+    fake_peer(tmp_path, monkeypatch)
+    small = {name: scripts.Script(name, partial(item.make, **item.small), {}) for name, item in SCRIPTS.items()}
+    two = {name: small[name] for name in ("mlp", "vae")}
+    monkeypatch.setattr(command, "SCRIPTS", two)
+    monkeypatch.setattr(command, "workload", {**WORKLOADS, **two}.__getitem__)
+    arguments = ["bench", "lenet5", "--scripts", "--against", "torch", "--markdown"]
+    assert cli.main([*arguments, "--json", str(tmp_path / "json")]) == 0
+    text = capsys.readouterr().out
+    assert "| lenet5 | 8.000 | 8.000 | 2.000 (fast) | 4.00 |" in text
+    assert "| vae | 8.000 | 8.000 | 2.000 (fast) | 4.00 |" in text
+    assert "| geometric mean |  |  |  | 4.00 |" in text
+    assert set(json.loads((tmp_path / "json").read_text())["scripts"]) == {"mlp", "vae"}
+    assert processes.has("torch", two["mlp"])
+    assert not processes.has("jax", two["mlp"])
+    assert processes.has("jax", WORKLOADS["lenet5"])
+    assert cli.main(["bench", "mlp", "--inference"]) == 1
+    assert "mlp is a script, which trains" in capsys.readouterr().err
+
+
+def rapl(folder: Path, microjoules: str) -> None:
+    zone = folder / "powercap/intel-rapl:0"
+    for place in (zone, folder / "powercap/intel-rapl:0:0"):
+        place.mkdir(parents=True)
+        (place / "name").write_text("package-0\n")
+        (place / "max_energy_range_uj").write_text("1000000\n")
+        (place / "energy_uj").write_text(microjoules)
+
+
+def test_sustained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Backend, capsys: Any) -> None:
+    rapl(tmp_path, "500000\n")
+    monkeypatch.setattr(sustained, "SYSTEM", tmp_path)
+    monkeypatch.setattr(sustained, "MINUTE", 0.2)
+    monkeypatch.setattr(sustained, "nvidia_meters", list)
+    path = tmp_path / "json"
+    assert cli.main(["bench", "lenet5", "--minutes", "2.5", "--json", str(path)]) == 0
+    assert "RAPL package-0 W" in capsys.readouterr().out
+    minutes = json.loads(path.read_text())["sustained"]["lenet5"]
+    assert len(minutes) == 3
+    for minute in minutes:
+        assert 0 < minute["p50_ms"] <= minute["p99_ms"]
+        assert minute["joules"] == {"RAPL package-0": 0}
+        assert minute["steps"] * minute["p50_ms"] < 2000 * minute["seconds"]
+    assert cli.main(["bench", "lenet5", "--minutes", "0"]) == 1
+    assert "--minutes above 0" in capsys.readouterr().err
+
+
+def test_energy_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A counter begins again at its range; one that cannot be read, or is not there, is said."""
+    monkeypatch.setattr(sustained, "SYSTEM", tmp_path)
+    monkeypatch.setattr(sustained, "nvidia_meters", list)
+    assert sustained.meters() == ([], [mock.ANY])
+    assert "no RAPL zone" in sustained.meters()[1][0]
+    rapl(tmp_path, "900000\n")
+    (meter,), missing = sustained.meters()
+    assert not missing
+    assert meter.joules() == 0.9
+    assert meter.since(0.9, 0.2) == pytest.approx(0.3)
+    assert meter.since(0.2, 0.9) == pytest.approx(0.7)
+    (tmp_path / "powercap/intel-rapl:0/energy_uj").write_text("")
+    found, (text,) = sustained.meters()
+    assert not found
+    assert "may need root" in text
+
+
+def test_no_nvidia_driver() -> None:
+    assert sustained.nvidia_meters("libnone.so") == []
+
+
+def test_quantiles() -> None:
+    assert sustained.quantiles([float(n) for n in range(1, 201)]) == (100.5, 198.0)
+    assert sustained.quantiles([3.0]) == (3.0, 3.0)
 
 
 def test_what_is_refused(capsys: Any, reference: Backend) -> None:
@@ -213,9 +318,27 @@ def test_pictures_without_matplotlib(
 def test_torch_runs_the_same_model(name: str, reference: Backend) -> None:
     from tinyedge.bench import torch_side
 
-    ours = sum(p.numel() for p in Run(WORKLOADS[name], TRAINING, False).model.parameters())
+    ours = sum(p.numel() for p in Run(WORKLOADS[name], TRAINING, False).parameters())
     assert sum(p.numel() for p in torch_side.build(WORKLOADS[name]).parameters()) == ours
     assert te.get_backend() is reference
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_torch_has_the_same_losses(name: str, reference: Backend) -> None:
+    import torch
+
+    from tinyedge.bench import torch_side
+
+    te.manual_seed(0)
+    ours = SCRIPTS[name].make(**SCRIPTS[name].small)
+    theirs = torch_side.training_of(SCRIPTS[name], small=True)
+    for module, copy in zip(ours.modules, theirs.modules, strict=True):
+        copy.load_state_dict({key: torch.tensor(value.numpy()) for key, value in module.state_dict().items()})
+    step = te.compile(ours.step)
+    batch, copies = [te.tensor(array) for array in ours.batch], [torch.tensor(array) for array in theirs.batch]
+    losses = [[step(*batch).item(), theirs.step(*copies).item()] for _ in range(4)]
+    np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -233,7 +356,7 @@ def test_jax_runs_the_same_model(name: str, reference: Backend) -> None:
     step = Run(workload, TRAINING, False)  # it starts from the same seed
     ours = step.function(step.x, step.y)
     assert float(loss) == pytest.approx(ours.item(), rel=1e-4)
-    for number, (parameter, gradient) in enumerate(zip(step.model.parameters(), gradients, strict=True)):
+    for number, (parameter, gradient) in enumerate(zip(step.parameters(), gradients, strict=True)):
         got, wanted = np.asarray(gradient), parameter.grad.numpy()
         # In all: an activation that rounds to the other side of zero changes a few entries more.
         assert np.linalg.norm(got - wanted) <= 5e-3 * np.linalg.norm(wanted) + 1e-6, f"parameter {number}"

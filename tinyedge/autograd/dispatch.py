@@ -6,7 +6,6 @@ In: an op and its inputs. Out: slots of the outputs. Checks are here: backends, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any
 
 from tinyedge import shapes
@@ -15,7 +14,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import AutogradError, BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
-from tinyedge.ir.values import Layout, MemorySpace, Read, Slot, Spec, Storage, Value
+from tinyedge.ir.values import MemorySpace, Read, Slot, Spec, Storage, Value, extent_of
 from tinyedge.shapes import Shape
 
 MAX_ELEMENTS = shapes.MAX_ELEMENTS
@@ -25,14 +24,13 @@ def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = Fal
     """A contiguous slot with a storage of its own, not written yet. In abstract tracing it has no memory, unless it
     ``holds`` values from the host.
     """
-    numel = prod(shape)
-    if numel > MAX_ELEMENTS:
-        raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {numel}")
+    extent = extent_of(dtype, shape)
+    if extent.numel > MAX_ELEMENTS:
+        raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {extent.numel}")
     backend.check_dtype(dtype)
     if dtype.blocks is not None:
         raise quantised_error("a new tensor", dtype)
-    storage = Storage(backend, numel * dtype.itemsize, holds=holds)
-    return Slot(storage, dtype, Layout(shape, shapes.contiguous_strides(shape), 0))
+    return Slot.whole(Storage(backend, extent.nbytes, False, holds), extent)
 
 
 _inferred: dict[Any, tuple[Spec, ...]] = {}
@@ -119,8 +117,11 @@ def dispatch(
     assert backend is not None
     specs = _infer(op, reads, attrs)
     outs = tuple([new_slot(backend, dtype, shape) for dtype, shape in specs])
-    slots: dict[str, Any] = dict(zip(op.inputs, reads, strict=True))
-    slots.update(zip(op.outputs, outs, strict=True))
+    slots: dict[str, Any] = {}  # filled in short loops: this is done for every eager call
+    for name, read in zip(op.inputs, reads, strict=True):
+        slots[name] = read
+    for name, out in zip(op.outputs, outs, strict=True):
+        slots[name] = out
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
     launch_step(step)
     if tracked:
@@ -156,12 +157,15 @@ def execute(step: Step) -> None:
 
 def launch_step(step: Step) -> None:
     """Run a step; inputs that its kernels cannot read with their strides are first made contiguous."""
+    slots = step.slots
     for name in step.reads:
-        slot = step.slots[name]
+        slot = slots[name]
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
-            step.slots[name] = contiguous_copy(slot)
-    if any(slot.numel for slot in step.written()):
-        execute(step)
+            slots[name] = contiguous_copy(slot)
+    for name in step.writes:
+        if slots[name].numel:
+            execute(step)
+            break
 
 
 def version_of(slot: Slot | Value | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,8 +14,9 @@ from typing import Any
 
 import tinyedge
 from tinyedge.backends import default_backend
-from tinyedge.bench import ops, processes, roofline, startup
+from tinyedge.bench import ops, processes, roofline, startup, sustained
 from tinyedge.bench.processes import OURS, PEERS, Case, Timing, medians_of
+from tinyedge.bench.scripts import SCRIPTS, Script
 from tinyedge.bench.workloads import INFERENCE, TRAINING, WORKLOADS, Run, Workload, workload
 from tinyedge.errors import ArgumentError
 from tinyedge.report.charts import new_figure
@@ -24,16 +26,22 @@ from tinyedge.report.text import memory_text, table
 PROFILE_REPEATS = 10
 
 DESCRIPTION = """Measure training steps at batch 1 (forward, backward, gradient accumulation, an SGD update at every
-32nd step), eager and compiled; or inference; or single ops, against what the device can do. It runs on the backend that
-TINYEDGE_BACKEND names. Each case is measured in processes of its own, one after the other, in your environment. If a
-peer can be run in several ways, such as PyTorch with one thread and with all, the fastest one counts. Nothing else
-should run meanwhile."""
+32nd step), eager and compiled; or inference; or the steps of ordinary scripts at their own batch (forward, backward and
+update); or single ops, against what the device can do. It runs on the backend that TINYEDGE_BACKEND names. Each case is
+measured in processes of its own, one after the other, in your environment. If a peer can be run in several ways, such
+as PyTorch with one thread and with all, the fastest one counts. Nothing else should run meanwhile."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``tinyedge bench``."""
     parser.description = DESCRIPTION
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS) + "; none: all of them")
+    parser.add_argument(
+        "workloads",
+        nargs="*",
+        metavar="WORKLOAD",
+        help=", ".join(WORKLOADS) + "; none: all of them; scripts: " + ", ".join(SCRIPTS),
+    )
+    parser.add_argument("--scripts", action="store_true", help="all scripts; only these if no WORKLOAD is named")
     parser.add_argument("--inference", action="store_true", help="forward alone, without gradients")
     parser.add_argument(
         "--ops", action="store_true", help="single ops, as a roofline; only these if no WORKLOAD is named"
@@ -41,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel of the compiled program")
     parser.add_argument(
         "--startup", action="store_true", help="start-up: the import and the first steps, in new processes"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="the compiled training step for N minutes: its time, and the energy"
     )
     parser.add_argument(
         "--against", action="append", choices=list(PEERS), default=[], help="also measure this peer; may be repeated"
@@ -56,9 +67,17 @@ def run(options: argparse.Namespace) -> int:
     """Measure what ``options`` ask for; the exit status."""
     if options.rounds < 1:
         raise ArgumentError("tinyedge bench", "--rounds of at least 1", f"got {options.rounds}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ArgumentError("tinyedge bench", "--minutes above 0", f"got {options.minutes}")
     chosen = [workload(name) for name in options.workloads]
+    if options.scripts:
+        chosen += [script for script in SCRIPTS.values() if script not in chosen]
     if not chosen and not options.ops:
         chosen = list(WORKLOADS.values())
+    models = [item for item in chosen if isinstance(item, Workload)]
+    scripts = [item for item in chosen if isinstance(item, Script)]
+    if scripts and options.inference:
+        raise ArgumentError("tinyedge bench --inference", "models", f"{scripts[0].name} is a script, which trains")
     descriptions, cases = {}, list(OURS)
     for name in dict.fromkeys(options.against):
         descriptions[name], of_peer = processes.cases_of(name)
@@ -76,11 +95,16 @@ def run(options: argparse.Namespace) -> int:
         f"tinyedge {tinyedge.__version__} on {found['device']}"
         + "".join(f"; {d}" for d in dict.fromkeys(descriptions.values()))
     )
-    if chosen and options.startup:
+    if chosen and options.minutes is not None:
+        found["sustained"] = _sustained(chosen, options)
+    elif chosen and options.startup:
         found["startup"] = _startup(chosen, options)
     elif chosen:
         kind = INFERENCE if options.inference else TRAINING
-        found[kind] = _workloads(chosen, kind, cases, options)
+        if models:
+            found[kind] = _workloads(models, kind, f"{kind} at batch 1", cases, options)
+        if scripts:
+            found["scripts"] = _workloads(scripts, TRAINING, "scripts, a step", cases, options)
     if options.ops:
         found["ops"] = _ops(options)
     if options.json is not None:
@@ -97,7 +121,7 @@ def _table(rows: Sequence[Sequence[str]], left: Sequence[int], options: argparse
 
 
 def _workloads(
-    chosen: Sequence[Workload], kind: str, cases: Sequence[Case], options: argparse.Namespace
+    chosen: Sequence[Workload | Script], kind: str, title: str, cases: Sequence[Case], options: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     timings: dict[str, dict[str, Timing]] = {}
     for item in chosen:
@@ -110,13 +134,20 @@ def _workloads(
     columns = list(dict.fromkeys(case.name for case in cases))
     others = [name for name in columns if not name.startswith("tinyedge")]
     print(
-        f"\n{kind} at batch 1, float32: median milliseconds of at least {options.rounds}, in {processes.PROCESSES} "
+        f"\n{title}, float32: median milliseconds of at least {options.rounds}, in {processes.PROCESSES} "
         "processes for each case, one after the other"
     )
     rows = [["", *(f"{name} ms" for name in columns), *(f"tinyedge / {name}" for name in others)]]
+    ratios: dict[str, list[float]] = {other: [] for other in others}
     for name, found in timings.items():
-        ratios = (found["tinyedge"].median_ms / found[other].median_ms for other in others)
-        rows.append([name, *(_said(found[column]) for column in columns), *(f"{ratio:.2f}" for ratio in ratios)])
+        for other in others:
+            if other in found:
+                ratios[other].append(found["tinyedge"].median_ms / found[other].median_ms)
+        times = [_said(found[column]) if column in found else "" for column in columns]
+        rows.append([name, *times, *(f"{ratios[other][-1]:.2f}" if other in found else "" for other in others)])
+    if others and len(timings) > 1:
+        means = [f"{statistics.geometric_mean(ratios[other]):.2f}" if ratios[other] else "" for other in others]
+        rows.append(["geometric mean", *("" for _ in columns), *means])
     print(_table(rows, (0,), options))
     print("\nthe compiled program")
     rows = [["", "launches", "kernels", "kernels ms", "MFLOP", "GFLOP/s", "peak", "saved for backward", "parameters"]]
@@ -134,10 +165,10 @@ def _workloads(
         for name, profile in profiles.items():
             print(f"\n{name}, {profile.by_kernel()}")
     if options.out is not None:
-        path = options.out / f"{kind.replace(' ', '-')}.png"
+        path = options.out / f"{title.partition(' at ')[0].partition(',')[0].replace(' ', '-')}.png"
         draw_times(
             {name: medians_of(found) for name, found in timings.items()},
-            f"{kind} at batch 1 on {default_backend().description}",
+            f"{title} on {default_backend().description}",
             path,
         )
         print(f"\nwritten: {path}")
@@ -155,11 +186,11 @@ def _said(timing: Timing) -> str:
     return f"{timing.median_ms:.3f}" + (f" ({timing.way})" if timing.way else "")
 
 
-def _ready(item: Workload, kind: str) -> Run:
-    """A compiled run that was replayed once."""
+def _ready(item: Workload | Script, kind: str) -> Run:
+    """A compiled run that was replayed."""
     step = Run(item, kind, True)
-    step()
-    step()
+    for _ in range(3):  # the first makes an optimizer's state, so that the second is recorded too
+        step()
     return step
 
 
@@ -174,11 +205,31 @@ def _about(step: Run, profile: Profile) -> dict[str, Any]:
         "bytes_moved": profile.bytes_moved,
         "peak_bytes": program.peak_bytes,
         "saved_bytes": sum(buffer.nbytes for buffer in buffers(program) if buffer.kind == SAVED),
-        "parameter_bytes": sum(p.numel() * p.dtype.itemsize for p in step.model.parameters()),
+        "parameter_bytes": sum(p.numel() * p.dtype.itemsize for p in step.parameters()),
     }
 
 
-def _startup(chosen: Sequence[Workload], options: argparse.Namespace) -> dict[str, Any]:
+def _sustained(chosen: Sequence[Workload | Script], options: argparse.Namespace) -> dict[str, Any]:
+    counted, missing = sustained.meters()
+    print(f"\nthe compiled training step for {options.minutes:g} minutes each; it is warm when they begin")
+    for text in missing:
+        print(f"no energy: {text}")
+    energies = [text for meter in counted for text in (f"{meter.name} W", "J a step")]
+    rows = [["", "minute", "steps", "p50 ms", "p99 ms", *energies]]
+    found = {}
+    for item in chosen:
+        found[item.name] = sustained.measure(item, options.minutes, counted)
+        for at, minute in enumerate(found[item.name], 1):
+            used = [(joules / minute.seconds, joules / minute.steps) for joules in minute.joules.values()]
+            energy = [text for watts, each in used for text in (f"{watts:.1f}", f"{each:.3g}")]
+            rows.append(
+                [item.name, str(at), str(minute.steps), f"{minute.p50_ms:.3f}", f"{minute.p99_ms:.3f}", *energy]
+            )
+    print(_table(rows, (0,), options))
+    return {"no energy": missing, **{name: [asdict(minute) for minute in all_] for name, all_ in found.items()}}
+
+
+def _startup(chosen: Sequence[Workload | Script], options: argparse.Namespace) -> dict[str, Any]:
     print("\nmilliseconds from the start of a process to a compiled training step; cold: with empty caches")
     found = {item.name: startup.measure(item.name) for item in chosen}
     parts = list(next(iter(found.values()))["cold"])

@@ -22,6 +22,7 @@ from typing import Any
 from tinyedge import set_default_backend
 from tinyedge.backends import default_backend
 from tinyedge.bench import jax_side, tinygrad_side, torch_side
+from tinyedge.bench.scripts import Script
 from tinyedge.bench.workloads import Run, Workload, workload
 from tinyedge.errors import BackendError
 
@@ -71,8 +72,14 @@ def cases_of(side: str) -> tuple[str, list[Case]]:
     return description, [Case(side, name, way) for name, tried in ways.items() for way in tried]
 
 
-def measure(chosen: Workload, kind: str, cases: Sequence[Case], rounds: int) -> dict[str, Timing]:
+def has(side: str, item: Workload | Script) -> bool:
+    """Whether a peer runs it: scripts run where the common PyTorch API is."""
+    return not isinstance(item, Script) or side in ("tinyedge", "torch", "torch-compile")
+
+
+def measure(chosen: Workload | Script, kind: str, cases: Sequence[Case], rounds: int) -> dict[str, Timing]:
     """The median of at least ``rounds`` calls of each name, in ``PROCESSES`` processes, in the best of its ways."""
+    cases = [case for case in cases if has(case.side, chosen)]
     found: dict[Case, list[list[float]]] = {case: [] for case in cases}
     least = -(-rounds // PROCESSES)
     for _ in range(PROCESSES):
@@ -126,7 +133,7 @@ def times_of(call: Callable[[], Any], rounds: int) -> list[float]:
     return times
 
 
-def ready(case: Case, chosen: Workload, kind: str) -> Callable[[], Any]:
+def ready(case: Case, chosen: Workload | Script, kind: str) -> Callable[[], Any]:
     """The call that is measured: a step of ``chosen``, with everything made that it needs."""
     if case.side == "tinyedge":
         return Run(chosen, kind, compiled=case.name == "tinyedge")

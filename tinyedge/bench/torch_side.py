@@ -1,7 +1,8 @@
-"""The workloads in PyTorch: it runs the models' own source, with its names imported instead of tinyedge's."""
+"""The workloads in PyTorch: it runs the source of models and scripts, with its names imported instead of tinyedge's."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from tinyedge import models
+from tinyedge.bench import scripts
+from tinyedge.bench.scripts import Script
 from tinyedge.bench.workloads import TRAINING, UPDATE_EVERY, Workload
 from tinyedge.errors import MissingPackageError
 
@@ -42,18 +45,19 @@ def about(side: str) -> tuple[str, dict[str, list[str]]]:
     return f"{version} on CPU", {"torch": threads}
 
 
-def build(workload: Workload) -> Any:
-    """The model as a torch.nn.Module, in training mode with frozen batch-norm statistics."""
-    source = Path(str(models.__file__)).with_name(workload.module + ".py").read_text()
-    for ours, theirs in (
-        ("tinyedge.nn", "torch.nn"),
-        ("tinyedge.tensor", "torch"),
-        ("tinyedge import nn", "torch import nn"),
-    ):
-        source = source.replace("from " + ours, "from " + theirs)
-    module = ModuleType(f"torch_{workload.module}")
+def translated(path: Path) -> ModuleType:
+    """A file of ours as a module of PyTorch's; errors stay ours."""
+    source = path.read_text().replace("from tinyedge.tensor import", "from torch import")
+    source = re.sub(r"(?m)^(from|import) tinyedge(?!\.errors)\b", r"\1 torch", source)
+    module = ModuleType(f"torch_{path.stem}")
     sys.modules[module.__name__] = module  # torch.compile imports what it finds there
     exec(compile(source, module.__name__, "exec"), vars(module))
+    return module
+
+
+def build(workload: Workload) -> Any:
+    """The model as a torch.nn.Module, in training mode with frozen batch-norm statistics."""
+    module = translated(Path(str(models.__file__)).with_name(workload.module + ".py"))
     model = eval(workload.call, vars(module)).train()
     for part in model.modules():
         if "BatchNorm" in type(part).__name__:
@@ -61,7 +65,13 @@ def build(workload: Workload) -> Any:
     return model
 
 
-def ready(name: str, way: str, workload: Workload, kind: str) -> Callable[[], Any]:
+def training_of(script: Script, small: bool = False) -> Any:
+    """The script's ``Training``, with modules and optimizers of PyTorch's."""
+    made: Script = translated(Path(str(scripts.__file__))).SCRIPTS[script.name]
+    return made.make(**(made.small if small else {}))
+
+
+def ready(name: str, way: str, workload: Workload | Script, kind: str) -> Callable[[], Any]:
     """PyTorch's call, compiled or as a CUDA graph if ``name`` says so; it waits for the device."""
     import torch
 
@@ -70,6 +80,8 @@ def ready(name: str, way: str, workload: Workload, kind: str) -> Callable[[], An
         torch.set_num_threads(int(threads.split()[0]))
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
+    if isinstance(workload, Script):
+        return _script(workload, mode[0] if name == "torch compile" else None, device)
     model = build(workload).to(device)
     x, y = (torch.tensor(array).to(device) for array in workload.sample())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
@@ -99,6 +111,25 @@ def ready(name: str, way: str, workload: Workload, kind: str) -> Callable[[], An
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)  # a graph needs the gradients to stay where they are
         if on_gpu:
+            torch.cuda.synchronize()
+
+    return call
+
+
+def _script(script: Script, mode: str | None, device: str) -> Callable[[], Any]:
+    """The script's step; ``mode`` is torch.compile's, which compiles its modules."""
+    import torch
+
+    torch.set_default_device(device)
+    training = training_of(script)
+    batch = [torch.tensor(array) for array in training.batch]
+    if mode is not None:
+        for module in training.modules:
+            module.compile(mode=mode)
+
+    def call() -> None:
+        training.step(*batch)
+        if device == "cuda":
             torch.cuda.synchronize()
 
     return call

@@ -1,4 +1,4 @@
-"""The models that are measured, each as a training step and as an inference at batch 1."""
+"""What is measured: models, each as a training step and as an inference at batch 1; and ordinary scripts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 import tinyedge as te
 from tinyedge import nn, optim
+from tinyedge.bench.scripts import SCRIPTS, Script
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
 
@@ -50,11 +51,12 @@ WORKLOADS = {
 }
 
 
-def workload(name: str) -> Workload:
-    """The workload called ``name``. Errors: ArgumentError with the names there are."""
-    if name not in WORKLOADS:
-        raise ArgumentError("tinyedge bench", f"a workload of {', '.join(WORKLOADS)}", f"got {name!r}")
-    return WORKLOADS[name]
+def workload(name: str) -> Workload | Script:
+    """The workload or script called ``name``. Errors: ArgumentError with the names there are."""
+    found = WORKLOADS.get(name) or SCRIPTS.get(name)
+    if found is None:
+        raise ArgumentError("tinyedge bench", f"a workload of {', '.join([*WORKLOADS, *SCRIPTS])}", f"got {name!r}")
+    return found
 
 
 TRAINING, INFERENCE = "training step", "inference"
@@ -65,32 +67,40 @@ UPDATE_EVERY = 32
 class Run:
     """A workload on the default backend, made ready: each call does it once, and waits for the device."""
 
-    def __init__(self, workload: Workload, kind: str, compiled: bool) -> None:
+    modules: tuple[nn.Module, ...]
+
+    def __init__(self, workload: Workload | Script, kind: str, compiled: bool) -> None:
         te.manual_seed(0)
-        self.model = model = workload.build()
-        self.x, self.y = (te.tensor(array) for array in workload.sample())
-        self.backend = self.x.backend
-        self.optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, accumulate=UPDATE_EVERY)
         self.kind = kind
+        self.optimizer: optim.SGD | None = None  # that of a script is in its step
+        if isinstance(workload, Script):
+            training = workload.make()
+            self.modules, function, arrays = training.modules, training.step, training.batch
+        else:
+            self.modules, arrays = (model := workload.build(),), workload.sample()
 
-        def training_step(x: te.Tensor, y: te.Tensor) -> te.Tensor:
-            loss = F.cross_entropy(model(x).flatten(0, -2), y)
-            loss.backward()
-            return loss
+            def training_step(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+                loss = F.cross_entropy(model(x).flatten(0, -2), y)
+                loss.backward()
+                return loss
 
-        def inference(x: te.Tensor) -> Any:
-            return model(x)
+            def inference(x: te.Tensor) -> Any:
+                return model(x)
 
-        function = training_step if kind == TRAINING else inference
+            function, arrays = (training_step, arrays) if kind == TRAINING else (inference, arrays[:1])
+            self.optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, accumulate=UPDATE_EVERY)
+        self.arguments = tuple(te.tensor(array) for array in arrays)
+        self.backend = self.arguments[0].backend
         self.function: Callable[..., Any] = te.compile(function) if compiled else function
 
     def __call__(self) -> None:
-        if self.kind == TRAINING:  # forward, backward, accumulation, and an update every 32nd time
-            self.function(self.x, self.y)
-            self.optimizer.step()
+        if self.kind == TRAINING:
+            self.function(*self.arguments)
+            if self.optimizer is not None:
+                self.optimizer.step()  # which updates every 32nd time
         else:
             with te.no_grad():
-                self.function(self.x)
+                self.function(*self.arguments)
         self.backend.finish()
 
     @property
@@ -98,3 +108,6 @@ class Run:
         """Of a compiled run, after its first call."""
         program: te.Program = self.function.program  # type: ignore[attr-defined]
         return program
+
+    def parameters(self) -> list[te.Tensor]:
+        return [parameter for module in self.modules for parameter in module.parameters()]

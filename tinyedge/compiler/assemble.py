@@ -87,7 +87,8 @@ def assemble(
     split = border if has_two_parts else None
     kernels = kernels_of(steps, backend.device)
     if config.fuses():
-        kernels = _needed(fuse(_needed(kernels, temporary), temporary, split), temporary)
+        on_cpu = backend.device is not None and backend.device.is_cpu
+        kernels = _needed(fuse(_needed(kernels, temporary), temporary, split, on_cpu), temporary)
         kernels = fuse_horizontally(kernels, lambda group: backend.fuses_horizontally(group, temporary), split)
     is_persistent = config.fuses() and backend.device is not None and backend.device.persistent
     plan = make_plan(

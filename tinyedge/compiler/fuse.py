@@ -28,12 +28,20 @@ FEW_INPUTS = 3
 """A pointwise op with more inputs is not computed again at each load of its result."""
 
 
-def fuse(kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None = None) -> list[Kernel]:
+MOST_GATHERED = 1024
+"""Elements that a CPU reads one by one to save a launch. Each needs divisions for its place: the scripts of
+``tinyedge bench`` took 13 ns for one, where a kernel of its own takes 0.6."""
+
+
+def fuse(
+    kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None = None, on_cpu: bool = False
+) -> list[Kernel]:
     """Fuse pointwise ops vertically. ``temporary`` gives the bytes of storages that exist only inside the program.
 
-    Steps from number ``border`` on run later, in another replay: they are not fused into earlier kernels.
+    Steps from number ``border`` on run later, in another replay: they are not fused into earlier kernels. A large
+    transposed operand stays with a kernel of its own ``on_cpu``, which walks it by its strides.
     """
-    fusion = _Fusion(kernels, temporary, border)
+    fusion = _Fusion(kernels, temporary, border, on_cpu)
     fusion.join_pointwise()
     fusion.inline_into_loads(sole_inputs=True)
     fusion.inline_into_stores()
@@ -82,9 +90,12 @@ def fuse_horizontally(
 class _Fusion:
     """The kernels that are left, and which of them read and write each buffer."""
 
-    def __init__(self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None) -> None:
+    def __init__(
+        self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None, on_cpu: bool
+    ) -> None:
         self.temporary = temporary
         self.border = border
+        self.on_cpu = on_cpu
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[BufferId, set[Kernel]] = defaultdict(set)
         self.writers: dict[BufferId, set[Kernel]] = defaultdict(set)
@@ -157,6 +168,15 @@ class _Fusion:
         reads, _ = self.touched[kernel.at]
         return not any(self._touch(self.writers[place], kernel.at, target.at + 1) for place in reads)
 
+    def _gathers(self, kernel: Kernel) -> bool:
+        """Whether a block would read a large operand one element at a time: none of its lines lies together."""
+        if not self.on_cpu or kernel.pointwise is None:
+            return False
+        return any(
+            each.numel > MOST_GATHERED and each.walk(name)[1][-1:] not in ((), (0,), (1,))
+            for each, name in kernel.pointwise.memory_reads()
+        )
+
     def _pointwise_kernels(self) -> list[Kernel]:
         """The kernels that consist of pointwise ops only, in order."""
         return [kernel for kernel in self.kernels() if kernel.pointwise is not None]
@@ -225,6 +245,8 @@ class _Fusion:
         """Accumulation fusion: the kernel that adds a gradient's second summand computes a pointwise first one."""
         for kernel in reversed(self._pointwise_kernels()):
             assert kernel.pointwise is not None
+            if self._gathers(kernel):
+                continue
             outputs = [(each.step, name) for each in kernel.pointwise.ops for name in each.outputs]
             if len(outputs) != 1:
                 continue
@@ -271,6 +293,8 @@ class _Fusion:
         step, name = output
         slot = step.slots[name]
         place = slot.storage.number
+        if self._gathers(kernel):
+            return
         for reader in readers:
             if reader.at <= kernel.at or not self._may_sink(kernel, reader) or not self._takes(reader, kernel, slot):
                 return
@@ -330,6 +354,8 @@ class _Fusion:
     def _hoist(self, kernel: Kernel) -> None:
         """Hoist a pointwise kernel into an epilogue at the last store of one of its inputs, if that is allowed."""
         assert kernel.pointwise is not None
+        if self._gathers(kernel):
+            return
         inputs = [(each, name) for each, name in kernel.pointwise.memory_reads() if each.is_linear(name)]
         writers = [
             (writer.at, writer, each, name)
@@ -339,7 +365,7 @@ class _Fusion:
         ]
         for _, target, each, name in sorted(writers, key=lambda item: -item[0]):
             block, hook = self._block_at(target, each.step.slots[name], each.numel)
-            if block is None or not self._may_hoist(kernel, target, block):
+            if block is None or self._gathers(target) or not self._may_hoist(kernel, target, block):
                 continue
             if target.pointwise_count() + kernel.pointwise_count() > MOST_POINTWISE:
                 continue

@@ -6,6 +6,7 @@ numbers tell what is older. A Storage's ``version`` counts changes in place, by 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import count
 from math import prod
 from typing import Any, NamedTuple, NoReturn
@@ -197,6 +198,23 @@ def note_leaf_change() -> None:
     _leaf_changes = next(_serial)
 
 
+class Extent(NamedTuple):
+    """A contiguous array's size, and what a slot over all of it holds."""
+
+    dtype: DType
+    shape: Shape
+    strides: Shape
+    numel: int
+    nbytes: int
+    key: tuple[Any, ...]
+
+
+@lru_cache(maxsize=8192)
+def extent_of(dtype: DType, shape: Shape) -> Extent:
+    numel, strides = prod(shape), shapes.contiguous_strides(shape)
+    return Extent(dtype, shape, strides, numel, numel * dtype.itemsize, (dtype, shape, strides))
+
+
 class Slot:
     """A value's place: a typed, strided view of a Storage."""
 
@@ -235,6 +253,20 @@ class Slot:
         self.step: Any = None  # the Step that wrote it; None for a leaf
         self.index = 0  # the number of that step's output
         self.hooks: Any = None  # of a leaf: its Hooks
+
+    @classmethod
+    def whole(cls, storage: Storage, extent: Extent) -> Slot:
+        """All of a new storage, in C order: what ``Slot(...)`` makes, with nothing to compute."""
+        self = object.__new__(cls)
+        self.storage = storage
+        self.dtype, self.shape, self.strides, self.numel, _, self.key = extent
+        self.offset = self.history = self.index = 0
+        self.number = next(_serial)
+        self.contiguous = True
+        self.requires_grad = False
+        self.grad = self.step = self.hooks = None
+        self.cleared = -1
+        return self
 
     def keep_gradient(self, gradient: Slot | None) -> None:
         """Use ``gradient`` as this leaf's gradient buffer from now on."""

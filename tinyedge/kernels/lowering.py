@@ -242,15 +242,20 @@ class _Reduction:
         for name, kept_steps, run_steps in zip(self.arrays, kept_strides, run_strides, strict=True):
             self.tables[name + "_kept"], self.tables[name + "_run"] = kept_steps, run_steps
             self.sizes[name + "_step"] = run_steps[-1] if run_steps else 0
-        # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the reduced run.
-        steps = {name: strides[0] if strides else 0 for name, strides in zip(self.arrays, run_strides, strict=True)}
+        # A CPU's work-item reads in vectors, if each operand is contiguous or constant along the last reduced axis.
+        steps = {name: strides[-1] if strides else 0 for name, strides in zip(self.arrays, run_strides, strict=True)}
         self.across = {
             name: strides[-1] if strides else 0 for name, strides in zip(self.arrays, kept_strides, strict=True)
         }
-        together = {step.slots[name].dtype.ctype for name in self.used} == {self.ctype}
-        self.vectors = device.is_cpu and kind in ("sum", "mean") and together and self.ctype in ("float", "double")
-        wide = self.vectors and len(run_shape) <= 1 and set(steps.values()) <= {0, 1}
-        self.width = device.native_width if wide and self.length >= 2 * device.native_width else 1
+        line = run_shape[-1] if run_shape else 1
+        types = {step.slots[name].dtype.ctype for name in self.used}
+        together = types == {self.ctype} and self.ctype in ("float", "double")
+        self.vectors = device.is_cpu and kind in ("sum", "mean") and together
+        wide = device.is_cpu and together and set(steps.values()) <= {0, 1}
+        wide = wide and line >= device.native_width and self.length >= 2 * device.native_width
+        self.width = device.native_width if wide else 1
+        if wide:
+            self.sizes["line"] = line
         self.constants: dict[str, Any] = {
             "real": self.ctype,
             "kind": kind,

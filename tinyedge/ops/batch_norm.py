@@ -25,26 +25,43 @@ from tinyedge.tensor import Tensor, call, call_all
 
 
 class _Parts(NamedTuple):
-    """How the elements of each channel are cut for a sum in two stages."""
+    """How the elements of each channel are cut for a sum in two stages, and how a kernel walks them all."""
 
     sizes: dict[str, int]
     parts: int  # of one channel
     channels: int
     per_channel: int  # elements of one channel
+    global_size: Shape
+    local_size: Shape
+    walk: dict[str, int]
 
     @classmethod
     def of(cls, full: Shape, device: Device) -> _Parts:
         batch, channels, length = full[0], full[1], prod(full[2:])
+        if length == 1:  # neighbours in memory are then channels
+            chunk = max(MOST_CACHED_SAMPLES, -(-batch // 64))
+            sections = -(-batch // chunk)
+            sizes = {"parts": sections, "channels": channels, "sections": sections, "length": batch, "chunk": chunk}
+            width = device.vector_width if device.is_cpu and channels >= device.vector_width else 1
+            items, group = sections * -(-channels // width), device.group()
+            if device.is_cpu:  # groups of one item would do too, but cost more to hand out
+                group = max(1, min(group, items // (4 * device.compute_units)))
+            walk = {"lanes": 1, "width": width, "columns": 1}
+            return cls(sizes, sections, channels, batch, *grid(items, group), walk)
         # Long enough that the group's own sum is cheap, short enough to stay in the first cache for the second pass.
         chunk = max(1024 if not device.is_cpu else 4096, -(-batch * length // 64))
         sections = -(-length // chunk)
-        sizes = {"parts": batch * sections, "channels": channels, "sections": sections, "length": length}
-        return cls({**sizes, "chunk": min(chunk, max(length, 1))}, batch * sections, channels, batch * length)
+        parts, chunk = batch * sections, min(chunk, max(length, 1))
+        sizes = {"parts": parts, "channels": channels, "sections": sections, "length": length, "chunk": chunk}
+        global_size, local_size, walk = row_launch(device, parts * channels, chunk)
+        return cls(sizes, parts, channels, batch * length, global_size, local_size, {**walk, "columns": 0})
 
     def scratch(self, ctype: str, *names: str) -> tuple[Scratch, ...]:
         return tuple(Scratch(name, ctype, self.parts * self.channels) for name in names)
 
 
+MOST_CACHED_SAMPLES = 64
+"""That a work-item reads, one line of memory each, before it reads them again."""
 TEMPLATE = "batch_norm.cl.jinja"
 
 
@@ -55,18 +72,17 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
     scaled = center or step.wants("dweight")
     names = ("plain_parts", "scaled_parts") if scaled else ("plain_parts",)
     scratch = parts.scratch(ctype, *names)
-    global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
     first = KernelSpec(
         "batch_norm_sums",
         TEMPLATE,
         ("dy", *(("x", "mean") if scaled else ()), *names),
-        global_size,
-        local_size,
+        parts.global_size,
+        parts.local_size,
         parts.sizes,
-        constants={"real": ctype, **walk},
+        constants={"real": ctype, **parts.walk},
         scratch=scratch,
         hooked=("dy", "x"),
-        **shared_rows(ctype, walk),
+        **shared_rows(ctype, parts.walk),
     )
     means = ("plain_mean", "slope") if center else ()
     second = KernelSpec(
@@ -81,7 +97,7 @@ def _sum_kernels(step: Step, device: Device, full: Shape, center: bool) -> list[
         *grid(parts.channels, device.group()),
         {"parts": parts.parts, "channels": parts.channels, "count": parts.per_channel},
         AFFINE,
-        constants={"real": ctype, "lanes": 1, "width": 1},
+        constants={"real": ctype, "lanes": 1, "width": 1, "columns": 0},
         scratch=(*scratch, *(Scratch(name, ctype, parts.channels) for name in means)),
         hooked=("dweight", "dbias"),
     )
@@ -93,11 +109,11 @@ def _walk_kernel(
 ) -> KernelSpec:
     """A kernel that goes over every element, part by part."""
     parts = _Parts.of(full, device)
-    global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
     ctype = step.slots[buffers[0]].dtype.ctype
     return KernelSpec(
-        kernel, TEMPLATE, buffers, global_size, local_size, parts.sizes, AFFINE, constants={"real": ctype, **walk},
-        scratch=scratch, hooked=buffers, **shared_rows(ctype, walk, joins=False),
+        kernel, TEMPLATE, buffers, parts.global_size, parts.local_size, parts.sizes, AFFINE,
+        constants={"real": ctype, **parts.walk}, scratch=scratch, hooked=buffers,
+        **shared_rows(ctype, parts.walk, joins=False),
     )  # fmt: skip
 
 
@@ -169,18 +185,17 @@ class BatchNorm(Op):
         ctype = step.slots["x"].dtype.ctype
         parts = _Parts.of(full, device)
         scratch = parts.scratch(ctype, "averages", "spreads")
-        global_size, local_size, walk = row_launch(device, parts.parts * parts.channels, parts.sizes["chunk"])
         first = KernelSpec(
             "batch_norm_parts",
             TEMPLATE,
             ("x", "averages", "spreads"),
-            global_size,
-            local_size,
+            parts.global_size,
+            parts.local_size,
             parts.sizes,
-            constants={"real": ctype, **walk},
+            constants={"real": ctype, **parts.walk},
             scratch=scratch,
             hooked=("x",),
-            **shared_rows(ctype, walk),
+            **shared_rows(ctype, parts.walk),
         )
         second = KernelSpec(
             "batch_norm_join",
@@ -188,7 +203,7 @@ class BatchNorm(Op):
             ("averages", "spreads", "mean", "var"),
             *grid(parts.channels, device.group()),
             parts.sizes,
-            constants={"real": ctype, "lanes": 1, "width": 1},
+            constants={"real": ctype, "lanes": 1, "width": 1, "columns": 0},
             scratch=scratch,
         )
         buffers = ("x", "mean", "var", *_present(step, "weight", "bias"), "y")

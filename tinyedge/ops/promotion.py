@@ -44,12 +44,18 @@ def result_dtype(call_name: str, operands: Sequence[Any]) -> DType:
 
 def prepared(call_name: str, operands: Sequence[Any], dtype: DType | None = None) -> list[Tensor | Value]:
     """Operands as an op takes them: tensors of one dtype, numbers by value."""
+    if dtype is None and all(isinstance(operand, Tensor) for operand in operands):
+        found = {operand._slot.dtype for operand in operands}
+        if len(found) == 1:  # the usual case, and eager calls are short
+            return list(operands)
     items = [as_operand(call_name, operand) for operand in operands]
     wanted = dtype or result_dtype(call_name, items)
     if not any(isinstance(item, Tensor) for item in items):
         items[0] = full((), items[0], dtype=wanted)
     return [
-        item.to(wanted) if isinstance(item, Tensor) else Value(fitting(call_name, item, wanted), wanted)
+        (item if item._slot.dtype is wanted else item.to(wanted))
+        if isinstance(item, Tensor)
+        else Value(fitting(call_name, item, wanted), wanted)
         for item in items
     ]
 

@@ -197,15 +197,23 @@ def set_rng_state(new_state: tuple[int, int]) -> None:
 
 def _dropout_kernel(step: Step, device: Device, source: str, target: str) -> list[KernelSpec]:
     count = step.slots[target].numel
+    width = device.native_width if device.is_cpu else 1
+    items = -(-count // (4 * width))
+    group = device.group() if width == 1 else max(1, min(device.group(), items // (8 * device.compute_units)))
     return [
         KernelSpec(
             step.op.name,
             "dropout.cl.jinja",
             (source, target),
-            *grid(-(-count // 4), device.group()),
+            *grid(items, group),
             sizes={"count": count},
             scalars=step.op.scalars,
-            constants={"real": step.slots[target].dtype.ctype, "source": source, "target": target},
+            constants={
+                "real": step.slots[target].dtype.ctype,
+                "source": source,
+                "target": target,
+                "width": width,
+            },
             hooked=(source, target),
         )
     ]

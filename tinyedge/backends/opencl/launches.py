@@ -59,8 +59,10 @@ class Built:
 class Prepared:
     """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
-    __slots__ = ("buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "own", "queue",
-                 "same", "title")  # fmt: skip
+    __slots__ = (
+        "buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "offsets", "outside",
+        "own", "queue", "same", "title",
+    )  # fmt: skip
 
     def __init__(self, backend: Any, built: Built, launch: Described) -> None:
         self.built = built
@@ -70,30 +72,42 @@ class Prepared:
         self.own = own_arguments(backend, launch)  # held, since their buffers are passed
         self.same = [each for index, own in self.own.items() for each in (index, own.handle)]
         self.buffers: list[tuple[int, ArgumentSpec]] = []
+        self.outside: list[tuple[int, int]] = []  # most of the buffers: by index, which one outside of the arena
         self.odd: list[tuple[int, ArgumentSpec, Any]] = []  # numbers that are passed as bytes, with their types
         self.numbers: list[tuple[int, bytes, ArgumentSpec]] = []
+        self.offsets: list[tuple[int, bytes, ArgumentSpec]] = []
         self.fixed: list[Any] = []  # numbers that are the same in every call
         for index, argument in enumerate(launch.arguments):
             kind = C_TYPES.get(argument.ctype)
             char = "" if kind is None else np.dtype(kind).char
             if kind is None:
-                if index not in self.own:
+                if argument.kind == "outside":
+                    self.outside.append((index, argument.index))
+                elif index not in self.own:
                     self.buffers.append((index, argument))
             elif char not in PACKED:
                 self.odd.append((index, argument, kind))
             elif argument.kind == "number":
                 self.fixed += (index, char.encode(), argument.value)
+            elif argument.kind == "offset":
+                self.offsets.append((index, char.encode(), argument))
             else:
                 self.numbers.append((index, char.encode(), argument))
 
     def bound(self, places: Places) -> EagerLaunch:
         """A launch of the kernel on what ``places`` names."""
-        buffers = self.same.copy()
+        buffers, outside = self.same.copy(), places.outside
+        for index, place in self.outside:
+            buffers += (index, outside[place].storage.buffer.handle)
         for index, argument in self.buffers:
             buffers += (index, value_of(argument, places))
         for index, argument, kind in self.odd:
             buffers += (index, kind(value_of(argument, places)))
         numbers = self.fixed.copy()
+        for index, char, argument in self.offsets:
+            slot = outside[argument.index]
+            is_shifted = slot.offset or slot.storage.buffer.offset
+            numbers += (index, char, value_of(argument, places) if is_shifted else argument.value)
         for index, char, argument in self.numbers:
             numbers += (index, char, value_of(argument, places))
         return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
