@@ -91,7 +91,7 @@ class Node(OwnBackward):
         self.program.walk_back(self, walk, gradients)
 
     def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone or any_hooked(self.leaves):
+        if self.saved is None or self.hooks is not None or not self.program.walks_alone or any_hooked(self.leaves):
             return False
         self.program.walk_alone(self)
         self.forget()
