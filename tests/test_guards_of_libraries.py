@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import decimal
 import logging
 import traceback
@@ -128,10 +129,19 @@ def a_distribution() -> tuple[Callable[..., Any], Change]:
     return lambda y: normal.log_prob(y), lambda: setattr(normal, "loc", te.tensor([5.0]))
 
 
+def the_defaults_of_a_dataclass() -> tuple[Callable[..., Any], Change]:
+    @dataclasses.dataclass
+    class Options:
+        scale: int = 1
+
+    field = vars(Options)["__dataclass_fields__"]["scale"]
+    return lambda y: y * sum(each.default for each in dataclasses.fields(Options)), lambda: setattr(field, "default", 7)
+
+
 FOUND = [
     a_distribution, a_namespace_as_text, a_polynomial, a_protocol, a_vectorized_function, attributes_by_computed_names,
     namespaces_in_a_list, namespaces_that_are_equal, the_level_of_a_logger, the_level_of_a_logger_that_is_looked_up,
-    the_names_of_an_object, the_precision_of_decimals, the_state_of_a_copy, the_state_of_an_object,
+    the_defaults_of_a_dataclass, the_names_of_an_object, the_precision_of_decimals, the_state_of_a_copy, the_state_of_an_object,
     what_an_exception_carries,
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ In: what a name stands for. Out: its part of the guard key. The names that a fun
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import importlib
 import re
@@ -170,6 +171,8 @@ class CodeWalk(abc.ABC):
             self.names.note(constructs=True)
         elif value is hash:
             self.names.hashes = True
+        elif value is dataclasses.fields:
+            self.names.add("__dataclass_fields__", path)
         elif value is type:
             # Where it is called by its name, it is seen what is done with what it gives.
             self.names.note(constructs=called is None or not path.endswith("type"))
