@@ -141,8 +141,8 @@ def the_defaults_of_a_dataclass() -> tuple[Callable[..., Any], Change]:
 FOUND = [
     a_distribution, a_namespace_as_text, a_polynomial, a_protocol, a_vectorized_function, attributes_by_computed_names,
     namespaces_in_a_list, namespaces_that_are_equal, the_level_of_a_logger, the_level_of_a_logger_that_is_looked_up,
-    the_defaults_of_a_dataclass, the_names_of_an_object, the_precision_of_decimals, the_state_of_a_copy, the_state_of_an_object,
-    what_an_exception_carries,
+    the_defaults_of_a_dataclass, the_names_of_an_object, the_precision_of_decimals, the_state_of_a_copy,
+    the_state_of_an_object, what_an_exception_carries,
 ]  # fmt: skip
 
 
