@@ -823,3 +823,18 @@ def test_a_retained_graph_begins_gradients_that_were_there_when_it_was_recorded(
         loss.backward(retain_graph=retain)
         assert w.grad is not None
         np.testing.assert_allclose(w.grad.numpy(), wanted, rtol=1e-6)
+
+
+def test_hooks_of_a_result_are_run(backend: Backend) -> None:
+    """Hooks of a compiled call's result, which is a loss, see and change the gradient with which backward begins."""
+    weight = te.tensor([1.0, 2.0], requires_grad=True)
+    step = te.compile(lambda x: (weight * x).sum())
+    for _ in range(3):
+        loss, seen = step(te.tensor([1.0, 2.0])), []
+        loss.register_hook(lambda gradient, seen=seen: seen.append(gradient.item()) or gradient * 5)
+        loss.retain_grad()
+        loss.backward()
+        assert seen == [1.0]
+        assert loss.grad.item() == 5.0  # type: ignore[union-attr]
+        assert weight.grad.tolist() == [5.0, 10.0]  # type: ignore[union-attr]
+        weight.grad = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,14 +44,17 @@ class Code:
 
 @dataclass(frozen=True)
 class Interrupt:
-    """Ctrl-C just before the call, or when it is done."""
+    """Ctrl-C just before the call, or when it is done: the signal, which the program may hold back."""
 
     after: bool
 
     def __call__(self, number: int, name: str, call: Callable[[], Any], is_bare: bool) -> Any:
-        if self.after:
-            call()
-        raise KeyboardInterrupt
+        if not self.after:
+            signal.raise_signal(signal.SIGINT)
+            return call()
+        result = call()
+        signal.raise_signal(signal.SIGINT)
+        return result
 
     def __str__(self) -> str:
         return "interrupted-after" if self.after else "interrupted-before"

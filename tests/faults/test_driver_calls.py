@@ -27,7 +27,7 @@ Fault = Code | Interrupt
 State = dict[str, bytes | None]
 
 FAULTS: tuple[Fault, ...] = (Code(OUT_OF_MEMORY), Code(OTHERS), Interrupt(after=False), Interrupt(after=True))
-SAID = re.compile(r"not as (it was|they were)|in part|partly|half", re.IGNORECASE)
+SAID = re.compile(r"not as (it was|they were)|in part|partly|half|others are updated", re.IGNORECASE)
 """In the text of an error, or in a note to an interrupt: that something was changed."""
 
 SAMPLES = 6
@@ -114,8 +114,11 @@ def said(error: BaseException) -> bool:
     return bool(SAID.search("\n".join([str(error), *getattr(error, "__notes__", ())])))
 
 
-def disturbed(compiled: bool, at: int, fault: Fault) -> tuple[State, list[float], str | None]:
-    """A run of which the driver call number ``at`` meets ``fault``: its end, its losses, and what was wrong."""
+def disturbed(compiled: bool, at: int, fault: Fault, states: Sequence[State]) -> tuple[State, list[float], str | None]:
+    """A run of which the driver call number ``at`` meets ``fault``: its end, its losses, and what was wrong.
+
+    ``states`` come after each of the program's calls in a run without a fault: an interrupt may wait until one is done.
+    """
     training = Training(compiled)
     faults = training.backend.faults
     faults.at, faults.fault = at, fault
@@ -129,10 +132,13 @@ def disturbed(compiled: bool, at: int, fault: Fault) -> tuple[State, list[float]
                 if isinstance(error, KeyboardInterrupt) != isinstance(fault, Interrupt):
                     wrong.append(f"{type(error).__name__} came")
                 after = training.state()
+                if isinstance(fault, Interrupt) and after == states[number] != before:
+                    faults.at = None
+                    continue
                 changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-                if changed:
-                    if not said(error):
-                        wrong.append(f"changed: {', '.join(changed)}")
+                if changed and not said(error):
+                    wrong.append(f"changed: {', '.join(changed)}")
+                if changed or said(error):
                     training.put_back(before)
             except Exception as error:
                 wrong.append(f"no error of tinyedge's: {type(error).__module__}.{type(error).__name__}: {error}"[:150])
@@ -152,18 +158,26 @@ def disturbed(compiled: bool, at: int, fault: Fault) -> tuple[State, list[float]
     return end, training.losses, wrong[0] if wrong else None
 
 
-def faults_found(compiled: bool, fault: Fault, every: int) -> tuple[list[str], Sequence[str]]:
-    """What is wrong with faults at every so many driver calls; and the driver's calls of an undisturbed run."""
-    training = Training(compiled)
+def undisturbed(compiled: bool) -> tuple[Training, list[State], list[range]]:
+    """A run without a fault: the state after each of the program's calls, and the driver calls of each."""
+    training, states, reached = Training(compiled), [], []
     with te.use_backend(training.backend):
         for call in training.calls():
             training.state()
+            first = len(training.backend.faults.calls)
             call()
-        expected = training.state()
-    calls = training.backend.faults.calls
+            reached.append(range(first, len(training.backend.faults.calls)))
+            states.append(training.state())
+    return training, states, reached
+
+
+def faults_found(compiled: bool, fault: Fault, every: int) -> tuple[list[str], Sequence[str]]:
+    """What is wrong with faults at every so many driver calls; and the driver's calls of an undisturbed run."""
+    training, states, _ = undisturbed(compiled)
+    expected, calls = states[-1], training.backend.faults.calls
     found = []
     for at in range(0, len(calls), every):
-        end, losses, wrong = disturbed(compiled, at, fault)
+        end, losses, wrong = disturbed(compiled, at, fault, states)
         if wrong is not None:
             found.append(wrong)
         if end and (end != expected or losses != training.losses):
@@ -196,6 +210,36 @@ SOME = ((Code(OUT_OF_MEMORY), True),)
 def test_a_fault_at_some_calls(fault: Fault, compiled: bool) -> None:
     found, calls = faults_found(compiled, fault, 83)
     assert not found, f"{len(found)} of {len(calls)}:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("fault", [Code(OTHERS), *FAULTS[2:]], ids=str)
+def test_a_sample_that_failed_in_part_after_an_update_is_repeated(
+    fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients were cleared before it, so what was added to them is dropped; and Ctrl-C before a launch that adds
+    to gradients leaves them whole. Nothing needs to be put back.
+    """
+    monkeypatch.delattr(Training, "put_back")
+    training, states, reached = undisturbed(True)
+    calls = training.backend.faults.calls
+    bound = [at for at in reached[3] if calls[at] == "clSetKernelArg"]
+    third = [at for at in reached[6] if calls[at] == "clEnqueueNDRangeKernel"]
+    for at in (bound[-1], third[-1]):
+        end, losses, wrong = disturbed(True, at, fault, states)
+        assert wrong is None
+        assert (end, losses) == (states[-1], training.losses)
+
+
+def test_a_step_that_was_launched_in_part_has_torn_what_it_adds_to() -> None:
+    """A layer's backward is a step of several kernels: here for the weight, the bias and the input."""
+    training, states, reached = undisturbed(False)
+    calls = training.backend.faults.calls
+    launches = [at for at in reached[3] if calls[at] == "enqueue_nd_range_kernel"]
+    middle = len(launches) // 2  # here backward begins
+    for at in launches[middle : middle + 4]:
+        end, losses, wrong = disturbed(False, at, Code(OTHERS), states)
+        assert wrong is None
+        assert (end, losses) == (states[-1], training.losses)
 
 
 def test_what_can_fail() -> None:

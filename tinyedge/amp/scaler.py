@@ -166,10 +166,12 @@ class GradScaler:
 
     def get_scale(self) -> float:
         """The present scale; 1 if not enabled."""
+        forbid_in_recording("GradScaler.get_scale()", "the scale is kept on the host too; scale() reads the device's")
         return self._value if self._enabled else 1.0
 
     def get_growth_factor(self) -> float:
         """The factor by which the scale grows."""
+        forbid_in_recording("GradScaler.get_growth_factor()", "no guard sees whether it was set")
         return self._growth_factor
 
     def set_growth_factor(self, new_factor: float) -> None:
@@ -178,6 +180,7 @@ class GradScaler:
 
     def get_backoff_factor(self) -> float:
         """The factor by which the scale shrinks after an overflow."""
+        forbid_in_recording("GradScaler.get_backoff_factor()", "no guard sees whether it was set")
         return self._backoff_factor
 
     def set_backoff_factor(self, new_factor: float) -> None:
@@ -186,6 +189,7 @@ class GradScaler:
 
     def get_growth_interval(self) -> int:
         """The updates without overflow after which the scale grows."""
+        forbid_in_recording("GradScaler.get_growth_interval()", "no guard sees whether it was set")
         return self._growth_interval
 
     def set_growth_interval(self, new_interval: int) -> None:
@@ -194,6 +198,7 @@ class GradScaler:
 
     def state_dict(self) -> dict[str, Any]:
         """The scale and all that decides how it changes, by PyTorch's names; empty if not enabled."""
+        forbid_in_recording("GradScaler.state_dict()", "the scale is kept on the host too")
         if not self._enabled:
             return {}
         return {

@@ -29,6 +29,7 @@ class Deferred:
     def __init__(self) -> None:
         self.launches: list[Callable[[], Any]] = []
         self.gone = 0  # the number of launches that were enqueued
+        self._in_part = False  # whether a part of the next one ran, which was refused
         self.adds_from: int | None = None  # the first launch that adds to a gradient which existed before
         self._free: dict[
             tuple[MemorySpace, bool], dict[int, list[Any]]
@@ -77,9 +78,17 @@ class Deferred:
 
     def launch(self) -> None:
         """Enqueue what was added since the last call."""
-        while self.gone < len(self.launches):
-            self.launches[self.gone]()
-            self.gone += 1
+        try:
+            while self.gone < len(self.launches):
+                self.launches[self.gone]()
+                self.gone += 1
+        except BaseException as error:  # it is a step of several kernels, or the backward of a program
+            self._in_part = bool(getattr(error, "launched", True))
+            raise
+
+    def note_launched(self, error: BaseException) -> None:
+        """Set ``error.launched`` to the number of launches that ran, one of which only a part ran included."""
+        error.__dict__["launched"] = self.gone + self._in_part
 
     def close(self) -> None:
         self._closed = True

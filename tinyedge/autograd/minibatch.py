@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tinyedge.errors import ArgumentError, TinyedgeError
 from tinyedge.ir.values import Slot, note_leaf_change
@@ -43,14 +43,25 @@ def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
             )
 
 
-def mark_torn(gradients: Sequence[Slot], error: BaseException, first: int) -> None:
-    """Mark gradients as torn: because of ``error`` only a part of a sample may have been added to them.
+def mark_torn(leaves: Iterable[Slot], error: BaseException, first: int) -> None:
+    """Mark the gradients of ``leaves`` as torn: because of ``error`` only a part of a sample may have been added.
 
-    That is so only if the ``first`` launch that adds to one of them ran, as far as the backend can tell.
+    That is so only if the ``first`` launch that adds to one of them ran, as far as the backend can tell: the launch
+    that was refused did not run; the one that was interrupted may have run. A buffer that an update had cleared, and
+    that counts as no gradient, is dropped, so that the sample can be repeated.
     """
-    if not gradients or (isinstance(error, Exception) and getattr(error, "launched", first + 1) <= first):
+    launched = getattr(error, "launched", None)  # the launches before the one that failed
+    if launched is not None and launched + (not isinstance(error, Exception)) <= first:
         return
-    for gradient in gradients:
+    torn = []
+    for leaf in leaves:
+        if leaf.grad is not None and leaf.gradient() is None:
+            leaf.keep_gradient(None)
+        elif leaf.grad is not None:
+            torn.append(leaf.grad)
+    if not torn:
+        return
+    for gradient in torn:
         gradient.storage.torn = True
     note_leaf_change()
     text = "The sample was added to the gradients in part: an optimizer refuses them until discard()."

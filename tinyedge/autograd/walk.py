@@ -145,13 +145,14 @@ class Walk:
 
     def finish(self, deferred: Deferred) -> None:
         """Launch everything that was held back, and give the leaves their gradients."""
-        there = [gradient for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
+        added_to = [leaf for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
+        there = [leaf.grad for leaf in added_to if leaf.grad is not None]
         with _finishing:  # threads that accumulate into one leaf do so one after the other
             try:
                 deferred.launch()
             except BaseException as error:
-                error.__dict__["launched"] = deferred.gone
-                mark_torn(there, error, deferred.adds_from or 0)
+                deferred.note_launched(error)
+                mark_torn(added_to, error, deferred.adds_from or 0)
                 raise
             for gradient in there:
                 gradient.storage.version += 1
@@ -222,10 +223,10 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
             walk_back(walk, steps)
             walk.pass_through_hooks()
         except BaseException as error:
-            if deferred.adds_from is not None and deferred.gone > deferred.adds_from:  # a hook has read a value
-                error.__dict__["launched"] = deferred.gone
-                there = [total for leaf, total in walk.leaves.values() if leaf.grad is total]
-                mark_torn(there, error, deferred.adds_from)
+            if deferred.adds_from is not None:  # a hook may have read a value, for which all was launched
+                deferred.note_launched(error)
+                added_to = [leaf for leaf, total in walk.leaves.values() if leaf.grad is total]
+                mark_torn(added_to, error, deferred.adds_from)
             raise
         walk.finish(deferred)
     if not retain_graph:

@@ -33,8 +33,8 @@ it has one, describes it.
 """
 
 
-def note_launched(error: Exception, launches: Sequence[Launch], refused: Launch) -> None:
-    """Set ``error.launched`` to the number of launches that came before the one that was refused."""
+def note_launched(error: BaseException, launches: Sequence[Launch], refused: Launch) -> None:
+    """Set ``error.launched`` to the number of launches that came before the one that was refused or interrupted."""
     error.__dict__["launched"] = next(at for at, launch in enumerate(launches) if launch is refused)
 
 

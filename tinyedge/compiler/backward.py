@@ -91,7 +91,7 @@ class Node(OwnBackward):
         self.program.walk_back(self, walk, gradients)
 
     def walk_alone(self) -> bool:
-        if self.saved is None or not self.program.walks_alone or any_hooked(self.leaves):
+        if self.saved is None or self.hooks is not None or not self.program.walks_alone or any_hooked(self.leaves):
             return False
         self.program.walk_alone(self)
         self.forget()
@@ -247,14 +247,14 @@ class Walkable:
                 write_into(NumberValue(1.0, self._one.dtype), self._one)
             moved = self._later_gradients.moved()
             begun = self.allocated(partial(self._later_gradients.begun, moved)) if moved else {}
+            self._point_as_at(node, node.lease, (self._one,))
+            self._later_gradients.bind(moved, begun)
             try:
-                self._point_as_at(node, node.lease, (self._one,))
-                self._later_gradients.bind(moved, begun)
                 self.binding.launch(self.binding.parts[1])
                 self._later_gradients.count(moved, begun)
             except BaseException as error:
                 first = self._later_gradients.first_launch(self.launches[self._cut :])
-                mark_torn(self._later_gradients.present(), error, first)
+                mark_torn(self._later_gradients.added_to(begun), error, first)
                 raise
 
     def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
@@ -313,6 +313,12 @@ class Walkable:
             for leaf, (gradient, adds) in zip(self._later, targets, strict=True):
                 self._later_gradients.bind_to(leaf, gradient, adds)
             self._later_gradients.forget()
-            self.binding.launch(self.binding.parts[1])
+            try:
+                self.binding.launch(self.binding.parts[1])
+            except BaseException as error:  # count from the first launch that changes a gradient
+                if (launched := getattr(error, "launched", None)) is not None:
+                    first = self._later_gradients.first_launch(self.launches[self._cut :])
+                    error.__dict__["launched"] = max(0, launched + (not isinstance(error, Exception)) - first)
+                raise
             if lease is not node.lease:
                 lease.end()

@@ -54,6 +54,9 @@ class Part:
 class Binding:
     """What moves, and the parts that are bound to it.
 
+    A change is noted before it is made: an interrupt between the two then costs a launch that is bound once more, and
+    not one that is bound to what was there before.
+
     ``storages`` stand for what may lie elsewhere at each call, and for temporaries, by the number of the recorded
     storage. ``begins``: for arguments, gradients and seeds, by the same numbers, the offset of their first element.
     """
@@ -115,8 +118,8 @@ class Binding:
     def move_in(self, arena: Arena) -> None:
         """Let every temporary lie in ``arena``."""
         if self.arena is not arena:
-            self._arena = weakref.ref(arena)
             self._let_arena_be([chunk.buffer for chunk in arena.chunks])
+            self._arena = weakref.ref(arena)
 
     def leave(self, arena: Arena) -> None:
         if self.arena is arena:
@@ -127,9 +130,9 @@ class Binding:
         """Let the arena be these buffers, or none, if it is let go."""
         places = self.layout.places
         count = max(len(chunks), len(places.chunks))
-        places.chunks = list(chunks)
         for chunk in range(count):
             self.note(("arena", chunk))
+        places.chunks = list(chunks)
         if not chunks:
             for part in self.parts:
                 for lowered in part.lowered:
@@ -141,8 +144,8 @@ class Binding:
         numbers = self.layout.places.scalars
         for name, index in self.layout.scalars_of.get(step.number, {}).items():
             if numbers[index] != new[name]:
-                numbers[index] = new[name]
                 self.note(("scalar", index))
+                numbers[index] = new[name]
 
     def point(self, number: int, buffer: Any) -> None:
         """Bind the storage ``number`` to ``buffer`` from now on."""
@@ -152,20 +155,20 @@ class Binding:
                 if self._owners.get(storage.buffer) == storage.number:
                     del self._owners[storage.buffer]
                 self._pointed.append(storage)
-            storage.buffer = buffer
             index = self.layout.index_of(storage.number)
             if index is not None:
                 self.note(("outside", index))
+            storage.buffer = buffer
 
     def point_at(self, number: int, slot: Slot) -> None:
         """Bind the storage ``number`` to that of ``slot``, whose offset may differ from the one before."""
         self.point(number, slot.storage.buffer)
         if slot.offset != self.offsets[number]:  # all its views shift too
-            self.offsets[number] = slot.offset
             index = self.layout.index_of(self.storages[number].number)
             if index is not None:
-                self.layout.places.outside[index].offset = slot.offset
                 self.note(("outside", index))
+                self.layout.places.outside[index].offset = slot.offset
+            self.offsets[number] = slot.offset
 
     def follow(self, positions: Mapping[int, int], tensors: Sequence[Tensor]) -> None:
         """Bind storages to those of tensors, whose positions are given by the storages' numbers."""
@@ -185,11 +188,11 @@ class Binding:
             return
         step, name = leaf.first_write
         if adds != (name in step.accumulate):
-            step.accumulate = step.accumulate ^ {name}
             index = self.layout.index_of(step.slots[name].storage.number)
             if index is not None:
-                self.layout.adds ^= {index}
                 self.note(("accumulates", index))
+                (self.layout.adds.add if adds else self.layout.adds.discard)(index)
+            step.accumulate = step.accumulate ^ {name}
 
     def launch(self, part: Part) -> None:
         """Bind the launches of ``part`` to all that has moved, and enqueue them.
@@ -201,8 +204,8 @@ class Binding:
         if part.stale or not part.is_bound:
             try:
                 part.bind(self.layout.places)
-            except Exception as error:
-                error.__dict__["launched"] = 0
+            except BaseException as error:
+                error.__dict__["launched"] = 0 if isinstance(error, Exception) else -1  # it interrupts no launch
                 raise
         self.backend.launch(part.launches)
 

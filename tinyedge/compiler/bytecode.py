@@ -21,6 +21,9 @@ POPS = {"COMPARE_OP": 2, "IS_OP": 2, "CONTAINS_OP": 2, "STORE_ATTR": 2, "STORE_S
 CLASS = object()
 """On the abstract stack: the class of an instance."""
 
+CONSTANT = object()
+"""On the abstract stack: a constant that is no text."""
+
 CLASS_NAMES = frozenset({"__name__", "__qualname__", "__module__", "__doc__"})
 
 
@@ -48,6 +51,7 @@ class Mentions(NamedTuple):
     text: bool  # whether values are converted to text
     constructs: bool  # whether the class of an instance is used for more than its name
     matches: bool  # whether there are class patterns (match), which do not name the attributes that they read
+    equals: bool  # whether two values are compared of which none is a constant
 
 
 _known: dict[int, Mentions] = {}
@@ -68,7 +72,7 @@ class _Scan:
         self.code = code
         self.reads: dict[Read, None] = {}
         self.attributes: dict[str, int] = {}
-        self.text = self.constructs = self.matches = False
+        self.text = self.constructs = self.matches = self.equals = False
         self.stack: list[Any] = []  # a Read, text, CLASS, or None
         self.line = code.co_firstlineno
         self.variables: dict[str, Read] = {}  # local variables that are assigned once, before they are used
@@ -112,7 +116,9 @@ class _Scan:
         self._forget()
         for constant in self.code.co_consts:
             self._constant(constant)
-        return Mentions(self.code, tuple(self.reads), self.attributes, self.text, self.constructs, self.matches)
+        return Mentions(
+            self.code, tuple(self.reads), self.attributes, self.text, self.constructs, self.matches, self.equals
+        )
 
     def _constant(self, constant: Any) -> None:
         if isinstance(constant, CodeType):
@@ -131,6 +137,7 @@ class _Scan:
             self.text |= inner.text
             self.constructs |= inner.constructs
             self.matches |= inner.matches
+            self.equals |= inner.equals
         elif isinstance(constant, str):  # for getattr, attrgetter, and format
             for part in re.findall(r"\w+", constant) if "{" in constant else constant.split("."):
                 if part.isidentifier():
@@ -223,7 +230,7 @@ class _Scan:
         elif opname == "POP_TOP" and stack and not (isinstance(stack[-1], Read) and stack[-1].dotted):
             stack.pop()
         elif opname == "LOAD_CONST":
-            stack.append(value if isinstance(value, str) else None)
+            stack.append(value if isinstance(value, str) else CONSTANT)
         elif opname in ("CALL", "CALL_FUNCTION", "CALL_METHOD", "CALL_KW", "CALL_FUNCTION_KW"):
             self._call(argument, opname.endswith("_KW"))
         elif opname.startswith(("BINARY_", "INPLACE_")) and opname != "BINARY_SLICE":
@@ -231,6 +238,8 @@ class _Scan:
             self._pop(2)
             stack.append(None)
         elif opname in POPS:
+            if opname == "CONTAINS_OP" or (opname == "COMPARE_OP" and instruction.argrepr[-2:] in ("==", "!=")):
+                self.equals |= not any(item is CONSTANT or isinstance(item, str) for item in stack[-2:])
             if opname in ("IS_OP", "COMPARE_OP"):
                 stack[-2:] = [None if item is CLASS else item for item in stack[-2:]]
             self._pop(POPS[opname])

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 
 from tinyedge.autograd.dispatch import new_slot, write_into
+from tinyedge.autograd.interrupts import held_back
 from tinyedge.backends import Backend
 from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.leaves import Leaf
@@ -52,19 +53,21 @@ class Gradients:
 
     def bind(self, moved: Sequence[Leaf], begun: Mapping[int, Slot]) -> None:
         """Bind the leaves that have ``moved`` to their gradients: add to those, begin those that are ``begun``."""
-        for leaf in moved:
-            new = begun.get(id(leaf.slot))
-            gradient = new or leaf.grad
-            assert gradient is not None
-            self.bind_to(leaf, gradient, new is None)
+        with held_back():  # what is half bound would pass for bound at the next call
+            for leaf in moved:
+                new = begun.get(id(leaf.slot))
+                gradient = new or leaf.grad
+                assert gradient is not None
+                self.bind_to(leaf, gradient, new is None)
 
     def bind_to(self, leaf: Leaf, gradient: Slot, adds: bool) -> None:
         """Bind the gradient of ``leaf``: accumulate into it if ``adds``, else begin it."""
-        leaf.adds_to = weakref.ref(gradient) if adds else None
+        leaf.adds_to = None
         if not adds and not leaf.stored_first:
             write_into(Value(0, gradient.dtype), gradient)
         self._binding.point_at(leaf.number, gradient)
         self._binding.let_add(leaf, adds)
+        leaf.adds_to = weakref.ref(gradient) if adds else None
 
     def forget(self) -> None:
         """Look at every leaf at the next call: the launches were bound to what the leaves may not keep."""
@@ -85,6 +88,10 @@ class Gradients:
     def present(self) -> list[Slot]:
         """The gradients of the leaves that have one."""
         return [gradient for leaf in self.leaves if (gradient := leaf.grad) is not None]
+
+    def added_to(self, begun: Mapping[int, Slot]) -> list[Slot]:
+        """The leaves to whose gradients the launches add, unless they are ``begun``, which nobody has seen."""
+        return [leaf.slot for leaf in self.leaves if leaf.grad is not None and id(leaf.slot) not in begun]
 
     def first_launch(self, launches: Iterable[LaunchGroup]) -> int:
         """The number of the first launch that writes a gradient; how many there are if none does."""

@@ -7,6 +7,7 @@ In: what a name stands for. Out: its part of the guard key. The names that a fun
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import importlib
 import re
@@ -29,11 +30,13 @@ from tinyedge.compiler.guard_state import (
     MACHINERY,
     MISSING,
     TEXT,
+    WHOLE,
     At,
     Findings,
     Guarded,
     Same,
     builtins_of,
+    decimal_context,
     in_cell,
     is_equal,
     is_known,
@@ -55,7 +58,7 @@ class CodeWalk(abc.ABC):
         self.trail = trail
         self.queue: deque[tuple[str, Callable[[], Iterable[Hashable]]]] = deque()
         self.guarded: set[tuple[int, str]] = set()
-        self.uses_numpy = False
+        self.uses_numpy = self.uses_logging = False
 
     @abc.abstractmethod
     def key_part(
@@ -118,6 +121,7 @@ class CodeWalk(abc.ABC):
         if not purity.is_allowed(value):
             self.refuse_function(value, at)
         self.uses_numpy |= purity.is_numpy(module)
+        self.uses_logging |= module == "logging"
         self.note_use(value, called, at.path)
         return self.later(value, 0, at, partial(self.library_function, value, at))
 
@@ -141,12 +145,20 @@ class CodeWalk(abc.ABC):
                 self.refuse_function(value, at)
             return "bound", value.__name__, self.key_part(owner, at)
         self.uses_numpy |= isinstance(value, np.ufunc)
+        if isinstance(value, np.ufunc) and not at.lenient and not set("".join(value.types)) - set("O->"):
+            self.refuse(at, "is a ufunc made of a Python function, which cannot be looked into")
         if not purity.is_allowed(value):
             owner = getattr(value, "__objclass__", None)
             if not isinstance(owner, type) or purity.is_library(owner.__module__) or is_written_in_c(owner):
                 self.refuse_function(value, at)
         self.note_use(value, called, at.path)
         return Same(value)
+
+    def decimal_context(self) -> Hashable:
+        """What results of decimal numbers depend on."""
+        context = decimal_context()
+        self.findings.guard(partial(is_equal, decimal_context, context), True)
+        return context
 
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
         """Note which attributes a function reads if it is used: all of them, those named by its arguments, ..."""
@@ -161,6 +173,8 @@ class CodeWalk(abc.ABC):
             self.names.note(constructs=True)
         elif value is hash:
             self.names.hashes = True
+        elif value is dataclasses.fields:
+            self.names.add("__dataclass_fields__", path)
         elif value is type:
             # Where it is called by its name, it is seen what is done with what it gives.
             self.names.note(constructs=called is None or not path.endswith("type"))
@@ -193,6 +207,8 @@ class CodeWalk(abc.ABC):
                 self.note_use(cls, called, at.path)
                 if module in ("datetime", "pathlib"):
                     self.check_names(module, at)
+                elif module == "decimal":
+                    return Same(cls), self.decimal_context()
             return Same(cls)
         return self.later(cls, "made", at, partial(self.members, cls, at, True))
 
@@ -200,6 +216,12 @@ class CodeWalk(abc.ABC):
         """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
         self.findings.guard_attribute(cls, "__mro__", cls.__mro__)
         yield Same(cls)
+        if getattr(cls, "_is_protocol", False):  # isinstance looks for these
+            for base in cls.__mro__:
+                if not purity.is_library(base.__module__):
+                    for name in (*vars(base), *vars(base).get("__annotations__", ())):
+                        if not name.startswith("_"):
+                            self.names.add(name, at.where)
         if isinstance(cls, abc.ABCMeta):
             registered = abc.get_cache_token()
             self.findings.guard(partial(is_equal, abc.get_cache_token, registered), True)
@@ -238,6 +260,8 @@ class CodeWalk(abc.ABC):
         """A module that is used as a value, not only as the start of a dotted name."""
         name = module.__name__
         if purity.is_tinyedge(name) or purity.is_silent(name):
+            self.uses_logging |= name == "logging"
+            self.check_names(name.partition(".")[0], at)
             return Same(module)
         if purity.is_library(name):
             self.uses_numpy |= purity.is_numpy(name)
@@ -272,7 +296,7 @@ class CodeWalk(abc.ABC):
         names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
         for name, line in found.attributes.items():
             self.mention(name, f"{code.co_filename}:{line}")
-        names.note(all=found.matches, text=found.text, constructs=found.constructs)
+        names.note(all=found.matches, text=found.text, constructs=found.constructs, equals=found.equals)
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
@@ -287,8 +311,10 @@ class CodeWalk(abc.ABC):
         """Note an attribute name that code mentions, and what else follows from it."""
         names = self.names
         names.add(name, where)
-        if name == "__dict__":
+        if name in WHOLE:
             names.note(all=True)
+        elif name in ("index", "count", "remove"):
+            names.note(equals=True)
         elif name in ("__class__", "replace"):
             names.note(constructs=True)
         elif name in ("format", "format_map"):

@@ -12,11 +12,13 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import operator
 import re
+import sys
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from itertools import repeat
 from operator import attrgetter, is_
@@ -120,6 +122,17 @@ IMMUTABLE = (
 
 
 OURS = frozenset({Tensor, Parameter})
+
+
+WHOLE = frozenset({"__dict__", "__dir__", "__getattribute__", "__getstate__", "__reduce__", "__reduce_ex__"})
+"""What reads attributes of an object that no code names."""
+
+
+LEVELS = frozenset({
+    "disabled", "filters", "getChildren", "getEffectiveLevel", "handlers", "hasHandlers", "isEnabledFor", "level",
+    "manager", "propagate",
+})  # fmt: skip
+"""What asks a logger for its state."""
 
 
 HISTORY = frozenset({"is_leaf", "grad_fn"})
@@ -239,14 +252,24 @@ class Names:
         self.foreign = False  # some are no attribute that every tensor has
         self.history = False  # whether tensors were computed is asked for
         self.hashes = False  # hashes are computed: of a tensor it is another at each call
+        self.equals = False  # values that are no constants are compared: namespaces by all that they hold
+        self.places = False  # where an argument lies in its storage is asked for
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
-    def note(self, all: bool = False, text: bool = False, constructs: bool = False, format: bool = False) -> None:
+    def note(
+        self,
+        all: bool = False,
+        text: bool = False,
+        constructs: bool = False,
+        format: bool = False,
+        equals: bool = False,
+    ) -> None:
         """Note ways in which code reads more than the names that it mentions."""
-        flags = self.all or all, self.text or text, self.constructs or constructs, self.format or format
-        if flags != (self.all, self.text, self.constructs, self.format):
-            self.all, self.text, self.constructs, self.format = flags
+        before = self.all, self.text, self.constructs, self.format, self.equals
+        flags = tuple(map(operator.or_, before, (all, text, constructs, format, equals)))
+        if flags != before:
+            self.all, self.text, self.constructs, self.format, self.equals = flags
             self.version += 1
 
     @property
@@ -262,6 +285,7 @@ class Names:
             self.mentioned[name] = where
             self.foreign |= not hasattr(Tensor, name)
             self.history |= name in HISTORY
+            self.places |= name == "storage_offset"
             self.version += 1
 
     def has(self, name: str) -> bool:
@@ -411,6 +435,33 @@ def decimal_context() -> tuple[Any, ...]:
     """The part of ``decimal``'s context that results depend on."""
     context = decimal.getcontext()
     return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp
+
+
+def logger_levels() -> tuple[Any, ...]:
+    """The state of all loggers that decides what they do."""
+    logging: Any = sys.modules["logging"]
+    manager = logging.root.manager
+    loggers = [("", logging.root), *manager.loggerDict.items()]
+    named = ("level", "disabled", "propagate")
+    states = [
+        (
+            name,
+            *[vars(each).get(key) for key in named],
+            *[len(vars(each).get(key, ())) for key in ("handlers", "filters")],
+        )
+        for name, each in loggers
+    ]
+    return manager.disable, *states
+
+
+def attributes_in_c(value: BaseException, mentioned: dict[str, str]) -> Iterator[str]:
+    """The names of an exception's attributes that are kept by code in C, such as ``args`` and ``errno``."""
+    for base in type(value).__mro__:
+        if is_written_in_c(base):
+            for name, found in vars(base).items():
+                is_data = isinstance(found, (types.GetSetDescriptorType, MemberDescriptorType))
+                if is_data and (not name.startswith("__") or name in mentioned) and name not in ("__dict__",):
+                    yield name
 
 
 def is_equal(read: Callable[[], Any], value: Any) -> bool:

@@ -33,6 +33,7 @@ from tinyedge.compiler.guard_state import (
     C_FUNCTIONS,
     CONTAINERS,
     FIELD,
+    LEVELS,
     MISSING,
     OURS,
     PLAIN,
@@ -41,7 +42,7 @@ from tinyedge.compiler.guard_state import (
     At,
     Findings,
     Same,
-    decimal_context,
+    attributes_in_c,
     dict_of,
     has_items,
     has_items_below,
@@ -53,6 +54,7 @@ from tinyedge.compiler.guard_state import (
     is_list_of,
     is_list_of_below,
     is_written_in_c,
+    logger_levels,
     numpy_errors,
     times_cleared,
 )
@@ -88,7 +90,7 @@ class Walk(CodeWalk):
         self.findings.guard(partial(getattr, registry, "of_users"), entered)
         users = tuple([self.key_part(user, At(user.__name__, "an entry of public")) for user in entered])
         parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
-        self.findings.key = *parts, self.numpy_errors()
+        self.findings.key = *parts, self.numpy_errors(), self.logger_levels()
         return self.findings
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -103,6 +105,16 @@ class Walk(CodeWalk):
             parts.append(self.key_part(value, At(name, where), True))
         parts += [(name, self.key_part(value, At(name, where), True)) for name, value in kwargs.items()]
         return tuple(parts), self.all(), self.numpy_errors()
+
+    def logger_levels(self) -> Hashable:
+        """The state of the loggers, if it may be asked for."""
+        if "logging" not in sys.modules or (LEVELS.isdisjoint(self.names.mentioned) and not self.names.all):
+            return None
+        if not self.uses_logging:
+            return None
+        levels = logger_levels()
+        self.findings.guard(partial(is_equal, logger_levels, levels), True)
+        return levels
 
     def numpy_errors(self) -> Hashable:
         """What NumPy does about errors, if it computes anything here."""
@@ -197,9 +209,7 @@ class Walk(CodeWalk):
         """The part for what is no number, container, function, tensor or module."""
         if made in VALUES:
             if made is decimal.Decimal:
-                context = decimal_context()
-                self.findings.guard(partial(is_equal, decimal_context, context), True)
-                return made, str(value), context
+                return made, str(value), self.decimal_context()
             return made, VALUES[made](value)
         if made in (datetime.datetime, datetime.time):
             self.check_names("datetime", at)
@@ -223,6 +233,7 @@ class Walk(CodeWalk):
                         self.names.add(name, at.where)
             return made, self.key_part(parts, at)
         if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
+            self.uses_logging |= made.__module__ == "logging"
             return Same(value)
         if purity.is_tinyedge(made.__module__):
             return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
@@ -245,6 +256,8 @@ class Walk(CodeWalk):
         slot = value._slot
         if self.names.history or self.names.all:
             extra = slot.is_leaf, *extra
+        if is_argument and (self.names.places or self.names.all):
+            extra = slot.offset, *extra
         made: type = type(value)
         if made not in OURS:
             at = at._replace(path=made.__qualname__)
@@ -323,8 +336,10 @@ class Walk(CodeWalk):
             if issubclass(made, base):
                 yield convert(value)
         if issubclass(made, BaseException):
-            self.findings.guard_attribute(value, "args", value.args)
-            yield self.key_part(value.args, at)
+            for name in attributes_in_c(value, self.names.mentioned):
+                item = getattr(value, name, MISSING)
+                self.findings.guard(partial(getattr, value, name, MISSING), item)
+                yield name, self.key_part(item, at)
         yield Same(made if is_container(made) else value)
         yield from self.instance(value, made, at, is_argument)
 
@@ -333,10 +348,15 @@ class Walk(CodeWalk):
         self.findings.guard(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
-        whole = made is not SimpleNamespace and any(
-            purity.is_standard(base.__module__) and base not in BASES and base.__module__ not in ("typing", "abc")
-            for base in made.__mro__
-        )
+        if made is SimpleNamespace:  # it is compared, or made text, with all that it holds
+            whole, at = self.names.equals or self.names.text, at._replace(lenient=True)
+        else:
+            whole = any(
+                (purity.is_standard(base.__module__) or purity.is_numpy(base.__module__))
+                and base not in BASES
+                and base.__module__ not in ("typing", "abc")
+                for base in made.__mro__
+            )
         attributes = dict_of(value)
         if attributes is not None:
             yield self.attributes(attributes, at, is_argument, whole)
@@ -366,6 +386,9 @@ class Walk(CodeWalk):
     def thing_of_ours(self, value: Any, at: At) -> Iterator[Hashable]:
         """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
         yield Same(value)
+        if purity.is_distribution(type(value).__module__):
+            yield self.attributes(dict_of(value) or {}, at._replace(lenient=True), False, True)
+            return
         if isinstance(value, Minibatch):
             self.findings.opaque[at.path] = weakref.ref(value)
         attributes = dict_of(value) or {}

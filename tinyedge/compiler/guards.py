@@ -52,7 +52,9 @@ class Guard(Guarded):
                 # Nothing but tensors, as a rule. A walk through them takes 5 us with cold caches, before each launch.
                 names = self.names
                 plain = not (names.foreign or names.all) or not any(map(attributes_of, arguments))
-                plain = plain and not (names.history or names.all) and OURS.issuperset(map(type, arguments))
+                plain = (
+                    plain and not (names.history or names.places or names.all) and OURS.issuperset(map(type, arguments))
+                )
             else:
                 plain = False
             if plain:

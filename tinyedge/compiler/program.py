@@ -563,14 +563,14 @@ class Program(Walkable):
                 self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
             return
+        if moved:
+            self._gradients.bind(moved, begun)
         try:
-            if moved:
-                self._gradients.bind(moved, begun)
             self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
         except BaseException as error:
             first = self._gradients.first_launch(self.launches[: self._cut])
-            mark_torn(self._gradients.present(), error, first)
+            mark_torn(self._gradients.added_to(begun), error, first)
             raise
 
     def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:

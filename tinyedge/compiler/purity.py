@@ -49,6 +49,8 @@ IMPURE = {
         "islink", "ismount", "lexists", "realpath", "relpath", "samefile", "sameopenfile", "samestat", "isjunction",
         "isdevdrive",
     },
+    "traceback": {"extract_stack", "extract_tb", "format_stack", "walk_stack", "walk_tb", "StackSummary"},
+    "typing": {"get_type_hints"},
     "json": {"load", "dump"},
     "decimal": {"getcontext", "setcontext", "localcontext"},
     "types": {"FrameType", "TracebackType"},
@@ -118,6 +120,11 @@ def is_pure(module: str | None) -> bool:
     return top_of(module) in PURE or is_tinyedge(module)
 
 
+def is_distribution(module: str | None) -> bool:
+    """Whether a module has classes whose instances compute from attributes that the user may set."""
+    return str(module).startswith(__name__.partition(".")[0] + ".distributions")
+
+
 def is_silent(module: str | None) -> bool:
     """Whether what a module does, such as logging, is no part of the result."""
     return top_of(module) in SILENT
@@ -154,7 +161,7 @@ def is_allowed(function: Any) -> bool:
     if module == "builtins":
         return name not in IMPURE_BUILTINS
     if is_tinyedge(module) or is_silent(module):
-        return True
+        return name not in impure_names(module)
     if top_of(module) in PURE or is_numpy(module) or isinstance(function, np.ufunc):
         return name not in impure_names(module)
     return False
@@ -173,6 +180,7 @@ __all__ = [
     "READS_ALL",
     "impure_names",
     "is_allowed",
+    "is_distribution",
     "is_library",
     "is_opaque",
     "is_pure",

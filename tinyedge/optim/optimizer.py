@@ -348,6 +348,11 @@ class Optimizer(Groups):
                 self.count(self._pending if halfway else 0)
         if error is None:
             return
+        if halfway and not isinstance(error, Exception) and hasattr(error, "add_note"):
+            error.add_note(
+                f"{self._call}.step was carried out in part: {len(refused)} of {len(jobs)} parameters wait. Call "
+                "step() or flush() again, which only updates these; or discard() to leave them as they are."
+            )
         if not halfway or not isinstance(error, Exception):
             raise error
         kind = OutOfMemoryError if isinstance(error, MemoryError) else BackendError

@@ -133,6 +133,9 @@ class OpenCLBackend(OpenCLBuilder):
             refused = self._refused_launch(launch, error) if isinstance(error, self.cl.Error) else error
             note_launched(refused, launches, launch)
             raise refused from error.__cause__ if refused is error else error
+        except BaseException as error:
+            note_launched(error, launches, launch)
+            raise
 
     def _refused_launch(self, launch: Launch, error: Exception | int) -> BackendError:
         return self._refusal(f"launching {getattr(launch, 'title', 'a kernel')}", error)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyedge.autograd.recorder import forbid_in_recording
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops import cat, index_select, reshape, stack, transpose, where
@@ -95,6 +96,7 @@ class PackedSequence(_Packed):
 def _numbers(lengths: Lengths) -> tuple[int, ...]:
     """On the host. ``te.compile`` refuses to read a tensor; it takes a sequence of ints."""
     if isinstance(lengths, Tensor):
+        forbid_in_recording("lengths in a tensor", "they are read on the host; pass them as a list of ints")
         return tuple(int(length) for length in lengths.numpy().reshape(-1))
     return tuple(int(length) for length in lengths)
 
