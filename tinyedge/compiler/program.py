@@ -29,7 +29,7 @@ from tinyedge.compiler.backward import Again, Walkable
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.gradients import Gradients
+from tinyedge.compiler.gradients import Ends, Gradients
 from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
@@ -155,8 +155,7 @@ class Program(Walkable):
             if trace is not None
             else []
         )
-        # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
-        self._ends = [
+        places_of_ends = [
             (refer, None if end is None else ResultPlace(end.storage.number, self.binding.moved(end)))
             for refer, end in ends
         ]
@@ -182,6 +181,11 @@ class Program(Walkable):
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self.steps:
                 self._note_writes(old, own, own.number >= border and trace is not None)
+        slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
+        touched = {slot.storage.number for slot in slots}
+        returned = {place.number for place in places.values()}
+        read = [l for l in self._leaves if l.number in returned or self.binding.storages[l.number].number in touched]
+        self._ends = Ends(places_of_ends, read)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
             self.binding.keep_apart([*self.steps.values()])
@@ -355,7 +359,7 @@ class Program(Walkable):
     def leaves(self) -> list[Slot]:
         """The leaves whose gradients it reads or changes."""
         found = dict.fromkeys([leaf.slot for leaf in self._leaves])
-        return [*found, *[leaf for refer, _ in self._ends if (leaf := refer()) is not None and leaf not in found]]
+        return [*found, *[leaf for leaf in self._ends.leaves() if leaf not in found]]
 
     # Compilation
 
@@ -505,9 +509,7 @@ class Program(Walkable):
                 if again is not None:
                     node.again = again
                     node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
-            for refer_leaf, end in self._ends:
-                if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
-                    slot.keep_gradient(None if end is None else found.slot(end))
+            self._ends.finish(found.slot)
             for effect, _ in self._effects:
                 effect.after()
             return result
@@ -523,7 +525,7 @@ class Program(Walkable):
 
     @property
     def is_repeatable(self) -> bool:
-        return not (self._changed or self._changed_arguments or self._ends or self._effects)
+        return not (self._changed or self._changed_arguments or self._ends.places or self._effects)
 
     def _launch_safely(
         self,
@@ -546,12 +548,14 @@ class Program(Walkable):
             self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
         except BaseException as error:
-            first = self._gradients.first_launch(self.launches[: self._cut])
-            mark_torn(self._gradients.present(), error, first)
+            lost = self._ends.overwritten
+            first = self._gradients.first_launch(self.launches[: self._cut], lost)
+            mark_torn([*self._gradients.present(), *lost.values()], error, first)
             raise
 
     def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
         self._gradients.count(moved, begun)
+        self._ends.count()
         if self._changed or self._changed_arguments:
             for storage in self.changed_by(arguments):
                 storage.version += 1
@@ -563,8 +567,11 @@ class Program(Walkable):
 
         Launches are bound to that memory already.
         """
-        found: dict[int, Storage] = {}
+        self._ends.choose(self._outputs)
+        found = {number: gradient.storage for number, gradient in self._ends.overwritten.items()}
         for number, nbytes in self._outputs.items():
+            if number in found:
+                continue
             before = self._returned.get(number)
             if before is None or before() is not None:
                 found[number] = self.allocated(partial(Storage, self.backend, nbytes))
@@ -592,6 +599,7 @@ class Program(Walkable):
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
         changed += [gradient.storage for gradient in self._gradients.present()]
+        changed += [gradient.storage for gradient in self._ends.overwritten.values()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:
             yield
