@@ -318,8 +318,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         kinds = {x.dtype for x in (input, weight, bias) if x is not None}
     if len(kinds) > 1:
         raise DtypeError(
-            "linear", "input, weight and bias of one dtype", f"got {input.dtype.name}, {weight.dtype.name}"
-        )
+            "linear", "input, weight and bias of one dtype",
+            f"got {', '.join(x.dtype.name for x in (input, weight, bias) if x is not None)}",
+        )  # fmt: skip
     y = call(Linear, rows, weight, bias)
     return y if input.ndim == 2 else functions["reshape"](y, (*rest, weight.shape[0]))
 
