@@ -131,7 +131,9 @@ def optimizer_fn(params: list[Any]) -> optim.Optimizer:
 
 
 class Network:
-    """A grid of clients in this process. ``spoil(round, node, reply)`` returns another reply, or None for none."""
+    """A grid of clients in this process. ``spoil(round, node, reply)`` returns another reply, None for none, or
+    a list of several.
+    """
 
     def __init__(self, clients: list[Any], spoil: Callable[[int, int, Any], Any] | None = None) -> None:
         f = flower()
@@ -162,8 +164,7 @@ class Network:
                 reply = f.Message(Error(1, f"{type(error).__name__}: {error}"), reply_to=message)
             if trains:
                 reply = self.spoil(self.round, node, reply)
-            if reply is not None:
-                replies.append(reply)
+            replies += reply if isinstance(reply, list) else [] if reply is None else [reply]
         self.round += trains
         return replies
 
@@ -273,6 +274,32 @@ def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil
     if text is not None:
         assert [(number, node) for number, node, _ in report.refused] == [(1, 1), (2, 1)]
         assert all(text in reason for _, _, reason in report.refused)
+
+
+def test_a_client_that_answers_twice_counts_once(flwr: Any, reference: Any) -> None:
+    twice = Network(clients(), lambda number, node, reply: [reply] * 2 if node == 1 else reply)
+    weights, report = run(twice, rounds=2)
+    honest, _ = run(Network(clients()), rounds=2)
+    assert report.answered == [4, 4]
+    assert [(number, node) for number, node, _ in report.refused] == [(1, 1), (2, 1)]
+    assert "a second one" in report.refused[0][2]
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, honest[name])
+
+
+def test_a_node_that_was_not_asked_counts_for_nothing(flwr: Any, reference: Any) -> None:
+    def intrudes(number: int, node: int, reply: Any) -> Any:
+        if node != 1:
+            return reply
+        reply.metadata._src_node_id = 77
+        return reply
+
+    weights, report = run(Network(clients(), intrudes), rounds=1)
+    without_it, _ = run(Network(clients(), lambda number, node, reply: None if node == 1 else reply), rounds=1)
+    assert report.answered == [3]
+    assert "was not asked" in report.refused[0][2]
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, without_it[name])
 
 
 def test_a_client_that_boasts_counts_little_more(flwr: Any, reference: Any) -> None:

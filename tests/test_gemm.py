@@ -23,6 +23,7 @@ from tinyedge.kernels.matrix import Matrix
         ((), 517, 300, 517),  # A is laid out anew
         ((3,), 70, 260, 300),
         ((), 40, 270, 4200),  # k in parts
+        ((), 128, 96, 16384),  # in parts that a cache holds
     ],
     ids=str,
 )

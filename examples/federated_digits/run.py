@@ -45,14 +45,21 @@ def wait_for(port: int, seconds: float = 60.0) -> None:
 
 
 def stop(processes: list[subprocess.Popen]) -> None:
-    """End what was started here, each by its process group, the latest first."""
-    for process in reversed(processes):
+    """End what was started here, each by its process group; a second Ctrl-C does not leave some of it running."""
+    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
+            alive = [process for process in reversed(processes) if process.poll() is None]
+            for process in alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
+            end = time.monotonic() + 10
+            for process in alive:  # they end side by side
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
+                    process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def deployed(clients: int, rounds: int, folder: Path) -> dict:

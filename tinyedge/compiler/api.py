@@ -346,7 +346,7 @@ class Compiled:
         kept = {tensor._slot.storage.number for tensor in tensors_in(result)}
         kept |= {storage.number for storage in recording.held_for_backward(tensors_in(result))}
         kept |= {leaf.number for leaf in program._leaves}
-        kept |= {end.number for _, end in program._ends if end is not None}
+        kept |= {end.number for _, end in program._ends.places if end is not None}
         found = [(number, each.storage, each.traced, each.shape, each.op) for number, each in recording.made.items()]
         for drawn in recording.drawn_tensors:
             slot = drawn.slot

@@ -1,21 +1,105 @@
 """The gradients that a part of a program computes: which buffers its launches are bound to, and whether they add.
 
 In: the leaves of the part. Out: at each call the leaves whose gradients have changed, which are bound again; new
-gradients for those that have none.
+gradients for those that have none; and which gradients that a call drops lie where their successors can.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinyedge.autograd.dispatch import new_slot, write_into
 from tinyedge.autograd.interrupts import held_back
 from tinyedge.backends import Backend
 from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.leaves import Leaf
+from tinyedge.compiler.results import ResultPlace
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.values import Slot, Storage, Value, leaf_changes
+
+
+def _holders(held: object) -> int:
+    """How many references to an object there are, this call's among them; none are known without CPython's counts."""
+    return sys.getrefcount(held) if hasattr(sys, "getrefcount") else 0
+
+
+def _is_held_once(held: object) -> bool:
+    """Whether there is one reference besides the caller's variable."""
+    return _holders(held) == _ONCE
+
+
+def _holders_of_probe() -> int:
+    probe = [object()]
+    held = probe[0]
+
+    def is_held_once(held: object) -> int:  # as many calls deep as in ``_is_held_once``
+        return _holders(held)
+
+    return is_held_once(held)
+
+
+_ONCE = _holders_of_probe()
+
+
+class Ends:
+    """What leaves have after a call instead of the gradients that they had before: nothing, or the result at a place.
+
+    A gradient that the call drops unread, and that only its leaf holds, is written over by the one that follows it. So
+    a training step with ``zero_grad()`` in it allocates no gradients, and binds nothing again.
+    """
+
+    def __init__(self, ends: Iterable[tuple[weakref.ref[Slot], ResultPlace | None]], read: Iterable[Leaf]) -> None:
+        self.places = [*ends]
+        known = {id(leaf.refer()) for leaf in read}
+        numbers = [place.number for _, place in self.places if place is not None]
+        self._renewed = [
+            (refer, place)
+            for refer, place in self.places
+            if place is not None and id(refer()) not in known and numbers.count(place.number) == 1
+        ]
+        self.overwritten: dict[int, Slot] = {}  # gradients of before the call, by the number of the result's storage
+
+    def leaves(self) -> list[Slot]:
+        return [leaf for refer, _ in self.places if (leaf := refer()) is not None]
+
+    def choose(self, sizes: Mapping[int, int]) -> None:
+        """Find the gradients that this call may write over. ``sizes``: bytes of the results, by their numbers."""
+        self.overwritten = {}
+        for refer, place in self._renewed:
+            leaf = refer()
+            gradient = None if leaf is None else leaf.grad
+            if gradient is None or gradient.step is not None or gradient.requires_grad:
+                continue
+            storage = gradient.storage
+            if (
+                place.number in sizes
+                and storage.nbytes == sizes[place.number]
+                and gradient.dtype is place.slot.dtype
+                and gradient.layout() == place.slot.layout()
+                and not storage.torn
+                and _is_held_once(gradient)
+                and _is_held_once(storage)
+            ):
+                self.overwritten[place.number] = gradient
+
+    def count(self) -> None:
+        """After the launches: what was written over holds a new gradient."""
+        for gradient in self.overwritten.values():
+            storage = gradient.storage
+            storage.version += 1
+            storage.renewed = storage.version
+
+    def finish(self, slot_at: Callable[[ResultPlace], Slot]) -> None:
+        """Let the leaves have what they end with."""
+        for refer, place in self.places:
+            leaf = refer()
+            if leaf is None or (place is None and leaf.grad is None):
+                continue
+            if place is None or leaf.grad is None or self.overwritten.get(place.number) is not leaf.grad:
+                leaf.keep_gradient(None if place is None else slot_at(place))
+        self.overwritten = {}
 
 
 class Gradients:
@@ -93,9 +177,12 @@ class Gradients:
         """The leaves to whose gradients the launches add, unless they are ``begun``, which nobody has seen."""
         return [leaf.slot for leaf in self.leaves if leaf.grad is not None and id(leaf.slot) not in begun]
 
-    def first_launch(self, launches: Iterable[LaunchGroup]) -> int:
-        """The number of the first launch that writes a gradient; how many there are if none does."""
-        written = {self._binding.storages[leaf.number].number for leaf in self.leaves}
+    def first_launch(self, launches: Iterable[LaunchGroup], overwritten: Iterable[int] = ()) -> int:
+        """The number of the first launch that writes a gradient, also one that is ``overwritten``; how many there are
+        if none does.
+        """
+        numbers = [*[leaf.number for leaf in self.leaves], *overwritten]
+        written = {self._binding.storages[number].number for number in numbers}
         number = 0
         for number, launch in enumerate(launches, 1):
             if any(kernel.writes() & written for kernel in launch.kernels):

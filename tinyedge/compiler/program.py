@@ -29,7 +29,7 @@ from tinyedge.compiler.backward import Again, Walkable
 from tinyedge.compiler.binding import Binding, Part
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.gradients import Gradients
+from tinyedge.compiler.gradients import Ends, Gradients
 from tinyedge.compiler.leaves import Leaf, LeavesFound, leaves_of
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
@@ -113,11 +113,15 @@ class Program(Walkable):
         drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
         self._drawn_bytes = sum(each.nbytes for each in drawn)
         self._begin_binding(recording, [*arguments, *drawn], seeds, {*inside, *owned})
-        self._begin_results(recording, result, given, trace, found.ends)
+        places_of_ends, returned = self._begin_results(recording, result, given, trace, found.ends)
         self.temporary: dict[BufferId, int] = {
             self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
         border = self._begin_launches(recording, forward, backward, trace is not None)
+        slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
+        touched = {slot.storage.number for slot in slots}
+        read = [l for l in self._leaves if l.number in returned or self.binding.storages[l.number].number in touched]
+        self._ends = Ends(places_of_ends, read)
         moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
         self._begin_backward(border)
@@ -163,8 +167,11 @@ class Program(Walkable):
         given: Mapping[int, int],
         trace: Trace | None,
         ends: Sequence[tuple[weakref.ref[Slot], Slot | None]],
-    ) -> None:
-        """Find where the results lie, the gradients of what was computed before, and those that leaves get."""
+    ) -> tuple[list[tuple[weakref.ref[Slot], ResultPlace | None]], set[int]]:
+        """Find where the results lie, and the gradients of what was computed before. Returns what the leaves have
+        afterwards instead of their gradients, nothing or the gradient at that place; and the numbers of the results'
+        storages.
+        """
         self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
         self._roots = [] if trace is None else [root.spec for root in trace.roots]
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
@@ -180,8 +187,8 @@ class Program(Walkable):
 
         self._result = map_tensors(result, place_of)
         self._inputs = [] if trace is None else [(source, place_at(gradient)) for source, gradient in trace.inputs]
-        # What the leaves have afterwards instead of their gradients: nothing, or the gradient at that place.
-        self._ends = [(refer, None if end is None else place_at(end)) for refer, end in ends]
+        places_of_ends = [(refer, None if end is None else place_at(end)) for refer, end in ends]
+        return places_of_ends, {place.number for place in places.values()}
 
     def _begin_launches(
         self, recording: Recording, forward: Sequence[Step], backward: Sequence[Step], has_two_parts: bool
@@ -378,7 +385,7 @@ class Program(Walkable):
     def leaves(self) -> list[Slot]:
         """The leaves whose gradients it reads or changes."""
         found = dict.fromkeys([leaf.slot for leaf in self._leaves])
-        return [*found, *[leaf for refer, _ in self._ends if (leaf := refer()) is not None and leaf not in found]]
+        return [*found, *[leaf for leaf in self._ends.leaves() if leaf not in found]]
 
     # Compilation
 
@@ -528,9 +535,7 @@ class Program(Walkable):
                 if again is not None:
                     node.again = again
                     node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
-            for refer_leaf, end in self._ends:
-                if (slot := refer_leaf()) is not None and (end is not None or slot.grad is not None):
-                    slot.keep_gradient(None if end is None else found.slot(end))
+            self._ends.finish(found.slot)
             for effect, _ in self._effects:
                 effect.after()
             return result
@@ -546,7 +551,7 @@ class Program(Walkable):
 
     @property
     def is_repeatable(self) -> bool:
-        return not (self._changed or self._changed_arguments or self._ends or self._effects)
+        return not (self._changed or self._changed_arguments or self._ends.places or self._effects)
 
     def _launch_safely(
         self,
@@ -569,12 +574,14 @@ class Program(Walkable):
             self.binding.launch(part)
             self._count_changes(arguments, moved, begun)
         except BaseException as error:
-            first = self._gradients.first_launch(self.launches[: self._cut])
-            mark_torn(self._gradients.added_to(begun), error, first)
+            lost = self._ends.overwritten
+            first = self._gradients.first_launch(self.launches[: self._cut], lost)
+            mark_torn([*self._gradients.added_to(begun), *lost.values()], error, first)
             raise
 
     def _count_changes(self, arguments: list[Tensor], moved: list[Leaf], begun: dict[int, Slot]) -> None:
         self._gradients.count(moved, begun)
+        self._ends.count()
         if self._changed or self._changed_arguments:
             for storage in self.changed_by(arguments):
                 storage.version += 1
@@ -586,8 +593,11 @@ class Program(Walkable):
 
         Launches are bound to that memory already.
         """
-        found: dict[int, Storage] = {}
+        self._ends.choose(self._outputs)
+        found = {number: gradient.storage for number, gradient in self._ends.overwritten.items()}
         for number, nbytes in self._outputs.items():
+            if number in found:
+                continue
             before = self._returned.get(number)
             if before is None or before() is not None:
                 found[number] = self.allocated(partial(Storage, self.backend, nbytes))
@@ -615,6 +625,7 @@ class Program(Walkable):
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
         changed += [gradient.storage for gradient in self._gradients.present()]
+        changed += [gradient.storage for gradient in self._ends.overwritten.values()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:
             yield

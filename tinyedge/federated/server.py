@@ -77,10 +77,24 @@ class WireGrid:
             trains = message.metadata.message_type.startswith(f.MessageType.TRAIN)
             down += coded.count_bytes()
             outgoing.append(message)
-        replies = list(self.grid.send_and_receive(outgoing, timeout=timeout))
+        asked = {message.metadata.dst_node_id for message in outgoing}
+        replies = self._one_each(self.grid.send_and_receive(outgoing, timeout=timeout), asked)
         if not trains or weights is None:
             return [reply for reply in replies if reply.has_error() or self._has_numbers(reply)]
         return self._checked(replies, weights, down)
+
+    def _one_each(self, replies: Iterable[Any], asked: set[int]) -> list[Any]:
+        """The first reply of each node that was asked: one that answers twice must not count twice."""
+        kept: dict[int, Any] = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            if node in asked and node not in kept:
+                kept[node] = reply
+            else:
+                got = "a second one" if node in kept else "one of a node that was not asked"
+                error = UpdateError(f"update of node {node}", "one reply of each node that was asked", f"got {got}")
+                self._refuse(len(self.report.answered) + 1, reply, error)
+        return list(kept.values())
 
     def _checked(self, replies: list[Any], weights: Delta, down: int) -> list[Any]:
         """The replies whose updates may be used, with plain weights in them."""

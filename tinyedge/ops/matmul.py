@@ -320,7 +320,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise DtypeError(
             "linear",
             "input, weight and bias of one dtype",
-            f"got {input.dtype.name}, {weight.dtype.name}",
+            f"got {', '.join(x.dtype.name for x in (input, weight, bias) if x is not None)}",
             "Convert one of them with .to(dtype).",
         )
     y = call(Linear, rows, weight, bias)

@@ -135,22 +135,25 @@ class RotaryEmbedding(Op):
         shape, axis = slot.shape, step.attrs["seq_dim"]
         half = step.slots["frequencies"].numel
         items, rows = shape[-1] - half, prod(shape[:-1])
+        inner = prod(shape[axis + 1 : -1])
+        together = device.is_cpu and inner > 1  # a GPU has no work-item to spare, and sines for nothing
+        groups = rows // inner if together else rows
         buffers = (source, *(("positions",) if positions is not None else ()), "frequencies", target)
         sizes = {
-            "count": rows * items,
+            "count": groups * items,
             "items": items,
             "features": shape[-1],
             "half_features": half,
-            "inner": prod(shape[axis + 1 : -1]),
+            "inner": inner,
             "length": shape[axis],
-            "rows_of_entry": rows // max(shape[0], 1),
+            "rows_of_entry": groups // max(shape[0], 1),
         }
         return [
             KernelSpec(
                 "rotary_embedding",
                 "rotary_embedding.cl.jinja",
                 buffers,
-                *grid(rows * items, device.group()),
+                *grid(groups * items, device.group()),
                 sizes,
                 {name: ctype for name, ctype in cls.scalars.items() if name == "factor" or positions is None},
                 constants={
@@ -158,6 +161,7 @@ class RotaryEmbedding(Op):
                     "source": source,
                     "target": target,
                     "turn": turn,
+                    "together": together,
                     "interleaved": step.attrs["interleaved"],
                     "batched": positions is not None and len(positions.shape) == 2,
                 },
