@@ -216,12 +216,8 @@ class CodeWalk(abc.ABC):
         """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
         self.findings.guard_attribute(cls, "__mro__", cls.__mro__)
         yield Same(cls)
-        if getattr(cls, "_is_protocol", False):  # isinstance looks for these
-            for base in cls.__mro__:
-                if not purity.is_library(base.__module__):
-                    for name in (*vars(base), *vars(base).get("__annotations__", ())):
-                        if not name.startswith("_"):
-                            self.names.add(name, at.where)
+        if getattr(cls, "_is_protocol", False):
+            self.add_protocol(cls, at.where)
         if isinstance(cls, abc.ABCMeta):
             registered = abc.get_cache_token()
             self.findings.guard(partial(is_equal, abc.get_cache_token, registered), True)
@@ -243,6 +239,13 @@ class CodeWalk(abc.ABC):
                 if self.is_used(name, value, made, overridden):
                     yield name
                     yield self.key_part(value, self.below(at._replace(path=cls.__qualname__, lenient=False), name))
+
+    def add_protocol(self, cls: type, where: str) -> None:
+        """The attribute names for which ``isinstance`` looks when it is asked about a protocol."""
+        own = [vars(base) for base in cls.__mro__ if not purity.is_library(base.__module__)]
+        for name in [name for members in own for name in (*members, *members.get("__annotations__", ()))]:
+            if not name.startswith("_"):
+                self.names.add(name, where)
 
     def is_used(self, name: str, value: Any, made: bool, overridden: set[str]) -> bool:
         """Whether an attribute of a class may matter: it is mentioned, special, or overrides one that may."""

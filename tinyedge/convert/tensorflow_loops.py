@@ -7,6 +7,7 @@ together over the steps; one that is only read is the tensor that it was made of
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,30 @@ class Frame:
     condition: Ref | None = None
 
 
+def _enter_variable(
+    frame: Frame, enter: TfNode, merge: TfNode, nodes: Mapping[str, TfNode], users: Mapping[Ref, Sequence[TfNode]]
+) -> None:
+    """Note the variable of a loop that begins as ``enter``, unless ``merge``, a user of it, is another kind of node."""
+    if merge.op not in ("Merge", "RefMerge") or len(merge.inputs) != 2 or merge.inputs[0] != (enter.name, 0):
+        return
+    after = nodes[merge.inputs[1][0]]
+    if after.op not in ("NextIteration", "RefNextIteration") or len(after.inputs) != 1:
+        return
+    number = len(frame.merges)
+    frame.merges.append(merge)
+    frame.begins.append(enter.inputs[0])
+    frame.nexts.append(after.inputs[0])
+    for switch in users.get((merge.name, 0), ()):
+        if switch.op not in ("Switch", "RefSwitch") or len(switch.inputs) != 2:
+            continue
+        decides = nodes[switch.inputs[1][0]]
+        if decides.op == "LoopCond" and switch.inputs[0] == (merge.name, 0):
+            frame.switches.append((switch, merge))
+            frame.condition = decides.inputs[0]
+            exits = [user.name for user in users.get((switch.name, 0), ()) if user.op in ("Exit", "RefExit")]
+            frame.exits.update(dict.fromkeys(exits, number))
+
+
 def frames_of(nodes: dict[str, TfNode]) -> dict[str, Frame]:
     """The loops by the names of their Exit nodes. Errors: ValueError for nodes that make none."""
     frames: dict[str, Frame] = {}
@@ -46,30 +71,7 @@ def frames_of(nodes: dict[str, TfNode]) -> dict[str, Frame]:
     for frame in frames.values():
         for enter in frame.enters:
             for merge in users.get((enter.name, 0), ()):
-                if (
-                    merge.op not in ("Merge", "RefMerge")
-                    or len(merge.inputs) != 2
-                    or merge.inputs[0] != (enter.name, 0)
-                ):
-                    continue
-                after = nodes[merge.inputs[1][0]]
-                if after.op not in ("NextIteration", "RefNextIteration") or len(after.inputs) != 1:
-                    continue
-                number = len(frame.merges)
-                frame.merges.append(merge)
-                frame.begins.append(enter.inputs[0])
-                frame.nexts.append(after.inputs[0])
-                for switch in users.get((merge.name, 0), ()):
-                    if switch.op not in ("Switch", "RefSwitch") or len(switch.inputs) != 2:
-                        continue
-                    decides = nodes[switch.inputs[1][0]]
-                    if decides.op == "LoopCond" and switch.inputs[0] == (merge.name, 0):
-                        frame.switches.append((switch, merge))
-                        frame.condition = decides.inputs[0]
-                        exits = [
-                            user.name for user in users.get((switch.name, 0), ()) if user.op in ("Exit", "RefExit")
-                        ]
-                        frame.exits.update(dict.fromkeys(exits, number))
+                _enter_variable(frame, enter, merge, nodes, users)
         found.update(dict.fromkeys(frame.exits, frame))
     return found
 

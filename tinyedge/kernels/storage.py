@@ -123,85 +123,123 @@ def _half(at: int) -> str:
 
 def _unpacked(blocks: BlockType, width: int) -> list[str]:
     """The body of such a function: from ``block`` the elements number ``at`` on."""
-    lanes = _vector(width)
+    code = _Unpacking(width)
+    written = {
+        "q8_0": code.q8_0, "q4_0": code.q4_0, "q4_1": code.q4_1, "q5_0": code.q5_0, "q5_1": code.q5_1,
+        "q2_k": code.q2_k, "q3_k": code.q3_k, "q4_k": code.q4_k, "q5_k": code.q5_k, "q6_k": code.q6_k,
+        "iq4_nl": code.iq4_nl, "iq4_xs": code.iq4_xs,
+    }  # fmt: skip
+    return written.get(blocks.name, code.int8)()
 
-    def loaded(kind: str, at: str) -> str:
+
+class _Unpacking:
+    """C statements that return ``width`` elements of a block, number ``at`` and those after it."""
+
+    def __init__(self, width: int) -> None:
+        self.width, self.lanes = width, _vector(width)
+        self.real = f"convert_float{self.lanes}"
+
+    def loaded(self, kind: str, at: str) -> str:
         """Bytes of the block as int, a vector of them where the width is more than 1."""
         pointer = f"(__global const {kind}*)block + {at}"
-        return f"convert_int{lanes}(vload{lanes}(0, {pointer}))" if lanes else f"(int)*({pointer})"
+        return f"convert_int{self.lanes}(vload{self.lanes}(0, {pointer}))" if self.lanes else f"(int)*({pointer})"
 
-    def nibbles(first: int | str) -> str:
+    def nibbles(self, first: int | str) -> str:
         """The numbers of 32 elements in 16 bytes: the low halves, then the high ones."""
-        return f"(({loaded('uchar', f'{first} + (at & 15)')} >> (int)((at >> 4 & 1) << 2)) & 15)"
+        return f"(({self.loaded('uchar', f'{first} + (at & 15)')} >> (int)((at >> 4 & 1) << 2)) & 15)"
 
-    def fifths(first: int) -> list[str]:
+    def fifths(self, first: int) -> list[str]:
         """The top bits of 32 elements, as the number 16 or 0."""
-        steps = f"(int{lanes})({', '.join(map(str, range(width)))})" if lanes else "0"
+        steps = f"(int{self.lanes})({', '.join(map(str, range(self.width)))})" if self.lanes else "0"
         return [
             f"const int tops = as_int(vload4(0, block + {first}));",
-            f"const int{lanes} top = ((((int{lanes})tops >> (int)at) >> {steps}) & 1) << 4;",
+            f"const int{self.lanes} top = ((((int{self.lanes})tops >> (int)at) >> {steps}) & 1) << 4;",
         ]
 
-    real = f"convert_float{lanes}"
-    if blocks.name == "q8_0":
-        return [f"return {_half(0)} * {real}({loaded('char', '2 + at')});"]
-    if blocks.name == "q4_0":
-        return [f"return {_half(0)} * {real}({nibbles(2)} - 8);"]
-    if blocks.name == "q4_1":
-        return [f"return {_half(0)} * {real}({nibbles(4)}) + {_half(2)};"]
-    if blocks.name == "q5_0":
-        return [*fifths(2), f"return {_half(0)} * {real}(({nibbles(6)} | top) - 16);"]
-    if blocks.name == "q5_1":
-        return [*fifths(4), f"return {_half(0)} * {real}({nibbles(8)} | top) + {_half(2)};"]
-    if blocks.name in ("q4_k", "q5_k"):  # the last 4 of 8 scales and minima have their top 2 bits with the first 4
-        start = 16 if blocks.name == "q4_k" else 48
-        numbers = f"({loaded('uchar', f'{start} + (at >> 6) * 32 + (at & 31)')} >> (int)((at >> 5 & 1) << 2)) & 15"
-        if blocks.name == "q5_k":
-            numbers = f"({numbers}) | ((({loaded('uchar', '16 + (at & 31)')} >> (int)part) & 1) << 4)"
+    def quarters(self, first: int) -> str:
+        """The 2-bit numbers of 256 elements in 64 bytes."""
+        place = f"{first} + (at >> 7) * 32 + (at & 31)"
+        return f"(({self.loaded('uchar', place)} >> (int)((at >> 5 & 3) << 1)) & 3)"
+
+    def int8(self) -> list[str]:
+        return [f"return *(__global const float*)block * {self.real}({self.loaded('char', '4 + at')});"]
+
+    def q8_0(self) -> list[str]:
+        return [f"return {_half(0)} * {self.real}({self.loaded('char', '2 + at')});"]
+
+    def q4_0(self) -> list[str]:
+        return [f"return {_half(0)} * {self.real}({self.nibbles(2)} - 8);"]
+
+    def q4_1(self) -> list[str]:
+        return [f"return {_half(0)} * {self.real}({self.nibbles(4)}) + {_half(2)};"]
+
+    def q5_0(self) -> list[str]:
+        return [*self.fifths(2), f"return {_half(0)} * {self.real}(({self.nibbles(6)} | top) - 16);"]
+
+    def q5_1(self) -> list[str]:
+        return [*self.fifths(4), f"return {_half(0)} * {self.real}({self.nibbles(8)} | top) + {_half(2)};"]
+
+    def q4_k(self) -> list[str]:
+        return self._with_minima(self._pairs(16))
+
+    def q5_k(self) -> list[str]:
+        top = f"(({self.loaded('uchar', '16 + (at & 31)')} >> (int)part) & 1) << 4"
+        return self._with_minima(f"({self._pairs(48)}) | ({top})")
+
+    def _pairs(self, first: int) -> str:
+        """The numbers of 256 elements in 128 bytes: of each 32 bytes the low halves, then the high ones."""
+        place = f"{first} + (at >> 6) * 32 + (at & 31)"
+        return f"({self.loaded('uchar', place)} >> (int)((at >> 5 & 1) << 2)) & 15"
+
+    def _with_minima(self, numbers: str) -> list[str]:
+        """``numbers`` by 8 scales and minima, of which the last 4 have their top 2 bits with the first 4."""
         return [
             "const uint part = at >> 5;",
             "const uint low = block[4 + part], high = block[8 + part];",
             "const uint scale = part < 4 ? low & 63 : (high & 15) | (block[part] >> 6 << 4);",
             "const uint least = part < 4 ? high & 63 : (high >> 4) | (low >> 6 << 4);",
-            f"return ({_half(0)} * (float)scale) * {real}({numbers}) - {_half(2)} * (float)least;",
+            f"return ({_half(0)} * (float)scale) * {self.real}({numbers}) - {_half(2)} * (float)least;",
         ]
 
-    def quarters(first: int) -> str:
-        """The 2-bit numbers of 256 elements in 64 bytes."""
-        return f"(({loaded('uchar', f'{first} + (at >> 7) * 32 + (at & 31)')} >> (int)((at >> 5 & 3) << 1)) & 3)"
-
-    if blocks.name == "q2_k":
+    def q2_k(self) -> list[str]:
+        numbers = f"{self.real}({self.quarters(16)})"
         return [
             "const uint scale = block[at >> 4];",
-            f"return ({_half(80)} * (float)(scale & 15)) * {real}({quarters(16)}) - {_half(82)} * (float)(scale >> 4);",
+            f"return ({_half(80)} * (float)(scale & 15)) * {numbers} - {_half(82)} * (float)(scale >> 4);",
         ]
-    if blocks.name == "q3_k":  # the low 4 bits of 16 scales, then their top 2
-        top = f"(({loaded('uchar', '(at & 31)')} >> (int)(at >> 5)) & 1)"
+
+    def q3_k(self) -> list[str]:
+        """The low 4 bits of 16 scales, then their top 2."""
+        top = f"(({self.loaded('uchar', '(at & 31)')} >> (int)(at >> 5)) & 1)"
         return [
             "const uint part = at >> 4;",
             "const int low = (block[96 + (part & 7)] >> (part >> 3 << 2)) & 15;",
             "const int high = (block[104 + (part & 3)] >> (part >> 2 << 1)) & 3;",
             f"const float scale = {_half(108)} * (float)((low | (high << 4)) - 32);",
-            f"return scale * {real}(({quarters(32)} | ({top} << 2)) - 4);",
+            f"return scale * {self.real}(({self.quarters(32)} | ({top} << 2)) - 4);",
         ]
-    if blocks.name in ("iq4_nl", "iq4_xs"):
-        lines = [f"const float scale = {_half(0)};"]
-        numbers = nibbles(2)
-        if blocks.name == "iq4_xs":
-            lines = [
-                "const uint part = at >> 5;",
-                "const int low = (block[4 + (part >> 1)] >> ((part & 1) << 2)) & 15;",
-                "const int high = (block[2 + (part >> 2)] >> ((part & 3) << 1)) & 3;",
-                f"const float scale = {_half(0)} * (float)((low | (high << 4)) - 32);",
-            ]
-            numbers = nibbles("8 + part * 16")
-        lanes_of = ["numbers"] if width == 1 else [f"numbers.s{lane:x}" for lane in range(width)]
-        values = ", ".join(f"iq4_values[{lane}]" for lane in lanes_of)
-        return [*lines, f"const int{lanes} numbers = {numbers};", f"return scale * (float{lanes})({values});"]
-    if blocks.name == "q6_k":
-        low = f"({loaded('uchar', '(at >> 7) * 64 + (at & 63)')} >> (int)((at >> 6 & 1) << 2)) & 15"
+
+    def q6_k(self) -> list[str]:
+        low = f"({self.loaded('uchar', '(at >> 7) * 64 + (at & 63)')} >> (int)((at >> 6 & 1) << 2)) & 15"
         return [
             f"const float scale = {_half(208)} * (float)((__global const char*)block)[192 + (at >> 4)];",
-            f"return scale * {real}((({low}) | ({quarters(128)} << 4)) - 32);",
+            f"return scale * {self.real}((({low}) | ({self.quarters(128)} << 4)) - 32);",
         ]
-    return [f"return *(__global const float*)block * {real}({loaded('char', '4 + at')});"]
+
+    def iq4_nl(self) -> list[str]:
+        return [f"const float scale = {_half(0)};", *self._of_table(self.nibbles(2))]
+
+    def iq4_xs(self) -> list[str]:
+        return [
+            "const uint part = at >> 5;",
+            "const int low = (block[4 + (part >> 1)] >> ((part & 1) << 2)) & 15;",
+            "const int high = (block[2 + (part >> 2)] >> ((part & 3) << 1)) & 3;",
+            f"const float scale = {_half(0)} * (float)((low | (high << 4)) - 32);",
+            *self._of_table(self.nibbles("8 + part * 16")),
+        ]
+
+    def _of_table(self, numbers: str) -> list[str]:
+        """``numbers`` are places in a table of values."""
+        lanes = ["numbers"] if self.width == 1 else [f"numbers.s{lane:x}" for lane in range(self.width)]
+        values = ", ".join(f"iq4_values[{lane}]" for lane in lanes)
+        return [f"const int{self.lanes} numbers = {numbers};", f"return scale * (float{self.lanes})({values});"]

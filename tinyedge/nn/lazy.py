@@ -18,7 +18,7 @@ from tinyedge.tensor import Parameter, Tensor, full
 
 
 class UninitializedParameter(Parameter):
-    """A parameter whose shape is not known yet."""
+    """A parameter whose shape is not known yet. ``requires_grad``: whether it will be trained."""
 
     __slots__ = ()
 

@@ -161,7 +161,10 @@ class Embedding(Module):
     """A table of vectors, looked up by index. The vectors start normally distributed. With ``sparse`` the gradient is
     dense too, and has the same values.
 
-    That of ``padding_idx`` starts as zeros, and gets no gradient: it stands for places where there is nothing.
+    That of ``padding_idx`` starts as zeros, and gets no gradient: it stands for places where there is nothing. Vectors
+    that are looked up and whose ``norm_type``-norm is above ``max_norm`` are first scaled to it, in the table itself.
+    With ``scale_grad_by_freq`` the gradient of a vector is divided by how often it was looked up. ``_weight`` is the
+    table to begin with, which is not trained if ``_freeze``.
 
     Shapes: input (...) of integers in [0, num_embeddings); weight (num_embeddings, embedding_dim); returns (...,
             embedding_dim).

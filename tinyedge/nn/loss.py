@@ -60,7 +60,8 @@ class HuberLoss(Module):
 class LinearCrossEntropyLoss(Module):
     """Cross entropy of a linear layer's results, without all of them in memory; see ``F.linear_cross_entropy``.
 
-    ``out_features`` are further dims of the linear layer's results, for each of which there is a target.
+    The linear layer, of ``in_features`` and ``num_classes``, is its own, with a ``bias`` if that is asked for;
+    ``out_features`` are further dims of its results, for each of which there is a target.
     """
 
     def __init__(

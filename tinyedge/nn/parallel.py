@@ -26,8 +26,10 @@ def data_parallel(
 
 
 class DataParallel(Module):
-    """``module``, as PyTorch's without GPUs: its parameters have names that begin with "module.".
+    """``module``, as PyTorch's without GPUs: its parameters have names that begin with "module.". ``device_ids``,
+    ``output_device`` and ``dim`` say how PyTorch's divides a batch, which is not divided here.
 
+    Shapes: those of ``module``.
     Errors: ArgumentError for more than one device.
     """
 

@@ -347,14 +347,26 @@ class _Fractional(Module):
 
 
 class FractionalMaxPool2d(_Fractional):
-    """The maxima of windows whose places are drawn at each call; see ``F.fractional_max_pool2d``."""
+    """The maxima of windows of ``kernel_size`` whose places are drawn at each call; see ``F.fractional_max_pool2d``.
+
+    How many there are is said by ``output_size``, or as a part of the input's size by ``output_ratio``. With
+    ``return_indices`` the places of the maxima come out too. ``_random_samples`` are numbers to use for drawn ones.
+
+    Shapes: input (batch, channels, height, width), or without batch; returns the same with ``output_size``.
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.fractional_max_pool2d(input, *self._options())
 
 
 class FractionalMaxPool3d(_Fractional):
-    """The maxima of windows whose places are drawn at each call; see ``F.fractional_max_pool3d``."""
+    """The maxima of windows of ``kernel_size`` whose places are drawn at each call; see ``F.fractional_max_pool3d``.
+
+    How many there are is said by ``output_size``, or as a part of the input's size by ``output_ratio``. With
+    ``return_indices`` the places of the maxima come out too. ``_random_samples`` are numbers to use for drawn ones.
+
+    Shapes: input (batch, channels, depth, height, width), or without batch; returns the same with ``output_size``.
+    """
 
     dims = 3
 

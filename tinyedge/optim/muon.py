@@ -41,6 +41,15 @@ def _rounded(x: Any) -> Any:
     return bfloat16.unpack(bfloat16.pack(x.astype(np.float32))).astype(x.dtype)
 
 
+def _scratch(real: str, count: int, square: int, rows: int) -> dict[str, Scratch]:
+    """What lies between the kernels: matrices of the parameter's ``count`` elements, and square ones."""
+    sizes = {
+        "x": count, "x_again": count, "gram": square, "gram_again": square, "gram_square": square, "quintic": square,
+        "grown": count, "sums": rows, "size": 1,
+    }  # fmt: skip
+    return {name: Scratch(name, real, max(numel, 1)) for name, numel in sizes.items()}
+
+
 class MuonUpdate(Update):
     """``step_size`` is the rate before it is adjusted to the shape, ``fresh`` is 1 - momentum, and ``c0``, ``c1``,
     ``c2`` are the quintic's coefficients. Products are rounded to bfloat16, as in PyTorch: of a gradient of low rank
@@ -58,13 +67,7 @@ class MuonUpdate(Update):
         rows, columns = step.slots["param"].shape
         count, short, long = rows * columns, min(rows, columns), max(rows, columns)
         real, square = step.slots["grad"].dtype.ctype, short * short
-        scratch = {
-            name: Scratch(name, real, max(numel, 1))
-            for name, numel in (
-                ("x", count), ("x_again", count), ("gram", square), ("gram_again", square), ("gram_square", square),
-                ("quintic", square), ("grown", count), ("sums", rows), ("size", 1),
-            )
-        }  # fmt: skip
+        scratch = _scratch(real, count, square, rows)
         sizes = {"count": count, "square": square, "rows": rows, "columns": columns}
         found: list[KernelSpec] = []
 
