@@ -227,7 +227,9 @@ def test_gradients_of_half_leaves_are_float32(backend: Backend) -> None:
         assert slope.tolist() == [3.0, 12.0]
 
 
-@pytest.mark.parametrize("function", [lambda x: te.linalg.inv(x), lambda x: x.cumprod(1)], ids=["inv", "cumprod"])
+@pytest.mark.parametrize(
+    "function", [lambda x: te.linalg.qr(x)[1], lambda x: te.linalg.svdvals(x)], ids=["qr", "svdvals"]
+)
 def test_what_has_no_second_gradient_is_refused(function: Any) -> None:
     x = drawn(3, 3)
     with pytest.raises(NotImplementedError, match="create_graph: ops whose gradient"):

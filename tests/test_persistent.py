@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ import tinyedge as te
 from tests.guarded import GuardedOpenCL, first_device
 from tests.test_fusion import assert_replays_agree, functions
 from tests.test_zero_sizes import assert_same, on_tinyedge, zero_calls
-from tinyedge import backends, nn
+from tinyedge import backends, nn, optim
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.grouping import FIRST_IN_PERSISTENT
@@ -233,6 +233,32 @@ def test_a_refused_call_leaves_no_gradient_that_nobody_computed(persistent: Back
     second.grad = None
     step(te.ones(8, 8))
     assert np.array_equal(second.grad.numpy(), wanted)
+
+
+def test_gradients_that_each_call_begins_anew(persistent: Backend) -> None:
+    """Their leaves are bound to the memory that the results lie in, and no kernel touches it by the leaf."""
+
+    def make() -> tuple[nn.Module, Callable[[te.Tensor], te.Tensor]]:
+        te.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = optim.AdamW(model.parameters(), lr=0.01)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            optimizer.zero_grad()
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return model, step
+
+    (eager, step), (model, function) = make(), make()
+    compiled = te.compile(function)
+    for number in range(5):
+        x = te.ones(4, 8) * number
+        assert compiled(x).item() == pytest.approx(step(x).item(), rel=1e-5)
+    for own, other in zip(model.parameters(), eager.parameters(), strict=True):
+        np.testing.assert_allclose(own.detach().numpy(), other.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_may_become_parts_of_one_tensor(persistent: Backend) -> None:

@@ -1815,6 +1815,39 @@ def test_the_remedy_that_an_error_names_helps(reference: Backend) -> None:
     assert seen(te.compile(function, constant=["thing.items"])(x())) == [2.0, -1.0, 4.0]
 
 
+def holders(source: Any) -> dict[str, Any]:
+    """Objects whose attribute ``source`` a compiled function may mention."""
+    parameter = te.ones(1, requires_grad=True)
+    found = {
+        "a namespace": types.SimpleNamespace(),
+        "a module": te.nn.Linear(1, 1),
+        "an optimizer": te.optim.SGD([parameter], lr=0.1),
+        "a distribution": te.distributions.Normal(te.zeros(1), te.ones(1)),
+    }
+    for holder in found.values():
+        holder.source = source
+    return found
+
+
+@pytest.mark.parametrize("holder", holders(None))
+@pytest.mark.parametrize(
+    "source", [lambda: random.Random(0), lambda: np.random.default_rng(0), lambda: iter(range(9))],
+    ids=["Random", "Generator", "iterator"],
+)  # fmt: skip
+def test_what_advances_is_refused_wherever_it_is_kept(
+    source: Callable[[], Any], holder: str, reference: Backend
+) -> None:
+    for value in (source(), [1, source()]):
+        thing = holders(value)[holder]
+
+        def function(y: Any) -> Any:
+            found = thing.source[1] if isinstance(thing.source, list) else thing.source  # noqa: B023
+            return y * (next(found) if hasattr(found, "__next__") else found.random())
+
+        with pytest.raises(te.CaptureError, match=r"cannot be compared|random"):
+            te.compile(function)(x())
+
+
 def test_constant_must_be_a_list(reference: Backend) -> None:
     with pytest.raises(te.ArgumentError, match="list of names"):
         te.compile(lambda y: y, constant="table")

@@ -70,6 +70,7 @@ class Binding:
         self._arena: weakref.ref[Arena] | None = None  # in which the temporaries lie
         self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
         self._owners: dict[Any, int] | None = None  # of buffers outside the arena, if there are persistent kernels
+        self._touched: set[int] = set()
         self._written: set[int] = set()
 
     def lay_out(
@@ -91,6 +92,7 @@ class Binding:
         """Refuse calls in which what the steps write shares memory in other ways than in the recording."""
         slots = [slot for step in steps for slot in step.slots.values() if isinstance(slot, Slot)]
         self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
+        self._touched = {slot.storage.number for slot in slots}
         self._written = {slot.storage.number for step in steps for slot in step.written()}
 
     @property
@@ -151,7 +153,7 @@ class Binding:
         """Bind the storage ``number`` to ``buffer`` from now on."""
         storage = self.storages[number]
         if storage.buffer is not buffer:
-            if self._owners is not None:
+            if self._owners is not None and storage.number in self._touched:
                 if self._owners.get(storage.buffer) == storage.number:
                     del self._owners[storage.buffer]
                 self._pointed.append(storage)

@@ -239,7 +239,7 @@ class Walk(CodeWalk):
             return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
         odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
         if (odd and made.__module__ != "builtins") or not is_known(made):
-            if at.lenient:
+            if at.lenient and not purity.advances(value):
                 return Same(value)
             self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
         inside = is_argument and is_container(made)
@@ -349,7 +349,7 @@ class Walk(CodeWalk):
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
         if made is SimpleNamespace:  # it is compared, or made text, with all that it holds
-            whole, at = self.names.equals or self.names.text, at._replace(lenient=True)
+            whole = self.names.equals or self.names.text
         else:
             whole = any(
                 (purity.is_standard(base.__module__) or purity.is_numpy(base.__module__))
@@ -359,7 +359,8 @@ class Walk(CodeWalk):
             )
         attributes = dict_of(value)
         if attributes is not None:
-            yield self.attributes(attributes, at, is_argument, whole)
+            rest = at._replace(lenient=True) if made is SimpleNamespace else at
+            yield self.attributes(attributes, at, is_argument, whole, rest)
         for name, descriptor in slots_of(made):
             if whole or self.wanted(name) or is_argument:
                 item = in_slot(descriptor, value)
@@ -368,16 +369,16 @@ class Walk(CodeWalk):
                     yield name, self.key_part(item, self.below(at, name), is_argument)
 
     def attributes(
-        self, attributes: dict[str, Any], at: At, is_argument: bool, whole: bool = False
+        self, attributes: dict[str, Any], at: At, is_argument: bool, whole: bool = False, rest: At | None = None
     ) -> tuple[Hashable, ...]:
-        """Those of ``attributes`` that the code may read."""
+        """Those of ``attributes`` that the code may read. ``rest``: where those are that it does not mention."""
         if whole or is_argument or self.names.all:
             self.findings.guard_items(attributes)
         else:
             self.findings.guard_mentioned(attributes, self.names)
         return tuple(
             [
-                (name, self.key_part(value, self.below(at, name), is_argument))
+                (name, self.key_part(value, self.below(at if self.wanted(name) else rest or at, name), is_argument))
                 for name, value in attributes.items()
                 if whole or is_argument or self.wanted(name)
             ]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import operator
 import os
+import random
 import sys
 from functools import cache
 from pathlib import Path
@@ -172,12 +174,19 @@ def is_opaque(value: Any) -> bool:
     return is_silent(type(value).__module__) and not isinstance(value, (ModuleType, BuiltinFunctionType, FunctionType))
 
 
+def advances(value: Any) -> bool:
+    """Whether a value gives another result each time it is used: a source of random numbers, or an iterator."""
+    sources = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+    return isinstance(value, sources) or (hasattr(value, "__next__") and not isinstance(value, io.IOBase))
+
+
 __all__ = [
     "BY_NAME",
     "HIDDEN",
     "IMPURE_BUILTINS",
     "MAKES_TEXT",
     "READS_ALL",
+    "advances",
     "impure_names",
     "is_allowed",
     "is_distribution",

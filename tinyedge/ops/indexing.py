@@ -148,7 +148,6 @@ class Embedding(Op):
         ErrorSample(
             lambda te: te.embedding(te.tensor([1]), te.zeros(3)), ShapeError, "(num_embeddings, embedding_dim)"
         ),
-        ErrorSample(lambda te: te.embedding(te.tensor([1]), te.zeros(3, 2), max_norm=1.0), ArgumentError, "max_norm"),
         ErrorSample(lambda te: te.embedding(te.tensor([1]), te.zeros(3, 2), 3), ArgumentError, "padding_idx"),
         ErrorSample(
             lambda te: te.embedding(te.tensor([3], device="numpy"), te.zeros(3, 2, device="numpy")),
