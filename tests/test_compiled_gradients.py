@@ -838,3 +838,29 @@ def test_hooks_of_a_result_are_run(backend: Backend) -> None:
         assert loss.grad.item() == 5.0  # type: ignore[union-attr]
         assert weight.grad.tolist() == [5.0, 10.0]  # type: ignore[union-attr]
         weight.grad = None
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 4)
+
+    def forward(self, x: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
+        return self.a(x), self.b(x)
+
+
+def test_one_of_two_results_gets_a_gradient_at_calls_of_two_shapes(backend: Backend) -> None:
+    """The program that is made for it takes the place of the one that the call found."""
+    model = Heads()
+    compiled = te.compile(model)
+    x = te.randn(4, 3)
+    for given in (x, x[:2], x, x[:2], x):
+        gradients = []
+        for function in (compiled, model):
+            model.zero_grad()
+            function(given)[0].square().sum().backward()
+            assert model.b.weight.grad is None
+            assert model.a.weight.grad is not None
+            gradients.append(model.a.weight.grad.numpy().copy())
+        np.testing.assert_allclose(*gradients, rtol=1e-5)
+    assert len(compiled.programs) == 2

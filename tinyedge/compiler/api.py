@@ -305,6 +305,7 @@ class Compiled:
             self._wanted[key] = wanted
             for known in [known for known in self.programs if known[0] == key]:
                 del self.programs[known]
+            self._latest_key = None  # it may be the key of one of these
             return self.prepare(*args, **kwargs), arguments
 
     def _is_same(
