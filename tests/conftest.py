@@ -7,6 +7,7 @@ HYPOTHESIS_PROFILE      ``default``: few examples, the same in every run; ``thor
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,11 @@ def _choose() -> tuple[list[str], str]:
 
 DEVICES, CHOICE = _choose()
 _NO_DEVICE = [pytest.param(None, id="opencl", marks=pytest.mark.skip(reason="no usable OpenCL device"))]
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
