@@ -56,7 +56,8 @@ def test_onnx(tmp_path: Path, backend: Backend, centred: bool) -> None:
         [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in numbers.items()]
         + [onnx.numpy_helper.from_array(np.ones(12, np.float32), "w")],
     )  # fmt: skip
-    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    opsets = [helper.make_opsetid("", 17)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     (tmp_path / "a.onnx").write_bytes(content)
     given = boxes
     if centred:

@@ -156,12 +156,16 @@ def test_there_and_back(tmp_path: Path, backend: Backend, name: str) -> None:
         te.autograd.backward(results, [te.ones_like(value) for value in results])
     params, others = dict(model.named_parameters()), dict(again.named_parameters())
     assert set(params) == set(others)
+    # Some gradients are 0 but for rounding, that of sums of such terms as the largest ones: a key's bias in attention.
+    largest = max(float(np.abs(param.grad.numpy()).max()) for param in params.values() if param.grad is not None)
     for key, param in params.items():
         grad = others[key].grad
         assert param.grad is not None
         assert grad is not None
         scale = float(np.abs(param.grad.numpy()).max())
-        np.testing.assert_allclose(grad.numpy(), param.grad.numpy(), rtol=1e-3, atol=1e-4 * scale + 1e-6)
+        np.testing.assert_allclose(
+            grad.numpy(), param.grad.numpy(), rtol=1e-3, atol=1e-4 * scale + 3e-6 * max(1.0, largest)
+        )
 
 
 def _changed(t: Tensor) -> Tensor:
