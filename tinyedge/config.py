@@ -12,8 +12,8 @@ TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is
 TINYEDGE_BINARIES  0: kernels are built in every run, and none are kept in the cache folder
 TINYEDGE_PROBE     seconds in which an OpenCL driver that was never tried must answer, in a process of its own (60);
                    0: it is tried in this process, which it may crash
-TINYEDGE_BUILD_PROCESSES  how many processes beside this one build kernels at their first use; 0: none; unset: one for
-                   each other core, where there is much to build
+TINYEDGE_BUILD_PROCESSES  how many processes beside this one build kernels, at most 8; 0: none; unset: where there is
+                   much to build one for each other core, on a GPU also at most one for each 4 GiB of its memory
 OCL_ICD_VENDORS    the OpenCL loader's own: where drivers are listed. If it is set, it is respected.
 """
 

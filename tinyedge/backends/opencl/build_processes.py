@@ -24,8 +24,8 @@ LEAST_CHARACTERS = 200_000
 """Of source text: what takes a compiler about two seconds. Less is not worth the start of processes."""
 
 MOST_PROCESSES = 8
-"""An H100's driver builds MobileNet v2's first step in 10.2 s with 4, in 7.7 s with 8, in 9.1 s with 15: the more there
-are, the longer it takes each to open the device.
+"""On an H100 the first step of MobileNet v2 takes 10.2 s with 4, 7.7 s with 8 and 9.1 s with 15: the more there are,
+the longer it takes each to open the device.
 """
 CONTEXT_BYTES = 4 << 30
 """Memory of a GPU for each process, of which its context takes a tenth."""
@@ -73,7 +73,7 @@ def build_together(
 
 
 def _build_all(folder: Path, count: int, own: Callable[[int], None]) -> None:
-    """Build the programs in ``folder``, in ``count`` processes that this one outlives, and in this one."""
+    """Build the programs in ``folder``, in ``count`` processes and in this one; none of them runs on afterwards."""
     processes = [_start(folder) for _ in range(count)]
     try:
         start = time.monotonic()

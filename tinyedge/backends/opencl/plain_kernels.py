@@ -1,7 +1,7 @@
 """Kernel objects of pyopencl without the Python module that it generates for each, which is never used here.
 
 The module serves calls of a kernel and ``set_args``; launches set arguments and enqueue in other ways. To generate it
-takes 0.5 ms, a third of a first compiled step whose binaries are kept, and it stays in memory for good.
+takes 0.5 ms, together half of a first compiled step whose binaries are kept, and it stays in memory for good.
 """
 
 from __future__ import annotations
