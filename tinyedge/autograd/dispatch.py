@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyedge import shapes
+from tinyedge.autograd import history
 from tinyedge.autograd.scope import may_change
 from tinyedge.dtypes import DType
 from tinyedge.errors import AutogradError, BackendError, DtypeError, ShapeError
@@ -93,15 +94,10 @@ def dispatch(
                     f"got {backend.name} and {read.storage.backend.name}",
                     f'Move one, e.g. x.to("{backend.name}").',
                 )
+            if read.history != read.storage.history and read.history >= 0 and modes.grad.value:
+                return dispatch(op, _renewed(op, reads), attrs, scalars, backend)
             if read.requires_grad:
                 tracked = True
-                if read.history != read.storage.history and modes.grad.value:
-                    raise AutogradError(
-                        op.name,
-                        "the history of each input must be current",
-                        f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
-                        "Take the view again after the change, or use the out-of-place form.",
-                    )
     for scope in modes.scopes:
         scope.called(op, reads, attrs, scalars)
     tracked = tracked and modes.grad.value and bool(op.differentiable)
@@ -111,6 +107,7 @@ def dispatch(
         if source.dtype.blocks is not None:
             op.check_quantised(source.layout(), **attrs)
         out = source.alias(op.view(source.layout(), **attrs))
+        out.history = source.history if modes.grad.value else history.APART
         if tracked:
             link(op, reads, (out,), attrs)
         return (out,)
@@ -136,6 +133,12 @@ def dispatch(
         step.slots = {}
         _link(step, reads, outs)
     return outs
+
+
+def _renewed(op: type[Op], reads: Sequence[Read]) -> list[Read]:
+    """The inputs with the history that their memory has since it was changed in place."""
+    stale = (isinstance(read, Slot) and history.is_stale(read) for read in reads)
+    return [history.renewed(op.name, read) if old else read for read, old in zip(reads, stale, strict=True)]
 
 
 def execute(step: Step) -> None:

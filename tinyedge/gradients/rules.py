@@ -16,6 +16,7 @@ import numpy as np
 
 from tinyedge.autograd.dispatch import dispatch, edge_to, launch_step, new_slot, version_of, write_into
 from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.overwrite import Overwritten
 from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.errors import AutogradError, SecondGradientError
@@ -25,7 +26,7 @@ from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
-from tinyedge.ops.movement import Slice
+from tinyedge.ops.movement import Slice, Strided
 from tinyedge.tensor import Tensor, call, full, tensor
 
 Tensors = Sequence[Tensor | None]
@@ -152,6 +153,8 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
         require_saved(step)
         return step.differentiate(gradients)
     op = step.op
+    if isinstance(step, Overwritten):
+        return _of_change(step, gradients)
     if isinstance(step, OwnBackward):
         raise refusal(op.name, "its backward replays a program")
     if op.name == "cat":
@@ -194,6 +197,19 @@ def _fitted(gradient: Tensor, spec: Spec) -> Tensor:
     if gradient.shape != spec.shape:
         gradient = functions["sum_to_size"](gradient, spec.shape)
     return gradient
+
+
+def _of_change(step: Overwritten, gradients: Tensors) -> Tensors:
+    """Of a part that was replaced: the gradient goes to what is there now, and elsewhere to what was there before."""
+    (dy,) = gradients
+    assert dy is not None
+    before, part = step.edges
+    left = full(dy.shape, 1.0, dtype=dy.dtype, device=dy.backend)
+    write_into(Value(0, dy.dtype), left._slot.alias(step.layout))
+    return [
+        None if before is None else dy * left,
+        None if part is None else call(Strided, dy.contiguous(), **step.layout._asdict()),
+    ]
 
 
 # Formulas

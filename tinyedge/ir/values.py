@@ -122,6 +122,7 @@ class Storage:
         "backend",
         "bounds",
         "buffer",
+        "current",
         "deferred",
         "history",
         "nbytes",
@@ -150,6 +151,7 @@ class Storage:
         # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks.
         self.bounds: tuple[int, int, int, int] | None = None
         self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
+        self.current: Current | None = None  # after such a change: what all of it holds, if that is known
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
         if self.buffer is None and told is not None and told.runs and told.holding is not None:
             told.holding.postpone(self)
@@ -160,6 +162,7 @@ class Storage:
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
         self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
+        self.current = None
         return self
 
     @classmethod
@@ -365,6 +368,14 @@ class Spec(NamedTuple):
 
     dtype: DType
     shape: Shape
+
+
+class Current(NamedTuple):
+    """What a storage holds since a change in place: a step's output, or values without a history."""
+
+    step: Any
+    index: int
+    spec: Spec
 
 
 class Layout(NamedTuple):
