@@ -287,7 +287,8 @@ def _is_linear(op: type[Op]) -> bool:
 
 def _inputs(step: Step, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a step as far as they are saved; specs of the others."""
-    return {**dict(zip(step.op.inputs, step.input_specs, strict=True)), **saved}
+    there = {name: value for name, value in saved.items() if value is not None}
+    return {**dict(zip(step.op.inputs, step.input_specs, strict=True)), **there}
 
 
 def transposed(op: type[Op], step: Step, name: str, dy: Tensor, inputs: Mapping[str, Any]) -> Tensor:
@@ -320,7 +321,7 @@ def _launched(op: type[Op], step: Step, name: str, spec: Spec, dy: Tensor, input
     slots: dict[str, Any] = {"dy": dy._slot, **{"d" + other: None for other in op.outputs[1:]}}
     for kept in op.saves:
         value = inputs[kept]
-        slots[kept] = value._slot if isinstance(value, Tensor) else value
+        slots[kept] = value._slot if isinstance(value, Tensor) else value if isinstance(value, Value) else None
     reads = tuple(slots)
     slots["d" + name] = target
     launch_step(Step(op, BACKWARD, step.attrs, step.scalars, slots, reads, ("d" + name,)))
@@ -446,8 +447,10 @@ def _of_plane(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _remainder(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    a, b = saved["a"], saved["b"]
-    return {"a": dy, "b": -dy * functions["floor"](a.detach() / b.detach())}
+    a, b = (x.number if isinstance(x, Value) else x if x is None else x.detach() for x in (saved["a"], saved["b"]))
+    if a is None or b is None:  # only ``a`` needs a gradient
+        return {"a": dy}
+    return {"a": dy, "b": -dy * functions["floor"](functions["true_divide"](a, b))}
 
 
 def _lgamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
