@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from tinyedge.optim.groups import Groups
 from tinyedge.optim.groups import Parameters as Parameters
 from tinyedge.optim.launch import Job, Launcher, State
 from tinyedge.optim.launch import Rule as Rule
-from tinyedge.optim.saved import is_torn, like, read_minibatch
+from tinyedge.optim.saved import copy_of, is_torn, like, read_minibatch
 from tinyedge.tensor import Tensor, full
 
 
@@ -472,7 +472,7 @@ class Optimizer(Groups):
                 "Make the optimizer with the same parameters in the same order.",
             )
         keys = [key for group in saved_groups for key in group["params"]]
-        loaded: dict[Tensor, State] = {}
+        loaded: defaultdict[Tensor, State] = defaultdict(dict)
         for key, (_, param, label) in zip(keys, self.named(), strict=True):
             if key in state_dict["state"]:
                 loaded[param] = {
@@ -504,6 +504,8 @@ class Optimizer(Groups):
 
     def loaded(self, name: str, what: str, param: Tensor, value: Any) -> Any:
         """The state ``name`` of ``param`` from ``value`` in a state dict; ``what`` is its name for an error."""
+        if type(self).rule is Optimizer.rule:  # a step of its own may keep anything
+            return copy_of(param, value)
         if name == "step":
             return int(value)
         return like(f"{self._call}.load_state_dict", what, param, value, self.shape_of(name, param))
