@@ -1,4 +1,4 @@
-"""Random programs of views and changes in place: gradients are PyTorch's, or the program is refused. With ``-m torch``."""
+"""Random programs of views and changes in place: PyTorch's gradients, or a refusal. Run with ``-m torch``."""
 
 from __future__ import annotations
 

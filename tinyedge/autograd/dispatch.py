@@ -12,7 +12,7 @@ from tinyedge import shapes
 from tinyedge.autograd import history
 from tinyedge.autograd.scope import may_change
 from tinyedge.dtypes import DType
-from tinyedge.errors import AutogradError, BackendError, DtypeError, ShapeError
+from tinyedge.errors import BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
 from tinyedge.ir.values import MemorySpace, Read, Slot, Spec, Storage, Value, extent_of

@@ -70,4 +70,3 @@ def refuse(call: str, slot: Slot) -> NoReturn:
         f"an input of shape {slot.shape} shares memory with a tensor that was changed in place later",
         "Take the view again after the change, or use the out-of-place form.",
     )
-

@@ -153,7 +153,7 @@ class Amin(Extreme):
 
 
 class ExtremeOfAll(Extreme):
-    """What ``max`` and ``min`` of a whole tensor are: if NaN is the extreme, elements that are NaN share the gradient."""
+    """``max`` and ``min`` of a whole tensor: if NaN is the extreme, elements that are NaN share the gradient."""
 
     same = "x == y || (x != x && y != y)"
 
