@@ -145,3 +145,10 @@ def test_missing_keys_may_be_forgiven(reference: Backend) -> None:
     handle.remove()
     with pytest.raises(te.StateDictError, match="missing keys: bias"):
         model.load_state_dict({"weight": te.ones(1, 2)})
+
+
+def test_hooks_of_a_layer_with_methods_of_its_own(reference: Backend) -> None:
+    layer, found = nn.TransformerEncoderLayer(4, 2, 8), []
+    layer.register_state_dict_post_hook(lambda module, state, prefix, metadata: found.append(len(state)))
+    state = layer.state_dict()
+    assert found == [len(state)]

@@ -137,8 +137,9 @@ def dispatch(
 
 def _renewed(op: type[Op], reads: Sequence[Read]) -> list[Read]:
     """The inputs with the history that their memory has since it was changed in place."""
-    stale = (isinstance(read, Slot) and history.is_stale(read) for read in reads)
-    return [history.renewed(op.name, read) if old else read for read, old in zip(reads, stale, strict=True)]
+    return [
+        history.renewed(op.name, read) if isinstance(read, Slot) and history.is_stale(read) else read for read in reads
+    ]
 
 
 def execute(step: Step) -> None:

@@ -47,7 +47,7 @@ def view(slot: Slot, current: Current) -> None:
         return
     slot.requires_grad = True
     if slot.shape == current.spec.shape and slot.contiguous:
-        slot.step, slot.index = current.step, current.index
+        slot.step, slot.index = current.step, current.output
         return
     once = tuple(size if stride else min(size, 1) for size, stride in zip(slot.shape, slot.strides, strict=True))
     layout = {"shape": once, "strides": slot.strides, "offset": slot.offset}
@@ -58,7 +58,7 @@ def view(slot: Slot, current: Current) -> None:
 
 def _view(name: str, attrs: dict[str, Any], source: Current, shape: Shape) -> Step:
     step = Step(registry[name], FORWARD, attrs, {}, {}, (), ())
-    step.saved, step.edges = {}, ((source.step, source.index, None),)
+    step.saved, step.edges = {}, ((source.step, source.output, None),)
     step.input_specs, step.output_specs = (source.spec,), (Spec(source.spec.dtype, shape),)
     return step
 

@@ -30,7 +30,7 @@ class Overwritten(OwnBackward):
     def __init__(self, before: Current, result: Slot, layout: Layout) -> None:
         super().__init__(_Change, FORWARD, {}, {}, {}, (), ())
         self.layout, self.saved = layout, {}
-        left = None if before.step is None else (before.step, before.index, None)
+        left = None if before.step is None else (before.step, before.output, None)
         self.edges = (left, edge_to(result) if result.requires_grad else None)
         self.input_specs, self.output_specs = (before.spec, result.spec), (before.spec,)
 

@@ -374,7 +374,7 @@ class Current(NamedTuple):
     """What a storage holds since a change in place: a step's output, or values without a history."""
 
     step: Any
-    index: int
+    output: int
     spec: Spec
 
 

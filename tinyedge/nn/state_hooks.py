@@ -13,29 +13,30 @@ class StateHooks:
 
     def register_state_dict_pre_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(module, prefix, keep_vars)`` before this module's part of a ``state_dict`` is made."""
-        return self._added("before saving", hook)
+        return _registered(self, "before saving", hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(module, state_dict, prefix, local_metadata)`` when this module's part of a ``state_dict`` is
         there, and may be changed; ``local_metadata`` is an empty dict.
         """
-        return self._added("after saving", hook)
+        return _registered(self, "after saving", hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``
         before a copy of the dict, which may be changed, is loaded. Names and texts put into the three lists count.
         """
-        return self._added("before loading", hook)
+        return _registered(self, "before loading", hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(module, incompatible_keys)`` when the names were compared, after values were copied if they fit.
 
         The two lists in ``incompatible_keys`` may be changed: what is left there is an error if loading is strict.
         """
-        return self._added("after loading", hook)
+        return _registered(self, "after loading", hook)
 
-    def _added(self, when: str, hook: Callable[..., None]) -> Handle:
-        return added(self.__dict__.setdefault("_state_hooks", {}).setdefault(when, {}), hook)
+
+def _registered(module: Any, when: str, hook: Callable[..., None]) -> Handle:
+    return added(module.__dict__.setdefault("_state_hooks", {}).setdefault(when, {}), hook)
 
 
 def run(when: str, modules: Iterable[tuple[str, Any]], *given: Any) -> bool:

@@ -101,15 +101,8 @@ class Optimizer(Groups, Hooks):
 
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_rest("copied")
-        memory = (
-            "_hooks",
-            "_launcher",
-            "_applied",
-            "_waits",
-            "_told",
-            "_made_in",
-            "_seen",
-        )  # a copy has memory of its own
+        # A copy has memory of its own, and no hooks.
+        memory = ("_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen")
         kept = {name: value for name, value in self.__dict__.items() if name not in memory}
         return {**kept, "_begun": list(self._begun())}
 
