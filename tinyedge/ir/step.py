@@ -129,8 +129,10 @@ class Step:
         )
 
     def forget(self) -> None:
-        """Drop what was saved for backward, after the graph was walked."""
+        """Drop what was saved for backward, and the way back, after the graph was walked."""
         self.saved = None
+        if not self.op.is_view:  # what a view views is asked later too
+            self.edges = ()
 
 
 class Tape:
