@@ -213,6 +213,7 @@ class Op:
     name: ClassVar[str] = ""
     signature: ClassVar[str] = ""
     domain: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    choices: ClassVar[Mapping[str, Sequence[Any]]] = {}  # keyword arguments, and what property tests draw them from
     inputs: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("y",)
     differentiable: ClassVar[tuple[str, ...]] = ()  # inputs that have a gradient
@@ -320,6 +321,11 @@ class Op:
     def sample(cls, random: Random) -> Sample:
         """Valid inputs, drawn at random; small ones, since tests run thousands of them."""
         raise NotImplementedError
+
+    @classmethod
+    def drawn(cls, random: Random) -> dict[str, Any]:
+        """Keyword arguments for a sample, of ``choices``."""
+        return {name: random.choice(values) for name, values in cls.choices.items()}
 
     @classmethod
     def flops(cls, step: Step) -> int:

@@ -47,6 +47,7 @@ class AtLeast(Elementwise):
     signature = "()->()"
     domain = {"x": (0.1, 8.0)}
     scalars = {"least": "real"}
+    choices = {"least": (1e-6,)}
     kernel_forward = {"y": "WHERE(x < least, least, x)"}
     kernel_backward = {"dx": "dy"}
 
@@ -57,10 +58,6 @@ class AtLeast(Elementwise):
     @staticmethod
     def backward(dy: Any, *, least: float) -> Any:
         return (dy,)
-
-    @classmethod
-    def sample_attrs(cls, random: Any) -> dict[str, Any]:
-        return {"least": 1e-6}
 
 
 def _sum(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:

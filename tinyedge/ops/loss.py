@@ -69,11 +69,7 @@ class PairLoss(Op):
             else tuple(n if random.random() < 0.6 else 1 for n in a[random.randint(0, len(a)) :])
         )
         attrs = {"reduced": random.random() < 0.6, "scale": random.choice((1.0, 0.25))}
-        return Sample((a, b), {**attrs, **cls.sample_scalars(random)})
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {}
+        return Sample((a, b), {**attrs, **cls.drawn(random)})
 
 
 def _total(terms: Any, reduced: bool, scale: float) -> Any:
@@ -208,6 +204,7 @@ class HuberLoss(PairLoss):
     signature = "(),()->()"
     domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
     scalars = {"scale": "real", "delta": "real"}
+    choices = {"delta": (0.5, 1.0, 2.0)}
     term = "WHERE(fabs(a - b) <= delta, (real)0.5 * (a - b) * (a - b), delta * (fabs(a - b) - (real)0.5 * delta))"
     slopes = {
         "da": "WHERE(a - b > delta, delta, WHERE(b - a > delta, -delta, a - b))",
@@ -226,10 +223,6 @@ class HuberLoss(PairLoss):
     ) -> Any:
         slope = np.clip(a - b, -delta, delta)
         return _spread(dy, scale, shapes, slope, -slope)
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {"delta": random.choice((0.5, 1.0, 2.0))}
 
 
 @public(functional=True)
@@ -429,6 +422,7 @@ class PoissonNll(PairLoss):
     signature = "(),()->()"
     domain = {"a": (0.1, 4.0), "b": (0.0, 4.0)}
     scalars = {"scale": "real", "eps": "real"}
+    choices = {"eps": (1e-8, 0.5)}
     term = "a - b * log(a + eps)"
     slopes = {"da": "1 - b / (a + eps)", "db": "-log(a + eps)"}
 
@@ -439,10 +433,6 @@ class PoissonNll(PairLoss):
     @staticmethod
     def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, eps: float, shapes: dict[str, Shape]) -> Any:
         return _spread(dy, scale, shapes, 1 - b / (a + eps), -np.log(a + eps))
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {"eps": random.choice((1e-8, 0.5))}
 
 
 class PoissonNllLog(PairLoss):
