@@ -91,8 +91,7 @@ def _pair(
         a, b = a.to(wider), b.to(wider)
     count = prod(shapes.broadcast(op.name, a.shape, b.shape))
     if weight is not None:
-        scaled = call(op, a, b, scalars={"scale": 1.0, **scalars}, reduced=False) * weight
-        return scaled if reduction == "none" else scaled.mean() if reduction == "mean" else scaled.sum()
+        return reduced_losses(call(op, a, b, scalars={"scale": 1.0, **scalars}, reduced=False) * weight, reduction)
     scale = 1.0 / count if reduction == "mean" and count else 1.0
     result = call(op, a, b, scalars={"scale": scale, **scalars}, reduced=reduction != "none")
     return result * float("nan") if reduction == "mean" and not count else result  # the mean of nothing
@@ -115,9 +114,7 @@ def _weighted_mean(name: str, result: Tensor, weight: Tensor, reduction: str, in
     if weight.shape != input.shape:
         raise ShapeError(name, f"weight must have the shape {input.shape}", f"it has {weight.shape}")
     scaled = result * weight
-    if reduction == "none":
-        return scaled
-    return scaled.sum() if reduction == "sum" else scaled.sum() / weight.sum()
+    return scaled.sum() / weight.sum() if reduction == "mean" else reduced_losses(scaled, reduction)
 
 
 class MseLoss(PairLoss):
@@ -359,9 +356,7 @@ def binary_cross_entropy_with_logits(
     # pos_weight target softplus(-x) + (1 - target) softplus(x), each from the same op with a sure target.
     yes = _pair(BinaryCrossEntropyWithLogits, input, functions["ones_like"](target), "none")
     losses = (1 - target) * input + (1 + (pos_weight - 1) * target) * yes
-    if weight is not None:
-        losses = losses * weight
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    return reduced_losses(losses if weight is None else losses * weight, reduction)
 
 
 class KlDiv(PairLoss):
