@@ -461,7 +461,7 @@ def test_a_change_inside_at_each_call_is_refused(
     assert not function.programs
 
 
-def test_a_rehearsal_may_not_change_anything(backend: Backend) -> None:
+def test_abstract_tracing_may_not_change_anything(backend: Backend) -> None:
     with pytest.raises(te.CaptureError, match="it changed OFFSET"):
         te.compile(counts).prepare(x())
 

@@ -330,7 +330,7 @@ def results_from_the_host_that_are_changed(compile: Compile) -> list[Any]:
 
 @pytest.mark.parametrize("mode", ["1", "check"])
 def test_random_numbers_are_drawn_once_for_each_call(backend: Backend, mode: str, monkeypatch: Any) -> None:
-    """From the generator that the call names; a rehearsal draws none."""
+    """From the generator that the call names; abstract tracing draws none."""
     monkeypatch.setenv("TINYEDGE_COMPILE", mode)
     generator = te.Generator().manual_seed(5)
     f = te.compile(lambda y: F.dropout(y, 0.5, generator=generator))
