@@ -6,7 +6,8 @@ In: an op and its inputs. Out: slots of the outputs. Checks are here: backends, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from tinyedge import shapes
 from tinyedge.autograd.scope import may_change
@@ -39,8 +40,11 @@ def _extent_on(backend: MemorySpace, dtype: DType, shape: Shape) -> Extent:
     return extent
 
 
-class _Inferred(NamedTuple):
-    """What all calls of an op have in common whose inputs have the same dtypes and layouts."""
+@dataclass(frozen=True, eq=False)
+class _Inferred:
+    """What all calls of an op have in common whose inputs have the same dtypes and layouts. Each is equal to itself
+    alone, and so is found faster than what it was inferred from.
+    """
 
     outs: tuple[Extent, ...]
     input_specs: tuple[Spec | None, ...]
@@ -139,6 +143,7 @@ def dispatch(
     outs = tuple([Slot.whole(Storage(backend, extent.nbytes), extent) for extent in inferred.outs])
     slots: dict[str, Any] = dict(zip(op.inputs + op.outputs, (*reads, *outs), strict=True))
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
+    step.alike = inferred
     launch_step(step)
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
@@ -177,7 +182,7 @@ def launch_step(step: Step) -> None:
     for name in step.reads:
         slot = slots[name]
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
-            slots[name] = contiguous_copy(slot)
+            slots[name], step.alike = contiguous_copy(slot), None
     for name in step.writes:
         if slots[name].numel:
             execute(step)

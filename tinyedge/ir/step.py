@@ -5,7 +5,7 @@ In: op calls, forward or backward. Out: what backends execute, autograd walks ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ class Step:
 
     __slots__ = (
         "accumulate",
+        "alike",
         "attrs",
         "direction",
         "edges",
@@ -70,6 +71,7 @@ class Step:
         self.writes = writes
         self.accumulate = accumulate
         self.number = next_number()
+        self.alike: Hashable = None  # one object for all steps of its signature, if such an object is known
         self.edges: tuple[Edge | None, ...] = ()
         self.saved: Saved | Postponed | None = None
         self.input_specs: tuple[Spec | None, ...] = ()
@@ -116,8 +118,10 @@ class Step:
         """Whether this step writes ``name``: backward steps write only the gradients that are needed."""
         return name in self.writes
 
-    def signature(self) -> tuple[Any, ...]:
+    def signature(self) -> Hashable:
         """All that its kernels and their geometry depend on: steps of equal signature share prepared kernels."""
+        if self.alike is not None:
+            return self.alike
         slots = self.slots
         return (
             self.op,
