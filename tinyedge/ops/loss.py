@@ -28,7 +28,8 @@ from tinyedge.tensor import Tensor, call
 class PairLoss(Op):
     """Base: an expression of two elements, then their sum times ``scale``, or each by itself.
 
-    ``term`` is the C expression of one loss, ``slopes`` its derivatives.
+    ``term`` is the C expression of one loss, ``slopes`` its derivatives; ``term_of`` and ``slopes_of`` are the same in
+    NumPy.
     """
 
     differentiable = ("a", "b")
@@ -37,6 +38,18 @@ class PairLoss(Op):
     strided = True
     term: ClassVar[str] = ""
     slopes: ClassVar[dict[str, str]] = {}
+
+    @staticmethod
+    def term_of(*pair: Any, **scalars: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def slopes_of(*pair: Any, **scalars: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def prepare_class(cls) -> None:
+        cls.inputs = ("a", "b")
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -61,6 +74,20 @@ class PairLoss(Op):
         return gradient_kernels(step, device, wanted, full, cls.scalars)
 
     @classmethod
+    def forward(cls, a: Any, b: Any, *, reduced: bool, scale: float, **scalars: float) -> Any:
+        terms = cls.term_of(a, b, **scalars)
+        return terms.sum() * scale if reduced else terms * scale
+
+    @classmethod
+    def backward(
+        cls, dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape], **scalars: float
+    ) -> Any:
+        slopes = zip(("da", "db"), np.broadcast_arrays(*cls.slopes_of(a, b, **scalars)), strict=True)
+        return tuple(
+            unbroadcast(dy * scale * slope, shapes[name]) if name in shapes else None for name, slope in slopes
+        )
+
+    @classmethod
     def sample(cls, random: Random) -> Sample:
         a = tuple(random.choice((1, 2, 5, 17)) for _ in range(random.randint(0, 3)))
         b = (
@@ -70,15 +97,6 @@ class PairLoss(Op):
         )
         attrs = {"reduced": random.random() < 0.6, "scale": random.choice((1.0, 0.25))}
         return Sample((a, b), {**attrs, **cls.drawn(random)})
-
-
-def _total(terms: Any, reduced: bool, scale: float) -> Any:
-    return terms.sum() * scale if reduced else terms * scale
-
-
-def _spread(dy: Any, scale: float, wanted: dict[str, Shape], da: Any, db: Any) -> tuple[Any, ...]:
-    slopes = zip(("da", "db"), np.broadcast_arrays(da, db), strict=True)
-    return tuple(unbroadcast(dy * scale * slope, wanted[name]) if name in wanted else None for name, slope in slopes)
 
 
 def _pair(
@@ -132,12 +150,12 @@ class MseLoss(PairLoss):
     )
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.square(a - b), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.square(a - b)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 2 * (a - b), 2 * (b - a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return 2 * (a - b), 2 * (b - a)
 
 
 @public(functional=True, module="MSELoss", arguments="reduction")
@@ -168,12 +186,12 @@ class L1Loss(PairLoss):
     slopes = {"da": "WHERE(a > b, 1, WHERE(a < b, -1, 0))", "db": "WHERE(a > b, -1, WHERE(a < b, 1, 0))"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.abs(a - b), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.abs(a - b)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, np.sign(a - b), np.sign(b - a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return np.sign(a - b), np.sign(b - a)
 
 
 @public(functional=True, module="L1Loss", arguments="reduction")
@@ -209,17 +227,15 @@ class HuberLoss(PairLoss):
     }
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float, delta: float) -> Any:
+    def term_of(a: Any, b: Any, *, delta: float) -> Any:
         distance = np.abs(a - b)
         near = np.minimum(distance, delta)
-        return _total(near * (distance - near / 2), reduced, scale)
+        return near * (distance - near / 2)
 
     @staticmethod
-    def backward(
-        dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, delta: float, shapes: dict[str, Shape]
-    ) -> Any:
+    def slopes_of(a: Any, b: Any, *, delta: float) -> Any:
         slope = np.clip(a - b, -delta, delta)
-        return _spread(dy, scale, shapes, slope, -slope)
+        return slope, -slope
 
 
 @public(functional=True)
@@ -277,13 +293,13 @@ class BinaryCrossEntropy(PairLoss):
     }
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+    def term_of(a: Any, b: Any) -> Any:
         yes, no = np.maximum(np.log(a), -100), np.maximum(np.log1p(-a), -100)
-        return _total(-(b * yes + (1 - b) * no), reduced, scale)
+        return -(b * yes + (1 - b) * no)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a)
 
 
 @public(functional=True, module="BCELoss", arguments="weight, *, reduction")
@@ -322,12 +338,12 @@ class BinaryCrossEntropyWithLogits(PairLoss):
     slopes = {"da": "1 / (1 + exp(-a)) - b", "db": "-a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total((1 - b) * a + np.logaddexp(0, -a), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return (1 - b) * a + np.logaddexp(0, -a)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 1 / (1 + np.exp(-a)) - b, -a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return 1 / (1 + np.exp(-a)) - b, -a
 
 
 @public(functional=True, module="BCEWithLogitsLoss", arguments="weight, *, reduction, pos_weight")
@@ -366,12 +382,12 @@ class KlDiv(PairLoss):
     slopes = {"da": "-b", "db": "log(b) + 1 - a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(b * np.log(np.where(b == 0, 1, b)) - b * a, reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return b * np.log(np.where(b == 0, 1, b)) - b * a
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, -b, np.log(b) + 1 - a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return -b, np.log(b) + 1 - a
 
 
 class KlDivLog(PairLoss):
@@ -381,12 +397,12 @@ class KlDivLog(PairLoss):
     slopes = {"da": "-exp(b)", "db": "exp(b) * (b - a + 1)"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.exp(b) * (b - a), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.exp(b) * (b - a)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, -np.exp(b), np.exp(b) * (b - a + 1))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return -np.exp(b), np.exp(b) * (b - a + 1)
 
 
 @public(functional=True)
@@ -422,12 +438,12 @@ class PoissonNll(PairLoss):
     slopes = {"da": "1 - b / (a + eps)", "db": "-log(a + eps)"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float, eps: float) -> Any:
-        return _total(a - b * np.log(a + eps), reduced, scale)
+    def term_of(a: Any, b: Any, *, eps: float) -> Any:
+        return a - b * np.log(a + eps)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, eps: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 1 - b / (a + eps), -np.log(a + eps))
+    def slopes_of(a: Any, b: Any, *, eps: float) -> Any:
+        return 1 - b / (a + eps), -np.log(a + eps)
 
 
 class PoissonNllLog(PairLoss):
@@ -437,12 +453,12 @@ class PoissonNllLog(PairLoss):
     slopes = {"da": "exp(a) - b", "db": "-a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.exp(a) - b * a, reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.exp(a) - b * a
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, np.exp(a) - b, -a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return np.exp(a) - b, -a
 
 
 @public(functional=True, module="PoissonNLLLoss", arguments="log_input, full, size_average, eps, reduce, reduction")
