@@ -27,3 +27,16 @@ def test_sum_agrees_with_numpy(
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     given = te.tensor(np.moveaxis(x, 0, -1).copy()).permute(-1, *range(len(shape) - 1)) if across else te.tensor(x)
     np.testing.assert_allclose(given.sum(dim).numpy(), x.sum(axis=dim), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [-2.0, -1.0, 0.5, 2.0])
+def test_norms_of_zeros_have_no_gradient(backend: Backend, order: float) -> None:
+    """PyTorch's choice at a corner, or where a slope is infinite: also of the vectors that have a zero, for which a
+    norm of negative order is 0.
+    """
+    x = te.tensor([[0.0, 0.0], [0.0, -2.0]], requires_grad=True)
+    norms = te.linalg.vector_norm(x, order, 1)
+    norms.sum().backward()
+    slope = 0.0 if order < 0 else -1.0
+    np.testing.assert_allclose(norms.tolist(), [0.0, 0.0 if order < 0 else 2.0], rtol=1e-6)
+    np.testing.assert_allclose(x.grad.tolist(), [[0.0, 0.0], [0.0, slope]], rtol=1e-6)

@@ -10,7 +10,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import resolve
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ops.movement import flatten, narrow, reshape, select
-from tinyedge.ops.reduce import Axes, Deviation, ValuesIndices, amax, amin, std, var
+from tinyedge.ops.reduce import Axes, RootOfSquares, ValuesIndices, amax, amin, std, var
 from tinyedge.ops.reduce import any as any_of
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scan import cumprod, sort
@@ -196,6 +196,8 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         x = x.to(dtype)
     if not x.is_floating_point():
         raise DtypeError(name, "a floating-point tensor", f"got {x.dtype.name}", "Convert it with .float().")
+    if ord == 2:
+        return call(RootOfSquares, total(functions["square"](x), dim, keepdim))
     size = functions["abs"](x)
     if ord == math.inf or ord == -math.inf:
         if not x.numel() and ord > 0 and dim is None:
@@ -206,17 +208,14 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         return total(functions["ne"](x.detach(), 0).to(x.dtype), dim, keepdim)
     if ord == 1:
         return total(size, dim, keepdim)
-    if ord == 2:
-        return call(Deviation, total(functions["square"](x), dim, keepdim))
-    if 0 < ord < 1:  # the slope at 0 is infinite: PyTorch's is 0
+    none = 0.0 if ord > 0 else math.inf  # the power of a 0
+    if ord < 1:  # the slope at 0 is infinite: PyTorch's is 0
         zero = functions["eq"](size, 0)
-        powers = where(zero, 0.0, functions["pow"](where(zero, 1.0, size), ord))
+        powers = where(zero, none, functions["pow"](where(zero, 1.0, size), ord))
     else:
         powers = functions["pow"](size, ord)
     summed = total(powers, dim, keepdim)
-    if ord < 0:
-        return cast("Tensor", functions["pow"](summed, 1 / ord))
-    zero = functions["eq"](summed, 0)
+    zero = functions["eq"](summed, none)
     return where(zero, 0.0, functions["pow"](where(zero, 1.0, summed), 1 / ord))
 
 
