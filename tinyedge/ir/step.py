@@ -17,12 +17,11 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
 from tinyedge.shapes import Shape
 
-Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version of its storage when it was saved
+Saved = dict[str, tuple[Read, int]]
+"""What backward needs, by name, with the version of its storage when it was saved."""
 
-
-Edge = tuple[
-    "Step | None", int, "Slot | None"
-]  # the step and the number of its output that made an input; for a leaf, the leaf itself
+Edge = tuple["Step | None", int, "Slot | None"]
+"""Where an input comes from: the step, and the number of its output; for a leaf, the leaf itself."""
 
 
 class Step:
@@ -224,16 +223,12 @@ class Op:
     hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: they never get a gradient
     saves: ClassVar[tuple[str, ...]] = ()
     saved_masks: ClassVar[Mapping[str, type[Op] | float]] = {}  # see saved_masks_for
-    scalars: ClassVar[
-        Mapping[str, str]
-    ] = {}  # keyword arguments that are numbers passed at each launch, with their C types
+    scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments passed as numbers at each launch, with their C types
     elementwise: ClassVar[bool] = False  # each output element depends only on the input elements at the same place
     strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
     quantised: ClassVar[tuple[str, ...]] = ()  # inputs that may be quantised: the kernels unpack what they load
     is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
-    scatters: ClassVar[bool] = (
-        False  # a view whose gradient, unless it is a view too, is the output's with zeros around it
-    )
+    scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     kinds: ClassVar[str] = "f"  # element kinds that it takes apart from indices and masks, in NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
