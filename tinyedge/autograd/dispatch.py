@@ -46,6 +46,7 @@ class _Inferred:
     alone, and so is found faster than what it was inferred from.
     """
 
+    names: tuple[str, ...]  # of the slots: inputs, then outputs
     outs: tuple[Extent, ...]
     input_specs: tuple[Spec | None, ...]
     output_specs: tuple[Spec, ...]
@@ -63,7 +64,8 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backen
         require_plain(op, reads)
         inputs = _specs_of(reads)
         outputs = op.infer(*inputs, **attrs)
-        found = _inferred[key] = _Inferred(tuple([_extent_on(backend, *spec) for spec in outputs]), inputs, outputs)
+        outs = tuple([_extent_on(backend, *spec) for spec in outputs])
+        found = _inferred[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
     return found
 
 
@@ -141,7 +143,7 @@ def dispatch(
     assert backend is not None
     inferred = _infer(op, reads, attrs, backend)
     outs = tuple([Slot.whole(Storage(backend, extent.nbytes), extent) for extent in inferred.outs])
-    slots: dict[str, Any] = dict(zip(op.inputs + op.outputs, (*reads, *outs), strict=True))
+    slots: dict[str, Any] = dict(zip(inferred.names, (*reads, *outs), strict=True))
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
     step.alike = inferred
     launch_step(step)
