@@ -412,7 +412,7 @@ def _reduction(op: str) -> Callable[..., Any]:
 
 CONVERTERS.update(
     sum=_reduction("ReduceSum"), mean=_reduction("ReduceMean"), amax=_reduction("ReduceMax"),
-    amin=_reduction("ReduceMin"),
+    amin=_reduction("ReduceMin"), max_of_all=_reduction("ReduceMax"), min_of_all=_reduction("ReduceMin"),
 )  # fmt: skip
 
 
