@@ -555,3 +555,11 @@ Reshape.errors = (
 Permute.errors = (ErrorSample(lambda te: te.zeros(2, 3).permute(0, 0), AxisError, "each of the 2 dims once"),)
 Expand.errors = (ErrorSample(lambda te: te.zeros(2, 3).expand(4, 3), ShapeError, "broadcasts to"),)
 Cat.errors = (ErrorSample(lambda te: te.cat([te.zeros(2, 3), te.zeros(2, 4)]), ShapeError, "equal shapes but for"),)
+
+
+def unshared(result: Tensor, input: Tensor) -> Tensor:
+    """``result``, or a copy if it is a view of ``input``: for functions whose results have memory of their own."""
+    if result._slot.storage is not input._slot.storage:
+        return result
+    copy: Tensor = functions["clone"](result)
+    return copy

@@ -34,7 +34,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
         return prod(flatten(input), 0, dtype=wanted)
     axis = shapes.normalize_axis("prod", dim, input.ndim)
     if not input.ndim:
-        return input.to(wanted)
+        return prod(reshape(input, (1,)), 0, dtype=wanted)
     left = shapes.reduced(input.shape, (axis,), keepdim)
     if not input.shape[axis]:
         return cast("Tensor", functions["ones"](left, dtype=wanted, device=input.backend))
