@@ -13,6 +13,7 @@ import pytest
 import tinyedge as te
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
+from tinyedge.errors import AutogradError
 from tinyedge.nn import functional as F
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4) / 10
@@ -200,3 +201,66 @@ def test_parameters_as_a_vector(backend: Backend) -> None:
     assert (model.weight.tolist(), model.bias.tolist()) == ([[1, 2], [3, 4]], [5, 6])  # type: ignore[union-attr]
     with pytest.raises(te.ShapeError, match="a vector of 6 elements"):
         nn.utils.vector_to_parameters(te.ones(5), model.parameters())
+
+
+def test_a_copy_of_a_leaf_leads_back_to_it(backend: Backend) -> None:
+    leaf, row = te.tensor(W, requires_grad=True), te.tensor(W[0], requires_grad=True)
+    for source in (leaf, row, leaf[1], leaf.T.T):
+        copied, leaf.grad, row.grad = te.zeros(3, 4), None, None
+        copied.copy_(source)
+        copied.mul_(2)  # it is no view of what was copied
+        copied.square().sum().backward()
+        expected = 8 * np.broadcast_to(source.detach().numpy(), (3, 4))
+        if source is row:
+            assert row.grad is not None
+            np.testing.assert_allclose(row.grad.numpy(), expected.sum(0), rtol=1e-6)
+        elif source.shape == (4,):
+            assert leaf.grad is not None
+            np.testing.assert_allclose(leaf.grad.numpy()[1], expected.sum(0), rtol=1e-6)
+        else:
+            assert leaf.grad is not None
+            np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-6)
+
+
+def test_views_of_what_got_a_history_are_refused(backend: Backend) -> None:
+    leaf = te.tensor(W, requires_grad=True)
+    plain = te.zeros(3, 4)
+    view, detached = plain.T, plain.detach()
+    plain.add_(leaf)
+    with pytest.raises(AutogradError, match="changed in place later"):
+        view * 2
+    with te.no_grad():
+        np.testing.assert_array_equal((view * 2).numpy(), 2 * W.T)
+    np.testing.assert_array_equal((detached * 2).numpy(), 2 * W)
+    plain.T.sum().backward()
+    assert leaf.grad is not None
+    np.testing.assert_array_equal(leaf.grad.numpy(), np.ones_like(W))
+
+
+OWN_MEMORY: dict[str, Callable[[te.Tensor], te.Tensor]] = {
+    "repeat": lambda x: x.repeat(3, 1),
+    "repeat in front": lambda x: x.repeat(2, 1, 1),
+    "tile": lambda x: te.tile(x, (2, 1)),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 0),
+    "repeat_interleave by 1": lambda x: x.repeat_interleave(1, 1),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x[None, None], 1),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x[None, None], 1),
+    "channel_shuffle": lambda x: F.channel_shuffle(x[None, :, None], 1),
+    "diff": lambda x: te.diff(x, 0),
+    "prod": lambda x: x[0, 1].prod(-1),
+    "sum_to_size": lambda x: x[0, 1].sum_to_size(()),
+    "cat": lambda x: te.cat([x]),
+    "pad": lambda x: F.pad(x, (0, 0)),
+    "roll": lambda x: x.roll(0),
+}
+
+
+@pytest.mark.parametrize("name", OWN_MEMORY)
+def test_results_with_memory_of_their_own(reference: Backend, name: str) -> None:
+    x = te.tensor(W[:1])
+    result = OWN_MEMORY[name](x)
+    before = result.numpy()
+    x.zero_()
+    np.testing.assert_array_equal(result.numpy(), before)
+    result.add_(1)
+    assert not x.numpy().any()

@@ -98,6 +98,11 @@ def _saves_for(op: type[Op], needed: tuple[bool, ...]) -> tuple[str, ...]:
     return kept
 
 
+def _may_be_walked(op: type[Op], read: Slot) -> bool:
+    """Whether a gradient may have to come back to ``read``."""
+    return read.requires_grad or op.is_view or bool(op.differentiable)
+
+
 def dispatch(
     op: type[Op],
     reads: Sequence[Read],
@@ -121,13 +126,17 @@ def dispatch(
                 )
             if read.requires_grad:
                 tracked = True
-                if read.history != read.storage.history and modes.grad.value:
-                    raise AutogradError(
-                        op.name,
-                        "the history of each input must be current",
-                        f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
-                        "Take the view again after the change, or use the out-of-place form.",
-                    )
+            if (
+                read.history != read.family.history
+                and modes.grad.value
+                and (tracked or op.is_view or op.differentiable)
+            ):
+                raise AutogradError(
+                    op.name,
+                    "the history of each input must be current",
+                    f"an input of shape {read.shape} shares memory with a tensor that was changed in place later",
+                    "Take the view again after the change, use the out-of-place form, or detach() the view before.",
+                )
     for scope in modes.scopes:
         scope.called(op, reads, attrs, scalars)
     tracked = tracked and modes.grad.value and bool(op.differentiable)

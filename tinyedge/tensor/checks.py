@@ -84,7 +84,7 @@ def require_seed(call: str, root: Slot, given: Shape | None) -> None:
             "this one has no history",
             "Set requires_grad on the inputs, and do not compute under te.no_grad().",
         )
-    if root.history != root.storage.history:
+    if root.history != root.family.history:
         raise AutogradError(
             call, "the history of the tensor must be current",
             f"this one of shape {root.shape} shares memory with a tensor that was changed in place later",

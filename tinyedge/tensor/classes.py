@@ -281,11 +281,11 @@ class Tensor(Attributes, Methods):
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
-        return Tensor._wrap(self._slot.alias())
+        return Tensor._wrap(self._slot.detached())
 
     def detach_(self) -> Tensor:
         """Forget the history, in place: this becomes a leaf. Returns self."""
-        self._slot = self._slot.alias()
+        self._slot = self._slot.detached()
         values.note_leaf_change()
         return self
 
@@ -497,11 +497,7 @@ class Tensor(Attributes, Methods):
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
-            slot.storage.history += 1
-            fresh = slot.alias()
-            fresh.requires_grad = result.requires_grad
-            fresh.step, fresh.index = result._slot.step, result._slot.index
-            self._slot = fresh
+            self._slot = slot.with_history_of(result._slot)
             values.note_leaf_change()
         return self
 
@@ -648,7 +644,7 @@ class Parameter(Tensor):
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
                 "Convert it with .float(), or pass requires_grad=False.",
             )  # fmt: skip
-        self._slot = slot.alias() if slot.contiguous else Tensor._wrap(slot.alias()).contiguous()._slot
+        self._slot = slot.detached() if slot.contiguous else Tensor._wrap(slot.detached()).contiguous()._slot
         self._grad = None
         self._slot.requires_grad = requires_grad
 
