@@ -20,6 +20,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_microsoft,
     onnx_quantised,
     onnx_recurrent,
+    onnx_resize,
     onnx_shapes,
     onnx_signal,
 )

@@ -17,6 +17,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_resize,
     onnx_shapes,
     tensorflow_ops,
     tensorflow_shapes,

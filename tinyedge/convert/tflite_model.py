@@ -13,6 +13,7 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_resize,
     onnx_shapes,
     tflite_detection,
     tflite_ops,
