@@ -22,7 +22,7 @@ from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
-from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
@@ -222,8 +222,9 @@ class GraphModel(Module):
         count = len(loop.at_host)
         carried = [values[name] for name in node.inputs[2 : 2 + count]]
         names = node.inputs[2 : 2 + count]
-        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]]).reshape(()))
-        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]]).reshape(()))
+        reader = f"the loop {shown(node.name)!r}"
+        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]], reader).reshape(()))
+        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]], reader).reshape(()))
         outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
         rows: list[list[Any]] = [[] for _ in range(loop.scans)]
         step = 0
@@ -235,7 +236,7 @@ class GraphModel(Module):
             if loop.condition is not None:
                 inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
                 self._compute(loop.condition.nodes, inside, training, backend, None)
-                if not _on_host(inside[loop.condition.outputs[0]]).reshape(()):
+                if not _on_host(inside[loop.condition.outputs[0]], reader).reshape(()):
                     break
             if step == MAX_STEPS:
                 raise ArgumentError(
@@ -245,7 +246,7 @@ class GraphModel(Module):
             inside = {**outside, **dict(zip(loop.body.inputs, given))}
             self._compute(loop.body.nodes, inside, training, backend, None)
             results = [inside[name] for name in loop.body.outputs[1:]]
-            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]]).reshape(()))
+            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]], reader).reshape(()))
             carried, names = results[:count], loop.body.outputs[1 : 1 + count]
             for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
                 row.append(self._on_device(name, value, backend))
@@ -283,7 +284,7 @@ class GraphModel(Module):
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true: it is read from the device, if it lies there."""
         if name not in known:
-            value = _on_host(values[name])
+            value = _on_host(values[name], f"a branch by the condition {shown(name)!r}")
             if value.size != 1:
                 raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
             known[name] = bool(value.reshape(()))
@@ -296,7 +297,7 @@ class GraphModel(Module):
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
-                value = value.detach().numpy() if isinstance(value, Tensor) else value
+                value = _on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
             else:
                 value = self._on_device(name, value, backend)
             given.append(value)
@@ -613,9 +614,18 @@ class _Cut:
         )
 
 
-def _on_host(value: Any) -> Array:
-    """A value that is read there."""
-    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _on_host(value: Any, reader: str) -> Array:
+    """A value that ``reader`` looks at. Errors: CaptureError inside te.compile: a replay would not look again."""
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    try:
+        return value.detach().numpy()
+    except CaptureError as error:
+        raise CaptureError(
+            error.call, error.expected, f"{reader} of the model reads a value on the host, and goes by it",
+            "Call the model without te.compile, compile a part of it, model.cut(at=...), or give inputs values that "
+            'stay, say te.convert.from_onnx(path, fixed={"sr": 16000}).',
+        ) from None  # fmt: skip
 
 
 def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:

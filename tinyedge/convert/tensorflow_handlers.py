@@ -312,6 +312,14 @@ def atan2(a: Tensor, b: Tensor) -> Tensor:
     return ops.atan2(a, b)
 
 
+@TENSORFLOW.op("ComplexAbs")
+def complex_abs(real: Tensor, imaginary: Tensor) -> Tensor:
+    """The gradient of 0 is 0."""
+    nothing = ops.logical_and(real == 0, imaginary == 0)
+    length = ops.hypot(ops.where(nothing, ops.ones_like(real), real), imaginary)
+    return ops.where(nothing, ops.zeros_like(length), length)
+
+
 @TENSORFLOW.op("Rsqrt")
 def rsqrt(x: Tensor) -> Tensor:
     return ops.rsqrt(x)

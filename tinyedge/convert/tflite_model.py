@@ -15,10 +15,13 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_layers,
     onnx_resize,
     onnx_shapes,
+    onnx_signal,
+    tflite_control,
     tflite_detection,
     tflite_ops,
     tflite_recurrent,
     tflite_shapes,
+    tflite_signal,
     tflite_states,
 )
 from tinyedge.convert.build import build

@@ -8,28 +8,33 @@ from tinyedge import dtypes
 from tinyedge.convert.layouts import FIRST, UnsupportedUse
 from tinyedge.convert.tflite_file import Operator
 from tinyedge.convert.tflite_lowering import Lowering, lowers
+from tinyedge.convert.tflite_signal import of_parts
 
 
 @lowers("RESHAPE")
 def reshape(b: Lowering, op: Operator) -> None:
-    x = b.last(b.name(op, 0))
     if b.optional(op, 1):
-        y = b.emit("Reshape", [x, b.last(b.name(op, 1))], allowzero=1)
-    else:
-        y = b.emit("Reshape", [x, b.host(b.shapes[b.output(op)])], allowzero=1)
-    b.finish(op, y, False)
+        shape = b.last(b.name(op, 1))
+    else:  # it has become a part of the output
+        shape = b.host([-1 if size is None else size for size in b.graph.tensors[op.outputs[0]].dims])
+    if not of_parts(b, op, lambda x: b.emit("Reshape", [x, shape], allowzero=1)):
+        b.finish(op, b.emit("Reshape", [b.last(b.name(op, 0)), shape], allowzero=1), False)
 
 
 @lowers("SQUEEZE")
 def squeeze(b: Lowering, op: Operator) -> None:
     o = op.options("SqueezeOptions")
-    b.squeezed(b.output(op), b.name(op, 0), [int(o.SqueezeDims(n)) for n in range(min(o.SqueezeDimsLength(), 8))])
+    axes = [int(o.SqueezeDims(n)) for n in range(min(o.SqueezeDimsLength(), 8))]
+    places = [b.host(axes)] if axes else []
+    if not of_parts(b, op, lambda x: b.emit("Squeeze", [x, *places])):
+        b.squeezed(b.output(op), b.name(op, 0), axes)
 
 
 @lowers("EXPAND_DIMS")
 def expand_dims(b: Lowering, op: Operator) -> None:
     axes = b.host(b.value(op, 1).reshape(-1))
-    b.finish(op, b.emit("Unsqueeze", [b.last(b.name(op, 0)), axes]), False)
+    if not of_parts(b, op, lambda x: b.emit("Unsqueeze", [x, axes])):
+        b.finish(op, b.emit("Unsqueeze", [b.last(b.name(op, 0)), axes]), False)
 
 
 @lowers("CONCATENATION")
