@@ -21,6 +21,9 @@ from tinyedge.errors import UnsupportedOpError
 
 pytestmark = pytest.mark.wheels
 Array = np.ndarray[Any, Any]
+WITHOUT_RUNTIME = ("selfie_segmentation.tflite", "selfie_segmentation_landscape.tflite")
+"""Files with an op of MediaPipe's own that tinyedge has and LiteRT lacks."""
+
 REFUSED = {"face_landmark_with_attention.tflite": "custom op Landmarks2TransformMatrix",
            "common_old.onnx": "DynamicQuantizeLSTM"}  # fmt: skip
 """Files with ops that there are not, by the end of the name."""
@@ -61,32 +64,37 @@ def called(model: Any, given: Sequence[Array]) -> tuple[te.Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def close(found: Sequence[te.Tensor], wanted: Sequence[Array], again: Sequence[Array]) -> None:
+def close(model: Any, found: Sequence[te.Tensor], wanted: Sequence[Array], again: Sequence[Array]) -> None:
     """Largest relative error 1e-4, or twice that of the runtime against itself: some files take the logarithm of what
-    is nearly 0, or end in a sigmoid whose results are as small as its own error.
+    is nearly 0. Where ONNX Runtime's sigmoid is nearly 0, it is off by 1e-7.
     """
-    for y, first, other in zip(found, wanted, again, strict=True):
+    makers = {name: node.op for node in model.nodes for name in node.outputs}
+    for port, y, first, other in zip(model.outputs, found, wanted, again, strict=True):
         value = y.detach().numpy()
         assert value.shape == first.shape
         assert value.dtype == first.dtype
         bound = max(1e-4 * np.abs(first).max(initial=0), 2 * np.abs(first - other).max(initial=0))
+        bound += 2e-7 if makers.get(port.name) == "Sigmoid" else 0
         np.testing.assert_allclose(value, first, rtol=1e-4, atol=bound)
 
 
 def train(model: Any, given: Sequence[Array]) -> None:
-    """One step for all parameters, by a hundredth of each."""
+    """One step for all parameters, by a hundredth of each; those of units that are at rest change as much."""
     losses = [y.square().mean() for y in called(model, given) if y.requires_grad]
     assert losses
     sum(losses[1:], losses[0]).backward()
-    grads = {name: param.grad for name, param in model.named_parameters()}
-    assert any(grad is not None and grad.numpy().any() for grad in grads.values())
+    grads = [param.grad.numpy() for param in model.parameters() if param.grad is not None]
+    assert grads
+    assert all(np.isfinite(grad).all() for grad in grads)
     with te.no_grad():
         for param in model.parameters():
-            if param.grad is not None and param.grad.numpy().any():
-                assert np.isfinite(param.grad.numpy()).all()
-                length = np.abs(param.detach().numpy()).max() / np.abs(param.grad.numpy()).max()
-                param.sub_(param.grad.to(param.dtype) * float(0.01 * length))
-                param.grad = None
+            if param.grad is None:
+                continue
+            length = np.abs(param.detach().numpy()).max(initial=0)
+            most = np.abs(param.grad.numpy()).max(initial=0)
+            step = param.grad * float(0.01 * length / most) if most else param * 0.01
+            param.sub_(step.to(param.dtype))
+            param.grad = None
 
 
 Run = Callable[[Path, bool], list[Array]]
@@ -96,7 +104,7 @@ Run = Callable[[Path, bool], list[Array]]
 def check(path: Path, content: bytes, given: list[Array], run: Run) -> None:
     """The file's outputs; the file as it is saved; its outputs after training."""
     model = te.load_model(path)
-    close(called(model, given), run(path, True), run(path, False))
+    close(model, called(model, given), run(path, True), run(path, False))
     same, tuned = (path.with_name(f"{name}{path.suffix}") for name in ("same", "tuned"))
     model.save(same)
     assert same.read_bytes() == content
@@ -105,7 +113,8 @@ def check(path: Path, content: bytes, given: list[Array], run: Run) -> None:
     train(model, given)
     model.save(tuned)
     assert tuned.read_bytes() != content
-    close(called(te.load_model(tuned), given), run(tuned, True), run(tuned, False))
+    again = te.load_model(tuned)
+    close(again, called(again, given), run(tuned, True), run(tuned, False))
 
 
 @pytest.mark.parametrize(("wheel", "name"), files(".onnx"))
@@ -152,7 +161,11 @@ def interpreted(path: Path, optimised: bool, given: dict[str, Array], lengths: d
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-@pytest.mark.parametrize(("wheel", "name"), [entry for entry in files(".tflite") if "micro_wakeword" not in entry[0]])
+PLAIN = [entry for entry in files(".tflite") if "micro_wakeword" not in entry[0]]
+RUN = [entry for entry in PLAIN if not entry[1].endswith(WITHOUT_RUNTIME)]
+
+
+@pytest.mark.parametrize(("wheel", "name"), RUN)
 def test_tflite_files(wheel: str, name: str, tmp_path: Path, reference: Backend) -> None:
     pytest.importorskip("tflite")
     content, given, lengths = unpacked(wheel, name, tmp_path / "a.tflite"), {}, lengths_of(name)
@@ -160,6 +173,27 @@ def test_tflite_files(wheel: str, name: str, tmp_path: Path, reference: Backend)
     check(
         tmp_path / "a.tflite", content, list(given.values()), lambda path, how: interpreted(path, how, given, lengths)
     )
+
+
+@pytest.mark.parametrize(("wheel", "name"), [entry for entry in PLAIN if entry not in RUN])
+def test_files_that_lite_rt_does_not_run(wheel: str, name: str, tmp_path: Path, reference: Backend) -> None:
+    """They train, and what is trained is there again."""
+    content = unpacked(wheel, name, tmp_path / "a.tflite")
+    model, rng = te.load_model(tmp_path / "a.tflite", dtype=te.float16), np.random.default_rng(0)
+    model.save(tmp_path / "same.tflite")
+    assert (tmp_path / "same.tflite").read_bytes() == content
+    model = te.load_model(tmp_path / "a.tflite")
+    given = [rng.uniform(0, 1, [int(size or 1) for size in port.dims]).astype(np.float32) for port in model.inputs]
+    logits = model.logits()  # nobody is in a picture of noise
+    before = called(logits, given)[0].detach().numpy()
+    assert before.shape == called(model, given)[0].shape
+    train(logits, given)
+    model.save(tmp_path / "b.tflite")
+    again = te.load_model(tmp_path / "b.tflite")
+    for key, param in model.named_parameters():
+        rounded = param.detach().numpy().astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(again.get_parameter(key).detach().numpy(), rounded)
+    assert np.abs(called(again.logits(), given)[0].detach().numpy() - before).max() > 0.1
 
 
 @pytest.mark.parametrize(("wheel", "name"), [entry for entry in files(".tflite") if "micro_wakeword" in entry[0]])
@@ -178,7 +212,7 @@ def test_quantised_streams(wheel: str, name: str, tmp_path: Path, reference: Bac
         interpreter.invoke()
         ends = zip((x, interpreter.get_tensor(result["index"])), (given, result))
         meant = [(values - np.float32(d["quantization"][1])) * np.float32(d["quantization"][0]) for values, d in ends]
-        y = model(te.tensor(meant[0]))
+        y = model(te.tensor(meant[0].astype(np.float32)))
         np.testing.assert_allclose(y.detach().numpy(), meant[1], atol=0.05)
     model.save(tmp_path / "same.tflite")
     assert (tmp_path / "same.tflite").read_bytes() == content

@@ -456,6 +456,11 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
+        return self._until(Port(output, None, last.dims if output == last.outputs[0] else None))
+
+    def _until(self, port: Port) -> GraphModel:
+        """The model up to a value."""
+        output = port.name
         needed, before = {output}, 0
         kept: list[Node] = []
         while len(needed) != before:  # a state is needed with its new value
@@ -472,7 +477,6 @@ class GraphModel(Module):
         buffers = {name: buffer for name, buffer in buffers.items() if name not in own}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
-        port = Port(output, None, last.dims if output == last.outputs[0] else None)
         source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
         masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
         made = GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
@@ -499,8 +503,14 @@ class GraphModel(Module):
         name = self.outputs[0].name
         while (node := makers.get(name)) is not None:
             if node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
-                return self.cut(node.inputs[0])
-            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze"):
+                made = self._until(self.outputs[0])
+                passed = replace(node, op="Identity", function=_unchanged, arguments={})
+                made._nodes = [
+                    replace(passed, last_uses=own.last_uses) if own.outputs == node.outputs else own
+                    for own in made._nodes
+                ]
+                return made
+            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze", "Transpose"):
                 break
             name = node.inputs[0]
         return self
@@ -612,6 +622,10 @@ class _Cut:
         raise ArgumentError(
             "save", "a whole model", "this one was cut", "Save the model that it was cut from, or use te.save."
         )
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _on_host(value: Any, reader: str) -> Array:
