@@ -15,7 +15,7 @@ from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Body, Guards, Loop, State
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.errors import TinyedgeError
+from tinyedge.errors import BackendError, TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
 
 FAULTS = (
@@ -154,6 +154,7 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
     host. What is only moved on its way there counts too.
     """
     wanted: set[str] = set()
+    several: set[str] = set()  # weights, if they hold several numbers
     kept: set[str] = set()
     barred: set[str] = set()
     for raw in reversed(list(flat(raws))):
@@ -165,12 +166,15 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
                 barred.add(name)
             elif position in handler.kept:
                 kept.add(name)
-            elif position in handler.trained or (handler.weights and not (name in arrays and arrays[name].size <= 1)):
+            elif position in handler.trained:
                 wanted.add(name)
+            elif handler.weights:
+                several.add(name)
             elif handler.passes and (position == 0 or handler.variadic):
-                marks = [marked for marked in (wanted, kept, barred) if not marked.isdisjoint(raw.outputs)]
+                marks = [marked for marked in (wanted, several, kept, barred) if not marked.isdisjoint(raw.outputs)]
                 for marked in marks:
                     marked.add(name)
+    wanted |= {name for name in several if name in arrays and arrays[name].size > 1}
     found = {name for name in wanted - barred if name in arrays and is_float(arrays[name])}
     statistics = {name for name in kept - barred - found if name in arrays and is_float(arrays[name])}
     return found, statistics
@@ -324,6 +328,8 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
         lies = parts.lying.get(name) or dtypes.resolve(array.dtype)
         try:
             return tensor(array, dtype=dtype if dtype is not None and lies.packed else lies, device=device)
+        except BackendError:
+            raise  # the file is not to blame
         except TinyedgeError as error:
             place.refuse(name, str(error))
 

@@ -42,6 +42,7 @@ class Layouts:
         self.origins: dict[str, Raw] = {}  # by the file's name: the op that made it
         self.makers: dict[str, Raw] = {}
         self.known: dict[str, Array] = {}
+        self.complex: dict[str, tuple[str, str]] = {}  # by the file's name: the real and the imaginary part
         self.fresh: set[str] = set()  # values that have no name in the file yet
         self.held: set[str] = set()  # those that stay without one: something else refers to them
         self.speculated = 0
@@ -146,6 +147,8 @@ class Layouts:
             return self._turned_again(name, tuple(range(len(self.turns[name]))))
         if name not in self.plain:
             if name not in self.turned:
+                if name in self.complex:
+                    raise UnsupportedUse("of complex numbers")
                 self.absent(name)
             self.emit("Transpose", [self.turned[name]], name, perm=LAST)
             self.plain.add(name)
@@ -301,6 +304,31 @@ class Layouts:
             nearest_mode="round_prefer_ceil" if corners else "floor",
         )  # fmt: skip
         self.done(output, y, True)
+
+    def spectrum(self, output: str, x: str, width: int, height: int | None = None) -> None:
+        """The Fourier transform of real rows, for half of the frequencies, and along the columns, if there are some."""
+        last = self.host([-1])
+        y = self.emit(
+            "DFT", [self.emit("Unsqueeze", [self.last(x), last]), self.host(width), self.host(-2)], onesided=1
+        )
+        if height is not None:
+            y = self.emit("DFT", [y, self.host(height), self.host(-3)])
+        names = [f"{output} {part}" for part in ("real", "imaginary")]
+        self.emit("Split", [y], outputs=names, axis=-1)
+        self.complex[output] = self.emit("Squeeze", [names[0], last]), self.emit("Squeeze", [names[1], last])
+
+    def parts_of(self, name: str) -> tuple[str, str]:
+        """The parts of a complex value."""
+        if name not in self.complex:
+            raise UnsupportedUse("of what is no Fourier transform")
+        return self.complex[name]
+
+    def of_parts(self, output: str, x: str, compute: Callable[[str], str]) -> bool:
+        """Compute the same of both parts of ``x``. Whether it is complex."""
+        if x in self.complex:
+            real, imaginary = self.complex[x]
+            self.complex[output] = compute(real), compute(imaginary)
+        return x in self.complex
 
     def matmul(self, a: str, b: str, turn_a: bool, turn_b: bool) -> str:
         """A product of matrices, or of stacks of them."""

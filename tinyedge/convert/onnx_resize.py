@@ -20,7 +20,8 @@ from tinyedge.tensor import Tensor, tensor
 
 class Sampling(NamedTuple):
     """How outputs come from the elements around them, in ONNX's words. ``inside``: elements outside have no weight.
-    ``crops`` has the ends of the part that is resized, by dim; beyond the image there is ``beyond``.
+    ``crops`` has the ends of the part that is resized, by dim; beyond the image there is ``beyond``. Outputs lie at one
+    of so many ``places`` between two elements, if the number is given.
     """
 
     mode: str
@@ -31,6 +32,7 @@ class Sampling(NamedTuple):
     antialias: bool = False
     crops: Mapping[int, tuple[float, float]] = {}
     beyond: float = 0.0
+    places: int = 0
 
 
 @ONNX.op("Upsample", host=("scales",), became_inputs=("scales",))
@@ -162,7 +164,13 @@ def _interpolated(x: Tensor, sizes: Ints, factors: Floats, dims: list[int], how:
     """By ``F.interpolate``, where it samples so."""
     if how.mode not in ("linear", "cubic") or x.ndim not in (3, 4, 5) or not dims or min(dims) < 2:
         return None
-    if how.inside or how.antialias or how.crops or (how.mode == "cubic" and (x.ndim != 4 or how.cubic != -0.75)):
+    if (
+        how.inside
+        or how.antialias
+        or how.crops
+        or how.places
+        or (how.mode == "cubic" and (x.ndim != 4 or how.cubic != -0.75))
+    ):
         return None
     exact = all(abs(sizes[n] - x.shape[n] * factors[n]) < 1e-4 for n in dims)
     aligned, half = how.transformation == "align_corners", how.transformation == "half_pixel"
@@ -186,6 +194,8 @@ def resized(x: Tensor, sizes: Ints, factors: Floats, how: Sampling) -> Tensor:
     for dim in dims:
         size, outputs = x.shape[dim], sizes[dim]
         at = _coordinates(size, outputs, factors[dim], how.transformation, how.crops.get(dim))
+        if how.places:
+            at = np.floor(at) + np.rint((at - np.floor(at)) * how.places) / how.places
         if how.mode == "nearest":
             x = _repeated(x, dim, np.clip(_nearest(at, how.nearest), 0, size - 1).astype(np.int64))
         elif how.mode in ("linear", "cubic"):
@@ -209,4 +219,4 @@ def _repeated(x: Tensor, dim: int, index: Any) -> Tensor:
     return ops.index_select(x, dim, tensor(index, device=x.backend))
 
 
-__all__: list[str] = []
+__all__ = ["Sampling", "resized"]

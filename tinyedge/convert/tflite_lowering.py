@@ -44,7 +44,6 @@ class Lowering(Layouts):
         self.handles: dict[str, str] = {}  # by the tensor that stands for a variable: the variable's name
         self.variables: dict[str, str] = {}  # by a variable's name: the value that it has now
         self.starts: dict[str, Array] = {}  # and the one that it has at first
-        self.complex: dict[str, tuple[str, str]] = {}  # by the tensor: its real and its imaginary part
         self.called: set[int] = set()  # graphs that became a part of this one
         self.shapes.update((tensor.name, tensor.shape) for tensor in graph.tensors)
 
@@ -158,11 +157,6 @@ class Lowering(Layouts):
         return self.variables[variable]
 
     # Values
-
-    def absent(self, name: str) -> None:
-        if name in self.complex:
-            raise UnsupportedUse("of complex numbers")
-        super().absent(name)
 
     def name(self, op: Operator, position: int) -> str:
         """An input's name. Errors: UnsupportedUse if it is left out."""

@@ -8,7 +8,6 @@ from tinyedge import dtypes
 from tinyedge.convert.layouts import FIRST, UnsupportedUse
 from tinyedge.convert.tflite_file import Operator
 from tinyedge.convert.tflite_lowering import Lowering, lowers
-from tinyedge.convert.tflite_signal import of_parts
 
 
 @lowers("RESHAPE")
@@ -17,7 +16,7 @@ def reshape(b: Lowering, op: Operator) -> None:
         shape = b.last(b.name(op, 1))
     else:  # it has become a part of the output
         shape = b.host([-1 if size is None else size for size in b.graph.tensors[op.outputs[0]].dims])
-    if not of_parts(b, op, lambda x: b.emit("Reshape", [x, shape], allowzero=1)):
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Reshape", [x, shape], allowzero=1)):
         b.finish(op, b.emit("Reshape", [b.last(b.name(op, 0)), shape], allowzero=1), False)
 
 
@@ -26,14 +25,14 @@ def squeeze(b: Lowering, op: Operator) -> None:
     o = op.options("SqueezeOptions")
     axes = [int(o.SqueezeDims(n)) for n in range(min(o.SqueezeDimsLength(), 8))]
     places = [b.host(axes)] if axes else []
-    if not of_parts(b, op, lambda x: b.emit("Squeeze", [x, *places])):
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Squeeze", [x, *places])):
         b.squeezed(b.output(op), b.name(op, 0), axes)
 
 
 @lowers("EXPAND_DIMS")
 def expand_dims(b: Lowering, op: Operator) -> None:
     axes = b.host(b.value(op, 1).reshape(-1))
-    if not of_parts(b, op, lambda x: b.emit("Unsqueeze", [x, axes])):
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Unsqueeze", [x, axes])):
         b.finish(op, b.emit("Unsqueeze", [b.last(b.name(op, 0)), axes]), False)
 
 
