@@ -200,7 +200,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "bicubic": images(lambda x: (tf.image.resize(x, [11, 13], "bicubic"), tf.image.resize(x, [3, 5], "bicubic"),
                                  tf.compat.v1.image.resize_bicubic(x, [11, 5]))),
     "spectrum": (lambda x: (tf.abs(tf.signal.stft(x, 32, 16)), tf.math.real(tf.signal.rfft(x)),
-                            tf.math.imag(tf.signal.rfft(x, [64])), tf.abs(tf.signal.rfft(x, [128]))), [real(2, 96)]),
+                            tf.math.imag(tf.signal.rfft(x, [64])), tf.abs(tf.signal.rfft(x, [256]))), [real(2, 128)]),
     "band": (lambda x: [tf.linalg.band_part(x, *ends) for ends in ((-1, 0), (0, -1), (1, 2), (-1, -1))],
              [real(2, 5, 4)]),
     "erfc": (lambda x: (tf.math.erfc(x), tf.nn.gelu(x), tf.nn.gelu(x, True), tf.math.xlogy(tf.nn.relu(x), tf.abs(x)),

@@ -618,3 +618,41 @@ def test_rows_that_are_reversed_and_scattered(tmp_path: Path, reference: Backend
     np.testing.assert_array_equal(y, np.stack([x[0][[2, 1, 0, 3]], x[1]]))
     np.testing.assert_allclose(z, np.stack([x[0] * 0, x.sum(0), x[0] * 0]), rtol=1e-6)
     np.testing.assert_allclose(a, np.arctan2(x, y), rtol=1e-5)
+
+
+def test_weights_that_are_reshaped(tmp_path: Path, backend: Backend) -> None:
+    """A bias, and a norm along a named axis, as newer exporters write them: nothing is turned round inside."""
+    g, x, w = Graph(), weight(2, 5, 6, 3), {name: weight(4) for name in ("bias", "gamma", "beta", "mean")}
+    w |= {"var": np.abs(weight(4)) + np.float32(0.5), "w": weight(1, 1, 3, 4)}
+    g.placeholder("x", x.shape)
+    g.const("wide", np.array([1, 1, 1, 4], np.int32))
+    for name, array in w.items():
+        g.const(name, array)
+        g.node("Reshape", f"{name} wide", [name, "wide"]) if name != "w" else None
+    g.node("Squeeze", "narrow", ["bias wide"])
+    g.node("BiasAdd", "c", [g.node("Conv2D", "conv", ["x", "w"], strides=(1, 1, 1, 1), padding="SAME"), "narrow"])
+    g.node("AddV2", "total", ["var wide", g.const("epsilon", np.float32(1e-3))])
+    g.node("Mul", "factor", [g.node("Rsqrt", "root", ["total"]), "gamma wide"])
+    g.node("Sub", "shift", ["beta wide", g.node("Mul", "part", ["mean wide", "factor"])])
+    g.node("AddV2", "norm", [g.node("Mul", "scaled", ["c", "factor"]), "shift"])
+    g.node("Relu", "y", ["norm"])
+    (tmp_path / "a.pb").write_bytes(g.content())
+    model = te.load_model(tmp_path / "a.pb")
+    y = model(te.tensor(x))
+    c = x @ w["w"][0, 0] + w["bias"]
+    wanted = (c - w["mean"]) / np.sqrt(w["var"] + 1e-3) * w["gamma"] + w["beta"]
+    np.testing.assert_allclose(y.detach().numpy(), np.maximum(wanted, 0), rtol=1e-4, atol=1e-4)
+    assert {name for name, _ in model.named_parameters()} == {"w", "bias", "gamma", "beta"}
+    assert {name for name, _ in model.named_buffers()} >= {"mean", "var"}
+    ops = [node.op for node in model.nodes]
+    assert ops.count("BatchNormalization") == 1
+    assert ops.count("Transpose") == 2  # at the ends
+    assert "Add" not in ops
+    y.square().sum().backward()
+    assert all(param.grad is not None and param.grad.numpy().any() for param in model.parameters())
+    model.train().freeze_batch_norm_statistics(False)
+    model(te.tensor(x))
+    assert not np.array_equal(model.get_buffer("mean").numpy(), w["mean"])
+    model.save(tmp_path / "b.pb")
+    tuned = te.load_model(tmp_path / "b.pb")
+    np.testing.assert_array_equal(tuned.get_buffer("mean").numpy(), model.get_buffer("mean").numpy())

@@ -121,8 +121,7 @@ def broadcast_args(b: Lowering, op: TfNode) -> None:
 
 @lowers("LinSpace")
 def linspace(b: Lowering, op: TfNode) -> None:
-    first, last, count = (b.value(op, n) for n in range(3))
-    b.constant(op.name, np.linspace(first.item(), last.item(), min(int(count.item()), 2**24), dtype=first.dtype))
+    b.finish(op, b.emit("LinSpace", [b.last(name) for name in b.names(op)]), False, (None,))
 
 
 @lowers("InvertPermutation")

@@ -404,6 +404,18 @@ def host_broadcast(x: Array, shape: Array) -> Array:
     return np.array(np.broadcast_to(x, folded_size(ints(shape))))
 
 
+@TENSORFLOW.op("LinSpace", host=("first", "last", "count"))
+def linspace(first: Array, last: Array, count: Array) -> Array:
+    """So many numbers, evenly spaced."""
+    (size,) = folded_size((int(count.item()),))
+    return np.asarray(np.linspace(float(first.item()), float(last.item()), size), first.dtype)
+
+
+@TENSORFLOW.on_host("LinSpace")
+def host_linspace(first: Array, last: Array, count: Array) -> Array:
+    return linspace(first, last, count)
+
+
 @TENSORFLOW.op("Filled", host=("shape", "value"))
 def filled(shape: Array, value: Array) -> Array:
     if value.size != 1:

@@ -61,6 +61,8 @@ def squeeze(b: Lowering, op: TfNode) -> None:
     if dims is not None and axes:
         gone = {axis % len(dims) for axis in axes} if dims else set()
         whole = tuple(size for n, size in enumerate(dims) if n not in gone)
+    elif dims is not None and all(isinstance(size, int) for size in dims):
+        whole = tuple(size for size in dims if size != 1)
     b.shapes[op.name] = whole
     b.squeezed(op.name, x, axes)
 

@@ -179,6 +179,17 @@ def select(b: Lowering, op: Operator) -> None:
     b.finish(op, b.emit("Where", values), first)
 
 
+@lowers("WHERE")
+def where(b: Lowering, op: Operator) -> None:
+    """The places of what is not 0, which a call computes on the host."""
+    b.finish(op, b.emit("Transpose", [b.emit("NonZero", [b.last(b.name(op, 0))])], perm=(1, 0)), False)
+
+
+@lowers("BROADCAST_ARGS")
+def broadcast_args(b: Lowering, op: Operator) -> None:
+    b.finish(op, b.emit("BroadcastShapes", [b.last(b.name(op, 0)), b.last(b.name(op, 1))]), False)
+
+
 @lowers("TILE")
 def tile(b: Lowering, op: Operator) -> None:
     b.finish(op, b.emit("Tile", [b.last(b.name(op, 0)), b.last(b.name(op, 1))]), False)
