@@ -76,8 +76,7 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
     same = {raw.outputs[0]: raw.inputs[0] for raw in body.raws if raw.op == "Identity"}
     fixed: dict[str, str] = {}
     found: list[Raw] = []
-    identity = ONNX.find("Identity", 1)
-    assert identity is not None  # it is one of ours
+    identity = ONNX.own("Identity", 1)
     for place, given in enumerate(body.inputs[2:]):
         result, seen = body.outputs[place + 1], 0
         while result in same and seen <= len(same):
@@ -111,8 +110,7 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
     inner = RawLoop(renamed(body, ins, outs), condition)
     read = inner.body.reads() + (condition.reads() if condition is not None else [])
     reads = (*inputs[:2], *[inputs[place + 2] for place in kept], *dict.fromkeys(read))
-    handler = ONNX.find("Loop", 1)
-    assert handler is not None  # it is one of ours
+    handler = ONNX.own("Loop", 1)
     results = tuple(outputs[place] for place in (*kept, *more))
     return [*found, Raw("Loop", name, reads, results, handler, {}, None, guards=guards, loop=inner)]
 
@@ -204,8 +202,7 @@ class Folding:
         condition = self.constants.get(raw.inputs[0]) if raw.op == "If" else None
         if condition is not None and condition.size == 1:
             chosen = raw.inputs[1 if condition.reshape(()) else 2]
-            identity = ONNX.find("Identity", 1)
-            assert identity is not None  # it is one of ours
+            identity = ONNX.own("Identity", 1)
             host = ONNX.host_function("Identity")
             raw = replace(raw, op="Identity", inputs=(chosen,), handler=identity, on_host=host)
         return replace(raw, guards=tuple(guards))

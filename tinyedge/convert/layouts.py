@@ -94,8 +94,7 @@ class Layouts:
         self, op: str, inputs: Sequence[str], output: str = "", outputs: Sequence[str] = (), **arguments: Any
     ) -> str:
         """Add an op; the name of its first output."""
-        handler = TENSORFLOW.find(op, OPSET) or ONNX.find(op, OPSET)
-        assert handler is not None  # it is one of ours
+        handler = TENSORFLOW.find(op, OPSET) or ONNX.own(op, OPSET)
         self.number += 1
         name = f"{self.layer}::{self.number}"
         self.fresh.update(outputs or ([] if output else [name]))

@@ -236,24 +236,15 @@ def pad_pairs(rank: int, pads: Ints, axes: Ints | None) -> list[tuple[int, int]]
 
 
 def _padded(x: Tensor, pairs: list[tuple[int, int]], mode: str, value: float | None) -> Tensor:
-    if mode in ("constant", "edge", "reflect"):
-        name = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}[mode]
-        if mode == "constant":
-            return F.pad(x, [pad for pair in reversed(pairs) for pad in pair], value=0.0 if value is None else value)
-        return _by_index(x, pairs, name)
-    if mode == "wrap":
-        return _by_index(x, pairs, mode)
-    raise ArgumentError("Pad", "mode constant, edge, reflect or wrap", f"got {mode!r}")
-
-
-def _by_index(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
-    """Padding of any dims by elements of ``x``: the last dims of images and volumes by F.pad, others dim by dim."""
-    inner = {"replicate": "edge", "reflect": "reflect", "wrap": "wrap"}[mode]
+    """Padding before and after each dim, of ``value`` or of elements of ``x``."""
+    if mode == "constant":
+        return F.pad(x, [pad for pair in reversed(pairs) for pad in pair], value=0.0 if value is None else value)
+    if mode not in ("edge", "reflect", "wrap"):
+        raise ArgumentError("Pad", "mode constant, edge, reflect or wrap", f"got {mode!r}")
     for dim, (before, after) in enumerate(pairs):
         if before or after:
-            size = x.shape[dim]
-            head, tail = max(before, 0), max(after, 0)
-            index = np.pad(np.arange(size), (head, tail), mode=inner)  # type: ignore[call-overload]
+            around = max(before, 0), max(after, 0)
+            index = np.pad(np.arange(x.shape[dim]), around, mode=mode)  # type: ignore[call-overload]
             index = index[max(-before, 0) : len(index) - max(-after, 0)]
             x = ops.index_select(x, dim, tensor(index, device=x.backend))
     return x

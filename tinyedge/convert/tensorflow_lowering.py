@@ -29,6 +29,7 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
     """Enter what turns an op of TensorFlow into ops of ONNX."""
 
     def enter(function: Emitter) -> Emitter:
+        assert EMITTERS.keys().isdisjoint(names), f"one of {names} has two lowerings"
         EMITTERS.update(dict.fromkeys(names, function))
         return function
 
@@ -288,8 +289,7 @@ class Lowering(Layouts):
         """Note that a node has no lowering. Its inputs are needed nevertheless: what else is lacking is listed too."""
         given = tuple(value_name(self.resolved(ref)) for ref in node.inputs)
         text = f"{shown(node.op)} {why}{' ' if why else ''}(node {shown(node.name)!r})"
-        handler = ONNX.find("Identity", 1)
-        assert handler is not None  # it is one of ours
+        handler = ONNX.own("Identity", 1)
         numbers = [number for number in range(16) if number == 0 or self.uses.get((node.name, number), 0)]
         names = [value_name((node.name, number)) for number in numbers]
         text = "" if why and any(value in self.failed for value in given) else text

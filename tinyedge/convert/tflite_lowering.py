@@ -27,6 +27,7 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
     """Enter what turns an op of TFLite into ops of ONNX."""
 
     def enter(function: Emitter) -> Emitter:
+        assert EMITTERS.keys().isdisjoint(names), f"one of {names} has two lowerings"
         EMITTERS.update(dict.fromkeys(names, function))
         return function
 
