@@ -320,3 +320,19 @@ def test_logits_lie_as_the_outputs_do(tmp_path: Path, backend: Backend, last: st
     np.testing.assert_allclose(found.detach().numpy(), model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
     y.sum().backward()
     assert model.get_parameter("w").grad is not None
+
+
+def test_numbers_of_channels_are_not_turned_round(tmp_path: Path, backend: Backend) -> None:
+    """Factors of the shape (1, 1, 1, channels), as folded norms leave them, cost no transposition."""
+    d, w, factors, x = Draft(), weight(3, 1, 1, 2), weight(1, 1, 1, 3), weight(1, 4, 5, 2)
+    d.op("CONV_2D", [d.value("x", x.shape), d.constant("w", w)], [d.value("c", (1, 4, 5, 3))], "Conv2DOptions",
+         StrideH=1, StrideW=1, DilationHFactor=1, DilationWFactor=1)  # fmt: skip
+    d.op("MUL", ["c", d.constant("factors", factors)], [d.value("y", (1, 4, 5, 3))], "MulOptions")
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    model = te.load_model(tmp_path / "a.tflite")
+    assert [node.op for node in model.nodes].count("Transpose") == 2  # at the ends
+    y = model(te.tensor(x))
+    np.testing.assert_allclose(y.detach().numpy(), x @ w.reshape(3, 2).T * factors, rtol=1e-4, atol=1e-5)
+    y.sum().backward()
+    assert all(param.grad is not None for param in model.parameters())
+    assert model.get_parameter("factors").shape == (1, 1, 1, 3)

@@ -199,13 +199,14 @@ class Layouts:
         """An operand beside one with channels first."""
         rank = self.rank(name)
         assert rank is not None
-        if rank == 4:
+        dims = self.shapes[name]
+        is_vector = dims is not None and all(size == 1 for size in dims[:-1])
+        if name in self.turned or (rank == 4 and not is_vector):
             return self.first(name)
         x = self.last(name)
         if rank == 0:
             return x
-        dims = self.shapes[name]
-        if dims is not None and all(size == 1 for size in dims[:-1]):  # one number for each channel
+        if is_vector:  # one number for each channel
             return self.emit("Reshape", [x, self.host([-1, 1, 1])])
         return self.emit("Transpose", [self.emit("Unsqueeze", [x, self.host(range(4 - rank))])], perm=FIRST)
 
