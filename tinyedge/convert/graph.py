@@ -563,7 +563,8 @@ class GraphModel(Module):
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the file that the model came from with the parameters and statistics as they are now, in the file's own
-        types; everything else stays byte for byte. The file appears whole or not at all.
+        types: what these hold in 16 or 8 bits is rounded, and the file, loaded again, computes with that. Everything
+        else stays byte for byte. The file appears whole or not at all.
 
         Errors: ArgumentError if ``path`` has another suffix than the original, if it is there and not ``overwrite``, or
                 is no regular file; NumberRangeError for a value that the file's type cannot hold.
