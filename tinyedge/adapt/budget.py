@@ -22,6 +22,7 @@ from tinyedge.autograd.dispatch import new_slot
 from tinyedge.autograd.recorder import recording
 from tinyedge.backends import Backend, default_backend
 from tinyedge.compiler.api import Compiled
+from tinyedge.compiler.guards import Call
 from tinyedge.compiler.program import Program
 from tinyedge.compiler.record import Recording
 from tinyedge.errors import ArgumentError
@@ -53,7 +54,7 @@ def _trace_abstractly(function: Callable[..., Any], sample: Sample, backend: Bac
     with recording(Recording("rehearse", runs=False)):
         arguments = [_argument(item, backend) for item in sample]
     compiled = Compiled(function)
-    program, _ = compiled.recorded(Recording(compiled.name, runs=False), arguments, tuple(arguments), {})
+    program, _ = compiled.recorded(Recording(compiled.name, runs=False), Call.of(tuple(arguments), {}))
     assert program is not None
     return program
 

@@ -18,9 +18,24 @@ from tinyedge.tensor import Parameter, Tensor, full
 # Normalisation
 
 
-class _BatchNorm(Module):
+class _Affine(Module):
+    """Base: a trained factor and a summand, or None in their places."""
+
     weight: Parameter | None
     bias: Parameter | None
+
+    def _add_affine(self, shape: tuple[int, ...], affine: bool, bias: bool, device: Device, dtype: Any) -> None:
+        self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
+        self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _BatchNorm(_Affine):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -50,8 +65,7 @@ class _BatchNorm(Module):
         self.track_running_stats = track_running_stats
         self.statistics = statistics
         shape = (num_features,)
-        self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
-        self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
+        self._add_affine(shape, affine, bias, device, dtype)
         tracked = track_running_stats
         self.register_buffer("running_mean", full(shape, 0.0, dtype=dtype, device=device) if tracked else None)
         self.register_buffer("running_var", full(shape, 1.0, dtype=dtype, device=device) if tracked else None)
@@ -67,10 +81,7 @@ class _BatchNorm(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        super().reset_parameters()
 
     @property
     def statistics(self) -> str:
@@ -449,7 +460,7 @@ class RMSNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
-class LayerNorm(Module):
+class LayerNorm(_Affine):
     """Normalisation over the last dims, of sizes ``normalized_shape``: to mean 0 and variance 1.
 
     ``eps`` is added to the variance. ``elementwise_affine`` gives each place of these dims a trained factor,
@@ -459,9 +470,6 @@ class LayerNorm(Module):
     Errors: ShapeError if the last dims are not ``normalized_shape``.
     Source: Ba et al., arXiv:1607.06450.
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -476,16 +484,8 @@ class LayerNorm(Module):
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        shape = self.normalized_shape
-        self.register_parameter("weight", new_parameter(shape, device, dtype) if elementwise_affine else None)
-        self.register_parameter("bias", new_parameter(shape, device, dtype) if elementwise_affine and bias else None)
+        self._add_affine(self.normalized_shape, elementwise_affine, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -497,7 +497,7 @@ class LayerNorm(Module):
         )
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """Normalisation of each sample by itself, over each of ``num_groups`` groups of its channels.
 
     ``eps`` is added to the variance. ``affine`` gives each of ``num_channels`` channels a trained factor, ``weight``,
@@ -507,9 +507,6 @@ class GroupNorm(Module):
     Errors: ArgumentError unless num_channels is a multiple of num_groups.
     Source: Wu and He, arXiv:1803.08494.
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -532,15 +529,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        self.register_parameter("weight", new_parameter((num_channels,), device, dtype) if affine else None)
-        self.register_parameter("bias", new_parameter((num_channels,), device, dtype) if affine and bias else None)
+        self._add_affine((num_channels,), affine, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

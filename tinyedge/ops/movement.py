@@ -148,10 +148,8 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     Errors: ShapeError unless that has as many elements.
     """
     target = shapes.infer_reshape("reshape", input.numel(), shape)
-    if target == input.shape:
-        return call(Reshape, input, shape=target)
     slot = input._slot
-    if shapes.view_strides(slot.shape, slot.strides, target) is None:
+    if not slot.contiguous and shapes.view_strides(slot.shape, slot.strides, target) is None:
         input = input.contiguous()
     return call(Reshape, input, shape=target)
 

@@ -16,6 +16,7 @@ from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.running import cummax
 from tinyedge.ops.scan import sort
 from tinyedge.ops.selection import clamp, where
+from tinyedge.ops.statistics import shared
 from tinyedge.tensor import Tensor, tensor
 
 INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
@@ -119,6 +120,8 @@ def nanquantile(
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower of the middle elements of those that are not NaN. Along ``dim``: (values, indices).
 
+    Over everything, equal elements share the gradient.
+
     Shapes: any; returns (), or two of it without ``dim`` (with ``keepdim`` its length is 1).
     Errors: AxisError if there is no such dim, or nothing in it.
     """
@@ -128,7 +131,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
     if dim is None:
         if not input.numel():
             return functions["median"](input)
-        return nanmedian(flatten(input), 0).values
+        return shared(nanmedian(flatten(input.detach()), 0).values, input)
     axis = shapes.normalize_axis("nanmedian", dim, input.ndim)
     if not input.ndim:
         return sort(input)

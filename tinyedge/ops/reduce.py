@@ -101,11 +101,15 @@ class Mean(Reduction):
 
 
 class Extreme(Reduction):
-    """Amax and Amin: equal elements share the gradient, so how many there are is a second output."""
+    """Amax and Amin: equal elements share the gradient, so how many there are is a second output.
+
+    No element equals NaN: where it is the extreme, all gradients are NaN.
+    """
 
     outputs = ("y", "ties")
     hidden = ("ties",)
     saves = ("x", "y", "ties")
+    same: ClassVar[str] = "x == y"
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -114,18 +118,18 @@ class Extreme(Reduction):
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        ties = {"ties": "WHERE(x == y, (real)1, (real)0)"}
+        ties = {"ties": f"WHERE({cls.same}, (real)1, (real)0)"}
         kernels = super().kernels_forward(step, device)
         full = step.slots["x"].shape
         return kernels + reduce_kernels(step, device, "sum", ties, full, step.attrs["axes"])
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [pointwise_kernel(step, device, {"dx": "WHERE(x == y, dy / ties, 0)"})]
+        return [pointwise_kernel(step, device, {"dx": f"WHERE({cls.same}, (real)1, (real)0) * (dy / ties)"})]
 
     @staticmethod
     def backward(dy: Any, dties: Any, x: Any, y: Any, ties: Any, *, axes: tuple[int, ...]) -> tuple[Any, ...]:
-        return (np.where(x == y, dy / ties, 0),)
+        return ((x == y) * (dy / ties),)
 
 
 class Amax(Extreme):
@@ -146,6 +150,36 @@ class Amin(Extreme):
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
         y = x.min(axis=axes, keepdims=True)
         return y, (x == y).sum(axis=axes, keepdims=True)
+
+
+class ExtremeOfAll(Extreme):
+    """``max`` and ``min`` of a whole tensor: if NaN is the extreme, elements that are NaN share the gradient."""
+
+    same = "x == y || (x != x && y != y)"
+
+    @staticmethod
+    def backward(dy: Any, dties: Any, x: Any, y: Any, ties: Any, *, axes: tuple[int, ...]) -> tuple[Any, ...]:
+        return (((x == y) | ((x != x) & (y != y))) * (dy / ties),)
+
+
+class MaxOfAll(ExtremeOfAll):
+    signature = "(...)->(...)"
+    kind = "max"
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        y = x.max(axis=axes, keepdims=True)
+        return y, ((x == y) | ((x != x) & (y != y))).sum(axis=axes, keepdims=True)
+
+
+class MinOfAll(ExtremeOfAll):
+    signature = "(...)->(...)"
+    kind = "min"
+
+    @staticmethod
+    def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
+        y = x.min(axis=axes, keepdims=True)
+        return y, ((x == y) | ((x != x) & (y != y))).sum(axis=axes, keepdims=True)
 
 
 class ExtremeWithIndex(Op):
@@ -226,8 +260,8 @@ class MinWithIndex(ExtremeWithIndex):
         return np.take_along_axis(x, index, axis), index
 
 
-class Deviation(Elementwise):
-    """The square root of a variance: at 0, where the root's slope is infinite, the gradient is 0."""
+class RootOfSquares(Elementwise):
+    """The square root of a sum of squares: at 0, where the root's slope is infinite, the gradient is 0."""
 
     signature = "()->()"
     domain = {"x": (0.1, 8.0)}
@@ -330,7 +364,7 @@ def std(
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """
-    return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
+    return call(RootOfSquares, var(input, dim, unbiased, keepdim, correction=correction))
 
 
 @public(method=True)
@@ -389,7 +423,7 @@ def _max_min(name: str, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, 
         raise ArgumentError(name, "arguments dim and keepdim, or other", f"got {sorted(unknown)}")
     if given.get("dim") is None:
         _nonempty(name, input, range(input.ndim))
-        return _extreme(Amax if name == "max" else Amin, input, None, False)
+        return _extreme(MaxOfAll if name == "max" else MinOfAll, input, None, False)
     op = MaxWithIndex if name == "max" else MinWithIndex
     return _with_index(op, name, input, given["dim"], given.get("keepdim", False))
 

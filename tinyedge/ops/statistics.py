@@ -10,7 +10,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import resolve
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ops.movement import flatten, narrow, reshape, select
-from tinyedge.ops.reduce import Axes, Deviation, ValuesIndices, amax, amin, std, var
+from tinyedge.ops.reduce import Axes, RootOfSquares, ValuesIndices, amax, amin, std, var
 from tinyedge.ops.reduce import any as any_of
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scan import cumprod, sort
@@ -151,17 +151,21 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         if not input.numel():
             return functions["full"]((), math.nan, dtype=input.dtype, device=input.backend)
-        middle = _median(flatten(input.detach()), 0, False).values
-        if not input.requires_grad:
-            return middle
-        same = where(functions["eq"](middle, middle), functions["eq"](input, middle), functions["ne"](input, input))
-        return amax(where(same, input, -math.inf))
+        return shared(_median(flatten(input.detach()), 0, False).values, input)
     axis = shapes.normalize_axis("median", dim, input.ndim)
     if not input.ndim:
         return sort(input)
     if not input.shape[axis]:
         raise AxisError("median", f"elements in dim {dim}", f"got shape {input.shape}")
     return _median(input, axis, keepdim)
+
+
+def shared(value: Tensor, input: Tensor) -> Tensor:
+    """``value``, an element of ``input``; elements that equal it share the gradient."""
+    if not input.requires_grad:
+        return value
+    same = where(functions["eq"](value, value), functions["eq"](input, value), functions["ne"](input, input))
+    return cast("Tensor", functions["max"](where(same, input, -math.inf)))
 
 
 def _median(input: Tensor, axis: int, keepdim: bool) -> ValuesIndices:
@@ -196,27 +200,27 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         x = x.to(dtype)
     if not x.is_floating_point():
         raise DtypeError(name, "a floating-point tensor", f"got {x.dtype.name}", "Convert it with .float().")
+    is_single = all(x.shape[axis] == 1 for axis in shapes.normalize_axes(name, dim, x.ndim))
+    if ord == 2 and not is_single:
+        return call(RootOfSquares, total(functions["square"](x), dim, keepdim))
     size = functions["abs"](x)
     if ord == math.inf or ord == -math.inf:
         if not x.numel() and ord > 0 and dim is None:
             raise AxisError(name, "elements for an infinite norm", f"got shape {x.shape}")
         over: Axes = () if dim is None else dim
         return amax(size, over, keepdim) if ord > 0 else amin(size, over, keepdim)
-    if ord == 0:
-        return total(functions["ne"](x.detach(), 0).to(x.dtype), dim, keepdim)
-    if ord == 1:
-        return total(size, dim, keepdim)
-    if ord == 2:
-        return call(Deviation, total(functions["square"](x), dim, keepdim))
-    if 0 < ord < 1:  # the slope at 0 is infinite: PyTorch's is 0
+    if ord == 0:  # the gradient is 0, as of sign
+        return total(where(functions["eq"](x, 0), functions["sign"](x), 1.0), dim, keepdim)
+    if ord == 1 or is_single:
+        return total(size, dim, keepdim)  # also of one element, whose power may overflow
+    none = 0.0 if ord > 0 else math.inf  # the power of a 0
+    if ord < 1:  # the slope at 0 is infinite: PyTorch's is 0
         zero = functions["eq"](size, 0)
-        powers = where(zero, 0.0, functions["pow"](where(zero, 1.0, size), ord))
+        powers = where(zero, none, functions["pow"](where(zero, 1.0, size), ord))
     else:
         powers = functions["pow"](size, ord)
     summed = total(powers, dim, keepdim)
-    if ord < 0:
-        return cast("Tensor", functions["pow"](summed, 1 / ord))
-    zero = functions["eq"](summed, 0)
+    zero = functions["eq"](summed, none)
     return where(zero, 0.0, functions["pow"](where(zero, 1.0, summed), 1 / ord))
 
 
