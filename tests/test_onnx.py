@@ -589,3 +589,17 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = network(tmp_path / "a.onnx").read_bytes()
     for seed in range(1, 11):
         check_mutations(content, tmp_path / "b.onnx", 1000, seed)
+
+
+def test_images_far_from_zero_are_normalised(tmp_path: Path, backend: Backend) -> None:
+    """The variance is not the difference of two large numbers, which can be negative."""
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"])
+    x = (weight(2, 3, 8, 8) * np.float32(0.1) + np.float32(1000.3)).astype(np.float32)
+    x[:, 1] = np.float32(1000.3)
+    model = te.load_model(write(tmp_path / "a.onnx", [node], {"x": [2, 3, 8, 8]}, ["y"], {}))
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean((0, 2, 3), keepdims=True)
+    wanted = centred / (np.sqrt((centred**2).mean((0, 2, 3), keepdims=True)) + 1e-9)
+    y = model(te.tensor(x)).numpy()
+    np.testing.assert_allclose(y[:, ::2], wanted[:, ::2], atol=5e-3)
+    assert np.isfinite(y).all()

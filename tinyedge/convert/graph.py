@@ -22,7 +22,7 @@ from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import OverMinibatch
-from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor, tensor
@@ -222,8 +222,9 @@ class GraphModel(Module):
         count = len(loop.at_host)
         carried = [values[name] for name in node.inputs[2 : 2 + count]]
         names = node.inputs[2 : 2 + count]
-        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]]).reshape(()))
-        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]]).reshape(()))
+        reader = f"the loop {shown(node.name)!r}"
+        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]], reader).reshape(()))
+        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]], reader).reshape(()))
         outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
         rows: list[list[Any]] = [[] for _ in range(loop.scans)]
         step = 0
@@ -235,7 +236,7 @@ class GraphModel(Module):
             if loop.condition is not None:
                 inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
                 self._compute(loop.condition.nodes, inside, training, backend, None)
-                if not _on_host(inside[loop.condition.outputs[0]]).reshape(()):
+                if not _on_host(inside[loop.condition.outputs[0]], reader).reshape(()):
                     break
             if step == MAX_STEPS:
                 raise ArgumentError(
@@ -245,7 +246,7 @@ class GraphModel(Module):
             inside = {**outside, **dict(zip(loop.body.inputs, given))}
             self._compute(loop.body.nodes, inside, training, backend, None)
             results = [inside[name] for name in loop.body.outputs[1:]]
-            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]]).reshape(()))
+            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]], reader).reshape(()))
             carried, names = results[:count], loop.body.outputs[1 : 1 + count]
             for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
                 row.append(self._on_device(name, value, backend))
@@ -283,7 +284,7 @@ class GraphModel(Module):
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true: it is read from the device, if it lies there."""
         if name not in known:
-            value = _on_host(values[name])
+            value = _on_host(values[name], f"a branch by the condition {shown(name)!r}")
             if value.size != 1:
                 raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
             known[name] = bool(value.reshape(()))
@@ -296,7 +297,7 @@ class GraphModel(Module):
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
-                value = value.detach().numpy() if isinstance(value, Tensor) else value
+                value = _on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
             else:
                 value = self._on_device(name, value, backend)
             given.append(value)
@@ -455,6 +456,11 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
+        return self._until(Port(output, None, last.dims if output == last.outputs[0] else None))
+
+    def _until(self, port: Port) -> GraphModel:
+        """The model up to a value."""
+        output = port.name
         needed, before = {output}, 0
         kept: list[Node] = []
         while len(needed) != before:  # a state is needed with its new value
@@ -471,7 +477,6 @@ class GraphModel(Module):
         buffers = {name: buffer for name, buffer in buffers.items() if name not in own}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
-        port = Port(output, None, last.dims if output == last.outputs[0] else None)
         source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
         masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
         made = GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
@@ -498,8 +503,14 @@ class GraphModel(Module):
         name = self.outputs[0].name
         while (node := makers.get(name)) is not None:
             if node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
-                return self.cut(node.inputs[0])
-            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze"):
+                made = self._until(self.outputs[0])
+                passed = replace(node, op="Identity", function=_unchanged, arguments={})
+                made._nodes = [
+                    replace(passed, last_uses=own.last_uses) if own.outputs == node.outputs else own
+                    for own in made._nodes
+                ]
+                return made
+            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze", "Transpose"):
                 break
             name = node.inputs[0]
         return self
@@ -552,7 +563,8 @@ class GraphModel(Module):
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the file that the model came from with the parameters and statistics as they are now, in the file's own
-        types; everything else stays byte for byte. The file appears whole or not at all.
+        types: what these hold in 16 or 8 bits is rounded, and the file, loaded again, computes with that. Everything
+        else stays byte for byte. The file appears whole or not at all.
 
         Errors: ArgumentError if ``path`` has another suffix than the original, if it is there and not ``overwrite``, or
                 is no regular file; NumberRangeError for a value that the file's type cannot hold.
@@ -613,9 +625,22 @@ class _Cut:
         )
 
 
-def _on_host(value: Any) -> Array:
-    """A value that is read there."""
-    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _on_host(value: Any, reader: str) -> Array:
+    """A value that ``reader`` looks at. Errors: CaptureError inside te.compile: a replay would not look again."""
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    try:
+        return value.detach().numpy()
+    except CaptureError as error:
+        raise CaptureError(
+            error.call, error.expected, f"{reader} of the model reads a value on the host, and goes by it",
+            "Call the model without te.compile, compile a part of it, model.cut(at=...), or give inputs values that "
+            'stay, say te.convert.from_onnx(path, fixed={"sr": 16000}).',
+        ) from None  # fmt: skip
 
 
 def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:

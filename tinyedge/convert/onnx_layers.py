@@ -246,9 +246,8 @@ def lrn(x: Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 
 @ONNX.op("MeanVarianceNormalization", since=9)
 def mean_variance(x: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
-    mean = ops.mean(x, axes, True)
-    deviation = ops.sqrt(ops.mean(x * x, axes, True) - mean * mean)
-    return (x - mean) / (deviation + 1e-9)
+    centred = x - ops.mean(x, axes, True)
+    return centred / (ops.sqrt(ops.mean(centred * centred, axes, True)) + 1e-9)
 
 
 @ONNX.op("LpNormalization")
