@@ -758,7 +758,7 @@ def test_a_search_for_nan_stops_replays_of_an_update(backend: Backend) -> None:
     with te.detect_anomaly(), pytest.raises(CaptureError, match="looking for NaN"):
         step(x)
     step(x)
-    optimizer.nonfinite = "skip"
+    optimizer.nonfinite = "raise"
     with pytest.raises(CaptureError, match="looking for NaN"):
         step(x)
 
