@@ -161,7 +161,9 @@ class Updated(Counted):
                 optimizer.state[job.param]["step"] = step
             optimizer.note_master(job.param)
         for param in self.cleared:
-            if (gradient := param._slot.grad) is not None:
+            if not is_made:
+                param._slot.keep_gradient(None)  # as discard() does
+            elif (gradient := param._slot.grad) is not None:
                 gradient.clear()
         optimizer.count(0)
         if is_made:

@@ -104,16 +104,8 @@ class Optimizer(Groups):
 
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_rest("copied")
-        memory = (
-            "_launcher",
-            "_applied",
-            "_waits",
-            "_told",
-            "_made_in",
-            "_seen",
-            "_gate",
-            "_gated",
-        )  # a copy has memory of its own
+        # A copy has memory of its own.
+        memory = ("_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated")
         kept = {name: value for name, value in self.__dict__.items() if name not in memory}
         return {**kept, "_begun": list(self._begun())}
 
@@ -282,12 +274,16 @@ class Optimizer(Groups):
                     gate.keep(job, values)
                 told.release()
                 is_made = gate.is_open()
-            self._commit(jobs, is_made)
+            if not is_made:
+                told.once()  # a program is made of a call that updates
+                self.count(0)
+                self._leave_out(jobs)
+                return
+            self._commit(jobs)
             if self.accumulate is not None:
                 self._drop_frozen()
             self.count(0)
-            if is_made:
-                self.note_update([job.param for job in jobs])
+            self.note_update([job.param for job in jobs])
 
     def _gate_of(self, told: Recorder, launched: Sequence[Job]) -> Gate | None:
         """What decides on the device whether the update of a compiled function is made; None where nothing does."""
@@ -412,13 +408,10 @@ class Optimizer(Groups):
             "discard() to leave them as they are.",
         ) from error
 
-    def _commit(self, jobs: Iterable[Job], is_made: bool = True) -> None:
-        """Update the host's state after these jobs, which were launched; if the device left them out, only gradients
-        were cleared.
-        """
-        self.skipped += not is_made
+    def _commit(self, jobs: Iterable[Job]) -> None:
+        """Update the host's state after these jobs, which were launched."""
         for job in jobs:
-            if job.state and is_made:
+            if job.state:
                 self.state[job.param] = job.state
                 if "step" in job.state:
                     job.state["step"] = job.step
