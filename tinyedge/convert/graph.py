@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from tinyedge.convert.norms import OverMinibatch
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
+from tinyedge.nn.selection import Chosen, listed
 from tinyedge.tensor import Parameter, Tensor, tensor
 
 MAX_STEPS = 1_000_000
@@ -377,21 +379,26 @@ class GraphModel(Module):
         buffer = None if owner is None else owner._buffers.get(key)
         return super().get_buffer(target) if buffer is None else buffer
 
-    def freeze(self, except_: str | Iterable[str] = (), live_statistics: bool = False) -> GraphModel:
+    def freeze(self, except_: Chosen = (), live_statistics: bool = False) -> GraphModel:
         """Train only what ``except_`` names: the parameters of a layer that ``print(model)`` shows, a parameter, or
-        what begins with the name and a dot or a slash. Batch norms stay frozen, unless ``live_statistics``.
+        what begins with the name and a dot or a slash; or a pattern of such names ("*Conv*"). Batch norms stay frozen,
+        unless ``live_statistics``.
 
-        Errors: ArgumentError for a name that the model does not have.
+        Errors: ArgumentError for what names nothing of the model, such as a class: its layers are nodes of a graph.
         """
-        wanted = (except_,) if isinstance(except_, str) else tuple(except_)
+        wanted = listed(except_)
         params = [name for name, _ in self.named_parameters(remove_duplicate=False)]
         layers = {node.name: [name for name in node.inputs if name in self._places] for node in self._nodes}
         chosen: set[str] = set()
-        for name in wanted:
+        for item in wanted:
+            name = item if isinstance(item, str) else item.__name__
             lead = tuple(name + mark for mark in "./:")
             used = [param for layer in layers if layer == name or layer.startswith(lead) for param in layers[layer]]
             found = {param for param in params if param == name or param.startswith(lead) or param in used}
             if not found:
+                used = [param for layer in layers if fnmatchcase(layer, name) for param in layers[layer]]
+                found = {param for param in params if fnmatchcase(param, name) or param in used}
+            if not found or item is not name:
                 near = get_close_matches(name, [*layers, *params], n=5, cutoff=0.5) or params[-5:]
                 raise ArgumentError(
                     "freeze", "except_ must name layers or parameters", f"no parameter belongs to {name!r}",
