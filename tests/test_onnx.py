@@ -146,8 +146,13 @@ def test_names_and_text(tmp_path: Path, reference: Backend) -> None:
     model.freeze(except_=["features.0", "bn.scale"])
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"features.0.weight", "features.0.bias", "bn.scale"}
-    with pytest.raises(ArgumentError, match="no parameter belongs to 'haed'"):
-        model.freeze(except_="haed")
+    model.freeze(except_="*/Conv")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"features.0.weight", "features.0.bias"}
+    model.freeze(except_="*.bias")
+    assert all(p.requires_grad is name.endswith(".bias") for name, p in model.named_parameters())
+    for wrong in ("haed", "*.baes", nn.Linear):
+        with pytest.raises(ArgumentError, match="no parameter belongs to"):
+            model.freeze(except_=wrong)
     outer = nn.Sequential(model, nn.ReLU()).freeze(except_="0.head")
     assert {name for name, p in outer.named_parameters() if p.requires_grad} == {"0.head.weight", "0.head.bias"}
 

@@ -37,6 +37,9 @@ UNITS = {
 Sample = Sequence[Any]
 """For each argument a tensor, a shape (float32), or a shape and a dtype: ``((1, 3, 224, 224), ((1,), te.int64))``."""
 
+States = Optimizer | Callable[[list[Tensor]], Optimizer] | int
+"""What says how much state each parameter has: an optimizer, what makes one, or a number of tensors."""
+
 
 def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
     """Compile a function abstractly, from shapes alone: the program that ``te.compile`` would make for such arguments.
@@ -121,7 +124,7 @@ def plan_for(
     sample: Sample,
     *,
     budget: int | str,
-    optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
+    optimizer: States = 0,
     ranking: Ranking | Sequence[str] | None = None,
 ) -> Fit:
     """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
@@ -153,7 +156,7 @@ def plan_for(
     Errors: ArgumentError if nothing fits, with the smallest total; if ``ranking`` names what is no trainable layer.
     """
     limit = bytes_of(budget)
-    search = _Search(model, loss, sample, _states(optimizer), limit)
+    search = _Search(model, loss, sample, states_of(optimizer), limit)
     if ranking is not None:
         search.rank(ranking.names() if isinstance(ranking, Ranking) else ranking)
     for fit in search.fits():
@@ -398,7 +401,7 @@ def _nbytes(item: Any) -> int:
     return nbytes
 
 
-def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) -> int:
+def states_of(optimizer: States) -> int:
     """The number of tensors that an optimizer keeps for each parameter."""
     if isinstance(optimizer, int):
         return optimizer
