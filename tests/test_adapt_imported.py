@@ -109,8 +109,9 @@ def test_plans_of_imported_models(tmp_path: Path, backend: Backend) -> None:
     assert {"everything", "the last layers"} <= methods
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=("lora", "dora"))
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_adapters(tmp_path: Path, backend: Backend, kind: str) -> None:
+def test_adapters(tmp_path: Path, backend: Backend, kind: str, dora: bool) -> None:
     path = tmp_path / f"a.{kind}"
     if kind == "onnx":
         onnx_file(path)
@@ -129,9 +130,10 @@ def test_adapters(tmp_path: Path, backend: Backend, kind: str) -> None:
     found = adapt.adaptable(model)
     assert len(found) == 2  # the convolution of one group, and the product
     assert kind == "tflite" or found == wanted
-    adapt.lora(model, rank=2, targets=found)
-    np.testing.assert_array_equal(result(), before)
-    assert {name.rpartition("lora_")[2] for name in trained(model)} == {"A.default", "B.default"}
+    adapt.lora(model, rank=2, targets=found, dora=dora)
+    np.testing.assert_allclose(result(), before, rtol=1e-5 if dora else 0, atol=1e-6 if dora else 0)
+    parts = {"A.default", "B.default", *(["magnitude.default"] if dora else [])}
+    assert {name.rpartition("lora_")[2] for name in trained(model)} == parts
 
     @te.compile
     def step(x: te.Tensor) -> te.Tensor:

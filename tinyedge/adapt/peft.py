@@ -29,6 +29,7 @@ from tinyedge.tensor import Parameter, Tensor
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAGNITUDE = ".lora_magnitude_vector"
 
 
 def _plain(path: str) -> str:
@@ -38,11 +39,12 @@ def _plain(path: str) -> str:
 def _entries(path: str, layer: LoraLayer, name: str) -> dict[str, Parameter]:
     """An adapter's parameters by PEFT's keys."""
     lead = f"{PREFIX}{_plain(path)}"
+    a, b = "lora_A.weight", "lora_B.weight"
     if isinstance(layer, LoraEmbedding):
-        return {f"{lead}.lora_embedding_A": layer.lora_A[name], f"{lead}.lora_embedding_B": layer.lora_B[name]}
-    found = {f"{lead}.lora_A.weight": layer.lora_A[name], f"{lead}.lora_B.weight": layer.lora_B[name]}
+        a, b = "lora_embedding_A", "lora_embedding_B"
+    found = {f"{lead}.{a}": layer.lora_A[name], f"{lead}.{b}": layer.lora_B[name]}
     if name in layer.lora_magnitude:
-        found[f"{lead}.lora_magnitude_vector"] = layer.lora_magnitude[name]
+        found[lead + MAGNITUDE] = layer.lora_magnitude[name]
     return found
 
 
@@ -80,6 +82,9 @@ def save_adapter(
                 "save_adapter", "one dropout, use_rslora and dora for all layers", f"{path!r} has others"
             )
         tensors |= {key: param.detach() for key, param in _entries(path, layer, name).items()}
+        if config.dora:
+            lengths = layer.lora_magnitude[name].detach()
+            tensors[f"{PREFIX}{_plain(path)}{MAGNITUDE}"] = lengths.reshape(layer.lengths_shape(layer.base_layer))
         if config.rank != first.rank:
             ranks[_plain(path)] = config.rank
         if config.alpha != first.alpha:
@@ -162,7 +167,7 @@ def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "def
             for key, param in _entries(path, layer, name).items():
                 tensor = tensors.get(key, tensors.get(f"{key}.weight"))  # of lengths, as older versions named them
                 assert tensor is not None
-                param.copy_(tensor.to(param.dtype, device=param.backend))
+                param.copy_(tensor.reshape(param.shape).to(param.dtype, device=param.backend))
                 param.requires_grad_(False)
         for path, value in whole.items():
             target = model.state_dict(keep_vars=True)[names[path]]
@@ -206,7 +211,7 @@ def _split(key: str) -> tuple[str | None, str | None]:
     path = key.removeprefix(PREFIX)
     for end, kind in (
         (".lora_A.weight", "A"), (".lora_B.weight", "B"), (".lora_embedding_A", "A"), (".lora_embedding_B", "B"),
-        (".lora_magnitude_vector", "magnitude"), (".lora_magnitude_vector.weight", "magnitude"),
+        (MAGNITUDE, "magnitude"), (f"{MAGNITUDE}.weight", "magnitude"),
     ):  # fmt: skip
         if path.endswith(end):
             return path.removesuffix(end), kind
@@ -225,7 +230,7 @@ def _require_shapes(
             raise StateDictError(call, f"a layer {path!r} that can be adapted", f"it is {type(base).__name__}")
         wanted: dict[str, tuple[int, ...]] = dict(zip("AB", kind.shapes(base, config.rank), strict=True))
         if config.dora:
-            wanted["magnitude"] = (base.weight.shape[0],)
+            wanted["magnitude"] = kind.lengths_shape(base)
         for part, shape in wanted.items():
             if (path, part) not in parts:
                 raise StateDictError(
