@@ -58,8 +58,9 @@ def batch_norm(
         return F.batch_norm(x, mean, var, scale, bias, how or mean is None or var is None, momentum, epsilon)
     if isinstance(how, InGroups):
         kind = x.dtype.computes
-        parts = [None if part is None else part.to(kind) for part in (scale, bias)]
-        return F.group_norm(x.to(kind), groups_for(x.shape[1], how.groups), *parts, epsilon).to(x.dtype)
+        weight, shift = (None if part is None else part.to(kind) for part in (scale, bias))
+        y: Tensor = F.group_norm(x.to(kind), groups_for(x.shape[1], how.groups), weight, shift, epsilon)
+        return y.to(x.dtype)
 
     def track(new_mean: Tensor, new_var: Tensor, count: int) -> None:
         assert mean is not None
