@@ -77,6 +77,8 @@ def deployed(clients: int, rounds: int, folder: Path) -> dict:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1", "FEDERATED_DIGITS_REPORT": str(report), "PYTHONPATH": path,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
+    if env.pop("PYTHONDONTWRITEBYTECODE", ""):  # each message starts a process, which would compile Flower and tinyedge
+        env["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     started: list[subprocess.Popen] = []
 
     def start(name: str, *command: str) -> None:
