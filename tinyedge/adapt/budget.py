@@ -109,12 +109,21 @@ class Fit:
         return self
 
     def __str__(self) -> str:
+        parts = {
+            "model": self.model_bytes, "sample": self.sample_bytes, "gradients": self.gradient_bytes,
+            "optimizer": self.state_bytes, "step": self.step_bytes,
+        }  # fmt: skip
+        text = (
+            f"{self.method}: trains {self.trained_elements:,} of {self.elements:,} parameters in {self.total_bytes:,} "
+            f"bytes: {', '.join(f'{name} {nbytes:,}' for name, nbytes in parts.items())}; "
+            f"{self.step_flops / 1e6:.4g} MFLOP a step"
+        )
+        if not self.checkpointed:
+            return text
+        share = self.extra_flops / max(self.forward_flops - self.extra_flops, 1)
         return (
-            f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
-            f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
-            f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
-            f"{self.extra_flops / 1e6:.4g} for rematerialising {len(self.checkpointed)} modules: "
-            f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
+            f"{text}, of which {self.extra_flops / 1e6:.4g} to compute {len(self.checkpointed)} modules again: "
+            f"{share:.0%} more forward arithmetic"
         )
 
 
