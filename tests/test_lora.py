@@ -324,6 +324,39 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
             adapt.load_adapter(make(), tmp_path / "out")
 
 
+def test_an_adapter_of_other_weights_is_refused(backend: Backend, tmp_path: Path) -> None:
+    """Also of a model of the same shapes; the type in which the same values are stored does not matter."""
+    model = adapt.lora(make(), rank=2, targets=["proj"])
+    train(model)
+    adapt.save_adapter(model, tmp_path / "out")
+    other = make(seed=1)
+    shown, before = repr(other), {name: value.numpy() for name, value in other.state_dict().items()}
+    with pytest.raises(te.errors.StateDictError, match=r"sha256 \w+, but those of its layers have .* check_base=False"):
+        adapt.load_adapter(other, tmp_path / "out")
+    assert repr(other) == shown
+    assert all((value.numpy() == before[name]).all() for name, value in other.state_dict().items())
+    adapt.load_adapter(other, tmp_path / "out", check_base=False)
+    adapt.merge(model)
+    adapt.save_adapter(model, tmp_path / "merged")  # what is merged is not the base
+    for name in ("out", "merged"):
+        adapt.load_adapter(make(), tmp_path / name)
+    same = make()
+    same.head.weight.data = same.head.weight.detach() * 2  # a layer without an adapter
+    adapt.load_adapter(same, tmp_path / "out")
+
+
+def test_an_adapter_on_blocks_fits_their_values(backend: Backend, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 2))
+    plain = copy.deepcopy(model)
+    te.quantize(model, "q8_0", targets=["0"])
+    adapt.save_adapter(adapt.lora(model, rank=2, targets=["0"]), tmp_path / "out")
+    with pytest.raises(te.errors.StateDictError, match="sha256"):
+        adapt.load_adapter(plain, tmp_path / "out")
+    again = te.adapt.dequantize(copy.deepcopy(adapt.unload(model)))
+    assert again[0].weight.dtype is te.float32
+    adapt.load_adapter(again, tmp_path / "out")
+
+
 def test_adapters_on_a_base_in_16_bits(backend: Backend) -> None:
     """The base takes half of the memory; adapters, their gradients and state are float32."""
     model = make().to(te.bfloat16)

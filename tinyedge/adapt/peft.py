@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinyedge import files
 from tinyedge.adapt.lora import (
@@ -22,7 +26,7 @@ from tinyedge.adapt.lora import (
     set_adapter,
 )
 from tinyedge.autograd.modes import no_grad
-from tinyedge.convert.safetensors import load_safetensors, save
+from tinyedge.convert.safetensors import load_safetensors, read_metadata, save
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
@@ -30,6 +34,8 @@ from tinyedge.tensor import Parameter, Tensor
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAGNITUDE = ".lora_magnitude_vector"
+BASE = "base_sha256"
+"""The file's metadata that says on which weights the adapter was trained; PEFT neither writes nor minds it."""
 
 
 def _plain(path: str) -> str:
@@ -48,6 +54,18 @@ def _entries(path: str, layer: LoraLayer, name: str) -> dict[str, Parameter]:
     return found
 
 
+def _base_sha256(layers: Iterable[tuple[str, Module]]) -> str:
+    """Of the values of these layers' weights, in whatever type they are stored."""
+    found = sha256()
+    for path, layer in sorted(layers):
+        merged = getattr(layer, "_unmerged", None)
+        weight = base_of(layer).weight if merged is None else merged
+        values = np.ascontiguousarray(weight.detach().numpy(), np.float32)
+        found.update(f"{path} {values.shape};".encode())
+        found.update(values.data)
+    return found.hexdigest()
+
+
 def save_adapter(
     model: Module,
     folder: str | os.PathLike[str],
@@ -59,7 +77,7 @@ def save_adapter(
     """Write an adapter so that PEFT loads it: ``PeftModel.from_pretrained(model, folder)``.
 
     ``base_model``: what PEFT calls ``base_model_name_or_path``. ``train_too``: modules that were trained as a whole,
-    and are saved with it.
+    and are saved with it. The file also says the sha256 of the layers' own weights, for ``load_adapter``.
 
     Errors: ArgumentError if there is no such adapter, or its layers differ in more than rank and alpha.
     """
@@ -118,17 +136,22 @@ def save_adapter(
     }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    save(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    base = _base_sha256((_plain(path), layer) for path, layer in layers)
+    save(tensors, target / WEIGHTS, metadata={"format": "pt", BASE: base})
     files.write_whole(target / CONFIG, json.dumps(content, indent=2).encode())
 
 
-def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "default") -> Module:
+def load_adapter(
+    model: Module, folder: str | os.PathLike[str], name: str = "default", *, check_base: bool = True
+) -> Module:
     """Add an adapter that PEFT or ``save_adapter`` wrote, and make it the active one. Returns the model.
 
-    What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on.
+    What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on. ``check_base=False``
+    takes an adapter that ``save_adapter`` wrote for other weights, such as the same ones before they were quantised.
 
-    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, or shapes
-            differ; ArgumentError for what adapters here do not have (a bias, another method than LoRA).
+    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, shapes
+            differ, or it was trained on other weights; ArgumentError for what adapters here do not have (a bias,
+            another method than LoRA).
     """
     call = f"load_adapter({os.fspath(folder)!r})"
     source = Path(folder)
@@ -161,6 +184,12 @@ def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "def
         if tuple(value.shape) != state[names[path]].shape:
             raise StateDictError(call, f"{path} of shape {state[names[path]].shape}", f"got {tuple(value.shape)}")
     _require_shapes(call, known, configs, tensors)
+    stated = read_metadata(source / WEIGHTS).get(BASE) if check_base else None
+    if stated is not None and stated != (found := _base_sha256((path, known[path]) for path in configs)):
+        raise StateDictError(
+            call, f"the weights on which it was trained, sha256 {stated}", f"those of its layers have {found}",
+            "Load the model from which it was made, or pass check_base=False if it fits these as well.",
+        )  # fmt: skip
     layers = dict(zip(configs, add_adapter(call, model, name, configs), strict=True))
     with no_grad():
         for path, layer in layers.items():
