@@ -190,13 +190,13 @@ def main() -> None:
     import numpy as np
 
     sent = [down + up for down, up in zip(report["bytes_down"], report["bytes_up"])]
-    full = [2 * count * report["full_bytes"] for count in report["answered"]]
+    full = [(asked + used) * report["full_bytes"] for asked, used in zip(report["asked"], report["answered"])]
     print(f"{'round':>5} {'accuracy':>9} {'clients':>8} {'bytes':>10} {'of full weights':>16}")
     for number, metrics in report["metrics"].items():
         k = int(number) - 1
         parts = "" if k < 0 else f" {report['answered'][k]:8} {sent[k]:10,} {sent[k] / max(full[k], 1):16.1%}"
         print(f"{number:>5} {metrics['accuracy']:9.1%}{parts}")
-    print(f"{seconds / given.rounds:.1f} s a round; updates refused: {len(report['refused'])}")
+    print(f"{seconds / given.rounds:.1f} s a round; updates refused, or not there in time: {len(report['refused'])}")
     if not given.no_baselines:
         shares = app.shares(given.clients)
         print(f"central, all images:     {alone(app.samples(np.concatenate(shares)), app.EPOCHS * given.rounds):.1%}")
