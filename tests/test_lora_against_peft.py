@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tests.llama_configs import FAMILIES
 from tinyedge import adapt, nn
 from tinyedge.backends import Backend
 
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]  # PEFT warns of what is experimental
+# PEFT and transformers warn of each other.
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 INDEX = np.array([[0, 3, 5], [7, 0, 3]])
 LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], Any]] = {
@@ -156,3 +155,68 @@ def test_pefts_adapters_are_loaded_switched_and_added_up(
     adapt.set_adapter(model, None)
     with theirs.disable_adapter():
         close(model(te.tensor(x)).detach().numpy(), theirs(torch.tensor(x)).detach().numpy())
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=("lora", "dora"))
+@pytest.mark.parametrize("base", ["float32", "q8_0", "q4_1"])
+@pytest.mark.parametrize("whole", [False, True], ids=("in parts", "one program"))
+def test_a_decoder_is_trained_as_by_peft(base: str, dora: bool, whole: bool, tmp_path: Path, backend: Backend) -> None:
+    """Three updates by minibatches of two answers, with clipping, checkpoints and replays, over what blocks hold."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    te.manual_seed(1)
+    model = te.models.llama(FAMILIES["llama"])
+    with te.no_grad():
+        for param in model.parameters():
+            if param.ndim == 2:
+                nn.init.normal_(param, 0.0, 0.2)
+    if base != "float32":
+        te.quantize(model, base)
+    state = {name: torch.tensor(value.dequantize().numpy()) for name, value in model.state_dict().items()}
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**FAMILIES["llama"]))
+    theirs.load_state_dict(state)
+    targets = ["q_proj", "v_proj", "down_proj"]
+    adapt.lora(model, rank=4, alpha=8, targets=targets, use_rslora=True, dora=dora)
+    scattered(model)
+    adapt.save_adapter(model, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(theirs, tmp_path, is_trainable=True)
+    model.train().gradient_checkpointing_enable()
+    trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
+    optimizer = te.optim.AdamW(trained.values(), lr=0.01, accumulate=2, nonfinite="skip")
+    params = [param for param in loaded.parameters() if param.requires_grad]
+    their_optimizer = torch.optim.AdamW(params, lr=0.01)
+
+    def update(is_last: bool) -> None:
+        if is_last:
+            nn.utils.clip_grad_norm_(trained.values(), 2 * 0.5)  # gradients are sums of two
+        optimizer.step()
+
+    def sample(ids: te.Tensor, labels: te.Tensor, is_last: bool) -> te.Tensor:
+        loss = model.loss(ids, labels)
+        loss.backward()
+        if whole:
+            update(is_last)
+        return loss
+
+    run = te.compile(sample)
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        for is_last in (False, True):
+            ids = random.integers(0, 61, (1, 12))
+            labels = np.where(np.arange(12) < 5, -100, ids)
+            loss = run(te.tensor(ids), te.tensor(labels), is_last)
+            if not whole:
+                update(is_last)
+            wanted = loaded(input_ids=torch.tensor(ids), labels=torch.tensor(labels)).loss
+            (wanted / 2).backward()
+            np.testing.assert_allclose(loss.item(), wanted.item(), rtol=1e-4)
+        torch.nn.utils.clip_grad_norm_(params, 0.5)
+        their_optimizer.step()
+        their_optimizer.zero_grad()
+    assert optimizer.skipped == 0
+    adapt.save_adapter(model, tmp_path / "after")
+    mine = te.load(tmp_path / "after" / "adapter_model.safetensors", device="numpy")
+    right = peft.get_peft_model_state_dict(loaded)
+    assert mine.keys() == right.keys()
+    for name, value in right.items():
+        np.testing.assert_allclose(mine[name].numpy(), value.detach().numpy(), rtol=1e-3, atol=2e-4, err_msg=name)
