@@ -125,7 +125,7 @@ class LoraLayer(Module):
         self.lora_A[name], self.lora_B[name] = a, b
         if config.dora:
             with no_grad():
-                self.lora_magnitude[name] = Parameter(self.lengths(_plain(weight, dtype)))
+                self.lora_magnitude[name] = Parameter(self.lengths(_dense(weight, dtype)))
         self.configs[name] = config
 
     def delta(self, name: str) -> Tensor:
@@ -174,7 +174,7 @@ class LoraLayer(Module):
         its own product.
         """
         with no_grad():  # as its authors do, the length is no part of the gradient
-            lengths = self.lengths(_plain(self.weight, added.dtype) + self.delta(name))
+            lengths = self.lengths(_dense(self.weight, added.dtype) + self.delta(name))
         ratio = self.along(self.channel_dim, added.ndim, self.lora_magnitude[name] / lengths)
         return plain.to(added.dtype) * (ratio - 1) + added * ratio
 
@@ -381,7 +381,7 @@ class LoraNode(LoraLayer):
 LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding, LoraNode)
 
 
-def _plain(weight: Tensor, dtype: DType) -> Tensor:
+def _dense(weight: Tensor, dtype: DType) -> Tensor:
     """The weight in ``dtype``, also if it is quantised."""
     plain: Tensor = weight.dequantize().to(dtype)
     return plain
@@ -404,12 +404,16 @@ def lora_layers(model: Module) -> Iterator[tuple[str, LoraLayer]]:
             yield path, module
 
 
+def plain_name(path: str) -> str:
+    """The name that a module or parameter had before an adapter wrapped its layer."""
+    return ".".join(part for part in path.split(".") if part != "base_layer")
+
+
 def plain_names(model: Module) -> dict[str, Module]:
     """The modules by the names that they had before any was wrapped."""
     found: dict[str, Module] = {}
     for path, module in model.named_modules():
-        plain = ".".join(part for part in path.split(".") if part != "base_layer")
-        found.setdefault(plain, module)
+        found.setdefault(plain_name(path), module)
     return found
 
 

@@ -22,6 +22,7 @@ from tinyedge.adapt.lora import (
     add_adapter,
     base_of,
     lora_layers,
+    plain_name,
     plain_names,
     set_adapter,
 )
@@ -38,13 +39,9 @@ BASE = "base_sha256"
 """The file's metadata that says on which weights the adapter was trained; PEFT neither writes nor minds it."""
 
 
-def _plain(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part != "base_layer")
-
-
 def _entries(path: str, layer: LoraLayer, name: str) -> dict[str, Parameter]:
     """An adapter's parameters by PEFT's keys."""
-    lead = f"{PREFIX}{_plain(path)}"
+    lead = f"{PREFIX}{plain_name(path)}"
     a, b = "lora_A.weight", "lora_B.weight"
     if isinstance(layer, LoraEmbedding):
         a, b = "lora_embedding_A", "lora_embedding_B"
@@ -102,11 +99,11 @@ def save_adapter(
         tensors |= {key: param.detach() for key, param in _entries(path, layer, name).items()}
         if config.dora:
             lengths = layer.lora_magnitude[name].detach()
-            tensors[f"{PREFIX}{_plain(path)}{MAGNITUDE}"] = lengths.reshape(layer.lengths_shape(layer.base_layer))
+            tensors[f"{PREFIX}{plain_name(path)}{MAGNITUDE}"] = lengths.reshape(layer.lengths_shape(layer.base_layer))
         if config.rank != first.rank:
-            ranks[_plain(path)] = config.rank
+            ranks[plain_name(path)] = config.rank
         if config.alpha != first.alpha:
-            alphas[_plain(path)] = config.alpha
+            alphas[plain_name(path)] = config.alpha
     known = plain_names(model)
     for path in train_too:
         if path not in known:
@@ -126,7 +123,7 @@ def save_adapter(
         "lora_dropout": first.dropout,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": sorted(_plain(path) for path, _ in layers),
+        "target_modules": sorted(plain_name(path) for path, _ in layers),
         "modules_to_save": list(train_too) or None,
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
@@ -136,7 +133,7 @@ def save_adapter(
     }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    base = _base_sha256((_plain(path), layer) for path, layer in layers)
+    base = _base_sha256((plain_name(path), layer) for path, layer in layers)
     save(tensors, target / WEIGHTS, metadata={"format": "pt", BASE: base})
     files.write_whole(target / CONFIG, json.dumps(content, indent=2).encode())
 
@@ -174,7 +171,7 @@ def load_adapter(
             alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
             configs[path] = LoraConfig(rank, alpha, *config["rest"])
     state = model.state_dict()
-    names = {_plain(own): own for own in state}
+    names = {plain_name(own): own for own in state}
     strange = [path for path in whole if path not in names]
     if strange:
         raise StateDictError(call, "an adapter for this model", f"it has no {strange[0]!r}")

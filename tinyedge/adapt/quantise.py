@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge import blocks
-from tinyedge.adapt.lora import Targets, matching
+from tinyedge.adapt.lora import Targets, matching, plain_name
 from tinyedge.autograd.registry import functions
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -161,7 +161,7 @@ def _quantisable(model: Module) -> Iterator[tuple[str, Any]]:
     """The layers by the names that they had before an adapter wrapped any."""
     for path, module in model.named_modules():
         if isinstance(module, QUANTISED):
-            yield ".".join(part for part in path.split(".") if part != "base_layer") or "(itself)", module
+            yield plain_name(path) or "(itself)", module
 
 
 def _error(weight: Any, quantised: Any) -> float:
