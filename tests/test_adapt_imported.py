@@ -264,3 +264,55 @@ def test_adapters_of_a_part_fit_the_whole(tmp_path: Path, backend: Backend) -> N
 def test_a_model_of_one_product_says_what_can_be_adapted(tmp_path: Path, reference: Backend) -> None:
     with pytest.raises(ArgumentError, match=r"it has 1 Linear.*/conv, /fc"):
         adapt.lora(te.load_model(onnx_file(tmp_path / "a.onnx")))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "q8_0"])
+def test_quantised_layers_of_a_file(tmp_path: Path, backend: Backend, dtype: str) -> None:
+    """They compute as the values that their blocks stand for, adapters beside them get their gradients, and the file
+    gets these values.
+    """
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    weights = {"conv.weight": weight(32, 32, 1, 1), "fc.weight": weight(4, 32), "turned.weight": weight(4, 3)}
+    nodes = [
+        make("Conv", ["x", "conv.weight"], ["c"], "/conv"), make("Relu", ["c"], ["r"], "/relu"),
+        make("GlobalAveragePool", ["r"], ["p"], "/pool"), make("Flatten", ["p"], ["f"], "/flat"),
+        make("Gemm", ["f", "fc.weight"], ["g"], "/fc", transB=1),
+        make("MatMul", ["g", "turned.weight"], ["y"], "/turned"),
+    ]  # fmt: skip
+    path = tmp_path / "a.onnx"
+    graph = onnx.helper.make_graph(
+        nodes, "g", [info("x", 1, ["n", 32, 3, 3])], [info("y", 1, ["n", 3])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    model, plain = te.load_model(path), te.load_model(path)
+    done = te.quantize(model, dtype)
+    assert [layer.name for layer in done.layers] == ["/conv", "/fc"]
+    assert done.skipped[0][0] == "/turned"
+    with pytest.raises(ArgumentError, match=r"lies as \(in, out\)"):
+        te.quantize(te.load_model(path), dtype, targets=["/turned"])
+    with te.no_grad():
+        for name, value in plain.named_parameters():
+            value.copy_(model.get_parameter(name).detach().dequantize())
+            assert np.abs(value.detach().numpy() - weights[name]).max() > 0 or name == "turned.weight"
+    x = te.tensor(weight(2, 32, 3, 3))
+    results = []
+    for each in (model, plain):
+        te.manual_seed(0)
+        adapt.lora(each, rank=2, targets=["/conv", "/fc"])
+        with te.no_grad():
+            for name, param in each.named_parameters():
+                if "lora_B" in name:
+                    nn.init.normal_(param)
+        step = te.compile(lambda x, model=each: model(x).square().sum().backward())
+        for _ in range(3):
+            each.zero_grad()
+            step(x)
+        results.append({name: param.grad.numpy() for name, param in each.named_parameters() if param.requires_grad})
+    assert len(results[0]) == 4
+    for name, gradient in results[1].items():
+        np.testing.assert_allclose(results[0][name], gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+    adapt.set_adapter(model, None)
+    wanted = model(x).detach().numpy()
+    adapt.unload(model).save(tmp_path / "b.onnx")
+    np.testing.assert_allclose(te.load_model(tmp_path / "b.onnx")(x).detach().numpy(), wanted, rtol=1e-4, atol=1e-4)
