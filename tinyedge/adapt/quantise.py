@@ -173,7 +173,7 @@ def _quantisable(model: Module) -> Iterator[tuple[str, Any]]:
         if isinstance(module, GraphModel):
             module.expose_layers()
     for path, module in model.named_modules():
-        if isinstance(module, QUANTISED) or isinstance(module, NodeLayer):
+        if isinstance(module, (*QUANTISED, NodeLayer)):
             yield plain_name(path) or "(itself)", module
 
 
