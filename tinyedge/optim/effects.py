@@ -144,7 +144,12 @@ class Updated(Counted):
                 own = kept_numbers(own)
                 self.earlier_numbers.append((state, {name: state[name] for name in own if name in state}))
                 state.update(own)
-        return [rule.scalars for rule, launches in zip(rules, self.launched, strict=True) if launches]
+        found: list[Mapping[str, float]] = []
+        for rule, launches, (job, _) in zip(rules, self.launched, self.jobs, strict=True):
+            if launches:
+                found.append(rule.scalars)
+                found += [{}] * (0 if self.gate is None else self.gate.steps_after(job.slots))
+        return found
 
     def undo(self) -> None:
         for state, numbers in self.earlier_numbers:

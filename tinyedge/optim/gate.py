@@ -6,17 +6,17 @@ shall; and, once the call is over, whether the update was made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyedge.autograd.deferral import launch_deferred
 from tinyedge.autograd.dispatch import new_slot
-from tinyedge.ir.step import Step
-from tinyedge.ir.values import Slot
-from tinyedge.ops import where
-from tinyedge.ops.update import not_finite
+from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.values import Layout, Slot
+from tinyedge.ops.selection import Where
+from tinyedge.ops.update import not_finite, update
 from tinyedge.optim.launch import Job
 from tinyedge.tensor import Tensor, full
 
@@ -27,26 +27,30 @@ class Gate:
     def __init__(self, backend: Any) -> None:
         self.flag: Tensor = full((1,), 0.0, device=backend)
 
-    def look(self, jobs: Sequence[Job]) -> None:
-        """Set the flag, on the device, by the gradients of ``jobs``."""
+    def look(self, jobs: Sequence[Job]) -> Slot:
+        """Set the flag, on the device, by the gradients of ``jobs``. Returns whether it is 0, on the device."""
         alike: dict[Any, list[Slot]] = {}
         for job in jobs:
             alike.setdefault(job.gradient.dtype, []).append(job.gradient)
         totals = [Tensor._wrap(not_finite(slots)).to(self.flag.dtype) for slots in alike.values()]
-        self.flag.copy_(sum(totals[1:], totals[0]) if totals else full((1,), 0.0, device=self.flag.backend))
+        self.flag.copy_(sum(totals[1:], totals[0]))
+        condition: Tensor = self.flag == 0
+        return condition._slot
 
-    def beside(self, job: Job) -> tuple[Step, dict[str, Slot]]:
-        """The step that leaves the parameter and its state alone, and where it puts their new values, by name."""
+    @staticmethod
+    def update(job: Job, condition: Slot) -> None:
+        """Compute the new values beside the parameter and its state, and put them there where ``condition`` is true."""
         new = {name: new_slot(slot.storage.backend, slot.dtype, slot.shape) for name, slot in job.slots.items()}
-        return job.into({**new, "grad": job.gradient} if job.clears else new), new
-
-    def keep(self, job: Job, new: dict[str, Slot]) -> None:
-        """Replace the parameter and its state by the new values, if the flag says so."""
-        is_finite = self.flag == 0
+        update(job.into({**new, "grad": job.gradient} if job.clears else new))
         for name, slot in job.slots.items():
-            there = Tensor._wrap(slot)
-            condition = is_finite.reshape((1,) * len(slot.shape))
-            there.copy_(where(condition, Tensor._wrap(new[name]), there.detach()))
+            ones = (1,) * len(slot.shape)
+            slots = {"condition": condition.alias(Layout(ones, ones, condition.offset)), "a": new[name], "b": slot}
+            update(Step(Where, FORWARD, {}, {}, {**slots, "y": slot}, ("condition", "a", "b"), ("y",)))
+
+    @staticmethod
+    def steps_after(slots: Mapping[str, Slot]) -> int:
+        """How many steps, without scalars, follow that of the update of a parameter with this state."""
+        return len(slots)
 
     def is_open(self) -> bool:
         """Whether the last update was made. Waits for the device."""

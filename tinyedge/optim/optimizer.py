@@ -256,22 +256,18 @@ class Optimizer(Groups):
                 told.once()  # it makes the state with which later updates begin
             launched = [job for job in jobs if job.gradient.numel]
             gate = self._gate_of(told, launched)
-            new: list[dict[str, Slot]] = []
+            condition = None if gate is None else gate.look(launched)
 
             def run() -> None:
                 for job in launched:
-                    if gate is None:
+                    if gate is None or condition is None:
                         update(job.update())
                     else:
-                        step, values = gate.beside(job)
-                        update(step)
-                        new.append(values)
+                        gate.update(job, condition)
 
             told.effect(Updated(self, steps, jobs, launched, gate), run, undo)
             is_made = True
             if gate is not None:
-                for job, values in zip(launched, new, strict=True):
-                    gate.keep(job, values)
                 told.release()
                 is_made = gate.is_open()
             if not is_made:
@@ -303,7 +299,6 @@ class Optimizer(Groups):
         if self._gate is None or self._gate.flag.backend is not backend:
             self._gate = Gate(backend)
             told.once()
-        self._gate.look(launched)
         return self._gate
 
     def _plan_update(self, count: int) -> list[Job]:
