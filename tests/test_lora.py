@@ -156,6 +156,35 @@ def test_dora_merges(backend: Backend, kinds: tuple[bool, ...]) -> None:
         np.testing.assert_array_equal(value.numpy(), weights[name])
 
 
+@pytest.mark.parametrize("base", ["float32", "q8_0", "bfloat16"])
+def test_dora_with_dropout_that_drops_nothing(backend: Backend, base: str) -> None:
+    """Then the layer's product is computed of what is left, instead of taken from its result: the sum is the same."""
+    found = []
+    for dropout in (0.0, 1e-12):
+        te.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(32, 8, 1), nn.Flatten(), nn.Linear(32, 4, bias=False))
+        if base == "bfloat16":
+            model.to(te.bfloat16)
+        elif base != "float32":
+            te.quantize(model, base)
+        adapt.lora(model, rank=2, dropout=dropout, targets=["0", "2"], dora=True, use_rslora=True)
+        assert "rank=2, alpha=16 (rslora, dora)" in repr(model)
+        with te.no_grad():
+            for name, param in model.named_parameters():
+                if "lora_magnitude" in name:
+                    param.mul_(1.5)
+                elif "lora_B" in name:
+                    nn.init.normal_(param)
+        y = model.train()(te.full((2, 32, 2, 2), 0.5, dtype=te.bfloat16 if base == "bfloat16" else te.float32))
+        y.float().square().sum().backward()
+        found.append([y.float(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == 7
+    for got, wanted in zip(*found, strict=True):
+        size = float(wanted.detach().abs().max().item())
+        rounding = 3e-2 if base == "bfloat16" else 1e-4
+        np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=rounding, atol=rounding * size)
+
+
 def test_dropout_leaves_indices_alone(backend: Backend) -> None:
     model = adapt.lora(make(), rank=2, dropout=0.5, targets=["words"])
     losses = train(model.train(), 6)

@@ -209,10 +209,11 @@ class LoraLayer(Module):
         self._unmerged, self.merged = None, ()
 
     def extra_repr(self) -> str:
-        shown = [
-            f"{name}: rank={config.rank}, alpha={config.alpha}" + ("" if name in self.active else " (inactive)")
-            for name, config in self.configs.items()
-        ]
+        shown = []
+        for name, config in self.configs.items():
+            kinds = ["rslora"] * config.use_rslora + ["dora"] * config.dora + ["inactive"] * (name not in self.active)
+            marks = f" ({', '.join(kinds)})" if kinds else ""
+            shown.append(f"{name}: rank={config.rank}, alpha={config.alpha}{marks}")
         return ", ".join(shown)
 
 
