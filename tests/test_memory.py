@@ -298,7 +298,8 @@ def test_what_a_plan_says(backend: Backend) -> None:
         assert fit.method == "everything, with checkpoints"
         assert 0 < fit.extra_flops < fit.forward_flops / 2
         assert "more forward arithmetic" in str(fit)
-    for part in (fit.method, f"in {fit.total_bytes} bytes", f"step {fit.step_bytes}"):
+    assert "again" not in str(everything)
+    for part in (fit.method, f"in {fit.total_bytes:,} bytes", f"step {fit.step_bytes:,}"):
         assert part in str(fit)
     adam = te.plan_for(model, loss_of, sample, budget="1GB", optimizer=optim.Adam(model.parameters(), amsgrad=True))
     assert adam.state_bytes == 3 * adam.gradient_bytes

@@ -38,6 +38,9 @@ UNITS = {
 Sample = Sequence[Any]
 """For each argument a tensor, a shape (float32), or a shape and a dtype: ``((1, 3, 224, 224), ((1,), te.int64))``."""
 
+States = Optimizer | Callable[[list[Tensor]], Optimizer] | int
+"""What says how much state each parameter has: an optimizer, what makes one, or a number of tensors."""
+
 
 def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
     """Compile a function abstractly, from shapes alone: the program that ``te.compile`` would make for such arguments.
@@ -107,12 +110,21 @@ class Fit:
         return self
 
     def __str__(self) -> str:
+        parts = {
+            "model": self.model_bytes, "sample": self.sample_bytes, "gradients": self.gradient_bytes,
+            "optimizer": self.state_bytes, "step": self.step_bytes,
+        }  # fmt: skip
+        text = (
+            f"{self.method}: trains {self.trained_elements:,} of {self.elements:,} parameters in {self.total_bytes:,} "
+            f"bytes: {', '.join(f'{name} {nbytes:,}' for name, nbytes in parts.items())}; "
+            f"{self.step_flops / 1e6:.4g} MFLOP a step"
+        )
+        if not self.checkpointed:
+            return text
+        share = self.extra_flops / max(self.forward_flops - self.extra_flops, 1)
         return (
-            f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
-            f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
-            f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
-            f"{self.extra_flops / 1e6:.4g} for rematerialising {len(self.checkpointed)} modules: "
-            f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
+            f"{text}, of which {self.extra_flops / 1e6:.4g} to compute {len(self.checkpointed)} modules again: "
+            f"{share:.0%} more forward arithmetic"
         )
 
 
@@ -122,7 +134,7 @@ def plan_for(
     sample: Sample,
     *,
     budget: int | str,
-    optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
+    optimizer: States = 0,
     ranking: Ranking | Sequence[str] | None = None,
 ) -> Fit:
     """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
@@ -154,7 +166,7 @@ def plan_for(
     Errors: ArgumentError if nothing fits, with the smallest total; if ``ranking`` names what is no trainable layer.
     """
     limit = bytes_of(budget)
-    search = _Search(model, loss, sample, _states(optimizer), limit)
+    search = _Search(model, loss, sample, states_of(optimizer), limit)
     if ranking is not None:
         search.rank(ranking.names() if isinstance(ranking, Ranking) else ranking)
     for fit in search.fits():
@@ -399,7 +411,7 @@ def _nbytes(item: Any) -> int:
     return nbytes
 
 
-def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) -> int:
+def states_of(optimizer: States) -> int:
     """The number of tensors that an optimizer keeps for each parameter."""
     if isinstance(optimizer, int):
         return optimizer

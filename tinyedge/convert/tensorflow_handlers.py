@@ -13,7 +13,7 @@ from tinyedge.convert import windows
 from tinyedge.convert.build import folded_size
 from tinyedge.convert.graph import Array
 from tinyedge.convert.handlers import Handlers
-from tinyedge.convert.norms import OverMinibatch, batch_norm
+from tinyedge.convert.norms import How, batch_norm
 from tinyedge.convert.onnx_registry import Ints, ints
 from tinyedge.convert.onnx_resize import Sampling, resized
 from tinyedge.errors import ShapeError
@@ -265,7 +265,7 @@ def channel_norm(
     bias: Tensor | None = None,
     *,
     epsilon: float,
-    training: bool | OverMinibatch,
+    training: How,
 ) -> Tensor:
     """Batch norm that lacks a scale, a bias, or statistics of its own."""
     return batch_norm("ChannelNorm", x, mean, var, scale, bias, epsilon, 0.1, training)

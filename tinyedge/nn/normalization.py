@@ -224,6 +224,28 @@ class BatchNorm3d(_BatchNorm):
 BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
+def renormalised(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float,
+    r_max: float, d_max: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What batch renormalisation computes in training; and the batch's mean and variance."""
+    with no_grad():
+        values = x.detach().to(x.dtype.computes)
+        var, mean = var_mean(values, (0, *range(2, x.ndim)), correction=0)
+        rstd = (running_var + eps).rsqrt()
+        r = ((var + eps).sqrt() * rstd).clamp(1.0 / r_max, r_max).to(x.dtype)
+        d = ((mean - running_mean) * rstd).clamp(-d_max, d_max).to(x.dtype)
+    # The correction is one more scale and shift of each channel, so it goes into the norm's own.
+    scale = r if weight is None else weight * r
+    shift = d if weight is None else weight * d
+    return F.batch_norm(x, None, None, scale, shift if bias is None else shift + bias, True, 0.0, eps), mean, var
+
+
+def groups_for(channels: int, most: int) -> int:
+    """The largest number of groups, at most ``most``, that divides the channels."""
+    return max(n for n in range(1, min(most, channels) + 1) if channels % n == 0)
+
+
 class _BatchRenorm(_BatchNorm):
     choices = ("frozen", "batch")
 
@@ -264,17 +286,8 @@ class _BatchRenorm(_BatchNorm):
         self._require_limits(self.r_max, self.d_max)
         assert self.running_mean is not None
         assert self.running_var is not None
-        with no_grad():
-            x = input.detach().to(input.dtype.computes)
-            var, mean = var_mean(x, (0, *range(2, x.ndim)), correction=0)
-            rstd = (self.running_var + self.eps).rsqrt()
-            r = ((var + self.eps).sqrt() * rstd).clamp(1.0 / self.r_max, self.r_max).to(input.dtype)
-            d = ((mean - self.running_mean) * rstd).clamp(-self.d_max, self.d_max).to(input.dtype)
-        # The correction is one more scale and shift of each channel, so it goes into the norm's own.
-        scale = r if self.weight is None else self.weight * r
-        shift = d if self.weight is None else self.weight * d
-        y = F.batch_norm(
-            input, None, None, scale, shift if self.bias is None else shift + self.bias, True, 0.0, self.eps
+        y, mean, var = renormalised(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self.eps, self.r_max, self.d_max
         )
         if input.numel():
             self._track(mean, var, input.numel() // input.shape[1])
