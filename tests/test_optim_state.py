@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,3 +170,36 @@ def test_a_pickled_optimizer_goes_on(reference: Backend) -> None:
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
     assert [s["step"] for s in copied.state.values()] == [3] * 5
     optimizer.discard()
+
+
+class Lars(optim.Optimizer):
+    """An optimizer of the user's own, which keeps what it likes in ``state``."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @te.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for param in group["params"]:
+                state = self.state[param]
+                if "mu" not in state:
+                    state["mu"], state["count"] = te.zeros_like(param), 0
+                state["count"] += 1
+                state["mu"].mul_(0.9).add_(param.grad)
+                param.add_(state["mu"], alpha=-group["lr"])
+
+
+def test_state_of_an_optimizer_of_ones_own(backend: Backend) -> None:
+    """It begins empty for each parameter, also after a state dict was loaded."""
+    param = te.Parameter([1.0, 2.0])
+    first = Lars([param], 0.5)
+    param.grad = te.ones(2)
+    first.step()
+    second = Lars([param], 9.0)
+    second.load_state_dict(first.state_dict())
+    second.step()
+    np.testing.assert_allclose(param.detach().numpy(), [1 - 0.5 - 0.95, 2 - 0.5 - 0.95], rtol=1e-6)
+    assert second.state[param]["count"] == 2
+    assert first.state[te.Parameter([1.0])] == {}
+    assert len(copy.deepcopy(second).state[te.Parameter([1.0])]) == 0

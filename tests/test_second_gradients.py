@@ -46,12 +46,17 @@ def moved(value: te.Tensor, direction: Any) -> te.Tensor:
 
 
 @pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
-def test_second_gradients(op: type[Op]) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_second_gradients(op: type[Op], alone: bool) -> None:
+    """``alone``: only one of the inputs needs a gradient, so that others need not have been saved."""
     for seed in range(8):
         found = drawn(op, seed)
         if found is None:
             continue
         inputs, attrs = found
+        differentiable = [x for x in inputs if x is not None and x.requires_grad]
+        for number, x in enumerate(differentiable if alone else ()):
+            x.requires_grad_(number == seed % len(differentiable))
         scalars = {name: attrs.pop(name) for name in [*attrs] if name in op.scalars}
 
         def run(replaced: Any) -> te.Tensor:

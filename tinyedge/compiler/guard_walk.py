@@ -71,7 +71,7 @@ def _has_hooks(slot: Slot) -> bool:
 
 def argument_key(argument: Tensor) -> Hashable:
     """The part of the key for an argument that is a tensor: all but its values."""
-    slot = argument._slot
+    slot = argument._current("te.compile")
     return slot.key, slot.requires_grad, bool(slot.hooks), slot.storage.backend.name, type(argument)
 
 
@@ -253,7 +253,7 @@ class Walk(CodeWalk):
             extra = self.attributes(attributes, at, False)
         elif not is_argument:
             self.findings.guard(partial(len, attributes), 0)
-        slot = value._slot
+        slot = value._current("te.compile")
         if self.names.history or self.names.all:
             extra = slot.is_leaf, *extra
         if is_argument and (self.names.places or self.names.all):

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinyedge.autograd.dispatch import dispatch, edge_to, launch_step, new_slot, version_of, write_into
 from tinyedge.autograd.modes import no_grad
+from tinyedge.autograd.overwrite import Overwritten
 from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.errors import AutogradError, SecondGradientError
@@ -25,7 +26,7 @@ from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
-from tinyedge.ops.movement import Slice
+from tinyedge.ops.movement import Slice, Strided
 from tinyedge.tensor import Tensor, call, full, tensor
 
 Tensors = Sequence[Tensor | None]
@@ -152,6 +153,8 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
         require_saved(step)
         return step.differentiate(gradients)
     op = step.op
+    if isinstance(step, Overwritten):
+        return _of_change(step, gradients)
     if isinstance(step, OwnBackward):
         raise refusal(op.name, "its backward replays a program")
     if op.name == "cat":
@@ -194,6 +197,19 @@ def _fitted(gradient: Tensor, spec: Spec) -> Tensor:
     if gradient.shape != spec.shape:
         gradient = functions["sum_to_size"](gradient, spec.shape)
     return gradient
+
+
+def _of_change(step: Overwritten, gradients: Tensors) -> Tensors:
+    """Of a part that was replaced: the gradient goes to what is there now, and elsewhere to what was there before."""
+    (dy,) = gradients
+    assert dy is not None
+    before, part = step.edges
+    left = full(dy.shape, 1.0, dtype=dy.dtype, device=dy.backend)
+    write_into(Value(0, dy.dtype), left._slot.alias(step.layout))
+    return [
+        None if before is None else dy * left,
+        None if part is None else call(Strided, dy.contiguous(), **step.layout._asdict()),
+    ]
 
 
 # Formulas
@@ -271,7 +287,8 @@ def _is_linear(op: type[Op]) -> bool:
 
 def _inputs(step: Step, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a step as far as they are saved; specs of the others."""
-    return {**dict(zip(step.op.inputs, step.input_specs, strict=True)), **saved}
+    there = {name: value for name, value in saved.items() if value is not None}
+    return {**dict(zip(step.op.inputs, step.input_specs, strict=True)), **there}
 
 
 def transposed(op: type[Op], step: Step, name: str, dy: Tensor, inputs: Mapping[str, Any]) -> Tensor:
@@ -304,7 +321,7 @@ def _launched(op: type[Op], step: Step, name: str, spec: Spec, dy: Tensor, input
     slots: dict[str, Any] = {"dy": dy._slot, **{"d" + other: None for other in op.outputs[1:]}}
     for kept in op.saves:
         value = inputs[kept]
-        slots[kept] = value._slot if isinstance(value, Tensor) else value
+        slots[kept] = value._slot if isinstance(value, Tensor) else value if isinstance(value, Value) else None
     reads = tuple(slots)
     slots["d" + name] = target
     launch_step(Step(op, BACKWARD, step.attrs, step.scalars, slots, reads, ("d" + name,)))
@@ -430,8 +447,10 @@ def _of_plane(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _remainder(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    a, b = saved["a"], saved["b"]
-    return {"a": dy, "b": -dy * functions["floor"](a.detach() / b.detach())}
+    a, b = (x.number if isinstance(x, Value) else x if x is None else x.detach() for x in (saved["a"], saved["b"]))
+    if a is None or b is None:  # only ``a`` needs a gradient
+        return {"a": dy}
+    return {"a": dy, "b": -dy * functions["floor"](functions["true_divide"](a, b))}
 
 
 def _lgamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:

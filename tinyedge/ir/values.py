@@ -110,19 +110,7 @@ class MemorySpace:
         """Wait until everything launched so far has finished."""
 
 
-class Family:
-    """Views of each other, as far as autograd knows: those of a storage, or of a tensor that was detached from it.
-
-    ``history`` counts the changes in place that autograd recorded: a view made before one of them has a stale history.
-    """
-
-    __slots__ = ("history",)
-
-    def __init__(self) -> None:
-        self.history = 0
-
-
-class Storage(Family):
+class Storage:
     """Bytes on a backend, shared by all views of them. ``version`` counts the changes made in place.
 
     ``alone``: the bytes must be a buffer of their own, not a part of a slab. ``holds``: they come from the host, and so
@@ -134,10 +122,11 @@ class Storage(Family):
         "backend",
         "bounds",
         "buffer",
+        "current",
         "deferred",
+        "history",
         "nbytes",
         "number",
-        "recorded",
         "renewed",
         "torn",
         "version",
@@ -161,8 +150,8 @@ class Storage(Family):
         self.version = 0
         # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks.
         self.bounds: tuple[int, int, int, int] | None = None
-        self.history = 0
-        self.recorded = 0  # changes that autograd recorded, of all families
+        self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
+        self.current: Current | None = None  # after such a change: what all of it holds, if that is known
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
         if self.buffer is None and told is not None and told.runs and told.holding is not None:
             told.holding.postpone(self)
@@ -172,8 +161,8 @@ class Storage(Family):
         """A storage over memory that it does not own."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
-        self.number, self.version, self.bounds, self.renewed = next(_serial), 0, None, 0
-        self.history = self.recorded = 0
+        self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
+        self.current = None
         return self
 
     @classmethod
@@ -237,7 +226,6 @@ class Slot:
         "cleared",
         "contiguous",
         "dtype",
-        "family",
         "grad",
         "history",
         "hooks",
@@ -261,7 +249,6 @@ class Slot:
         self.numel = prod(self.shape)
         self.contiguous = shapes.is_contiguous(self.shape, self.strides)
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
-        self.family: Family = storage
         self.history = storage.history
         self.requires_grad = False
         self.grad: Slot | None = None  # of a leaf: the buffer of its gradient; ``gradient()`` says whether there is one
@@ -274,7 +261,7 @@ class Slot:
     def whole(cls, storage: Storage, extent: Extent) -> Slot:
         """All of a new storage, in C order: what ``Slot(...)`` makes, with nothing to compute."""
         self = object.__new__(cls)
-        self.storage = self.family = storage
+        self.storage = storage
         self.dtype, self.shape, self.strides, self.numel, _, self.key = extent
         self.offset = self.history = self.index = 0
         self.number = next(_serial)
@@ -325,31 +312,14 @@ class Slot:
 
     def alias(self, layout: Layout | None = None) -> Slot:
         """Another view of the same storage, without history."""
-        other = Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
-        if self.family is not self.storage:
-            other.family, other.history = self.family, self.family.history
-        return other
-
-    def with_history_of(self, result: Slot) -> Slot:
-        """This view once ``result`` was copied into it, as autograd records: the history of other views is stale."""
-        self.family.history += 1
-        self.storage.recorded += 1
-        other = self.alias()
-        other.requires_grad, other.step, other.index = result.requires_grad, result.step, result.index
-        return other
-
-    def detached(self) -> Slot:
-        """Another view of the same storage, of which autograd does not know that it is one."""
-        other = Slot(self.storage, self.dtype, Layout(self.shape, self.strides, self.offset))
-        other.family, other.history = Family(), 0
-        return other
+        return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
 
     def within(self, storage: Storage) -> Slot:
         """The same view of another storage, without history. What follows from the layout is not computed again."""
         other = object.__new__(Slot)
         other.storage, other.dtype, other.key, other.contiguous = storage, self.dtype, self.key, self.contiguous
         other.shape, other.strides, other.offset, other.numel = self.shape, self.strides, self.offset, self.numel
-        other.number, other.family, other.history = next(_serial), storage, storage.history
+        other.number, other.history = next(_serial), storage.history
         other.requires_grad, other.grad, other.cleared, other.step, other.index = False, None, -1, None, 0
         other.hooks = None
         return other
@@ -398,6 +368,14 @@ class Spec(NamedTuple):
 
     dtype: DType
     shape: Shape
+
+
+class Current(NamedTuple):
+    """What a storage holds since a change in place: a step's output, or values without a history."""
+
+    step: Any
+    output: int
+    spec: Spec
 
 
 class Layout(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
 from itertools import count
@@ -19,7 +19,9 @@ from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
+from tinyedge.nn import state_hooks
 from tinyedge.nn.selection import Chosen, selected
+from tinyedge.nn.state_hooks import StateHooks
 from tinyedge.nn.values import misfit, moved_tensor
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
 from tinyedge.tensor.memory_format import check_memory_format
@@ -90,7 +92,7 @@ class _Members(dict[Any, Any]):
         return super().__ior__(other)
 
 
-class Module:
+class Module(StateHooks):
     """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.
 
     >>> class Scale(nn.Module):
@@ -363,8 +365,15 @@ class Module:
 
         With ``keep_vars`` the values are the parameters themselves, else detached views of them.
         """
+        modules = list(self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False))
+        state_hooks.run("before saving", modules, ..., keep_vars)
+        state = self._own_state(modules, keep_vars)
+        state_hooks.run("after saving", reversed(modules), state, ..., {})
+        return state
+
+    def _own_state(self, modules: Iterable[tuple[str, Module]], keep_vars: bool = False) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
-        for path, module in self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
+        for path, module in modules:
             lead = f"{path}." if path else ""
             for name, param in module._parameters.items():
                 if param is not None:
@@ -390,12 +399,19 @@ class Module:
                 f"got {type(state_dict).__name__}",
                 "Pass what state_dict() or te.load_safetensors returned.",
             )
-        for path, module in self.named_modules(remove_duplicate=False):
+        modules = list(self.named_modules(remove_duplicate=False))
+        missing: list[str] = []
+        unexpected: list[str] = []
+        problems: list[str] = []
+        state_dict = {**state_dict}
+        state_hooks.run("before loading", modules, state_dict, ..., {}, strict, missing, unexpected, problems)
+        for path, module in modules:
             module._before_loading(f"{path}." if path else "", state_dict)
-        own = self.state_dict()
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [str(name) for name in state_dict if name not in own]
-        problems = []
+        own = self._own_state(modules)
+        missing += [name for name in own if name not in state_dict]
+        unexpected += [str(name) for name in state_dict if name not in own]
+        keys = IncompatibleKeys(missing, unexpected)
+        told = (missing or unexpected) and state_hooks.run("after loading", reversed(modules), keys)
         if strict and missing:
             problems.append("missing keys: " + ", ".join(missing))
         if strict and unexpected:
@@ -430,7 +446,9 @@ class Module:
         with no_grad():
             for target, value in staged:
                 target.copy_(value)
-        return IncompatibleKeys(missing, unexpected)
+        if not told:
+            state_hooks.run("after loading", reversed(modules), keys)
+        return keys
 
     def _before_loading(self, prefix: str, state: Mapping[str, Any]) -> None:
         """What a module does before values are put into its parameters, whose names in ``state`` begin so."""

@@ -99,6 +99,16 @@ class Slice(View):
         )
 
 
+class Strided(View):
+    """A part of a contiguous tensor that lies anywhere in it: what a view is of memory that was changed in place."""
+
+    signature = "(...)->(...)"
+
+    @classmethod
+    def view(cls, layout: Layout, **attrs: Any) -> Layout:
+        return Layout(attrs["shape"], attrs["strides"], layout.offset + attrs["offset"])
+
+
 class Expand(View):
     signature = "(...)->(...)"
     scatters = False  # one element of the input is many of the output: the gradient is a sum

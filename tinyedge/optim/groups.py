@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Groups(Minibatch):
         self.skipped = 0
         """The number of updates left out because a gradient was not finite, with ``nonfinite="skip"``."""
         self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, State] = {}
+        self.state: defaultdict[Tensor, State] = defaultdict(dict)
         self._pending = 0
         self._rest: list[tuple[Job, int]] = []  # the remaining jobs of a refused update, with gradient versions
         self._waits = False  # whether it is registered as a minibatch
@@ -275,7 +276,8 @@ class Groups(Minibatch):
 
     def restorer(self) -> Callable[[], None]:
         """A function that restores the host's part of the state, which keeps device memory alive, to what it is now."""
-        pending, state = self._pending, {param: {**state} for param, state in self.state.items()}
+        pending = self._pending
+        state = defaultdict(dict, {param: {**state} for param, state in self.state.items()})
         updates, updated, skipped = self._updates, {*self._updated}, self.skipped
 
         def restore() -> None:

@@ -10,6 +10,7 @@ from tinyedge.autograd.modes import enable_grad, no_grad
 from tinyedge.autograd.recorder import forbid_in_recording
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.ops import cat
+from tinyedge.optim.hooks import calling_hooks
 from tinyedge.optim.optimizer import Optimizer, Parameters
 from tinyedge.optim.wolfe import Point, strong_wolfe
 from tinyedge.tensor import Tensor, full, tensor
@@ -99,6 +100,7 @@ class LBFGS(Optimizer):
             )
         return tensor(value, dtype=params[0].dtype, device=params[0].backend)
 
+    @calling_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take up to ``max_iter`` iterations. Returns what the closure returned the first time."""
         forbid_in_recording("LBFGS.step()", "it reads the loss, and how often it calls the closure depends on that")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,13 +29,14 @@ from tinyedge.optim.effects import Counted, Updated
 from tinyedge.optim.gate import Gate
 from tinyedge.optim.groups import Groups
 from tinyedge.optim.groups import Parameters as Parameters
+from tinyedge.optim.hooks import Hooks, calling_hooks
 from tinyedge.optim.launch import Job, Launcher, State
 from tinyedge.optim.launch import Rule as Rule
-from tinyedge.optim.saved import is_torn, like, read_minibatch
+from tinyedge.optim.saved import copy_of, is_torn, like, read_minibatch
 from tinyedge.tensor import Tensor, full
 
 
-class Optimizer(Groups):
+class Optimizer(Groups, Hooks):
     """Base of the optimizers. A new one defines ``state_names`` and ``rule``.
 
     ``params`` are tensors, ``named_parameters()``, or groups: dicts with ``params`` and options of their own, as in
@@ -105,7 +106,7 @@ class Optimizer(Groups):
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_rest("copied")
         # A copy has memory of its own.
-        memory = ("_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated")
+        memory = ("_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated")
         kept = {name: value for name, value in self.__dict__.items() if name not in memory}
         return {**kept, "_begun": list(self._begun())}
 
@@ -146,6 +147,7 @@ class Optimizer(Groups):
         """
         return self._launcher.program
 
+    @calling_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Count a sample, and update if it completes the minibatch. Returns the result of ``closure``, if given.
 
@@ -477,18 +479,21 @@ class Optimizer(Groups):
 
         Errors: AutogradError if the device refused a part of the last update.
         """
+        self._run("before saving")
         self._require_no_rest("saved")
         numbers = {id(param): number for number, (_, param, _) in enumerate(self.named())}
         gradients = {numbers[id(param)]: gradient for param, gradient, _ in self._begun()}
         torn = [numbers[id(param)] for param, _, torn in self._begun() if torn]
         begun = {"minibatch": {"counted": self._pending, "gradients": gradients, "torn": torn}}
-        return {
+        state = {
             **(begun if self._pending or gradients else {}),
             "state": {numbers[id(param)]: {**state} for param, state in self.state.items()},
             "param_groups": [
                 {**group, "params": [numbers[id(param)] for param in group["params"]]} for group in self.param_groups
             ],
         }
+        found: dict[str, Any] = self._run("after saving", state)
+        return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over state and options from ``state_dict``; its arrays or tensors are copied.
@@ -500,6 +505,7 @@ class Optimizer(Groups):
                 minibatch would replace. Then the optimizer is unchanged.
         """
         call = f"{self._call}.load_state_dict"
+        state_dict = self._run("before loading", {**state_dict})
         saved_groups = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in self.param_groups]
         saved_sizes = [len(group["params"]) for group in saved_groups]
@@ -511,7 +517,7 @@ class Optimizer(Groups):
                 "Make the optimizer with the same parameters in the same order.",
             )
         keys = [key for group in saved_groups for key in group["params"]]
-        loaded: dict[Tensor, State] = {}
+        loaded: defaultdict[Tensor, State] = defaultdict(dict)
         for key, (_, param, label) in zip(keys, self.named(), strict=True):
             if key in state_dict["state"]:
                 loaded[param] = {
@@ -540,9 +546,12 @@ class Optimizer(Groups):
             {**group, **{name: self._number(name, value) for name, value in saved.items()}, "params": group["params"]}
             for group, saved in zip(self.param_groups, saved_groups, strict=True)
         ]
+        self._run("after loading")
 
     def loaded(self, name: str, what: str, param: Tensor, value: Any) -> Any:
         """The state ``name`` of ``param`` from ``value`` in a state dict; ``what`` is its name for an error."""
+        if type(self).rule is Optimizer.rule:  # a step of its own may keep anything
+            return copy_of(param, value)
         if name == "step":
             return int(value)
         return like(f"{self._call}.load_state_dict", what, param, value, self.shape_of(name, param))

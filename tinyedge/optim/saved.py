@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from tinyedge.errors import StateDictError
@@ -26,6 +27,18 @@ def like(call: str, what: str, param: Tensor, value: Any, expected: Shape | None
         got = type(value).__name__ if shape is None else tuple(shape)
         raise StateDictError(call, f"{what}", f"the state dict has {got}")
     return tensor(value, dtype=param.dtype.computes, device=param.backend)
+
+
+def copy_of(param: Tensor, value: Any) -> Any:
+    """A copy of what an optimizer of the user's own kept for ``param``, on its device; floats have its dtype."""
+    if isinstance(value, Tensor):
+        dtype = param.dtype.computes if value.is_floating_point() else value.dtype
+        return tensor(value, dtype=dtype, device=param.backend)
+    if isinstance(value, Mapping):
+        return {name: copy_of(param, part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(copy_of(param, part) for part in value)
+    return deepcopy(value)
 
 
 def read_minibatch(

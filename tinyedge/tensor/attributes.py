@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 from tinyedge import shapes
+from tinyedge.autograd import history
 from tinyedge.backends import Backend
 from tinyedge.backends.device import device as Device
 from tinyedge.dtypes import DType
 from tinyedge.errors import ShapeError
-from tinyedge.ir.values import SlotHolder
+from tinyedge.ir import values
+from tinyedge.ir.values import Slot, SlotHolder
 
 
 class Attributes(SlotHolder):
@@ -55,7 +57,19 @@ class Attributes(SlotHolder):
     @property
     def is_leaf(self) -> bool:
         """Whether this is no result of an op that autograd records: only leaves get a ``grad``."""
-        return self._slot.is_leaf
+        return self._current("is_leaf").is_leaf
+
+    @property
+    def grad_fn(self) -> Any:
+        """The recorded call that this is the result of, or None of a leaf."""
+        return self._current("grad_fn").step
+
+    def _current(self, call: str) -> Slot:
+        """The slot, with the history that its memory has since it was changed in place through another tensor."""
+        if history.is_stale(self._slot) and self._slot.storage.current is not None:
+            self._slot = history.renewed(call, self._slot)  # type: ignore[misc]  # Tensor has this slot
+            values.note_leaf_change()
+        return self._slot
 
     def dim(self) -> int:
         """The number of dims."""

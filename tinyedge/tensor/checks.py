@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyedge.autograd import scope
+from tinyedge.autograd import history, overwrite, scope
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir.values import Slot
@@ -35,11 +35,18 @@ def require_changeable(call: str, slot: Slot) -> None:
             f"got one of shape {slot.shape}",
             "Do it under te.no_grad(), or out of place.",
         )
-    if slot.nbytes != slot.storage.nbytes or leads_to_leaf(slot):
+    if leads_to_leaf(slot):
         raise AutogradError(
             call,
-            "a view may not be changed in place while autograd records it",
-            f"got a view of shape {slot.shape}",
+            "a view of a leaf that requires grad may not be changed in place while autograd records",
+            f"got one of shape {slot.shape}",
+            "Do it under te.no_grad(), or change a clone().",
+        )
+    if not overwrite.is_recordable(slot):
+        raise AutogradError(
+            call,
+            "a view may not be changed in place while autograd records, unless it is known what it is a view of",
+            f"got one of shape {slot.shape}: of detach(), or of a result of te.no_grad(), a Function or te.compile",
             "Change a clone(), or build the result with te.where or te.cat.",
         )
 
@@ -84,12 +91,8 @@ def require_seed(call: str, root: Slot, given: Shape | None) -> None:
             "this one has no history",
             "Set requires_grad on the inputs, and do not compute under te.no_grad().",
         )
-    if root.history != root.family.history:
-        raise AutogradError(
-            call, "the history of the tensor must be current",
-            f"this one of shape {root.shape} shares memory with a tensor that was changed in place later",
-            "Walk back from that one, or change a clone().",
-        )  # fmt: skip
+    if history.is_stale(root):
+        history.refuse(call, root)
     if given is None and root.numel != 1:
         raise ShapeError(
             call, "without a gradient the tensor must hold one element", f"it has shape {root.shape}",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyedge import dtypes
-from tinyedge.autograd import dispatch, hooks, minibatch, recorder, walk
+from tinyedge.autograd import dispatch, history, hooks, minibatch, overwrite, recorder, walk
 from tinyedge.autograd.absent import absent
 from tinyedge.autograd.dispatch import write_into
 from tinyedge.autograd.methods import Methods
@@ -113,7 +113,7 @@ class Tensor(Attributes, Methods):
     @property
     def requires_grad(self) -> bool:
         """Whether ``backward`` computes a gradient for this; see ``requires_grad_``."""
-        return self._slot.requires_grad
+        return self._current("requires_grad").requires_grad
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -176,11 +176,6 @@ class Tensor(Attributes, Methods):
     @grad.deleter
     def grad(self) -> None:
         self.grad = None
-
-    @property
-    def grad_fn(self) -> Any:
-        """The recorded call that this is the result of, or None of a leaf."""
-        return self._slot.step
 
     @property
     def data(self) -> Tensor:
@@ -281,11 +276,13 @@ class Tensor(Attributes, Methods):
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
-        return Tensor._wrap(self._slot.detached())
+        slot = self._slot.alias()
+        slot.history = history.APART
+        return Tensor._wrap(slot)
 
     def detach_(self) -> Tensor:
         """Forget the history, in place: this becomes a leaf. Returns self."""
-        self._slot = self._slot.detached()
+        self._slot = self.detach()._slot
         values.note_leaf_change()
         return self
 
@@ -478,7 +475,7 @@ class Tensor(Attributes, Methods):
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
     def _assign(self, call: str, result: Tensor) -> Tensor:
-        slot = self._slot
+        slot = self._current(call) if modes.is_grad_enabled() else self._slot
         require_apart(call, slot)
         if result.shape != slot.shape:
             result = _fitting(self, _function("expand")(result, slot.shape))
@@ -497,7 +494,7 @@ class Tensor(Attributes, Methods):
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
-            self._slot = slot.with_history_of(result._slot)
+            self._slot = overwrite.changed(slot, result._slot)
             values.note_leaf_change()
         return self
 
@@ -526,7 +523,7 @@ class Tensor(Attributes, Methods):
         """
         if isinstance(value, Tensor):
             return self.copy_(value)
-        slot = self._slot
+        slot = self._current("fill_") if modes.is_grad_enabled() else self._slot
         require_apart("fill_", slot)
         if modes.is_grad_enabled() and slot.requires_grad:
             values = filled("fill_", self.shape, value, self.dtype, self.backend)
@@ -644,7 +641,7 @@ class Parameter(Tensor):
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
                 "Convert it with .float(), or pass requires_grad=False.",
             )  # fmt: skip
-        self._slot = slot.detached() if slot.contiguous else Tensor._wrap(slot.detached()).contiguous()._slot
+        self._slot = slot.alias() if slot.contiguous else Tensor._wrap(slot.alias()).contiguous()._slot
         self._grad = None
         self._slot.requires_grad = requires_grad
 
@@ -657,7 +654,7 @@ class Parameter(Tensor):
 
 def seed_of(call: str, root: Tensor, gradient: Tensor | None) -> Tensor | None:
     """The gradient with which a walk back from ``root`` begins, in the name of ``call``; None stands for ones."""
-    require_seed(call, root._slot, None if gradient is None else gradient.shape)
+    require_seed(call, root._current(call), None if gradient is None else gradient.shape)
     return None if gradient is None else _fitting(root, gradient)
 
 
