@@ -163,6 +163,7 @@ from tinyedge.nn.recurrent import RNNCellBase as RNNCellBase
 from tinyedge.nn.resampling import Upsample as Upsample
 from tinyedge.nn.resampling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from tinyedge.nn.resampling import UpsamplingNearest2d as UpsamplingNearest2d
+from tinyedge.nn.state_hooks import StateHooks as StateHooks
 from tinyedge.nn.transformer import Transformer as Transformer
 from tinyedge.nn.transformer import TransformerDecoder as TransformerDecoder
 from tinyedge.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
@@ -318,6 +319,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "StateHooks",
     "Tanh",
     "Tanhshrink",
     "Threshold",
