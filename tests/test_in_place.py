@@ -221,6 +221,17 @@ def test_a_copy_of_a_leaf_leads_back_to_it(backend: Backend) -> None:
             np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-6)
 
 
+def test_cat_of_what_was_changed_through_a_view(backend: Backend) -> None:
+    leaf = te.tensor(W, requires_grad=True)
+    plain, other = te.zeros(3, 4), leaf * 1
+    rows = plain.view(12), other.view(12)
+    rows[0].add_(leaf.view(12))
+    rows[1].mul_(0.5)
+    te.cat([plain, other, plain[1:]], 0).sum().backward()
+    assert leaf.grad is not None
+    np.testing.assert_array_equal(leaf.grad.numpy(), [[1.5] * 4, [2.5] * 4, [2.5] * 4])
+
+
 def test_views_of_what_gets_a_history_have_it_too(backend: Backend) -> None:
     leaf = te.tensor(W, requires_grad=True)
     plain = te.zeros(3, 4)
