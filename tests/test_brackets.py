@@ -18,6 +18,9 @@ class Position:
     def __index__(self) -> int:
         return 1
 
+    def __repr__(self) -> str:
+        return "Position()"
+
 
 INDICES: list[Any] = [
     1,
