@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list]:
     parser.add_argument("--steps", type=int, default=100, help="updates for the new word")
     parser.add_argument("--rehearse", type=int, default=3, help="old recordings to a new one")
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--output", type=Path, default=Path("."), help="the folder for keyword.png")
+    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for keyword.png (default: ./out)")
     given = parser.parse_args(arguments)
 
     random = np.random.default_rng(0)
@@ -215,6 +215,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list]:
         curves[name] = learn_new(copy.deepcopy(model), new, rehearsed, tests, given)
         first, last = curves[name][0], curves[name][-1]
         print(f"{name:22} {word!r}: {first[1]:.1%} to {last[1]:.1%}; old words: {first[2]:.1%} to {last[2]:.1%}")
+    given.output.mkdir(parents=True, exist_ok=True)
     draw(given.output / "keyword.png", curves, word)
     print(f"wrote {given.output / 'keyword.png'}")
     return curves

@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--budget", type=float, default=100.0, help="milliseconds for a frame")
     parser.add_argument("--every", type=int, default=6, help="the user corrects one of so many frames")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--output", type=Path, default=Path("."), help="the folder for segmentation.png")
+    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for segmentation.png (default: ./out)")
     given = parser.parse_args(arguments)
 
     model = te.load_model(given.model).eval()
@@ -166,6 +166,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         "frame": frames[numbers], "right mask": masks[numbers],
         "before": masks_before[chosen], "after": masks_after[chosen],
     }  # fmt: skip
+    given.output.mkdir(parents=True, exist_ok=True)
     draw(given.output / "segmentation.png", rows, [f"frame {number}" for number in numbers])
     print(f"wrote {given.output / 'segmentation.png'}")
     return {"before": before, "after": after, "p99_ms": stats.p99_ms, "late": stats.late, "steps": stats.steps}

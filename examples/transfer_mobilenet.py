@@ -73,7 +73,7 @@ def train_too(head):
 
 
 POLICIES = {
-    "all": (everything, 3e-4), "last block": (last_block, 1e-3), "bias only": (biases, 1e-2),
+    "all": (everything, 1e-4), "last block": (last_block, 3e-4), "bias only": (biases, 3e-3),
     "LoRA": (adapters, 2e-3), "head": (head_alone, 1e-2),
 }  # fmt: skip
 """What is trained, and at which learning rate; the new last layer, which begins with random weights, at ``HEAD_LR``."""

@@ -18,6 +18,7 @@ import tinyedge as te
 from tests.guarded import GuardedOpenCL, PoisonedReference
 from tinyedge import backends
 from tinyedge.backends import Backend
+from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.errors import BackendError
 
 os.environ.setdefault("TINYEDGE_BUILD_PROCESSES", "0")  # the tests' own processes have all cores at work
@@ -112,6 +113,13 @@ def backend(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]
 def opencl(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
     """Each OpenCL device in turn, as the default."""
     with te.use_backend(request.param) as chosen:
+        yield chosen
+
+
+@pytest.fixture
+def plain(opencl: Any) -> Iterator[Backend]:
+    """The device without guards around its buffers, as the default."""
+    with te.use_backend(OpenCLBackend(opencl.entry)) as chosen:
         yield chosen
 
 

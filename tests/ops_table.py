@@ -1,7 +1,7 @@
 """The table of what works, made by calling everything: ``python -m tests.ops_table`` writes ``docs/ops.md``.
 
-Each public function is called as ``tests/calls.py`` says. ``--check`` writes nothing, and fails if the file is not what
-it would be; ``tests/test_ops_table.py`` does the same, function by function.
+Each public function is called as ``tests/calls.py`` says, if it has no line yet, is named on the command line, or with
+``--all``, which takes minutes. ``tests/test_ops_table.py`` holds that no line is stale.
 """
 
 from __future__ import annotations
@@ -304,10 +304,11 @@ def written() -> dict[str, Row]:
 
 def main() -> None:
     opencl = te.get_backend(usable_devices()[0].name)
-    text = document({name: measured(group[0], opencl) for name, group in rows_of().items()})
-    if "--check" in sys.argv:
-        sys.exit(0 if PATH.read_text() == text else f"{PATH} is stale: run python -m tests.ops_table")
-    PATH.write_text(text)
+    known = {} if "--all" in sys.argv else written()
+    for name in sys.argv[1:]:
+        known.pop(name, None)
+    rows = {name: known.get(name) or measured(group[0], opencl) for name, group in rows_of().items()}
+    PATH.write_text(document(rows))
 
 
 if __name__ == "__main__":

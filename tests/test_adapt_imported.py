@@ -109,8 +109,9 @@ def test_plans_of_imported_models(tmp_path: Path, backend: Backend) -> None:
     assert {"everything", "the last layers"} <= methods
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=("lora", "dora"))
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_adapters(tmp_path: Path, backend: Backend, kind: str) -> None:
+def test_adapters(tmp_path: Path, backend: Backend, kind: str, dora: bool) -> None:
     path = tmp_path / f"a.{kind}"
     if kind == "onnx":
         onnx_file(path)
@@ -129,9 +130,10 @@ def test_adapters(tmp_path: Path, backend: Backend, kind: str) -> None:
     found = adapt.adaptable(model)
     assert len(found) == 2  # the convolution of one group, and the product
     assert kind == "tflite" or found == wanted
-    adapt.lora(model, rank=2, targets=found)
-    np.testing.assert_array_equal(result(), before)
-    assert {name.rpartition("lora_")[2] for name in trained(model)} == {"A.default", "B.default"}
+    adapt.lora(model, rank=2, targets=found, dora=dora)
+    np.testing.assert_allclose(result(), before, rtol=1e-5 if dora else 0, atol=1e-6 if dora else 0)
+    parts = {"A.default", "B.default", *(["magnitude.default"] if dora else [])}
+    assert {name.rpartition("lora_")[2] for name in trained(model)} == parts
 
     @te.compile
     def step(x: te.Tensor) -> te.Tensor:
@@ -262,3 +264,55 @@ def test_adapters_of_a_part_fit_the_whole(tmp_path: Path, backend: Backend) -> N
 def test_a_model_of_one_product_says_what_can_be_adapted(tmp_path: Path, reference: Backend) -> None:
     with pytest.raises(ArgumentError, match=r"it has 1 Linear.*/conv, /fc"):
         adapt.lora(te.load_model(onnx_file(tmp_path / "a.onnx")))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "q8_0"])
+def test_quantised_layers_of_a_file(tmp_path: Path, backend: Backend, dtype: str) -> None:
+    """They compute as the values that their blocks stand for, adapters beside them get their gradients, and the file
+    gets these values.
+    """
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    weights = {"conv.weight": weight(32, 32, 1, 1), "fc.weight": weight(4, 32), "turned.weight": weight(4, 3)}
+    nodes = [
+        make("Conv", ["x", "conv.weight"], ["c"], "/conv"), make("Relu", ["c"], ["r"], "/relu"),
+        make("GlobalAveragePool", ["r"], ["p"], "/pool"), make("Flatten", ["p"], ["f"], "/flat"),
+        make("Gemm", ["f", "fc.weight"], ["g"], "/fc", transB=1),
+        make("MatMul", ["g", "turned.weight"], ["y"], "/turned"),
+    ]  # fmt: skip
+    path = tmp_path / "a.onnx"
+    graph = onnx.helper.make_graph(
+        nodes, "g", [info("x", 1, ["n", 32, 3, 3])], [info("y", 1, ["n", 3])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    model, plain = te.load_model(path), te.load_model(path)
+    done = te.quantize(model, dtype)
+    assert [layer.name for layer in done.layers] == ["/conv", "/fc"]
+    assert done.skipped[0][0] == "/turned"
+    with pytest.raises(ArgumentError, match=r"lies as \(in, out\)"):
+        te.quantize(te.load_model(path), dtype, targets=["/turned"])
+    with te.no_grad():
+        for name, value in plain.named_parameters():
+            value.copy_(model.get_parameter(name).detach().dequantize())
+            assert np.abs(value.detach().numpy() - weights[name]).max() > 0 or name == "turned.weight"
+    x = te.tensor(weight(2, 32, 3, 3))
+    results = []
+    for each in (model, plain):
+        te.manual_seed(0)
+        adapt.lora(each, rank=2, targets=["/conv", "/fc"])
+        with te.no_grad():
+            for name, param in each.named_parameters():
+                if "lora_B" in name:
+                    nn.init.normal_(param)
+        step = te.compile(lambda x, model=each: model(x).square().sum().backward())
+        for _ in range(3):
+            each.zero_grad()
+            step(x)
+        results.append({name: param.grad.numpy() for name, param in each.named_parameters() if param.requires_grad})
+    assert len(results[0]) == 4
+    for name, gradient in results[1].items():
+        np.testing.assert_allclose(results[0][name], gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+    adapt.set_adapter(model, None)
+    wanted = model(x).detach().numpy()
+    adapt.unload(model).save(tmp_path / "b.onnx")
+    np.testing.assert_allclose(te.load_model(tmp_path / "b.onnx")(x).detach().numpy(), wanted, rtol=1e-4, atol=1e-4)

@@ -33,7 +33,7 @@ def whole(low: int, high: int, *shape: int) -> np.ndarray[Any, Any]:
 W = {
     "conv": real(3, 3, 4, 6), "deep": real(3, 3, 4, 2), "deep1": real(3, 3, 4, 1), "bias6": real(6), "bias8": real(8),
     "up": real(3, 3, 5, 4), "dense": real(12, 7), "c4": real(4), "var4": np.abs(real(4)) + 0.5, "one": real(1, 1, 4, 6),
-    "up2": real(2, 2, 5, 4), "conv5": real(5, 5, 4, 6),
+    "up2": real(2, 2, 5, 4), "conv5": real(5, 5, 4, 6), "conv3d": real(2, 3, 3, 4, 6),
 }  # fmt: skip
 IMAGE = (2, 7, 8, 4)
 CENTRES = ((False, False), (True, False), (False, True))
@@ -194,6 +194,43 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any]]] = {
         *tf.nn.moments(x, [-1], keepdims=True)), [real(2, 3, 4)]),
     "identity": images(lambda x: tf.identity(tf.stop_gradient(x)) + tf.identity(K("c4"))),
     "constant_output": images(lambda x: (x * 2, tf.constant([1.0, 2.0]) + 1.0)),
+    "volumes": (lambda x: (tf.nn.conv3d(x, K("conv3d"), [1, 1, 2, 2, 1], "SAME"), tf.nn.avg_pool3d(x, 2, 2, "SAME"),
+                           tf.nn.bias_add(tf.nn.conv3d(x, K("conv3d"), [1, 1, 1, 1, 1], "VALID"), K("bias6")),
+                           tf.nn.max_pool3d(x, [2, 3, 2], 2, "VALID")), [real(2, 4, 7, 6, 4)]),
+    "bicubic": images(lambda x: (tf.image.resize(x, [11, 13], "bicubic"), tf.image.resize(x, [3, 5], "bicubic"),
+                                 tf.compat.v1.image.resize_bicubic(x, [11, 5]))),
+    "spectrum": (lambda x: (tf.abs(tf.signal.stft(x, 32, 16)), tf.math.real(tf.signal.rfft(x)),
+                            tf.math.imag(tf.signal.rfft(x, [64])), tf.abs(tf.signal.rfft(x, [256]))), [real(2, 128)]),
+    "band": (lambda x: [tf.linalg.band_part(x, *ends) for ends in ((-1, 0), (0, -1), (1, 2), (-1, -1))],
+             [real(2, 5, 4)]),
+    "erfc": (lambda x: (tf.math.erfc(x), tf.nn.gelu(x), tf.nn.gelu(x, True), tf.math.xlogy(tf.nn.relu(x), tf.abs(x)),
+                        tf.math.xdivy(tf.nn.relu(x), tf.maximum(x, 0)), tf.math.is_finite(1 / tf.nn.relu(x)),
+                        tf.nn.l2_loss(x)), [real(4, 5)]),
+    "roll": (lambda x: (tf.roll(x, 2, 1), tf.roll(x, [-1, 3], [0, 2])), [real(2, 5, 4)]),
+    "scatter_into": (lambda x, y: (tf.tensor_scatter_nd_update(x, [[1], [3]], y),
+                                   tf.tensor_scatter_nd_add(x, [[1], [1]], y),
+                                   tf.tensor_scatter_nd_max(x, [[0], [2]], y)), [real(4, 5), real(2, 5)]),
+    "where": (lambda x: (tf.where(x > 0), tf.boolean_mask(x, x[:, 0] > 0)), [real(4, 5)]),
+    "shapes": (lambda x: (x * tf.linspace(0.0, 1.0, 5), tf.transpose(x, tf.math.invert_permutation([1, 0]))),
+               [real(4, 5)]),
+    "branches": (lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x @ K("dense")[:5], lambda: x[:, :1] - K("bias8")[:7]),
+                 [np.abs(real(4, 5))]),
+    "branches_else": (lambda x: tf.cond(tf.reduce_sum(x) > 99, lambda: x * 2, lambda: tf.nn.relu(x) + 1) * 2,
+                      [real(4, 5)]),
+    "branches_constant": (lambda x: tf.cond(x[0, 0] > 0, lambda: tf.constant(3.0), lambda: tf.reduce_mean(x)) * x,
+                          [real(4, 5)]),
+    "branches_nested": (lambda x: tf.case([(x[0, 0] > 99, lambda: x * 3), (x[0, 1] > -99, lambda: x * 7)],
+                                          default=lambda: x - 1), [real(4, 5)]),
+    "branch_of_images": images(lambda x: tf.cond(
+        tf.reduce_sum(x) > -99, lambda: tf.nn.max_pool2d(tf.nn.conv2d(x, K("conv"), 1, "SAME"), 2, 2, "SAME"),
+        lambda: tf.concat([x, x[..., :2]], 3)[:, ::2, ::2])),
+    "branch_in_loop": (lambda x: tf.while_loop(
+        lambda i, y: i < 4, lambda i, y: (i + 1, tf.cond(i > 1, lambda: y * 1.5, lambda: y - x)), (0, x))[1],
+                       [real(4, 5)]),
+    "loop_in_branch": (lambda x: tf.cond(x[0, 0] < 99, lambda: tf.while_loop(
+        lambda i, y: i < 3, lambda i, y: (i + 1, y * 1.5), (0, x))[1], lambda: x - 1), [real(4, 5)]),
+    "loop_of_an_input": (lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 99.0, lambda y: (y * 1.5,), (x,)),
+                         [np.abs(real(4, 5))]),
 }  # fmt: skip
 
 

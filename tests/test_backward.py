@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -66,9 +67,30 @@ def test_shared_value_is_walked_once(backend: Backend) -> None:
     z = h
     for _ in range(20):  # 2**20 paths
         z = z + z
+    assert len(Tape.leading_to([z._slot])) == 21
     z.backward(ones(backend))
     assert gradient(x) == [2**20 * 4.0, 2**20 * 6.0]
-    assert len(Tape.leading_to([z._slot])) == 21
+
+
+def test_a_result_that_was_walked_back_holds_nothing_before_it(backend: Backend) -> None:
+    x = leaf(2.0, 3.0)
+    before = weakref.ref(x._slot)
+    loss = (x.tanh() * 2).sum()
+    loss.backward()
+    del x
+    assert before() is None, "losses that are kept in a list would keep every sample"
+    with pytest.raises(AutogradError, match="backward"):
+        loss.backward()
+
+
+def test_a_view_remembers_what_it_views_after_backward(backend: Backend) -> None:
+    x = leaf(2.0, 3.0)
+    whole, own = x.view(2, 1), (x * 2).view(2, 1)
+    (whole + own).sum().backward()
+    with pytest.raises(AutogradError, match="in place"):
+        whole.mul_(2)
+    own.mul_(2)
+    assert own.flatten().tolist() == [8.0, 12.0]
 
 
 def test_deep_chain_does_not_recurse(reference: Backend) -> None:

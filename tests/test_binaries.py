@@ -221,7 +221,7 @@ class Net(nn.Module):
 def test_many_kernels_in_few_programs(
     fresh: Any, monkeypatch: pytest.MonkeyPatch, specialises: bool, kind: str
 ) -> None:
-    """Whatever a program's kernels define, they do not meet; and baked sizes change no result."""
+    """Whatever a program's kernels define, they do not meet; and sizes in the source change no result."""
     monkeypatch.setattr(fresh, "specialises", specialises)
     monkeypatch.setattr(
         fresh,

@@ -11,8 +11,21 @@ import tinyedge as te
 from tinyedge.backends import Backend
 from tinyedge.errors import AutogradError, IndexRangeError, ShapeError
 
+
+class Position:
+    """What Python takes for an index."""
+
+    def __index__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return "Position()"
+
+
 INDICES: list[Any] = [
     1,
+    Position(),
+    (slice(None), Position()),
     -1,
     (0, 2),
     slice(1, 3),

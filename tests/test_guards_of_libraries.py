@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tests.test_guards import after, x
+from tests.situations import after
+from tests.situations import row as x
 from tinyedge import distributions
 from tinyedge.amp import GradScaler
 from tinyedge.backends import Backend

@@ -202,6 +202,78 @@ def test_parameters_as_a_vector(backend: Backend) -> None:
         nn.utils.vector_to_parameters(te.ones(5), model.parameters())
 
 
+def test_a_copy_of_a_leaf_leads_back_to_it(backend: Backend) -> None:
+    leaf, row = te.tensor(W, requires_grad=True), te.tensor(W[0], requires_grad=True)
+    for source in (leaf, row, leaf[1], leaf.T.T):
+        copied, leaf.grad, row.grad = te.zeros(3, 4), None, None
+        copied.copy_(source)
+        copied.mul_(2)  # it is no view of what was copied
+        copied.square().sum().backward()
+        expected = 8 * np.broadcast_to(source.detach().numpy(), (3, 4))
+        if source is row:
+            assert row.grad is not None
+            np.testing.assert_allclose(row.grad.numpy(), expected.sum(0), rtol=1e-6)
+        elif source.shape == (4,):
+            assert leaf.grad is not None
+            np.testing.assert_allclose(leaf.grad.numpy()[1], expected.sum(0), rtol=1e-6)
+        else:
+            assert leaf.grad is not None
+            np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-6)
+
+
+def test_cat_of_what_was_changed_through_a_view(backend: Backend) -> None:
+    leaf = te.tensor(W, requires_grad=True)
+    plain, other = te.zeros(3, 4), leaf * 1
+    rows = plain.view(12), other.view(12)
+    rows[0].add_(leaf.view(12))
+    rows[1].mul_(0.5)
+    te.cat([plain, other, plain[1:]], 0).sum().backward()
+    assert leaf.grad is not None
+    np.testing.assert_array_equal(leaf.grad.numpy(), [[1.5] * 4, [2.5] * 4, [2.5] * 4])
+
+
+def test_views_of_what_gets_a_history_have_it_too(backend: Backend) -> None:
+    leaf = te.tensor(W, requires_grad=True)
+    plain = te.zeros(3, 4)
+    view, detached = plain.T, plain.detach()
+    plain.add_(leaf)
+    assert view.requires_grad
+    assert not detached.requires_grad
+    np.testing.assert_array_equal((detached * 2).numpy(), 2 * W)
+    (view * te.tensor(W.T)).sum().backward()
+    assert leaf.grad is not None
+    np.testing.assert_array_equal(leaf.grad.numpy(), W)
+
+
+OWN_MEMORY: dict[str, Callable[[te.Tensor], te.Tensor]] = {
+    "repeat": lambda x: x.repeat(3, 1),
+    "repeat in front": lambda x: x.repeat(2, 1, 1),
+    "tile": lambda x: te.tile(x, (2, 1)),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 0),
+    "repeat_interleave by 1": lambda x: x.repeat_interleave(1, 1),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x[None, None], 1),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x[None, None], 1),
+    "channel_shuffle": lambda x: F.channel_shuffle(x[None, :, None], 1),
+    "diff": lambda x: te.diff(x, 0),
+    "prod": lambda x: x[0, 1].prod(-1),
+    "sum_to_size": lambda x: x[0, 1].sum_to_size(()),
+    "cat": lambda x: te.cat([x]),
+    "pad": lambda x: F.pad(x, (0, 0)),
+    "roll": lambda x: x.roll(0),
+}
+
+
+@pytest.mark.parametrize("name", OWN_MEMORY)
+def test_results_with_memory_of_their_own(reference: Backend, name: str) -> None:
+    x = te.tensor(W[:1])
+    result = OWN_MEMORY[name](x)
+    before = result.numpy()
+    x.zero_()
+    np.testing.assert_array_equal(result.numpy(), before)
+    result.add_(1)
+    assert not x.numpy().any()
+
+
 # Views of results
 
 

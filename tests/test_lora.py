@@ -65,7 +65,7 @@ def test_it_begins_as_the_model_and_trains_adapters_alone(backend: Backend, dora
     model = make()
     before = {name: value.numpy() for name, value in model.state_dict().items()}
     plain = model(te.tensor(INDEX)).tolist()
-    targets = ["proj", "head"] if dora else ALL
+    targets = [name for name in ALL if name != "point"] if dora else ALL
     adapt.lora(model, rank=2, targets=targets, dora=dora)
     np.testing.assert_allclose(model(te.tensor(INDEX)).tolist(), plain, rtol=1e-5, atol=1e-6)
     names = trained_names(model)
@@ -139,12 +139,79 @@ def test_merged_is_the_sum_and_unmerged_the_original(backend: Backend, targets: 
     np.testing.assert_allclose(merged(te.tensor(INDEX)).tolist(), with_adapter, rtol=1e-4, atol=1e-5)
 
 
-def test_dora_merges(backend: Backend) -> None:
-    model = adapt.lora(make(), rank=2, targets=["proj"], dora=True)
-    train(model, 4)
+@pytest.mark.parametrize("kinds", [(True,), (True, True), (False, True), (True, False, True)], ids=str)
+def test_dora_merges(backend: Backend, kinds: tuple[bool, ...]) -> None:
+    """Several, with plain ones between them, too: what is merged is what they compute beside the layer."""
+    model = make()
+    for number, dora in enumerate(kinds):
+        adapt.lora(model, rank=2, targets=["words", "conv", "proj"], dora=dora, name=f"a{number}")
+        train(model, 4)
+    adapt.set_adapter(model, [f"a{number}" for number in range(len(kinds))])
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
     with_adapter = model(te.tensor(INDEX)).tolist()
     adapt.merge(model)
     np.testing.assert_allclose(model(te.tensor(INDEX)).tolist(), with_adapter, rtol=1e-4, atol=1e-5)
+    adapt.unmerge(model)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), weights[name])
+
+
+@pytest.mark.parametrize("base", ["float32", "q8_0", "bfloat16"])
+def test_dora_with_dropout_that_drops_nothing(backend: Backend, base: str) -> None:
+    """Then the layer's product is computed of what is left, instead of taken from its result: the sum is the same."""
+    found = []
+    for dropout in (0.0, 1e-12):
+        te.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(32, 8, 1), nn.Flatten(), nn.Linear(32, 4, bias=False))
+        if base == "bfloat16":
+            model.to(te.bfloat16)
+        elif base != "float32":
+            te.quantize(model, base)
+        adapt.lora(model, rank=2, dropout=dropout, targets=["0", "2"], dora=True, use_rslora=True)
+        assert "rank=2, alpha=16 (rslora, dora)" in repr(model)
+        with te.no_grad():
+            for name, param in model.named_parameters():
+                if "lora_magnitude" in name:
+                    param.mul_(1.5)
+                elif "lora_B" in name:
+                    nn.init.normal_(param)
+        y = model.train()(te.full((2, 32, 2, 2), 0.5, dtype=te.bfloat16 if base == "bfloat16" else te.float32))
+        y.float().square().sum().backward()
+        found.append([y.float(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == 7
+    for got, wanted in zip(*found, strict=True):
+        size = float(wanted.detach().abs().max().item())
+        rounding = 3e-2 if base == "bfloat16" else 1e-4
+        np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=rounding, atol=rounding * size)
+
+
+def test_dropout_leaves_indices_alone(backend: Backend) -> None:
+    model = adapt.lora(make(), rank=2, dropout=0.5, targets=["words"])
+    losses = train(model.train(), 6)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular", "same"])
+def test_a_convolutions_adapter_pads_as_it_does(backend: Backend, mode: str) -> None:
+    te.manual_seed(0)
+    options: dict[str, Any] = {"padding": "same"} if mode == "same" else {"padding": 2, "padding_mode": mode}
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, dilation=2, **options))
+    adapt.lora(model, rank=2, targets=["0"])
+    with te.no_grad():
+        nn.init.normal_(model[0].lora_B["default"])
+    x = te.randn(1, 2, 6, 6)
+    beside = model(x).detach().numpy()
+    adapt.merge(model)
+    np.testing.assert_allclose(model(x).detach().numpy(), beside, rtol=1e-4, atol=1e-5)
+
+
+def test_what_stands_for_nothing_gets_no_gradient(backend: Backend) -> None:
+    """As of the table itself: nothing is learnt for padding_idx."""
+    model = adapt.lora(nn.Sequential(nn.Embedding(5, 4, padding_idx=2)), rank=2, targets=["0"])
+    model(te.tensor([0, 2, 3])).square().sum().backward()
+    columns = np.abs(model[0].lora_A["default"].grad.numpy()).sum(0)
+    assert columns.tolist()[2] == 0
+    assert columns[0] > 0
 
 
 def test_several_adapters(backend: Backend) -> None:
@@ -203,7 +270,7 @@ def test_targets(backend: Backend) -> None:
         ({"rank": 0}, r"a rank in \[1"),
         ({"rank": 2.0}, "an int for rank"),
         ({"rank": 3, "targets": ["point"]}, "groups"),
-        ({"rank": 2, "targets": ["conv"], "dora": True}, "dora for Linear"),
+        ({"rank": 2, "targets": ["conv", "point"], "dora": True}, "dora for convolutions of one group"),
         ({"rank": 2, "name": "a.b"}, "without dots"),
         ({"rank": 2, "train_too": ["tail"]}, "there is no 'tail'"),
         ({"rank": 2, "dropout": 1.0}, "dropout"),
@@ -234,7 +301,7 @@ def test_merging_is_refused_where_it_is_not_exact(backend: Backend) -> None:
 
 @pytest.mark.parametrize("dora", [False, True], ids=("lora", "dora"))
 def test_an_adapter_comes_back(backend: Backend, tmp_path: Path, dora: bool) -> None:
-    targets = ["proj"] if dora else ["words", "conv", "point", "proj"]
+    targets = ["words", "conv", "proj"] if dora else ["words", "conv", "point", "proj"]
     model = adapt.lora(make(), rank=2, alpha=3.5, targets=targets, dora=dora, train_too=["head"], use_rslora=True)
     train(model)
     wanted = model(te.tensor(INDEX)).tolist()
@@ -284,6 +351,39 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
         config.write_text(content)
         with pytest.raises(te.errors.ArgumentError, match=text):
             adapt.load_adapter(make(), tmp_path / "out")
+
+
+def test_an_adapter_of_other_weights_is_refused(backend: Backend, tmp_path: Path) -> None:
+    """Also of a model of the same shapes; the type in which the same values are stored does not matter."""
+    model = adapt.lora(make(), rank=2, targets=["proj"])
+    train(model)
+    adapt.save_adapter(model, tmp_path / "out")
+    other = make(seed=1)
+    shown, before = repr(other), {name: value.numpy() for name, value in other.state_dict().items()}
+    with pytest.raises(te.errors.StateDictError, match=r"sha256 \w+, but those of its layers have .* check_base=False"):
+        adapt.load_adapter(other, tmp_path / "out")
+    assert repr(other) == shown
+    assert all((value.numpy() == before[name]).all() for name, value in other.state_dict().items())
+    adapt.load_adapter(other, tmp_path / "out", check_base=False)
+    adapt.merge(model)
+    adapt.save_adapter(model, tmp_path / "merged")  # what is merged is not the base
+    for name in ("out", "merged"):
+        adapt.load_adapter(make(), tmp_path / name)
+    same = make()
+    same.head.weight.data = same.head.weight.detach() * 2  # a layer without an adapter
+    adapt.load_adapter(same, tmp_path / "out")
+
+
+def test_an_adapter_on_blocks_fits_their_values(backend: Backend, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 2))
+    plain = copy.deepcopy(model)
+    te.quantize(model, "q8_0", targets=["0"])
+    adapt.save_adapter(adapt.lora(model, rank=2, targets=["0"]), tmp_path / "out")
+    with pytest.raises(te.errors.StateDictError, match="sha256"):
+        adapt.load_adapter(plain, tmp_path / "out")
+    again = te.adapt.dequantize(copy.deepcopy(adapt.unload(model)))
+    assert again[0].weight.dtype is te.float32
+    adapt.load_adapter(again, tmp_path / "out")
 
 
 def test_adapters_on_a_base_in_16_bits(backend: Backend) -> None:

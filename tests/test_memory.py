@@ -77,7 +77,7 @@ def assert_same(a: list[Any], b: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_rehearsal_plans_what_the_call_does(name: str, backend: Backend) -> None:
+def test_abstract_tracing_plans_what_the_call_does(name: str, backend: Backend) -> None:
     """The same steps, the same plan; and it allocates, builds and changes nothing."""
     te.manual_seed(0)
     model = MODELS[name][0]().train()
@@ -100,19 +100,19 @@ def test_a_rehearsal_plans_what_the_call_does(name: str, backend: Backend) -> No
         assert getattr(rehearsed, figure) == getattr(program, figure)
 
 
-def test_a_rehearsal_builds_no_kernel(opencl: OpenCLBackend) -> None:
+def test_abstract_tracing_builds_no_kernel(opencl: OpenCLBackend) -> None:
     built = len(opencl._kernels)
     te.rehearse(lambda x: te.square(te.softplus(x) * 0.123).sum(), ((3, 5, 7),))
     assert len(opencl._kernels) == built
 
 
-def test_values_are_not_there_in_a_rehearsal(backend: Backend) -> None:
+def test_values_are_not_there_in_abstract_tracing(backend: Backend) -> None:
     for look in (str, te.Tensor.item):
         with pytest.raises(te.CaptureError, match="is not"):
             te.rehearse(lambda x, look=look: look(x.sum()), ((2,),))
 
 
-def test_what_comes_from_the_host_is_there_after_a_rehearsal(backend: Backend) -> None:
+def test_what_comes_from_the_host_is_there_after_abstract_tracing(backend: Backend) -> None:
     weight = te.ones(3, requires_grad=True)
 
     @te.compile
@@ -298,7 +298,8 @@ def test_what_a_plan_says(backend: Backend) -> None:
         assert fit.method == "everything, with checkpoints"
         assert 0 < fit.extra_flops < fit.forward_flops / 2
         assert "more forward arithmetic" in str(fit)
-    for part in (fit.method, f"in {fit.total_bytes} bytes", f"step {fit.step_bytes}"):
+    assert "again" not in str(everything)
+    for part in (fit.method, f"in {fit.total_bytes:,} bytes", f"step {fit.step_bytes:,}"):
         assert part in str(fit)
     adam = te.plan_for(model, loss_of, sample, budget="1GB", optimizer=optim.Adam(model.parameters(), amsgrad=True))
     assert adam.state_bytes == 3 * adam.gradient_bytes

@@ -277,6 +277,36 @@ def test_freeze_trains_what_is_named(backend: Backend) -> None:
     assert not any(param.requires_grad for param in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("except_", "chosen"),
+    [
+        ("features.1?", lambda name, norms: name.split(".")[0] == "features" and 10 <= int(name.split(".")[1]) <= 18),
+        ("*.bias", lambda name, norms: name.endswith(".bias")),
+        (nn.BatchNorm2d, lambda name, norms: f"{name.rpartition('.')[0]}." in norms),
+        (
+            [nn.Linear, "features.0.0.weight"],
+            lambda name, norms: name.startswith(("classifier.", "features.0.0.weight")),
+        ),
+    ],
+    ids=["pattern of modules", "pattern of parameters", "class", "several"],
+)
+def test_freeze_by_pattern_and_by_class(except_: Any, chosen: Any, reference: Backend) -> None:
+    model = te.models.mobilenet_v2(width=0.35, num_classes=3)
+    model.freeze(except_=except_)
+    norms = {name.removesuffix("running_mean") for name in model.state_dict() if name.endswith(".running_mean")}
+    for name, param in model.named_parameters():
+        assert param.requires_grad is chosen(name, norms), name
+
+
+def test_freeze_of_a_pattern_or_class_that_means_nothing(reference: Backend) -> None:
+    model = te.models.mobilenet_v2(width=0.35, num_classes=3)
+    for wrong, text in (("feature.*", "'feature.*'"), (nn.LSTM, "a LSTM. Its kinds: ")):
+        with pytest.raises(ArgumentError) as caught:
+            model.freeze(except_=[wrong])
+        assert text in str(caught.value)
+    assert all(param.requires_grad for param in model.parameters())
+
+
 def test_a_tied_parameter_is_trained_under_either_name(reference: Backend) -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     model[1].weight = model[0].weight

@@ -146,8 +146,13 @@ def test_names_and_text(tmp_path: Path, reference: Backend) -> None:
     model.freeze(except_=["features.0", "bn.scale"])
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"features.0.weight", "features.0.bias", "bn.scale"}
-    with pytest.raises(ArgumentError, match="no parameter belongs to 'haed'"):
-        model.freeze(except_="haed")
+    model.freeze(except_="*/Conv")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"features.0.weight", "features.0.bias"}
+    model.freeze(except_="*.bias")
+    assert all(p.requires_grad is name.endswith(".bias") for name, p in model.named_parameters())
+    for wrong in ("haed", "*.baes", nn.Linear):
+        with pytest.raises(ArgumentError, match="no parameter belongs to"):
+            model.freeze(except_=wrong)
     outer = nn.Sequential(model, nn.ReLU()).freeze(except_="0.head")
     assert {name for name, p in outer.named_parameters() if p.requires_grad} == {"0.head.weight", "0.head.bias"}
 
@@ -215,9 +220,57 @@ def test_norms_over_a_minibatch_of_single_samples(tmp_path: Path, backend: Backe
         model(te.tensor(images[:1]))
     model.eval()
     model(te.tensor(images[:1]))
-    for convert in (te.adapt.to_group_norm, te.adapt.to_batch_renorm):
-        with pytest.raises(ArgumentError, match="nodes of its file's graph"):
+
+
+@pytest.mark.parametrize("kind", ["group norm", "batch renorm"])
+def test_norms_of_a_file_become_others(kind: str, tmp_path: Path, backend: Backend) -> None:
+    """As those of modules do: results, gradients and statistics."""
+    path = network(tmp_path / "a.onnx")
+    model = te.load_model(path).freeze_batch_norm_statistics(False)
+    plain = te.load_model(path)
+    state = {name: value.detach() for name, value in (*plain.named_parameters(), *plain.named_buffers())}
+    norm = nn.BatchNorm2d(4, eps=1e-5)
+    with te.no_grad():
+        for own, name in (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var")):
+            norm.state_dict(keep_vars=True)[own].copy_(state[f"bn.{name}"])
+    stack = nn.Sequential(norm)
+    convert = te.adapt.to_group_norm if kind == "group norm" else te.adapt.to_batch_renorm
+    options = {"groups": 2} if kind == "group norm" else {"r_max": 1.2, "d_max": 0.5}
+    x = te.tensor(weight(2, 3, 6, 6))
+    before = model.eval()(x).detach().numpy()
+    assert convert(model, **options) is model
+    convert(stack, **options)
+    features = next(node for node in model.nodes if node.op == "Conv")
+    conv = te.load_model(path).cut(features.outputs[0])
+    last = next(node for node in model.nodes if node.op == "BatchNormalization")
+    cut = model.cut(last.outputs[0])
+    for training in (False, True, True):
+        cut.train(training)
+        stack.train(training)
+        cut.freeze_batch_norm_statistics(False)
+        got, wanted = cut(x), stack(conv(x).detach())
+        np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
+        cut.zero_grad()
+        stack.zero_grad()
+        got.square().sum().backward()
+        wanted.square().sum().backward()
+        gradient = cut.get_parameter("bn.scale").grad
+        assert gradient is not None
+        np.testing.assert_allclose(gradient.numpy(), stack[0].weight.grad.numpy(), rtol=1e-3, atol=1e-4)
+    after = model.eval()(x).detach().numpy()
+    if kind == "group norm":
+        assert np.abs(after - before).max() > 1e-3
+        alone = np.concatenate([model(x[k : k + 1]).detach().numpy() for k in range(2)])
+        np.testing.assert_allclose(alone, after, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ArgumentError, match="group norms now"):
+            model.save(tmp_path / "b.onnx")
+        with pytest.raises(ArgumentError, match="has none"):
             convert(model)
+    else:
+        running = stack[0].running_mean.numpy()
+        np.testing.assert_allclose(cut.get_buffer("bn.mean").numpy(), running, rtol=1e-4, atol=1e-5)
+        model.save(tmp_path / "b.onnx")
+        np.testing.assert_allclose(te.load_model(tmp_path / "b.onnx")(x).detach().numpy(), after, rtol=1e-5, atol=1e-6)
 
 
 def test_a_norm_that_returns_statistics_has_none_of_a_minibatch(tmp_path: Path, reference: Backend) -> None:
@@ -589,3 +642,17 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = network(tmp_path / "a.onnx").read_bytes()
     for seed in range(1, 11):
         check_mutations(content, tmp_path / "b.onnx", 1000, seed)
+
+
+def test_images_far_from_zero_are_normalised(tmp_path: Path, backend: Backend) -> None:
+    """The variance is not the difference of two large numbers, which can be negative."""
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"])
+    x = (weight(2, 3, 8, 8) * np.float32(0.1) + np.float32(1000.3)).astype(np.float32)
+    x[:, 1] = np.float32(1000.3)
+    model = te.load_model(write(tmp_path / "a.onnx", [node], {"x": [2, 3, 8, 8]}, ["y"], {}))
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean((0, 2, 3), keepdims=True)
+    wanted = centred / (np.sqrt((centred**2).mean((0, 2, 3), keepdims=True)) + 1e-9)
+    y = model(te.tensor(x)).numpy()
+    np.testing.assert_allclose(y[:, ::2], wanted[:, ::2], atol=5e-3)
+    assert np.isfinite(y).all()

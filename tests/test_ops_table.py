@@ -17,7 +17,7 @@ GROUPS = rows_of()
 @pytest.mark.parametrize("name", GROUPS)
 def test_row(name: str, opencl: Backend) -> None:
     row = measured(GROUPS[name][0], opencl)
-    assert written().get(name) == row, f"{row}: run python -m tests.ops_table, if it is right"
+    assert written().get(name) == row, f"{row}: run python -m tests.ops_table {name}, if it is right"
     assert "differs" not in row
     assert not any(cell.endswith("Error") for cell in row)
 

@@ -83,17 +83,17 @@ def test_nothing_is_waited_for_without_need(touched: list[Touched]) -> None:
         over.append(set().union(*({earlier, *over[earlier]} for earlier in needed[number])))
 
 
-@given(count=st.integers(2, 20), slack=st.integers(1, 6))
-def test_blocks_rest_between_two_uses(count: int, slack: int) -> None:
+@given(count=st.integers(2, 20), distance=st.integers(1, 6))
+def test_blocks_rest_between_two_uses(count: int, distance: int) -> None:
     actions = [Action(frozenset({n - 1} if n else ()), frozenset({n})) for n in range(count)]
-    plan = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64, (slack, 0))
+    plan = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64, (distance, 0))
     tight = make_plan(actions, dict.fromkeys(range(count - 1), 1024), 64)
     assert 5 * plan.arena_bytes <= 6 * tight.arena_bytes
     if plan.arena_bytes != tight.arena_bytes:
         for key, block in plan.intervals.items():
             for other, another in plan.intervals.items():
                 if key != other and plan.offsets[key] == plan.offsets[other]:
-                    assert block.first > another.last + slack or another.first > block.last + slack
+                    assert block.first > another.last + distance or another.first > block.last + distance
 
 
 @pytest.fixture(scope="module", params=[GuardedOpenCL, OpenCLBackend])

@@ -229,3 +229,48 @@ def test_nothing_holds_the_gradients_of_a_model_that_is_gone(backend: Backend) -
     gone = [weakref.ref(param._slot.grad.storage) for param in model.parameters()]
     model.zero_grad()
     assert all(refer() is None for refer in gone)
+
+
+RETURNED: dict[str, Callable[[te.Tensor, te.Tensor], te.Tensor]] = {
+    "the parameter": lambda param, x: param * 1,
+    "a loss": lambda param, x: (param * param * x).sum(),
+    "the gradient": lambda param, x: param.grad * param * x,
+}
+NEXT: dict[str, Callable[[te.Tensor, list[te.Tensor]], None]] = {
+    "nothing": lambda param, results: None,
+    "backward": lambda param, results: results[-1].sum().backward(),
+    "backward without a gradient": lambda param, results: (setattr(param, "grad", None), results[-1].sum().backward())[
+        0
+    ],
+    "backward onto another gradient": lambda param, results: (
+        setattr(param, "grad", te.ones(3)),
+        results[-1].sum().backward(),
+    )[0],
+}
+
+
+@pytest.mark.parametrize("returned", RETURNED)
+@pytest.mark.parametrize("follows", NEXT)
+def test_a_step_whose_result_is_differentiated_once_more(backend: Backend, returned: str, follows: str) -> None:
+    def losses(wrap: Callable[[Any], Any]) -> list[Any]:
+        param = nn.Parameter(te.tensor([1.0, 2.0, 3.0]))
+        optimizer = optim.SGD([param], lr=0.1)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            optimizer.zero_grad()
+            (param * x * param).sum().backward()
+            optimizer.step()
+            return RETURNED[returned](param, x)
+
+        wrapped = wrap(step)
+        found, results = [], []
+        for k in range(4):
+            results.append(wrapped(te.tensor([0.1, 0.2, 0.3]) * (k + 1)))
+            found.append(results[-1].detach().numpy().copy())
+            NEXT[follows](param, results)
+            assert param.grad is not None
+            found.append(param.grad.numpy().copy())
+        return found
+
+    for eager, compiled in zip(losses(lambda step: step), losses(te.compile), strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-5)

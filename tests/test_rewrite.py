@@ -147,3 +147,19 @@ def test_biases_of_a_network_are_trained_with_a_byte_for_each_activation(opencl:
         param.requires_grad_(name.endswith("bias"))
     program = te.rehearse(lambda x: model(x).sum().backward(), ((1, 3, 12, 12),))
     assert program.saved_bytes == 8 * (10 * 10 + 8 * 8)
+
+
+def test_the_gradient_of_what_is_computed_again_takes_its_place(opencl: Backend) -> None:
+    """The weight gradient, which reads the layer's input, comes before the input's gradient, which is stored there."""
+    model = te.models.mobilenet_v2(num_classes=3)
+    model.freeze_batch_norm_statistics()
+    block = model.features[2]  # 16 channels are expanded to 96
+    block.checkpoint()
+
+    def step(x: te.Tensor) -> te.Tensor:
+        y = block(x).square().sum()
+        y.backward()
+        return y
+
+    expanded = 96 * 56 * 56 * 4
+    assert te.rehearse(step, ((1, 16, 56, 56),)).arena_bytes < 1.6 * expanded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tinyedge import nn
 from tinyedge.autograd import grad
 from tinyedge.ir.step import Op, registry
 from tinyedge.tensor import call_all
@@ -144,3 +146,25 @@ def test_what_has_no_second_gradient_says_what_to_do() -> None:
     q = te.randn(1, 2, 3, 4, requires_grad=True)
     with pytest.raises(te.SecondGradientError, match="dropout_p=0"):
         grad(te.nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=0.5).sum(), q, create_graph=True)
+
+
+def test_a_compiled_step_with_a_gradient_penalty(backend: te.Backend) -> None:
+    def losses(wrap: Callable[[Any], Any]) -> list[float]:
+        te.manual_seed(0)
+        critic = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+        optimizer = te.optim.Adam(critic.parameters(), lr=0.01)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            optimizer.zero_grad()
+            x = x.detach().clone().requires_grad_()
+            slope = grad(critic(x).sum(), x, create_graph=True)[0]
+            loss = ((slope.norm(dim=1) - 1) ** 2).mean() + critic(x).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        wrapped = wrap(step)
+        batches = np.random.default_rng(0).standard_normal((5, 4, 3)).astype(np.float32)
+        return [wrapped(te.tensor(batch)).item() for batch in batches]
+
+    np.testing.assert_allclose(losses(te.compile), losses(lambda step: step), rtol=1e-5)

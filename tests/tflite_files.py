@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = {"float32": 0, "float16": 1, "int32": 2, "bool": 6, "int8": 9, "resource": 13}
+KINDS = {"float32": 0, "float16": 1, "int32": 2, "bool": 6, "int8": 9, "complex64": 8, "resource": 13}
 
 
 @dataclass
@@ -19,6 +19,8 @@ class Draft:
     tensors: list[tuple[str, tuple[int, ...], int, Any]] = field(default_factory=list)
     operators: list[tuple[str, list[str], list[str], str, dict[str, Any]]] = field(default_factory=list)
     variables: set[str] = field(default_factory=set)
+    open_dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """By name: the shape with -1 for the dims that a call may choose."""
     sparse: dict[str, tuple[list[int], list[int], list[Any], Any]] = field(default_factory=dict)
     """By name: the order of traversal, the block map, the levels (a length, or segments and indices), the values."""
 
@@ -108,6 +110,8 @@ class Draft:
                 more["Quantization"] = table("QuantizationParameters", **parts)
             if name in self.sparse:
                 more["Sparsity"] = sparsity(*self.sparse[name][:3])
+            if name in self.open_dims:
+                more["ShapeSignature"] = ints(self.open_dims[name])
             if name in self.variables:
                 more["IsVariable"] = True
             made.append(table("Tensor", Shape=sizes, Type=kind, Buffer=number, Name=text, **more))

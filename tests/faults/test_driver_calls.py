@@ -132,7 +132,8 @@ def disturbed(compiled: bool, at: int, fault: Fault, states: Sequence[State]) ->
                 if isinstance(error, KeyboardInterrupt) != isinstance(fault, Interrupt):
                     wrong.append(f"{type(error).__name__} came")
                 after = training.state()
-                if isinstance(fault, Interrupt) and after == states[number] != before:
+                # Whether the launch that was interrupted ran cannot be known: then the error says that it may have.
+                if isinstance(fault, Interrupt) and after == states[number] != before and not said(error):
                     faults.at = None
                     continue
                 changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]

@@ -1,5 +1,7 @@
-"""What is trained on a device, and in how much memory: budgets (``te.plan_for``), LoRA, quantised bases,
-checkpoints."""
+"""Training on a device: which layers (``last``, ``rank_layers``, ``summary``), in how much memory (``te.plan_for``),
+adapters over quantised weights (``lora``, ``te.quantize``), norms of single samples (``minibatch_norm``), while a model
+is in use (``Live``), and to be continued (``save_checkpoint``).
+"""
 
 from tinyedge.adapt.budget import Fit, plan_for, rehearse
 from tinyedge.adapt.choose import bias_only, head_only, last, norm_only, summary

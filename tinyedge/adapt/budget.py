@@ -22,6 +22,7 @@ from tinyedge.autograd.dispatch import new_slot
 from tinyedge.autograd.recorder import recording
 from tinyedge.backends import Backend, default_backend
 from tinyedge.compiler.api import Compiled
+from tinyedge.compiler.guards import Call
 from tinyedge.compiler.program import Program
 from tinyedge.compiler.record import Recording
 from tinyedge.errors import ArgumentError
@@ -36,6 +37,9 @@ UNITS = {
 
 Sample = Sequence[Any]
 """For each argument a tensor, a shape (float32), or a shape and a dtype: ``((1, 3, 224, 224), ((1,), te.int64))``."""
+
+States = Optimizer | Callable[[list[Tensor]], Optimizer] | int
+"""What says how much state each parameter has: an optimizer, what makes one, or a number of tensors."""
 
 
 def rehearse(function: Callable[..., Any], sample: Sample) -> Program:
@@ -53,7 +57,7 @@ def _trace_abstractly(function: Callable[..., Any], sample: Sample, backend: Bac
     with recording(Recording("rehearse", runs=False)):
         arguments = [_argument(item, backend) for item in sample]
     compiled = Compiled(function)
-    program, _ = compiled.recorded(Recording(compiled.name, runs=False), arguments, tuple(arguments), {})
+    program, _ = compiled.recorded(Recording(compiled.name, runs=False), Call.of(tuple(arguments), {}))
     assert program is not None
     return program
 
@@ -106,12 +110,21 @@ class Fit:
         return self
 
     def __str__(self) -> str:
+        parts = {
+            "model": self.model_bytes, "sample": self.sample_bytes, "gradients": self.gradient_bytes,
+            "optimizer": self.state_bytes, "step": self.step_bytes,
+        }  # fmt: skip
+        text = (
+            f"{self.method}: trains {self.trained_elements:,} of {self.elements:,} parameters in {self.total_bytes:,} "
+            f"bytes: {', '.join(f'{name} {nbytes:,}' for name, nbytes in parts.items())}; "
+            f"{self.step_flops / 1e6:.4g} MFLOP a step"
+        )
+        if not self.checkpointed:
+            return text
+        share = self.extra_flops / max(self.forward_flops - self.extra_flops, 1)
         return (
-            f"{self.method}: trains {self.trained_elements} of {self.elements} parameters in {self.total_bytes} bytes: "
-            f"model {self.model_bytes}, sample {self.sample_bytes}, gradients {self.gradient_bytes}, "
-            f"optimizer {self.state_bytes}, step {self.step_bytes}; {self.step_flops / 1e6:.4g} MFLOP a step, of which "
-            f"{self.extra_flops / 1e6:.4g} for rematerialising {len(self.checkpointed)} modules: "
-            f"{self.extra_flops / max(self.forward_flops - self.extra_flops, 1):.0%} more forward arithmetic"
+            f"{text}, of which {self.extra_flops / 1e6:.4g} to compute {len(self.checkpointed)} modules again: "
+            f"{share:.0%} more forward arithmetic"
         )
 
 
@@ -121,7 +134,7 @@ def plan_for(
     sample: Sample,
     *,
     budget: int | str,
-    optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int = 0,
+    optimizer: States = 0,
     ranking: Ranking | Sequence[str] | None = None,
 ) -> Fit:
     """Choose what of ``model`` to train in ``budget`` bytes, from shapes alone: the first of these that fits.
@@ -153,7 +166,7 @@ def plan_for(
     Errors: ArgumentError if nothing fits, with the smallest total; if ``ranking`` names what is no trainable layer.
     """
     limit = bytes_of(budget)
-    search = _Search(model, loss, sample, _states(optimizer), limit)
+    search = _Search(model, loss, sample, states_of(optimizer), limit)
     if ranking is not None:
         search.rank(ranking.names() if isinstance(ranking, Ranking) else ranking)
     for fit in search.fits():
@@ -398,7 +411,7 @@ def _nbytes(item: Any) -> int:
     return nbytes
 
 
-def _states(optimizer: Optimizer | Callable[[list[Tensor]], Optimizer] | int) -> int:
+def states_of(optimizer: States) -> int:
     """The number of tensors that an optimizer keeps for each parameter."""
     if isinstance(optimizer, int):
         return optimizer

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tinyedge.adapt.budget import Sample, States, rehearse, states_of
+from tinyedge.adapt.costs import Cost, costs_of
 from tinyedge.adapt.layers import Layer, layers_of
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
-from tinyedge.tensor import require_trainable
+from tinyedge.report.text import table
+from tinyedge.tensor import Tensor, require_trainable
 
 
 def _choose(call: str, model: Module, chosen: Callable[[Layer, str], bool]) -> Module:
@@ -66,31 +69,66 @@ def norm_only(model: Module) -> Module:
     return _choose("norm_only", model, lambda layer, name: layer.is_norm)
 
 
-def summary(model: Module) -> str:
-    """A table of the layers that have parameters: how many are trained and frozen, and their bytes.
+def summary(
+    model: Module, loss: Callable[..., Tensor] | None = None, sample: Sample | None = None, *, optimizer: States = 0
+) -> str:
+    """A table of the layers that have parameters: how many are trained and frozen, and what that takes.
 
-    ``gradients`` are the bytes of the gradients of what is trained, float32 also where it is stored in 16 bits. What a
-    training step takes beyond that (activations, optimizer state) is what ``te.plan_for`` computes.
+    ``weights`` and ``gradients`` are bytes; gradients are float32 also where weights are stored in 16 bits.
+    ``optimizer``, as in ``te.plan_for``, adds the bytes of its state, which is as large as a gradient for each tensor.
+    ``loss(model, *sample)`` and a ``sample``, of which shapes are enough, add what a compiled training step does:
+    ``activations``, the bytes that forward keeps for the layer's backward, and ``backward``, its FLOPs. What has no
+    parameters, such as an activation, counts with the layer before it. Nothing runs for that.
+
+    Errors: ArgumentError if there is a ``loss`` and no ``sample``, or the reverse.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).freeze(except_="2")
+    >>> loss = lambda model, x, y: F.cross_entropy(model(x), y)
+    >>> print(te.adapt.summary(model, loss, ((1, 4), ((1,), te.int64)), optimizer=te.optim.Adam))
+    layer  kind    trained  frozen  weights  gradients  optimizer  activations  backward
+    0      Linear        0      40      160          0          0            0         0
+    2      Linear       18       0       72         72        144           48        44
+    all                 18      40      232         72        144           48        44
     """
-    rows: list[tuple[str, ...]] = [("layer", "kind", "trained", "frozen", "weights", "gradients")]
+    if (loss is None) is not (sample is None):
+        raise ArgumentError("summary", "loss and sample, or neither", "got one of them")
+    states = states_of(optimizer)
+    layers = layers_of(model)
+    costs: dict[str | None, Cost] = {}
+    if loss is not None and sample is not None:
+        function = loss
+
+        def step(*sample: Tensor) -> Tensor:
+            value = function(model, *sample)
+            value.backward()
+            return value
+
+        costs = costs_of(rehearse(step, sample), layers)
+    heads = ["trained", "frozen", "weights", "gradients"]
+    heads += ["optimizer"] if states else []
+    heads += [] if sample is None else ["activations", "backward"]
+    rows: list[tuple[str, str, list[int]]] = []
     seen: set[int] = set()
-    totals = [0, 0, 0, 0]
-    for layer in layers_of(model):
+    for layer in layers:
         params = [param for param in layer.parameters.values() if id(param) not in seen]
         seen |= {id(param) for param in params}
         trained = [param for param in params if param.requires_grad]
-        numbers = [
-            sum(param.numel() for param in trained),
-            sum(param.numel() for param in params) - sum(param.numel() for param in trained),
-            sum(param.nbytes for param in params),
-            sum(param.numel() * param.dtype.computes.itemsize for param in trained),
-        ]
-        totals = [a + b for a, b in zip(totals, numbers, strict=True)]
-        rows.append((layer.name or "(itself)", layer.kind, *(f"{number:,}" for number in numbers)))
-    rows.append(("all", "", *(f"{number:,}" for number in totals)))
-    widths = [max(len(row[k]) for row in rows) for k in range(6)]
-    lines = [
-        "  ".join(text.ljust(width) if k < 2 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+        elements = sum(param.numel() for param in trained)
+        gradients = sum(param.numel() * param.dtype.computes.itemsize for param in trained)
+        nbytes = sum(param.nbytes for param in params)
+        numbers = [elements, sum(param.numel() for param in params) - elements, nbytes, gradients]
+        numbers += [states * gradients] if states else []
+        rows.append((layer.name or "(itself)", layer.kind, numbers + _step_numbers(costs, layer.name, sample)))
+    if None in costs:
+        others = [0] * (4 + bool(states)) + _step_numbers(costs, None, sample)
+        rows.append(("(before them)", "", others))
+    rows.append(("all", "", [sum(column) for column in zip(*(numbers for *_, numbers in rows), strict=True)]))
+    texts = [["layer", "kind", *heads]]
+    texts += [[name, kind, *(f"{number:,}" for number in numbers)] for name, kind, numbers in rows]
+    return table(texts, (0, 1))
+
+
+def _step_numbers(costs: dict[str | None, Cost], name: str | None, sample: Sample | None) -> list[int]:
+    """What a training step takes of a layer; nothing without a sample."""
+    cost = costs.get(name, Cost())
+    return [] if sample is None else [cost.saved_bytes, cost.backward_flops]

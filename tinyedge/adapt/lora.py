@@ -82,10 +82,24 @@ class LoraLayer(Module):
         """What merging adds to the weight, but for the scale."""
         raise NotImplementedError
 
+    output_dim = 0
+    """The dim of the weight along which the layer's outputs lie; with DoRA each has a length of its own."""
+    channel_dim = -1
+    """The dim of the layer's result along which its outputs lie."""
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The layer's result without its bias."""
+        raise NotImplementedError
+
     def fill(self, a: Parameter, b: Parameter) -> None:
         """The values with which an adapter begins: B(A(x)) is 0."""
         init.kaiming_uniform_(a, a=math.sqrt(5))
         init.zeros_(b)
+
+    @classmethod
+    def lengths_shape(cls, base: Any) -> tuple[int, ...]:
+        """The shape in which PEFT's files have the lengths of DoRA, which are a vector here."""
+        return (base.weight.shape[0],)
 
     @classmethod
     def require(cls, call: str, path: str, base: Any, config: LoraConfig) -> None:
@@ -96,11 +110,6 @@ class LoraLayer(Module):
             raise ArgumentError(
                 call, f"a rank in [1, {most}] for {path!r}, as its weight has no more", f"got {config.rank}",
                 "Choose a smaller rank, or leave this layer out of targets.",
-            )  # fmt: skip
-        if config.dora and not isinstance(base, Linear):
-            raise ArgumentError(
-                call, "dora for Linear layers", f"{path!r} is {type(base).__name__}",
-                "Leave it out of targets, or use dora=False.",
             )  # fmt: skip
 
     def add(self, name: str, config: LoraConfig) -> None:
@@ -116,32 +125,58 @@ class LoraLayer(Module):
         self.lora_A[name], self.lora_B[name] = a, b
         if config.dora:
             with no_grad():
-                self.lora_magnitude[name] = Parameter(_row_norms(_plain(weight, dtype)))
+                self.lora_magnitude[name] = Parameter(self.lengths(_dense(weight, dtype)))
         self.configs[name] = config
 
     def delta(self, name: str) -> Tensor:
         """What an adapter adds to the weight."""
         return self.product(self.lora_A[name], self.lora_B[name]) * self.configs[name].scale
 
+    def lengths(self, weight: Tensor) -> Tensor:
+        """The length of what the weight has for each output, as a vector."""
+        dims = [dim for dim in range(weight.ndim) if dim != self.output_dim]
+        return (weight * weight).sum(dims).sqrt()
+
+    def along(self, dim: int, ndim: int, values: Tensor) -> Tensor:
+        """A vector, shaped so that it lies along ``dim`` of ``ndim``."""
+        return values.reshape([-1 if k == dim % ndim else 1 for k in range(ndim)])
+
     def forward(self, input: Tensor, *others: Tensor | None) -> Tensor:
         result = cast("Tensor", self.base_layer(input, *others))
         for name in self.active if not self.merged else ():
             config, a, b = self.configs[name], self.lora_A[name], self.lora_B[name]
-            x = F.dropout(input, config.dropout, self.training) if config.dropout else input
-            x = x.to(a.dtype) if x.is_floating_point() else x
+            x = input
+            if x.is_floating_point():  # and no index
+                x = (F.dropout(x, config.dropout, self.training) if config.dropout else x).to(a.dtype)
             added = self.added(x, a, b) * config.scale
             if config.dora:
-                added = self._with_magnitude(name, x, added)
+                is_dropped = bool(config.dropout) and self.training and input.is_floating_point()
+                plain = self.plain(x) if is_dropped else self._less(result.to(added.dtype), self.bias(*others))
+                added = self._with_magnitude(name, added, plain)
             result = result + added.to(result.dtype)
         return result
 
-    def _with_magnitude(self, name: str, x: Tensor, added: Tensor) -> Tensor:
-        """DoRA: the sum with the layer's own result, each row of the weight brought to the length that is learnt."""
-        weight = self.weight if self.weight.dtype.blocks is not None else self.weight.to(added.dtype)
+    def bias(self, *others: Tensor | None) -> Tensor | None:
+        """What the layer adds to each output; ``others`` are its inputs after the first."""
+        bias: Tensor | None = getattr(self.base_layer, "bias", None)
+        return bias
+
+    def _less(self, result: Tensor, bias: Tensor | None) -> Tensor:
+        """A result without the layer's bias, so that its product need not be computed again."""
+        if bias is None:
+            return result
+        along = self.along(self.channel_dim, result.ndim, bias) if bias.ndim == 1 else bias
+        return result - along.to(result.dtype)
+
+    def _with_magnitude(self, name: str, added: Tensor, plain: Tensor) -> Tensor:
+        """DoRA: what brings the sum with ``plain``, the result so far without bias, to the lengths that are learnt. Of
+        several adapters each scales those before it, as PEFT's do; its lengths are those of the layer's own weight and
+        its own product.
+        """
         with no_grad():  # as its authors do, the length is no part of the gradient
-            lengths = _row_norms(_plain(weight, added.dtype) + self.delta(name))
-        ratio: Tensor = self.lora_magnitude[name] / lengths
-        return F.linear(x, weight) * (ratio - 1) + added * ratio
+            lengths = self.lengths(_dense(self.weight, added.dtype) + self.delta(name))
+        ratio = self.along(self.channel_dim, added.ndim, self.lora_magnitude[name] / lengths)
+        return plain.to(added.dtype) * (ratio - 1) + added * ratio
 
     def merge(self) -> None:
         """Add the active adapters to the weight, so that they cost nothing."""
@@ -157,12 +192,11 @@ class LoraLayer(Module):
             weight = self.weight
             dtype, total = weight.dtype.computes, weight.detach().to(weight.dtype.computes)
             for name in self.active:
+                delta = self.delta(name).to(dtype)
+                total = total + delta
                 if self.configs[name].dora:
-                    grown = total + self.delta(name)
-                    ratio = self.lora_magnitude[name].detach() / _row_norms(grown)
-                    total = grown * ratio.unsqueeze(1)
-                else:
-                    total = total + self.delta(name).to(dtype)
+                    ratio = self.lora_magnitude[name].detach() / self.lengths(weight.detach().to(dtype) + delta)
+                    total = total * self.along(self.output_dim, total.ndim, ratio)
             self._unmerged = weight.detach().clone()
             weight.copy_(total)
         self.merged = self.active
@@ -175,10 +209,11 @@ class LoraLayer(Module):
         self._unmerged, self.merged = None, ()
 
     def extra_repr(self) -> str:
-        shown = [
-            f"{name}: rank={config.rank}, alpha={config.alpha}" + ("" if name in self.active else " (inactive)")
-            for name, config in self.configs.items()
-        ]
+        shown = []
+        for name, config in self.configs.items():
+            kinds = ["rslora"] * config.use_rslora + ["dora"] * config.dora + ["inactive"] * (name not in self.active)
+            marks = f" ({', '.join(kinds)})" if kinds else ""
+            shown.append(f"{name}: rank={config.rank}, alpha={config.alpha}{marks}")
         return ", ".join(shown)
 
 
@@ -194,6 +229,9 @@ class LoraLinear(LoraLayer):
 
     def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return F.linear(F.linear(x, a), b)
+
+    def plain(self, x: Tensor) -> Tensor:
+        return F.linear(x, _for(self.weight, x))
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         product: Tensor = b @ a
@@ -211,12 +249,22 @@ class LoraConv(LoraLayer):
         return (rank, base.in_channels, *kernel), (out_channels, rank // base.groups or 1, *(1,) * len(kernel))
 
     @classmethod
+    def lengths_shape(cls, base: Any) -> tuple[int, ...]:
+        return (1, base.weight.shape[0], *(1,) * (base.weight.ndim - 2))
+
+    @classmethod
     def require(cls, call: str, path: str, base: Any, config: LoraConfig) -> None:
         super().require(call, path, base, config)
         if config.rank % (groups := base.groups):
             raise ArgumentError(
                 call, f"a rank that the {groups} groups of {path!r} divide", f"got {config.rank}",
                 "Choose another rank, or leave this layer out of targets.",
+            )  # fmt: skip
+        if config.dora and groups > 1:
+            raise ArgumentError(
+                call, "dora for convolutions of one group",
+                f"{path!r} has {groups}, and its adapter sees all channels, so that the sum is no weight with a length",
+                "Leave it out of targets, or use dora=False.",
             )  # fmt: skip
 
     def _convolve(self, x: Tensor, weight: Tensor, **options: Any) -> Tensor:
@@ -226,8 +274,19 @@ class LoraConv(LoraLayer):
 
     def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         base: Any = self.base_layer
-        inner = self._convolve(x, a, stride=base.stride, padding=base.padding, dilation=base.dilation)
+        placed, padding = base._placed(x)
+        inner = self._convolve(placed, a, stride=base.stride, padding=padding, dilation=base.dilation)
         return self._convolve(inner, b, groups=base.groups)
+
+    @property
+    def channel_dim(self) -> int:  # type: ignore[override]
+        return 1 - self.weight.ndim  # also where there is no batch
+
+    def plain(self, x: Tensor) -> Tensor:
+        base: Any = self.base_layer
+        placed, padding = base._placed(x)
+        options = {"stride": base.stride, "padding": padding, "dilation": base.dilation, "groups": base.groups}
+        return self._convolve(placed, _for(self.weight, x), **options)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         return (b.flatten(1) @ a.flatten(1)).reshape(self.weight.shape)
@@ -251,12 +310,23 @@ class LoraEmbedding(LoraLayer):
         count, size = base.weight.shape
         return (rank, count), (size, rank)
 
+    @classmethod
+    def lengths_shape(cls, base: Any) -> tuple[int, ...]:
+        return (base.weight.shape[1],)
+
     def fill(self, a: Parameter, b: Parameter) -> None:
         init.zeros_(a)
         init.normal_(b)
 
+    output_dim = 1
+
     def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return F.linear(F.embedding(x, a.T), b)
+        base: Any = self.base_layer
+        rows = F.embedding(x, a.T, base.padding_idx, scale_grad_by_freq=base.scale_grad_by_freq)
+        return F.linear(rows, b)
+
+    def plain(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.base_layer(x))
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         return (b @ a).T
@@ -275,6 +345,10 @@ class LoraNode(LoraLayer):
         out_channels, *rest = base.weight.shape
         return (rank, *rest), (out_channels, rank, *(1,) * (len(rest) - 1))
 
+    @classmethod
+    def lengths_shape(cls, base: Any) -> tuple[int, ...]:
+        return LoraConv.lengths_shape(base) if base.is_convolution else (base.weight.shape[int(base.is_turned)],)
+
     def added(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         base: Any = self.base_layer
         if not base.is_convolution:
@@ -282,6 +356,22 @@ class LoraNode(LoraLayer):
         mix: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[b.ndim]
         result: Tensor = mix(base(x, a, None), b)
         return result
+
+    @property
+    def output_dim(self) -> int:  # type: ignore[override]
+        return 1 if cast("Any", self.base_layer).is_turned else 0
+
+    @property
+    def channel_dim(self) -> int:  # type: ignore[override]
+        return 1 - self.weight.ndim if cast("Any", self.base_layer).is_convolution else -1
+
+    def plain(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.base_layer(x, _for(self.weight, x), None))
+
+    def bias(self, *others: Tensor | None) -> Tensor | None:
+        bias = others[1] if len(others) > 1 else None
+        beta = cast("Any", self.base_layer).node.arguments.get("beta", 1.0)
+        return bias if bias is None or beta == 1.0 else bias * beta
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         base: Any = self.base_layer
@@ -292,14 +382,15 @@ class LoraNode(LoraLayer):
 LAYERS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraConv, LoraEmbedding, LoraNode)
 
 
-def _plain(weight: Tensor, dtype: DType) -> Tensor:
+def _dense(weight: Tensor, dtype: DType) -> Tensor:
     """The weight in ``dtype``, also if it is quantised."""
     plain: Tensor = weight.dequantize().to(dtype)
     return plain
 
 
-def _row_norms(weight: Tensor) -> Tensor:
-    return (weight * weight).sum(1).sqrt()
+def _for(weight: Tensor, x: Tensor) -> Tensor:
+    """The weight as a product with ``x`` reads it: blocks stay blocks."""
+    return weight if weight.dtype.blocks is not None else weight.to(x.dtype)
 
 
 def adapted_by(module: Module) -> type[LoraLayer] | None:
@@ -314,12 +405,16 @@ def lora_layers(model: Module) -> Iterator[tuple[str, LoraLayer]]:
             yield path, module
 
 
+def plain_name(path: str) -> str:
+    """The name that a module or parameter had before an adapter wrapped its layer."""
+    return ".".join(part for part in path.split(".") if part != "base_layer")
+
+
 def plain_names(model: Module) -> dict[str, Module]:
     """The modules by the names that they had before any was wrapped."""
     found: dict[str, Module] = {}
     for path, module in model.named_modules():
-        plain = ".".join(part for part in path.split(".") if part != "base_layer")
-        found.setdefault(plain, module)
+        found.setdefault(plain_name(path), module)
     return found
 
 
@@ -404,7 +499,8 @@ def lora(
 
     Each chosen layer computes ``layer(x) + scale * B(A(dropout(x)))``, with A of ``rank`` rows and B of ``rank``
     columns; B begins as 0, so the model computes what it did. ``scale`` is ``alpha / rank``, with ``use_rslora``
-    ``alpha / sqrt(rank)``. With ``dora`` the lengths of the weight's rows are learnt too.
+    ``alpha / sqrt(rank)``. With ``dora`` the length of what the weight has for each output is learnt too: of a
+    Linear layer's rows, of a convolution's filters, of an Embedding's columns.
 
     ``targets``: names of layers, of which the last parts are enough (``["q_proj", "v_proj"]``); or a regular expression
     for the whole name; or "all-linear", which means all Linear layers but the last one, the head.

@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyedge.autograd.lockstep import in_lockstep
 from tinyedge.convert.graph import GraphModel
+from tinyedge.convert.norms import InGroups, Renormalised
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
 from tinyedge.nn.normalization import (
@@ -19,6 +20,7 @@ from tinyedge.nn.normalization import (
     BatchRenorm2d,
     BatchRenorm3d,
     GroupNorm,
+    groups_for,
 )
 from tinyedge.tensor import Tensor
 
@@ -130,21 +132,26 @@ def to_group_norm(model: Module, groups: int = 32) -> Module:
 
     def made(norm: Any) -> Module:
         channels = norm.num_features
-        count = max(n for n in range(1, min(groups, channels) + 1) if channels % n == 0)
-        return GroupNorm(count, channels, norm.eps, norm.affine, *_where(norm), bias=norm.bias is not None)
+        return GroupNorm(
+            groups_for(channels, groups), channels, norm.eps, norm.affine, *_where(norm), bias=norm.bias is not None
+        )
 
-    return _replace("to_group_norm", model, made, ("weight", "bias"))
+    return _replace("to_group_norm", model, made, ("weight", "bias"), InGroups(groups))
 
 
 def to_batch_renorm(model: Module, r_max: float = 3.0, d_max: float = 5.0) -> Module:
     """Put a ``BatchRenorm`` in the place of each batch norm, with all that it has, in place; return the model.
 
     In evaluation the model computes what it did. For a trained model, whose running statistics are good from the
-    first step on, constant limits do.
+    first step on, constant limits do. In a model from ``te.load_model`` it is what its batch norms do in training after
+    ``model.freeze_batch_norm_statistics(False)``.
 
-    Errors: ArgumentError if there is no batch norm, or ``model`` itself is one, or one has no running statistics.
+    Errors: ArgumentError if there is no batch norm, or ``model`` itself is one, or one has no running statistics, or
+            limits are out of range.
     Source: Ioffe, Batch Renormalization, arXiv:1702.03275.
     """
+    if not (r_max >= 1.0 and d_max >= 0.0):
+        raise ArgumentError("to_batch_renorm", "r_max >= 1 and d_max >= 0", f"got {r_max} and {d_max}")
     kinds = {BatchNorm1d: BatchRenorm1d, BatchNorm2d: BatchRenorm2d, BatchNorm3d: BatchRenorm3d}
 
     def made(norm: Any) -> Module:
@@ -157,7 +164,7 @@ def to_batch_renorm(model: Module, r_max: float = 3.0, d_max: float = 5.0) -> Mo
         return renorm
 
     kept = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    return _replace("to_batch_renorm", model, made, kept)
+    return _replace("to_batch_renorm", model, made, kept, Renormalised(r_max, d_max))
 
 
 def _where(norm: Module) -> tuple[Any, Any]:
@@ -166,15 +173,15 @@ def _where(norm: Module) -> tuple[Any, Any]:
     return (None, None) if first is None else (first.backend, first.dtype)
 
 
-def _replace(call: str, model: Module, make: Callable[[Any], Module], kept: Sequence[str]) -> Module:
-    """Put other norms in the places of batch norms: with the very parameters, which an optimizer may hold already."""
+def _replace(
+    call: str, model: Module, make: Callable[[Any], Module], kept: Sequence[str], in_graphs: InGroups | Renormalised
+) -> Module:
+    """Put other norms in the places of batch norms: with the very parameters, which an optimizer may hold already.
+    Those in the graphs of files compute as ``in_graphs`` says.
+    """
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
-    if graphs := [module for module in model.modules() if isinstance(module, GraphModel) and module.has_batch_norms]:
-        raise ArgumentError(
-            call, "batch norms that are modules", f"those of {type(graphs[0]).__name__} are nodes of its file's graph",
-            "Use te.adapt.minibatch_norm, or keep its statistics frozen.",
-        )  # fmt: skip
-    if not norms or isinstance(model, BATCH_NORMS):
+    graphs = [module for module in model.modules() if isinstance(module, GraphModel) and module.has_batch_norms]
+    if not (norms or graphs) or isinstance(model, BATCH_NORMS):
         raise ArgumentError(
             call, "a model with batch norms inside", f"{type(model).__name__} {'is one' if norms else 'has none'}"
         )
@@ -191,4 +198,6 @@ def _replace(call: str, model: Module, make: Callable[[Any], Module], kept: Sequ
         for name, child in list(module._modules.items()):
             if child is not None and id(child) in new:
                 module._modules[name] = new[id(child)]
+    for graph in graphs:
+        graph.other_norms = in_graphs
     return model

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinyedge import files
 from tinyedge.adapt.lora import (
@@ -18,32 +22,45 @@ from tinyedge.adapt.lora import (
     add_adapter,
     base_of,
     lora_layers,
+    plain_name,
     plain_names,
     set_adapter,
 )
 from tinyedge.autograd.modes import no_grad
-from tinyedge.convert.safetensors import load_safetensors, save
+from tinyedge.convert.safetensors import load_safetensors, read_metadata, save
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-def _plain(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part != "base_layer")
+MAGNITUDE = ".lora_magnitude_vector"
+BASE = "base_sha256"
+"""The file's metadata that says on which weights the adapter was trained; PEFT neither writes nor minds it."""
 
 
 def _entries(path: str, layer: LoraLayer, name: str) -> dict[str, Parameter]:
     """An adapter's parameters by PEFT's keys."""
-    lead = f"{PREFIX}{_plain(path)}"
+    lead = f"{PREFIX}{plain_name(path)}"
+    a, b = "lora_A.weight", "lora_B.weight"
     if isinstance(layer, LoraEmbedding):
-        return {f"{lead}.lora_embedding_A": layer.lora_A[name], f"{lead}.lora_embedding_B": layer.lora_B[name]}
-    found = {f"{lead}.lora_A.weight": layer.lora_A[name], f"{lead}.lora_B.weight": layer.lora_B[name]}
+        a, b = "lora_embedding_A", "lora_embedding_B"
+    found = {f"{lead}.{a}": layer.lora_A[name], f"{lead}.{b}": layer.lora_B[name]}
     if name in layer.lora_magnitude:
-        found[f"{lead}.lora_magnitude_vector"] = layer.lora_magnitude[name]
+        found[lead + MAGNITUDE] = layer.lora_magnitude[name]
     return found
+
+
+def _base_sha256(layers: Iterable[tuple[str, Module]]) -> str:
+    """Of the values of these layers' weights, in whatever type they are stored."""
+    found = sha256()
+    for path, layer in sorted(layers):
+        merged = getattr(layer, "_unmerged", None)
+        weight = base_of(layer).weight if merged is None else merged
+        values = np.ascontiguousarray(weight.detach().numpy(), np.float32)
+        found.update(f"{path} {values.shape};".encode())
+        found.update(values.data)
+    return found.hexdigest()
 
 
 def save_adapter(
@@ -57,7 +74,7 @@ def save_adapter(
     """Write an adapter so that PEFT loads it: ``PeftModel.from_pretrained(model, folder)``.
 
     ``base_model``: what PEFT calls ``base_model_name_or_path``. ``train_too``: modules that were trained as a whole,
-    and are saved with it.
+    and are saved with it. The file also says the sha256 of the layers' own weights, for ``load_adapter``.
 
     Errors: ArgumentError if there is no such adapter, or its layers differ in more than rank and alpha.
     """
@@ -80,10 +97,13 @@ def save_adapter(
                 "save_adapter", "one dropout, use_rslora and dora for all layers", f"{path!r} has others"
             )
         tensors |= {key: param.detach() for key, param in _entries(path, layer, name).items()}
+        if config.dora:
+            lengths = layer.lora_magnitude[name].detach()
+            tensors[f"{PREFIX}{plain_name(path)}{MAGNITUDE}"] = lengths.reshape(layer.lengths_shape(layer.base_layer))
         if config.rank != first.rank:
-            ranks[_plain(path)] = config.rank
+            ranks[plain_name(path)] = config.rank
         if config.alpha != first.alpha:
-            alphas[_plain(path)] = config.alpha
+            alphas[plain_name(path)] = config.alpha
     known = plain_names(model)
     for path in train_too:
         if path not in known:
@@ -103,7 +123,7 @@ def save_adapter(
         "lora_dropout": first.dropout,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": sorted(_plain(path) for path, _ in layers),
+        "target_modules": sorted(plain_name(path) for path, _ in layers),
         "modules_to_save": list(train_too) or None,
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
@@ -113,17 +133,22 @@ def save_adapter(
     }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    save(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    base = _base_sha256((plain_name(path), layer) for path, layer in layers)
+    save(tensors, target / WEIGHTS, metadata={"format": "pt", BASE: base})
     files.write_whole(target / CONFIG, json.dumps(content, indent=2).encode())
 
 
-def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "default") -> Module:
+def load_adapter(
+    model: Module, folder: str | os.PathLike[str], name: str = "default", *, check_base: bool = True
+) -> Module:
     """Add an adapter that PEFT or ``save_adapter`` wrote, and make it the active one. Returns the model.
 
-    What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on.
+    What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on. ``check_base=False``
+    takes an adapter that ``save_adapter`` wrote for other weights, such as the same ones before they were quantised.
 
-    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, or shapes
-            differ; ArgumentError for what adapters here do not have (a bias, another method than LoRA).
+    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, shapes
+            differ, or it was trained on other weights; ArgumentError for what adapters here do not have (a bias,
+            another method than LoRA).
     """
     call = f"load_adapter({os.fspath(folder)!r})"
     source = Path(folder)
@@ -146,7 +171,7 @@ def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "def
             alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
             configs[path] = LoraConfig(rank, alpha, *config["rest"])
     state = model.state_dict()
-    names = {_plain(own): own for own in state}
+    names = {plain_name(own): own for own in state}
     strange = [path for path in whole if path not in names]
     if strange:
         raise StateDictError(call, "an adapter for this model", f"it has no {strange[0]!r}")
@@ -156,13 +181,19 @@ def load_adapter(model: Module, folder: str | os.PathLike[str], name: str = "def
         if tuple(value.shape) != state[names[path]].shape:
             raise StateDictError(call, f"{path} of shape {state[names[path]].shape}", f"got {tuple(value.shape)}")
     _require_shapes(call, known, configs, tensors)
+    stated = read_metadata(source / WEIGHTS).get(BASE) if check_base else None
+    if stated is not None and stated != (found := _base_sha256((path, known[path]) for path in configs)):
+        raise StateDictError(
+            call, f"the weights on which it was trained, sha256 {stated}", f"those of its layers have {found}",
+            "Load the model from which it was made, or pass check_base=False if it fits these as well.",
+        )  # fmt: skip
     layers = dict(zip(configs, add_adapter(call, model, name, configs), strict=True))
     with no_grad():
         for path, layer in layers.items():
             for key, param in _entries(path, layer, name).items():
                 tensor = tensors.get(key, tensors.get(f"{key}.weight"))  # of lengths, as older versions named them
                 assert tensor is not None
-                param.copy_(tensor.to(param.dtype, device=param.backend))
+                param.copy_(tensor.reshape(param.shape).to(param.dtype, device=param.backend))
                 param.requires_grad_(False)
         for path, value in whole.items():
             target = model.state_dict(keep_vars=True)[names[path]]
@@ -206,7 +237,7 @@ def _split(key: str) -> tuple[str | None, str | None]:
     path = key.removeprefix(PREFIX)
     for end, kind in (
         (".lora_A.weight", "A"), (".lora_B.weight", "B"), (".lora_embedding_A", "A"), (".lora_embedding_B", "B"),
-        (".lora_magnitude_vector", "magnitude"), (".lora_magnitude_vector.weight", "magnitude"),
+        (MAGNITUDE, "magnitude"), (f"{MAGNITUDE}.weight", "magnitude"),
     ):  # fmt: skip
         if path.endswith(end):
             return path.removesuffix(end), kind
@@ -225,7 +256,7 @@ def _require_shapes(
             raise StateDictError(call, f"a layer {path!r} that can be adapted", f"it is {type(base).__name__}")
         wanted: dict[str, tuple[int, ...]] = dict(zip("AB", kind.shapes(base, config.rank), strict=True))
         if config.dora:
-            wanted["magnitude"] = (base.weight.shape[0],)
+            wanted["magnitude"] = kind.lengths_shape(base)
         for part, shape in wanted.items():
             if (path, part) not in parts:
                 raise StateDictError(

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from tinyedge import blocks
-from tinyedge.adapt.lora import Targets, matching
+from tinyedge.adapt.lora import Targets, matching, plain_name
 from tinyedge.autograd.registry import functions
+from tinyedge.convert.graph import GraphModel, NodeLayer
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tinyedge.nn.hollow import become
@@ -26,6 +27,8 @@ from tinyedge.tensor import Parameter, Tensor
 
 QUANTISED = (Linear, Embedding, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
 """Layers whose kernels unpack a quantised weight."""
+
+TURNED = "a weight that lies as (in, out) in its file, so that its rows are no outputs"
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,13 @@ def quantize(model: Module, dtype: str = "q8_0", targets: Targets | None = None)
     every Linear, Embedding and convolution whose weight is frozen, or all of them if the model has no frozen weight. A
     weight that several layers share stays shared.
 
-    Layers whose rows hold no whole number of blocks are skipped if they were not named, and listed.
+    Layers whose rows hold no whole number of blocks are skipped if they were not named, and listed; so are products of
+    imported models whose weight lies as (in, out). Of these models, convolutions of one group can be quantised.
 
     Errors: DtypeError for an unknown type; ArgumentError if ``targets`` match no such layer, or no layer is left to
-            quantise, or a weight is quantised already, or has elements that are not finite; ShapeError if the rows of a
-            layer that was named hold no whole number of blocks. The model is then as it was.
+            quantise, or a weight is quantised already, or has elements that are not finite, or lies as (in, out) in a
+            layer that was named; ShapeError if the rows of a layer that was named hold no whole number of blocks. The
+            model is then as it was.
 
     >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     >>> done = te.quantize(model, "q8_0")
@@ -124,6 +129,11 @@ def quantize(model: Module, dtype: str = "q8_0", targets: Targets | None = None)
             continue
         if weight.dtype.blocks is not None:
             raise ArgumentError("quantize", "layers that are not quantised", f"{path!r} is in {weight.dtype.name}")
+        if isinstance(known[path], NodeLayer) and known[path].is_turned:
+            if named:
+                raise ArgumentError("quantize", "layers whose weight lies as (out, in)", f"{path!r} has {TURNED}")
+            skipped.append((path, f"it has {TURNED}"))
+            continue
         try:
             quantised = functions["quantized"](weight.detach(), dtype)
         except ShapeError as error:
@@ -159,9 +169,12 @@ def dequantize(model: Module) -> Module:
 
 def _quantisable(model: Module) -> Iterator[tuple[str, Any]]:
     """The layers by the names that they had before an adapter wrapped any."""
+    for module in list(model.modules()):
+        if isinstance(module, GraphModel):
+            module.expose_layers()
     for path, module in model.named_modules():
-        if isinstance(module, QUANTISED):
-            yield ".".join(part for part in path.split(".") if part != "base_layer") or "(itself)", module
+        if isinstance(module, (*QUANTISED, NodeLayer)):
+            yield plain_name(path) or "(itself)", module
 
 
 def _error(weight: Any, quantised: Any) -> float:

@@ -13,6 +13,7 @@ from tinyedge.autograd.modes import enable_grad, no_grad
 from tinyedge.errors import ArgumentError
 from tinyedge.gradients.grad import grad
 from tinyedge.nn.module import Module
+from tinyedge.report.text import table
 from tinyedge.tensor import Parameter, Tensor
 
 
@@ -60,15 +61,7 @@ class Ranking(Sequence[LayerRank]):
         for layer in self.layers:
             numbers = f"{layer.parameters:,}", f"{layer.fisher:.3g}", f"{layer.fisher / total:.1%}"
             rows.append((layer.name or "(itself)", layer.kind, *numbers, f"{layer.per_parameter:.3g}"))
-        widths = [max(len(row[k]) for row in rows) for k in range(6)]
-        lines = (
-            "  ".join(
-                text.ljust(width) if k < 2 else text.rjust(width)
-                for k, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return table(rows, (0, 1))
 
 
 @no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyedge import files
+from tinyedge.adapt.lora import plain_name
 from tinyedge.convert.safetensors import load_safetensors, save
 from tinyedge.errors import ArgumentError, CheckpointError
 from tinyedge.nn.module import Module
@@ -21,11 +22,6 @@ from tinyedge.tensor import Tensor
 
 VERSION = 1
 PathLike = str | os.PathLike[str]
-
-
-def _plain(name: str) -> str:
-    """A parameter's name without the layers that adapters wrap."""
-    return ".".join(part for part in name.split(".") if part != "base_layer")
 
 
 def _digest(content: bytes) -> str:
@@ -77,7 +73,7 @@ def save_checkpoint(
             bytes_of_base = files.read_whole(base)
             known = load_safetensors(base, device="numpy")
             content["base"] = {"name": Path(base).name, "sha256": _digest(bytes_of_base)}
-            state = {name: value for name, value in state.items() if not _is_equal(known.get(_plain(name)), value)}
+            state = {name: value for name, value in state.items() if not _is_equal(known.get(plain_name(name)), value)}
         content["model"] = state
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
@@ -178,4 +174,6 @@ def _of_base(
             "Pass base=PATH of that file.",
         )  # fmt: skip
     known = load_safetensors(place, device="numpy")
-    return {name: known[_plain(name)] for name in model.state_dict() if name not in state and _plain(name) in known}
+    return {
+        name: known[plain_name(name)] for name in model.state_dict() if name not in state and plain_name(name) in known
+    }

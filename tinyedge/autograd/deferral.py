@@ -31,9 +31,8 @@ class Deferred:
         self.gone = 0  # the number of launches that were enqueued
         self._in_part = False  # whether a part of the next one ran, which was refused
         self.adds_from: int | None = None  # the first launch that adds to a gradient which existed before
-        self._free: dict[
-            tuple[MemorySpace, bool], dict[int, list[Any]]
-        ] = {}  # by whether each is a buffer of its own; by size
+        # By whether each is a buffer of its own; by size.
+        self._free: dict[tuple[MemorySpace, bool], dict[int, list[Any]]] = {}
         self._kept: list[Any] = []  # what launches read, and nobody else may hold
         self._closed = False
 

@@ -6,6 +6,7 @@ In: an op and its inputs. Out: slots of the outputs. Checks are here: backends, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tinyedge import shapes
@@ -15,7 +16,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
-from tinyedge.ir.values import MemorySpace, Read, Slot, Spec, Storage, Value, extent_of
+from tinyedge.ir.values import Extent, MemorySpace, Read, Slot, Spec, Storage, Value, extent_of
 from tinyedge.shapes import Shape
 
 MAX_ELEMENTS = shapes.MAX_ELEMENTS
@@ -25,27 +26,52 @@ def new_slot(backend: MemorySpace, dtype: DType, shape: Shape, holds: bool = Fal
     """A contiguous slot with a storage of its own, not written yet. In abstract tracing it has no memory, unless it
     ``holds`` values from the host.
     """
+    extent = _extent_on(backend, dtype, shape)
+    return Slot.whole(Storage(backend, extent.nbytes, False, holds), extent)
+
+
+def _extent_on(backend: MemorySpace, dtype: DType, shape: Shape) -> Extent:
+    """The size of a new tensor, which the backend can hold."""
     extent = extent_of(dtype, shape)
     if extent.numel > MAX_ELEMENTS:
         raise ShapeError("tensor", f"at most {MAX_ELEMENTS} elements", f"{shape} has {extent.numel}")
     backend.check_dtype(dtype)
     if dtype.blocks is not None:
         raise quantised_error("a new tensor", dtype)
-    return Slot.whole(Storage(backend, extent.nbytes, False, holds), extent)
+    return extent
 
 
-_inferred: dict[Any, tuple[Spec, ...]] = {}
+@dataclass(frozen=True, eq=False)
+class _Inferred:
+    """What all calls of an op have in common whose inputs have the same dtypes and layouts. Each is equal to itself
+    alone, and so is found faster than what it was inferred from.
+    """
+
+    names: tuple[str, ...]  # of the slots: inputs, then outputs
+    outs: tuple[Extent, ...]
+    input_specs: tuple[Spec | None, ...]
+    output_specs: tuple[Spec, ...]
 
 
-def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:
-    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
-    specs = _inferred.get(key)
-    if specs is None:
+_inferred: dict[Any, _Inferred] = {}
+
+
+def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backend: MemorySpace) -> _Inferred:
+    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()), backend)
+    found = _inferred.get(key)
+    if found is None:
         if len(_inferred) > 4096:
             _inferred.clear()
         require_plain(op, reads)
-        specs = _inferred[key] = op.infer(*(None if r is None else r.spec for r in reads), **attrs)
-    return specs
+        inputs = _specs_of(reads)
+        outputs = op.infer(*inputs, **attrs)
+        outs = tuple([_extent_on(backend, *spec) for spec in outputs])
+        found = _inferred[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
+    return found
+
+
+def _specs_of(reads: Sequence[Read]) -> tuple[Spec | None, ...]:
+    return tuple([None if read is None else read.spec for read in reads])
 
 
 def require_plain(op: type[Op], reads: Sequence[Read]) -> None:
@@ -112,14 +138,11 @@ def dispatch(
             link(op, reads, (out,), attrs)
         return (out,)
     assert backend is not None
-    specs = _infer(op, reads, attrs)
-    outs = tuple([new_slot(backend, dtype, shape) for dtype, shape in specs])
-    slots: dict[str, Any] = {}  # filled in short loops: this is done for every eager call
-    for name, read in zip(op.inputs, reads, strict=True):
-        slots[name] = read
-    for name, out in zip(op.outputs, outs, strict=True):
-        slots[name] = out
+    inferred = _infer(op, reads, attrs, backend)
+    outs = tuple([Slot.whole(Storage(backend, extent.nbytes), extent) for extent in inferred.outs])
+    slots: dict[str, Any] = dict(zip(inferred.names, (*reads, *outs), strict=True))
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
+    step.alike = inferred
     launch_step(step)
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
@@ -131,7 +154,7 @@ def dispatch(
                 saved[name] = (slots[name].alias(), version_of(slots[name]))
         step.saved = saved
         step.slots = {}
-        _link(step, reads, outs)
+        _link(step, reads, outs, inferred.input_specs, inferred.output_specs)
     return outs
 
 
@@ -165,7 +188,7 @@ def launch_step(step: Step) -> None:
     for name in step.reads:
         slot = slots[name]
         if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
-            slots[name] = contiguous_copy(slot)
+            slots[name], step.alike = contiguous_copy(slot), None
     for name in step.writes:
         if slots[name].numel:
             execute(step)
@@ -179,10 +202,13 @@ def version_of(slot: Slot | Value | None) -> int:
 
 def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Mapping[str, Any]) -> None:
     """Give ``outs`` the history of a step without a kernel of its own, if a gradient may be asked for."""
-    if modes.grad.value and any(isinstance(read, Slot) and read.requires_grad for read in reads):
+    if not modes.grad.value:
+        return
+    reads = _renewed(op, reads)
+    if any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
-        _link(step, reads, outs)
+        _link(step, reads, outs, _specs_of(reads), tuple([out.spec for out in outs]))
 
 
 def keep_saved(step: Step, storage: Storage) -> None:
@@ -195,10 +221,15 @@ def keep_saved(step: Step, storage: Storage) -> None:
             saved[name] = (contiguous_copy(slot), 0)
 
 
-def _link(step: Step, reads: Sequence[Read], outs: tuple[Slot, ...]) -> None:
-    step.edges = tuple(edge_to(read) if isinstance(read, Slot) and read.requires_grad else None for read in reads)
-    step.input_specs = tuple(None if read is None else read.spec for read in reads)
-    step.output_specs = tuple(out.spec for out in outs)
+def _link(
+    step: Step,
+    reads: Sequence[Read],
+    outs: tuple[Slot, ...],
+    input_specs: tuple[Spec | None, ...],
+    output_specs: tuple[Spec, ...],
+) -> None:
+    step.edges = tuple([edge_to(read) if isinstance(read, Slot) and read.requires_grad else None for read in reads])
+    step.input_specs, step.output_specs = input_specs, output_specs
     for index, out in enumerate(outs):
         if out.dtype.is_floating_point and step.op.outputs[index] not in step.op.hidden:
             out.requires_grad = True

@@ -80,9 +80,4 @@ class Elementwise(Op):
                 result.append(tuple(size if random.random() < 0.6 else 1 for size in shape[start:]))
             else:
                 result.append(shape)
-        return Sample(tuple(result), cls.sample_attrs(random))
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        """Keyword arguments for a drawn sample."""
-        return {}
+        return Sample(tuple(result), cls.drawn(random))

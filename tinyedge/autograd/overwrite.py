@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tinyedge.autograd import history
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, write_into
-from tinyedge.autograd.walk import Gradient, OwnBackward, Walk
+from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.ir.step import FORWARD, Op
 from tinyedge.ir.values import Current, Layout, Slot, Spec, Value
 
@@ -35,6 +35,7 @@ class Overwritten(OwnBackward):
         self.input_specs, self.output_specs = (before.spec, result.spec), (before.spec,)
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
+        require_saved(self)
         (dy,) = gradients
         assert dy is not None
         whole = dy.slot if dy.slot.contiguous else contiguous_copy(dy.slot)

@@ -245,9 +245,7 @@ def methods_of(entry: Entry) -> dict[str, Callable[..., Any]]:
     if entry.inplace:
         found[entry.name + "_"] = _in_place(entry.name + "_", function)
     for name in entry.operators:
-        kind = (
-            name[2] if hasattr(operator, "__" + name[3:]) else ""
-        )  # that of __radd__ is r, that of __rshift__ is none
+        kind = name[2] if hasattr(operator, "__" + name[3:]) else ""  # of __radd__ r, of __rshift__ none
         if kind == "r":
             found[name] = _swapped(name, function)
         elif kind == "i":

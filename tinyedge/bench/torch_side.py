@@ -136,7 +136,7 @@ def _script(script: Script, mode: str | None, device: str) -> Callable[[], Any]:
 
 
 def _graph(work: Callable[[], None]) -> Callable[[], None]:
-    """``work`` as a CUDA graph."""
+    """``work`` as a CUDA graph, which holds only addresses: what it returns keeps ``work`` and its tensors alive."""
     import torch
 
     side = torch.cuda.Stream()
@@ -148,5 +148,8 @@ def _graph(work: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    replay: Callable[[], None] = graph.replay
+
+    def replay(_: Callable[[], None] = work) -> None:
+        graph.replay()
+
     return replay

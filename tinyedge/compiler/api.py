@@ -28,11 +28,10 @@ from tinyedge.autograd.modes import enable_grad
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
-from tinyedge.compiler.guard_state import MISSING, OURS, alive_in
-from tinyedge.compiler.guards import Guard, first_change
+from tinyedge.compiler.guard_state import MISSING, alive_in
+from tinyedge.compiler.guards import Call, Guard, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
-from tinyedge.containers import leaves_in
 from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, TinyedgeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.values import Slot
@@ -125,18 +124,15 @@ class Compiled:
             self._require_apart()
         if self._mode == "0" or modes.recorder is not None or modes.scopes:
             return self.function(*args, **kwargs)
-        if not kwargs and OURS.issuperset(map(type, args)):  # nothing but tensors, as a rule
-            arguments = list(args)
-        else:
-            arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
-        key = self._key(arguments, args, kwargs)
+        call = Call.of(args, kwargs)
+        key = self._key(call)
         program = self._find(key)
         if program is None:
-            return self._record(key, arguments, args, kwargs)
+            return self._record(key, call)
         self._changed = False
         if self._mode == "check":
-            return self._check(program, arguments, args, kwargs)
-        return self._replay(program, key, arguments, args, kwargs)
+            return self._check(program, call)
+        return self._replay(program, key, call)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Program:
         """Compile the program for such arguments by abstract tracing, without running anything.
@@ -147,13 +143,13 @@ class Compiled:
         """
         if self._others:
             self._require_apart()
-        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
-        key = self._key(arguments, args, kwargs)
+        call = Call.of(args, kwargs)
+        key = self._key(call)
         program = self._find(key)
         if program is None:
 
             def traced() -> Program:
-                program, _ = self.recorded(Recording(self.name, runs=False), arguments, args, kwargs)
+                program, _ = self.recorded(Recording(self.name, runs=False), call)
                 assert program is not None  # abstract tracing always gives one
                 return program
 
@@ -161,28 +157,22 @@ class Compiled:
             self._add(key, program)
         return program
 
-    def _key(
-        self,
-        arguments: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        trail: dict[str, Any] | None = None,
-    ) -> Any:
+    def _key(self, call: Call, trail: dict[str, Any] | None = None) -> Any:
         return (
-            self._guard.key(arguments, args, kwargs, trail),
+            self._guard.key(call, trail),
             modes.grad.value,
             modes.autocast.value,
             default_backend().name,
-            _sharing(arguments),
+            _sharing(call.tensors),
         )
 
-    def _record(self, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        recording = Recording(self.name, holding=Held() if self._may_hold(arguments) else None)
-        program, result = self.recorded(recording, arguments, args, kwargs)
+    def _record(self, key: Any, call: Call) -> Any:
+        recording = Recording(self.name, holding=Held() if self._may_hold(call.tensors) else None)
+        program, result = self.recorded(recording, call)
         if program is not None:
             self._add(key, program)
             if recording.holding is not None:
-                return self._answered(recording, program, key, result, arguments, args, kwargs)
+                return self._answered(recording, program, key, result, call)
         return result
 
     def _may_hold(self, arguments: list[Tensor]) -> bool:
@@ -201,23 +191,14 @@ class Compiled:
             and threading.active_count() == 1
         )
 
-    def _answered(
-        self,
-        recording: Recording,
-        program: Program,
-        key: Any,
-        result: Any,
-        arguments: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def _answered(self, recording: Recording, program: Program, key: Any, result: Any, call: Call) -> Any:
         """The result of a recorded call whose steps are held: its program replays them. If the device refuses that,
         they are launched one by one, and give ``result``.
         """
         redo = recording.undone()
         if program.fits():
             with suppress(BackendError, MemoryError):
-                return self._replay(program, key, arguments, args, kwargs)
+                return self._replay(program, key, call)
         redo()
         try:
             recording.release()
@@ -226,39 +207,35 @@ class Compiled:
             raise
         return result
 
-    def _replay(
-        self, program: Program, key: Any, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _replay(self, program: Program, key: Any, call: Call) -> Any:
         if program.has_several_roots:
-            slots = [argument._slot for argument in arguments]
-            return program(arguments, partial(self._again, key, args, kwargs, slots))
-        return program(arguments)
+            slots = [tensor._slot for tensor in call.tensors]
+            return program(call.tensors, partial(self._again, key, call, slots))
+        return program(call.tensors)
 
-    def recorded(
-        self, recording: Recording, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Program | None, Any]:
+    def recorded(self, recording: Recording, call: Call) -> tuple[Program | None, Any]:
         """Record a call; return its program and its result, without history.
 
         The program is None if the call changed its own guard key: perhaps it set something up, and the next call is the
         one to record.
         """
         before: dict[str, Any] = {}
-        key = self._key(arguments, args, kwargs, before)
+        key = self._key(call, before)
         recording.reads_hashes = self._guard.names.hashes
         is_apart = False
         try:
             with recorder.recording(recording):
-                result = recording.renewed(self.function(*args, **kwargs))
-            same = self._is_same(key, before, arguments, args, kwargs, recording.runs)
+                result = recording.renewed(self.function(*call.args, **call.kwargs))
+            same = self._is_same(key, before, call, recording.runs)
             if not same or not recording.repeats or not recording.is_replaceable():
                 recording.release()
             if not same or not recording.repeats:
                 return None, result
-            self._require_renewed(result, args, kwargs)
-            trace = recording.trace(arguments, tensors_in(result), self._wanted.get(key))
+            self._require_renewed(result, call)
+            trace = recording.trace(call.tensors, tensors_in(result), self._wanted.get(key))
 
             def make() -> Program:
-                return Program(recording, arguments, result, trace, self._arenas)
+                return Program(recording, call.tensors, result, trace, self._arenas)
 
             program = make()
             self._require_dropped(recording, program, result)
@@ -287,14 +264,12 @@ class Compiled:
             recording.undo()
         return program, result
 
-    def _again(
-        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], slots: list[Slot], wanted: tuple[int, ...]
-    ) -> tuple[Program, list[Tensor]]:
+    def _again(self, key: Any, call: Call, slots: list[Slot], wanted: tuple[int, ...]) -> tuple[Program, list[Tensor]]:
         """The program of such a call, whose results ``wanted`` are those for which gradients come, from now on."""
-        arguments = leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else [])
+        call = Call.of(call.args, call.kwargs)  # its containers may hold other tensors now
         with enable_grad():
-            moved = any(argument._slot is not slot for argument, slot in zip(arguments, slots, strict=True))
-            if moved or self._key(arguments, args, kwargs) != key:
+            moved = any(tensor._slot is not slot for tensor, slot in zip(call.tensors, slots, strict=True))
+            if moved or self._key(call) != key:
                 raise AutogradError(
                     "backward",
                     f"what te.compile({self.name}) reads must not change after the call, since the call is repeated "
@@ -306,20 +281,12 @@ class Compiled:
             for known in [known for known in self.programs if known[0] == key]:
                 del self.programs[known]
             self._latest_key = None  # it may be the key of one of these
-            return self.prepare(*args, **kwargs), arguments
+            return self.prepare(*call.args, **call.kwargs), call.tensors
 
-    def _is_same(
-        self,
-        key: Any,
-        before: dict[str, Any],
-        arguments: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        ran: bool,
-    ) -> bool:
+    def _is_same(self, key: Any, before: dict[str, Any], call: Call, ran: bool) -> bool:
         """Whether the call left its guard key as it was. CaptureError if two calls in a row changed it."""
         after: dict[str, Any] = {}
-        same = bool(self._key(arguments, args, kwargs, after) == key)
+        same = bool(self._key(call, after) == key)
         again, self._changed = self._changed or not ran, not same
         if not same and again:
             changed = first_change(before, after)
@@ -331,9 +298,9 @@ class Compiled:
             )
         return same
 
-    def _require_renewed(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _require_renewed(self, result: Any, call: Call) -> None:
         """Raise CaptureError if a replay would not make all of the result anew."""
-        new = self._guard.new_in(result, args, kwargs)
+        new = self._guard.new_in(result, call)
         if new is not MISSING:
             raise CaptureError(
                 f"te.compile({self.name})",
@@ -399,8 +366,9 @@ class Compiled:
                 stacklevel=4,
             )
 
-    def _check(self, program: Program, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _check(self, program: Program, call: Call) -> Any:
         """Replay, restore, run eagerly, and compare; the eager call's results and changes stay."""
+        arguments = call.tensors
         program.take_leaves(arguments)
         leaves = program.leaves()
         restore = self._restorer(program, arguments, leaves)
@@ -418,7 +386,7 @@ class Compiled:
         replayed = outcome(program(arguments))
         restore()
         try:
-            result = self.function(*args, **kwargs)
+            result = self.function(*call.args, **call.kwargs)
         except (TinyedgeError, MemoryError):  # as in a call that is recorded; what the user raises stays as it is
             restore()
             raise

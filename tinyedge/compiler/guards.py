@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from operator import is_
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyedge.autograd.minibatch import Minibatch
 from tinyedge.compiler.guard_state import (
@@ -23,9 +23,23 @@ from tinyedge.compiler.guard_state import (
     attributes_of,
 )
 from tinyedge.compiler.guard_walk import Walk, argument_key
-from tinyedge.containers import contents, is_container
+from tinyedge.containers import contents, is_container, leaves_in
 from tinyedge.nn import Module
 from tinyedge.tensor import Tensor
+
+
+class Call(NamedTuple):
+    """The arguments of a call, and the tensors among them, in order."""
+
+    tensors: list[Tensor]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        if not kwargs and OURS.issuperset(map(type, args)):  # nothing but tensors, as a rule
+            return cls(list(args), args, kwargs)
+        return cls(leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else []), args, kwargs)
 
 
 class Guard(Guarded):
@@ -35,14 +49,13 @@ class Guard(Guarded):
         super().__init__(function, constant)
         self._findings: Findings | None = None  # of the last walk
 
-    def key(
-        self, arguments: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], trail: dict[str, Hashable] | None
-    ) -> Hashable:
+    def key(self, call: Call, trail: dict[str, Hashable] | None) -> Hashable:
         """The guard key of a call. ``trail``, if not None, is filled with the part of each variable, by its name.
 
         Errors: CaptureError for a value that cannot be compared from call to call, or may differ at each;
                 ArgumentError for a NumPy array among the arguments.
         """
+        arguments, args, kwargs = call
         while True:
             findings = self._findings
             if trail is not None or findings is None or not findings.holds(self.names.version):
@@ -70,7 +83,7 @@ class Guard(Guarded):
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return findings.key, arguments_key, tuple(pinned)
 
-    def new_in(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def new_in(self, result: Any, call: Call) -> Any:
         """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
         tensors in containers, values that cannot change, and what was there before the call. MISSING if there is none.
         """
@@ -103,7 +116,7 @@ class Guard(Guarded):
             else:
                 if known is None:
                     walk = Walk(self, Findings(self.names.version), None)
-                    walk.arguments(args, kwargs)
+                    walk.arguments(call.args, call.kwargs)
                     findings = self._findings
                     found = [*walk.findings.met.values(), *(findings.met.values() if findings is not None else ())]
                     known = {id(there) for _, there in found}
@@ -127,7 +140,7 @@ class Guard(Guarded):
 
         Errors: CaptureError as for a call.
         """
-        self.key([], (), {}, None)
+        self.key(Call([], (), {}), None)
         assert self._findings is not None  # there was a walk
         found = self.tensors()
         for path, refer in self._findings.opaque.items():

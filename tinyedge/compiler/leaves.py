@@ -18,9 +18,8 @@ class Leaf:
         self.number, self.offset = gradient.storage.number, gradient.offset
         self.stored_first = not had_gradient  # the recording begins the gradient, and needs no zeros there
         self.first_write: tuple[Step, str] | None = None
-        self.adds_to: weakref.ref[Slot] | None = (
-            None  # the gradient to which the launches are bound, if they accumulate
-        )
+        # The gradient to which the launches are bound, if they accumulate.
+        self.adds_to: weakref.ref[Slot] | None = None
 
     @property
     def slot(self) -> Slot:

@@ -239,6 +239,10 @@ class Program(Walkable):
         """Bytes of the gradients that a call adds to, which exist outside."""
         return self._gradient_bytes
 
+    def gradient_places(self) -> list[tuple[Slot, int]]:
+        """Each leaf whose gradient a call adds to, and the number of the gradient's storage in its steps."""
+        return [(leaf.slot, self.binding.storages[leaf.number].number) for leaf in [*self._leaves, *self._later]]
+
     @property
     def saved_bytes(self) -> int:
         """Bytes of the temporaries that are saved for backward: written before its first step, and read after it."""

@@ -171,9 +171,14 @@ class Recording(Recorder):
         edges = [edge for step in steps for edge in step.edges if edge is not None]
         versions = [(leaf.grad.storage, leaf.grad.storage.version) for *_, leaf in edges if leaf and leaf.grad]
         walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
+        # The gradients that the call leaves behind are results of the call, which may be gone when its backward comes:
+        # that adds to whatever gradient each leaf then has.
+        ends = [(use.leaf, use.leaf.grad) for use in self.leaves.values() if use.replaced]
         border, runs = len(self.steps), self.runs
         self._tracing, self.runs, self.first_backward = True, False, border
         try:
+            for leaf, _ in ends:
+                leaf.grad = None
             with recording(self):
                 seeds = [new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
                 self._seeds = {seed.storage.number for seed in seeds}
@@ -182,6 +187,8 @@ class Recording(Recorder):
                 walk_back(walk, steps)
         finally:
             self._tracing, self.runs = False, runs
+            for leaf, gradient in ends:
+                leaf.grad = gradient
             for storage, version in versions:
                 storage.version = version
             for step in steps:

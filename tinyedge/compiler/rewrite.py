@@ -83,13 +83,13 @@ def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
         shifted = ("dbias", "dgamma")
         adds |= norm.accumulate & {"dbias"}
     return [
-        *([_only(back, "dx")] if back.wants("dx") else []),
         Step(back.op, BACKWARD, back.attrs, back.scalars, plain, back.reads, ("dweight", "dbias")),
         Step(NormShift, BACKWARD, {}, norm.scalars, shift, ("dy", "mean", "gamma", "var"), shifted, frozenset(adds)),
         Step(
             NormScale, BACKWARD, {}, norm.scalars, scale, ("dy", "weight", "gamma", "var"), ("dweight", "dgamma"),
             frozenset({"dgamma", *(back.accumulate & {"dweight"})}),
         ),
+        *([_only(back, "dx")] if back.wants("dx") else []),
     ]  # fmt: skip
 
 

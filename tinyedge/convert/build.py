@@ -15,7 +15,7 @@ from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Body, Guards, Loop, State
 from tinyedge.convert.onnx_registry import ONNX
-from tinyedge.errors import TinyedgeError
+from tinyedge.errors import BackendError, TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
 
 FAULTS = (
@@ -76,8 +76,7 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
     same = {raw.outputs[0]: raw.inputs[0] for raw in body.raws if raw.op == "Identity"}
     fixed: dict[str, str] = {}
     found: list[Raw] = []
-    identity = ONNX.find("Identity", 1)
-    assert identity is not None  # it is one of ours
+    identity = ONNX.own("Identity", 1)
     for place, given in enumerate(body.inputs[2:]):
         result, seen = body.outputs[place + 1], 0
         while result in same and seen <= len(same):
@@ -111,8 +110,7 @@ def loop_raw(name: str, inputs: Sequence[str], outputs: Sequence[str], loop: Raw
     inner = RawLoop(renamed(body, ins, outs), condition)
     read = inner.body.reads() + (condition.reads() if condition is not None else [])
     reads = (*inputs[:2], *[inputs[place + 2] for place in kept], *dict.fromkeys(read))
-    handler = ONNX.find("Loop", 1)
-    assert handler is not None  # it is one of ours
+    handler = ONNX.own("Loop", 1)
     results = tuple(outputs[place] for place in (*kept, *more))
     return [*found, Raw("Loop", name, reads, results, handler, {}, None, guards=guards, loop=inner)]
 
@@ -154,6 +152,7 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
     host. What is only moved on its way there counts too.
     """
     wanted: set[str] = set()
+    several: set[str] = set()  # weights, if they hold several numbers
     kept: set[str] = set()
     barred: set[str] = set()
     for raw in reversed(list(flat(raws))):
@@ -165,12 +164,15 @@ def trained_names(raws: Sequence[Raw], arrays: Mapping[str, Array]) -> tuple[set
                 barred.add(name)
             elif position in handler.kept:
                 kept.add(name)
-            elif position in handler.trained or (handler.weights and not (name in arrays and arrays[name].size <= 1)):
+            elif position in handler.trained:
                 wanted.add(name)
+            elif handler.weights:
+                several.add(name)
             elif handler.passes and (position == 0 or handler.variadic):
-                marks = [marked for marked in (wanted, kept, barred) if not marked.isdisjoint(raw.outputs)]
+                marks = [marked for marked in (wanted, several, kept, barred) if not marked.isdisjoint(raw.outputs)]
                 for marked in marks:
                     marked.add(name)
+    wanted |= {name for name in several if name in arrays and arrays[name].size > 1}
     found = {name for name in wanted - barred if name in arrays and is_float(arrays[name])}
     statistics = {name for name in kept - barred - found if name in arrays and is_float(arrays[name])}
     return found, statistics
@@ -200,8 +202,7 @@ class Folding:
         condition = self.constants.get(raw.inputs[0]) if raw.op == "If" else None
         if condition is not None and condition.size == 1:
             chosen = raw.inputs[1 if condition.reshape(()) else 2]
-            identity = ONNX.find("Identity", 1)
-            assert identity is not None  # it is one of ours
+            identity = ONNX.own("Identity", 1)
             host = ONNX.host_function("Identity")
             raw = replace(raw, op="Identity", inputs=(chosen,), handler=identity, on_host=host)
         return replace(raw, guards=tuple(guards))
@@ -324,6 +325,8 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
         lies = parts.lying.get(name) or dtypes.resolve(array.dtype)
         try:
             return tensor(array, dtype=dtype if dtype is not None and lies.packed else lies, device=device)
+        except BackendError:
+            raise  # the file is not to blame
         except TinyedgeError as error:
             place.refuse(name, str(error))
 

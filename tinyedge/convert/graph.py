@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
@@ -21,10 +22,11 @@ from tinyedge.convert.checks import shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
-from tinyedge.convert.norms import OverMinibatch
-from tinyedge.errors import ArgumentError, DtypeError, ShapeError
+from tinyedge.convert.norms import How, InGroups, OverMinibatch, Renormalised
+from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
+from tinyedge.nn.selection import Chosen, listed
 from tinyedge.tensor import Parameter, Tensor, tensor
 
 MAX_STEPS = 1_000_000
@@ -97,7 +99,8 @@ class GraphModel(Module):
     Called with the file's inputs, in the file's order and layout, it returns the file's output, or a tuple of them.
     Parameters and buffers have the file's names. Batch norms normalise by the file's statistics, which stay as they
     are, in training mode too, until ``freeze_batch_norm_statistics(False)``. Then they normalise by the batch; after
-    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples. A streaming model, whose file has variables,
+    ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples; ``te.adapt.to_batch_renorm`` and
+    ``to_group_norm`` make other norms of them. A streaming model, whose file has variables,
     keeps their values from call to call: ``reset_states()`` begins a new sequence.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
@@ -119,6 +122,7 @@ class GraphModel(Module):
         super().__init__()
         self.frozen_statistics = True
         self.over_minibatch = False  # in training, unless they are frozen
+        self.other_norms: InGroups | Renormalised | None = None  # what batch norms compute instead
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._constants = dict(constants)
         self._source = source
@@ -222,8 +226,9 @@ class GraphModel(Module):
         count = len(loop.at_host)
         carried = [values[name] for name in node.inputs[2 : 2 + count]]
         names = node.inputs[2 : 2 + count]
-        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]]).reshape(()))
-        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]]).reshape(()))
+        reader = f"the loop {shown(node.name)!r}"
+        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]], reader).reshape(()))
+        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]], reader).reshape(()))
         outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
         rows: list[list[Any]] = [[] for _ in range(loop.scans)]
         step = 0
@@ -235,7 +240,7 @@ class GraphModel(Module):
             if loop.condition is not None:
                 inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
                 self._compute(loop.condition.nodes, inside, training, backend, None)
-                if not _on_host(inside[loop.condition.outputs[0]]).reshape(()):
+                if not _on_host(inside[loop.condition.outputs[0]], reader).reshape(()):
                     break
             if step == MAX_STEPS:
                 raise ArgumentError(
@@ -245,7 +250,7 @@ class GraphModel(Module):
             inside = {**outside, **dict(zip(loop.body.inputs, given))}
             self._compute(loop.body.nodes, inside, training, backend, None)
             results = [inside[name] for name in loop.body.outputs[1:]]
-            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]]).reshape(()))
+            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]], reader).reshape(()))
             carried, names = results[:count], loop.body.outputs[1 : 1 + count]
             for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
                 row.append(self._on_device(name, value, backend))
@@ -283,7 +288,7 @@ class GraphModel(Module):
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true: it is read from the device, if it lies there."""
         if name not in known:
-            value = _on_host(values[name])
+            value = _on_host(values[name], f"a branch by the condition {shown(name)!r}")
             if value.size != 1:
                 raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
             known[name] = bool(value.reshape(()))
@@ -296,12 +301,11 @@ class GraphModel(Module):
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
-                value = value.detach().numpy() if isinstance(value, Tensor) else value
+                value = _on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
             else:
                 value = self._on_device(name, value, backend)
             given.append(value)
-        how = OverMinibatch((self, node.outputs[0])) if training and self.over_minibatch else training
-        extra = {"training": how} if node.live else {}
+        extra = {"training": self._how(node, training)} if node.live else {}
         key = self._layer_keys.get(node.outputs[0]) if node.outputs else None
         try:
             if key is None:
@@ -312,6 +316,14 @@ class GraphModel(Module):
             error.add_note(f"in {node.op} {shown(node.name)!r} of the model") if hasattr(error, "add_note") else None
             raise
         return result if isinstance(result, tuple) else (result,)
+
+    def _how(self, norm: Node, training: bool) -> How:
+        """How a batch norm computes."""
+        if isinstance(self.other_norms, InGroups):
+            return self.other_norms
+        if training and self.over_minibatch:
+            return OverMinibatch((self, norm.outputs[0]))
+        return self.other_norms if training and self.other_norms is not None else training
 
     def _on_device(self, name: str, value: Any, backend: Backend | None) -> Tensor:
         if isinstance(value, Tensor):
@@ -377,21 +389,26 @@ class GraphModel(Module):
         buffer = None if owner is None else owner._buffers.get(key)
         return super().get_buffer(target) if buffer is None else buffer
 
-    def freeze(self, except_: str | Iterable[str] = (), live_statistics: bool = False) -> GraphModel:
+    def freeze(self, except_: Chosen = (), live_statistics: bool = False) -> GraphModel:
         """Train only what ``except_`` names: the parameters of a layer that ``print(model)`` shows, a parameter, or
-        what begins with the name and a dot or a slash. Batch norms stay frozen, unless ``live_statistics``.
+        what begins with the name and a dot or a slash; or a pattern of such names ("*Conv*"). Batch norms stay frozen,
+        unless ``live_statistics``.
 
-        Errors: ArgumentError for a name that the model does not have.
+        Errors: ArgumentError for what names nothing of the model, such as a class: its layers are nodes of a graph.
         """
-        wanted = (except_,) if isinstance(except_, str) else tuple(except_)
+        wanted = listed(except_)
         params = [name for name, _ in self.named_parameters(remove_duplicate=False)]
         layers = {node.name: [name for name in node.inputs if name in self._places] for node in self._nodes}
         chosen: set[str] = set()
-        for name in wanted:
+        for item in wanted:
+            name = item if isinstance(item, str) else item.__name__
             lead = tuple(name + mark for mark in "./:")
             used = [param for layer in layers if layer == name or layer.startswith(lead) for param in layers[layer]]
             found = {param for param in params if param == name or param.startswith(lead) or param in used}
             if not found:
+                used = [param for layer in layers if fnmatchcase(layer, name) for param in layers[layer]]
+                found = {param for param in params if fnmatchcase(param, name) or param in used}
+            if not found or item is not name:
                 near = get_close_matches(name, [*layers, *params], n=5, cutoff=0.5) or params[-5:]
                 raise ArgumentError(
                     "freeze", "except_ must name layers or parameters", f"no parameter belongs to {name!r}",
@@ -409,7 +426,7 @@ class GraphModel(Module):
     @property
     def has_batch_norms(self) -> bool:
         """Whether the graph has batch norms, which a file may also have folded into its convolutions."""
-        return any(node.live for node in self._nodes)
+        return not isinstance(self.other_norms, InGroups) and any(node.live for node in self._nodes)
 
     def weight_layouts(self, layouts: Mapping[str, str]) -> dict[str, str]:
         """By name: what ``layouts`` says of the op that reads a weight first."""
@@ -455,6 +472,11 @@ class GraphModel(Module):
             )
         last = by_name[at]
         output = at if at in last.outputs else last.outputs[0]
+        return self._until(Port(output, None, last.dims if output == last.outputs[0] else None))
+
+    def _until(self, port: Port) -> GraphModel:
+        """The model up to a value."""
+        output = port.name
         needed, before = {output}, 0
         kept: list[Node] = []
         while len(needed) != before:  # a state is needed with its new value
@@ -471,10 +493,11 @@ class GraphModel(Module):
         buffers = {name: buffer for name, buffer in buffers.items() if name not in own}
         constants = {name: array for name, array in self._constants.items() if name in needed}
         inputs = [port for port in self.inputs if port.name in needed]
-        port = Port(output, None, last.dims if output == last.outputs[0] else None)
         source, device = _Cut(self._source.suffix), next((param.backend for param in self.parameters()), None)
         masks = {n: cast("Tensor", self._buffers[key]).numpy() for n, key in self._masks.items() if n in parameters}
         made = GraphModel(kept[::-1], inputs, [port], parameters, buffers, constants, source, states, masks, device)
+        made.frozen_statistics, made.over_minibatch = self.frozen_statistics, self.over_minibatch
+        made.other_norms = self.other_norms
         for node in kept:
             if (key := self._layer_keys.get(node.outputs[0])) is not None:
                 made._modules[key], made._layer_keys[node.outputs[0]] = self._modules[key], key
@@ -498,8 +521,14 @@ class GraphModel(Module):
         name = self.outputs[0].name
         while (node := makers.get(name)) is not None:
             if node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
-                return self.cut(node.inputs[0])
-            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze"):
+                made = self._until(self.outputs[0])
+                passed = replace(node, op="Identity", function=_unchanged, arguments={})
+                made._nodes = [
+                    replace(passed, last_uses=own.last_uses) if own.outputs == node.outputs else own
+                    for own in made._nodes
+                ]
+                return made
+            if node.op not in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten", "Unsqueeze", "Transpose"):
                 break
             name = node.inputs[0]
         return self
@@ -552,7 +581,8 @@ class GraphModel(Module):
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the file that the model came from with the parameters and statistics as they are now, in the file's own
-        types; everything else stays byte for byte. The file appears whole or not at all.
+        types: what these hold in 16 or 8 bits is rounded, and the file, loaded again, computes with that. Everything
+        else stays byte for byte. The file appears whole or not at all.
 
         Errors: ArgumentError if ``path`` has another suffix than the original, if it is there and not ``overwrite``, or
                 is no regular file; NumberRangeError for a value that the file's type cannot hold.
@@ -566,6 +596,11 @@ class GraphModel(Module):
             raise ArgumentError(
                 "save", "a new name", f"{name!r} is there", "Pass overwrite=True to replace it, or choose another name."
             )
+        if isinstance(self.other_norms, InGroups):
+            raise ArgumentError(
+                "save", "a model with the layers of its file", "its batch norms compute as group norms now",
+                "Save the values with te.save(model.state_dict(), path), or the model with te.onnx.export.",
+            )  # fmt: skip
         values = {name: value.numpy() for name, value in self.state_dict().items()}
         merged = tuple(f"{key}." for key in self._layer_keys.values() if getattr(self._modules[key], "merged", ()))
         values = {name: value for name, value in values.items() if name in self._places or not name.startswith(merged)}
@@ -613,9 +648,22 @@ class _Cut:
         )
 
 
-def _on_host(value: Any) -> Array:
-    """A value that is read there."""
-    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _on_host(value: Any, reader: str) -> Array:
+    """A value that ``reader`` looks at. Errors: CaptureError inside te.compile: a replay would not look again."""
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    try:
+        return value.detach().numpy()
+    except CaptureError as error:
+        raise CaptureError(
+            error.call, error.expected, f"{reader} of the model reads a value on the host, and goes by it",
+            "Call the model without te.compile, compile a part of it, model.cut(at=...), or give inputs values that "
+            'stay, say te.convert.from_onnx(path, fixed={"sr": 16000}).',
+        ) from None  # fmt: skip
 
 
 def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:

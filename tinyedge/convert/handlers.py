@@ -101,6 +101,7 @@ class Handlers:
                 became_inputs=frozenset(became_inputs),
             )
             for name in names:
+                assert all(other.since != since for other in self._entries.get(name, ())), f"{name} has two handlers"
                 self._entries.setdefault(name, []).append(entry)
                 self._entries[name].sort(key=lambda entry: -entry.since)
             return function
@@ -110,6 +111,12 @@ class Handlers:
     def find(self, name: str, version: int) -> Handler | None:
         """The newest handler that is not newer than ``version``."""
         return next((entry for entry in self._entries.get(name, ()) if entry.since <= version), None)
+
+    def own(self, name: str, version: int = 1) -> Handler:
+        """That of an op that is entered for sure."""
+        entry = self.find(name, version)
+        assert entry is not None, name
+        return entry
 
     def names(self) -> list[str]:
         """The ops that have handlers."""

@@ -42,6 +42,7 @@ class Layouts:
         self.origins: dict[str, Raw] = {}  # by the file's name: the op that made it
         self.makers: dict[str, Raw] = {}
         self.known: dict[str, Array] = {}
+        self.complex: dict[str, tuple[str, str]] = {}  # by the file's name: the real and the imaginary part
         self.fresh: set[str] = set()  # values that have no name in the file yet
         self.held: set[str] = set()  # those that stay without one: something else refers to them
         self.speculated = 0
@@ -93,8 +94,7 @@ class Layouts:
         self, op: str, inputs: Sequence[str], output: str = "", outputs: Sequence[str] = (), **arguments: Any
     ) -> str:
         """Add an op; the name of its first output."""
-        handler = TENSORFLOW.find(op, OPSET) or ONNX.find(op, OPSET)
-        assert handler is not None  # it is one of ours
+        handler = TENSORFLOW.find(op, OPSET) or ONNX.own(op, OPSET)
         self.number += 1
         name = f"{self.layer}::{self.number}"
         self.fresh.update(outputs or ([] if output else [name]))
@@ -146,6 +146,8 @@ class Layouts:
             return self._turned_again(name, tuple(range(len(self.turns[name]))))
         if name not in self.plain:
             if name not in self.turned:
+                if name in self.complex:
+                    raise UnsupportedUse("of complex numbers")
                 self.absent(name)
             self.emit("Transpose", [self.turned[name]], name, perm=LAST)
             self.plain.add(name)
@@ -197,13 +199,14 @@ class Layouts:
         """An operand beside one with channels first."""
         rank = self.rank(name)
         assert rank is not None
-        if rank == 4:
+        dims = self.shapes[name]
+        is_vector = dims is not None and all(size == 1 for size in dims[:-1])
+        if name in self.turned or (rank == 4 and not is_vector):
             return self.first(name)
         x = self.last(name)
         if rank == 0:
             return x
-        dims = self.shapes[name]
-        if dims is not None and all(size == 1 for size in dims[:-1]):  # one number for each channel
+        if is_vector:  # one number for each channel
             return self.emit("Reshape", [x, self.host([-1, 1, 1])])
         return self.emit("Transpose", [self.emit("Unsqueeze", [x, self.host(range(4 - rank))])], perm=FIRST)
 
@@ -301,6 +304,31 @@ class Layouts:
             nearest_mode="round_prefer_ceil" if corners else "floor",
         )  # fmt: skip
         self.done(output, y, True)
+
+    def spectrum(self, output: str, x: str, width: int, height: int | None = None) -> None:
+        """The Fourier transform of real rows, for half of the frequencies, and along the columns, if there are some."""
+        last = self.host([-1])
+        y = self.emit(
+            "DFT", [self.emit("Unsqueeze", [self.last(x), last]), self.host(width), self.host(-2)], onesided=1
+        )
+        if height is not None:
+            y = self.emit("DFT", [y, self.host(height), self.host(-3)])
+        names = [f"{output} {part}" for part in ("real", "imaginary")]
+        self.emit("Split", [y], outputs=names, axis=-1)
+        self.complex[output] = self.emit("Squeeze", [names[0], last]), self.emit("Squeeze", [names[1], last])
+
+    def parts_of(self, name: str) -> tuple[str, str]:
+        """The parts of a complex value."""
+        if name not in self.complex:
+            raise UnsupportedUse("of what is no Fourier transform")
+        return self.complex[name]
+
+    def of_parts(self, output: str, x: str, compute: Callable[[str], str]) -> bool:
+        """Compute the same of both parts of ``x``. Whether it is complex."""
+        if x in self.complex:
+            real, imaginary = self.complex[x]
+            self.complex[output] = compute(real), compute(imaginary)
+        return x in self.complex
 
     def matmul(self, a: str, b: str, turn_a: bool, turn_b: bool) -> str:
         """A product of matrices, or of stacks of them."""

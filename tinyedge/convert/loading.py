@@ -1,4 +1,4 @@
-"""load_model: which format a file has, by its content and by its name."""
+"""load_model: which format a file has, by its content and by its name. What reads the format is imported then."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any
 from tinyedge import files
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import Place, is_pickle, safetensors_recipe
-from tinyedge.convert.gguf import MAGIC
-from tinyedge.convert.gguf_model import from_gguf
-from tinyedge.convert.huggingface import from_pretrained
-from tinyedge.convert.onnx_model import from_onnx
-from tinyedge.convert.tensorflow_model import from_tensorflow
-from tinyedge.convert.tflite_model import from_tflite
 from tinyedge.errors import ArgumentError, ModelFormatError
 from tinyedge.nn.module import Module
 
 HEAD = 64
 """Bytes that tell the formats apart."""
+
+GGUF, TFLITE = b"GGUF", b"TFL3"
+"""What such files begin with, TFLite's after four bytes."""
 
 
 def load_model(
@@ -45,6 +42,8 @@ def load_model(
     """
     place = Place("load_model", path, "model file: .onnx, .tflite, .pb or .gguf")
     if os.path.isfile(os.path.join(path, "config.json")):
+        from tinyedge.convert.huggingface import from_pretrained
+
         return from_pretrained(path, dtype=dtype, device=device)
     if os.path.isdir(path):
         raise ArgumentError(
@@ -61,9 +60,13 @@ def load_model(
             "load_model", "a file that holds a model", "a .safetensors file holds weights alone",
             "Make the model, and use model.load_state_dict(te.load(path)).",
         )  # fmt: skip
-    if content[4:8] == b"TFL3" or name.endswith(".tflite"):
+    if content[4:8] == TFLITE or name.endswith(".tflite"):
+        from tinyedge.convert.tflite_model import from_tflite
+
         return from_tflite(path, dtype=dtype, dequantize=dequantize, device=device)
-    if content[:4] == MAGIC or name.endswith(".gguf"):
+    if content[:4] == GGUF or name.endswith(".gguf"):
+        from tinyedge.convert.gguf_model import from_gguf
+
         return from_gguf(path, dtype=dtype, dequantize=dequantize, device=device)
     if is_pickle(path, content):
         raise ModelFormatError(
@@ -75,9 +78,13 @@ def load_model(
             raise ArgumentError(
                 "load_model", "dequantize=True for TFLite, ONNX and GGUF files", "this one is TensorFlow's"
             )
+        from tinyedge.convert.tensorflow_model import from_tensorflow
+
         return from_tensorflow(path, dtype=dtype, device=device)
     if not name.endswith(".onnx"):
         place.refuse("the file", "neither its content nor its name says what it is")
+    from tinyedge.convert.onnx_model import from_onnx
+
     return from_onnx(path, dtype=dtype, dequantize=dequantize, device=device)
 
 

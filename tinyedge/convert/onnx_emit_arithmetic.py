@@ -17,8 +17,8 @@ UNARY = {
     "atanh": "Atanh", "bitwise_not": "BitwiseNot", "ceil": "Ceil", "cos": "Cos", "cosh": "Cosh", "erf": "Erf",
     "exp": "Exp", "floor": "Floor", "hardswish": "HardSwish", "isnan": "IsNaN", "log": "Log", "mish": "Mish",
     "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid",
-    "sign": "Sign", "sin": "Sin", "sinh": "Sinh", "softsign": "Softsign", "sqrt": "Sqrt", "deviation": "Sqrt",
-    "length_root": "Sqrt", "tan": "Tan", "tanh": "Tanh", "selu": "Selu",
+    "sign": "Sign", "sin": "Sin", "sinh": "Sinh", "softsign": "Softsign", "sqrt": "Sqrt", "root_of_squares": "Sqrt",
+    "tan": "Tan", "tanh": "Tanh", "selu": "Selu",
 }  # fmt: skip
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "bitwise_and": "BitwiseAnd",
           "bitwise_or": "BitwiseOr", "bitwise_xor": "BitwiseXor", "trunc_divide": "Div"}  # fmt: skip

@@ -10,7 +10,7 @@ from tinyedge import dtypes, ops
 from tinyedge.autograd.modes import no_grad
 from tinyedge.convert import norms, windows
 from tinyedge.convert.graph import Array
-from tinyedge.convert.norms import OverMinibatch
+from tinyedge.convert.norms import How
 from tinyedge.convert.onnx_registry import ONNX, Ints
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
@@ -116,9 +116,9 @@ def _batch_norm(
     var: Tensor,
     epsilon: float,
     momentum: float,
-    training: bool | OverMinibatch,
+    training: How,
 ) -> Tensor:
-    if isinstance(training, OverMinibatch):  # it computes in float32 by itself, and keeps the statistics' dtype
+    if not isinstance(training, bool):  # it computes in float32 by itself, and keeps the statistics' dtype
         return norms.batch_norm("BatchNormalization", x, mean, var, scale, bias, epsilon, 1 - momentum, training)
     if scale.dtype is not x.dtype.computes or x.dtype.packed:
         x, dtype = x.to(x.dtype.computes), x.dtype
@@ -143,7 +143,7 @@ def batch_norm_7(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
-    training: bool | OverMinibatch,
+    training: How,
 ) -> Tensor:
     if not spatial:
         raise ArgumentError("BatchNormalization", "spatial=1", "got 0")
@@ -161,12 +161,12 @@ def batch_norm(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
-    training: bool | OverMinibatch,
+    training: How,
 ) -> Any:
     if training_mode:
-        if isinstance(training, OverMinibatch):
+        if not isinstance(training, bool):
             raise ArgumentError(
-                "BatchNormalization", "training_mode=0 for the statistics of a minibatch", "got 1",
+                "BatchNormalization", "training_mode=0 for another norm, or the statistics of a minibatch", "got 1",
                 "The file's own norm returns the statistics of the batch as results.",
             )  # fmt: skip
         axes = tuple(d for d in range(x.ndim) if d != 1)
@@ -246,9 +246,8 @@ def lrn(x: Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 
 @ONNX.op("MeanVarianceNormalization", since=9)
 def mean_variance(x: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
-    mean = ops.mean(x, axes, True)
-    deviation = ops.sqrt(ops.mean(x * x, axes, True) - mean * mean)
-    return (x - mean) / (deviation + 1e-9)
+    centred = x - ops.mean(x, axes, True)
+    return centred / (ops.sqrt(ops.mean(centred * centred, axes, True)) + 1e-9)
 
 
 @ONNX.op("LpNormalization")

@@ -20,6 +20,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_microsoft,
     onnx_quantised,
     onnx_recurrent,
+    onnx_resize,
     onnx_shapes,
     onnx_signal,
 )
@@ -164,8 +165,7 @@ class _Reader:
         scale, zero = (maker.inputs[place] if place < len(maker.inputs) else "" for place in RESULTS[maker.op])
         if self.result.arrays.get(scale, np.zeros(2)).size != 1:
             return port
-        handler = ONNX.find("DequantizeLinear", max(self.opset, 10))
-        assert handler is not None  # it is one of ours
+        handler = ONNX.own("DequantizeLinear", max(self.opset, 10))
         name = f"{port.name} as floats"
         inputs = (port.name, scale, zero) if zero else (port.name, scale)
         self._define(name)
@@ -287,8 +287,7 @@ class _Reader:
             if graph is None or len(graph.output) < len(outputs):
                 self.place.refuse(f"If {name!r}", f"it has no whole {which}")
             found.append(self._branch(graph, name, which, () if is_known else ((inputs[0], wanted),), scope, number))
-        handler = ONNX.find("Identity" if is_known else "If", self.opset)
-        assert handler is not None  # it is one of ours
+        handler = ONNX.own("Identity" if is_known else "If", self.opset)
         host = ONNX.host_function("Identity" if is_known else "If")
         for place, value in enumerate(outputs):
             given = tuple(results[place] for results in found)

@@ -13,8 +13,9 @@ from tinyedge.convert import windows
 from tinyedge.convert.build import folded_size
 from tinyedge.convert.graph import Array
 from tinyedge.convert.handlers import Handlers
-from tinyedge.convert.norms import OverMinibatch, batch_norm
+from tinyedge.convert.norms import How, batch_norm
 from tinyedge.convert.onnx_registry import Ints, ints
+from tinyedge.convert.onnx_resize import Sampling, resized
 from tinyedge.errors import ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.tensor import Tensor, tensor
@@ -264,7 +265,7 @@ def channel_norm(
     bias: Tensor | None = None,
     *,
     epsilon: float,
-    training: bool | OverMinibatch,
+    training: How,
 ) -> Tensor:
     """Batch norm that lacks a scale, a bias, or statistics of its own."""
     return batch_norm("ChannelNorm", x, mean, var, scale, bias, epsilon, 0.1, training)
@@ -312,6 +313,14 @@ def atan2(a: Tensor, b: Tensor) -> Tensor:
     return ops.atan2(a, b)
 
 
+@TENSORFLOW.op("ComplexAbs")
+def complex_abs(real: Tensor, imaginary: Tensor) -> Tensor:
+    """The gradient of 0 is 0."""
+    nothing = ops.logical_and(real == 0, imaginary == 0)
+    length = ops.hypot(ops.where(nothing, ops.ones_like(real), real), imaginary)
+    return ops.where(nothing, ops.zeros_like(length), length)
+
+
 @TENSORFLOW.op("Rsqrt")
 def rsqrt(x: Tensor) -> Tensor:
     return ops.rsqrt(x)
@@ -330,6 +339,48 @@ def log1p(x: Tensor) -> Tensor:
 @TENSORFLOW.op("Expm1")
 def expm1(x: Tensor) -> Tensor:
     return ops.expm1(x)
+
+
+@TENSORFLOW.op("Erfc")
+def erfc(x: Tensor) -> Tensor:
+    return ops.erfc(x)
+
+
+@TENSORFLOW.op("Xlogy")
+def xlogy(a: Tensor, b: Tensor) -> Tensor:
+    return ops.xlogy(a, b)
+
+
+@TENSORFLOW.op("Xdivy")
+def xdivy(a: Tensor, b: Tensor) -> Tensor:
+    """``a / b``; 0 where ``a`` is 0."""
+    nothing = a == 0
+    return ops.where(nothing, ops.zeros_like(a * b), a / ops.where(nothing, ops.ones_like(b), b))
+
+
+@TENSORFLOW.op("Roll", host=("shifts", "dims"))
+def roll(x: Tensor, shifts: Array, dims: Array) -> Tensor:
+    return ops.roll(x, ints(shifts), ints(dims))
+
+
+@TENSORFLOW.op("BroadcastShapes", host=("a", "b"))
+def broadcast_shapes(a: Array, b: Array) -> Array:
+    return np.array(np.broadcast_shapes(ints(a), ints(b)), a.dtype)
+
+
+@TENSORFLOW.on_host("BroadcastShapes")
+def host_broadcast_shapes(a: Array, b: Array) -> Array:
+    return broadcast_shapes(a, b)
+
+
+@TENSORFLOW.op("ResizeBicubic", host=("sizes",))
+def resize_bicubic(x: Tensor, sizes: Array, *, half: int) -> Tensor:
+    """TensorFlow takes the weights from a table of 1024 places between two elements."""
+    whole = (*x.shape[:2], *ints(sizes))
+    factors = tuple(size / max(n, 1) for size, n in zip(whole, x.shape, strict=True))
+    if half:
+        return resized(x, whole, factors, Sampling("cubic", "half_pixel", cubic=-0.5, inside=True, places=1024))
+    return resized(x, whole, factors, Sampling("cubic", "asymmetric", places=1024))
 
 
 @TENSORFLOW.op("Reverse", host=("axes",))
@@ -351,6 +402,18 @@ def broadcast(x: Tensor, shape: Array) -> Tensor:
 @TENSORFLOW.on_host("Broadcast")
 def host_broadcast(x: Array, shape: Array) -> Array:
     return np.array(np.broadcast_to(x, folded_size(ints(shape))))
+
+
+@TENSORFLOW.op("LinSpace", host=("first", "last", "count"))
+def linspace(first: Array, last: Array, count: Array) -> Array:
+    """So many numbers, evenly spaced."""
+    (size,) = folded_size((int(count.item()),))
+    return np.asarray(np.linspace(float(first.item()), float(last.item()), size), first.dtype)
+
+
+@TENSORFLOW.on_host("LinSpace")
+def host_linspace(first: Array, last: Array, count: Array) -> Array:
+    return linspace(first, last, count)
 
 
 @TENSORFLOW.op("Filled", host=("shape", "value"))

@@ -13,6 +13,7 @@ from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody
 from tinyedge.convert.checks import MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, Dims, Port
 from tinyedge.convert.layouts import Layouts, UnsupportedUse
+from tinyedge.convert.nodes import Guards
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.tensorflow_file import DTYPES, Ref, Tensors, TfNode, dims_of, reference, value_name
 from tinyedge.convert.tensorflow_writer import TensorflowSource
@@ -28,6 +29,7 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
     """Enter what turns an op of TensorFlow into ops of ONNX."""
 
     def enter(function: Emitter) -> Emitter:
+        assert EMITTERS.keys().isdisjoint(names), f"one of {names} has two lowerings"
         EMITTERS.update(dict.fromkeys(names, function))
         return function
 
@@ -115,14 +117,14 @@ class Lowering(Layouts):
         for ref in ends:
             self.uses[ref] = self.uses.get(ref, 0) + 1
         order = self._order(ends)
-        reached = {ref for name in order for ref in self.nodes[name].inputs} | set(ends)
+        reached = {ref for name in order for ref in self._given(name)} | set(ends)
         for ref in starts:
             if ref in reached or inputs is not None:
                 self.result.inputs.append(self._port(ref))
                 self.plain.add(value_name(ref))
         for name in order:
             self._lower(self.nodes[name])
-        alive = [ref for ref in ends if self.resolved(ref) not in self.dead]
+        alive = [ref for ref in ends if not self._in_branch(ref)]
         for ref in alive if outputs is None and alive else ends:
             self._end(ref)
         needed = self._prune()
@@ -179,13 +181,7 @@ class Lowering(Layouts):
             name = stack[-1]
             if name not in state:
                 state[name] = False
-                frame = self.frames.get(name)
-                if (name, 0) in self.begins:
-                    needed = []
-                elif frame is not None:  # what the loop reads: its own nodes are lowered with it
-                    needed = [ref for enter in frame.enters for ref in enter.inputs]
-                else:
-                    needed = self.nodes[name].inputs
+                needed = [] if (name, 0) in self.begins else self._given(name)
                 for given in (ref[0] for ref in map(self.resolved, needed) if ref not in self.begins):
                     if state.get(given) is False:
                         self._problem_of_loop(given)
@@ -197,6 +193,13 @@ class Lowering(Layouts):
                 state[name] = True
                 order.append(name)
         return order
+
+    def _given(self, name: str) -> list[Ref]:
+        """What a node reads; at the end of a loop, what the loop does: its own nodes are lowered with it."""
+        frame = self.frames.get(name)
+        if frame is None:
+            return self.nodes[name].inputs
+        return [ref for enter in frame.enters for ref in enter.inputs]
 
     def inside(self, ref: Ref) -> Ref:
         """Where a value of a loop comes from: a Merge, or the node that computes it."""
@@ -286,8 +289,7 @@ class Lowering(Layouts):
         """Note that a node has no lowering. Its inputs are needed nevertheless: what else is lacking is listed too."""
         given = tuple(value_name(self.resolved(ref)) for ref in node.inputs)
         text = f"{shown(node.op)} {why}{' ' if why else ''}(node {shown(node.name)!r})"
-        handler = ONNX.find("Identity", 1)
-        assert handler is not None  # it is one of ours
+        handler = ONNX.own("Identity", 1)
         numbers = [number for number in range(16) if number == 0 or self.uses.get((node.name, number), 0)]
         names = [value_name((node.name, number)) for number in numbers]
         text = "" if why and any(value in self.failed for value in given) else text
@@ -302,8 +304,8 @@ class Lowering(Layouts):
         name, given = value_name(ref), value_name(self.resolved(ref))
         node = self.nodes[ref[0]]
         self.layer = node.name
-        if self.resolved(ref) in self.dead:
-            self.place.unsupported([f"an output of a branch that is not taken ({shown(name)!r})"])
+        if self._in_branch(ref):
+            self.place.unsupported([f"an output of a branch that is not taken, or not always ({shown(name)!r})"])
         try:
             value = self.last(given)
         except UnsupportedUse as error:
@@ -333,6 +335,22 @@ class Lowering(Layouts):
         return needed
 
     # Values
+
+    def add(self, raw: Raw) -> None:
+        if raw.op != "If":  # what reads a value of a branch is in the branch
+            inherited = [pair for name in raw.inputs for pair in self.branch_of(name)]
+            raw.guards = tuple(dict.fromkeys((*raw.guards, *inherited)))
+        super().add(raw)
+
+    def branch_of(self, name: str) -> Guards:
+        """The conditions under which a value is computed."""
+        raw = self.makers.get(name) or self.makers.get(self.turned.get(name, ""))
+        return () if raw is None else raw.guards
+
+    def _in_branch(self, ref: Ref) -> bool:
+        """Whether there are calls that do not compute a value."""
+        ref = self.resolved(ref)
+        return ref in self.dead or bool(self.branch_of(value_name(ref)))
 
     def resolved(self, ref: Ref) -> Ref:
         """The value that another one only is a name of."""

@@ -17,9 +17,14 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_resize,
     onnx_shapes,
+    onnx_signal,
+    tensorflow_branches,
+    tensorflow_composed,
     tensorflow_ops,
     tensorflow_shapes,
+    tensorflow_volumes,
 )
 from tinyedge.convert.build import FAULTS, build
 from tinyedge.convert.checks import Place, shown

@@ -260,7 +260,7 @@ def _with_bias(b: Lowering, op: TfNode, position: int, bias: str) -> tuple[str, 
     """A convolution or product whose result only this reads, with the bias in it."""
     name, dims = b.name(op, position), b.shapes.get(bias)
     raw: Raw | None = b.origins.get(name)
-    if raw is None or bias not in b.result.arrays or dims is None or len(dims) != 1 or bias in b.turns:
+    if raw is None or dims is None or len(dims) != 1 or bias in b.turns:
         return None
     whole = b.shapes.get(name)
     first = b.is_first(name)
@@ -277,6 +277,8 @@ def _with_bias(b: Lowering, op: TfNode, position: int, bias: str) -> tuple[str, 
 def bias_add(b: Lowering, op: TfNode) -> None:
     x, bias = b.name(op, 0), b.name(op, 1)
     dims = b.shapes.get(x)
+    if b.shapes.get(bias) is None:
+        b.shapes[bias] = (None,)
     layout = op.text("data_format", "NHWC")
     if layout not in IMAGE_LAYOUTS:
         raise UnsupportedUse(f"with the data_format {layout}")
@@ -323,9 +325,15 @@ def fused_batch_norm(b: Lowering, op: TfNode) -> None:
     b.finish(op, y, not nchw, b.shapes.get(x))
 
 
-def _vector(b: Lowering, name: str) -> bool:
-    dims = b.shapes.get(name)
-    return name in b.result.arrays and dims is not None and len(dims) == 1 and name not in b.turns
+def _vector(b: Lowering, name: str) -> str:
+    """The constant of one dim that a value is, or was before it got leading dims of 1; "" if it is none."""
+    node, inner = b.nodes.get(name), name
+    if name not in b.result.arrays and node is not None and node.op == "Reshape":
+        inner, sizes = b.name(node, 0), b.known.get(b.name(node, 1))
+        if sizes is None or sizes.ndim != 1 or (sizes[:-1] != 1).any():
+            return ""
+    dims = b.shapes.get(inner)
+    return inner if inner in b.result.arrays and dims is not None and len(dims) == 1 and inner not in b.turns else ""
 
 
 def _spelled_out(b: Lowering, op: TfNode) -> bool:
@@ -362,17 +370,17 @@ def _as_norm(b: Lowering, op: TfNode, x: str, mean: str, beta: str, factor: TfNo
     if b.known.get(var, np.zeros(2)).size == 1:
         var, epsilon = epsilon, var
     known = b.known.get(epsilon)
-    vectors = [mean, var, beta, *([gamma] if gamma else [])]
-    if known is None or known.size != 1 or not all(_vector(b, name) for name in vectors):
+    vectors = [_vector(b, name) for name in (mean, var, beta, *([gamma] if gamma else []))]
+    if known is None or known.size != 1 or not all(vectors):
         return False
     rank = b.rank(x)
     if rank not in (2, 4):
         return False
     value = b.first(x) if rank == 4 else b.last(x)
-    mean, var, beta = (b.last(name) for name in (mean, var, beta))
+    mean, var, beta, *scale = (b.last(name) for name in vectors)
     number = float(known.reshape(()))
-    if gamma:
-        y = b.emit("BatchNormalization", [value, b.last(gamma), beta, mean, var], epsilon=number)
+    if scale:
+        y = b.emit("BatchNormalization", [value, *scale, beta, mean, var], epsilon=number)
     else:
         y = b.emit("ChannelNorm", [value, mean, var, "", beta], epsilon=number)
     b.finish(op, y, rank == 4, b.shapes.get(x))

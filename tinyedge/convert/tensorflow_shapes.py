@@ -36,28 +36,6 @@ def identity_n(b: Lowering, op: TfNode) -> None:
         b.alias(op, b.ref(op, number), number)
 
 
-@lowers("Switch", "RefSwitch")
-def switch(b: Lowering, op: TfNode) -> None:
-    condition = b.known.get(b.name(op, 1))
-    if condition is None or condition.size != 1:
-        raise UnsupportedUse("whose condition is not known when the file is loaded")
-    taken = int(bool(condition.reshape(())))
-    b.alias(op, b.ref(op, 0), taken)
-    b.dead.add((op.name, 1 - taken))
-
-
-@lowers("Merge", "RefMerge")
-def merge(b: Lowering, op: TfNode) -> None:
-    alive = [n for n in range(len(op.inputs)) if b.ref(op, n) not in b.dead]
-    if not alive:
-        b.dead.update((op.name, n) for n in range(2))
-        return
-    if len(alive) > 1:
-        raise UnsupportedUse("of branches of which it is not known which one is taken")
-    b.alias(op, b.ref(op, alive[0]))
-    b.constant(value_name((op.name, 1)), np.array(alive[0], np.int32))
-
-
 @lowers("Reshape")
 def reshape(b: Lowering, op: TfNode) -> None:
     x, shape = b.name(op, 0), b.name(op, 1)
@@ -83,6 +61,8 @@ def squeeze(b: Lowering, op: TfNode) -> None:
     if dims is not None and axes:
         gone = {axis % len(dims) for axis in axes} if dims else set()
         whole = tuple(size for n, size in enumerate(dims) if n not in gone)
+    elif dims is not None and all(isinstance(size, int) for size in dims):
+        whole = tuple(size for size in dims if size != 1)
     b.shapes[op.name] = whole
     b.squeezed(op.name, x, axes)
 

@@ -24,7 +24,7 @@ FAULTS = (struct.error, ValueError, IndexError, TypeError, OverflowError, Attrib
 MUTE = ("CALL_ONCE", "ASSIGN_VARIABLE")
 """Operators without an output."""
 
-CALLING = ("CALL_ONCE", "WHILE")
+CALLING = ("CALL_ONCE", "WHILE", "IF")
 """Operators that name another graph of the file."""
 
 MAX_GRAPHS = 1024

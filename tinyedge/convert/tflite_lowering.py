@@ -27,6 +27,7 @@ def lowers(*names: str) -> Callable[[Emitter], Emitter]:
     """Enter what turns an op of TFLite into ops of ONNX."""
 
     def enter(function: Emitter) -> Emitter:
+        assert EMITTERS.keys().isdisjoint(names), f"one of {names} has two lowerings"
         EMITTERS.update(dict.fromkeys(names, function))
         return function
 
@@ -44,6 +45,7 @@ class Lowering(Layouts):
         self.handles: dict[str, str] = {}  # by the tensor that stands for a variable: the variable's name
         self.variables: dict[str, str] = {}  # by a variable's name: the value that it has now
         self.starts: dict[str, Array] = {}  # and the one that it has at first
+        self.called: set[int] = set()  # graphs that became a part of this one
         self.shapes.update((tensor.name, tensor.shape) for tensor in graph.tensors)
 
     def moved(self, name: str, turn: tuple[int, ...]) -> None:
@@ -84,38 +86,45 @@ class Lowering(Layouts):
         """Lower the graph's operators; what is lacking."""
         graph, problems = self.graph, []
         self.plain.update(graph.tensors[number].name for number in graph.inputs)
-        for tensor in graph.tensors:
+        computed = {number for op in graph.operators for number in op.outputs} | set(graph.inputs)
+        for number, tensor in enumerate(graph.tensors):
             if tensor.data is not None:
                 if tensor.name in self.plain:
                     self.place.refuse(tensor.name, "it is an input, and has data")
                 self.constant(tensor.name, meaning(self.place, tensor, tensor.data))
                 self.source.places[tensor.name] = tensor, None
+            elif 0 in tensor.shape and tensor.dtype is not None and number not in computed:
+                self.constant(tensor.name, np.zeros(tensor.shape, tensor.dtype.stored))  # the file need not hold it
         for op in graph.operators:
             emitter = EMITTERS.get(f"custom {op.op}" if op.custom else op.op)
             self.layer = shown(graph.tensors[op.outputs[0]].name) if op.outputs else f"operator {op.number}"
-            if emitter is None:
-                problems.append(f"{'custom op ' if op.custom else ''}{shown(op.op)} (makes {self.layer!r})")
-                for number in op.outputs:
-                    self.plain.add(graph.tensors[number].name)
-                continue
+            lacking = f"{'custom op ' if op.custom else ''}{shown(op.op)}" if emitter is None else ""
             try:
-                emitter(self, op)
+                if emitter is not None:
+                    emitter(self, op)
             except UnsupportedUse as error:
-                problems.append(f"{op.op} {error} (makes {self.layer!r})")
+                lacking = f"{op.op} {error}"
             except (ModelFormatError, UnsupportedOpError):
                 raise
             except FAULTS as error:  # a host's value that an op refuses is one of them
                 self.place.refuse(
                     f"{op.op} {self.layer!r}", f"it is not whole ({type(error).__name__}: {shown(error)})"
                 )
+            if lacking:
+                problems.append(f"{lacking} (makes {self.layer!r})")
+                self.plain.update(graph.tensors[number].name for number in op.outputs)  # so that all is listed
         return problems
 
     def inner(self, number: int, count: int, problems: list[str]) -> RawBody:
-        """Another graph of the file, as what a loop repeats over ``count`` values."""
+        """Another graph of the file, as what a loop repeats over ``count`` values, or as a branch."""
         if not 1 <= number <= len(self.graph.others) or self.depth >= MAX_DEPTH:
             self.place.refuse(self.layer, f"it calls the graph {number}, which is none, or calls it in turn")
+        if number in self.called:  # its values have names of their own
+            raise UnsupportedUse(f"of the graph {number}, which another one calls too")
+        self.called.add(number)
         own = Lowering(self.place, self.graph.others[number - 1], self.source, self.dequantize)
         own.graph.others, own.depth, own.number = self.graph.others, self.depth + 1, self.number
+        own.called = self.called
         own.result.arrays, own.result.states = self.result.arrays, self.result.states
         if len(own.graph.inputs) != count:
             self.place.refuse(
@@ -131,6 +140,8 @@ class Lowering(Layouts):
 
     def state(self, variable: str, shape: tuple[int, ...], dtype: dtypes.DType | None) -> str:
         """The value of a variable; one that nothing set is what it was at the end of the last call."""
+        if self.depth:
+            raise UnsupportedUse("on a variable, inside a loop or a branch")
         if variable not in self.variables:
             start = self.starts.get(variable)
             if start is None:

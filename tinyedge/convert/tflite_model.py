@@ -13,11 +13,15 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_host,
     onnx_indexing,
     onnx_layers,
+    onnx_resize,
     onnx_shapes,
+    onnx_signal,
+    tflite_control,
     tflite_detection,
     tflite_ops,
     tflite_recurrent,
     tflite_shapes,
+    tflite_signal,
     tflite_states,
 )
 from tinyedge.convert.build import build

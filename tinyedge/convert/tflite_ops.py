@@ -70,7 +70,8 @@ def fully_connected(b: Lowering, op: Operator) -> None:
     o = op.options("FullyConnectedOptions")
     if o.WeightsFormat():
         raise UnsupportedUse("with shuffled weights")
-    x, bias = b.last(b.name(op, 0)), b.optional(op, 2)
+    x = given = b.last(b.name(op, 0))
+    bias = b.optional(op, 2)
     w = b.last(b.name(op, 1))
     wide = b.size(w, 1)
     kept = o.KeepNumDims() and b.rank(x) != 2
@@ -78,12 +79,13 @@ def fully_connected(b: Lowering, op: Operator) -> None:
         x = b.emit("Reshape", [x, b.host([-1, wide])])
     y = b.emit("Gemm", [x, w, *([b.last(bias)] if bias else [])], transB=1)
     if kept:
-        y = b.emit("Reshape", [y, b.host([*[-1 if d is None else d for d in _dims(b, op)]])])
+        dims = [-1 if size is None else size for size in b.graph.tensors[op.outputs[0]].dims]
+        sizes = b.host(dims)
+        if dims.count(-1) > 1:
+            lead = b.emit("Slice", [b.emit("Shape", [given]), b.host([0]), b.host([-1])])
+            sizes = b.emit("Concat", [lead, b.host([b.size(w, 0)])], axis=0)
+        y = b.emit("Reshape", [y, sizes])
     b.finish(op, y, False, o.FusedActivationFunction())
-
-
-def _dims(b: Lowering, op: Operator) -> list[int | None]:
-    return [size if isinstance(size, int) else None for size in b.graph.tensors[op.outputs[0]].dims]
 
 
 @lowers("AVERAGE_POOL_2D", "MAX_POOL_2D")
@@ -281,7 +283,7 @@ def add_n(b: Lowering, op: Operator) -> None:
 def l2_normalization(b: Lowering, op: Operator) -> None:
     x = b.last(b.name(op, 0))
     squares = b.emit("ReduceSum", [b.emit("Mul", [x, x]), b.host([-1])])
-    size = b.emit("Sqrt", [b.emit("Max", [squares, b.host(1e-6, np.float32)])])
+    size = b.emit("Sqrt", [b.emit("Max", [squares, b.host(1e-12, np.float32)])])  # the length is at least 1e-6
     b.finish(op, b.emit("Div", [x, size]), False, op.options("L2NormOptions").FusedActivationFunction())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinyedge.convert.build import RawLoop, loop_raw
 from tinyedge.convert.layouts import UnsupportedUse
 from tinyedge.convert.tflite_file import Operator
 from tinyedge.convert.tflite_lowering import Lowering, lowers, meant
@@ -129,29 +128,6 @@ def svdf(b: Lowering, op: Operator) -> None:
     bias = b.optional(op, 3)
     y = b.emit("Add", [y, b.last(bias)]) if bias else y
     b.finish(op, y, False, o.FusedActivationFunction())
-
-
-@lowers("WHILE")
-def while_(b: Lowering, op: Operator) -> None:
-    """A loop over tensors: one graph says whether there is another step, and one computes it."""
-    o, count = op.options("WhileOptions"), len(op.inputs)
-    if len(op.outputs) != count:
-        b.place.refuse(b.layer, f"{count} inputs and {len(op.outputs)} outputs")
-    problems: list[str] = []
-    condition = b.inner(o.CondSubgraphIndex(), count, problems)
-    body = b.inner(o.BodySubgraphIndex(), count, problems)
-    if problems:
-        raise UnsupportedUse(f"of {', '.join(dict.fromkeys(problems))}")
-    if len(condition.outputs) != 1 or len(body.outputs) != count:
-        b.place.refuse(b.layer, f"its graphs return {len(condition.outputs)} and {len(body.outputs)} values")
-    body.inputs, body.outputs = ("", "", *body.inputs), ("", *body.outputs)
-    names = [f"{b.output(op, n)} at the end" for n in range(count)]
-    inputs = ["", "", *[b.last(b.name(op, n)) for n in range(count)]]
-    for raw in loop_raw(b.layer, inputs, names, RawLoop(body, condition)):
-        b.add(raw)
-    for n, name in enumerate(names):
-        b.held.add(name)
-        b.done(b.output(op, n), name, False)
 
 
 __all__: list[str] = []

@@ -12,24 +12,28 @@ from tinyedge.convert.tflite_lowering import Lowering, lowers
 
 @lowers("RESHAPE")
 def reshape(b: Lowering, op: Operator) -> None:
-    x = b.last(b.name(op, 0))
     if b.optional(op, 1):
-        y = b.emit("Reshape", [x, b.last(b.name(op, 1))], allowzero=1)
-    else:
-        y = b.emit("Reshape", [x, b.host(b.shapes[b.output(op)])], allowzero=1)
-    b.finish(op, y, False)
+        shape = b.last(b.name(op, 1))
+    else:  # it has become a part of the output
+        shape = b.host([-1 if size is None else size for size in b.graph.tensors[op.outputs[0]].dims])
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Reshape", [x, shape], allowzero=1)):
+        b.finish(op, b.emit("Reshape", [b.last(b.name(op, 0)), shape], allowzero=1), False)
 
 
 @lowers("SQUEEZE")
 def squeeze(b: Lowering, op: Operator) -> None:
     o = op.options("SqueezeOptions")
-    b.squeezed(b.output(op), b.name(op, 0), [int(o.SqueezeDims(n)) for n in range(min(o.SqueezeDimsLength(), 8))])
+    axes = [int(o.SqueezeDims(n)) for n in range(min(o.SqueezeDimsLength(), 8))]
+    places = [b.host(axes)] if axes else []
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Squeeze", [x, *places])):
+        b.squeezed(b.output(op), b.name(op, 0), axes)
 
 
 @lowers("EXPAND_DIMS")
 def expand_dims(b: Lowering, op: Operator) -> None:
     axes = b.host(b.value(op, 1).reshape(-1))
-    b.finish(op, b.emit("Unsqueeze", [b.last(b.name(op, 0)), axes]), False)
+    if not b.of_parts(b.output(op), b.name(op, 0), lambda x: b.emit("Unsqueeze", [x, axes])):
+        b.finish(op, b.emit("Unsqueeze", [b.last(b.name(op, 0)), axes]), False)
 
 
 @lowers("CONCATENATION")
@@ -173,6 +177,17 @@ def select(b: Lowering, op: Operator) -> None:
         return
     values, first = b.together(*names)
     b.finish(op, b.emit("Where", values), first)
+
+
+@lowers("WHERE")
+def where(b: Lowering, op: Operator) -> None:
+    """The places of what is not 0, which a call computes on the host."""
+    b.finish(op, b.emit("Transpose", [b.emit("NonZero", [b.last(b.name(op, 0))])], perm=(1, 0)), False)
+
+
+@lowers("BROADCAST_ARGS")
+def broadcast_args(b: Lowering, op: Operator) -> None:
+    b.finish(op, b.emit("BroadcastShapes", [b.last(b.name(op, 0)), b.last(b.name(op, 1))]), False)
 
 
 @lowers("TILE")

@@ -17,7 +17,7 @@ class Transform:
     bijective = True
 
     def __init__(self, cache_size: int = 0) -> None:
-        self._inverted = False
+        pass
 
     def __call__(self, x: Any) -> Any:
         """The value at ``x``."""

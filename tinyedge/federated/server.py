@@ -28,10 +28,12 @@ class Report:
     bytes_down: list[int] = field(default_factory=list)
     """By round: to all clients together, for training."""
     bytes_up: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    """By round: the clients that were asked to train."""
     answered: list[int] = field(default_factory=list)
     """By round: the updates that were used."""
     refused: list[tuple[int, int, str]] = field(default_factory=list)
-    """Round, node, and reason: updates that were not."""
+    """Round, node, and reason: updates that were not, and clients that failed or did not answer in time."""
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     """By round, 0 before the first: what ``evaluate_fn`` said."""
     full_bytes: int = 0
@@ -81,6 +83,11 @@ class WireGrid:
         replies = self._one_each(self.grid.send_and_receive(outgoing, timeout=timeout), asked)
         if not trains or weights is None:
             return [reply for reply in replies if reply.has_error() or self._has_numbers(reply)]
+        number = len(self.report.answered) + 1
+        for node in sorted(asked - {reply.metadata.src_node_id for reply in replies}):
+            within = "" if timeout is None else f" within {timeout:g} s"
+            self._refuse(number, node, UpdateError(f"update of node {node}", f"a reply{within}", "got none"))
+        self.report.asked.append(len(asked))
         return self._checked(replies, weights, down)
 
     def _one_each(self, replies: Iterable[Any], asked: set[int]) -> list[Any]:
@@ -93,7 +100,7 @@ class WireGrid:
             else:
                 got = "a second one" if node in kept else "one of a node that was not asked"
                 error = UpdateError(f"update of node {node}", "one reply of each node that was asked", f"got {got}")
-                self._refuse(len(self.report.answered) + 1, reply, error)
+                self._refuse(len(self.report.answered) + 1, node, error)
         return list(kept.values())
 
     def _checked(self, replies: list[Any], weights: Delta, down: int) -> list[Any]:
@@ -111,7 +118,7 @@ class WireGrid:
             try:
                 delta = self._delta(reply)
             except Exception as error:  # whatever a stranger sends
-                self._refuse(number, reply, error)
+                self._refuse(number, reply.metadata.src_node_id, error)
                 continue
             up += reply.content.array_records[ARRAYS].count_bytes()
             good.append(reply)
@@ -121,9 +128,9 @@ class WireGrid:
         used = []
         for reply, delta, norm in zip(good, deltas, norms, strict=True):
             if norm > limit > 0:
-                self._refuse(
-                    number, reply, UpdateError("update", f"a norm near the others', {limit:.4g}", f"got {norm:.4g}")
-                )
+                node = reply.metadata.src_node_id
+                expected = f"a norm of at most {limit:.4g}, {OUTLIER:g} times the median of the round"
+                self._refuse(number, node, UpdateError(f"update of node {node}", expected, f"got {norm:.4g}"))
                 continue
             values = {name: weights[name] + delta[name] for name in self.shapes}
             reply.content = f.RecordDict({ARRAYS: f.arrays(values), "metrics": self._metrics(reply)})
@@ -137,8 +144,7 @@ class WireGrid:
         report.answered.append(len(used))
         return [*used, *errors]
 
-    def _refuse(self, number: int, reply: Any, error: Exception) -> None:
-        node = reply.metadata.src_node_id
+    def _refuse(self, number: int, node: int, error: Exception) -> None:
         self.report.refused.append((number, node, str(error)))
         log.warning("an update of node %d is refused: %s", node, error)
 
@@ -169,7 +175,7 @@ class WireGrid:
         try:
             self._metrics(reply)
         except Exception as error:  # whatever a stranger sends
-            self._refuse(len(self.report.answered), reply, error)
+            self._refuse(len(self.report.answered), reply.metadata.src_node_id, error)
             return False
         return True
 

@@ -5,7 +5,7 @@ In: op calls, forward or backward. Out: what backends execute, autograd walks ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -17,12 +17,11 @@ from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
 from tinyedge.shapes import Shape
 
-Saved = dict[str, tuple[Read, int]]  # what backward needs, by name, with the version of its storage when it was saved
+Saved = dict[str, tuple[Read, int]]
+"""What backward needs, by name, with the version of its storage when it was saved."""
 
-
-Edge = tuple[
-    "Step | None", int, "Slot | None"
-]  # the step and the number of its output that made an input; for a leaf, the leaf itself
+Edge = tuple["Step | None", int, "Slot | None"]
+"""Where an input comes from: the step, and the number of its output; for a leaf, the leaf itself."""
 
 
 class Step:
@@ -35,6 +34,7 @@ class Step:
 
     __slots__ = (
         "accumulate",
+        "alike",
         "attrs",
         "direction",
         "edges",
@@ -70,6 +70,7 @@ class Step:
         self.writes = writes
         self.accumulate = accumulate
         self.number = next_number()
+        self.alike: Hashable = None  # one object for all steps of its signature, if such an object is known
         self.edges: tuple[Edge | None, ...] = ()
         self.saved: Saved | Postponed | None = None
         self.input_specs: tuple[Spec | None, ...] = ()
@@ -116,8 +117,10 @@ class Step:
         """Whether this step writes ``name``: backward steps write only the gradients that are needed."""
         return name in self.writes
 
-    def signature(self) -> tuple[Any, ...]:
+    def signature(self) -> Hashable:
         """All that its kernels and their geometry depend on: steps of equal signature share prepared kernels."""
+        if self.alike is not None:
+            return self.alike
         slots = self.slots
         return (
             self.op,
@@ -129,8 +132,10 @@ class Step:
         )
 
     def forget(self) -> None:
-        """Drop what was saved for backward, after the graph was walked."""
+        """Drop what was saved for backward, and the way back, after the graph was walked."""
         self.saved = None
+        if not self.op.is_view:  # what a view views is asked later too
+            self.edges = ()
 
 
 class Tape:
@@ -213,22 +218,19 @@ class Op:
     name: ClassVar[str] = ""
     signature: ClassVar[str] = ""
     domain: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    choices: ClassVar[Mapping[str, Sequence[Any]]] = {}  # keyword arguments, and what property tests draw them from
     inputs: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("y",)
     differentiable: ClassVar[tuple[str, ...]] = ()  # inputs that have a gradient
     hidden: ClassVar[tuple[str, ...]] = ()  # outputs that only backward reads: they never get a gradient
     saves: ClassVar[tuple[str, ...]] = ()
     saved_masks: ClassVar[Mapping[str, type[Op] | float]] = {}  # see saved_masks_for
-    scalars: ClassVar[
-        Mapping[str, str]
-    ] = {}  # keyword arguments that are numbers passed at each launch, with their C types
+    scalars: ClassVar[Mapping[str, str]] = {}  # keyword arguments passed as numbers at each launch, with their C types
     elementwise: ClassVar[bool] = False  # each output element depends only on the input elements at the same place
     strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
     quantised: ClassVar[tuple[str, ...]] = ()  # inputs that may be quantised: the kernels unpack what they load
     is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
-    scatters: ClassVar[bool] = (
-        False  # a view whose gradient, unless it is a view too, is the output's with zeros around it
-    )
+    scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     kinds: ClassVar[str] = "f"  # element kinds that it takes apart from indices and masks, in NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5
     atol: ClassVar[float] = 1e-6
@@ -320,6 +322,11 @@ class Op:
     def sample(cls, random: Random) -> Sample:
         """Valid inputs, drawn at random; small ones, since tests run thousands of them."""
         raise NotImplementedError
+
+    @classmethod
+    def drawn(cls, random: Random) -> dict[str, Any]:
+        """Keyword arguments for a sample, of ``choices``."""
+        return {name: random.choice(values) for name, values in cls.choices.items()}
 
     @classmethod
     def flops(cls, step: Step) -> int:

@@ -20,6 +20,7 @@ from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
 from tinyedge.nn import state_hooks
+from tinyedge.nn.selection import Chosen, selected
 from tinyedge.nn.state_hooks import StateHooks
 from tinyedge.nn.values import misfit, moved_tensor
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
@@ -493,11 +494,13 @@ class Module(StateHooks):
             elif param.grad is not None:
                 param.grad.zero_()
 
-    def freeze(self: M, except_: str | Iterable[str] = (), live_statistics: bool = False) -> M:
+    def freeze(self: M, except_: Chosen = (), live_statistics: bool = False) -> M:
         """Train only the modules named in ``except_``: their parameters require gradients from now on, no others do.
 
         A name stands for the module (or parameter) of that qualified name and all inside it: "features.1" is not
-        "features.17". A later call replaces an earlier one; ``freeze()`` freezes all.
+        "features.17". A pattern ("features.1?", "*.bias") stands for all names that it matches, and a class of layers
+        (``nn.LayerNorm``) for the modules of that class. A later call replaces an earlier one; ``freeze()`` freezes
+        all.
 
         Batch norms everywhere normalise by their running statistics from now on, and do not update them, in training
         mode too: the statistics of one sample are a poor estimate, and with them N samples at batch 1 would not give
@@ -507,20 +510,11 @@ class Module(StateHooks):
         ``freeze_batch_norm_statistics`` does the second part alone. ``requires_grad_()`` undoes the first, and
         ``freeze_batch_norm_statistics(False)`` the second.
 
-        Errors: ArgumentError for a name that the model does not have; DtypeError if it stands for quantised weights.
+        Errors: ArgumentError for what names nothing of the model; DtypeError if it stands for quantised weights.
         """
-        wanted = (except_,) if isinstance(except_, str) else tuple(except_)
         named = list(self.named_parameters(remove_duplicate=False))
-        known = [name for name, _ in self.named_modules(remove_duplicate=False) if name]
-        for name in wanted:
-            if name not in known and name not in dict(named):
-                near = get_close_matches(name, known, n=5, cutoff=0.5) or [name for name, _ in self.named_children()]
-                raise ArgumentError(
-                    "freeze",
-                    f"except_ must name modules of {type(self).__name__}",
-                    f"it has no {name!r}",
-                    f"Near ones: {', '.join(near)}.",
-                )
+        modules = list(self.named_modules(remove_duplicate=False))
+        wanted = selected("freeze", except_, type(self).__name__, modules, {name for name, _ in named})
 
         def trained(path: str) -> bool:
             return any(path == name or path.startswith(name + ".") for name in wanted)

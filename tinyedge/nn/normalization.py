@@ -18,9 +18,24 @@ from tinyedge.tensor import Parameter, Tensor, full
 # Normalisation
 
 
-class _BatchNorm(Module):
+class _Affine(Module):
+    """Base: a trained factor and a summand, or None in their places."""
+
     weight: Parameter | None
     bias: Parameter | None
+
+    def _add_affine(self, shape: tuple[int, ...], affine: bool, bias: bool, device: Device, dtype: Any) -> None:
+        self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
+        self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _BatchNorm(_Affine):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -50,8 +65,7 @@ class _BatchNorm(Module):
         self.track_running_stats = track_running_stats
         self.statistics = statistics
         shape = (num_features,)
-        self.register_parameter("weight", new_parameter(shape, device, dtype) if affine else None)
-        self.register_parameter("bias", new_parameter(shape, device, dtype) if affine and bias else None)
+        self._add_affine(shape, affine, bias, device, dtype)
         tracked = track_running_stats
         self.register_buffer("running_mean", full(shape, 0.0, dtype=dtype, device=device) if tracked else None)
         self.register_buffer("running_var", full(shape, 1.0, dtype=dtype, device=device) if tracked else None)
@@ -67,10 +81,7 @@ class _BatchNorm(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        super().reset_parameters()
 
     @property
     def statistics(self) -> str:
@@ -213,6 +224,28 @@ class BatchNorm3d(_BatchNorm):
 BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
+def renormalised(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float,
+    r_max: float, d_max: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What batch renormalisation computes in training; and the batch's mean and variance."""
+    with no_grad():
+        values = x.detach().to(x.dtype.computes)
+        var, mean = var_mean(values, (0, *range(2, x.ndim)), correction=0)
+        rstd = (running_var + eps).rsqrt()
+        r = ((var + eps).sqrt() * rstd).clamp(1.0 / r_max, r_max).to(x.dtype)
+        d = ((mean - running_mean) * rstd).clamp(-d_max, d_max).to(x.dtype)
+    # The correction is one more scale and shift of each channel, so it goes into the norm's own.
+    scale = r if weight is None else weight * r
+    shift = d if weight is None else weight * d
+    return F.batch_norm(x, None, None, scale, shift if bias is None else shift + bias, True, 0.0, eps), mean, var
+
+
+def groups_for(channels: int, most: int) -> int:
+    """The largest number of groups, at most ``most``, that divides the channels."""
+    return max(n for n in range(1, min(most, channels) + 1) if channels % n == 0)
+
+
 class _BatchRenorm(_BatchNorm):
     choices = ("frozen", "batch")
 
@@ -253,17 +286,8 @@ class _BatchRenorm(_BatchNorm):
         self._require_limits(self.r_max, self.d_max)
         assert self.running_mean is not None
         assert self.running_var is not None
-        with no_grad():
-            x = input.detach().to(input.dtype.computes)
-            var, mean = var_mean(x, (0, *range(2, x.ndim)), correction=0)
-            rstd = (self.running_var + self.eps).rsqrt()
-            r = ((var + self.eps).sqrt() * rstd).clamp(1.0 / self.r_max, self.r_max).to(input.dtype)
-            d = ((mean - self.running_mean) * rstd).clamp(-self.d_max, self.d_max).to(input.dtype)
-        # The correction is one more scale and shift of each channel, so it goes into the norm's own.
-        scale = r if self.weight is None else self.weight * r
-        shift = d if self.weight is None else self.weight * d
-        y = F.batch_norm(
-            input, None, None, scale, shift if self.bias is None else shift + self.bias, True, 0.0, self.eps
+        y, mean, var = renormalised(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self.eps, self.r_max, self.d_max
         )
         if input.numel():
             self._track(mean, var, input.numel() // input.shape[1])
@@ -449,7 +473,7 @@ class RMSNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
-class LayerNorm(Module):
+class LayerNorm(_Affine):
     """Normalisation over the last dims, of sizes ``normalized_shape``: to mean 0 and variance 1.
 
     ``eps`` is added to the variance. ``elementwise_affine`` gives each place of these dims a trained factor,
@@ -459,9 +483,6 @@ class LayerNorm(Module):
     Errors: ShapeError if the last dims are not ``normalized_shape``.
     Source: Ba et al., arXiv:1607.06450.
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -476,16 +497,8 @@ class LayerNorm(Module):
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        shape = self.normalized_shape
-        self.register_parameter("weight", new_parameter(shape, device, dtype) if elementwise_affine else None)
-        self.register_parameter("bias", new_parameter(shape, device, dtype) if elementwise_affine and bias else None)
+        self._add_affine(self.normalized_shape, elementwise_affine, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -497,7 +510,7 @@ class LayerNorm(Module):
         )
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """Normalisation of each sample by itself, over each of ``num_groups`` groups of its channels.
 
     ``eps`` is added to the variance. ``affine`` gives each of ``num_channels`` channels a trained factor, ``weight``,
@@ -507,9 +520,6 @@ class GroupNorm(Module):
     Errors: ArgumentError unless num_channels is a multiple of num_groups.
     Source: Wu and He, arXiv:1803.08494.
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -532,15 +542,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        self.register_parameter("weight", new_parameter((num_channels,), device, dtype) if affine else None)
-        self.register_parameter("bias", new_parameter((num_channels,), device, dtype) if affine and bias else None)
+        self._add_affine((num_channels,), affine, bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

@@ -81,7 +81,7 @@ class _Layer(Module):
             setattr(self, f"dropout{number}", Dropout(dropout))
         self.activation = _activation(type(self).__name__, activation)
 
-    def _added(self, x: Tensor, number: int, branch: Callable[[Tensor], Tensor]) -> Tensor:
+    def _branched(self, x: Tensor, number: int, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """``x`` and the result of a branch, normalised before or after."""
         norm, dropout = getattr(self, f"norm{number}"), getattr(self, f"dropout{number}")
         result: Tensor = x + dropout(branch(norm(x))) if self.norm_first else norm(x + dropout(branch(x)))
@@ -115,7 +115,7 @@ class TransformerEncoderLayer(_Layer):
         def attend(x: Tensor) -> Tensor:
             return _attended(self.self_attn, x, x, src_key_padding_mask, src_mask, is_causal)
 
-        return self._added(self._added(src, 1, attend), 2, self._feed_forward)
+        return self._branched(self._branched(src, 1, attend), 2, self._feed_forward)
 
 
 class TransformerDecoderLayer(_Layer):
@@ -151,8 +151,8 @@ class TransformerDecoderLayer(_Layer):
         def attend_to_memory(x: Tensor) -> Tensor:
             return _attended(self.multihead_attn, x, memory, memory_key_padding_mask, memory_mask, memory_is_causal)
 
-        x = self._added(self._added(tgt, 1, attend), 2, attend_to_memory)
-        return self._added(x, 3, self._feed_forward)
+        x = self._branched(self._branched(tgt, 1, attend), 2, attend_to_memory)
+        return self._branched(x, 3, self._feed_forward)
 
 
 class TransformerEncoder(Module):

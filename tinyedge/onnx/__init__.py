@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyedge.autograd.absent import lookup as _lookup
-from tinyedge.convert import to_onnx
 from tinyedge.errors import ArgumentError
 from tinyedge.nn.module import Module
 
@@ -41,6 +40,8 @@ def export(
         raise ArgumentError("onnx.export", "export_params=True", "got False", "The file holds the weights.")
     if opset_version is not None and opset_version > OPSET:
         raise ArgumentError("onnx.export", f"an opset_version of at most {OPSET}", f"got {opset_version}")
+    from tinyedge.convert.onnx_export import to_onnx  # only where it is used
+
     to_onnx(
         model, args, f, input_names=input_names, output_names=output_names,
         dynamic_axes=dynamic_axes, overwrite=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -149,6 +148,7 @@ class Softplus(Elementwise):
     domain = {"x": (-8.0, 8.0)}
     saves = ("x",)
     scalars = {"beta": "real", "threshold": "real"}
+    choices = {"beta": (1.0, 2.0), "threshold": (20.0,)}
     kernel_forward = {"y": "WHERE(x * beta > threshold, x, log1p(exp(x * beta)) / beta)"}
     kernel_backward = {"dx": "WHERE(x * beta > threshold, dy, dy / (1 + exp(-x * beta)))"}
 
@@ -159,10 +159,6 @@ class Softplus(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, beta: float, threshold: float) -> Any:
         return (np.where(x * beta > threshold, dy, dy / (1 + np.exp(-x * beta))),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"beta": random.choice((1.0, 2.0)), "threshold": 20.0}
 
 
 @public(functional=True, module="Softplus")

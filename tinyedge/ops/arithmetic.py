@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,7 @@ class Cast(Elementwise):
     kinds = "bif"
     operations = 0
     domain = {"x": (-4.0, 4.0)}
+    choices = {"dtype": (float32, int32, int64, int16, int8, uint8, bool_)}
     kernel_forward = {"y": "x"}
     kernel_backward = {"dx": "dy"}
 
@@ -83,10 +83,6 @@ class Cast(Elementwise):
     @staticmethod
     def backward(dy: Any, *, dtype: DType) -> Any:
         return (dy,)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"dtype": random.choice((float32, int32, int64, int16, int8, uint8, bool_))}
 
 
 @public

@@ -331,6 +331,7 @@ class NormScale(Elementwise):
     rtol, atol = 1e-4, 1e-5  # dgamma is a sum that may cancel, of roots that devices round differently
     scalars = AFFINE
     saves = ("weight", "gamma", "var")
+    choices = {"eps": (1e-5, 0.1)}
     kernel_forward = {"y": "weight * (gamma * rsqrt(var + eps))"}
     kernel_backward = {"dweight": "dy * (gamma * rsqrt(var + eps))", "dgamma": "dy * weight * rsqrt(var + eps)"}
 
@@ -343,10 +344,6 @@ class NormScale(Elementwise):
         rstd = 1 / np.sqrt(var + eps)
         return dy * gamma * rstd, dy * weight * rstd
 
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"eps": random.choice((1e-5, 0.1))}
-
 
 class NormShift(Elementwise):
     """The bias of that linear map."""
@@ -356,6 +353,7 @@ class NormShift(Elementwise):
     rtol, atol = 1e-4, 1e-5
     scalars = AFFINE
     saves = ("mean", "gamma", "var")
+    choices = {"eps": (1e-5, 0.1)}
     kernel_forward = {"y": "bias - mean * (gamma * rsqrt(var + eps))"}
     kernel_backward = {"dbias": "dy", "dgamma": "-dy * mean * rsqrt(var + eps)"}
 
@@ -367,10 +365,6 @@ class NormShift(Elementwise):
     def backward(dy: Any, mean: Any, gamma: Any, var: Any, *, eps: float) -> Any:
         return dy, -dy * mean / np.sqrt(var + eps)
 
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"eps": random.choice((1e-5, 0.1))}
-
 
 class RunningAverage(Elementwise):
     """A running statistic moved towards a new one; ``batch_norm`` writes it over the old."""
@@ -378,16 +372,13 @@ class RunningAverage(Elementwise):
     signature = "(),()->()"
     domain = {"running": (-2.0, 2.0), "new": (-2.0, 2.0)}
     scalars = {"momentum": "real", "correction": "real"}
+    choices = {"momentum": (0.1, 0.5, 1.0), "correction": (1.0, 1.25)}
     kernel_forward = {"y": "running + momentum * (correction * new - running)"}
 
     @staticmethod
     def forward(running: Any, new: Any, *, momentum: float, correction: float) -> Any:
         kind = running.dtype.type
         return (1 - kind(momentum)) * running + kind(momentum) * (kind(correction) * new)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"momentum": random.choice((0.1, 0.5, 1.0)), "correction": random.choice((1.0, 1.25))}
 
 
 def move_running(running: Tensor | None, new: Tensor, momentum: float, correction: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import operator
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -88,8 +89,8 @@ def _index_item(item: Any, input: Tensor) -> Any:
         if item.dtype is uint8:  # PyTorch's old masks
             item = item.to(bool_)
         return item if item.ndim or item.dtype is bool_ else item.item()
-    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
-        return int(item)
+    if hasattr(type(item), "__index__") and not isinstance(item, (bool, np.bool_)):
+        return operator.index(item)
     raise DtypeError("getitem", "ints, slices, None, Ellipsis or tensors", f"got {type(item).__name__}")
 
 

@@ -246,8 +246,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
             if sizes.setdefault(label, size) not in (size, 1) and size != 1:
                 raise ShapeError("einsum", f"one length for {label!r}", f"got {sizes[label]} and {size}")
             sizes[label] = size if sizes[label] == 1 else sizes[label]
-    result, at = _without_repeats(items[0], terms[0], sizes)
-    rest = [_without_repeats(item, term, sizes) for item, term in zip(items[1:], terms[1:])]
+    result, at = _without_repeats(items[0], terms[0])
+    rest = [_without_repeats(item, term) for item, term in zip(items[1:], terms[1:])]
     for k, (item, term) in enumerate(rest):
         wanted = {*output, *(label for _, later in rest[k + 1 :] for label in later)}
         result, at = _contracted(result, at, item, term, wanted)
@@ -262,7 +262,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     return result
 
 
-def _without_repeats(x: Tensor, labels: list[Any], sizes: dict[Any, int]) -> tuple[Tensor, list[Any]]:
+def _without_repeats(x: Tensor, labels: list[Any]) -> tuple[Tensor, list[Any]]:
     """The diagonal where a label stands twice."""
     labels = list(labels)
     for label in dict.fromkeys(labels):

@@ -257,7 +257,7 @@ def linalg_svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
 # Inverses of what has none, and ranks
 
 
-def _cuts(name: str, A: Tensor, atol: Any, rtol: Any, largest: Array) -> Array:
+def _cuts(A: Tensor, atol: Any, rtol: Any, largest: Array) -> Array:
     """Below which singular values count as 0."""
 
     def number(value: Any) -> Any:
@@ -281,7 +281,7 @@ def _pinv(name: str, A: Any, atol: Any, rtol: Any, hermitian: bool) -> Tensor:
         s, vh = np.abs(w), np.swapaxes(u * np.sign(w)[..., None, :], -1, -2)
     else:
         u, s, vh = np.linalg.svd(values, full_matrices=False)
-    cut = _cuts(name, A, atol, rtol, s.max(-1))
+    cut = _cuts(A, atol, rtol, s.max(-1))
     with np.errstate(divide="ignore"):
         inverse = np.where(s > cut[..., None], 1 / s, 0)
     P = _back(np.swapaxes(vh, -1, -2) @ (inverse[..., None] * np.swapaxes(u, -1, -2)), A)
@@ -349,7 +349,7 @@ def linalg_matrix_rank(
     if not A.numel():
         return cast("Tensor", functions["zeros"](A.shape[:-2], dtype=int64, device=A.backend))
     s = np.abs(np.linalg.eigvalsh(values)) if hermitian else np.linalg.svd(values, compute_uv=False)
-    cut = _cuts(name, A, atol, rtol, s.max(-1))
+    cut = _cuts(A, atol, rtol, s.max(-1))
     return tensor((s > cut[..., None]).sum(-1), dtype=int64, device=A.backend)
 
 

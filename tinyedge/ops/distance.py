@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,28 +17,10 @@ from tinyedge.ops.piecewise import relu
 from tinyedge.ops.promotion import as_floating, require_tensors, result_dtype
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.selection import clamp_min, minimum, where
-from tinyedge.ops.unary import abs, neg, square
+from tinyedge.ops.unary import neg, square
 from tinyedge.tensor import Tensor, call
 
 # Lengths
-
-
-class LengthRoot(Elementwise):
-    """The root of a sum of squares: at 0, where the length has no slope, its gradient is 0."""
-
-    signature = "()->()"
-    domain = {"x": (0.1, 8.0)}
-    saves = ("y",)
-    kernel_forward = {"y": "sqrt(x)"}
-    kernel_backward = {"dx": "WHERE(y == 0, 0, dy / (2 * y))"}
-
-    @staticmethod
-    def forward(x: Any) -> Any:
-        return np.sqrt(x)
-
-    @staticmethod
-    def backward(dy: Any, y: Any) -> Any:
-        return (np.where(y == 0, 0, dy / (2 * y)),)
 
 
 class AtLeast(Elementwise):
@@ -47,6 +29,7 @@ class AtLeast(Elementwise):
     signature = "()->()"
     domain = {"x": (0.1, 8.0)}
     scalars = {"least": "real"}
+    choices = {"least": (1e-6,)}
     kernel_forward = {"y": "WHERE(x < least, least, x)"}
     kernel_backward = {"dx": "dy"}
 
@@ -58,10 +41,6 @@ class AtLeast(Elementwise):
     def backward(dy: Any, *, least: float) -> Any:
         return (dy,)
 
-    @classmethod
-    def sample_attrs(cls, random: Any) -> dict[str, Any]:
-        return {"least": 1e-6}
-
 
 def _sum(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     result: Tensor = functions["sum"](x, dim, keepdim)
@@ -70,21 +49,7 @@ def _sum(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 def length_of(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     """The p-norm along ``dim``; where it is 0 its gradient is 0."""
-    if p == 2:
-        return call(LengthRoot, _sum(square(x), dim, keepdim))
-    if p == 1:
-        return _sum(abs(x), dim, keepdim)
-    if p == 0:
-        return _sum((x != 0).to(x.dtype), dim, keepdim)
-    if p in (math.inf, -math.inf):
-        extreme: Tensor = functions["amax" if p > 0 else "amin"](abs(x), dim, keepdim)
-        return extreme
-    magnitude = abs(x)
-    zero = magnitude == 0
-    powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, magnitude) ** p)
-    summed = _sum(powers, dim, keepdim)
-    none = summed == 0 if p > 0 else summed == math.inf
-    return where(none, 0.0, where(none, 1.0, summed) ** (1 / p))
+    return cast("Tensor", functions["vector_norm"](x, p, dim, keepdim))
 
 
 def _floats(name: str, *inputs: Tensor) -> list[Tensor]:

@@ -28,7 +28,8 @@ from tinyedge.tensor import Tensor, call
 class PairLoss(Op):
     """Base: an expression of two elements, then their sum times ``scale``, or each by itself.
 
-    ``term`` is the C expression of one loss, ``slopes`` its derivatives.
+    ``term`` is the C expression of one loss, ``slopes`` its derivatives; ``term_of`` and ``slopes_of`` are the same in
+    NumPy.
     """
 
     differentiable = ("a", "b")
@@ -37,6 +38,18 @@ class PairLoss(Op):
     strided = True
     term: ClassVar[str] = ""
     slopes: ClassVar[dict[str, str]] = {}
+
+    @staticmethod
+    def term_of(*pair: Any, **scalars: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def slopes_of(*pair: Any, **scalars: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def prepare_class(cls) -> None:
+        cls.inputs = ("a", "b")
 
     @classmethod
     def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
@@ -61,6 +74,20 @@ class PairLoss(Op):
         return gradient_kernels(step, device, wanted, full, cls.scalars)
 
     @classmethod
+    def forward(cls, a: Any, b: Any, *, reduced: bool, scale: float, **scalars: float) -> Any:
+        terms = cls.term_of(a, b, **scalars)
+        return terms.sum() * scale if reduced else terms * scale
+
+    @classmethod
+    def backward(
+        cls, dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape], **scalars: float
+    ) -> Any:
+        slopes = zip(("da", "db"), np.broadcast_arrays(*cls.slopes_of(a, b, **scalars)), strict=True)
+        return tuple(
+            unbroadcast(dy * scale * slope, shapes[name]) if name in shapes else None for name, slope in slopes
+        )
+
+    @classmethod
     def sample(cls, random: Random) -> Sample:
         a = tuple(random.choice((1, 2, 5, 17)) for _ in range(random.randint(0, 3)))
         b = (
@@ -69,20 +96,7 @@ class PairLoss(Op):
             else tuple(n if random.random() < 0.6 else 1 for n in a[random.randint(0, len(a)) :])
         )
         attrs = {"reduced": random.random() < 0.6, "scale": random.choice((1.0, 0.25))}
-        return Sample((a, b), {**attrs, **cls.sample_scalars(random)})
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {}
-
-
-def _total(terms: Any, reduced: bool, scale: float) -> Any:
-    return terms.sum() * scale if reduced else terms * scale
-
-
-def _spread(dy: Any, scale: float, wanted: dict[str, Shape], da: Any, db: Any) -> tuple[Any, ...]:
-    slopes = zip(("da", "db"), np.broadcast_arrays(da, db), strict=True)
-    return tuple(unbroadcast(dy * scale * slope, wanted[name]) if name in wanted else None for name, slope in slopes)
+        return Sample((a, b), {**attrs, **cls.drawn(random)})
 
 
 def _pair(
@@ -95,8 +109,7 @@ def _pair(
         a, b = a.to(wider), b.to(wider)
     count = prod(shapes.broadcast(op.name, a.shape, b.shape))
     if weight is not None:
-        scaled = call(op, a, b, scalars={"scale": 1.0, **scalars}, reduced=False) * weight
-        return scaled if reduction == "none" else scaled.mean() if reduction == "mean" else scaled.sum()
+        return reduced_losses(call(op, a, b, scalars={"scale": 1.0, **scalars}, reduced=False) * weight, reduction)
     scale = 1.0 / count if reduction == "mean" and count else 1.0
     result = call(op, a, b, scalars={"scale": scale, **scalars}, reduced=reduction != "none")
     return result * float("nan") if reduction == "mean" and not count else result  # the mean of nothing
@@ -119,9 +132,7 @@ def _weighted_mean(name: str, result: Tensor, weight: Tensor, reduction: str, in
     if weight.shape != input.shape:
         raise ShapeError(name, f"weight must have the shape {input.shape}", f"it has {weight.shape}")
     scaled = result * weight
-    if reduction == "none":
-        return scaled
-    return scaled.sum() if reduction == "sum" else scaled.sum() / weight.sum()
+    return scaled.sum() / weight.sum() if reduction == "mean" else reduced_losses(scaled, reduction)
 
 
 class MseLoss(PairLoss):
@@ -139,12 +150,12 @@ class MseLoss(PairLoss):
     )
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.square(a - b), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.square(a - b)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 2 * (a - b), 2 * (b - a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return 2 * (a - b), 2 * (b - a)
 
 
 @public(functional=True, module="MSELoss", arguments="reduction")
@@ -175,12 +186,12 @@ class L1Loss(PairLoss):
     slopes = {"da": "WHERE(a > b, 1, WHERE(a < b, -1, 0))", "db": "WHERE(a > b, -1, WHERE(a < b, 1, 0))"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.abs(a - b), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.abs(a - b)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, np.sign(a - b), np.sign(b - a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return np.sign(a - b), np.sign(b - a)
 
 
 @public(functional=True, module="L1Loss", arguments="reduction")
@@ -208,6 +219,7 @@ class HuberLoss(PairLoss):
     signature = "(),()->()"
     domain = {"a": (-2.0, 2.0), "b": (-2.0, 2.0)}
     scalars = {"scale": "real", "delta": "real"}
+    choices = {"delta": (0.5, 1.0, 2.0)}
     term = "WHERE(fabs(a - b) <= delta, (real)0.5 * (a - b) * (a - b), delta * (fabs(a - b) - (real)0.5 * delta))"
     slopes = {
         "da": "WHERE(a - b > delta, delta, WHERE(b - a > delta, -delta, a - b))",
@@ -215,21 +227,15 @@ class HuberLoss(PairLoss):
     }
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float, delta: float) -> Any:
+    def term_of(a: Any, b: Any, *, delta: float) -> Any:
         distance = np.abs(a - b)
         near = np.minimum(distance, delta)
-        return _total(near * (distance - near / 2), reduced, scale)
+        return near * (distance - near / 2)
 
     @staticmethod
-    def backward(
-        dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, delta: float, shapes: dict[str, Shape]
-    ) -> Any:
+    def slopes_of(a: Any, b: Any, *, delta: float) -> Any:
         slope = np.clip(a - b, -delta, delta)
-        return _spread(dy, scale, shapes, slope, -slope)
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {"delta": random.choice((0.5, 1.0, 2.0))}
+        return slope, -slope
 
 
 @public(functional=True)
@@ -287,13 +293,13 @@ class BinaryCrossEntropy(PairLoss):
     }
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
+    def term_of(a: Any, b: Any) -> Any:
         yes, no = np.maximum(np.log(a), -100), np.maximum(np.log1p(-a), -100)
-        return _total(-(b * yes + (1 - b) * no), reduced, scale)
+        return -(b * yes + (1 - b) * no)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return (a - b) / np.maximum(a * (1 - a), 1e-12), np.log1p(-a) - np.log(a)
 
 
 @public(functional=True, module="BCELoss", arguments="weight, *, reduction")
@@ -332,12 +338,12 @@ class BinaryCrossEntropyWithLogits(PairLoss):
     slopes = {"da": "1 / (1 + exp(-a)) - b", "db": "-a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total((1 - b) * a + np.logaddexp(0, -a), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return (1 - b) * a + np.logaddexp(0, -a)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 1 / (1 + np.exp(-a)) - b, -a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return 1 / (1 + np.exp(-a)) - b, -a
 
 
 @public(functional=True, module="BCEWithLogitsLoss", arguments="weight, *, reduction, pos_weight")
@@ -366,9 +372,7 @@ def binary_cross_entropy_with_logits(
     # pos_weight target softplus(-x) + (1 - target) softplus(x), each from the same op with a sure target.
     yes = _pair(BinaryCrossEntropyWithLogits, input, functions["ones_like"](target), "none")
     losses = (1 - target) * input + (1 + (pos_weight - 1) * target) * yes
-    if weight is not None:
-        losses = losses * weight
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    return reduced_losses(losses if weight is None else losses * weight, reduction)
 
 
 class KlDiv(PairLoss):
@@ -378,12 +382,12 @@ class KlDiv(PairLoss):
     slopes = {"da": "-b", "db": "log(b) + 1 - a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(b * np.log(np.where(b == 0, 1, b)) - b * a, reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return b * np.log(np.where(b == 0, 1, b)) - b * a
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, -b, np.log(b) + 1 - a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return -b, np.log(b) + 1 - a
 
 
 class KlDivLog(PairLoss):
@@ -393,12 +397,12 @@ class KlDivLog(PairLoss):
     slopes = {"da": "-exp(b)", "db": "exp(b) * (b - a + 1)"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.exp(b) * (b - a), reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.exp(b) * (b - a)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, -np.exp(b), np.exp(b) * (b - a + 1))
+    def slopes_of(a: Any, b: Any) -> Any:
+        return -np.exp(b), np.exp(b) * (b - a + 1)
 
 
 @public(functional=True)
@@ -429,20 +433,17 @@ class PoissonNll(PairLoss):
     signature = "(),()->()"
     domain = {"a": (0.1, 4.0), "b": (0.0, 4.0)}
     scalars = {"scale": "real", "eps": "real"}
+    choices = {"eps": (1e-8, 0.5)}
     term = "a - b * log(a + eps)"
     slopes = {"da": "1 - b / (a + eps)", "db": "-log(a + eps)"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float, eps: float) -> Any:
-        return _total(a - b * np.log(a + eps), reduced, scale)
+    def term_of(a: Any, b: Any, *, eps: float) -> Any:
+        return a - b * np.log(a + eps)
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, eps: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, 1 - b / (a + eps), -np.log(a + eps))
-
-    @classmethod
-    def sample_scalars(cls, random: Random) -> dict[str, float]:
-        return {"eps": random.choice((1e-8, 0.5))}
+    def slopes_of(a: Any, b: Any, *, eps: float) -> Any:
+        return 1 - b / (a + eps), -np.log(a + eps)
 
 
 class PoissonNllLog(PairLoss):
@@ -452,12 +453,12 @@ class PoissonNllLog(PairLoss):
     slopes = {"da": "exp(a) - b", "db": "-a"}
 
     @staticmethod
-    def forward(a: Any, b: Any, *, reduced: bool, scale: float) -> Any:
-        return _total(np.exp(a) - b * a, reduced, scale)
+    def term_of(a: Any, b: Any) -> Any:
+        return np.exp(a) - b * a
 
     @staticmethod
-    def backward(dy: Any, a: Any, b: Any, *, reduced: bool, scale: float, shapes: dict[str, Shape]) -> Any:
-        return _spread(dy, scale, shapes, np.exp(a) - b, -a)
+    def slopes_of(a: Any, b: Any) -> Any:
+        return np.exp(a) - b, -a
 
 
 @public(functional=True, module="PoissonNLLLoss", arguments="log_input, full, size_average, eps, reduce, reduction")

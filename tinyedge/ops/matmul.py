@@ -157,8 +157,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         rows = functions["reshape"](a, (prod(a.shape[:-1]), a.shape[-1]))
         y = functions["reshape"](call(Matmul, rows, b), (*a.shape[:-1], b.shape[-1]))
     else:
-        batch = shapes.broadcast("matmul", a.shape[:-2], b.shape[:-2])
-        a, b = (x if x.shape[:-2] == batch else functions["expand"](x, (*batch, *x.shape[-2:])) for x in (a, b))
+        if a.shape[:-2] != b.shape[:-2]:
+            batch = shapes.broadcast("matmul", a.shape[:-2], b.shape[:-2])
+            a, b = (x if x.shape[:-2] == batch else functions["expand"](x, (*batch, *x.shape[-2:])) for x in (a, b))
         y = call(Matmul, a, b)
     if input.ndim == 1:
         y = functions["squeeze"](y, -2)

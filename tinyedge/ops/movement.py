@@ -158,10 +158,8 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     Errors: ShapeError unless that has as many elements.
     """
     target = shapes.infer_reshape("reshape", input.numel(), shape)
-    if target == input.shape:
-        return call(Reshape, input, shape=target)
     slot = input._slot
-    if shapes.view_strides(slot.shape, slot.strides, target) is None:
+    if not slot.contiguous and shapes.view_strides(slot.shape, slot.strides, target) is None:
         input = input.contiguous()
     return call(Reshape, input, shape=target)
 
@@ -567,3 +565,11 @@ Reshape.errors = (
 Permute.errors = (ErrorSample(lambda te: te.zeros(2, 3).permute(0, 0), AxisError, "each of the 2 dims once"),)
 Expand.errors = (ErrorSample(lambda te: te.zeros(2, 3).expand(4, 3), ShapeError, "broadcasts to"),)
 Cat.errors = (ErrorSample(lambda te: te.cat([te.zeros(2, 3), te.zeros(2, 4)]), ShapeError, "equal shapes but for"),)
+
+
+def unshared(result: Tensor, input: Tensor) -> Tensor:
+    """``result``, or a copy if it is a view of ``input``: for functions whose results have memory of their own."""
+    if result._slot.storage is not input._slot.storage:
+        return result
+    copy: Tensor = functions["clone"](result)
+    return copy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -99,6 +98,7 @@ class LeakyRelu(Elementwise):
     saves = ("x",)
     saved_masks = {"x": LeakyReluMask}
     scalars = {"negative_slope": "real"}
+    choices = {"negative_slope": (0.01, 0.5, 0.0)}
     kernel_forward = {"y": "WHERE(x > 0, x, x * negative_slope)"}
     kernel_backward = {"dx": "WHERE(x > 0, dy, dy * negative_slope)"}
 
@@ -109,10 +109,6 @@ class LeakyRelu(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, negative_slope: float) -> Any:
         return (np.where(x > 0, dy, dy * negative_slope),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"negative_slope": random.choice((0.01, 0.5, 0.0))}
 
 
 @public(functional=True, module="LeakyReLU")
@@ -127,6 +123,7 @@ class Elu(Elementwise):
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     scalars = {"alpha": "real"}
+    choices = {"alpha": (1.0, 0.5)}
     kernel_forward = {"y": "WHERE(x > 0, x, alpha * expm1(x))"}
     kernel_backward = {"dx": "WHERE(x > 0, dy, dy * alpha * exp(x))"}
 
@@ -137,10 +134,6 @@ class Elu(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, alpha: float) -> Any:
         return (np.where(x > 0, dy, dy * alpha * np.exp(x)),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"alpha": random.choice((1.0, 0.5))}
 
 
 @public(functional=True, module="ELU")
@@ -215,6 +208,7 @@ class Celu(Elementwise):
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     scalars = {"alpha": "real"}
+    choices = {"alpha": (1.0, 0.5)}
     kernel_forward = {"y": "WHERE(x > 0, x, alpha * expm1(x / alpha))"}
     kernel_backward = {"dx": "WHERE(x <= 0, dy * exp(x / alpha), dy)"}
 
@@ -225,10 +219,6 @@ class Celu(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, alpha: float) -> Any:
         return (np.where(x <= 0, dy * np.exp(x / alpha), dy),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"alpha": random.choice((1.0, 0.5))}
 
 
 @public(functional=True, module="CELU")
@@ -323,6 +313,7 @@ class Hardtanh(Elementwise):
     domain = {"x": (-3.0, 3.0)}
     saves = ("x",)
     scalars = {"low": "real", "high": "real"}
+    choices = {"low": (-1.0, -0.5), "high": (1.0, 2.0)}
     kernel_forward = {"y": "WHERE(x < low, low, WHERE(x > high, high, x))"}
     kernel_backward = {"dx": "WHERE(x <= low, 0, WHERE(x >= high, 0, dy))"}
 
@@ -333,10 +324,6 @@ class Hardtanh(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, low: float, high: float) -> Any:
         return (np.where((x <= low) | (x >= high), 0, dy),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"low": random.choice((-1.0, -0.5)), "high": random.choice((1.0, 2.0))}
 
 
 @public(functional=True, module="Hardtanh")
@@ -359,6 +346,7 @@ class Hardshrink(Elementwise):
     domain = {"x": (-3.0, 3.0)}
     saves = ("x",)
     scalars = {"lambd": "real"}
+    choices = {"lambd": (0.5, 1.0)}
     kernel_forward = {"y": "WHERE(x >= -lambd && x <= lambd, 0, x)"}
     kernel_backward = {"dx": "WHERE(x >= -lambd && x <= lambd, 0, dy)"}
 
@@ -369,10 +357,6 @@ class Hardshrink(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, lambd: float) -> Any:
         return (np.where((x >= -lambd) & (x <= lambd), 0, dy),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"lambd": random.choice((0.5, 1.0))}
 
 
 @public(method=True, functional=True)
@@ -386,6 +370,7 @@ class Softshrink(Elementwise):
     domain = {"x": (-3.0, 3.0)}
     saves = ("x",)
     scalars = {"lambd": "real"}
+    choices = {"lambd": (0.5, 1.0)}
     kernel_forward = {"y": "WHERE(x > lambd, x - lambd, WHERE(x < -lambd, x + lambd, x * 0))"}  # so that NaN stays NaN
     kernel_backward = {"dx": "WHERE(x >= -lambd && x <= lambd, 0, dy)"}
 
@@ -396,10 +381,6 @@ class Softshrink(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, lambd: float) -> Any:
         return (np.where((x >= -lambd) & (x <= lambd), 0, dy),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"lambd": random.choice((0.5, 1.0))}
 
 
 @public(functional=True)
@@ -418,6 +399,7 @@ class Threshold(Elementwise):
     domain = {"x": (-3.0, 3.0)}
     saves = ("x",)
     scalars = {"edge": "real", "value": "real"}
+    choices = {"edge": (0.5, -1.0), "value": (0.0, 2.0)}
     kernel_forward = {"y": "WHERE(x <= edge, value, x)"}  # so that NaN stays NaN
     kernel_backward = {"dx": "WHERE(x <= edge, 0, dy)"}
 
@@ -428,10 +410,6 @@ class Threshold(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, edge: float, value: float) -> Any:
         return (np.where(x <= edge, 0, dy),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"edge": random.choice((0.5, -1.0)), "value": random.choice((0.0, 2.0))}
 
 
 @public(functional=True, module="Threshold", arguments="threshold, value, inplace")

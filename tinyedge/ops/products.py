@@ -50,7 +50,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     return _power("matrix_power", input, n)
 
 
-def _chain(name: str, items: Sequence[Tensor]) -> Tensor:
+def _chain(items: Sequence[Tensor]) -> Tensor:
     """The product of matrices in the order that takes the least multiplications."""
     sizes = [items[0].shape[0], *(item.shape[1] for item in items)]
     count = len(items)
@@ -97,7 +97,7 @@ def linalg_multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     for a, b in pairwise(items):
         if a.shape[1] != b.shape[0]:
             raise ShapeError(name, "matrices that fit each other", f"got {a.shape} and {b.shape}")
-    product = _chain(name, items)
+    product = _chain(items)
     wanted = (*(() if left else product.shape[:1]), *(() if right else product.shape[1:]))
     return product if wanted == product.shape else reshape(product, wanted)
 

@@ -44,9 +44,13 @@ def result_dtype(call_name: str, operands: Sequence[Any]) -> DType:
 
 def prepared(call_name: str, operands: Sequence[Any], dtype: DType | None = None) -> list[Tensor | Value]:
     """Operands as an op takes them: tensors of one dtype, numbers by value."""
-    if dtype is None and all(isinstance(operand, Tensor) for operand in operands):
-        found = {operand._slot.dtype for operand in operands}
-        if len(found) == 1:  # the usual case, and eager calls are short
+    first = operands[0]
+    if dtype is None and isinstance(first, Tensor):
+        common = first._slot.dtype
+        for operand in operands:
+            if not isinstance(operand, Tensor) or operand._slot.dtype is not common:
+                break
+        else:  # the usual case, and eager calls are short
             return list(operands)
     items = [as_operand(call_name, operand) for operand in operands]
     wanted = dtype or result_dtype(call_name, items)

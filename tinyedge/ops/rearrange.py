@@ -32,6 +32,7 @@ from tinyedge.ops.movement import (
     permute,
     reshape,
     transpose,
+    unshared,
     unsqueeze,
     view,
 )
@@ -226,10 +227,10 @@ def repeat(input: Tensor, repeats: Sequence[int]) -> Tensor:
     shape = (1,) * (len(times) - input.ndim) + input.shape
     result = input if shape == input.shape else reshape(input, shape)
     if 2 * len(shape) <= MAX_RANK:
-        return _repeated(result, times)
+        return unshared(_repeated(result, times), input)
     for axis, time in enumerate(times):  # one by one, so that kernels need not walk so many dims
         result = _repeated(result, tuple(time if k == axis else 1 for k in range(len(times))))
-    return result.clone() if result is input else result
+    return unshared(result, input)
 
 
 def _repeated(input: Tensor, times: Sequence[int]) -> Tensor:
@@ -238,8 +239,6 @@ def _repeated(input: Tensor, times: Sequence[int]) -> Tensor:
     for size, time in zip(input.shape, times):
         apart += [size] if time == 1 else [1, size]
         wide += [size] if time == 1 else [time, size]
-    if len(apart) == input.ndim:
-        return input.clone()
     final = tuple(size * time for size, time in zip(input.shape, times))
     return reshape(expand(reshape(input, apart), wide), final)
 
@@ -299,7 +298,7 @@ def repeat_interleave(
         result = reshape(wide, (*before, size * time, *after))
     if output_size is not None and output_size != result.shape[axis]:
         raise ArgumentError("repeat_interleave", f"output_size must be {result.shape[axis]}", f"got {output_size}")
-    return cast("Tensor", result)
+    return unshared(result, input)
 
 
 # Dims moved

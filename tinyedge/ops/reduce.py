@@ -260,8 +260,8 @@ class MinWithIndex(ExtremeWithIndex):
         return np.take_along_axis(x, index, axis), index
 
 
-class Deviation(Elementwise):
-    """The square root of a variance: at 0, where the root's slope is infinite, the gradient is 0."""
+class RootOfSquares(Elementwise):
+    """The square root of a sum of squares: at 0, where the root's slope is infinite, the gradient is 0."""
 
     signature = "()->()"
     domain = {"x": (0.1, 8.0)}
@@ -364,7 +364,7 @@ def std(
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """
-    return call(Deviation, var(input, dim, unbiased, keepdim, correction=correction))
+    return call(RootOfSquares, var(input, dim, unbiased, keepdim, correction=correction))
 
 
 @public(method=True)

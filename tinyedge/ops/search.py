@@ -82,7 +82,7 @@ class Search(Op):
         return Sample(((*lead, *row) if own else row, values), {"own_row": own, "right": random.random() < 0.5})
 
 
-def _search(name: str, rows: Tensor, values: Tensor, out_int32: bool, right: bool) -> Tensor:
+def _search(rows: Tensor, values: Tensor, out_int32: bool, right: bool) -> Tensor:
     rows, values = rows.detach(), values.detach()
     dtype = promote(rows.dtype, values.dtype)
     if dtype is bool_:
@@ -140,7 +140,7 @@ def searchsorted(
         if sorter.dtype is not int64:
             raise DtypeError(name, "an int64 sorter", f"got {sorter.dtype.name}", "Convert it with .long().")
         sorted_sequence = functions["gather"](sorted_sequence, -1, sorter)
-    return _search(name, sorted_sequence, input, out_int32, right or side == "right")
+    return _search(sorted_sequence, input, out_int32, right or side == "right")
 
 
 @public
@@ -159,7 +159,7 @@ def bucketize(input: Tensor | Number, boundaries: Tensor, *, out_int32: bool = F
         raise ShapeError("bucketize", "boundaries of one dim", f"got {boundaries.shape}")
     if not isinstance(input, Tensor):
         input = tensor(input, device=boundaries.backend)
-    return _search("bucketize", boundaries, input, out_int32, right)
+    return _search(boundaries, input, out_int32, right)
 
 
 @public
@@ -182,7 +182,7 @@ def isin(
         return functions["full"](elements.shape, bool(invert), dtype=bool_, device=elements.backend)  # type: ignore[no-any-return]
     dtype = promote(elements.dtype, among.dtype)
     rows = sort(among.to(dtype)).values
-    place = functions["clamp"](_search("isin", rows, elements, False, False), max=rows.numel() - 1)
+    place = functions["clamp"](_search(rows, elements, False, False), max=rows.numel() - 1)
     found = functions["eq"](
         reshape(functions["index_select"](rows, 0, reshape(place, (-1,))), elements.shape), elements
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -350,6 +349,7 @@ class NanToNum(Elementwise):
     domain = {"x": (-4.0, 4.0)}
     saves = ("x",)
     scalars = {"instead": "real", "highest": "real", "lowest": "real"}
+    choices = {"instead": (0.0, 2.0), "highest": (3.0,), "lowest": (-3.0,)}
     kernel_forward = {"y": "WHERE(x != x, instead, WHERE(x == INFINITY, highest, WHERE(x == -INFINITY, lowest, x)))"}
     kernel_backward = {"dx": "WHERE(x - x == 0, dy, 0)"}
 
@@ -360,10 +360,6 @@ class NanToNum(Elementwise):
     @staticmethod
     def backward(dy: Any, x: Any, *, instead: float, highest: float, lowest: float) -> Any:
         return (np.where(np.isfinite(x), dy, 0),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"instead": random.choice((0.0, 2.0)), "highest": 3.0, "lowest": -3.0}
 
 
 @public(method=True, inplace=True)

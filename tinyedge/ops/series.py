@@ -12,7 +12,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, AxisError, DtypeError, ShapeError
 from tinyedge.ops.creation import arange
-from tinyedge.ops.movement import cat, narrow, reshape, unsqueeze
+from tinyedge.ops.movement import cat, narrow, reshape, unshared, unsqueeze
 from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.reduce import mean
 from tinyedge.ops.reduce import sum as total
@@ -47,7 +47,7 @@ def diff(
         size = input.shape[axis]
         later, sooner = narrow(input, axis, 1, size - 1), narrow(input, axis, 0, size - 1)
         input = functions["logical_xor"](later, sooner) if input.dtype.name == "bool" else later - sooner
-    return input
+    return input if n else unshared(input, input)
 
 
 def _areas(name: str, y: Tensor, x: Tensor | None, dx: Number, dim: int) -> tuple[Tensor, int]:

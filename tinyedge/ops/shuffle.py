@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, ShapeError
+from tinyedge.ops.movement import unshared
 from tinyedge.tensor import Tensor
 
 
@@ -26,7 +25,7 @@ def _moved(input: Tensor, apart: tuple[int, ...], order: tuple[int, ...], shape:
     lead = input.shape[: input.ndim - 3]
     first = len(lead)
     dims = (*range(first), *(first + axis for axis in order))
-    return cast("Tensor", functions["permute"](input.reshape(*lead, *apart), dims).reshape(*lead, *shape))
+    return unshared(functions["permute"](input.reshape(*lead, *apart), dims).reshape(*lead, *shape), input)
 
 
 @public(functional=True, module="PixelShuffle", arguments="upscale_factor")
@@ -100,4 +99,4 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     n, c, *rest = input.shape
     _divides("channel_shuffle", "channels", c, groups)
     apart = input.reshape(n, groups, c // groups, *rest)
-    return cast("Tensor", functions["transpose"](apart, 1, 2).reshape(*input.shape))
+    return unshared(functions["transpose"](apart, 1, 2).reshape(*input.shape), input)

@@ -84,11 +84,7 @@ class Special(Op):
     @classmethod
     def sample(cls, random: Random) -> Sample:
         shape = tuple(random.choice((1, 2, 3, 17)) for _ in range(random.randint(0, 3)))
-        return Sample((shape,), cls.sample_attrs(random))
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {}
+        return Sample((shape,), cls.drawn(random))
 
 
 def _polygamma(x: Any, order: int) -> Any:
@@ -129,6 +125,7 @@ class Polygamma(Special):
     """The derivative number ``order`` of digamma."""
 
     signature = "()->()"
+    choices = {"order": (0, 1, 2)}
     rtol = 1e-4  # sums of ten terms
     errors = (
         ErrorSample(lambda te: te.polygamma(-1, te.zeros(2)), ArgumentError, "at least 0"),
@@ -157,10 +154,6 @@ class Polygamma(Special):
     @staticmethod
     def backward(dy: Any, x: Any, *, order: int) -> Any:
         return (dy * _polygamma(x, order + 1),)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"order": random.randint(0, 2)}
 
 
 @public(method=True, inplace=True, space="special")
@@ -352,6 +345,7 @@ class Bessel(Special):
 
     signature = "()->()"
     domain = {"x": (-6.0, 6.0)}
+    choices = {"order": (0, 1), "scaled": (False, True)}
     differentiable = ()
     rtol = 1e-4
 
@@ -366,10 +360,6 @@ class Bessel(Special):
     @staticmethod
     def forward(x: Any, *, order: int, scaled: bool) -> Any:
         return _bessel(x, order, scaled)
-
-    @classmethod
-    def sample_attrs(cls, random: Random) -> dict[str, Any]:
-        return {"order": random.randint(0, 1), "scaled": random.random() < 0.5}
 
 
 def _i(name: str, input: Tensor, order: int, scaled: bool) -> Tensor:

@@ -10,7 +10,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import resolve
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ops.movement import flatten, narrow, reshape, select
-from tinyedge.ops.reduce import Axes, Deviation, ValuesIndices, amax, amin, std, var
+from tinyedge.ops.reduce import Axes, RootOfSquares, ValuesIndices, amax, amin, std, var
 from tinyedge.ops.reduce import any as any_of
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scan import cumprod, sort
@@ -34,7 +34,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
         return prod(flatten(input), 0, dtype=wanted)
     axis = shapes.normalize_axis("prod", dim, input.ndim)
     if not input.ndim:
-        return input.to(wanted)
+        return prod(reshape(input, (1,)), 0, dtype=wanted)
     left = shapes.reduced(input.shape, (axis,), keepdim)
     if not input.shape[axis]:
         return cast("Tensor", functions["ones"](left, dtype=wanted, device=input.backend))
@@ -200,6 +200,9 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         x = x.to(dtype)
     if not x.is_floating_point():
         raise DtypeError(name, "a floating-point tensor", f"got {x.dtype.name}", "Convert it with .float().")
+    is_single = all(x.shape[axis] == 1 for axis in shapes.normalize_axes(name, dim, x.ndim))
+    if ord == 2 and not is_single:
+        return call(RootOfSquares, total(functions["square"](x), dim, keepdim))
     size = functions["abs"](x)
     if ord == math.inf or ord == -math.inf:
         if not x.numel() and ord > 0 and dim is None:
@@ -208,19 +211,16 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         return amax(size, over, keepdim) if ord > 0 else amin(size, over, keepdim)
     if ord == 0:  # the gradient is 0, as of sign
         return total(where(functions["eq"](x, 0), functions["sign"](x), 1.0), dim, keepdim)
-    if ord == 1 or all(x.shape[axis] == 1 for axis in shapes.normalize_axes(name, dim, x.ndim)):
+    if ord == 1 or is_single:
         return total(size, dim, keepdim)  # also of one element, whose power may overflow
-    if ord == 2:
-        return call(Deviation, total(functions["square"](x), dim, keepdim))
+    none = 0.0 if ord > 0 else math.inf  # the power of a 0
     if ord < 1:  # the slope at 0 is infinite: PyTorch's is 0
         zero = functions["eq"](size, 0)
-        powers = where(zero, 0.0 if ord > 0 else math.inf, functions["pow"](where(zero, 1.0, size), ord))
+        powers = where(zero, none, functions["pow"](where(zero, 1.0, size), ord))
     else:
         powers = functions["pow"](size, ord)
     summed = total(powers, dim, keepdim)
-    if ord < 0:
-        return cast("Tensor", functions["pow"](summed, 1 / ord))
-    zero = functions["eq"](summed, 0)
+    zero = functions["eq"](summed, none)
     return where(zero, 0.0, functions["pow"](where(zero, 1.0, summed), 1 / ord))
 
 

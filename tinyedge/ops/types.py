@@ -444,7 +444,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
         raise ShapeError("sum_to_size", f"a size that broadcasts to {input.shape}", f"got {wanted}")
     lead = input.ndim - len(wanted)
     over = [k for k, n in enumerate(input.shape) if k < lead or (wanted[k - lead] == 1 and n != 1)]
-    found = total(input, over, True).to(input.dtype) if over else input
+    found = total(input, over, True).to(input.dtype) if over else input if wanted else functions["clone"](input)
     return functions["reshape"](found, wanted)  # type: ignore[no-any-return]
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tinyedge.autograd.recorder import Effect
 from tinyedge.ir.modes import is_checking_anomalies
 from tinyedge.ir.values import Slot
+from tinyedge.optim.gate import Gate
 from tinyedge.optim.groups import Groups
 from tinyedge.optim.launch import Job, Rule, State, kept_numbers
 from tinyedge.optim.saved import is_torn
@@ -39,7 +40,7 @@ class Counted(Effect):
 
     def fits(self) -> bool:
         optimizer = self.optimizer
-        if optimizer.nonfinite != "ignore" or is_checking_anomalies():  # then values would be read
+        if is_checking_anomalies():  # then values would be read
             return False
         return optimizer.is_whole and optimizer.ends(self.earlier + 1) is self.updates
 
@@ -55,8 +56,12 @@ class Updated(Counted):
 
     updates = True
 
-    def __init__(self, optimizer: Groups, earlier: int, jobs: Sequence[Job], launched: Sequence[Job]) -> None:
+    def __init__(
+        self, optimizer: Groups, earlier: int, jobs: Sequence[Job], launched: Sequence[Job], gate: Gate | None
+    ) -> None:
         super().__init__(optimizer, earlier)
+        self.gate = gate
+        self.nonfinite = optimizer.nonfinite
         self.count = optimizer.pending + 1
         groups = {id(param): group for group in optimizer.param_groups for param in group["params"]}
         self.members = [(group, [*group["params"]]) for group in optimizer.param_groups]
@@ -78,6 +83,8 @@ class Updated(Counted):
         """Whether the same parameters, with the same state and options, but for numbers, would be updated."""
         optimizer = self.optimizer
         if not super().fits() or not self._has_members() or optimizer.waiting(self.earlier + 1) != self.count:
+            return False
+        if optimizer.nonfinite != self.nonfinite:
             return False
         earlier = sum(optimizer.ends(k + 1) for k in range(self.earlier))
         self.steps_of = []
@@ -137,7 +144,12 @@ class Updated(Counted):
                 own = kept_numbers(own)
                 self.earlier_numbers.append((state, {name: state[name] for name in own if name in state}))
                 state.update(own)
-        return [rule.scalars for rule, launches in zip(rules, self.launched, strict=True) if launches]
+        found: list[Mapping[str, float]] = []
+        for rule, launches, (job, _) in zip(rules, self.launched, self.jobs, strict=True):
+            if launches:
+                found.append(rule.scalars)
+                found += [{}] * (0 if self.gate is None else self.gate.steps_after(job.slots))
+        return found
 
     def undo(self) -> None:
         for state, numbers in self.earlier_numbers:
@@ -145,12 +157,19 @@ class Updated(Counted):
 
     def after(self) -> None:
         optimizer = self.optimizer
+        is_made = self.gate is None or self.gate.is_open()
+        if not is_made:
+            optimizer.skipped += 1
+            self.undo()
         for (job, _), step in zip(self.jobs, self.steps_of, strict=True):
-            if "step" in optimizer.state.get(job.param, {}):
+            if is_made and "step" in optimizer.state.get(job.param, {}):
                 optimizer.state[job.param]["step"] = step
             optimizer.note_master(job.param)
         for param in self.cleared:
-            if (gradient := param._slot.grad) is not None:
+            if not is_made:
+                param._slot.keep_gradient(None)  # as discard() does
+            elif (gradient := param._slot.grad) is not None:
                 gradient.clear()
         optimizer.count(0)
-        optimizer.note_update([job.param for job, _ in self.jobs])
+        if is_made:
+            optimizer.note_update([job.param for job, _ in self.jobs])

@@ -278,11 +278,11 @@ class Groups(Minibatch):
         """A function that restores the host's part of the state, which keeps device memory alive, to what it is now."""
         pending = self._pending
         state = defaultdict(dict, {param: {**state} for param, state in self.state.items()})
-        updates, updated = self._updates, {*self._updated}
+        updates, updated, skipped = self._updates, {*self._updated}, self.skipped
 
         def restore() -> None:
             self.state = state
-            self._updates, self._updated = updates, updated
+            self._updates, self._updated, self.skipped = updates, updated, skipped
             self.count(pending)
 
         return restore

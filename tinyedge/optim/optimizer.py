@@ -26,6 +26,7 @@ from tinyedge.ir.values import Slot, leaf_changes
 from tinyedge.ops.update import not_finite, update
 from tinyedge.optim.anomaly import check, require_finite
 from tinyedge.optim.effects import Counted, Updated
+from tinyedge.optim.gate import Gate
 from tinyedge.optim.groups import Groups
 from tinyedge.optim.groups import Parameters as Parameters
 from tinyedge.optim.hooks import Hooks, calling_hooks
@@ -60,7 +61,8 @@ class Optimizer(Groups, Hooks):
         ``skipped`` counts such updates.
         "raise": AnomalyError, with nothing changed.
         The latter two cost a reduction of each gradient per update (not per sample), and wait for the device, from
-        which they read one number.
+        which they read one number. In a compiled function, "skip" is decided on the device, and the number read at the
+        end of the call; "raise" is refused there.
 
     ``master``: for a parameter in float16 or bfloat16, state is float32 as its gradient is; and with ``master=True``
     there is also a float32 copy of the parameter, ``state["master"]``. An update changes the copy and rounds it into
@@ -96,13 +98,15 @@ class Optimizer(Groups, Hooks):
         self._launcher = Launcher(f"{self._call}.step")
         self._made_in = None if (told := recorder()) is None else weakref.ref(told)
         self._told: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()  # the calls of step()
+        self._gate: Gate | None = None
+        self._gated: weakref.WeakSet[Recorder] = weakref.WeakSet()  # those that were told of an update that has a gate
         self._applied: dict[int, int] = {}  # by storage: versions of gradients that were applied and not cleared
         self._seen = -1  # leaf_changes() when gradients were last looked at
 
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_rest("copied")
-        # A copy has memory of its own, and no hooks.
-        memory = ("_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen")
+        # A copy has memory of its own.
+        memory = ("_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated")
         kept = {name: value for name, value in self.__dict__.items() if name not in memory}
         return {**kept, "_begun": list(self._begun())}
 
@@ -241,8 +245,8 @@ class Optimizer(Groups, Hooks):
         if self._made_in is not None and self._made_in() is told:
             forbid_in_recording("optimizer.step()", "the optimizer was made inside, and a replay makes no other")
         undo = self.restorer()
-        if is_checking_anomalies() or self.nonfinite != "ignore":
-            forbid_in_recording("looking for NaN", "an optimizer with nonfinite, or detect_anomaly(), reads values")
+        if is_checking_anomalies():
+            forbid_in_recording("looking for NaN", "detect_anomaly() reads values")
         steps = self._told.get(told, 0)
         self._told[told] = steps + 1
         if not self.ends(1):
@@ -253,17 +257,51 @@ class Optimizer(Groups, Hooks):
             if any(job.is_new for job in jobs):
                 told.once()  # it makes the state with which later updates begin
             launched = [job for job in jobs if job.gradient.numel]
+            gate = self._gate_of(told, launched)
+            condition = None if gate is None else gate.look(launched)
 
             def run() -> None:
                 for job in launched:
-                    update(job.update())
-                self._commit(jobs)
-                if self.accumulate is not None:
-                    self._drop_frozen()
-                self.count(0)
-                self.note_update([job.param for job in jobs])
+                    if gate is None or condition is None:
+                        update(job.update())
+                    else:
+                        gate.update(job, condition)
 
-            told.effect(Updated(self, steps, jobs, launched), run, undo)
+            told.effect(Updated(self, steps, jobs, launched, gate), run, undo)
+            is_made = True
+            if gate is not None:
+                told.release()
+                is_made = gate.is_open()
+            if not is_made:
+                told.once()  # a program is made of a call that updates
+                self.count(0)
+                self._leave_out(jobs)
+                return
+            self._commit(jobs)
+            if self.accumulate is not None:
+                self._drop_frozen()
+            self.count(0)
+            self.note_update([job.param for job in jobs])
+
+    def _gate_of(self, told: Recorder, launched: Sequence[Job]) -> Gate | None:
+        """What decides on the device whether the update of a compiled function is made; None where nothing does."""
+        if self.nonfinite == "ignore" or not launched:
+            return None
+        if self.nonfinite == "raise":
+            forbid_in_recording(
+                "looking for NaN", 'nonfinite="raise" reads the gradients before the update; nonfinite="skip" does not'
+            )
+        if told in self._gated:
+            forbid_in_recording(
+                "a second update", 'with nonfinite="skip" there is one update in a call, as whether it was made is '
+                "known at the end of the call",
+            )  # fmt: skip
+        self._gated.add(told)
+        backend = launched[0].gradient.storage.backend
+        if self._gate is None or self._gate.flag.backend is not backend:
+            self._gate = Gate(backend)
+            told.once()
+        return self._gate
 
     def _plan_update(self, count: int) -> list[Job]:
         """The jobs of an update by the mean of ``count`` samples. New state is allocated, and nothing is changed."""

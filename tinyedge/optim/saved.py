@@ -30,7 +30,7 @@ def like(call: str, what: str, param: Tensor, value: Any, expected: Shape | None
 
 
 def copy_of(param: Tensor, value: Any) -> Any:
-    """A copy of what a user's own optimizer kept for ``param``: tensors go where that is, floats in its dtype."""
+    """A copy of what an optimizer of the user's own kept for ``param``, on its device; floats have its dtype."""
     if isinstance(value, Tensor):
         dtype = param.dtype.computes if value.is_floating_point() else value.dtype
         return tensor(value, dtype=dtype, device=param.backend)

@@ -35,7 +35,7 @@ def require_changeable(call: str, slot: Slot) -> None:
             f"got one of shape {slot.shape}",
             "Do it under te.no_grad(), or out of place.",
         )
-    if _views_a_leaf(slot):
+    if leads_to_leaf(slot):
         raise AutogradError(
             call,
             "a view of a leaf that requires grad may not be changed in place while autograd records",
@@ -51,9 +51,11 @@ def require_changeable(call: str, slot: Slot) -> None:
         )
 
 
-def _views_a_leaf(slot: Slot) -> bool:
-    """Whether this is a view of a leaf, whose own values must not change."""
+def leads_to_leaf(slot: Slot) -> bool:
+    """Whether this is a leaf that requires grad, or a view of one: its own values must not change."""
     step = slot.step
+    if step is None:
+        return slot.requires_grad
     while step is not None and step.op.is_view:
         step, _, leaf = step.edges[0]
         if leaf is not None:

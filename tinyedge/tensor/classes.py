@@ -25,6 +25,7 @@ from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor.attributes import Attributes
 from tinyedge.tensor.checks import (
+    leads_to_leaf,
     require_apart,
     require_changeable,
     require_gradient,
@@ -486,6 +487,8 @@ class Tensor(Attributes, Methods):
         tracked = modes.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
             require_changeable(call, slot)
+            if result.requires_grad and leads_to_leaf(result._slot):
+                result = _function("clone")(result)  # a step of its own: the gradient belongs to that leaf, not to self
             if result._slot.step is not None:
                 dispatch.keep_saved(result._slot.step, slot.storage)
             result = result.to(slot.dtype)

@@ -88,7 +88,7 @@ def strategy(config: Mapping[str, object]) -> object:
 def write(model: nn.Module, report: te.federated.Report) -> None:
     """Leave what happened for ``run.py``, where it asks for that."""
     if "FEDERATED_DIGITS_REPORT" in os.environ:
-        names = ("bytes_down", "bytes_up", "answered", "refused", "metrics", "full_bytes")
+        names = ("bytes_down", "bytes_up", "asked", "answered", "refused", "metrics", "full_bytes")
         kept = {name: getattr(report, name) for name in names}
         Path(os.environ["FEDERATED_DIGITS_REPORT"]).write_text(json.dumps(kept))
 

@@ -60,8 +60,8 @@ class Prepared:
     """One kernel of a step's signature, with everything bound that does not change from call to call."""
 
     __slots__ = (
-        "buffers", "built", "enqueue", "fixed", "global_size", "local_size", "numbers", "odd", "offsets", "outside",
-        "own", "queue", "same", "title",
+        "buffers", "built", "enqueue", "global_size", "local_size", "numbers", "offsets", "others", "outside", "own",
+        "queue", "title", "varying",
     )  # fmt: skip
 
     def __init__(self, backend: Any, built: Built, launch: Described) -> None:
@@ -70,46 +70,49 @@ class Prepared:
         self.global_size, self.local_size = launch.global_size, launch.local_size
         self.queue, self.enqueue = backend.queue, backend.cl.enqueue_nd_range_kernel
         self.own = own_arguments(backend, launch)  # held, since their buffers are passed
-        self.same = [each for index, own in self.own.items() for each in (index, own.handle)]
-        self.buffers: list[tuple[int, ArgumentSpec]] = []
-        self.outside: list[tuple[int, int]] = []  # most of the buffers: by index, which one outside of the arena
-        self.odd: list[tuple[int, ArgumentSpec, Any]] = []  # numbers that are passed as bytes, with their types
-        self.numbers: list[tuple[int, bytes, ArgumentSpec]] = []
-        self.offsets: list[tuple[int, bytes, ArgumentSpec]] = []
-        self.fixed: list[Any] = []  # numbers that are the same in every call
+        # As pyopencl takes them: indices and values, indices, types and values. Calls fill in what differs from call to
+        # call, whose places the lists after these give.
+        self.buffers: list[Any] = []
+        self.numbers: list[Any] = []
+        self.outside: list[tuple[int, int]] = []  # most of the buffers: which memory outside of the arena
+        self.others: list[
+            tuple[int, ArgumentSpec, Any]
+        ] = []  # and numbers that pyopencl does not pack, with their types
+        self.offsets: list[tuple[int, ArgumentSpec]] = []
+        self.varying: list[tuple[int, ArgumentSpec]] = []
         for index, argument in enumerate(launch.arguments):
             kind = C_TYPES.get(argument.ctype)
             char = "" if kind is None else np.dtype(kind).char
-            if kind is None:
-                if argument.kind == "outside":
-                    self.outside.append((index, argument.index))
-                elif index not in self.own:
-                    self.buffers.append((index, argument))
-            elif char not in PACKED:
-                self.odd.append((index, argument, kind))
-            elif argument.kind == "number":
-                self.fixed += (index, char.encode(), argument.value)
-            elif argument.kind == "offset":
-                self.offsets.append((index, char.encode(), argument))
+            if char in PACKED:
+                constant = argument.value if argument.kind in ("number", "offset") else None
+                self.numbers += (index, char.encode(), constant)
+                place = len(self.numbers) - 1
+                if argument.kind == "offset":
+                    self.offsets.append((place, argument))
+                elif argument.kind != "number":
+                    self.varying.append((place, argument))
             else:
-                self.numbers.append((index, char.encode(), argument))
+                self.buffers += (index, self.own[index].handle if index in self.own else None)
+                place = len(self.buffers) - 1
+                if argument.kind == "outside":
+                    self.outside.append((place, argument.index))
+                elif index not in self.own:
+                    self.others.append((place, argument, kind))
 
     def bound(self, places: Places) -> EagerLaunch:
         """A launch of the kernel on what ``places`` names."""
-        buffers, outside = self.same.copy(), places.outside
-        for index, place in self.outside:
-            buffers += (index, outside[place].storage.buffer.handle)
-        for index, argument in self.buffers:
-            buffers += (index, value_of(argument, places))
-        for index, argument, kind in self.odd:
-            buffers += (index, kind(value_of(argument, places)))
-        numbers = self.fixed.copy()
-        for index, char, argument in self.offsets:
+        buffers, numbers, outside = self.buffers.copy(), self.numbers.copy(), places.outside
+        for place, index in self.outside:
+            buffers[place] = outside[index].storage.buffer.handle
+        for place, argument, kind in self.others:
+            value = value_of(argument, places)
+            buffers[place] = value if kind is None else kind(value)
+        for place, argument in self.offsets:
             slot = outside[argument.index]
-            is_shifted = slot.offset or slot.storage.buffer.offset
-            numbers += (index, char, value_of(argument, places) if is_shifted else argument.value)
-        for index, char, argument in self.numbers:
-            numbers += (index, char, value_of(argument, places))
+            if slot.offset or slot.storage.buffer.offset:
+                numbers[place] = value_of(argument, places)
+        for place, argument in self.varying:
+            numbers[place] = value_of(argument, places)
         return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
 
     def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
