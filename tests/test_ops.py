@@ -21,7 +21,7 @@ EXEMPT = {
     "diagonal": "test_against_numpy",
 }
 EXEMPT |= dict.fromkeys(("with_gradient", "solve", "determinant", "cholesky", "triangular", "lu"), "test_linalg")
-EXEMPT |= {"ctc": "test_ctc", "banded": "test_images"}
+EXEMPT |= {"ctc": "test_ctc", "banded": "test_images", "strided": "test_in_place"}
 """Ops that say no ``sample``, each with the module that tests it instead."""
 
 

@@ -454,7 +454,7 @@ class Optimizer(Groups, Hooks):
             warnings.warn(
                 f"{self._call}.step: backward added to a gradient that the last step() had applied. Call "
                 "zero_grad() after each step(), or pass accumulate=1, with which it clears the gradients.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _require_whole(self, leaf: Slot, label: str) -> None:
