@@ -386,9 +386,8 @@ def test_views_that_may_not_be_changed(backend: Backend) -> None:
     y = w * 2
     with te.no_grad():
         row = y[0]
-    for part in (row, y.detach()[0]):
-        with pytest.raises(te.AutogradError, match="unless it is known what it is a view of"):
-            part.mul_(w[0])
+    with pytest.raises(te.AutogradError, match="unless it is known what it is a view of"):
+        row.mul_(w[0])
     buffer = te.zeros(2)
     first = buffer[:1]
     buffer.requires_grad_()

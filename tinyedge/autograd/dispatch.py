@@ -120,7 +120,7 @@ def dispatch(
                     f"got {backend.name} and {read.storage.backend.name}",
                     f'Move one, e.g. x.to("{backend.name}").',
                 )
-            if read.history != read.storage.history and read.history >= 0 and modes.grad.value:
+            if read.history != read.family.history and modes.grad.value and history.is_stale(read):
                 return dispatch(op, _renewed(op, reads), attrs, scalars, backend)
             if read.requires_grad:
                 tracked = True
@@ -133,7 +133,7 @@ def dispatch(
         if source.dtype.blocks is not None:
             op.check_quantised(source.layout(), **attrs)
         out = source.alias(op.view(source.layout(), **attrs))
-        out.history = source.history if modes.grad.value else history.APART
+        out.history = source.history if modes.grad.value else history.unrecorded(source)
         if tracked:
             link(op, reads, (out,), attrs)
         return (out,)

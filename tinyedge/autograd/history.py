@@ -1,8 +1,8 @@
 """The history of memory that is changed in place: whose result it holds since, for every tensor that lies in it.
 
 In: a slot that was made before a change which autograd recorded. Out: one at the same place with the history that its
-values have now, as a view of what the whole memory holds. A slot without a part in this (``apart``), such as that of
-``detach()``, stays as it is.
+values have now, as a view of what the whole memory holds. ``detach()`` begins a family of its own, whose changes mean
+nothing to the others.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ from tinyedge.ir.step import FORWARD, Step, registry
 from tinyedge.ir.values import Current, Slot, Spec
 from tinyedge.shapes import Shape
 
-APART = -1
-"""The ``history`` of a slot to which changes of its memory mean nothing."""
-
 
 def is_stale(slot: Slot) -> bool:
     """Whether the memory was changed, in a way that autograd recorded, since ``slot`` was made."""
-    return slot.history != slot.storage.history and slot.history != APART
+    made_at = slot.history
+    return (made_at if made_at >= 0 else -1 - made_at) != slot.family.history
+
+
+def unrecorded(source: Slot) -> int:
+    """The ``history`` of a view of ``source`` that autograd does not record: negative if it lacks a history for that.
+
+    As in PyTorch, such a view is good until autograd records a change of its memory, and cannot be what is changed.
+    """
+    if source.history >= 0 and not source.requires_grad:
+        return source.history
+    return -1 - source.family.history
 
 
 def renewed(call: str, slot: Slot) -> Slot:
     """``slot``, which is stale, with the history that its values have now.
 
-    Errors: AutogradError if that is not known: of a leaf, and of what shares memory with the result of a Function or of
-            a compiled function.
+    Errors: AutogradError if that is not known: of a leaf, of a view taken under ``no_grad``, and of what shares memory
+            with the result of a Function or of a compiled function.
     """
-    current = slot.storage.current
-    if current is None or (slot.is_leaf and slot.requires_grad):
-        if slot.requires_grad:
-            refuse(call, slot)
-        fresh = slot.alias()
-        fresh.history = APART
-        return fresh
+    current = slot.family.current
+    if current is None or slot.history < 0 or (slot.is_leaf and slot.requires_grad):
+        refuse(call, slot)
     fresh = slot.alias()
     view(fresh, current)
     return fresh
@@ -68,5 +72,5 @@ def refuse(call: str, slot: Slot) -> NoReturn:
         call,
         "the history of each input must be current",
         f"an input of shape {slot.shape} shares memory with a tensor that was changed in place later",
-        "Take the view again after the change, or use the out-of-place form.",
+        "Take the view again after the change, use the out-of-place form, or change a detach() of it.",
     )

@@ -113,7 +113,7 @@ class Program(Walkable):
         drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
         self._drawn_bytes = sum(each.nbytes for each in drawn)
         self._begin_binding(recording, [*arguments, *drawn], seeds, {*inside, *owned})
-        places_of_ends, returned = self._begin_results(recording, result, given, trace, found.ends)
+        places_of_ends, returned = self._begin_results(recording, result, arguments, given, trace, found.ends)
         self.temporary: dict[BufferId, int] = {
             self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
@@ -164,6 +164,7 @@ class Program(Walkable):
         self,
         recording: Recording,
         result: Any,
+        arguments: Sequence[Tensor],
         given: Mapping[int, int],
         trace: Trace | None,
         ends: Sequence[tuple[weakref.ref[Slot], Slot | None]],
@@ -179,7 +180,7 @@ class Program(Walkable):
 
         def place_of(tensor: Tensor) -> ResultPlace:
             if id(tensor) not in places:
-                places[id(tensor)] = place_of_result(recording, tensor, given, roots, self.binding)
+                places[id(tensor)] = place_of_result(recording, tensor, arguments, given, roots, self.binding)
             return places[id(tensor)]
 
         def place_at(slot: Slot) -> ResultPlace:

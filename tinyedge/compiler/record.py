@@ -301,7 +301,7 @@ class Recording(Recorder):
         """
         if self.holding is None or self.holding.error is not None or not self.holding.fills_all:
             return False
-        histories = (storage.history != self._histories[n] for n, (storage, *_) in self._before.items())
+        histories = (storage.recorded != self._histories[n] for n, (storage, *_) in self._before.items())
         return not any(histories)
 
     def undone(self) -> Callable[[], None]:
@@ -372,7 +372,7 @@ class Recording(Recorder):
         """Copy to the host, once, what is about to be changed outside: on the device there may be no room."""
         if not self._tracing and storage.number < self.first_number and storage.number not in self._before:
             self._before[storage.number] = storage, storage.version, bytes_of(storage) if self.allocates else None
-            self._histories[storage.number] = storage.history
+            self._histories[storage.number] = storage.recorded
 
     def forbid(self, call: str, reason: str) -> None:
         raise CaptureError(

@@ -66,7 +66,7 @@ class Attributes(SlotHolder):
 
     def _current(self, call: str) -> Slot:
         """The slot, with the history that its memory has since it was changed in place through another tensor."""
-        if history.is_stale(self._slot) and self._slot.storage.current is not None:
+        if history.is_stale(self._slot):
             self._slot = history.renewed(call, self._slot)  # type: ignore[misc]  # Tensor has this slot
             values.note_leaf_change()
         return self._slot

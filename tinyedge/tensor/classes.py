@@ -276,13 +276,14 @@ class Tensor(Attributes, Methods):
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
-        slot = self._slot.alias()
-        slot.history = history.APART
-        return Tensor._wrap(slot)
+        return Tensor._wrap(self._slot.detached())
 
     def detach_(self) -> Tensor:
         """Forget the history, in place: this becomes a leaf. Returns self."""
-        self._slot = self.detach()._slot
+        slot = self._current("detach_")
+        self._slot = slot.alias()
+        if not slot.is_leaf:  # its views keep their history, so that a change here could not be theirs too
+            self._slot.history = history.unrecorded(slot)
         values.note_leaf_change()
         return self
 
@@ -359,7 +360,7 @@ class Tensor(Attributes, Methods):
 
     def __copy__(self) -> Tensor:
         require_leaf("copy", self._slot)
-        copied = _made(type(self), self._slot.alias(), self.requires_grad)
+        copied = _made(type(self), self._slot.detached(), self.requires_grad)
         for name, value in self._own_attributes().items():
             setattr(copied, name, value)
         return copied
@@ -641,7 +642,7 @@ class Parameter(Tensor):
                 "Parameter", "a floating-point tensor, as only these have gradients", f"got {slot.dtype.name}",
                 "Convert it with .float(), or pass requires_grad=False.",
             )  # fmt: skip
-        self._slot = slot.alias() if slot.contiguous else Tensor._wrap(slot.alias()).contiguous()._slot
+        self._slot = slot.detached() if slot.contiguous else Tensor._wrap(slot.detached()).contiguous()._slot
         self._grad = None
         self._slot.requires_grad = requires_grad
 
