@@ -337,6 +337,8 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     used |= {state.value for state in parts.states.values()}
     produced = {name for node in nodes for name in node.outputs} | {port.name for port in parts.inputs}
     produced |= parts.states.keys()
+    if not all(port.name for port in parts.outputs):
+        place.refuse("the outputs", "one has no name")
     missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
     if missing:
         place.refuse(missing[0], "it is read, and nothing computes it")
