@@ -147,6 +147,21 @@ HOSTILE = {
     "no end": "{% for a in b %}",
     "length": "x" * (2**18 + 1),
     "dates": "{{ strftime_now('%9999999Y') }}",
+    "blocks that call each other twice": "".join(
+        f"{{% block b{n} %}}{{{{ self.b{n + 1}() }}}}{{{{ self.b{n + 1}() }}}}{{% endblock %}}" for n in range(40)
+    ) + "{% block b40 %}{% endblock %}",
+    "lists that are compared": "{% set x = range(99999)|list %}{% set y = range(99999)|list %}"
+                               "{% for i in range(99999) %}{{ x == y }}{% endfor %}",
+    "a place that is looked for": "{% set x = range(99999)|list %}"
+                                  "{% for i in range(99999) %}{{ x.index(99998) }}{% endfor %}",
+    "letters that are counted": "{% set t = 'a' * 2000000 %}"
+                                "{% for i in range(99999) %}{{ t.count('a') }}{% endfor %}",
+    "the largest of many": "{% set x = range(99999)|list %}{% for i in range(99999) %}{{ x|max }}{% endfor %}",
+    "none of many": "{% set x = range(99999)|list %}"
+                    "{% for i in range(99999) %}{{ x|select('lt', 0)|first }}{% endfor %}",
+    "steps that are passed over": "{% for i in range(999) %}{% for k in range(99999) if k < 0 %}{% endfor %}"
+                                  "{% endfor %}",
+    "a long source": "{{ a }}" * 50000,
 }  # fmt: skip
 
 

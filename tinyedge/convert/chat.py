@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,14 +25,17 @@ from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.gguf import MAGIC, read_gguf
 from tinyedge.errors import ArgumentError, TinyedgeError
 
-MAX_SOURCE = 2**18
+MAX_SOURCE = 2**16
 MAX_TEXT = 2**21
 """Characters of one text that a template makes."""
 
 MAX_WORK = 2**25
-"""Characters and elements of all that it makes."""
+"""Characters and elements of all that it makes, and elements that it looks through."""
 
-MAX_STEPS = 10**6
+MAX_STEPS = 2**18
+READ = 8
+"""Characters that count as one where they are looked through, and not made."""
+
 ELEMENT = 64
 """What an element of a list counts for: it takes as much memory."""
 
@@ -96,6 +99,39 @@ class _Budget:
                 pending += [] if isinstance(each, range) else each
             elif isinstance(each, int) and abs(each) > 2**256:
                 raise _TooMuch("it computes numbers that are too large")
+        return value
+
+    def read(self, value: Any) -> Any:
+        """Count what an operation looks through, but not what is inside that."""
+        if isinstance(value, str):
+            self.spend(len(value) // READ)
+        elif isinstance(value, (list, tuple, range, Mapping)):
+            self.spend(4 * len(value))  # a filter may call a test for each
+        elif isinstance(value, Iterator):
+            return self._counted(value)
+        return value
+
+    def _counted(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            self.spend(4)
+            yield value
+
+    def compared(self, value: Any) -> Any:
+        """Count what a comparison may look through."""
+        if isinstance(value, (list, tuple, Mapping)):
+            pending = [value]
+            while pending:
+                each = pending.pop()
+                self.spend(len(each))
+                inside = [*each.values()] if isinstance(each, Mapping) else each
+                pending += [part for part in inside if isinstance(part, (list, tuple, Mapping))]
+                self.spend(sum(len(part) // READ for part in inside if isinstance(part, str)))
+            return value
+        return self.read(value)
+
+    def tested(self, value: Any) -> Any:
+        """The condition of a step of a loop, which may pass over it."""
+        self.tick()
         return value
 
     def concat(self, *parts: Any) -> str:
@@ -254,8 +290,42 @@ class _Counted(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(self._call("__tick__", nodes.Const(length))))
         return node
 
-    visit_For = visit_Macro = visit_CallBlock = visit_FilterBlock = _stepped
-    visit_Filter = visit_Call = visit_List = visit_Dict = _made
+    visit_Macro = visit_CallBlock = visit_FilterBlock = _stepped
+    visit_List = visit_Dict = _made
+
+    def visit_For(self, node: nodes.For) -> Any:
+        self._stepped(node)
+        node.iter = self._call("__read__", node.iter)
+        if node.test is not None:
+            node.test = self._call("__tested__", node.test)
+        return node
+
+    def visit_Filter(self, node: nodes.Filter) -> Any:
+        self.generic_visit(node)
+        if node.node is not None:
+            node.node = self._call("__read__", node.node)
+        return self._call("__made__", node)
+
+    def visit_Call(self, node: nodes.Call) -> Any:
+        self.generic_visit(node)
+        if isinstance(node.node, (nodes.Getattr, nodes.Getitem)):
+            node.node.node = self._call("__read__", node.node.node)
+        node.args = [self._call("__compared__", arg) for arg in node.args]
+        return self._call("__made__", node)
+
+    def visit_Test(self, node: nodes.Test) -> Any:
+        self.generic_visit(node)
+        if node.name not in ("defined", "undefined"):  # which take a name
+            node.node = self._call("__compared__", node.node)
+        node.args = [self._call("__compared__", arg) for arg in node.args]
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> Any:
+        self.generic_visit(node)
+        node.expr = self._call("__compared__", node.expr)
+        for operand in node.ops:
+            operand.expr = self._call("__compared__", operand.expr)
+        return node
 
     def visit_Tuple(self, node: nodes.Tuple) -> Any:
         return self._made(node) if node.ctx == "load" else self.generic_visit(node)
@@ -268,9 +338,9 @@ class _Counted(NodeTransformer):
         return self._call("__concat__", *node.nodes)
 
     def _barred(self, node: Any) -> Any:
-        raise _TooMuch(f"it reads other templates ({type(node).__name__})")
+        raise _TooMuch(f"it has blocks, or reads other templates ({type(node).__name__})")
 
-    visit_Extends = visit_Include = visit_Import = visit_FromImport = _barred
+    visit_Extends = visit_Include = visit_Import = visit_FromImport = visit_Block = _barred
 
 
 class ChatTemplate:
@@ -310,7 +380,8 @@ class ChatTemplate:
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError("render", "messages of plain data: dicts, lists, texts, numbers", str(error)) from None
         budget = _Budget(ELEMENT * len(text))
-        own = {"__budget__": budget, "__tick__": budget.tick, "__made__": budget.made, "__concat__": budget.concat}
+        own = {"__budget__": budget, "__tick__": budget.tick, "__made__": budget.made, "__concat__": budget.concat,
+               "__read__": budget.read, "__compared__": budget.compared, "__tested__": budget.tested}  # fmt: skip
         parts, length = [], 0
         try:
             for part in self._template.generate(
