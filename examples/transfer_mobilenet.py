@@ -29,8 +29,8 @@ from tinyedge import optim
 from tinyedge.nn import functional as F
 
 ACCUMULATE = 16
-HEAD_TIMES = 10
-"""The new last layer begins with random weights, and learns at so many times the rate of the others."""
+HEAD_LR = 1e-2
+"""Of the new last layer, which begins with random weights; alone it is tried at ten times the rates of others."""
 
 
 @dataclass
@@ -106,7 +106,8 @@ def tune(policy, rate, options, samples, labels, train, asked, classes, each_epo
     POLICIES[policy](model, head, options)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     others = [parameter for parameter in trained if all(parameter is not own for own in head)]
-    groups = [{"params": head, "lr": HEAD_TIMES * rate}, *([{"params": others, "lr": rate}] if others else [])]
+    groups = [{"params": head, "lr": HEAD_LR}, {"params": others, "lr": rate}]
+    groups = groups if others else [{"params": head, "lr": 10 * rate}]
     optimizer = optim.AdamW(groups, accumulate=ACCUMULATE)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
     backend = te.get_backend()
@@ -226,7 +227,7 @@ def main():
     print(f"{options.model.name} on {te.get_backend().description}")
     rates = ", ".join(f"{rate:g}" for rate in options.rates)
     print(f"{len(train)} images of {len(names)} classes to train on, {len(test)} to test; {options.epochs} epochs")
-    print(f"rates tried: {rates}; the new last layer learns {HEAD_TIMES} times as fast\n")
+    print(f"rates tried: {rates}; that of the new last layer is {HEAD_LR:g}, and alone ten times these\n")
 
     found = [tuned(policy, options, samples, labels, train, test, len(names)) for policy in options.policies]
     tries, results = zip(*found)
