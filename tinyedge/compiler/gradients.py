@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from tinyedge.autograd.dispatch import new_slot, write_into
 from tinyedge.autograd.interrupts import held_back
@@ -25,9 +27,9 @@ def _holders(held: object) -> int:
     return sys.getrefcount(held) if hasattr(sys, "getrefcount") else 0
 
 
-def _is_held_once(held: object) -> bool:
-    """Whether there is one reference besides the caller's variable."""
-    return _holders(held) == _ONCE
+def _is_held_once(held: object, times: int = 1) -> bool:
+    """Whether there is one holder besides the caller's variable; it holds the object so many ``times``."""
+    return _holders(held) - times == _NOBODY
 
 
 def _holders_of_probe() -> int:
@@ -40,7 +42,7 @@ def _holders_of_probe() -> int:
     return is_held_once(held)
 
 
-_ONCE = _holders_of_probe()
+_NOBODY = _holders_of_probe() - 1
 
 
 class Ends:
@@ -80,7 +82,7 @@ class Ends:
                 and gradient.layout() == place.slot.layout()
                 and not storage.torn
                 and _is_held_once(gradient)
-                and _is_held_once(storage)
+                and _is_held_once(storage, 1 + (gradient.family is storage))
             ):
                 self.overwritten[place.number] = gradient
 
@@ -102,6 +104,13 @@ class Ends:
         self.overwritten = {}
 
 
+class Present(NamedTuple):
+    """Where gradients lie: how many in each storage, by its number; and those to which launches add."""
+
+    lying: Counter[int]
+    added: frozenset[int]
+
+
 class Gradients:
     """The leaves of one part, and the gradients to which its launches are bound."""
 
@@ -111,11 +120,22 @@ class Gradients:
         self._seen = -1  # leaf_changes() when all leaves had the gradients to which the launches are bound
         self._bound: list[weakref.ref[Storage]] = []
         self._is_collected = True  # whether these are the gradients of the leaves
+        self._looked_at = -1  # leaf_changes() when ``_present`` was found
+        self._present = Present(Counter(), frozenset())
 
     @property
     def has_changed(self) -> bool:
         """Whether leaves may have other gradients than those to which the launches are bound."""
         return leaf_changes() != self._seen
+
+    def present(self) -> Present:
+        """Where the gradients of the leaves lie now."""
+        changes = leaf_changes()
+        if changes != self._looked_at:
+            found = [(leaf.adds, leaf.grad.storage.number) for leaf in self.leaves if leaf.grad is not None]
+            self._present = Present(Counter(n for _, n in found), frozenset(n for adds, n in found if adds))
+            self._looked_at = changes
+        return self._present
 
     def moved(self, always: bool = False) -> list[Leaf]:
         """The leaves whose gradients the launches are not bound to. ``always``: leaves of their own at each call."""
@@ -169,7 +189,7 @@ class Gradients:
             if (storage := refer()) is not None:
                 storage.version += 1
 
-    def present(self) -> list[Slot]:
+    def there(self) -> list[Slot]:
         """The gradients of the leaves that have one."""
         return [gradient for leaf in self.leaves if (gradient := leaf.grad) is not None]
 

@@ -26,10 +26,10 @@ from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
 from tinyedge.compiler.assemble import assemble, rewritten
 from tinyedge.compiler.backward import Again, Walkable
-from tinyedge.compiler.binding import Binding, Part
+from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.gradients import Ends, Gradients
+from tinyedge.compiler.gradients import Ends, Gradients, Present
 from tinyedge.compiler.leaves import Leaf, LeavesFound, leaves_of
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
@@ -87,6 +87,8 @@ class Program(Walkable):
         self.wanted = () if trace is None else trace.wanted
         self.backend = _backend_of(recording)
         self.lock = self._arenas.lock
+        self._known = recording.known  # the storages that the function reads
+        self._found_apart: Present | None = None  # gradients that were found to lie apart
         found = leaves_of(recording, trace)
         self._leaves = found.leaves
         self._later = found.later
@@ -218,7 +220,9 @@ class Program(Walkable):
                 self._note_writes(old, own, own.number >= border and has_two_parts)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
-            self.binding.keep_apart([*self.steps.values()])
+            cut = self._cut_kernels
+            parts = self.kernels[:cut], self.kernels[cut:]
+            self.binding.keep_apart(*[[step for kernel in part for step in kernel.steps()] for part in parts])
         return border
 
     @property
@@ -341,17 +345,22 @@ class Program(Walkable):
         changed = [given[number] for number in self._changed_arguments if number in given]
         return [*self._changed.values(), *changed]
 
-    def fits(self) -> bool:
+    def fits(self, arguments: Sequence[Tensor]) -> bool:
         """Whether it can be replayed now.
 
-        It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
-        more, or, with persistent kernels, if gradients have come to share one.
+        It cannot if other leaves have gradients than in the recording, or if gradients to which it adds lie otherwise:
+        in one storage, or in one with what the function reads.
         """
-        if self.binding.keeps_apart and self._gradients.has_changed:
-            found = [(leaf.number, leaf.grad) for leaf in self._leaves]
-            lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
-            if len({now for _, now in lying}) < len(lying):
-                return False
+        if self._leaves:
+            present = self._gradients.present()
+            if present is not self._found_apart:
+                if not self._are_apart(present):
+                    return False
+                self._found_apart = present
+            if present.added:
+                for argument in arguments:
+                    if argument._slot.storage.number in present.added:
+                        return False
         if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
@@ -367,6 +376,13 @@ class Program(Walkable):
             and (gradient.storage.number, gradient.offset) == (leaf.number, leaf.offset)
             for leaf in self._together
         )
+
+    def _are_apart(self, present: Present) -> bool:
+        """Whether the gradients lie apart from each other, and from what the function reads."""
+        if not self._known.isdisjoint(present.added):
+            return False
+        together = {leaf.grad.storage.number for leaf in self._together if leaf.grad is not None}
+        return all(count == 1 or number in together for number, count in present.lying.items())
 
     def take_leaves(self, arguments: list[Tensor]) -> None:
         """Let those arguments that have gradients be the leaves."""
@@ -404,7 +420,7 @@ class Program(Walkable):
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self.binding.move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
-                self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
+                self.binding.begin_parts(self.lowered[: self._cut], self.lowered[self._cut :])
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -629,7 +645,7 @@ class Program(Walkable):
     def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
-        changed += [gradient.storage for gradient in self._gradients.present()]
+        changed += [gradient.storage for gradient in self._gradients.there()]
         changed += [gradient.storage for gradient in self._ends.overwritten.values()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:
