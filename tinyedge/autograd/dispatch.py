@@ -121,7 +121,7 @@ def dispatch(
                     f'Move one, e.g. x.to("{backend.name}").',
                 )
             if read.history != read.family.history and modes.grad.value and history.is_stale(read):
-                return dispatch(op, _renewed(op, reads), attrs, scalars, backend)
+                history.renew(op.name, read)
             if read.requires_grad:
                 tracked = True
     for scope in modes.scopes:
@@ -156,13 +156,6 @@ def dispatch(
         step.slots = {}
         _link(step, reads, outs, inferred.input_specs, inferred.output_specs)
     return outs
-
-
-def _renewed(op: type[Op], reads: Sequence[Read]) -> list[Read]:
-    """The inputs with the history that their memory has since it was changed in place."""
-    return [
-        history.renewed(op.name, read) if isinstance(read, Slot) and history.is_stale(read) else read for read in reads
-    ]
 
 
 def execute(step: Step) -> None:
@@ -204,7 +197,9 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
     """Give ``outs`` the history of a step without a kernel of its own, if a gradient may be asked for."""
     if not modes.grad.value:
         return
-    reads = _renewed(op, reads)
+    for read in reads:
+        if isinstance(read, Slot) and history.is_stale(read):
+            history.renew(op.name, read)
     if any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}

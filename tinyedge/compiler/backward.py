@@ -222,8 +222,13 @@ class Walkable:
             other.program.walk_back(other, walk, gradients)
             return
         self._require_unchanged(node)
-        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
         targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
+        added_to = {slot.storage for slot, adds in targets if adds}
+        seeds = [
+            g.slot if g.slot.contiguous and g.slot.storage not in added_to else contiguous_copy(g.slot)
+            for g in gradients
+            if g is not None
+        ]
         fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
         lease = self._arenas.copied(node.lease.arena, self.plan.chunks) if walk.retain_graph else node.lease
         deferred = deferred_launches()
