@@ -142,7 +142,7 @@ def run(steps: list[tuple[str, str, int, int]], leaf: te.Tensor) -> list[te.Tens
     for kind, name, first, second in steps:
         x, y = known[first % len(known)], known[second % len(known)]
         if kind == "view":
-            known.append(VIEWS[name][0](x, second) if x.dim() else x)
+            known.append(VIEWS[name][0](x, second) if x.numel() > 1 else x)
         elif kind == "new":
             known.append(NEW[name][0](x, y))
         elif kind == "change":
@@ -166,7 +166,7 @@ def modelled(steps: list[tuple[str, str, int, int]], leaf: Dual) -> list[Model]:
     for kind, name, number, second in steps:
         x, y = known[number % len(known)], known[second % len(known)]
         if kind == "view":
-            known.append(x.view(VIEWS[name][1](x.places, second)) if x.places.ndim else x)
+            known.append(x.view(VIEWS[name][1](x.places, second)) if x.places.size > 1 else x)
         elif kind == "new":
             recorded = x.family.recorded or (name == "product" and y.family.recorded)
             known.append(Model.new(NEW[name][1](x.dual, y.dual), recorded))
@@ -211,7 +211,8 @@ def test_random_programs(backend: Backend, part: int, way: str) -> None:
             assert leaf.grad is not None
             wanted = sum((1 + number / 7) * model.dual.slope.sum() for number, model in enumerate(expected))
             found = float((leaf.grad.numpy() * slope).sum())
-            assert found == pytest.approx(wanted, rel=1e-3, abs=1e-3), (seed, steps)
+            largest = max(np.abs(model.dual.slope).sum() for model in expected)
+            assert found == pytest.approx(wanted, rel=1e-3, abs=1e-3 * (1 + largest)), (seed, steps)
         else:
             agree += 1
     assert agree > PROGRAMS // (3 if way == "eager" else 18), "too few programs were not refused"
