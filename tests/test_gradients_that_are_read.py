@@ -148,6 +148,20 @@ def test_a_compiled_function_does_not_add_to_what_it_reads_otherwise(backend: Ba
                 np.testing.assert_allclose(p.grad.numpy(), G + G.T @ R, rtol=1e-4, atol=1e-3)
 
 
+def test_a_leaf_that_is_an_argument(backend: Backend) -> None:
+    r = te.tensor(R)
+    compiled = te.compile(lambda p, g: ((g @ p) * r).sum().backward())
+    for shared in (False, False, True, False, True):
+        p = te.tensor(P, requires_grad=True)
+        p.grad = te.tensor(G)
+        if shared:
+            with pytest.raises(te.CaptureError, match=r"Pass a clone\(\)"):
+                compiled(p, p.grad)
+        else:
+            compiled(p, te.tensor(G))
+            np.testing.assert_allclose(p.grad.numpy(), G + G.T @ R, rtol=1e-4, atol=1e-3)
+
+
 def test_the_gradient_of_before_is_given_to_a_step_that_begins_anew(backend: Backend) -> None:
     p, r = nn.Parameter(te.tensor(P)), te.tensor(R)
 

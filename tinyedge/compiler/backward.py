@@ -188,10 +188,13 @@ class Walkable:
 
     def reads_gradients(self, node: Node) -> bool:
         """Whether the backward of ``node`` reads gradients to which it adds."""
-        added = self._later_gradients.present().added
-        return bool(added) and (
-            not self._fixed_numbers.isdisjoint(added) or any(slot.storage.number in added for _, slot in node.held)
-        )
+        added = self._later_gradients.added()
+        if not added:
+            return False
+        for _, slot in node.held:
+            if slot.storage.number in added:
+                return True
+        return not self._fixed_numbers.isdisjoint(added)
 
     def node(self, lease: Lease) -> Node:
         return Node(self, lease, [refer() for refer in self._later_slots])

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from tinyedge.autograd.dispatch import new_slot, write_into
 from tinyedge.autograd.interrupts import held_back
@@ -20,6 +18,7 @@ from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.results import ResultPlace
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.values import Slot, Storage, Value, leaf_changes
+from tinyedge.tensor import Tensor
 
 
 def _holders(held: object) -> int:
@@ -104,38 +103,49 @@ class Ends:
         self.overwritten = {}
 
 
-class Present(NamedTuple):
-    """Where gradients lie: how many in each storage, by its number; and those to which launches add."""
-
-    lying: Counter[int]
-    added: frozenset[int]
-
-
 class Gradients:
     """The leaves of one part, and the gradients to which its launches are bound."""
 
-    def __init__(self, leaves: Sequence[Leaf], binding: Binding, backend: Backend) -> None:
+    def __init__(
+        self, leaves: Sequence[Leaf], binding: Binding, backend: Backend, known: frozenset[int] = frozenset()
+    ) -> None:
         self.leaves = leaves
+        self._known = known  # the storages that the function reads by itself
         self._binding, self._backend = binding, backend
         self._seen = -1  # leaf_changes() when all leaves had the gradients to which the launches are bound
         self._bound: list[weakref.ref[Storage]] = []
         self._is_collected = True  # whether these are the gradients of the leaves
-        self._looked_at = -1  # leaf_changes() when ``_present`` was found
-        self._present = Present(Counter(), frozenset())
+        self._looked_at = -1  # leaf_changes() when the following was found
+        self._added: frozenset[int] = frozenset()
+        self._is_apart = True
 
     @property
     def has_changed(self) -> bool:
         """Whether leaves may have other gradients than those to which the launches are bound."""
         return leaf_changes() != self._seen
 
-    def present(self) -> Present:
-        """Where the gradients of the leaves lie now."""
+    def added(self, always: bool = False) -> frozenset[int]:
+        """The numbers of the storages to which the launches add. ``always``: leaves of their own at each call."""
         changes = leaf_changes()
-        if changes != self._looked_at:
-            found = [(leaf.adds, leaf.grad.storage.number) for leaf in self.leaves if leaf.grad is not None]
-            self._present = Present(Counter(n for _, n in found), frozenset(n for adds, n in found if adds))
+        if changes != self._looked_at or always:
+            found = [(leaf, grad.storage.number) for leaf in self.leaves if (grad := leaf.grad) is not None]
+            self._added = frozenset(number for leaf, number in found if leaf.adds)
+            # As many different ones as in the recording, and none that the function reads otherwise.
+            recorded = {leaf.number for leaf, _ in found}
+            self._is_apart = len({number for _, number in found}) == len(recorded) and self._known.isdisjoint(
+                self._added
+            )
             self._looked_at = changes
-        return self._present
+        return self._added
+
+    def lie_apart(self, arguments: Sequence[Tensor], always: bool) -> bool:
+        """Whether the gradients lie apart from each other, as in the recording, and from what the function reads."""
+        added = self.added(always)
+        if added:
+            for argument in arguments:
+                if argument._slot.storage.number in added:
+                    return False
+        return self._is_apart
 
     def moved(self, always: bool = False) -> list[Leaf]:
         """The leaves whose gradients the launches are not bound to. ``always``: leaves of their own at each call."""

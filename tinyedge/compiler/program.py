@@ -29,7 +29,7 @@ from tinyedge.compiler.backward import Again, Walkable
 from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
-from tinyedge.compiler.gradients import Ends, Gradients, Present
+from tinyedge.compiler.gradients import Ends, Gradients
 from tinyedge.compiler.leaves import Leaf, LeavesFound, leaves_of
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
@@ -87,8 +87,6 @@ class Program(Walkable):
         self.wanted = () if trace is None else trace.wanted
         self.backend = _backend_of(recording)
         self.lock = self._arenas.lock
-        self._known = recording.known  # the storages that the function reads
-        self._found_apart: Present | None = None  # gradients that were found to lie apart
         found = leaves_of(recording, trace)
         self._leaves = found.leaves
         self._later = found.later
@@ -159,7 +157,7 @@ class Program(Walkable):
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         self.binding = Binding(self.name, self.backend, {*made, *self._arguments, *self._seeds}, begins)
         self._arenas.enter(self.binding)
-        self._gradients = Gradients(self._leaves, self.binding, self.backend)
+        self._gradients = Gradients(self._leaves, self.binding, self.backend, recording.known)
         self._later_gradients = Gradients(self._later, self.binding, self.backend)
 
     def _begin_results(
@@ -348,19 +346,12 @@ class Program(Walkable):
     def fits(self, arguments: Sequence[Tensor]) -> bool:
         """Whether it can be replayed now.
 
-        It cannot if other leaves have gradients than in the recording, or if gradients to which it adds lie otherwise:
-        in one storage, or in one with what the function reads.
+        It cannot if other leaves have gradients than in the recording, or if gradients lie otherwise.
         """
         if self._leaves:
-            present = self._gradients.present()
-            if present is not self._found_apart:
-                if not self._are_apart(present):
-                    return False
-                self._found_apart = present
-            if present.added:
-                for argument in arguments:
-                    if argument._slot.storage.number in present.added:
-                        return False
+            self.take_leaves(arguments)
+            if not self._gradients.lie_apart(arguments, bool(self._given)):
+                return False
         if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
         if not (self._effects or self._needs or self._together):
@@ -377,14 +368,7 @@ class Program(Walkable):
             for leaf in self._together
         )
 
-    def _are_apart(self, present: Present) -> bool:
-        """Whether the gradients lie apart from each other, and from what the function reads."""
-        if not self._known.isdisjoint(present.added):
-            return False
-        together = {leaf.grad.storage.number for leaf in self._together if leaf.grad is not None}
-        return all(count == 1 or number in together for number, count in present.lying.items())
-
-    def take_leaves(self, arguments: list[Tensor]) -> None:
+    def take_leaves(self, arguments: Sequence[Tensor]) -> None:
         """Let those arguments that have gradients be the leaves."""
         for leaf, position in self._given:
             leaf.slot = arguments[position]._slot

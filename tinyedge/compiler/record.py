@@ -238,7 +238,7 @@ class Recording(Recorder):
             use.summed = True
             use.adds |= not use.replaced
             if leaf.grad is not None:
-                if leaf.grad.storage.number in self.known | self.given:
+                if not use.replaced and leaf.grad.storage.number in self.known | self.given:
                     raise CaptureError(
                         f"te.compile({self.name})",
                         "a gradient to which a call adds must not be an argument too, or another tensor that it reads",
