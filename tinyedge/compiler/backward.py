@@ -122,7 +122,7 @@ class Walkable:
     kernels: list[Kernel]
     launches: list[LaunchGroup]
     steps: dict[int, Step]
-    border: int
+    border: int  # the number of the first step of backward
     binding: Binding
     wanted: tuple[int, ...]
     _arenas: Arenas

@@ -203,7 +203,6 @@ class Program(Walkable):
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
-        # The number of the first step of backward.
         self.border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
         assembled = assemble(steps, self.temporary, self.backend, self.border, has_two_parts)
         self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
