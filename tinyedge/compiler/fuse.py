@@ -34,14 +34,14 @@ MOST_GATHERED = 1024
 
 
 def fuse(
-    kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None = None, on_cpu: bool = False
+    kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], split: int | None = None, on_cpu: bool = False
 ) -> list[Kernel]:
     """Fuse pointwise ops vertically. ``temporary`` gives the bytes of storages that exist only inside the program.
 
-    Steps from number ``border`` on run later, in another replay: they are not fused into earlier kernels. A large
+    Steps from number ``split`` on run later, in another replay: they are not fused into earlier kernels. A large
     transposed operand stays with a kernel of its own ``on_cpu``, which walks it by its strides.
     """
-    fusion = _Fusion(kernels, temporary, border, on_cpu)
+    fusion = _Fusion(kernels, temporary, split, on_cpu)
     fusion.join_pointwise()
     fusion.inline_into_loads(sole_inputs=True)
     fusion.inline_into_stores()
@@ -52,7 +52,7 @@ def fuse(
 
 
 def fuse_horizontally(
-    kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], border: int | None = None
+    kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], split: int | None = None
 ) -> list[Kernel]:
     """Fuse horizontally: independent kernels share a launch, where ``shares`` allows it.
 
@@ -66,7 +66,7 @@ def fuse_horizontally(
     later = 0
     for kernel in kernels:
         reads, writes, is_backward = kernel.reads(), kernel.writes(), kernel.is_backward
-        if border is not None and kernel.step.number >= border and not later:
+        if split is not None and kernel.step.number >= split and not later:
             later = len(launches)  # from here on launches belong to the part that runs later
         earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
@@ -91,10 +91,10 @@ class _Fusion:
     """The kernels that are left, and which of them read and write each buffer."""
 
     def __init__(
-        self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None, on_cpu: bool
+        self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], split: int | None, on_cpu: bool
     ) -> None:
         self.temporary = temporary
-        self.border = border
+        self.split = split
         self.on_cpu = on_cpu
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[BufferId, set[Kernel]] = defaultdict(set)
@@ -139,7 +139,7 @@ class _Fusion:
     def _may_hoist(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
         """Whether ``kernel`` may be hoisted to the end of ``block`` in the earlier ``target`` (an epilogue)."""
         assert kernel.pointwise is not None
-        if self.border is not None and target.step.number < self.border <= kernel.step.number:
+        if self.split is not None and target.step.number < self.split <= kernel.step.number:
             return False
         if self._turns(target.at, kernel.at) and not (kernel.is_backward or target.is_backward):
             return False  # it is rematerialised: if it ran before backward, its results would be kept until then
