@@ -15,7 +15,7 @@ from tinyedge.autograd.scope import may_change
 from tinyedge.dtypes import DType
 from tinyedge.errors import BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
-from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
+from tinyedge.ir.step import FORWARD, Edge, Op, Saved, Step, registry
 from tinyedge.ir.values import Extent, MemorySpace, Read, Slot, Spec, Storage, Value, extent_of
 from tinyedge.shapes import Shape
 
@@ -236,9 +236,8 @@ def contiguous_copy(slot: Slot) -> Slot:
     """A contiguous copy, outside of autograd."""
     if slot.dtype.blocks is not None:
         raise quantised_error("contiguous", slot.dtype)
-    copy = registry["clone"]
     out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
-    launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
+    launch_step(Step(registry["clone"], FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
     return out
 
 
@@ -251,10 +250,11 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
             raise quantised_error("copy", slot.dtype)
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
+    copy = registry["copy"]
     for scope in modes.scopes:
-        scope.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
-    names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
-    execute(Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names))
+        scope.called(copy, (source, target), {"accumulate": accumulate}, {})
+    names: frozenset[str] = frozenset(("y",)) if accumulate else frozenset()
+    execute(Step(copy, FORWARD, {}, {}, {"x": source, "y": target}, ("x",), ("y",), names))
     target.storage.version += 1
 
 

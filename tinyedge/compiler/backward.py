@@ -122,6 +122,7 @@ class Walkable:
     kernels: list[Kernel]
     launches: list[LaunchGroup]
     steps: dict[int, Step]
+    border: int  # the number of the first step of backward
     binding: Binding
     wanted: tuple[int, ...]
     _arenas: Arenas
@@ -155,8 +156,8 @@ class Walkable:
         """Whether a call changes nothing but gradients, so that it may be made again."""
         raise NotImplementedError
 
-    def _begin_backward(self, border: int) -> None:
-        """Find what backward reads. ``border``: the number of its first step."""
+    def _begin_backward(self) -> None:
+        """Find what backward reads."""
         self._one: Slot | None = None  # the gradient with which it begins
         # They give slots, as a program is dropped with the leaves for which it was recorded.
         self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
@@ -166,7 +167,7 @@ class Walkable:
         )  # fmt: skip
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
         self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[self._cut_kernels :]])
-        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
+        later = [slot for step in self.steps.values() if step.number >= self.border for slot in step.read()]
         movable = {storage.number for storage in self.binding.storages.values()}
         self.fixed_later = list(
             dict.fromkeys(

@@ -65,14 +65,14 @@ def fuse_horizontally(
     written: dict[BufferId, int] = {}
     later = 0
     for kernel in kernels:
-        reads, writes = kernel.reads(), kernel.writes()
+        reads, writes, is_backward = kernel.reads(), kernel.writes(), kernel.is_backward
         if border is not None and kernel.step.number >= border and not later:
             later = len(launches)  # from here on launches belong to the part that runs later
         earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
         for number in range(max(earliest, later), len(launches)):
             launch = launches[number]
-            if number < turned and kernel.step.direction == launch.step.direction == FORWARD:
+            if number < turned and not (is_backward or launch.is_backward):
                 continue  # it is rematerialised: if it ran before backward, its results would be kept until then
             if len(launch.siblings) + 1 < MOST_SIBLINGS and shares([launch, *launch.siblings, kernel]):
                 launch.siblings.append(kernel)
@@ -80,7 +80,7 @@ def fuse_horizontally(
         else:
             number = len(launches)
             launches.append(kernel)
-        if kernel.step.direction != FORWARD:
+        if is_backward:
             turned = max(turned, number)
         read.update({place: max(number, read.get(place, -1)) for place in reads})
         written.update({place: max(number, written.get(place, -1)) for place in writes})
@@ -102,7 +102,7 @@ class _Fusion:
         self.touched: dict[int, tuple[set[BufferId], set[BufferId]]] = {}
         for kernel in kernels:
             self._enter(kernel)
-        self.backward = [kernel.at for kernel in kernels if kernel.step.direction != FORWARD]
+        self.backward = [kernel.at for kernel in kernels if kernel.is_backward]
 
     def kernels(self) -> list[Kernel]:
         return [self.alive[at] for at in sorted(self.alive)]
@@ -141,7 +141,7 @@ class _Fusion:
         assert kernel.pointwise is not None
         if self.border is not None and target.step.number < self.border <= kernel.step.number:
             return False
-        if kernel.step.direction == target.step.direction == FORWARD and self._turns(target.at, kernel.at):
+        if self._turns(target.at, kernel.at) and not (kernel.is_backward or target.is_backward):
             return False  # it is rematerialised: if it ran before backward, its results would be kept until then
         reads, writes = self.touched[kernel.at]
         target_reads, target_writes = self.touched[target.at]
@@ -316,7 +316,7 @@ class _Fusion:
     def _keeps_more(self, kernel: Kernel, place: BufferId, readers: Sequence[Kernel]) -> bool:
         """Whether sinking would keep more memory until backward: the inputs instead of the smaller result."""
         last = max((reader for reader in readers), key=lambda reader: reader.at)
-        if last.step.direction == FORWARD:
+        if not self._turns(kernel.at, last.at + 1):
             return False
         reads, _ = self.touched[kernel.at]
         waiting = [

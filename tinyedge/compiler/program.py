@@ -117,14 +117,14 @@ class Program(Walkable):
         self.temporary: dict[BufferId, int] = {
             self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
-        border = self._begin_launches(recording, forward, backward, trace is not None)
+        self._begin_launches(recording, forward, backward, trace is not None)
         slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
         touched = {slot.storage.number for slot in slots}
         read = [l for l in self._leaves if l.number in returned or self.binding.storages[l.number].number in touched]
         self._ends = Ends(places_of_ends, read)
         moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
-        self._begin_backward(border)
+        self._begin_backward()
 
     def _begin_leaves(self, recording: Recording, given: Mapping[int, int], found: LeavesFound) -> None:
         """Find the leaves that are arguments, and those whose gradients share a storage. ``given``: the positions of
@@ -193,8 +193,8 @@ class Program(Walkable):
 
     def _begin_launches(
         self, recording: Recording, forward: Sequence[Step], backward: Sequence[Step], has_two_parts: bool
-    ) -> int:
-        """Compile the steps. Returns the number of the first step of backward."""
+    ) -> None:
+        """Compile the steps."""
         recorded = [*forward, *backward]
         steps = [self._own(step) for step in recorded]
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
@@ -203,8 +203,8 @@ class Program(Walkable):
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
-        border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
-        assembled = assemble(steps, self.temporary, self.backend, border, has_two_parts)
+        self.border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
+        assembled = assemble(steps, self.temporary, self.backend, self.border, has_two_parts)
         self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
         self._saved_bytes = assembled.saved_bytes(self.temporary)
         self._cut, self._cut_kernels = assembled.cut, assembled.cut_kernels
@@ -215,13 +215,12 @@ class Program(Walkable):
         self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self.steps:
-                self._note_writes(old, own, own.number >= border and has_two_parts)
+                self._note_writes(old, own, own.number >= self.border and has_two_parts)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
             cut = self._cut_kernels
             parts = self.kernels[:cut], self.kernels[cut:]
             self.binding.keep_apart(*[[step for kernel in part for step in kernel.steps()] for part in parts])
-        return border
 
     @property
     def arena_bytes(self) -> int:

@@ -117,6 +117,11 @@ class Step:
         """Whether this step writes ``name``: backward steps write only the gradients that are needed."""
         return name in self.writes
 
+    @property
+    def may_accumulate(self) -> bool:
+        """Whether its kernels take, for each output, an argument that says whether to add to what is there."""
+        return self.direction == BACKWARD or self.op.accumulates
+
     def signature(self) -> Hashable:
         """All that its kernels and their geometry depend on: steps of equal signature share prepared kernels."""
         if self.alike is not None:
@@ -237,6 +242,7 @@ class Op:
     strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
     quantised: ClassVar[tuple[str, ...]] = ()  # inputs that may be quantised: the kernels unpack what they load
     is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
+    accumulates: ClassVar[bool] = False  # forward too may add to what its outputs hold, as backward always may
     scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     kinds: ClassVar[str] = "f"  # element kinds that it takes apart from indices and masks, in NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5
