@@ -242,10 +242,10 @@ def _backward_into(roots: Roots, inputs: list[Tensor] | None, retain_graph: bool
             ((root, seed),) = roots
             plain.backward(root._slot, None if seed is None else seed._slot, retain)
             return
-        inputs_of = {id(slot): Tensor._wrap(slot) for slot in _leaves([root._slot for root, _ in roots])}
+        inputs_of = {id(slot): Tensor._wrap(slot) for slot in leaves_below([root._slot for root, _ in roots])}
         inputs = list(inputs_of.values())
     if inputs is None:
-        inputs = [Tensor._wrap(slot) for slot in _leaves([root._slot for root, _ in roots])]
+        inputs = [Tensor._wrap(slot) for slot in leaves_below([root._slot for root, _ in roots])]
     for target in inputs:
         if not target.is_leaf or not target.requires_grad:
             raise AutogradError(
@@ -263,7 +263,8 @@ def _backward_into(roots: Roots, inputs: list[Tensor] | None, retain_graph: bool
         hook()
 
 
-def _leaves(roots: Iterable[Slot]) -> list[Slot]:
+def leaves_below(roots: Iterable[Slot]) -> list[Slot]:
+    """The leaves from which ``roots`` were computed."""
     found = {id(root): root for root in roots if root.step is None}
     for step in Tape.leading_to(list(roots)):
         for edge in step.edges:
