@@ -456,3 +456,17 @@ def test_once_differentiable(backend: Backend) -> None:
     assert slope.tolist() == [6.0]
     with pytest.raises(te.SecondGradientError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_grad_takes_pytorchs_arguments(backend: Backend) -> None:
+    x = te.tensor([1.0, 2.0], requires_grad=True)
+    (slope,) = grad(x * x, x, te.ones(2), None, False, True, True, False, True)
+    assert slope.tolist() == [2.0, 4.0]
+    with pytest.raises(te.ArgumentError, match="only_inputs"):
+        grad((x * x).sum(), x, only_inputs=False)
+    y = x * x
+    found, unused = grad(y, (x, te.ones(1, requires_grad=True)), te.eye(2), is_grads_batched=True, allow_unused=True)
+    assert found.tolist() == [[2.0, 0.0], [0.0, 4.0]]
+    assert unused is None
+    with pytest.raises(te.ArgumentError, match="dim 0"):
+        grad(y, x, is_grads_batched=True)
