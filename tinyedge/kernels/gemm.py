@@ -178,9 +178,9 @@ def gemm_kernels(
 
 
 def _rows_of_item(device: Device, columns: int, m: int, tile_m: int, most: int, packed_rows: int) -> int:
-    """Rows of C for a work-item, if there are ``columns`` items side by side: each packs B's block for itself, so few rows
-    pay for it badly; but many rows leave cores idle. Of those that cost little more than the least, the smallest, so that
-    a core that is disturbed leaves its work to others.
+    """Rows of C for a work-item, if there are ``columns`` items side by side: each packs B's block for itself, so few
+    rows pay for it badly; but many rows leave cores idle. Of those that cost little more than the least, the smallest,
+    so that a core that is disturbed leaves its work to others.
     """
     times: dict[int, int] = {}
     for down in range(-(-m // most), max(-(-m // most), min(-(-m // tile_m), 8 * device.compute_units)) + 1):
