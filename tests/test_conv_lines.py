@@ -1,4 +1,4 @@
-"""Convolutions whose patches are laid out row by row, and those that are linear layers, where borders and strides meet."""
+"""Convolutions whose patches are laid out row by row, and those that are linear layers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAMPLES = [
 
 @pytest.fixture
 def on_cpu(opencl: Backend, monkeypatch: pytest.MonkeyPatch) -> OpenCLBackend:
-    """An OpenCL device that takes the kernels of a CPU, as long as its groups' memory is not shared by several items."""
+    """An OpenCL device that takes the kernels of a CPU."""
     assert isinstance(opencl, OpenCLBackend)
     if not opencl.device.is_cpu:
         monkeypatch.setattr(opencl, "device", replace(opencl.device, kind="cpu", vector_width=16))
