@@ -19,9 +19,10 @@ VIEWS = {
     "slice": lambda x, n: x[n % 2 :: 1 + n % 2] if x.dim() and x.shape[0] > 1 else x,
     "transpose": lambda x, n: x.transpose(0, -1) if x.dim() else x,
     "unsqueeze": lambda x, n: x.unsqueeze(n % (x.dim() + 1)),
-    "reshape": lambda x, n: x.view(-1) if x.is_contiguous() else x,
+    "view": lambda x, n: x.view(1, *x.shape),
     "diagonal": lambda x, n: x.diagonal() if x.dim() == 2 else x,
     "detach": lambda x, n: x.detach(),
+    "not recorded": lambda x, n: view_under_no_grad(x),
     "expand": lambda x, n: x.expand(2, *x.shape),
 }
 NEW = {
@@ -42,6 +43,14 @@ CHANGES = {
     "mask": lambda x, y, lib: x.masked_fill_(x > 0.5, 0.25),
     "unseen": lambda x, y, lib: unseen(x, lib),
 }
+
+
+def view_under_no_grad(x: Any) -> Any:
+    if x.requires_grad:  # PyTorch's says that it requires grad, and has no history
+        return x
+    lib = te if isinstance(x, te.Tensor) else pytest.importorskip("torch")
+    with lib.no_grad():
+        return x[None]
 
 
 def unseen(x: Any, lib: Any) -> None:

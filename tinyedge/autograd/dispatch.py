@@ -120,8 +120,8 @@ def dispatch(
                     f"got {backend.name} and {read.storage.backend.name}",
                     f'Move one, e.g. x.to("{backend.name}").',
                 )
-            if read.history != read.storage.history and read.history >= 0 and modes.grad.value:
-                return dispatch(op, _renewed(op, reads), attrs, scalars, backend)
+            if read.history != read.family.history and modes.grad.value and history.is_stale(read):
+                history.renew(op.name, read)
             if read.requires_grad:
                 tracked = True
     for scope in modes.scopes:
@@ -133,7 +133,7 @@ def dispatch(
         if source.dtype.blocks is not None:
             op.check_quantised(source.layout(), **attrs)
         out = source.alias(op.view(source.layout(), **attrs))
-        out.history = source.history if modes.grad.value else history.APART
+        out.history = source.history if modes.grad.value else history.unrecorded(source)
         if tracked:
             link(op, reads, (out,), attrs)
         return (out,)
@@ -156,13 +156,6 @@ def dispatch(
         step.slots = {}
         _link(step, reads, outs, inferred.input_specs, inferred.output_specs)
     return outs
-
-
-def _renewed(op: type[Op], reads: Sequence[Read]) -> list[Read]:
-    """The inputs with the history that their memory has since it was changed in place."""
-    return [
-        history.renewed(op.name, read) if isinstance(read, Slot) and history.is_stale(read) else read for read in reads
-    ]
 
 
 def execute(step: Step) -> None:
@@ -204,7 +197,9 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
     """Give ``outs`` the history of a step without a kernel of its own, if a gradient may be asked for."""
     if not modes.grad.value:
         return
-    reads = _renewed(op, reads)
+    for read in reads:
+        if isinstance(read, Slot) and history.is_stale(read):
+            history.renew(op.name, read)
     if any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}

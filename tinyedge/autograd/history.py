@@ -1,8 +1,8 @@
 """The history of memory that is changed in place: whose result it holds since, for every tensor that lies in it.
 
-In: a slot that was made before a change which autograd recorded. Out: one at the same place with the history that its
-values have now, as a view of what the whole memory holds. A slot without a part in this (``apart``), such as that of
-``detach()``, stays as it is.
+In: a slot that was made before a change which autograd recorded. Out: the slot, with the history that its values have
+now, as a view of what the whole memory holds. ``detach()`` begins a family of its own, whose changes mean nothing to
+the others.
 """
 
 from __future__ import annotations
@@ -11,41 +11,45 @@ from typing import Any, NoReturn
 
 from tinyedge.errors import AutogradError
 from tinyedge.ir.step import FORWARD, Step, registry
-from tinyedge.ir.values import Current, Slot, Spec
+from tinyedge.ir.values import Current, Slot, Spec, note_leaf_change
 from tinyedge.shapes import Shape
-
-APART = -1
-"""The ``history`` of a slot to which changes of its memory mean nothing."""
 
 
 def is_stale(slot: Slot) -> bool:
     """Whether the memory was changed, in a way that autograd recorded, since ``slot`` was made."""
-    return slot.history != slot.storage.history and slot.history != APART
+    made_at = slot.history
+    return (made_at if made_at >= 0 else -1 - made_at) != slot.family.history
 
 
-def renewed(call: str, slot: Slot) -> Slot:
-    """``slot``, which is stale, with the history that its values have now.
+def unrecorded(source: Slot) -> int:
+    """The ``history`` of a view of ``source`` that autograd does not record: negative if it lacks a history for that.
 
-    Errors: AutogradError if that is not known: of a leaf, and of what shares memory with the result of a Function or of
-            a compiled function.
+    As in PyTorch, such a view is good until autograd records a change of its memory, and cannot be what is changed.
     """
-    current = slot.storage.current
-    if current is None or (slot.is_leaf and slot.requires_grad):
-        if slot.requires_grad:
-            refuse(call, slot)
-        fresh = slot.alias()
-        fresh.history = APART
-        return fresh
-    fresh = slot.alias()
-    view(fresh, current)
-    return fresh
+    if source.history >= 0 and not source.requires_grad:
+        return source.history
+    return -1 - source.family.history
+
+
+def renew(call: str, slot: Slot) -> None:
+    """Give ``slot``, which is stale, the history that its values have now.
+
+    Errors: AutogradError if that is not known: of a leaf, of a view taken under ``no_grad``, and of what shares memory
+            with the result of a Function or of a compiled function.
+    """
+    current = slot.family.current
+    if current is None or slot.history < 0 or (slot.is_leaf and slot.requires_grad):
+        refuse(call, slot)
+    view(slot, current)
+    note_leaf_change()
 
 
 def view(slot: Slot, current: Current) -> None:
     """Give ``slot`` the history of a view of what all of its memory holds."""
+    slot.history = slot.family.history
+    slot.step, slot.requires_grad = None, current.step is not None
     if current.step is None:
         return
-    slot.requires_grad = True
     if slot.shape == current.spec.shape and slot.contiguous:
         slot.step, slot.index = current.step, current.output
         return
@@ -68,5 +72,5 @@ def refuse(call: str, slot: Slot) -> NoReturn:
         call,
         "the history of each input must be current",
         f"an input of shape {slot.shape} shares memory with a tensor that was changed in place later",
-        "Take the view again after the change, or use the out-of-place form.",
+        "Take the view again after the change, use the out-of-place form, or change a detach() of it.",
     )

@@ -53,15 +53,16 @@ class Overwritten(OwnBackward):
 
 def changed(slot: Slot, result: Slot) -> Slot:
     """``slot`` with the history that it has now that the values of ``result`` were written there."""
-    storage, before = slot.storage, _before(slot)
+    family, before = slot.family, _before(slot)
     if before is None:  # then it is all of the memory: ``require_changeable`` has looked
         now = None
     elif _is_whole(slot) and result.requires_grad:
         now = Current(result.step, result.index, result.spec)
     else:
         now = Current(Overwritten(before, result, slot.layout()), 0, before.spec)
-    storage.history += 1
-    storage.current = now
+    family.history += 1
+    family.current = now
+    slot.storage.recorded += 1
     fresh = slot.alias()
     if now is None:
         fresh.step, fresh.index, fresh.requires_grad = result.step, result.index, result.requires_grad
@@ -72,7 +73,7 @@ def changed(slot: Slot, result: Slot) -> Slot:
 
 def is_recordable(slot: Slot) -> bool:
     """Whether a change of ``slot`` can be recorded: it is all of its memory, or it is known what all of that holds."""
-    return _is_whole(slot) or _before(slot) is not None
+    return slot.history >= 0 and (_is_whole(slot) or _before(slot) is not None)
 
 
 def _is_whole(slot: Slot) -> bool:
@@ -81,11 +82,10 @@ def _is_whole(slot: Slot) -> bool:
 
 def _before(slot: Slot) -> Current | None:
     """What the memory of ``slot``, which is not stale, holds; None if that is not known."""
-    storage = slot.storage
-    if slot.history == history.APART or slot.dtype.blocks is not None:
+    if slot.dtype.blocks is not None:
         return None
-    if storage.history:
-        return storage.current
+    if slot.family.history:
+        return slot.family.current
     step, index, spec = slot.step, slot.index, slot.spec
     while step is not None and step.op.is_view and not isinstance(step, OwnBackward):
         edge, source = step.edges[0], step.input_specs[0]
@@ -95,5 +95,5 @@ def _before(slot: Slot) -> Current | None:
     if isinstance(step, OwnBackward):  # it may have returned memory of its inputs
         return None
     if step is None:
-        return Current(None, 0, Spec(slot.dtype, (storage.nbytes // slot.dtype.stored.itemsize,)))
+        return Current(None, 0, Spec(slot.dtype, (slot.storage.nbytes // slot.dtype.stored.itemsize,)))
     return Current(step, index, spec)

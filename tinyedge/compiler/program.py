@@ -26,7 +26,7 @@ from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
 from tinyedge.compiler.assemble import assemble, rewritten
 from tinyedge.compiler.backward import Again, Walkable
-from tinyedge.compiler.binding import Binding, Part
+from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.gradients import Ends, Gradients
@@ -113,7 +113,7 @@ class Program(Walkable):
         drawn = [Tensor._wrap(each.slot) for each in recording.drawn_tensors]
         self._drawn_bytes = sum(each.nbytes for each in drawn)
         self._begin_binding(recording, [*arguments, *drawn], seeds, {*inside, *owned})
-        places_of_ends, returned = self._begin_results(recording, result, given, trace, found.ends)
+        places_of_ends, returned = self._begin_results(recording, result, arguments, given, trace, found.ends)
         self.temporary: dict[BufferId, int] = {
             self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
@@ -157,13 +157,14 @@ class Program(Walkable):
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         self.binding = Binding(self.name, self.backend, {*made, *self._arguments, *self._seeds}, begins)
         self._arenas.enter(self.binding)
-        self._gradients = Gradients(self._leaves, self.binding, self.backend)
+        self._gradients = Gradients(self._leaves, self.binding, self.backend, recording.known)
         self._later_gradients = Gradients(self._later, self.binding, self.backend)
 
     def _begin_results(
         self,
         recording: Recording,
         result: Any,
+        arguments: Sequence[Tensor],
         given: Mapping[int, int],
         trace: Trace | None,
         ends: Sequence[tuple[weakref.ref[Slot], Slot | None]],
@@ -179,7 +180,7 @@ class Program(Walkable):
 
         def place_of(tensor: Tensor) -> ResultPlace:
             if id(tensor) not in places:
-                places[id(tensor)] = place_of_result(recording, tensor, given, roots, self.binding)
+                places[id(tensor)] = place_of_result(recording, tensor, arguments, given, roots, self.binding)
             return places[id(tensor)]
 
         def place_at(slot: Slot) -> ResultPlace:
@@ -217,7 +218,9 @@ class Program(Walkable):
                 self._note_writes(old, own, own.number >= border and has_two_parts)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
-            self.binding.keep_apart([*self.steps.values()])
+            cut = self._cut_kernels
+            parts = self.kernels[:cut], self.kernels[cut:]
+            self.binding.keep_apart(*[[step for kernel in part for step in kernel.steps()] for part in parts])
         return border
 
     @property
@@ -340,16 +343,14 @@ class Program(Walkable):
         changed = [given[number] for number in self._changed_arguments if number in given]
         return [*self._changed.values(), *changed]
 
-    def fits(self) -> bool:
+    def fits(self, arguments: Sequence[Tensor]) -> bool:
         """Whether it can be replayed now.
 
-        It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
-        more, or, with persistent kernels, if gradients have come to share one.
+        It cannot if other leaves have gradients than in the recording, or if gradients lie otherwise.
         """
-        if self.binding.keeps_apart and self._gradients.has_changed:
-            found = [(leaf.number, leaf.grad) for leaf in self._leaves]
-            lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
-            if len({now for _, now in lying}) < len(lying):
+        if self._leaves:
+            self.take_leaves(arguments)
+            if not self._gradients.lie_apart(arguments, bool(self._given)):
                 return False
         if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
@@ -367,7 +368,7 @@ class Program(Walkable):
             for leaf in self._together
         )
 
-    def take_leaves(self, arguments: list[Tensor]) -> None:
+    def take_leaves(self, arguments: Sequence[Tensor]) -> None:
         """Let those arguments that have gradients be the leaves."""
         for leaf, position in self._given:
             leaf.slot = arguments[position]._slot
@@ -403,7 +404,7 @@ class Program(Walkable):
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self.binding.move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
-                self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
+                self.binding.begin_parts(self.lowered[: self._cut], self.lowered[self._cut :])
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -628,7 +629,7 @@ class Program(Walkable):
     def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
-        changed += [gradient.storage for gradient in self._gradients.present()]
+        changed += [gradient.storage for gradient in self._gradients.there()]
         changed += [gradient.storage for gradient in self._ends.overwritten.values()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:

@@ -7,13 +7,13 @@ that was there before.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.record import Recording
 from tinyedge.ir.step import FORWARD, Step
-from tinyedge.ir.values import Slot, Storage
+from tinyedge.ir.values import Family, Slot, Storage
 from tinyedge.tensor import Tensor
 
 
@@ -26,6 +26,8 @@ class ResultPlace(NamedTuple):
     outside: Slot | None = None  # of a tensor from outside: its slot, with its history
     root: int | None = None  # it is differentiable: this output of the call's node
     history: Step | None = None  # it has a history that was walked already
+    family: int | Family | None = None  # its family: an argument's, one that began in the call, or its storage
+    is_recorded: bool = True  # autograd records that it is a view
 
 
 class Places(Protocol):
@@ -39,12 +41,13 @@ class Places(Protocol):
 class Results:
     """The results of one call."""
 
-    __slots__ = ("arguments", "fresh", "made", "node", "program")
+    __slots__ = ("arguments", "families", "fresh", "made", "node", "program")
 
     def __init__(
         self, program: Places, arguments: list[Tensor], fresh: Mapping[int, Storage], node: Step | None
     ) -> None:
         self.program, self.arguments, self.fresh, self.node = program, arguments, fresh, node
+        self.families: dict[int, Family] = {}  # by that of the recorded call
         self.made: dict[int, Tensor] = {}  # by place: what is returned twice is one tensor
 
     def slot(self, place: ResultPlace) -> Slot:
@@ -74,11 +77,29 @@ class Results:
             slot.step, slot.index, slot.requires_grad = self.node, place.root, True
         elif place.history is not None:
             slot.step, slot.requires_grad = place.history, True
+        if place.family is not None or not place.is_recorded:
+            self.join(slot, place)
         return Tensor._wrap(slot)
+
+    def join(self, slot: Slot, place: ResultPlace) -> None:
+        """Make it a view of what the recorded result is a view of."""
+        is_recorded = place.is_recorded
+        if isinstance(place.family, int):
+            source = self.arguments[place.family]._slot
+            slot.family = source.family
+            is_recorded = is_recorded and source.history >= 0
+        elif place.family is not None:
+            slot.family = self.families.setdefault(id(place.family), Family())
+        slot.history = slot.family.history if is_recorded else -1 - slot.family.history
 
 
 def place_of_result(
-    recording: Recording, tensor: Tensor, given: Mapping[int, int], roots: Mapping[int, int], binding: Binding
+    recording: Recording,
+    tensor: Tensor,
+    arguments: Sequence[Tensor],
+    given: Mapping[int, int],
+    roots: Mapping[int, int],
+    binding: Binding,
 ) -> ResultPlace:
     """Where a result of the recorded call lies. ``given``, ``roots``: the number of an argument or of a differentiable
     result, by the id of its slot.
@@ -89,13 +110,16 @@ def place_of_result(
         return ResultPlace(number, binding.moved(slot), same=given[id(slot)])
     if slot.number < recording.first_number and (slot.requires_grad or number not in binding.storages):
         return ResultPlace(number, binding.moved(slot), same=weakref.ref(tensor), outside=slot)
-    if id(slot) in roots:
-        return ResultPlace(number, binding.moved(slot), root=roots[id(slot)])
     history = None
-    if recording.made_history(slot):
+    if id(slot) not in roots and recording.made_history(slot):
         assert slot.step is not None
         history = Step(slot.step.op, FORWARD, {}, {}, {}, (), ())
         history.output_specs = slot.step.output_specs
     elif slot.requires_grad and slot.is_leaf:
         recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
-    return ResultPlace(number, binding.moved(slot), history=history)
+    source = next((k for k, argument in enumerate(arguments) if argument._slot.family is slot.family), None)
+    is_recorded = slot.history >= 0 or (source is not None and arguments[source]._slot.history < 0)
+    family = source if source is not None else None if slot.family is slot.storage else slot.family
+    return ResultPlace(
+        number, binding.moved(slot), root=roots.get(id(slot)), history=history, family=family, is_recorded=is_recorded
+    )

@@ -13,7 +13,7 @@ from tinyedge.errors import ArgumentError, AutogradError, ShapeError
 from tinyedge.gradients.rules import Differentiable, Tensors
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import FORWARD, Op
-from tinyedge.ir.values import Spec
+from tinyedge.ir.values import Spec, Storage
 from tinyedge.tensor import Tensor, full
 
 
@@ -201,6 +201,10 @@ class _Called(Differentiable):
             None if edge is None or spec is None or result is None else _fitting(call, result, spec)
             for edge, spec, result in zip(self.edges, self.input_specs, results, strict=True)
         ]
+
+    def kept(self) -> list[Storage]:
+        kept = [*[item for item, _ in self.ctx._kept], *vars(self.ctx).values()]
+        return [item._slot.storage for item in kept if isinstance(item, Tensor)]
 
     def forget(self) -> None:
         super().forget()

@@ -25,7 +25,7 @@ from tinyedge.gradients.formulas import FORMULAS
 from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
-from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
+from tinyedge.ir.values import Layout, Slot, Spec, Storage, Value, next_number
 from tinyedge.ops.movement import Slice, Strided
 from tinyedge.tensor import Tensor, call, full, tensor
 
@@ -339,6 +339,9 @@ class Transposed(Differentiable):
         super().__init__(op, FORWARD, source.attrs, source.scalars, {}, (), ())
         self.source, self.given, self.dy, self.inputs, self.others = _Call(source), name, dy, dict(inputs), others
         self.saved = {}
+
+    def kept(self) -> list[Storage]:
+        return [item._slot.storage for item in (self.dy, *self.inputs.values()) if isinstance(item, Tensor)]
 
     def differentiate(self, gradients: Tensors) -> Tensors:
         (g,) = gradients

@@ -5,7 +5,7 @@ In: op calls, forward or backward. Out: what backends execute, autograd walks ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyedge.errors import DtypeError, TinyedgeError
 from tinyedge.ir.spec import Device, KernelSpec
-from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
+from tinyedge.ir.values import Layout, Read, Slot, Spec, Storage, Value, next_number
 from tinyedge.shapes import Shape
 
 Saved = dict[str, tuple[Read, int]]
@@ -131,6 +131,13 @@ class Step:
             tuple([slots[name].key for name in self.writes]),
         )
 
+    def kept(self) -> Iterable[Storage]:
+        """The storages that backward reads."""
+        saved = self.saved
+        if isinstance(saved, Postponed):
+            return saved.kept()
+        return [slot.storage for slot, _ in (saved or {}).values() if isinstance(slot, Slot)]
+
     def forget(self) -> None:
         """Drop what was saved for backward, and the way back, after the graph was walked."""
         self.saved = None
@@ -174,9 +181,9 @@ class Postponed:
         """The values that the step would have saved."""
         raise NotImplementedError
 
-    def held(self) -> list[Slot]:
-        """The slots of the call that are needed to compute them."""
-        return []
+    def kept(self) -> Iterable[Storage]:
+        """The storages that are read to compute them."""
+        return ()
 
     def forget(self) -> None:
         """Drop values that were computed and not taken."""

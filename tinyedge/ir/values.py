@@ -110,7 +110,21 @@ class MemorySpace:
         """Wait until everything launched so far has finished."""
 
 
-class Storage:
+class Family:
+    """Tensors that autograd takes for views of each other: all in a storage, but for what was detached, and its views.
+
+    ``history`` counts the changes in place that autograd recorded: a slot made before one of them is stale. ``current``
+    is what all of the storage holds since the last of them, if that is known.
+    """
+
+    __slots__ = ("current", "history")
+
+    def __init__(self) -> None:
+        self.history = 0
+        self.current: Current | None = None
+
+
+class Storage(Family):
     """Bytes on a backend, shared by all views of them. ``version`` counts the changes made in place.
 
     ``alone``: the bytes must be a buffer of their own, not a part of a slab. ``holds``: they come from the host, and so
@@ -122,11 +136,10 @@ class Storage:
         "backend",
         "bounds",
         "buffer",
-        "current",
         "deferred",
-        "history",
         "nbytes",
         "number",
+        "recorded",
         "renewed",
         "torn",
         "version",
@@ -150,8 +163,8 @@ class Storage:
         self.version = 0
         # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks.
         self.bounds: tuple[int, int, int, int] | None = None
-        self.history = 0  # changes that autograd recorded: a view made before one of them has a stale history
-        self.current: Current | None = None  # after such a change: what all of it holds, if that is known
+        self.history = self.recorded = 0  # ``recorded`` counts the changes of all families in it
+        self.current: Current | None = None
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into
         if self.buffer is None and told is not None and told.runs and told.holding is not None:
             told.holding.postpone(self)
@@ -161,8 +174,8 @@ class Storage:
         """A storage over memory that it does not own."""
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
-        self.number, self.version, self.history, self.bounds, self.renewed = next(_serial), 0, 0, None, 0
-        self.current = None
+        self.number, self.version, self.bounds, self.renewed = next(_serial), 0, None, 0
+        self.history, self.recorded, self.current = 0, 0, None
         return self
 
     @classmethod
@@ -226,6 +239,7 @@ class Slot:
         "cleared",
         "contiguous",
         "dtype",
+        "family",
         "grad",
         "history",
         "hooks",
@@ -249,6 +263,7 @@ class Slot:
         self.numel = prod(self.shape)
         self.contiguous = shapes.is_contiguous(self.shape, self.strides)
         self.key: tuple[Any, ...] = (dtype, self.shape, self.strides)
+        self.family: Family = storage
         self.history = storage.history
         self.requires_grad = False
         self.grad: Slot | None = None  # of a leaf: the buffer of its gradient; ``gradient()`` says whether there is one
@@ -261,7 +276,7 @@ class Slot:
     def whole(cls, storage: Storage, extent: Extent) -> Slot:
         """All of a new storage, in C order: what ``Slot(...)`` makes, with nothing to compute."""
         self = object.__new__(cls)
-        self.storage = storage
+        self.storage = self.family = storage
         self.dtype, self.shape, self.strides, self.numel, _, self.key = extent
         self.offset = self.history = self.index = 0
         self.number = next(_serial)
@@ -312,14 +327,23 @@ class Slot:
 
     def alias(self, layout: Layout | None = None) -> Slot:
         """Another view of the same storage, without history."""
-        return Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
+        other = Slot(self.storage, self.dtype, layout or Layout(self.shape, self.strides, self.offset))
+        if self.family is not self.storage:
+            other.family, other.history = self.family, self.family.history
+        return other
+
+    def detached(self) -> Slot:
+        """Another view of the same storage, in a family of its own."""
+        other = Slot(self.storage, self.dtype, Layout(self.shape, self.strides, self.offset))
+        other.family, other.history = Family(), 0
+        return other
 
     def within(self, storage: Storage) -> Slot:
         """The same view of another storage, without history. What follows from the layout is not computed again."""
         other = object.__new__(Slot)
         other.storage, other.dtype, other.key, other.contiguous = storage, self.dtype, self.key, self.contiguous
         other.shape, other.strides, other.offset, other.numel = self.shape, self.strides, self.offset, self.numel
-        other.number, other.history = next(_serial), storage.history
+        other.number, other.family, other.history = next(_serial), storage, storage.history
         other.requires_grad, other.grad, other.cleared, other.step, other.index = False, None, -1, None, 0
         other.hooks = None
         return other
@@ -371,7 +395,7 @@ class Spec(NamedTuple):
 
 
 class Current(NamedTuple):
-    """What a storage holds since a change in place: a step's output, or values without a history."""
+    """What a family's storage holds since a change in place: a step's output, or values without a history."""
 
     step: Any
     output: int

@@ -46,7 +46,7 @@ def require_changeable(call: str, slot: Slot) -> None:
         raise AutogradError(
             call,
             "a view may not be changed in place while autograd records, unless it is known what it is a view of",
-            f"got one of shape {slot.shape}: of detach(), or of a result of te.no_grad(), a Function or te.compile",
+            f"got one of shape {slot.shape}: taken under no_grad(), or of detach_(), a Function or te.compile",
             "Change a clone(), or build the result with te.where or te.cat.",
         )
 
