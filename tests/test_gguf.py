@@ -341,6 +341,13 @@ METADATA = {
     "a wider MLP": ("llama.feed_forward_length", ("u32", 2**31), ModelFormatError, "intermediate_size"),
     "an eps of NaN": ("llama.attention.layer_norm_rms_epsilon", ("f32", float("nan")), ModelFormatError, "eps"),
     "experts": ("llama.expert_count", ("u32", 8), UnsupportedOpError, "experts"),
+    "architectures": ("general.architecture", ("[str]", ["llama", "qwen2"]), ModelFormatError, "one value"),
+    "numbers as architecture": ("general.architecture", ("[u32]", [1, 2]), ModelFormatError, "one value"),
+    "several counts of experts": ("llama.expert_count", ("[u32]", [0, 0]), ModelFormatError, "one value"),
+    "scalings": ("llama.rope.scaling.type", ("[u32]", [1, 2]), ModelFormatError, "one value"),
+    "a head that memory cannot hold": ("llama.attention.key_length", ("u32", 2**30), ModelFormatError, "head_dim"),
+    "a large width": ("llama.embedding_length", ("u32", 2**31 - 4), ModelFormatError, "head_dim|shape"),
+    "angles without end": ("llama.rope.freq_base", ("f32", 0.0), ModelFormatError, "finite angles"),
     "another scaling": ("llama.rope.scaling.type", ("str", "longrope"), ModelFormatError, "longrope"),
 }
 
@@ -425,6 +432,8 @@ WRONG_VOCABULARY = {
     "a merge of three": ("tokenizer.ggml.merges", ("[str]", ["a b c"]), ModelFormatError),
     "a merge of unknown tokens": ("tokenizer.ggml.merges", ("[str]", ["x y"]), ModelFormatError),
     "another kind": ("tokenizer.ggml.model", ("str", "bert"), UnsupportedOpError),
+    "several kinds": ("tokenizer.ggml.model", ("[str]", ["gpt2", "llama"]), ModelFormatError),
+    "several pieces": ("tokenizer.ggml.pre", ("[u32]", [1, 2]), ModelFormatError),
     "other pieces": ("tokenizer.ggml.pre", ("str", "new"), UnsupportedOpError),
     "no first token": ("tokenizer.ggml.add_bos_token", ("bool", True), ModelFormatError),
 }

@@ -325,6 +325,7 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
     for change, text in (
         ({a: te.zeros(2, 9, device="numpy")}, "of shape"),
         ({b: te.zeros(16, 3, device="numpy")}, "of shape"),
+        ({a: te.tensor(1.0, device="numpy")}, "of shape"),
         ({b: None}, "lacks B"),
         ({a: None}, "there is none for"),
         ({"base_model.model.tail.lora_A.weight": te.zeros(2, 2)}, "no layer 'tail'"),
@@ -347,6 +348,12 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
         ("[]", "no object"),
         ('{"peft_type": "IA3"}', "peft_type"),
         ('{"bias": "all"}', "bias"),
+        ("[" * 100_000, "JSON"),
+        ('{"alpha_pattern": [1]}', "alpha_pattern"),
+        ('{"alpha_pattern": {"a": "1"}}', "alpha_pattern"),
+        ('{"lora_alpha": NaN}', "lora_alpha"),
+        ('{"lora_alpha": 1%s}' % ("0" * 400), "lora_alpha"),
+        ('{"lora_dropout": 1.0}', "lora_dropout"),
     ):
         config.write_text(content)
         with pytest.raises(te.errors.ArgumentError, match=text):

@@ -29,7 +29,7 @@ def write(path: Path, nodes: list[Any], x: Any, weights: dict[str, Any], result:
             for t in tensors
         ]
     graph = onnx.helper.make_graph(nodes, "g", [info("x", *x)], [info("y", result, None)], tensors)
-    opsets = [onnx.helper.make_opsetid("", 17)]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
     path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
     return path
 
@@ -155,6 +155,46 @@ def test_integers_as_inputs(tmp_path: Path, backend: Backend) -> None:
     model = te.load_model(path, dequantize=True)
     x = integers(2, 8, dtype=np.uint8)
     np.testing.assert_array_equal(model(te.tensor(x)).numpy(), run(path, x))
+
+
+@pytest.mark.parametrize("per", ["layer", "gate"])
+def test_a_quantised_lstm(tmp_path: Path, backend: Backend, per: str) -> None:
+    """ONNX Runtime rounds what it multiplies to 8 bits at each step; its plain LSTM of the same numbers is exact."""
+    size, width, shape = 4, 3, (2, 1) if per == "layer" else (2, 16)
+    stored = {"w": integers(2, width, 4 * size), "r": integers(2, size, 4 * size)}
+    scales = {f"{name}s": RNG.uniform(0.003, 0.006, shape).astype(np.float32) for name in stored}
+    zeros = {f"{name}z": np.full(shape, 5 if per == "layer" else 0, np.int8) for name in stored}
+    if per == "layer":
+        scales, zeros = ({name: array[:, 0] for name, array in part.items()} for part in (scales, zeros))
+    b = RNG.standard_normal((2, 8 * size)).astype(np.float32)
+    names = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
+    lstm = node(
+        "DynamicQuantizeLSTM", names, ["y"], domain="com.microsoft", hidden_size=size, direction="bidirectional"
+    )
+    path = write(tmp_path / "a.onnx", [lstm], (1, [5, 2, width]), {**stored, **scales, **zeros, "b": b})
+    x = RNG.standard_normal((5, 2, width)).astype(np.float32)
+    with pytest.raises(UnsupportedOpError, match=r"DynamicQuantizeLSTM(.|\n)*Pass dequantize=True"):
+        te.load_model(path)
+    model = te.load_model(path, dequantize=True)
+    y = model(te.tensor(x))
+    meant = {
+        name: (array.astype(np.int32) - zeros[f"{name}z"].reshape(2, 1, -1)) * scales[f"{name}s"].reshape(2, 1, -1)
+        for name, array in stored.items()
+    }
+    plain = {name: array.swapaxes(1, 2).astype(np.float32) for name, array in meant.items()}
+    exact = node("LSTM", ["x", "w", "r", "b"], ["y"], hidden_size=size, direction="bidirectional")
+    wanted = run(write(tmp_path / "b.onnx", [exact], (1, [5, 2, width]), {**plain, "b": b}), x)
+    np.testing.assert_allclose(y.detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(path, x), wanted, atol=0.1)
+    y.square().sum().backward()
+    with te.no_grad():
+        for param in model.parameters():
+            assert param.grad is not None
+            param.sub_(param.grad * 0.01)
+    model.save(tmp_path / "c.onnx")
+    tuned = te.load_model(tmp_path / "c.onnx", dequantize=True)(te.tensor(x)).detach().numpy()
+    assert np.abs(tuned - wanted).max() > 0.005
+    np.testing.assert_allclose(run(tmp_path / "c.onnx", x), tuned, atol=0.1)
 
 
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:

@@ -76,6 +76,16 @@ def test_a_state_dict_that_does_not_fit_changes_nothing(reference: Backend) -> N
     wrong = {"state": {0: {"momentum_buffer": np.ones(3)}}, "param_groups": [{**group, "lr": 9.0}]}
     with pytest.raises(te.StateDictError, match=r"momentum_buffer .* of shape \(2,\)"):
         optimizer.load_state_dict(wrong)
+    for wrong in (
+        {}, {"state": {}}, {"state": [], "param_groups": [group]}, {"state": {}, "param_groups": {}},
+        {"state": {}, "param_groups": [1]}, {"state": {}, "param_groups": [{"lr": 9.0}]},
+        {"state": {0: 1.0}, "param_groups": [{**group, "lr": 9.0}]},
+    ):  # fmt: skip
+        with pytest.raises(te.StateDictError):
+            optimizer.load_state_dict(wrong)
+    wide = {"state": {0: {"momentum_buffer": np.ones(2)}}, "param_groups": [{**group, "lr": np.ones(2)}]}
+    with pytest.raises(te.ArgumentError, match="one element"):
+        optimizer.load_state_dict(wide)
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert optimizer.state == {}
 

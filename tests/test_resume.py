@@ -121,6 +121,14 @@ def test_what_does_not_fit_changes_nothing(backend: Backend, tmp_path: Path) -> 
         path.write_bytes(content[:cut])
         with pytest.raises(te.errors.CheckpointError):
             adapt.load_checkpoint(path, **other.parts)
+    for parts in (
+        {"optimizer": {}}, {"optimizer": {"state": [], "param_groups": []}}, {"optimizer": {"state": {}}},
+        {"scheduler": {"last_epoch": "x"}}, {"optimizer": {"state": {0: 1}, "param_groups": [{"params": [0]}]}},
+    ):  # fmt: skip
+        damaged = {**te.load(adapt.save_checkpoint(tmp_path / "d", **run.parts)), **parts}
+        te.save(damaged, tmp_path / "d")
+        with pytest.raises((te.errors.CheckpointError, te.errors.StateDictError)):
+            adapt.load_checkpoint(tmp_path / "d", **other.parts)
     assert other.values() == before
     assert other.optimizer.pending == pending
     with pytest.raises(te.errors.ArgumentError, match="at least 0"):

@@ -517,8 +517,10 @@ def lora(
     ['0.lora_A.default', '0.lora_B.default']
     """
     config = LoraConfig(rank, alpha, dropout, use_rslora, dora)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0.0 <= dropout < 1.0:
-        raise ArgumentError("lora", "an int for rank, and dropout in [0, 1)", f"got {rank!r} and {dropout!r}")
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 0.0 <= dropout < 1.0 or not math.isfinite(alpha):
+        raise ArgumentError(
+            "lora", "an int for rank, a finite alpha, and dropout in [0, 1)", f"got {rank!r}, {alpha!r} and {dropout!r}"
+        )
     paths = chosen("lora", model, targets)
     known = plain_names(model)
     whole = [known[path] for path in train_too if path in known]

@@ -27,6 +27,7 @@ from tinyedge.adapt.lora import (
     set_adapter,
 )
 from tinyedge.autograd.modes import no_grad
+from tinyedge.convert.checks import shown
 from tinyedge.convert.safetensors import load_safetensors, read_metadata, save
 from tinyedge.errors import ArgumentError, StateDictError
 from tinyedge.nn.module import Module
@@ -35,6 +36,7 @@ from tinyedge.tensor import Parameter, Tensor
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAGNITUDE = ".lora_magnitude_vector"
+MAX_CONFIG_BYTES = 2**26
 BASE = "base_sha256"
 """The file's metadata that says on which weights the adapter was trained; PEFT neither writes nor minds it."""
 
@@ -148,7 +150,7 @@ def load_adapter(
 
     Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, shapes
             differ, or it was trained on other weights; ArgumentError for what adapters here do not have (a bias,
-            another method than LoRA).
+            another method than LoRA); CheckpointError for damaged weights. FileNotFoundError if a file is missing.
     """
     call = f"load_adapter({os.fspath(folder)!r})"
     source = Path(folder)
@@ -167,7 +169,7 @@ def load_adapter(
         elif path not in known:
             raise StateDictError(call, "an adapter for this model", f"it has no layer {path!r}")
         elif kind == "A":
-            rank = tensor.shape[0]
+            rank = tensor.shape[0] if tensor.shape else 0
             alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
             configs[path] = LoraConfig(rank, alpha, *config["rest"])
     state = model.state_dict()
@@ -204,20 +206,23 @@ def load_adapter(
 
 def _config(call: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(files.read_whole(path))
+        content = json.loads(files.read_whole(path, MAX_CONFIG_BYTES))
         if not isinstance(content, dict):
             raise ValueError("it is no object")
-    except ValueError as error:
+    except (ValueError, RecursionError, files.IrregularFileError) as error:
         raise ArgumentError(call, f"a {CONFIG} of JSON", str(error)) from None
     for key, wanted in (("peft_type", "LORA"), ("bias", "none"), ("fan_in_fan_out", False), ("lora_bias", False)):
         if content.get(key, wanted) != wanted:
             raise ArgumentError(call, f"an adapter with {key}={wanted!r}", f"it has {content[key]!r}")
     numbers = content.get("lora_alpha", 8), content.get("lora_dropout", 0.0)
     patterns = content.get("alpha_pattern") or {}
-    if not all(isinstance(n, (int, float)) for n in (*numbers, *patterns.values())) or not isinstance(patterns, dict):
+    alphas = patterns.values() if isinstance(patterns, dict) else (None,)
+    known = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (*numbers, *alphas))
+    if not known or not all(abs(n) < 1e38 for n in (*numbers, *alphas)) or not 0 <= numbers[1] < 1:
         raise ArgumentError(
-            call, "numbers for lora_alpha, lora_dropout and alpha_pattern", f"got {numbers} and {patterns}"
-        )
+            call, "finite numbers for lora_alpha and alpha_pattern, and lora_dropout in [0, 1)",
+            shown(f"got {numbers} and {patterns}", 200),
+        )  # fmt: skip
     rest = float(numbers[1]), bool(content.get("use_rslora")), bool(content.get("use_dora"))
     return {"lora_alpha": numbers[0], "alpha_pattern": patterns, "rest": rest}
 

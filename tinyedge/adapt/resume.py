@@ -14,13 +14,17 @@ import numpy as np
 
 from tinyedge import files
 from tinyedge.adapt.lora import plain_name
+from tinyedge.convert.checks import shown
 from tinyedge.convert.safetensors import load_safetensors, save
-from tinyedge.errors import ArgumentError, CheckpointError
+from tinyedge.errors import ArgumentError, CheckpointError, TinyedgeError
 from tinyedge.nn.module import Module
 from tinyedge.ops.random import Generator, default_generator
 from tinyedge.tensor import Tensor
 
 VERSION = 1
+FAULTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What the parts raise for states that are none of theirs."""
+
 PathLike = str | os.PathLike[str]
 
 
@@ -144,9 +148,14 @@ def load_checkpoint(
             undo.append(lambda: optimizer.load_state_dict(earlier))
         if scheduler is not None:
             scheduler.load_state_dict(content["scheduler"])
-    except BaseException:
+    except BaseException as error:
         for restore in reversed(undo):
             restore()
+        if isinstance(error, FAULTS) and not isinstance(error, TinyedgeError):
+            raise CheckpointError(
+                call, "states as save_checkpoint writes them", f"{type(error).__name__}: {shown(error)}",
+                "Take an earlier checkpoint.",
+            ) from None  # fmt: skip
         raise
     (generator or default_generator).set_state((seed[0], seed[1]))
     return step

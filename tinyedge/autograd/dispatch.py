@@ -53,20 +53,18 @@ class _Inferred:
     output_specs: tuple[Spec, ...]
 
 
-_inferred: dict[Any, _Inferred] = {}
-
-
 def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backend: MemorySpace) -> _Inferred:
-    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()), backend)
-    found = _inferred.get(key)
+    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
+    known: dict[Any, _Inferred] = backend.inferred
+    found = known.get(key)
     if found is None:
-        if len(_inferred) > 4096:
-            _inferred.clear()
+        if len(known) > 4096:
+            known.clear()
         require_plain(op, reads)
         inputs = _specs_of(reads)
         outputs = op.infer(*inputs, **attrs)
         outs = tuple([_extent_on(backend, *spec) for spec in outputs])
-        found = _inferred[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
+        found = known[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
     return found
 
 

@@ -14,6 +14,7 @@ from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Body, Guards, Loop, State
+from tinyedge.convert.onnx_file import DTYPES
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.errors import BackendError, TinyedgeError
 from tinyedge.tensor import Parameter, Tensor, tensor
@@ -29,6 +30,10 @@ FAULTS = (
     MemoryError,
 )
 """What NumPy and the handlers raise for arguments that make no sense."""
+
+
+ELEMENT_TYPES = ("to", "dtype", "output_dtype")
+"""Arguments of handlers that are ONNX's numbers of element types."""
 
 
 @dataclass
@@ -304,11 +309,27 @@ def folded_size(shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
+def _widened(parts: Parts, dtype: dtypes.DType) -> None:
+    """Let the nodes make ``dtype`` where they make 16-bit floats: what a cast gives, and constants in arguments."""
+    packed = {number for number, name in DTYPES.items() if dtypes.resolve(name).packed}
+    own = next(number for number, name in DTYPES.items() if name == dtype.name)
+    for raw in flat(parts.raws):
+        for name, value in raw.arguments.items():
+            if name in ELEMENT_TYPES and value in packed:
+                raw.arguments[name] = own
+            elif isinstance(value, np.ndarray) and value.dtype == np.float16:
+                raw.arguments[name] = value.astype(dtype.numpy)
+
+
 def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None) -> GraphModel:
     """The model. ``dtype``: what 16-bit floats of the file become, if not themselves."""
     place = parts.place
     weights, statistics = trained_names(parts.raws, parts.arrays)
     constants = {name: array for name, array in parts.arrays.items() if name not in weights | statistics}
+    if dtype is not None:
+        _widened(parts, dtype)
+        packed = {name for name, array in constants.items() if array.dtype == np.float16 or name in parts.lying}
+        constants |= {name: constants[name].astype(dtype.numpy) for name in packed}
     folding = Folding(place, constants, parts.inputs)
     nodes = folding.nodes(parts.raws)
     used = {name for node in nodes for name in node.inputs} | {port.name for port in parts.outputs}
@@ -316,6 +337,8 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     used |= {state.value for state in parts.states.values()}
     produced = {name for node in nodes for name in node.outputs} | {port.name for port in parts.inputs}
     produced |= parts.states.keys()
+    if not all(port.name for port in parts.outputs):
+        place.refuse("the outputs", "one has no name")
     missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
     if missing:
         place.refuse(missing[0], "it is read, and nothing computes it")

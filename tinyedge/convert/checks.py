@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tinyedge.errors import ModelFormatError, UnsupportedOpError
+from tinyedge.errors import ArgumentError, ModelFormatError, UnsupportedOpError
 
 MAX_DIMS = 16
 MAX_NODES = 200_000
@@ -38,6 +38,18 @@ def safetensors_recipe(path: str | os.PathLike[str]) -> str:
         f"  safetensors.torch.save_file({{k: v.clone() for k, v in state.items()}}, {target!r})\n"
         "and here model.load_state_dict(te.load(...))."
     )
+
+
+HOST_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+"""What NumPy raises for arguments that make no sense."""
+
+
+def host_refusal(node: str, error: Exception) -> ArgumentError:
+    """What a call of a model raises where a node cannot compute on the host."""
+    return ArgumentError(
+        "the model's call", f"values that {node} can compute with on the host", shown(error),
+        "The file, or the shape of an input, is wrong.",
+    )  # fmt: skip
 
 
 class Place:
@@ -76,12 +88,14 @@ def checked_shape(place: Place, where: str, dims: Sequence[int], itemsize: int =
 
 
 __all__ = [
+    "HOST_FAULTS",
     "MAX_DIMS",
     "MAX_FOLDED_ELEMENTS",
     "MAX_FOLDED_TOTAL",
     "MAX_NODES",
     "Place",
     "checked_shape",
+    "host_refusal",
     "is_pickle",
     "safetensors_recipe",
     "shown",

@@ -57,6 +57,14 @@ class GgufFile:
     tensors: dict[str, GgufTensor] = field(default_factory=dict)
 
 
+def one_value(place: Place, metadata: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A number, a text or a bool of the metadata. Errors: ModelFormatError if an array stands there."""
+    value = metadata.get(name, default)
+    if isinstance(value, (list, np.ndarray)):
+        place.refuse(name, "an array stands there, and one value is wanted")
+    return value
+
+
 def read_gguf(path: str | os.PathLike[str], call: str = "read_gguf") -> GgufFile:
     """The metadata and tensors of a GGUF file.
 
@@ -202,4 +210,4 @@ class _Reader:
             self.place.refuse("the tensors", "one has no elements")
 
 
-__all__ = ["MAGIC", "GgufFile", "GgufTensor", "dequantize", "parsed", "read_gguf"]
+__all__ = ["MAGIC", "GgufFile", "GgufTensor", "dequantize", "one_value", "parsed", "read_gguf"]

@@ -11,7 +11,7 @@ import numpy as np
 from tinyedge import dtypes
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import Place, shown
-from tinyedge.convert.gguf import GgufFile, GgufTensor, read_gguf
+from tinyedge.convert.gguf import GgufFile, GgufTensor, one_value, read_gguf
 from tinyedge.convert.huggingface import read_config, require_plausible
 from tinyedge.convert.weights import require_shapes
 from tinyedge.errors import ArgumentError, ModelFormatError, UnsupportedOpError
@@ -131,11 +131,11 @@ def _named(place: Place, file: GgufFile) -> dict[str, GgufTensor]:
         if own in found:
             place.refuse(name, "the parameter stands there twice")
         found[own] = tensor
-    if "general.architecture" in file.metadata and file.metadata["general.architecture"] not in ARCHITECTURES:
+    architecture = one_value(place, file.metadata, "general.architecture")
+    if architecture is not None and architecture not in ARCHITECTURES:
         raise UnsupportedOpError(
-            place.call, f"an architecture of {', '.join(ARCHITECTURES)}",
-            f"got {shown(file.metadata['general.architecture'])!r}",
-        )  # fmt: skip
+            place.call, f"an architecture of {', '.join(ARCHITECTURES)}", f"got {shown(architecture)!r}"
+        )
     if unknown:
         place.unsupported(unknown[:10])
     if "model.embed_tokens.weight" not in found:
@@ -164,7 +164,7 @@ def config_of(place: Place, file: GgufFile, tensors: dict[str, GgufTensor]) -> L
         place.refuse(f"{family}.attention", "heads whose keys and values have different lengths, or no heads")
     if number("rope.dimension_count", size) != size:
         place.unsupported([f"{family}.rope.dimension_count: positions that turn a part of a head"])
-    if data.get(f"{family}.expert_count"):
+    if one_value(place, data, f"{family}.expert_count"):
         place.unsupported([f"{family}.expert_count: a mixture of experts"])
     rows = tensors["model.embed_tokens.weight"].shape[0]
 
@@ -216,17 +216,17 @@ def _scaling(place: Place, file: GgufFile, family: str) -> dict[str, Any] | None
             place.refuse(DIVISORS, "a vector of F32 is wanted")
         return {"rope_type": "divided", "divisors": tuple(map(float, tensor.values()))}
     lead = f"{family}.rope.scaling."
-    kind = data.get(lead + "type", "none")
+    kind = one_value(place, data, lead + "type", "none")
     if kind == "none":
         return None
-    factor = data.get(lead + "factor", 1.0)
+    factor = one_value(place, data, lead + "factor", 1.0)
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
     if kind != "yarn":
         raise ModelFormatError(place.call, "rope.scaling.type of none, linear or yarn", f"got {shown(kind)!r}")
     names = {"original_context_length": "original_max_position_embeddings", "yarn_beta_fast": "beta_fast",
              "yarn_beta_slow": "beta_slow"}  # fmt: skip
-    found = {own: data[lead + name] for name, own in names.items() if lead + name in data}
+    found = {own: one_value(place, data, lead + name) for name, own in names.items() if lead + name in data}
     return {
         "rope_type": "yarn", "factor": factor,
         "original_max_position_embeddings": data.get(f"{family}.context_length"), **found,

@@ -18,12 +18,12 @@ import numpy as np
 from tinyedge.autograd.modes import no_grad
 from tinyedge.autograd.registry import functions
 from tinyedge.backends import Backend
-from tinyedge.convert.checks import shown
+from tinyedge.convert.checks import HOST_FAULTS, host_refusal, shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import How, InGroups, OverMinibatch, Renormalised
-from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError
+from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError, TinyedgeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.nn.selection import Chosen, listed
@@ -315,6 +315,10 @@ class GraphModel(Module):
         except (ShapeError, DtypeError, ArgumentError) as error:
             error.add_note(f"in {node.op} {shown(node.name)!r} of the model") if hasattr(error, "add_note") else None
             raise
+        except HOST_FAULTS as error:
+            if isinstance(error, TinyedgeError) or not (node.on_host or node.at_host):
+                raise
+            raise host_refusal(f"{node.op} {shown(node.name)!r}", error) from None
         return result if isinstance(result, tuple) else (result,)
 
     def _how(self, norm: Node, training: bool) -> How:

@@ -22,6 +22,9 @@ STORED = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9:
           12: "<u4", 13: "<u8", 16: "<u2"}  # fmt: skip
 """How raw data of the element types that are read lie in a file."""
 
+MAX_READS = 4
+"""How often the tensors together may read the bytes of other files: a small file could ask for memory without end."""
+
 FIELDS = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
 
 
@@ -42,7 +45,7 @@ def parsed(call: str, content: bytes, place: Place) -> Any:
 
 def opset_of(model: Any, place: Place) -> int:
     """The version of ONNX's own op set."""
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = list({entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")})
     if len(versions) != 1 or not 1 <= versions[0] <= 1000:
         place.refuse("opset_import", "it must name one version of ONNX's own op set")
     return int(versions[0])
@@ -67,7 +70,7 @@ class Tensors:
         if proto.HasField("segment"):
             self.place.unsupported([f"{shown(where)}: a tensor in segments"])
         if proto.data_location == 1:
-            data = self._external(proto, where)
+            data = self.bytes_of(proto, where)
         elif proto.HasField("raw_data"):
             data = proto.raw_data
         else:
@@ -89,7 +92,8 @@ class Tensors:
             bits = np.array(numbers, stored)
         return _values(bits.reshape(shape), kind)
 
-    def _external(self, proto: Any, where: str) -> bytes:
+    def bytes_of(self, proto: Any, where: str) -> bytes:
+        """The numbers of a tensor that lie in a file below the model's folder."""
         entries = {entry.key: entry.value for entry in proto.external_data}
         try:
             start, size = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
@@ -100,6 +104,9 @@ class Tensors:
         size = len(content) - start if size < 0 and "length" not in entries else size
         if start < 0 or size < 0 or start + size > len(content):
             self.place.refuse(where, f"{size} bytes at {start} are not inside {shown(location)!r}")
+        self.total += size
+        if self.total > MAX_READS * sum(map(len, self.external.values())):
+            self.place.refuse(where, "its tensors read the same bytes of other files again and again")
         return content[start : start + size]
 
     def _data_file(self, location: str, where: str) -> bytes:

@@ -30,7 +30,7 @@ from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Guards
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
-from tinyedge.convert.onnx_quantised import QUANTISED, RESULTS, spread, weights_of
+from tinyedge.convert.onnx_quantised import LSTM, QUANTISED, RESULTS, spread, weights_of
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.onnx_writer import OnnxSource, Trail
 from tinyedge.errors import ArgumentError, ShapeError
@@ -146,7 +146,7 @@ class _Reader:
 
     def _check_weights(self) -> None:
         """Weights that were dequantised are read as what they stand for alone."""
-        allowed = {*RESULTS, "DequantizeLinear"}
+        allowed = {*RESULTS, "DequantizeLinear", LSTM.rpartition(".")[2]}
         for raw in self.result.raws:
             for name in raw.inputs:
                 if name in self.source.quantised and raw.op not in allowed:

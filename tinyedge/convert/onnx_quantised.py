@@ -11,13 +11,16 @@ import numpy as np
 from tinyedge import dtypes, ops
 from tinyedge.convert.graph import Array
 from tinyedge.convert.onnx_layers import conv
-from tinyedge.convert.onnx_registry import ONNX, Ints, dtype_of
+from tinyedge.convert.onnx_recurrent import Strs, lstm
+from tinyedge.convert.onnx_registry import ONNX, Floats, Ints, dtype_of
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.tensor import Tensor, tensor
 
+LSTM = "com.microsoft.DynamicQuantizeLSTM"
+
 QUANTISED = frozenset((
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-    "MatMulInteger",
+    "MatMulInteger", LSTM,
 ))  # fmt: skip
 
 LIMITS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(2**31), 2**31 - 1)}
@@ -36,6 +39,8 @@ def spread(values: Array, rank: int, axis: int, shape: Ints, block_size: int = 0
         if values.shape != wanted or block_size < 1:
             raise ShapeError("QuantizeLinear", f"scales of the shape {wanted} for blocks", f"got {values.shape}")
         return np.take(values, np.arange(shape[axis]) // block_size, axis)
+    if rank == 3 and values.shape == (shape[0], shape[2]):  # of a recurrent layer: for each direction and gate
+        return values[:, None]
     if values.ndim != 1 or len(values) != shape[axis]:
         raise ShapeError("QuantizeLinear", f"{shape[axis]} scales along dim {axis}", f"got {values.shape}")
     return values.reshape([-1 if dim == axis else 1 for dim in range(rank)])
@@ -198,12 +203,49 @@ def qlinear_matmul(
     return quantize(ops.matmul(a, b), y_scale, y_zero, axis=-2)
 
 
+@ONNX.op(LSTM, host=("w_scale", "w_zero", "r_scale", "r_zero"), trained=("w", "r", "b", "p"))
+def dynamic_quantize_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    p: Tensor | None = None,
+    w_scale: Array | None = None,
+    w_zero: Array | None = None,
+    r_scale: Array | None = None,
+    r_zero: Array | None = None,
+    *,
+    activation_alpha: Floats | None = None,
+    activation_beta: Floats | None = None,
+    activations: Strs | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    count: int,
+) -> Any:
+    """An LSTM whose weights have a row for each input, and come in integers."""
+    if not (w.is_floating_point() and r.is_floating_point()):
+        raise ArgumentError("DynamicQuantizeLSTM", "weights and scales that stand in the file", "they are computed")
+    w, r = (ops.transpose(part, 1, 2) for part in (w, r))
+    return lstm(
+        x, w, r, b, sequence_lens, initial_h, initial_c, p, activation_alpha=activation_alpha,
+        activation_beta=activation_beta, activations=activations, clip=clip, direction=direction,
+        input_forget=input_forget, count=count,
+    )  # fmt: skip
+
+
 def weights_of(op: str, arguments: dict[str, Any]) -> list[tuple[int, tuple[int, ...], int, int, int]]:
     """Which inputs of an op are weights: their position, those of their scales, of the zero point, dim, block size."""
     if op == "DequantizeLinear":
         return [(0, (1,), 2, arguments.get("axis", 1), arguments.get("block_size", 0))]
     if op == "QLinearConv":
         return [(3, (4,), 5, 0, 0), (8, (1, 4), -1, 0, 0)]
+    if op == LSTM:
+        return [(1, (8,), 9, 0, 0), (2, (10,), 11, 0, 0)]
     return [(3, (4,), 5, -1, 0)] if op == "QLinearMatMul" else []
 
 
@@ -211,4 +253,4 @@ RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6,
 """Where the scale and the zero point of a quantised result are among the inputs."""
 
 
-__all__ = ["QUANTISED", "RESULTS", "spread", "weights_of"]
+__all__ = ["LSTM", "QUANTISED", "RESULTS", "spread", "weights_of"]

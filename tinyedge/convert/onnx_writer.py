@@ -5,10 +5,11 @@ The file is walked field by field, since a parser that writes it anew may order 
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,13 @@ from tinyedge import dtypes, files
 from tinyedge.convert.checks import shown
 from tinyedge.convert.head import renumbered
 from tinyedge.convert.nodes import Array, NewHead
+from tinyedge.convert.onnx_external import embedded
+from tinyedge.convert.protobuf import Field, encoded, fields, spliced, varint
 from tinyedge.errors import ArgumentError, NumberRangeError
 
 GRAPH, INITIALIZER, NODE, INPUT, OUTPUT, VALUE_INFO = 7, 5, 1, 11, 12, 13
 NODE_OUTPUT, NODE_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH = 2, 5, 1, 5, 6
-DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL = 1, 2, 4, 5, 8, 9, 10, 13
+DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 5, 8, 9, 10
 PATTERNS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8"), 16: np.dtype("<u2")}
 """How the floats of a file lie, by ONNX's number of the type."""
 
@@ -31,55 +34,6 @@ Trail = tuple[tuple[int, str], ...]
 
 Waiting = dict[tuple[Trail, str], tuple[str, Array]]
 """What is not written yet, by where it stands: the model's name of it, and its values."""
-
-
-class Field(NamedTuple):
-    """A field of a message: where it starts, and where its content lies."""
-
-    number: int
-    kind: int
-    start: int
-    begin: int
-    end: int
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def fields(data: bytes, begin: int, end: int) -> Iterator[Field]:
-    """The fields of a message; it was parsed before, so it is well-formed."""
-    at = begin
-    while at < end:
-        start = at
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            first = at
-            _, at = _varint(data, at)
-        elif kind == 2:
-            size, first = _varint(data, at)
-            at = first + size
-        else:
-            first = at
-            at += 8 if kind == 1 else 4
-        yield Field(tag >> 3, kind, start, first, at)
-
-
-def encoded(value: int) -> bytes:
-    """A varint."""
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
 
 
 class OnnxSource:
@@ -111,7 +65,12 @@ class OnnxSource:
             raise ArgumentError("save", "the name of a regular file, or a new name", str(error)) from None
 
     def replaced(self, values: Mapping[str, Array], head: NewHead | None = None) -> bytes:
-        """The content with other values; with a new head, of other shapes too."""
+        """The content with other values; with a new head, of other shapes too. Numbers of other files stand in it."""
+        whole = embedded(self.path, self.content)
+        if whole is not self.content:
+            other = copy.copy(self)
+            other.content = whole
+            return other.replaced(values, head)
         new = {**values, **(head.constants if head is not None else {})}
         waiting = {self.inside.get(name, ((), name)): (name, array) for name, array in new.items()}
         edits: list[tuple[list[Field], bytes]] = []
@@ -193,12 +152,7 @@ class OnnxSource:
         """Where the numbers of a tensor lie, and the new ones."""
         data, place = self.content, path[-1]
         inside = list(fields(data, place.begin, place.end))
-        kind = next((_varint(data, f.begin)[0] for f in inside[::-1] if f.number == DATA_TYPE), 0)
-        if any(f.number == EXTERNAL for f in inside):
-            raise ArgumentError(
-                "save", "weights that stand in the file itself", f"{shown(name)!r} is in another file",
-                "Save the values with te.save(model.state_dict(), path).",
-            )  # fmt: skip
+        kind = next((varint(data, f.begin)[0] for f in inside[::-1] if f.number == DATA_TYPE), 0)
         dims = tuple(size for f in inside if f.number == DIMS for size in self._sizes(f))
         if name in self.quantised:
             if dims != values.shape:
@@ -246,7 +200,7 @@ class OnnxSource:
     def _sizes(self, field: Field) -> Iterator[int]:
         at = field.begin
         while at < field.end:
-            size, at = _varint(self.content, at)
+            size, at = varint(self.content, at)
             yield size
 
     def _new_tensor(self, name: str, values: Array, kind: int, place: Field) -> bytes:
@@ -278,28 +232,4 @@ def packed_floats(name: str, values: Array, kind: int) -> Array:
     return packed
 
 
-def spliced(data: bytes, edits: list[tuple[list[Field], bytes]]) -> bytes:
-    """The bytes with some fields' contents replaced; where a length changes, those of all around it do."""
-    if all(path[-1].end - path[-1].begin == len(new) for path, new in edits):
-        result = bytearray(data)
-        for path, new in edits:
-            result[path[-1].begin : path[-1].end] = new
-        return bytes(result)
-    return _rebuilt(data, 0, len(data), [(path, new) for path, new in edits], 0)
-
-
-def _rebuilt(data: bytes, begin: int, end: int, edits: list[tuple[list[Field], bytes]], depth: int) -> bytes:
-    parts, at = [], begin
-    heads = sorted({path[depth] for path, _ in edits}, key=lambda field: field.start)
-    for field in heads:
-        mine = [(path, new) for path, new in edits if path[depth] == field]
-        if len(mine[0][0]) == depth + 1:
-            content = mine[0][1]
-        else:
-            content = _rebuilt(data, field.begin, field.end, mine, depth + 1)
-        parts += [data[at : field.start], encoded(field.number << 3 | 2), encoded(len(content)), content]
-        at = field.end
-    return b"".join([*parts, data[at:end]])
-
-
-__all__ = ["OnnxSource", "encoded", "fields", "packed_floats", "spliced"]
+__all__ = ["OnnxSource", "packed_floats"]

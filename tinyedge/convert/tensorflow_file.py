@@ -11,6 +11,7 @@ import numpy as np
 from tinyedge import dtypes
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, checked_shape, shown
 from tinyedge.convert.graph import Array, Dims
+from tinyedge.convert.tensorflow_functions import written_out
 from tinyedge.errors import MissingPackageError
 
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool",
@@ -32,6 +33,8 @@ class TfNode:
     name: str
     inputs: list[Ref]
     proto: Any
+    origin: tuple[str, str] | None = None
+    """Of a node of a function: the function, and the node's name there."""
 
     def attribute(self, name: str, kind: str, default: Any) -> Any:
         """An attribute of that kind. Errors: ValueError for another kind, or if it is absent without a default."""
@@ -87,17 +90,20 @@ def parsed(call: str, content: bytes, place: Place) -> Any:
 
 
 def nodes_of(graph: Any, place: Place) -> dict[str, TfNode]:
-    """The nodes by name, in the file's order; control inputs, which only say what comes before, are left out."""
+    """The nodes by name, in the file's order, those of functions where they are called; control inputs, which only say
+    what comes before, are left out.
+    """
     if not graph.node:
         place.refuse("the graph", "it has no nodes; a SavedModel or a checkpoint must be frozen to one file first")
     if len(graph.node) > MAX_NODES:
         place.refuse("the graph", f"{len(graph.node)} nodes, and at most {MAX_NODES} are read")
     found: dict[str, TfNode] = {}
-    for proto in graph.node:
+    protos, origins = written_out(graph, place)
+    for proto in protos:
         if not proto.name or proto.name in found:
             place.refuse("the graph", f"two nodes have the name {shown(proto.name)!r}")
         refs = [reference(text) for text in proto.input if not text.startswith("^")]
-        found[proto.name] = TfNode(proto.op, proto.name, refs, proto)
+        found[proto.name] = TfNode(proto.op, proto.name, refs, proto, origins.get(proto.name))
     for node in found.values():
         for name, _ in node.inputs:
             if name not in found:

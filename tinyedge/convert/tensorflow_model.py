@@ -26,7 +26,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     tensorflow_shapes,
     tensorflow_volumes,
 )
-from tinyedge.convert.build import FAULTS, build
+from tinyedge.convert.build import FAULTS, Parts, build
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import GraphModel
 from tinyedge.convert.tensorflow_file import DTYPES, TfNode, nodes_of, parsed
@@ -77,12 +77,15 @@ def from_tensorflow(
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     nodes = nodes_of(parsed(call, content, place), place)
     source = TensorflowSource(path, content)
+    source.origins = {node.name: node.origin for node in nodes.values() if node.origin is not None}
     lowering = Lowering(place, nodes, source, wanted)
     try:
         lowering.frames = dict(frames_of(nodes))
     except FAULTS as error:
         place.refuse("the graph", f"its loops are not whole ({type(error).__name__}: {shown(error)})")
-    model = build(lowering.parts(inputs, outputs, _fixed(call, nodes, fixed)), wanted, device)
+    parts = lowering.parts(inputs, outputs, _fixed(call, nodes, fixed))
+    _tie(parts, source)
+    model = build(parts, wanted, device)
     if lowering.assumed:
         names = ", ".join(map(repr, map(shown, lowering.assumed)))
         warnings.warn(
@@ -91,6 +94,17 @@ def from_tensorflow(
             stacklevel=2,
         )
     return model
+
+
+def _tie(parts: Parts, source: TensorflowSource) -> None:
+    """A constant of a function that is called several times is one parameter, by each of its names."""
+    first: dict[tuple[str, str], str] = {}
+    for name in parts.arrays:
+        if name in source.origins:
+            owner = first.setdefault(source.origins[name], name)
+            if source.turns.get(owner) != source.turns.get(name):
+                parts.place.unsupported([f"the constant {shown(name)!r} of a function, which ops read in two layouts"])
+            parts.ties[name] = owner
 
 
 def _fixed(call: str, nodes: Mapping[str, TfNode], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from tinyedge import dtypes, files
 from tinyedge.convert.checks import Place, shown
 from tinyedge.convert.graph import Array
-from tinyedge.convert.onnx_writer import Field, encoded, fields, spliced
+from tinyedge.convert.protobuf import Field, encoded, fields, spliced
 from tinyedge.convert.tensorflow_file import DTYPES, Tensors, parsed
 from tinyedge.errors import ArgumentError, NumberRangeError
 
 NODE, NODE_NAME, ATTRIBUTE, KEY, VALUE, TENSOR = 1, 1, 5, 1, 2, 8
+LIBRARY, SIGNATURE, FUNCTION_NODE = 2, 1, 3
 DTYPE, SHAPE, VERSION, CONTENT = 1, 2, 3, 4
 """The fields of a tensor that are no numbers one by one."""
+
+
+Origin = tuple[str, str]
+"""A node by its function, "" for the graph itself, and its name there."""
 
 
 class TensorflowSource:
@@ -28,6 +34,7 @@ class TensorflowSource:
         self.path = os.path.realpath(path)
         self.content = content
         self.turns: dict[str, tuple[int, ...]] = {}
+        self.origins: dict[str, Origin] = {}
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         """Write the file again, with these values in place of its own."""
@@ -42,40 +49,58 @@ class TensorflowSource:
     def replaced(self, values: Mapping[str, Array]) -> bytes:
         """The content with other values; what did not change keeps its encoding."""
         place = Place("save", self.path, "frozen TensorFlow graph")
-        protos = {node.name: node for node in parsed("save", self.content, place).node}
+        protos = _constants(parsed("save", self.content, place))
         tensors = Tensors(place)
-        new: dict[str, bytes] = {}
+        new: dict[Origin, bytes] = {}
         for name, array in values.items():
-            proto = protos[name].attr["value"].tensor
+            key = self.origins.get(name, ("", name))
+            proto = protos[key]
             array = np.transpose(array, np.argsort(self.turns[name])) if name in self.turns else array
             packed = _packed(name, array, int(proto.dtype))
             if packed != _packed(name, tensors.read(proto, name)[0], int(proto.dtype)):
-                new[name] = packed
+                new[key] = packed
         edits: list[tuple[list[Field], bytes]] = []
-        for node in fields(self.content, 0, len(self.content)):
-            if node.number == NODE and node.kind == 2:
-                edits += self._node(node, new)
+        for path, function in self._nodes():
+            edits += self._node(path, function, new)
         content = spliced(self.content, edits)
-        written = {node.name: node for node in parsed("save", content, place).node}
+        written = _constants(parsed("save", content, place))
         if len(edits) != len(new) or any(
-            written[name].attr["value"].tensor.tensor_content != packed
-            and _packed(name, Tensors(place).read(written[name].attr["value"].tensor, name)[0],
-                        int(written[name].attr["value"].tensor.dtype)) != packed
-            for name, packed in new.items()
-        ):  # fmt: skip
+            written[key].tensor_content != packed
+            and _packed(key[1], Tensors(place).read(written[key], key[1])[0], int(written[key].dtype)) != packed
+            for key, packed in new.items()
+        ):
             raise ArgumentError(
                 "save", "constants that stand once in the file", "one stands there in parts",
                 "Save the values with te.save(model.state_dict(), path).",
             )  # fmt: skip
         return content
 
-    def _node(self, node: Field, new: Mapping[str, bytes]) -> list[tuple[list[Field], bytes]]:
-        """Where the constant of a node lies, and its new bytes."""
+    def _nodes(self) -> Iterator[tuple[list[Field], str]]:
+        """Where each node stands, and in which function: "" for the graph's own."""
         data = self.content
+        for field in fields(data, 0, len(data)):
+            if field.kind != 2:
+                continue
+            if field.number == NODE:
+                yield [field], ""
+            for function in fields(data, field.begin, field.end) if field.number == LIBRARY else ():
+                parts = list(fields(data, function.begin, function.end))
+                heads = [f for f in parts if f.number == SIGNATURE and f.kind == 2]
+                names = [name for head in heads for name in self._texts(fields(data, head.begin, head.end))]
+                for node in parts:
+                    if node.number == FUNCTION_NODE and node.kind == 2:
+                        yield [field, function, node], names[-1] if names else ""
+
+    def _texts(self, inside: Iterable[Field]) -> list[str]:
+        """What is written in fields of a name."""
+        return [self.content[f.begin : f.end].decode("utf-8") for f in inside if f.number == NODE_NAME and f.kind == 2]
+
+    def _node(self, path: list[Field], function: str, new: Mapping[Origin, bytes]) -> list[tuple[list[Field], bytes]]:
+        """Where the constant of a node lies, and its new bytes."""
+        data, node = self.content, path[-1]
         inside = list(fields(data, node.begin, node.end))
-        names = [data[f.begin : f.end] for f in inside if f.number == NODE_NAME and f.kind == 2]
-        name = names[-1].decode("utf-8") if names else ""
-        if name not in new:
+        key = function, (self._texts(inside) or [""])[-1]
+        if key not in new:
             return []
         found = []
         for attribute in inside:
@@ -89,7 +114,7 @@ class TensorflowSource:
                     continue
                 for tensor in fields(data, value.begin, value.end):
                     if tensor.number == TENSOR and tensor.kind == 2:
-                        found.append(self._edit([node, attribute, value, tensor], new[name]))
+                        found.append(self._edit([*path, attribute, value, tensor], new[key]))
         return found
 
     def _edit(self, path: list[Field], packed: bytes) -> tuple[list[Field], bytes]:
@@ -104,6 +129,13 @@ class TensorflowSource:
             return [*path, numbers[0]], packed
         kept = [data[f.start : f.end] for f in inside if f.number in (DTYPE, SHAPE, VERSION)]
         return path, b"".join([*kept, encoded(CONTENT << 3 | 2), encoded(len(packed)), packed])
+
+
+def _constants(graph: Any) -> dict[Origin, Any]:
+    """The tensors of the constants, in functions too."""
+    nodes = [("", node) for node in graph.node]
+    nodes += [(function.signature.name, node) for function in graph.library.function for node in function.node_def]
+    return {(function, node.name): node.attr["value"].tensor for function, node in nodes if node.op == "Const"}
 
 
 def _packed(name: str, values: Array, kind: int) -> bytes:

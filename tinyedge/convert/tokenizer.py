@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyedge import files
 from tinyedge.convert.checks import Place, shown
-from tinyedge.convert.gguf import MAGIC, GgufFile, parsed
+from tinyedge.convert.gguf import MAGIC, GgufFile, one_value, parsed
 from tinyedge.errors import MissingPackageError, TinyedgeError
 
 MAX_BYTES = 2**28
@@ -88,7 +88,7 @@ def _made(place: Place, make: Callable[[], Any]) -> Any:
 
 def _of_gguf(package: Any, file: GgufFile, place: Place) -> Any:
     data = file.metadata
-    model = data.get("tokenizer.ggml.model")
+    model = one_value(place, data, "tokenizer.ggml.model")
     tokens = data.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
         place.refuse("tokenizer.ggml.tokens", "a list of texts is wanted")
@@ -116,7 +116,7 @@ def _by_bytes(package: Any, place: Place, data: dict[str, Any], vocabulary: dict
     merges = data.get("tokenizer.ggml.merges")
     if not isinstance(merges, list) or not all(isinstance(merge, str) and merge.count(" ") == 1 for merge in merges):
         place.refuse("tokenizer.ggml.merges", "a list of pairs of texts is wanted")
-    before = data.get("tokenizer.ggml.pre", "default")
+    before = one_value(place, data, "tokenizer.ggml.pre", "default")
     if before not in PIECES:
         place.unsupported([f"tokenizer.ggml.pre: pieces of the kind {shown(before)!r}"])
     pairs = [tuple(merge.split(" ")) for merge in merges]
@@ -175,7 +175,7 @@ def _add_special(package: Any, place: Place, made: Any, data: dict[str, Any], to
     for kind, add in ((CONTROL, made.add_special_tokens), (USER, made.add_tokens)):
         names = [tokens[number] for number in np.flatnonzero(kinds == kind)]
         add([added(name, normalized=False, special=kind == CONTROL) for name in names if name])
-    begins = data.get("tokenizer.ggml.model") == "llama" or data.get("tokenizer.ggml.pre") in BEGIN
+    begins = data["tokenizer.ggml.model"] == "llama" or one_value(place, data, "tokenizer.ggml.pre") in BEGIN
     around: dict[str, str] = {}
     for name, default in (("bos", begins), ("eos", False)):
         if data.get(f"tokenizer.ggml.add_{name}_token", default) is True:

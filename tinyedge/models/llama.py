@@ -43,6 +43,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
 """Settings that change what a model computes, and the values that this decoder has."""
 
 MAX_LAYERS = 65_536
+MAX_HEAD_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class LlamaConfig:
         set_(self, "num_key_value_heads", groups)
         set_(self, "head_dim", self.head_dim or self.hidden_size // heads)
         set_(self, "output_bias", self.attention_bias if self.output_bias is None else self.output_bias)
-        if self.head_dim % 2:
-            raise ArgumentError("LlamaConfig", "an even head_dim", f"got {self.head_dim}")
+        if self.head_dim % 2 or self.head_dim > MAX_HEAD_DIM:  # before there is an angle for each
+            raise ArgumentError("LlamaConfig", f"an even head_dim of at most {MAX_HEAD_DIM}", f"got {self.head_dim}")
         if self.no_rope_layers and len(self.no_rope_layers) != self.num_hidden_layers:
             raise ArgumentError(
                 "LlamaConfig", f"no_rope_layers for each of {self.num_hidden_layers} layers",

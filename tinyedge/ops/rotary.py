@@ -76,8 +76,22 @@ def _yarn(frequencies: Frequencies, dim: int, base: float, scaling: Mapping[str,
 
 
 def rotary_frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> tuple[Frequencies, float]:
-    """The angle of each pair at position 1, and the factor of all results."""
-    frequencies = base ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+    """The angle of each pair at position 1, and the factor of all results.
+
+    Errors: ArgumentError for a scaling that is not known, or whose numbers give angles that are none.
+    """
+    with np.errstate(all="ignore"):
+        frequencies, factor = _scaled(base ** (-np.arange(0, dim, 2, dtype=np.float64) / dim), dim, base, scaling)
+    if not (np.isfinite(frequencies).all() and (frequencies > 0).all() and math.isfinite(factor)):
+        raise ArgumentError(
+            NAME, "a base and a scaling that give finite angles above 0", f"got base {base} and scaling {scaling}"
+        )
+    return frequencies, factor
+
+
+def _scaled(
+    frequencies: Frequencies, dim: int, base: float, scaling: Mapping[str, Any] | None
+) -> tuple[Frequencies, float]:
     if scaling is None:
         return frequencies, 1.0
     kind = scaling.get("rope_type", scaling.get("type", "default"))

@@ -32,7 +32,7 @@ from tinyedge.optim.groups import Parameters as Parameters
 from tinyedge.optim.hooks import Hooks, calling_hooks
 from tinyedge.optim.launch import Job, Launcher, State
 from tinyedge.optim.launch import Rule as Rule
-from tinyedge.optim.saved import copy_of, is_torn, like, read_minibatch
+from tinyedge.optim.saved import copy_of, is_torn, like, read_minibatch, require_groups
 from tinyedge.tensor import Tensor, full
 
 
@@ -506,7 +506,7 @@ class Optimizer(Groups, Hooks):
         """
         call = f"{self._call}.load_state_dict"
         state_dict = self._run("before loading", {**state_dict})
-        saved_groups = state_dict["param_groups"]
+        saved_groups = require_groups(call, state_dict)
         sizes = [len(group["params"]) for group in self.param_groups]
         saved_sizes = [len(group["params"]) for group in saved_groups]
         if sizes != saved_sizes:
@@ -525,6 +525,10 @@ class Optimizer(Groups, Hooks):
                     for name, value in state_dict["state"][key].items()
                     if value is not None  # PyTorch's momentum buffer before its first use
                 }
+        groups = [
+            {**group, **{name: self._number(name, value) for name, value in saved.items()}, "params": group["params"]}
+            for group, saved in zip(self.param_groups, saved_groups, strict=True)
+        ]
         minibatch = None
         if "minibatch" in state_dict:
             known = {key: (param, label) for key, (_, param, label) in zip(keys, self.named(), strict=True)}
@@ -542,10 +546,7 @@ class Optimizer(Groups, Hooks):
                 if param in torn:
                     param._slot.grad.storage.torn = True  # type: ignore[union-attr]
             self.count(counted)
-        self.param_groups = [
-            {**group, **{name: self._number(name, value) for name, value in saved.items()}, "params": group["params"]}
-            for group, saved in zip(self.param_groups, saved_groups, strict=True)
-        ]
+        self.param_groups = groups
         self._run("after loading")
 
     def loaded(self, name: str, what: str, param: Tensor, value: Any) -> Any:

@@ -41,6 +41,21 @@ def copy_of(param: Tensor, value: Any) -> Any:
     return deepcopy(value)
 
 
+def require_groups(call: str, state_dict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The groups of a state dict. Errors: StateDictError if it is not as an optimizer writes it."""
+    groups, state = state_dict.get("param_groups"), state_dict.get("state")
+    if not isinstance(groups, (list, tuple)) or not isinstance(state, Mapping):
+        got = f"{type(groups).__name__} and {type(state).__name__}"
+        raise StateDictError(call, "a list param_groups and a dict state, as state_dict() gives them", f"got {got}")
+    for number, group in enumerate(groups):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), (list, tuple)):
+            raise StateDictError(call, "groups that are dicts with a list params", f"group {number} is none")
+    for key, kept in state.items():
+        if not isinstance(kept, Mapping):
+            raise StateDictError(call, "a dict of state for each parameter", f"{key!r} has {type(kept).__name__}")
+    return [*groups]
+
+
 def read_minibatch(
     call: str, saved: Any, known: Mapping[Any, tuple[Tensor, str]], accumulate: int | None
 ) -> tuple[int, dict[Tensor, Tensor], set[Tensor]]:

@@ -167,6 +167,14 @@ class LRScheduler:
                 f"it has no {missing[0]}",
                 "Load one that the same schedule has saved.",
             )
+        strange = [name for name, value in own.items() if not _is_alike(value, state_dict[name])]
+        if strange:
+            raise StateDictError(
+                f"{type(self).__name__}.load_state_dict",
+                f"{strange[0]} as {type(own[strange[0]]).__name__}",
+                f"it has {state_dict[strange[0]]!r}"[:120],
+                "Load one that the same schedule has saved.",
+            )
         if "base_lrs" in own and len(state_dict["base_lrs"]) != len(own["base_lrs"]):
             raise StateDictError(
                 f"{type(self).__name__}.load_state_dict",
@@ -181,6 +189,14 @@ _SCHEDULED = ("lr", "momentum", "betas")
 """The options of a group that schedules change."""
 
 _NOT_SAVED = ("optimizer", "is_first")
+
+
+def _is_alike(own: Any, saved: Any) -> bool:
+    """Whether ``saved`` may stand in the place of a schedule's value: a number for a number, a list for a list."""
+    for kind in ((bool, int, float), (list, tuple), (str,)):
+        if isinstance(own, kind):
+            return isinstance(saved, kind) or (kind[0] is bool and getattr(saved, "shape", None) == ())
+    return True
 
 
 def _copied(value: Any) -> Any:
