@@ -55,14 +55,12 @@ def _tensors(content: bytes) -> Iterator[list[Field]]:
         for field in _messages(content, graph[-1]):
             if field.number == INITIALIZER:
                 yield [*graph, field]
-            if field.number != NODE:
-                continue
-            for attribute in _messages(content, field, ATTRIBUTE):
-                for value in _messages(content, attribute):
-                    if value.number in (TENSOR, TENSORS):
-                        yield [*graph, field, attribute, value]
-                    elif value.number in GRAPHS:
-                        pending.append([*graph, field, attribute, value])
+            attributes = _messages(content, field, ATTRIBUTE) if field.number == NODE else ()
+            for attribute, value in ((a, value) for a in attributes for value in _messages(content, a)):
+                if value.number in (TENSOR, TENSORS):
+                    yield [*graph, field, attribute, value]
+                elif value.number in GRAPHS:
+                    pending.append([*graph, field, attribute, value])
 
 
 def _messages(content: bytes, around: Field, *numbers: int) -> Iterator[Field]:

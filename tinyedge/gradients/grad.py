@@ -82,8 +82,9 @@ def grad(
     the outputs do not depend is None with ``allow_unused``, and zeros with ``materialize_grads``. With
     ``is_grads_batched`` each of ``grad_outputs`` has a dim 0 more, and so has each gradient: a walk for each.
 
-    Errors: ArgumentError unless ``only_inputs``. AutogradError if an input is not used, without either, and as ``Tensor.backward``; SecondGradientError,
-            which is a NotImplementedError too, with ``create_graph`` and an op whose gradient has no gradient.
+    Errors: ArgumentError unless ``only_inputs``. AutogradError if an input is not used, without either, and as
+            ``Tensor.backward``; SecondGradientError, which is a NotImplementedError too, with ``create_graph`` and an
+            op whose gradient has no gradient.
 
     >>> x = te.tensor(3.0, requires_grad=True)
     >>> (slope,) = te.autograd.grad(x**3, x, create_graph=True)
