@@ -86,7 +86,7 @@ def test_transfer(tmp_path: Path, opencl: Backend) -> None:
     for package in ("sklearn", "PIL", "matplotlib", "tflite"):
         pytest.importorskip(package)
     model = tflite_file(tmp_path / "a.tflite")
-    options = ["--most", 5, "--epochs", 1, "--block", 2, "--rank", 2, "--output", tmp_path]
+    options = ["--most", 6, "--epochs", 1, "--rates", 1e-3, "--block", 2, "--rank", 2, "--output", tmp_path]
     text = run(EXAMPLES / "transfer_mobilenet.py", model, *options)
     rows = {line[:16].strip(): line[16:].split() for line in text.splitlines() if line.endswith(tuple("0123456789"))}
     trained = {name: int(row[0].replace(",", "")) for name, row in rows.items()}
@@ -101,7 +101,7 @@ def test_transfer(tmp_path: Path, opencl: Backend) -> None:
 
 def test_transfer_of_a_real_mobilenet(tmp_path: Path, opencl: Backend) -> None:
     model = real("mobilenet_v1_0.25_224_float.tflite", "tflite", "matplotlib")
-    options = ["--most", 8, "--epochs", 1, "--policies", "head", "LoRA", "--output", tmp_path]
+    options = ["--most", 8, "--epochs", 1, "--rates", 1e-3, "--policies", "head", "LoRA", "--output", tmp_path]
     text = run(EXAMPLES / "transfer_mobilenet.py", model, *options)
     peaks = {line[:16].strip(): float(line.split()[-1]) for line in text.splitlines() if "% " in line}
     assert 0 < peaks["head"] < peaks["LoRA"] < 8

@@ -13,7 +13,7 @@ import pytest
 import tinyedge as te
 from tests.gguf_files import gguf, of_model
 from tests.llama_configs import FAMILIES
-from tests.mutations import check_mutations
+from tests.mutations import check_mutations, with_other_words
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import Place
 from tinyedge.convert.gguf import parsed, read_gguf
@@ -378,6 +378,7 @@ def header_of(content: bytes) -> int:
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = file_of()
     check_mutations(content, tmp_path / "b.gguf", 100, 0)
+    check_mutations(content, tmp_path / "b.gguf", 300, 2, header_of(content), change=with_other_words)
     check_mutations(content, tmp_path / "b.gguf", 400, 1, header_of(content), dequantize=True)
 
 

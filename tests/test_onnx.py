@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tests.mutations import check_mutations
+from tests.mutations import check_mutations, messages_mutator, with_other_words
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
 from tinyedge.convert import graph
@@ -627,7 +627,10 @@ def test_an_op_set_that_is_named_twice(tmp_path: Path, reference: Backend) -> No
 
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     """Each loads, or is refused by name: no other error, and no hang."""
-    check_mutations(network(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 400, 0)
+    content = network(tmp_path / "a.onnx").read_bytes()
+    check_mutations(content, tmp_path / "b.onnx", 300, 0)
+    for change in (with_other_words, messages_mutator(onnx.ModelProto.FromString)):
+        check_mutations(content, tmp_path / "b.onnx", 200, 1, change=change)
 
 
 @pytest.mark.slow
@@ -635,6 +638,8 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     content = network(tmp_path / "a.onnx").read_bytes()
     for seed in range(1, 11):
         check_mutations(content, tmp_path / "b.onnx", 1000, seed)
+        for change in (with_other_words, messages_mutator(onnx.ModelProto.FromString)):
+            check_mutations(content, tmp_path / "b.onnx", 500, seed, change=change)
 
 
 def test_images_far_from_zero_are_normalised(tmp_path: Path, backend: Backend) -> None:

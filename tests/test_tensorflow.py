@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tests.mutations import check_mutations
+from tests.mutations import check_mutations, messages_mutator, with_other_words
 from tests.tensorflow_files import Graph
 from tinyedge.backends import Backend
 from tinyedge.errors import (
@@ -22,7 +22,7 @@ from tinyedge.errors import (
 )
 from tinyedge.nn import functional as F
 
-pytest.importorskip("tensorboard")
+graph_pb2 = pytest.importorskip("tensorboard.compat.proto.graph_pb2")
 RNG = np.random.default_rng(0)
 Weights = dict[str, np.ndarray[Any, Any]]
 
@@ -486,7 +486,10 @@ def test_damaged_graphs_are_refused(tmp_path: Path, reference: Backend) -> None:
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     """Each loads, or is refused by name: no other error, and no hang."""
     network(tmp_path / "a.pb")
-    check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 400, 0)
+    content = (tmp_path / "a.pb").read_bytes()
+    check_mutations(content, tmp_path / "b.pb", 300, 0)
+    for change in (with_other_words, messages_mutator(graph_pb2.GraphDef.FromString)):
+        check_mutations(content, tmp_path / "b.pb", 200, 1, change=change)
 
 
 @pytest.mark.slow
@@ -494,6 +497,8 @@ def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     network(tmp_path / "a.pb")
     for seed in range(1, 11):
         check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 1000, seed)
+        for change in (with_other_words, messages_mutator(graph_pb2.GraphDef.FromString)):
+            check_mutations((tmp_path / "a.pb").read_bytes(), tmp_path / "b.pb", 500, seed, change=change)
 
 
 def recurrent(path: Path, w: Any, r: Any, lists: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
-from tests.mutations import check_mutations
+from tests.mutations import check_mutations, with_other_words
 from tests.tflite_files import Draft
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, ModelFormatError, NumberRangeError, UnsupportedOpError
@@ -224,14 +224,17 @@ def test_a_weight_that_is_read_in_two_orders(tmp_path: Path, backend: Backend) -
 def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
     """Each loads, or is refused by name: no other error, and no hang."""
     network(tmp_path / "a.tflite", True)
-    check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 400, 0)
+    check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 300, 0)
+    check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 300, 1, change=with_other_words)
 
 
 @pytest.mark.slow
 def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
     network(tmp_path / "a.tflite", True)
+    content = (tmp_path / "a.tflite").read_bytes()
     for seed in range(1, 11):
-        check_mutations((tmp_path / "a.tflite").read_bytes(), tmp_path / "b.tflite", 1000, seed)
+        check_mutations(content, tmp_path / "b.tflite", 1000, seed)
+        check_mutations(content, tmp_path / "b.tflite", 1000, seed, change=with_other_words)
 
 
 def quantised(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
