@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 import tinyedge as te
-from tests.guarded import GuardedOpenCL, PoisonedReference
+from tests.guarded import GuardedOpenCL, PoisonedReference, as_gpu, first_device
 from tinyedge import backends
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.backend import OpenCLBackend
@@ -106,6 +106,19 @@ def guarded_backends() -> dict[str, Backend]:
 def backend(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
     """Each backend in turn, as the default."""
     with te.use_backend(request.param) as chosen:
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def gpu(guarded_backends: dict[str, Backend]) -> Backend:
+    """The first device, taken for a GPU on which kernels may wait for each other."""
+    return as_gpu(GuardedOpenCL(first_device().entry))
+
+
+@pytest.fixture(params=["numpy", *([*DEVICES, "gpu"] if DEVICES else _NO_DEVICE)])
+def any_backend(request: pytest.FixtureRequest, guarded_backends: dict[str, Backend]) -> Iterator[Backend]:
+    """Each backend in turn, and the first device taken for a GPU, as the default."""
+    with te.use_backend(request.getfixturevalue("gpu") if request.param == "gpu" else request.param) as chosen:
         yield chosen
 
 

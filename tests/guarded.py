@@ -9,6 +9,7 @@ arithmetic, so that adding to a guard is seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -124,3 +125,19 @@ class PoisonedReference(ReferenceBackend):
     def allocate(self, nbytes: int) -> np.ndarray[Any, Any]:
         self.check_size(nbytes)
         return poison(poison_word(0), nbytes).copy()
+
+
+def as_gpu(backend: OpenCLBackend) -> OpenCLBackend:
+    """``backend``, taken for a GPU on which kernels may wait for each other."""
+    if not backend.device.persistent:
+        if not backend.orders_groups:
+            pytest.skip("the device does not say that one group sees what another wrote")
+        if "Portable Computing Language" in backend.entry.platform:
+            pytest.skip(
+                "PoCL 3.1 builds a kernel with barriers wrongly where it is called in a branch, as in a launch group"
+            )
+        backend.device = replace(
+            backend.device, kind="gpu", vector_width=4, compute_units=4, max_work_group=256, group_items=64, order="c11"
+        )
+        backend.specialises = True
+    return backend

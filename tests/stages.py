@@ -36,6 +36,7 @@ WHAT = {
     "gradients": "te.autograd: functions of users, gradients of gradients",
     "distributions": "samples, densities, entropies",
     "nn": "modules, layers, losses",
+    "func": "te.func: functions that compute derivatives",
     "report": "explain, profile, chart",
     "compiler": "te.compile: record, fuse, plan memory, replay",
     "optim": "optimizers, schedules",

@@ -432,3 +432,41 @@ def test_anomaly_is_switched(backend: Backend) -> None:
     te.autograd.set_detect_anomaly(False)
     assert not is_checking_anomalies()
     assert te.autograd.Variable(te.ones(1), requires_grad=True).requires_grad
+
+
+def test_once_differentiable(backend: Backend) -> None:
+    from tinyedge.autograd.function import once_differentiable
+
+    class Twice(Function):
+        @staticmethod
+        def forward(ctx: Any, x: te.Tensor) -> te.Tensor:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, dy: te.Tensor) -> te.Tensor:
+            (x,) = ctx.saved_tensors
+            return 2 * x * dy
+
+    x = te.tensor([3.0], requires_grad=True)
+    Twice.apply(x).sum().backward()
+    assert x.grad.tolist() == [6.0]
+    (slope,) = grad(Twice.apply(x).sum(), x, create_graph=True)
+    assert slope.tolist() == [6.0]
+    with pytest.raises(te.SecondGradientError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+def test_grad_takes_pytorchs_arguments(backend: Backend) -> None:
+    x = te.tensor([1.0, 2.0], requires_grad=True)
+    (slope,) = grad(x * x, x, te.ones(2), None, False, True, True, False, True)
+    assert slope.tolist() == [2.0, 4.0]
+    with pytest.raises(te.ArgumentError, match="only_inputs"):
+        grad((x * x).sum(), x, only_inputs=False)
+    y = x * x
+    found, unused = grad(y, (x, te.ones(1, requires_grad=True)), te.eye(2), is_grads_batched=True, allow_unused=True)
+    assert found.tolist() == [[2.0, 0.0], [0.0, 4.0]]
+    assert unused is None
+    with pytest.raises(te.ArgumentError, match="dim 0"):
+        grad(y, x, is_grads_batched=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import tinyedge as te
 from tinyedge import backends
 from tinyedge.autograd.dispatch import MAX_ELEMENTS, new_slot
 from tinyedge.backends import Backend
+from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.backends.opencl.devices import embedded_runtime
 from tinyedge.errors import BackendError, DtypeError, KernelBuildError, ShapeError
 
@@ -183,3 +186,18 @@ def test_the_embedded_runtime_is_used() -> None:
     if embedded_runtime() is None:
         pytest.skip("the cpu extra is not installed here")
     assert backends.usable_devices()
+
+
+def test_a_device_that_nobody_uses_any_more_is_let_go(opencl: OpenCLBackend) -> None:
+    """Its context takes memory of the driver: nothing that was learnt of calls there may keep it."""
+    other = OpenCLBackend(opencl.entry)
+    refer = weakref.ref(other)
+    with te.use_backend(other):
+        x = te.ones(8, 8, requires_grad=True)
+        (x @ x).sum().backward()
+        compiled = te.compile(lambda x: (x @ x).sum())
+        compiled(x).backward()
+        compiled(x)
+    del x, other, compiled
+    gc.collect()
+    assert refer() is None

@@ -162,6 +162,7 @@ def test_a_sample_that_is_not_finite_is_left_out(backend: Backend) -> None:
         assert moved is (scale == 1.0)
 
 
+@pytest.mark.replays("the eager call takes memory too")
 def test_a_few_programs_serve_all_lengths_with_one_arena(opencl: Backend) -> None:
     model = decoder("q8_0", checkpointed=True)
 

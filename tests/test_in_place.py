@@ -399,3 +399,44 @@ def test_views_that_may_not_be_changed(backend: Backend) -> None:
     assert not detached.requires_grad
     assert not detached[0].requires_grad
     np.testing.assert_allclose(detached[0].numpy(), 4 * W[0])  # the memory is one
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_view_that_is_used_before_it_is_asked_for_its_history(backend: Backend, plain: bool) -> None:
+    """It is one tensor to all who differentiate by it, hook it or look at it."""
+
+    def made() -> tuple[te.Tensor, te.Tensor]:
+        w = te.ones(3, 4, requires_grad=True)
+        x = te.zeros(3, 4) if plain else w * 2
+        row = x[0]
+        x.add_(w)
+        return w, row
+
+    def by(row: te.Tensor) -> te.Tensor:
+        return (row * 3).sum() + (row * row).sum()
+
+    scale = 1 if plain else 3  # of what is in the row, and of its gradient by w
+    slope = 3 + 2 * scale
+    w, row = made()
+    (found,) = te.autograd.grad(by(row), row)
+    np.testing.assert_array_equal(found.numpy(), np.full(4, slope))
+    w, row = made()
+    (first,) = te.autograd.grad((row**3).sum(), row, create_graph=True)
+    (second,) = te.autograd.grad(first.sum(), w)
+    np.testing.assert_allclose(second.numpy()[0], np.full(4, 6 * scale * scale), rtol=1e-5)
+    w, row = made()
+    seen: list[te.Tensor] = []
+    row.register_hook(lambda gradient: seen.append(gradient.clone()))
+    row.retain_grad()
+    by(row).backward()
+    np.testing.assert_array_equal(seen[0].numpy(), np.full(4, slope))
+    assert row.grad is not None
+    np.testing.assert_array_equal(row.grad.numpy(), np.full(4, slope))
+    assert w.grad is not None
+    np.testing.assert_array_equal(w.grad.numpy()[0], np.full(4, slope * scale))
+    for use in (lambda row: row.requires_grad_(), lambda row: te.cat([row, row]), lambda row: repr(row)):
+        w, row = made()
+        use(row)
+        assert row.requires_grad
+        assert not row.is_leaf
+        assert "grad_fn" in repr(row)

@@ -29,6 +29,7 @@ STAGES = (
     "gradients",
     "distributions",
     "nn",
+    "func",
     "report",
     "compiler",
     "optim",

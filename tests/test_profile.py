@@ -186,6 +186,31 @@ def test_profile_needs_a_replay(reference: Backend) -> None:
         train_sample.program.profile(repeats=0)
 
 
+def test_copies_belong_to_the_part_in_which_they_run(backend: Backend) -> None:
+    """A copy is a forward op, which backward uses too: to join, and to fill what a slice's gradient leaves out."""
+    x, w = te.tensor(np.arange(12.0, dtype=np.float32).reshape(3, 4)), leaf(3, 4)
+
+    def step(x: te.Tensor) -> te.Tensor:
+        loss = te.cat([x * w, x])[1:].sum()
+        loss.backward()
+        return loss
+
+    compiled = te.compile(step)
+    for _ in range(2):
+        compiled(x)
+    program = compiled.program
+    rows = launch_rows(program)
+    names = [name for row in rows for name in row.ops]
+    assert {"copy", "fill"} <= set(names)
+    assert not {"clone", "write"} & set(names)
+    first = next(number for number, kernel in enumerate(program.kernels) if kernel.step.number >= program.border)
+    alone = [row for row in rows if set(row.ops) <= {"copy", "fill"}]
+    assert {row.direction for row in alone if row.number >= first} == {BACKWARD}
+    assert {row.direction for row in alone if row.number < first} == {FORWARD}
+    assert all(buffer.kind != SAVED or buffer.start < first for buffer in buffers(program))
+    assert program.saved_bytes == sum(buffer.nbytes for buffer in buffers(program) if buffer.kind == SAVED)
+
+
 def test_bytes_moved(backend: Backend) -> None:
     """Each element once, those of a broadcast operand too."""
     w = te.ones(64)

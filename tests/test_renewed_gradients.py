@@ -16,6 +16,11 @@ from tinyedge import nn, optim
 from tinyedge.backends import Backend
 
 
+@pytest.fixture
+def backend(any_backend: Backend) -> Backend:
+    return any_backend
+
+
 def samples(count: int) -> list[te.Tensor]:
     random = np.random.default_rng(0)
     return [te.tensor(random.standard_normal((2, 4), np.float32)) for _ in range(count)]

@@ -12,12 +12,14 @@ import pytest
 import tinyedge as te
 from tinyedge import nn
 from tinyedge.autograd import grad
+from tinyedge.backends import Backend
 from tinyedge.ir.step import Op, registry
+from tinyedge.nn import functional as F
 from tinyedge.tensor import call_all
 
 ELSEWHERE = {"with_gradient": "tests/test_linalg.py", "banded": "tests/test_images.py"}
 OPS = [op for op in registry.values() if op.differentiable and not op.is_view and op.name not in ELSEWHERE]
-LARGEST = 60
+LARGEST = 200
 
 
 def drawn(op: type[Op], seed: int) -> tuple[list[te.Tensor | None], dict[str, Any]] | None:
@@ -168,3 +170,20 @@ def test_a_compiled_step_with_a_gradient_penalty(backend: te.Backend) -> None:
         return [wrapped(te.tensor(batch)).item() for batch in batches]
 
     np.testing.assert_allclose(losses(te.compile), losses(lambda step: step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"padding": 1}, {"dilation": (2, 1)}, {"return_indices": True}])
+def test_maxima_of_windows(options: dict[str, Any], backend: Backend) -> None:
+    """Larger than what is drawn above: a place in a window is not a place in the image."""
+    x = te.randn(2, 3, 9, 8, requires_grad=True)
+
+    def gradients(y: Any) -> te.Tensor:
+        y = y[0] if isinstance(y, tuple) else y
+        (slope,) = grad((y * y * y).sum(), x, create_graph=True)
+        (bent,) = grad((slope * slope).sum(), x)
+        return bent
+
+    found = gradients(F.max_pool2d(x, (3, 2), **options))
+    chosen = F.max_pool2d(x.detach(), (3, 2), **{**options, "return_indices": True})[1]
+    expected = gradients(x.reshape(2, 3, -1).gather(2, chosen.reshape(2, 3, -1)))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), 1e-5)

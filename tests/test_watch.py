@@ -86,6 +86,7 @@ def test_lora_b_that_stays_zero(backend: Backend) -> None:
     assert set(names) == {"used.lora_A.default", "used.lora_B.default"}
 
 
+@pytest.mark.replays("both the replay and the eager call warn")
 @pytest.mark.parametrize("way", ["eager", "compiled", "inside"])
 @pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
 def test_an_optimizer_tells(backend: Backend, way: str, make: type[optim.Optimizer]) -> None:

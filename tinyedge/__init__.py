@@ -12,6 +12,7 @@ from tinyedge import (
     distributions,
     errors,
     federated,
+    func,
     models,
     nn,
     onnx,
@@ -67,6 +68,7 @@ from tinyedge.dtypes import (
     uint8,
 )
 from tinyedge.errors import *  # noqa: F403
+from tinyedge.func import vmap
 from tinyedge.gradients import detect_anomaly
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ir.program import ProgramSpec
@@ -166,6 +168,7 @@ __all__ = [
     "from_dlpack",
     "from_numpy",
     "full",
+    "func",
     "get_backend",
     "get_default_dtype",
     "get_float32_matmul_precision",
@@ -211,6 +214,7 @@ __all__ = [
     "use_backend",
     "use_deterministic_algorithms",
     "utils",
+    "vmap",
 ]
 __all__ += ["e", "get_default_device", "inf", "nan", "pi", "set_default_device"]
 __all__ += errors.__all__

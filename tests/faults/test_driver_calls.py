@@ -207,6 +207,7 @@ SOME = ((Code(OUT_OF_MEMORY), True),)
 """Of a fault and whether training is compiled, those that every run of the tests looks at, at some of the calls."""
 
 
+@pytest.mark.replays("the values are read after the call, and a fault there comes when all has run")
 @pytest.mark.parametrize(("fault", "compiled"), SOME, ids=str)
 def test_a_fault_at_some_calls(fault: Fault, compiled: bool) -> None:
     found, calls = faults_found(compiled, fault, 83)

@@ -34,8 +34,8 @@ def costs_of(program: Program, layers: Iterable[Layer]) -> dict[str | None, Cost
     for slot, number in program.gradient_places():
         owners.setdefault(number, by_leaf[id(slot)])
     steps = [program.steps[number] for number in sorted(program.steps)]
-    border = next((k for k, step in enumerate(steps) if step.direction == BACKWARD), len(steps))
-    forward, backward = steps[:border], steps[border:]
+    forward = [step for step in steps if step.number < program.border]
+    backward = [step for step in steps if step.number >= program.border]
     names = _owners_of(backward, owners)
     found: dict[str | None, Cost] = {}
     for step, name in zip(backward, names, strict=True):

@@ -6,6 +6,7 @@ from tinyedge.gradients import GradcheckError as GradcheckError
 from tinyedge.gradients import Variable as Variable
 from tinyedge.gradients import backward as backward
 from tinyedge.gradients import detect_anomaly as detect_anomaly
+from tinyedge.gradients import function as function
 from tinyedge.gradients import functional as functional
 from tinyedge.gradients import grad as grad
 from tinyedge.gradients import gradcheck as gradcheck
@@ -19,6 +20,7 @@ __all__ = [
     "Variable",
     "backward",
     "detect_anomaly",
+    "function",
     "functional",
     "grad",
     "gradcheck",

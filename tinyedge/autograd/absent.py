@@ -25,7 +25,7 @@ INSTEAD = {
     "jit": LeftOut(_TRACED, "te.compile"),
     "fx": LeftOut(_TRACED, "te.compile"),
     "from_file": LeftOut("a file is read whole, with bounds", "te.load"),
-    "vmap": LeftOut("ops take batches by their dims", "a batch dim"),
+    "functionalize": LeftOut(_TRACED, "te.compile"),
     "sparse": LeftOut(_DENSE, "dense tensors"),
     "to_sparse": LeftOut(_DENSE, "dense tensors"),
     "SparseAdam": LeftOut(_DENSE, "optim.Adam"),

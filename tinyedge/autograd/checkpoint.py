@@ -30,22 +30,23 @@ R = TypeVar("R")
 
 
 class _Rematerialised(Postponed):
-    """What a step saved, apart from ``kept``: its segment rematerialises it, as number ``index`` of what it dropped."""
+    """What a step saved, apart from ``older``: its segment rematerialises it, number ``index`` of what it dropped."""
 
-    def __init__(self, segment: _Segment, index: int, kept: Saved) -> None:
+    def __init__(self, segment: _Segment, index: int, older: Saved) -> None:
         self.segment = segment
         self.index = index
-        self.kept = kept
+        self.older = older
 
     def values(self) -> Saved:
         made = self.segment.take(self.index)
-        return {**(made.values() if isinstance(made, Postponed) else made), **self.kept}
+        return {**(made.values() if isinstance(made, Postponed) else made), **self.older}
 
-    def held(self) -> list[Slot]:
+    def kept(self) -> list[Storage]:
         given = self.segment.function
         passed = [*given.args, *given.keywords.values()] if isinstance(given, partial) else []
-        kept = [item for item, _ in self.kept.values() if isinstance(item, Slot)]
-        return kept + [holder._slot for holder in leaves_in(passed, SlotHolder)]
+        slots = [item for item, _ in self.older.values() if isinstance(item, Slot)]
+        slots += [holder._slot for holder in leaves_in(passed, SlotHolder)]
+        return [*self.segment.versions, *[slot.storage for slot in slots]]
 
     def forget(self) -> None:
         self.segment.made.clear()

@@ -15,7 +15,7 @@ from tinyedge.autograd.scope import may_change
 from tinyedge.dtypes import DType
 from tinyedge.errors import BackendError, DtypeError, ShapeError
 from tinyedge.ir.modes import modes
-from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Saved, Step, registry
+from tinyedge.ir.step import FORWARD, Edge, Op, Saved, Step, registry
 from tinyedge.ir.values import Extent, MemorySpace, Read, Slot, Spec, Storage, Value, extent_of
 from tinyedge.shapes import Shape
 
@@ -53,20 +53,18 @@ class _Inferred:
     output_specs: tuple[Spec, ...]
 
 
-_inferred: dict[Any, _Inferred] = {}
-
-
 def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backend: MemorySpace) -> _Inferred:
-    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()), backend)
-    found = _inferred.get(key)
+    key = (op, tuple([None if r is None else r.key for r in reads]), tuple(attrs.items()))
+    known: dict[Any, _Inferred] = backend.inferred
+    found = known.get(key)
     if found is None:
-        if len(_inferred) > 4096:
-            _inferred.clear()
+        if len(known) > 4096:
+            known.clear()
         require_plain(op, reads)
         inputs = _specs_of(reads)
         outputs = op.infer(*inputs, **attrs)
         outs = tuple([_extent_on(backend, *spec) for spec in outputs])
-        found = _inferred[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
+        found = known[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
     return found
 
 
@@ -121,7 +119,7 @@ def dispatch(
                     f'Move one, e.g. x.to("{backend.name}").',
                 )
             if read.history != read.family.history and modes.grad.value and history.is_stale(read):
-                return dispatch(op, _renewed(op, reads), attrs, scalars, backend)
+                history.renew(op.name, read)
             if read.requires_grad:
                 tracked = True
     for scope in modes.scopes:
@@ -156,13 +154,6 @@ def dispatch(
         step.slots = {}
         _link(step, reads, outs, inferred.input_specs, inferred.output_specs)
     return outs
-
-
-def _renewed(op: type[Op], reads: Sequence[Read]) -> list[Read]:
-    """The inputs with the history that their memory has since it was changed in place."""
-    return [
-        history.renewed(op.name, read) if isinstance(read, Slot) and history.is_stale(read) else read for read in reads
-    ]
 
 
 def execute(step: Step) -> None:
@@ -204,7 +195,9 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
     """Give ``outs`` the history of a step without a kernel of its own, if a gradient may be asked for."""
     if not modes.grad.value:
         return
-    reads = _renewed(op, reads)
+    for read in reads:
+        if isinstance(read, Slot) and history.is_stale(read):
+            history.renew(op.name, read)
     if any(isinstance(read, Slot) and read.requires_grad for read in reads):
         step = Step(op, FORWARD, attrs, {}, {}, (), ())
         step.saved = {}
@@ -243,9 +236,8 @@ def contiguous_copy(slot: Slot) -> Slot:
     """A contiguous copy, outside of autograd."""
     if slot.dtype.blocks is not None:
         raise quantised_error("contiguous", slot.dtype)
-    copy = registry["clone"]
     out = new_slot(slot.storage.backend, slot.dtype, slot.shape)
-    launch_step(Step(copy, FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
+    launch_step(Step(registry["clone"], FORWARD, {}, {}, {"x": slot, "y": out}, ("x",), ("y",)))
     return out
 
 
@@ -258,10 +250,11 @@ def write_into(source: Slot | Value, target: Slot, accumulate: bool = False) -> 
             raise quantised_error("copy", slot.dtype)
     if isinstance(source, Slot) and source.storage is target.storage and source.layout() != target.layout():
         source = contiguous_copy(source)  # the two may overlap
+    copy = registry["copy"]
     for scope in modes.scopes:
-        scope.called(registry["clone"], (source, target), {"accumulate": accumulate}, {})
-    names: frozenset[str] = frozenset(("dx",)) if accumulate else frozenset()
-    execute(Step(registry["clone"], BACKWARD, {}, {}, {"dy": source, "dx": target}, ("dy",), ("dx",), names))
+        scope.called(copy, (source, target), {"accumulate": accumulate}, {})
+    names: frozenset[str] = frozenset(("y",)) if accumulate else frozenset()
+    execute(Step(copy, FORWARD, {}, {}, {"x": source, "y": target}, ("x",), ("y",), names))
     target.storage.version += 1
 
 

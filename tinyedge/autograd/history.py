@@ -1,8 +1,8 @@
 """The history of memory that is changed in place: whose result it holds since, for every tensor that lies in it.
 
-In: a slot that was made before a change which autograd recorded. Out: one at the same place with the history that its
-values have now, as a view of what the whole memory holds. ``detach()`` begins a family of its own, whose changes mean
-nothing to the others.
+In: a slot that was made before a change which autograd recorded. Out: the slot, with the history that its values have
+now, as a view of what the whole memory holds. ``detach()`` begins a family of its own, whose changes mean nothing to
+the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from tinyedge.errors import AutogradError
 from tinyedge.ir.step import FORWARD, Step, registry
-from tinyedge.ir.values import Current, Slot, Spec
+from tinyedge.ir.values import Current, Slot, Spec, note_leaf_change
 from tinyedge.shapes import Shape
 
 
@@ -31,8 +31,8 @@ def unrecorded(source: Slot) -> int:
     return -1 - source.family.history
 
 
-def renewed(call: str, slot: Slot) -> Slot:
-    """``slot``, which is stale, with the history that its values have now.
+def renew(call: str, slot: Slot) -> None:
+    """Give ``slot``, which is stale, the history that its values have now.
 
     Errors: AutogradError if that is not known: of a leaf, of a view taken under ``no_grad``, and of what shares memory
             with the result of a Function or of a compiled function.
@@ -40,16 +40,16 @@ def renewed(call: str, slot: Slot) -> Slot:
     current = slot.family.current
     if current is None or slot.history < 0 or (slot.is_leaf and slot.requires_grad):
         refuse(call, slot)
-    fresh = slot.alias()
-    view(fresh, current)
-    return fresh
+    view(slot, current)
+    note_leaf_change()
 
 
 def view(slot: Slot, current: Current) -> None:
     """Give ``slot`` the history of a view of what all of its memory holds."""
+    slot.history = slot.family.history
+    slot.step, slot.requires_grad = None, current.step is not None
     if current.step is None:
         return
-    slot.requires_grad = True
     if slot.shape == current.spec.shape and slot.contiguous:
         slot.step, slot.index = current.step, current.output
         return

@@ -8,7 +8,7 @@ gradient that has several contributions is accumulated inside the kernels that c
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from tinyedge.autograd.deferral import Deferred, deferring
@@ -19,7 +19,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import AutogradError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, Edge, Postponed, Step, Tape
-from tinyedge.ir.values import MemorySpace, Slot, Spec, Value
+from tinyedge.ir.values import MemorySpace, Slot, Spec, Storage, Value
 
 Key = tuple[int, int]  # the step and the number of its output from which an edge comes; of a leaf, -1 and its id
 
@@ -40,18 +40,26 @@ class Walk:
     ``boundary`` holds the ids of leaves whose gradients stay in ``pending``, as do those of steps that are not walked.
     With ``needed``, only the gradients of these edges, by key, are computed, and all of them stay there. What comes to
     the edges in ``captured`` is kept there.
+
+    A leaf's gradient that is there already is added to as the walk goes; but if ``steps`` read it, in the end.
     """
 
     def __init__(
-        self, boundary: Collection[int] = (), retain_graph: bool = False, needed: Collection[Key] | None = None
+        self,
+        boundary: Collection[int] = (),
+        retain_graph: bool = False,
+        needed: Collection[Key] | None = None,
+        steps: Iterable[Step] = (),
     ) -> None:
+        self.steps = steps
         self.boundary = boundary
         self.retain_graph = retain_graph
         self.needed = needed
         self.captured: dict[Key, Slot | None] = {}
         self.hooked: dict[Key, Slot] = {}  # leaves whose hooks wait for the whole gradient
         self.pending: dict[tuple[int, int], Gradient] = {}
-        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each leaf, and the slot of its gradient after the walk
+        self.leaves: dict[int, tuple[Slot, Slot]] = {}  # each leaf, and the sum that is or will be its gradient
+        self._read: set[Storage] | None = None
 
     @staticmethod
     def key(edge: Edge) -> tuple[int, int]:
@@ -95,13 +103,23 @@ class Walk:
             return known[1], True
         if modes.recorder is not None:
             modes.recorder.leaf_gradient(leaf)
-        adds = leaf.grad is not None
-        if adds and modes.deferred is not None and modes.deferred.adds_from is None:
-            modes.deferred.adds_from = len(modes.deferred.launches)
+        if leaf.grad is not None and not self._is_read(leaf.grad.storage):
+            _note_addition()
+            self.leaves[id(leaf)] = leaf, leaf.grad
+            return leaf.grad, True
         # Many samples are added up in it: of a leaf that is stored in 16 bits the sum is in float32.
-        target = leaf.grad if leaf.grad is not None else new_slot(backend, spec.dtype.computes, spec.shape)
+        target = new_slot(backend, spec.dtype.computes, spec.shape)
         self.leaves[id(leaf)] = leaf, target
-        return target, adds
+        return target, False
+
+    def _is_read(self, gradient: Storage) -> bool:
+        """Whether the walk may read a gradient that is there."""
+        if self._read is None:
+            self._read = {storage for step in self.steps for storage in step.kept()}
+        if gradient in self._read or any(each.slot.storage is gradient for each in self.pending.values()):
+            return True
+        self._read.add(gradient)  # another leaf with the same gradient adds to it in the end
+        return False
 
     def deliver(self, edge: Edge, slot: Slot, spec: Spec, owned: bool) -> None:
         """Pass on a computed gradient: the first one as it is, further ones by accumulation."""
@@ -145,9 +163,13 @@ class Walk:
 
     def finish(self, deferred: Deferred) -> None:
         """Launch everything that was held back, and give the leaves their gradients."""
-        added_to = [leaf for leaf, gradient in self.leaves.values() if leaf.grad is gradient]
-        there = [leaf.grad for leaf in added_to if leaf.grad is not None]
         with _finishing:  # threads that accumulate into one leaf do so one after the other
+            added_to = [leaf for leaf, _ in self.leaves.values() if leaf.grad is not None]
+            there = [leaf.grad for leaf, total in self.leaves.values() if leaf.grad is total]
+            for leaf, total in self.leaves.values():
+                if leaf.grad is not None and leaf.grad is not total:  # it was read, or another thread has set it
+                    _note_addition()
+                    write_into(total, leaf.grad, accumulate=True)
             try:
                 deferred.launch()
             except BaseException as error:
@@ -156,15 +178,19 @@ class Walk:
                 raise
             for gradient in there:
                 gradient.storage.version += 1
-            for leaf, gradient in self.leaves.values():
+            for leaf, total in self.leaves.values():
                 if leaf.grad is None:
-                    leaf.keep_gradient(gradient)
-                elif leaf.grad is not gradient:  # another thread has set it meanwhile
-                    write_into(gradient, leaf.grad, accumulate=True)
-            deferred.launch()
+                    leaf.keep_gradient(total)
 
 
 _finishing = threading.RLock()
+
+
+def _note_addition() -> None:
+    """Note that the next launch is perhaps the first which adds to a gradient that is there."""
+    deferred = modes.deferred
+    if deferred is not None and deferred.adds_from is None:
+        deferred.adds_from = len(deferred.launches)
 
 
 def _passed(hooks: Hooks, gradient: Gradient) -> Gradient:
@@ -214,7 +240,7 @@ def backward(root: Slot, gradient: Slot | None, retain_graph: bool = False) -> N
     steps = Tape.leading_to([root])
     if modes.recorder is not None:
         modes.recorder.backward(steps)
-    walk = Walk(retain_graph=retain_graph)
+    walk = Walk(retain_graph=retain_graph, steps=steps)
     with deferring() as deferred:
         if gradient is None:
             gradient = ones_like(root)
@@ -325,6 +351,7 @@ def _run_backward(
             )
         slots[name] = saved
     reads = tuple(slots)
+    read = {slot.storage for slot in slots.values() if isinstance(slot, Slot)}
     writes: list[str] = []
     accumulate: list[str] = []
     taken: set[Any] = set()
@@ -337,6 +364,9 @@ def _run_backward(
         else:
             target, adds = walk.target(edge, spec, backend)
             taken.add(identity)
+            if adds and target.storage in read:  # a hook's result, say, is the gradient that is added to
+                target, adds = new_slot(backend, spec.dtype, spec.shape), False
+                again.append((edge, target, spec))
         slots["d" + name] = target
         writes.append("d" + name)
         if adds:

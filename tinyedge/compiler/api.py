@@ -126,7 +126,7 @@ class Compiled:
             return self.function(*args, **kwargs)
         call = Call.of(args, kwargs)
         key = self._key(call)
-        program = self._find(key)
+        program = self._find(key, call.tensors)
         if program is None:
             return self._record(key, call)
         self._changed = False
@@ -145,7 +145,7 @@ class Compiled:
             self._require_apart()
         call = Call.of(args, kwargs)
         key = self._key(call)
-        program = self._find(key)
+        program = self._find(key, call.tensors)
         if program is None:
 
             def traced() -> Program:
@@ -196,7 +196,7 @@ class Compiled:
         they are launched one by one, and give ``result``.
         """
         redo = recording.undone()
-        if program.fits():
+        if program.fits(call.tensors):
             with suppress(BackendError, MemoryError):
                 return self._replay(program, key, call)
         redo()
@@ -222,10 +222,15 @@ class Compiled:
         before: dict[str, Any] = {}
         key = self._key(call, before)
         recording.reads_hashes = self._guard.names.hashes
+        recording.known = frozenset(self._guard.storages)
+        recording.given = frozenset(tensor._slot.storage.number for tensor in call.tensors)
         is_apart = False
         try:
             with recorder.recording(recording):
-                result = recording.renewed(self.function(*call.args, **call.kwargs))
+                result = self.function(*call.args, **call.kwargs)
+                for tensor in tensors_in(result):
+                    tensor._current("te.compile")  # a view has the history of what changed its memory
+                result = recording.renewed(result)
             same = self._is_same(key, before, call, recording.runs)
             if not same or not recording.repeats or not recording.is_replaceable():
                 recording.release()
@@ -328,14 +333,14 @@ class Compiled:
                     "Return it, or keep a copy of what the function returned.",
                 )
 
-    def _find(self, key: Any) -> Program | None:
+    def _find(self, key: Any, arguments: list[Tensor]) -> Program | None:
         """The program that can be replayed for this guard key; None if there is none."""
         program = self._latest
-        if program is not None and self.programs and self._latest_key == key and program.fits():
+        if program is not None and self.programs and self._latest_key == key and program.fits(arguments):
             return program
         for number in range(MOST_VARIANTS):
             program = self.programs.get((key, number))
-            if program is not None and program.fits():
+            if program is not None and program.fits(arguments):
                 self._latest, self._latest_key = program, key
                 self.programs.move_to_end((key, number))
                 return program

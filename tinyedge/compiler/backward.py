@@ -86,12 +86,17 @@ class Node(OwnBackward):
     def edges(self, edges: tuple[Edge | None, ...]) -> None:
         """Ignored: the edges are computed when somebody asks."""
 
+    def kept(self) -> list[Storage]:
+        return [*self.program.fixed_later, *[slot.storage for _, slot in self.held]]
+
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         require_saved(self)
         self.program.walk_back(self, walk, gradients)
 
     def walk_alone(self) -> bool:
         if self.saved is None or self.hooks is not None or not self.program.walks_alone or any_hooked(self.leaves):
+            return False
+        if self.program.reads_gradients(self):
             return False
         self.program.walk_alone(self)
         self.forget()
@@ -117,6 +122,7 @@ class Walkable:
     kernels: list[Kernel]
     launches: list[LaunchGroup]
     steps: dict[int, Step]
+    border: int  # the number of the first step of backward
     binding: Binding
     wanted: tuple[int, ...]
     _arenas: Arenas
@@ -150,8 +156,8 @@ class Walkable:
         """Whether a call changes nothing but gradients, so that it may be made again."""
         raise NotImplementedError
 
-    def _begin_backward(self, border: int) -> None:
-        """Find what backward reads. ``border``: the number of its first step."""
+    def _begin_backward(self) -> None:
+        """Find what backward reads."""
         self._one: Slot | None = None  # the gradient with which it begins
         # They give slots, as a program is dropped with the leaves for which it was recorded.
         self._later_slots = cast("list[Callable[[], Slot]]", [weakref.ref(leaf.slot) for leaf in self._later])
@@ -161,9 +167,9 @@ class Walkable:
         )  # fmt: skip
         self.walks_alone = len(self._roots) == 1 and self.wanted == (0,) and not self._inputs
         self._read_later = set().union(*[kernel.reads() for kernel in self.kernels[self._cut_kernels :]])
-        later = [slot for step in self.steps.values() if step.number >= border for slot in step.read()]
+        later = [slot for step in self.steps.values() if step.number >= self.border for slot in step.read()]
         movable = {storage.number for storage in self.binding.storages.values()}
-        self._fixed_later = list(
+        self.fixed_later = list(
             dict.fromkeys(
                 slot.storage
                 for slot in later
@@ -172,6 +178,7 @@ class Walkable:
                 and slot.storage.number not in movable
             )
         )
+        self._fixed_numbers = frozenset(storage.number for storage in self.fixed_later)
 
         def is_read_later(number: int) -> bool:
             return self.binding.storages[number].number in self._read_later
@@ -179,6 +186,16 @@ class Walkable:
         self._held_arguments = [(number, at) for number, at in self._first_in.items() if is_read_later(number)]
         self._held_results = [number for number in self._outputs if is_read_later(number)]
         self._held_gradients = [leaf for leaf in self._leaves if is_read_later(leaf.number)]
+
+    def reads_gradients(self, node: Node) -> bool:
+        """Whether the backward of ``node`` reads gradients to which it adds."""
+        added = self._later_gradients.added()
+        if not added:
+            return False
+        for _, slot in node.held:
+            if slot.storage.number in added:
+                return True
+        return not self._fixed_numbers.isdisjoint(added)
 
     def node(self, lease: Lease) -> Node:
         return Node(self, lease, [refer() for refer in self._later_slots])
@@ -197,7 +214,7 @@ class Walkable:
             if (gradient := leaf.grad) is not None:
                 held.append((leaf.number, gradient.alias()))
         node.held = held
-        node.versions = list(map(_version_of, [*self._fixed_later, *[slot.storage for _, slot in held]]))
+        node.versions = list(map(_version_of, [*self.fixed_later, *[slot.storage for _, slot in held]]))
         if self._has_draws:
             node.draws = self._draws.now()
 
@@ -209,8 +226,13 @@ class Walkable:
             other.program.walk_back(other, walk, gradients)
             return
         self._require_unchanged(node)
-        seeds = [g.slot if g.slot.contiguous else contiguous_copy(g.slot) for g in gradients if g is not None]
         targets = [walk.leaf_target(leaf.slot, leaf.slot.spec, self.backend) for leaf in self._later]
+        added_to = {slot.storage for slot, adds in targets if adds}
+        seeds = [
+            g.slot if g.slot.contiguous and g.slot.storage not in added_to else contiguous_copy(g.slot)
+            for g in gradients
+            if g is not None
+        ]
         fresh = {number: Storage(self.backend, nbytes) for number, nbytes in self._passed.items()}
         lease = self._arenas.copied(node.lease.arena, self.plan.chunks) if walk.retain_graph else node.lease
         deferred = deferred_launches()
@@ -227,7 +249,7 @@ class Walkable:
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
 
     def _require_unchanged(self, node: Node) -> None:
-        storages = [*self._fixed_later, *[slot.storage for _, slot in node.held]]
+        storages = [*self.fixed_later, *[slot.storage for _, slot in node.held]]
         if list(map(_version_of, storages)) == node.versions:
             return
         storage, version = next(pair for pair in zip(storages, node.versions) if pair[0].version != pair[1])

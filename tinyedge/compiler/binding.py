@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from tinyedge.backends import Backend
@@ -24,11 +25,49 @@ from tinyedge.ir.values import Slot, Storage
 from tinyedge.tensor import Tensor
 
 
+class Apart:
+    """Refuses calls in which memory that a part writes is shared in other ways than in the recording.
+
+    The dependencies of a persistent kernel were computed for the memory of the recording; kernels without a dependency
+    may run at the same time.
+    """
+
+    def __init__(self, name: str, steps: Iterable[Step]) -> None:
+        self.name = name
+        steps = list(steps)
+        storages = [slot.storage for step in steps for slot in step.slots.values() if isinstance(slot, Slot)]
+        self._owners = {storage.buffer: storage.number for storage in storages if storage.buffer is not None}
+        self._touched = {storage.number for storage in storages}
+        self._written = {slot.storage.number for step in steps for slot in step.written()}
+        self._moved: list[Storage] = []  # storages that lie elsewhere than at the last call
+
+    def move(self, storage: Storage) -> None:
+        """Must be called before ``storage`` is bound to another buffer."""
+        if storage.number in self._touched:
+            if self._owners.get(storage.buffer) == storage.number:
+                del self._owners[storage.buffer]
+            self._moved.append(storage)
+
+    def check(self) -> None:
+        """Raise CaptureError if buffers that the part writes have become the same memory."""
+        for storage in self._moved:
+            owner = self._owners.setdefault(storage.buffer, storage.number)
+            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "memory that a call writes must not be shared in other ways than at its first call",
+                    "an argument or a gradient now shares memory with another one, or with a parameter",
+                    "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
+                )
+        self._moved.clear()
+
+
 class Part:
     """Launches that are enqueued together: of a call, or if it is differentiable of its forward or backward."""
 
-    def __init__(self, lowered: list[Lowered]) -> None:
+    def __init__(self, lowered: list[Lowered], apart: Apart | None) -> None:
         self.lowered = lowered
+        self.apart = apart
         self.launches: list[Launch] = []
         self.is_bound = False
         self.stale: set[Origin] = set()  # what changed since the launches were bound
@@ -68,10 +107,7 @@ class Binding:
         self.offsets = {**begins}  # at the last call
         self.parts: list[Part] = []
         self._arena: weakref.ref[Arena] | None = None  # in which the temporaries lie
-        self._pointed: list[Storage] = []  # storages that lie elsewhere than at the last call
-        self._owners: dict[Any, int] | None = None  # of buffers outside the arena, if there are persistent kernels
-        self._touched: set[int] = set()
-        self._written: set[int] = set()
+        self._apart: list[Apart] = []  # of each part, if there are persistent kernels
 
     def lay_out(
         self,
@@ -88,16 +124,16 @@ class Binding:
             {(first[0].number, first[1]) for first in firsts if first is not None},
         )  # fmt: skip
 
-    def keep_apart(self, steps: Iterable[Step]) -> None:
-        """Refuse calls in which what the steps write shares memory in other ways than in the recording."""
-        slots = [slot for step in steps for slot in step.slots.values() if isinstance(slot, Slot)]
-        self._owners = {s.storage.buffer: s.storage.number for s in slots if s.storage.buffer is not None}
-        self._touched = {slot.storage.number for slot in slots}
-        self._written = {slot.storage.number for step in steps for slot in step.written()}
+    def keep_apart(self, *steps: Iterable[Step]) -> None:
+        """Refuse calls in which what the steps of a part write shares memory in other ways than in the recording."""
+        self._apart = [Apart(self.name, part) for part in steps]
 
     @property
     def keeps_apart(self) -> bool:
-        return self._owners is not None
+        return bool(self._apart)
+
+    def begin_parts(self, *lowered: list[Lowered]) -> None:
+        self.parts = [Part(*each) for each in zip_longest(lowered, self._apart)]
 
     def moved(self, slot: Slot) -> Slot:
         """The same view, without history; on a storage of the program if it is movable."""
@@ -153,10 +189,8 @@ class Binding:
         """Bind the storage ``number`` to ``buffer`` from now on."""
         storage = self.storages[number]
         if storage.buffer is not buffer:
-            if self._owners is not None and storage.number in self._touched:
-                if self._owners.get(storage.buffer) == storage.number:
-                    del self._owners[storage.buffer]
-                self._pointed.append(storage)
+            for apart in self._apart:
+                apart.move(storage)
             index = self.layout.index_of(storage.number)
             if index is not None:
                 self.note(("outside", index))
@@ -201,8 +235,8 @@ class Binding:
 
         Errors: CaptureError if buffers that a call writes have become the same memory.
         """
-        if self._pointed:
-            self._require_apart()
+        if part.apart is not None:
+            part.apart.check()
         if part.stale or not part.is_bound:
             try:
                 part.bind(self.layout.places)
@@ -210,21 +244,3 @@ class Binding:
                 error.__dict__["launched"] = 0 if isinstance(error, Exception) else -1  # it interrupts no launch
                 raise
         self.backend.launch(part.launches)
-
-    def _require_apart(self) -> None:
-        """Raise CaptureError if buffers that a call writes have become the same memory.
-
-        The dependencies of a persistent kernel were computed for the memory of the recording; kernels without a
-        dependency may run at the same time.
-        """
-        assert self._owners is not None
-        for storage in self._pointed:
-            owner = self._owners.setdefault(storage.buffer, storage.number)
-            if owner != storage.number and not self._written.isdisjoint((owner, storage.number)):
-                raise CaptureError(
-                    f"te.compile({self.name})",
-                    "memory that a call writes must not be shared in other ways than at its first call",
-                    "an argument or a gradient now shares memory with another one, or with a parameter",
-                    "Pass a copy (clone), or set TINYEDGE_PERSISTENT=0.",
-                )
-        self._pointed.clear()

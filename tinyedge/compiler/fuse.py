@@ -34,14 +34,14 @@ MOST_GATHERED = 1024
 
 
 def fuse(
-    kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None = None, on_cpu: bool = False
+    kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], split: int | None = None, on_cpu: bool = False
 ) -> list[Kernel]:
     """Fuse pointwise ops vertically. ``temporary`` gives the bytes of storages that exist only inside the program.
 
-    Steps from number ``border`` on run later, in another replay: they are not fused into earlier kernels. A large
+    Steps from number ``split`` on run later, in another replay: they are not fused into earlier kernels. A large
     transposed operand stays with a kernel of its own ``on_cpu``, which walks it by its strides.
     """
-    fusion = _Fusion(kernels, temporary, border, on_cpu)
+    fusion = _Fusion(kernels, temporary, split, on_cpu)
     fusion.join_pointwise()
     fusion.inline_into_loads(sole_inputs=True)
     fusion.inline_into_stores()
@@ -52,7 +52,7 @@ def fuse(
 
 
 def fuse_horizontally(
-    kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], border: int | None = None
+    kernels: Sequence[Kernel], shares: Callable[[Sequence[Kernel]], bool], split: int | None = None
 ) -> list[Kernel]:
     """Fuse horizontally: independent kernels share a launch, where ``shares`` allows it.
 
@@ -65,14 +65,14 @@ def fuse_horizontally(
     written: dict[BufferId, int] = {}
     later = 0
     for kernel in kernels:
-        reads, writes = kernel.reads(), kernel.writes()
-        if border is not None and kernel.step.number >= border and not later:
+        reads, writes, is_backward = kernel.reads(), kernel.writes(), kernel.is_backward
+        if split is not None and kernel.step.number >= split and not later:
             later = len(launches)  # from here on launches belong to the part that runs later
         earliest = max((written.get(place, -1) for place in reads | writes), default=-1)
         earliest = 1 + max([earliest, *(read.get(place, -1) for place in writes)])
         for number in range(max(earliest, later), len(launches)):
             launch = launches[number]
-            if number < turned and kernel.step.direction == launch.step.direction == FORWARD:
+            if number < turned and not (is_backward or launch.is_backward):
                 continue  # it is rematerialised: if it ran before backward, its results would be kept until then
             if len(launch.siblings) + 1 < MOST_SIBLINGS and shares([launch, *launch.siblings, kernel]):
                 launch.siblings.append(kernel)
@@ -80,7 +80,7 @@ def fuse_horizontally(
         else:
             number = len(launches)
             launches.append(kernel)
-        if kernel.step.direction != FORWARD:
+        if is_backward:
             turned = max(turned, number)
         read.update({place: max(number, read.get(place, -1)) for place in reads})
         written.update({place: max(number, written.get(place, -1)) for place in writes})
@@ -91,10 +91,10 @@ class _Fusion:
     """The kernels that are left, and which of them read and write each buffer."""
 
     def __init__(
-        self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], border: int | None, on_cpu: bool
+        self, kernels: Sequence[Kernel], temporary: Mapping[BufferId, int], split: int | None, on_cpu: bool
     ) -> None:
         self.temporary = temporary
-        self.border = border
+        self.split = split
         self.on_cpu = on_cpu
         self.alive: dict[int, Kernel] = {}
         self.readers: dict[BufferId, set[Kernel]] = defaultdict(set)
@@ -102,7 +102,7 @@ class _Fusion:
         self.touched: dict[int, tuple[set[BufferId], set[BufferId]]] = {}
         for kernel in kernels:
             self._enter(kernel)
-        self.backward = [kernel.at for kernel in kernels if kernel.step.direction != FORWARD]
+        self.backward = [kernel.at for kernel in kernels if kernel.is_backward]
 
     def kernels(self) -> list[Kernel]:
         return [self.alive[at] for at in sorted(self.alive)]
@@ -139,9 +139,9 @@ class _Fusion:
     def _may_hoist(self, kernel: Kernel, target: Kernel, block: PointwiseBlock) -> bool:
         """Whether ``kernel`` may be hoisted to the end of ``block`` in the earlier ``target`` (an epilogue)."""
         assert kernel.pointwise is not None
-        if self.border is not None and target.step.number < self.border <= kernel.step.number:
+        if self.split is not None and target.step.number < self.split <= kernel.step.number:
             return False
-        if kernel.step.direction == target.step.direction == FORWARD and self._turns(target.at, kernel.at):
+        if self._turns(target.at, kernel.at) and not (kernel.is_backward or target.is_backward):
             return False  # it is rematerialised: if it ran before backward, its results would be kept until then
         reads, writes = self.touched[kernel.at]
         target_reads, target_writes = self.touched[target.at]
@@ -316,7 +316,7 @@ class _Fusion:
     def _keeps_more(self, kernel: Kernel, place: BufferId, readers: Sequence[Kernel]) -> bool:
         """Whether sinking would keep more memory until backward: the inputs instead of the smaller result."""
         last = max((reader for reader in readers), key=lambda reader: reader.at)
-        if last.step.direction == FORWARD:
+        if not self._turns(kernel.at, last.at + 1):
             return False
         reads, _ = self.touched[kernel.at]
         waiting = [

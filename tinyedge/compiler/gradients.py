@@ -18,6 +18,7 @@ from tinyedge.compiler.leaves import Leaf
 from tinyedge.compiler.results import ResultPlace
 from tinyedge.ir.launch import LaunchGroup
 from tinyedge.ir.values import Slot, Storage, Value, leaf_changes
+from tinyedge.tensor import Tensor
 
 
 def _holders(held: object) -> int:
@@ -25,9 +26,9 @@ def _holders(held: object) -> int:
     return sys.getrefcount(held) if hasattr(sys, "getrefcount") else 0
 
 
-def _is_held_once(held: object) -> bool:
-    """Whether there is one reference besides the caller's variable."""
-    return _holders(held) == _ONCE
+def _is_held_once(held: object, times: int = 1) -> bool:
+    """Whether there is one holder besides the caller's variable; it holds the object so many ``times``."""
+    return _holders(held) - times == _NOBODY
 
 
 def _holders_of_probe() -> int:
@@ -40,7 +41,7 @@ def _holders_of_probe() -> int:
     return is_held_once(held)
 
 
-_ONCE = _holders_of_probe()
+_NOBODY = _holders_of_probe() - 1
 
 
 class Ends:
@@ -80,7 +81,7 @@ class Ends:
                 and gradient.layout() == place.slot.layout()
                 and not storage.torn
                 and _is_held_once(gradient)
-                and _is_held_once(storage)
+                and _is_held_once(storage, 1 + (gradient.family is storage))
             ):
                 self.overwritten[place.number] = gradient
 
@@ -105,17 +106,46 @@ class Ends:
 class Gradients:
     """The leaves of one part, and the gradients to which its launches are bound."""
 
-    def __init__(self, leaves: Sequence[Leaf], binding: Binding, backend: Backend) -> None:
+    def __init__(
+        self, leaves: Sequence[Leaf], binding: Binding, backend: Backend, known: frozenset[int] = frozenset()
+    ) -> None:
         self.leaves = leaves
+        self._known = known  # the storages that the function reads by itself
         self._binding, self._backend = binding, backend
         self._seen = -1  # leaf_changes() when all leaves had the gradients to which the launches are bound
         self._bound: list[weakref.ref[Storage]] = []
         self._is_collected = True  # whether these are the gradients of the leaves
+        self._looked_at = -1  # leaf_changes() when the following was found
+        self._added: frozenset[int] = frozenset()
+        self._is_apart = True
 
     @property
     def has_changed(self) -> bool:
         """Whether leaves may have other gradients than those to which the launches are bound."""
         return leaf_changes() != self._seen
+
+    def added(self, always: bool = False) -> frozenset[int]:
+        """The numbers of the storages to which the launches add. ``always``: leaves of their own at each call."""
+        changes = leaf_changes()
+        if changes != self._looked_at or always:
+            found = [(leaf, grad.storage.number) for leaf in self.leaves if (grad := leaf.grad) is not None]
+            self._added = frozenset(number for leaf, number in found if leaf.adds)
+            # As many different ones as in the recording, and none that the function reads otherwise.
+            recorded = {leaf.number for leaf, _ in found}
+            self._is_apart = len({number for _, number in found}) == len(recorded) and self._known.isdisjoint(
+                self._added
+            )
+            self._looked_at = changes
+        return self._added
+
+    def lie_apart(self, arguments: Sequence[Tensor], always: bool) -> bool:
+        """Whether the gradients lie apart from each other, as in the recording, and from what the function reads."""
+        added = self.added(always)
+        if added:
+            for argument in arguments:
+                if argument._slot.storage.number in added:
+                    return False
+        return self._is_apart
 
     def moved(self, always: bool = False) -> list[Leaf]:
         """The leaves whose gradients the launches are not bound to. ``always``: leaves of their own at each call."""
@@ -169,7 +199,7 @@ class Gradients:
             if (storage := refer()) is not None:
                 storage.version += 1
 
-    def present(self) -> list[Slot]:
+    def there(self) -> list[Slot]:
         """The gradients of the leaves that have one."""
         return [gradient for leaf in self.leaves if (gradient := leaf.grad) is not None]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from operator import is_
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -48,6 +48,7 @@ class Guard(Guarded):
     def __init__(self, function: Any, constant: Iterable[str] = ()) -> None:
         super().__init__(function, constant)
         self._findings: Findings | None = None  # of the last walk
+        self.storages: Collection[int] = ()  # of the tensors that the last call reaches by itself, by their numbers
 
     def key(self, call: Call, trail: dict[str, Hashable] | None) -> Hashable:
         """The guard key of a call. ``trail``, if not None, is filled with the part of each variable, by its name.
@@ -79,6 +80,7 @@ class Guard(Guarded):
                 known = known | walk.findings.numbers
             if self.names.version == findings.names:  # else newly mentioned attributes of earlier values matter
                 break
+        self.storages = known
         # An argument that the function also reaches by itself, say as a parameter, must be the same tensor each time.
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return findings.key, arguments_key, tuple(pinned)

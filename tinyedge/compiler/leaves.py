@@ -13,8 +13,9 @@ from tinyedge.ir.values import Slot
 class Leaf:
     """A parameter (or another leaf) whose gradient a program computes, and the buffer in which it does."""
 
-    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool) -> None:
+    def __init__(self, slot: Slot, gradient: Slot, had_gradient: bool, adds: bool) -> None:
         self.slot = slot
+        self.adds = adds  # to the gradient of before the call, if there is one
         self.number, self.offset = gradient.storage.number, gradient.offset
         self.stored_first = not had_gradient  # the recording begins the gradient, and needs no zeros there
         self.first_write: tuple[Step, str] | None = None
@@ -63,11 +64,11 @@ def leaves_of(recording: Recording, trace: Trace | None) -> LeavesFound:
     for use in recording.leaves.values():
         gradient = use.before if use.before is not None or use.replaced else use.leaf.grad
         if gradient is not None and (use.summed or use.observed):
-            found.leaves.append(Leaf(use.leaf, gradient, use.before is not None))
+            found.leaves.append(Leaf(use.leaf, gradient, use.before is not None, use.adds))
         if use.observed:
             found.needs.append((weakref.ref(use.leaf), use.existed))
         if use.replaced:
             found.ends.append((weakref.ref(use.leaf), use.leaf.grad))
     if trace is not None:
-        found.later.extend(Leaf(leaf, gradient, leaf.grad is gradient) for leaf, gradient in trace.leaves)
+        found.later.extend(Leaf(leaf, gradient, leaf.grad is gradient, True) for leaf, gradient in trace.leaves)
     return found

@@ -26,7 +26,7 @@ from tinyedge.backends.base import GroupsLimited, Lowered
 from tinyedge.compiler.arenas import Arena, Arenas, Lease
 from tinyedge.compiler.assemble import assemble, rewritten
 from tinyedge.compiler.backward import Again, Walkable
-from tinyedge.compiler.binding import Binding, Part
+from tinyedge.compiler.binding import Binding
 from tinyedge.compiler.describe import lowered
 from tinyedge.compiler.draws import Draws, States
 from tinyedge.compiler.gradients import Ends, Gradients
@@ -117,14 +117,14 @@ class Program(Walkable):
         self.temporary: dict[BufferId, int] = {
             self.binding.storages[number].number: nbytes for number, nbytes in inside.items() if number not in kept
         }
-        border = self._begin_launches(recording, forward, backward, trace is not None)
+        self._begin_launches(recording, forward, backward, trace is not None)
         slots = [slot for step in self.steps.values() for slot in step.slots.values() if isinstance(slot, Slot)]
         touched = {slot.storage.number for slot in slots}
         read = [l for l in self._leaves if l.number in returned or self.binding.storages[l.number].number in touched]
         self._ends = Ends(places_of_ends, read)
         moving = (*self._arguments, *owned, *self._outputs, *self._passed, *self._seeds)
         self.binding.lay_out(self.temporary, self.plan.where, moving, [*self._leaves, *self._later])
-        self._begin_backward(border)
+        self._begin_backward()
 
     def _begin_leaves(self, recording: Recording, given: Mapping[int, int], found: LeavesFound) -> None:
         """Find the leaves that are arguments, and those whose gradients share a storage. ``given``: the positions of
@@ -157,7 +157,7 @@ class Program(Walkable):
         self._checks = [(self._first_in[n], check) for n, check in recording.checks if n in self._first_in]
         self.binding = Binding(self.name, self.backend, {*made, *self._arguments, *self._seeds}, begins)
         self._arenas.enter(self.binding)
-        self._gradients = Gradients(self._leaves, self.binding, self.backend)
+        self._gradients = Gradients(self._leaves, self.binding, self.backend, recording.known)
         self._later_gradients = Gradients(self._later, self.binding, self.backend)
 
     def _begin_results(
@@ -193,8 +193,8 @@ class Program(Walkable):
 
     def _begin_launches(
         self, recording: Recording, forward: Sequence[Step], backward: Sequence[Step], has_two_parts: bool
-    ) -> int:
-        """Compile the steps. Returns the number of the first step of backward."""
+    ) -> None:
+        """Compile the steps."""
         recorded = [*forward, *backward]
         steps = [self._own(step) for step in recorded]
         mine = {id(old): own for old, own in zip(recorded, steps, strict=True)}
@@ -203,8 +203,8 @@ class Program(Walkable):
         # What is done on the host, and the steps whose numbers each gives.
         self._effects = [(e, [mine[id(recording.steps[k])].number for k in e.steps]) for e in recording.effects]
         walked_back = steps[len(forward) :]
-        border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
-        assembled = assemble(steps, self.temporary, self.backend, border, has_two_parts)
+        self.border = walked_back[0].number if walked_back else steps[-1].number + 1 if steps else 0
+        assembled = assemble(steps, self.temporary, self.backend, self.border, has_two_parts)
         self.plan, self.kernels, self.launches = assembled.plan, assembled.kernels, assembled.launches
         self._saved_bytes = assembled.saved_bytes(self.temporary)
         self._cut, self._cut_kernels = assembled.cut, assembled.cut_kernels
@@ -215,11 +215,12 @@ class Program(Walkable):
         self.steps = {step.number: step for kernel in self.kernels for step in kernel.steps()}
         for old, own in zip(recorded, steps, strict=True):
             if own.number in self.steps:
-                self._note_writes(old, own, own.number >= border and has_two_parts)
+                self._note_writes(old, own, own.number >= self.border and has_two_parts)
         self._random = [step for step in self.steps.values() if isinstance(step.scalars, Draw)]
         if any(launch.is_persistent for launch in self.launches):
-            self.binding.keep_apart([*self.steps.values()])
-        return border
+            cut = self._cut_kernels
+            parts = self.kernels[:cut], self.kernels[cut:]
+            self.binding.keep_apart(*[[step for kernel in part for step in kernel.steps()] for part in parts])
 
     @property
     def arena_bytes(self) -> int:
@@ -341,16 +342,14 @@ class Program(Walkable):
         changed = [given[number] for number in self._changed_arguments if number in given]
         return [*self._changed.values(), *changed]
 
-    def fits(self) -> bool:
+    def fits(self, arguments: Sequence[Tensor]) -> bool:
         """Whether it can be replayed now.
 
-        It cannot if other leaves have gradients than in the recording, if gradients that shared a storage do not any
-        more, or, with persistent kernels, if gradients have come to share one.
+        It cannot if other leaves have gradients than in the recording, or if gradients lie otherwise.
         """
-        if self.binding.keeps_apart and self._gradients.has_changed:
-            found = [(leaf.number, leaf.grad) for leaf in self._leaves]
-            lying = {(number, gradient.storage.number) for number, gradient in found if gradient is not None}
-            if len({now for _, now in lying}) < len(lying):
+        if self._leaves:
+            self.take_leaves(arguments)
+            if not self._gradients.lie_apart(arguments, bool(self._given)):
                 return False
         if any_hooked(leaf.refer() for leaf in self._leaves):
             return False
@@ -368,7 +367,7 @@ class Program(Walkable):
             for leaf in self._together
         )
 
-    def take_leaves(self, arguments: list[Tensor]) -> None:
+    def take_leaves(self, arguments: Sequence[Tensor]) -> None:
         """Let those arguments that have gradients be the leaves."""
         for leaf, position in self._given:
             leaf.slot = arguments[position]._slot
@@ -404,7 +403,7 @@ class Program(Walkable):
                 self.backend.trim()  # memory that an earlier eager call left; the arena could use none of it
                 self.binding.move_in(self._lease().arena)
                 self._spec, self.lowered = self._lower(self.launches[: self._cut], self.launches[self._cut :])
-                self.binding.parts = [Part(self.lowered[: self._cut]), Part(self.lowered[self._cut :])]
+                self.binding.begin_parts(self.lowered[: self._cut], self.lowered[self._cut :])
 
     def _lease(self) -> Lease:
         """An arena that nobody else uses; that of the last call, if it is free."""
@@ -629,7 +628,7 @@ class Program(Walkable):
     def _undone_if_refused(self, arguments: list[Tensor], states: States) -> Iterator[None]:
         """Copy what the first launch changes outside to the host, until the device has done it; undo it if refused."""
         changed = self.changed_by(arguments)
-        changed += [gradient.storage for gradient in self._gradients.present()]
+        changed += [gradient.storage for gradient in self._gradients.there()]
         changed += [gradient.storage for gradient in self._ends.overwritten.values()]
         before = [(storage, bytes_of(storage)) for storage in dict.fromkeys(changed) if storage.nbytes]
         try:

@@ -64,6 +64,7 @@ class LeafUse:
         self.existed = leaf.gradient() is not None
         self.observed = False  # the program asks whether there is a gradient
         self.summed = False  # the gradient is stored or added to
+        self.adds = False  # it is, as long as it is that of before the call
         self.replaced = False  # the gradient is dropped, or another one takes its place
 
 
@@ -98,6 +99,8 @@ class Recording(Recorder):
         self.first_number = next_number()  # storages made inside have later numbers
         self.steps: list[Step] = []
         self.first_backward: int | None = None  # the number of the step with which the first backward begins
+        self.known: frozenset[int] = frozenset()  # the storages of tensors that the function reaches by itself
+        self.given: frozenset[int] = frozenset()  # those of its arguments
         self.leaves: dict[int, LeafUse] = {}
         self.made: dict[int, _Made] = {}
         self.checks: list[tuple[int, Callable[[Storage], None]]] = []  # checks of values, by the storage's number
@@ -169,15 +172,14 @@ class Recording(Recorder):
             wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
         steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
         edges = [edge for step in steps for edge in step.edges if edge is not None]
-        versions = [(leaf.grad.storage, leaf.grad.storage.version) for *_, leaf in edges if leaf and leaf.grad]
         walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
-        # The gradients that the call leaves behind are results of the call, which may be gone when its backward comes:
-        # that adds to whatever gradient each leaf then has.
-        ends = [(use.leaf, use.leaf.grad) for use in self.leaves.values() if use.replaced]
+        # The gradients that leaves have now may be gone when the backward comes, or be what it reads: it adds to
+        # whatever gradient each leaf then has.
+        present = [(leaf, leaf.grad) for leaf in dict.fromkeys(leaf for *_, leaf in edges if leaf is not None)]
         border, runs = len(self.steps), self.runs
         self._tracing, self.runs, self.first_backward = True, False, border
         try:
-            for leaf, _ in ends:
+            for leaf, _ in present:
                 leaf.grad = None
             with recording(self):
                 seeds = [new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
@@ -187,10 +189,8 @@ class Recording(Recorder):
                 walk_back(walk, steps)
         finally:
             self._tracing, self.runs = False, runs
-            for leaf, gradient in ends:
+            for leaf, gradient in present:
                 leaf.grad = gradient
-            for storage, version in versions:
-                storage.version = version
             for step in steps:
                 if isinstance(step.saved, Postponed):
                     step.saved.forget()
@@ -202,10 +202,8 @@ class Recording(Recorder):
 
     def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
         """The storages that the history of ``results`` keeps of the call."""
-        saved = [step.saved for step in Tape.leading_to([result._slot for result in results], self.first_number)]
-        held = [slot for each in saved if isinstance(each, dict) for slot, _ in each.values() if isinstance(slot, Slot)]
-        held += [slot for each in saved if isinstance(each, Postponed) for slot in each.held()]
-        return {slot.storage for slot in held}
+        steps = Tape.leading_to([result._slot for result in results], self.first_number)
+        return {storage for step in steps for storage in step.kept()}
 
     def is_differentiable(self, slot: Slot) -> bool:
         """Whether the call gave it a history through which no backward has gone yet."""
@@ -238,7 +236,15 @@ class Recording(Recorder):
     def leaf_gradient(self, leaf: Slot) -> None:
         if not self._tracing and (use := self._use(leaf)) is not None:
             use.summed = True
+            use.adds |= not use.replaced
             if leaf.grad is not None:
+                if not use.replaced and leaf.grad.storage.number in self.known | self.given:
+                    raise CaptureError(
+                        f"te.compile({self.name})",
+                        "a gradient to which a call adds must not be an argument too, or another tensor that it reads",
+                        f"that of a leaf of shape {leaf.shape} is, and what is read may lie elsewhere at the next call",
+                        "Pass a clone() of the gradient, or read it inside, as the grad of the leaf.",
+                    )
                 self._keep(leaf.grad.storage)
 
     def hooked(self, leaf: Slot) -> None:

@@ -52,12 +52,15 @@ def _tensors(content: bytes) -> Iterator[list[Field]]:
     pending = [[field] for field in fields(content, 0, len(content)) if field.number == GRAPH and field.kind == 2]
     while pending:
         graph = pending.pop()
-        nodes = list(_messages(content, graph[-1], NODE))
-        yield from ([*graph, field] for field in _messages(content, graph[-1], INITIALIZER))
-        attributes = [[*graph, node, each] for node in nodes for each in _messages(content, node, ATTRIBUTE)]
-        for attribute in attributes:
-            yield from ([*attribute, value] for value in _messages(content, attribute[-1], TENSOR, TENSORS))
-            pending += [[*attribute, value] for value in _messages(content, attribute[-1], *GRAPHS)]
+        for field in _messages(content, graph[-1]):
+            if field.number == INITIALIZER:
+                yield [*graph, field]
+            attributes = _messages(content, field, ATTRIBUTE) if field.number == NODE else ()
+            for attribute, value in ((a, value) for a in attributes for value in _messages(content, a)):
+                if value.number in (TENSOR, TENSORS):
+                    yield [*graph, field, attribute, value]
+                elif value.number in GRAPHS:
+                    pending.append([*graph, field, attribute, value])
 
 
 def _messages(content: bytes, around: Field, *numbers: int) -> Iterator[Field]:

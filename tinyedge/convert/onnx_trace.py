@@ -96,12 +96,11 @@ class Trace(Recorder):
     def step(self, step: Step) -> None:
         reads = tuple([self._read(step.slots[name]) for name in step.reads])
         writes = tuple([place_of(step.slots[name]) for name in step.writes])
-        if step.direction == FORWARD:
-            op = step.op.name
-        elif step.op.name == "clone":
+        op = step.op.name
+        if op == "copy":
             op = "add to" if step.accumulate else "write"
-        else:
-            raise CaptureError("to_onnx", "a forward pass alone", f"it runs the backward of {step.op.name}")
+        elif step.direction != FORWARD:
+            raise CaptureError("to_onnx", "a forward pass alone", f"it runs the backward of {op}")
         self.events.append(Event(op, reads, {**step.attrs, **step.scalars}, writes))
         for slot in step.written():
             self.computed.add(slot.storage.number)

@@ -7,7 +7,7 @@ In: tensors with a history. Out: gradients, with a history of their own where th
 import sys as _sys
 
 from tinyedge import autograd as _autograd
-from tinyedge.gradients import functional
+from tinyedge.gradients import function, functional
 from tinyedge.gradients.anomaly import detect_anomaly, set_detect_anomaly
 from tinyedge.gradients.check import GradcheckError, gradcheck, gradgradcheck
 from tinyedge.gradients.function import Function, FunctionContext
@@ -20,6 +20,7 @@ __all__ = [
     "Variable",
     "backward",
     "detect_anomaly",
+    "function",
     "functional",
     "grad",
     "gradcheck",
@@ -29,3 +30,4 @@ __all__ = [
 for _name in __all__:
     setattr(_autograd, _name, globals()[_name])
 _sys.modules["tinyedge.autograd.functional"] = functional  # for imports by PyTorch's name
+_sys.modules["tinyedge.autograd.function"] = function

@@ -5,15 +5,17 @@ In: a class with ``forward`` and ``backward``. Out: a step in the graph whose ba
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from tinyedge.autograd.dispatch import edge_to, version_of
 from tinyedge.autograd.modes import no_grad
-from tinyedge.errors import ArgumentError, AutogradError, ShapeError
+from tinyedge.errors import ArgumentError, AutogradError, SecondGradientError, ShapeError
 from tinyedge.gradients.rules import Differentiable, Tensors
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import FORWARD, Op
-from tinyedge.ir.values import Spec
+from tinyedge.ir.values import Spec, Storage
 from tinyedge.tensor import Tensor, full
 
 
@@ -202,9 +204,53 @@ class _Called(Differentiable):
             for edge, spec, result in zip(self.edges, self.input_specs, results, strict=True)
         ]
 
+    def kept(self) -> list[Storage]:
+        kept = [*[item for item, _ in self.ctx._kept], *vars(self.ctx).values()]
+        return [item._slot.storage for item in kept if isinstance(item, Tensor)]
+
     def forget(self) -> None:
         super().forget()
         self.ctx._kept = []
+
+
+def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of ``backward``: its result has no history, and gradients of it are refused.
+
+    Errors: SecondGradientError from a second gradient of the function.
+    """
+
+    @functools.wraps(fn)
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        with no_grad():
+            found = fn(ctx, *gradients)
+        several = isinstance(found, (tuple, list))
+        results = list(found) if several else [found]
+        source = next((g for g in gradients if isinstance(g, Tensor) and g.requires_grad), None)
+        if modes.grad.value and source is None:
+            source = next((x for x in ctx.saved_tensors if x is not None and x.requires_grad), None)
+        if modes.grad.value and source is not None:
+            places = [k for k, item in enumerate(results) if isinstance(item, Tensor)]
+            for place, item in zip(places, _Once.apply(fn.__qualname__, source, *[results[k] for k in places])):
+                results[place] = item
+        return tuple(results) if several else results[0]
+
+    return backward
+
+
+class _Once(Function):
+    """Gradients that depend on ``source``, and say not how."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        ctx.named, _, *gradients = args
+        return tuple(gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise SecondGradientError(
+            "backward", "functions whose backward is differentiable", f"{ctx.named} is once_differentiable",
+            "Leave the decorator out, and make backward of differentiable calls.",
+        )  # fmt: skip
 
 
 def _fitting(call: str, result: Any, spec: Spec) -> Tensor:

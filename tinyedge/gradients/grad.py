@@ -70,23 +70,32 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``outputs``, together, with respect to ``inputs``, which may be results of ops too.
 
     Nothing is added to ``grad`` of any leaf, and only what leads to the inputs is walked. With ``create_graph`` the
     gradients have a history, so that they can be differentiated again, and the graph is kept. That of an input on which
-    the outputs do not depend is None with ``allow_unused``, and zeros with ``materialize_grads``.
+    the outputs do not depend is None with ``allow_unused``, and zeros with ``materialize_grads``. With
+    ``is_grads_batched`` each of ``grad_outputs`` has a dim 0 more, and so has each gradient: a walk for each.
 
-    Errors: AutogradError if an input is not used, without either, and as ``Tensor.backward``; SecondGradientError,
-            which is a NotImplementedError too, with ``create_graph`` and an op whose gradient has no gradient.
+    Errors: ArgumentError unless ``only_inputs``. AutogradError if an input is not used, without either, and as
+            ``Tensor.backward``; SecondGradientError, which is a NotImplementedError too, with ``create_graph`` and an
+            op whose gradient has no gradient.
 
     >>> x = te.tensor(3.0, requires_grad=True)
     >>> (slope,) = te.autograd.grad(x**3, x, create_graph=True)
     >>> te.autograd.grad(slope, x)[0].item()
     18.0
     """
+    if not only_inputs:
+        raise ArgumentError("grad", "only_inputs=True", "got False", "Use te.autograd.backward to reach all leaves.")
+    if is_grads_batched:
+        rest = (True if retain_graph is None else retain_graph, create_graph, True, allow_unused)
+        return _of_each(outputs, inputs, grad_outputs, *rest, materialize_grads)
     roots = _roots("grad", _listed("grad", outputs, "outputs"), grad_outputs)
     targets = _listed("grad", inputs, "inputs")
     for target in targets:
@@ -107,6 +116,32 @@ def grad(
             )  # fmt: skip
         result.append(gradient)
     return tuple(result)
+
+
+def _of_each(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Any,
+    retain: bool,
+    create: bool,
+    only: bool,
+    unused: Any,
+    fill: bool,
+) -> tuple[Tensor | None, ...]:
+    """The gradients for each item of ``grad_outputs``, stacked."""
+    given = _listed("grad", () if grad_outputs is None else grad_outputs, "grad_outputs")
+    lengths = {g.shape[0] if g.ndim else 0 for g in given}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ArgumentError(
+            "grad", "grad_outputs with a dim 0 of one length, at least 1, as is_grads_batched is set",
+            f"got shapes {[g.shape for g in given]}",
+        )  # fmt: skip
+    count = lengths.pop()
+    found = [
+        grad(outputs, inputs, [g[k] for g in given], retain or k + 1 < count, create, only, unused, False, fill)
+        for k in range(count)
+    ]
+    return tuple(None if column[0] is None else functions["stack"](list(column)) for column in zip(*found))
 
 
 def _needed(steps: Tape, targets: Iterable[Key]) -> set[Key]:
@@ -242,10 +277,10 @@ def _backward_into(roots: Roots, inputs: list[Tensor] | None, retain_graph: bool
             ((root, seed),) = roots
             plain.backward(root._slot, None if seed is None else seed._slot, retain)
             return
-        inputs_of = {id(slot): Tensor._wrap(slot) for slot in _leaves([root._slot for root, _ in roots])}
+        inputs_of = {id(slot): Tensor._wrap(slot) for slot in leaves_below([root._slot for root, _ in roots])}
         inputs = list(inputs_of.values())
     if inputs is None:
-        inputs = [Tensor._wrap(slot) for slot in _leaves([root._slot for root, _ in roots])]
+        inputs = [Tensor._wrap(slot) for slot in leaves_below([root._slot for root, _ in roots])]
     for target in inputs:
         if not target.is_leaf or not target.requires_grad:
             raise AutogradError(
@@ -263,7 +298,8 @@ def _backward_into(roots: Roots, inputs: list[Tensor] | None, retain_graph: bool
         hook()
 
 
-def _leaves(roots: Iterable[Slot]) -> list[Slot]:
+def leaves_below(roots: Iterable[Slot]) -> list[Slot]:
+    """The leaves from which ``roots`` were computed."""
     found = {id(root): root for root in roots if root.step is None}
     for step in Tape.leading_to(list(roots)):
         for edge in step.edges:

@@ -25,8 +25,9 @@ from tinyedge.gradients.formulas import FORMULAS
 from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
-from tinyedge.ir.values import Layout, Slot, Spec, Value, next_number
+from tinyedge.ir.values import Layout, Slot, Spec, Storage, Value, next_number
 from tinyedge.ops.movement import Slice, Strided
+from tinyedge.ops.pool import TAP_ROW
 from tinyedge.tensor import Tensor, call, full, tensor
 
 Tensors = Sequence[Tensor | None]
@@ -271,7 +272,11 @@ def _of_composition(step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Ma
                 there = pending.get(Walk.key(edge))
                 pending[Walk.key(edge)] = gradient if there is None else functions["add"](there, gradient)
     keys = {name: Walk.key(edge_to(inputs[name]._slot)) for name in needed}
-    return {name: pending[key] for name, key in keys.items() if key in pending}
+    for name, key in keys.items():
+        if key not in pending:  # of steps, the gradient is 0
+            x = inputs[name]
+            pending[key] = full(x.shape, 0.0, dtype=x.dtype, device=x.backend)
+    return {name: pending[key] for name, key in keys.items()}
 
 
 # Linear ops
@@ -339,6 +344,9 @@ class Transposed(Differentiable):
         super().__init__(op, FORWARD, source.attrs, source.scalars, {}, (), ())
         self.source, self.given, self.dy, self.inputs, self.others = _Call(source), name, dy, dict(inputs), others
         self.saved = {}
+
+    def kept(self) -> list[Storage]:
+        return [item._slot.storage for item in (self.dy, *self.inputs.values()) if isinstance(item, Tensor)]
 
     def differentiate(self, gradients: Tensors) -> Tensors:
         (g,) = gradients
@@ -433,13 +441,11 @@ def _of_plane(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, 
     assert spec is not None
     height, width = spec.shape[-2:]
     if step.attrs.get("taps"):
-        (_, columns), (down, across), (top, left), (rise, run) = (
-            step.attrs[name] for name in ("kernel_size", "stride", "padding", "dilation")
-        )
+        (down, across), (top, left), (rise, run) = (step.attrs[name] for name in ("stride", "padding", "dilation"))
         places = places.long()
-        rows = functions["div"](places, columns, rounding_mode="floor")
+        rows = functions["div"](places, TAP_ROW, rounding_mode="floor")
         corners = (np.arange(dy.shape[-2]) * down - top)[:, None] * width + np.arange(dy.shape[-1]) * across - left
-        places = rows * (rise * width) + (places - rows * columns) * run + tensor(corners, device=dy.backend)
+        places = rows * (rise * width) + (places - rows * TAP_ROW) * run + tensor(corners, device=dy.backend)
     lead = spec.shape[:-2]
     planes = Spec(spec.dtype, (*lead, height * width))
     flat = (*lead, dy.shape[-2] * dy.shape[-1])

@@ -13,7 +13,7 @@ from math import prod
 
 from tinyedge import shapes
 from tinyedge.ir.spec import Device, KernelSpec, Pointwise
-from tinyedge.ir.step import Step
+from tinyedge.ir.step import BACKWARD, Step
 from tinyedge.ir.values import Slot
 
 BufferId = int | tuple[int, str]
@@ -192,6 +192,11 @@ class Kernel:
         for block in (*self.epilogues.values(), *([self.pointwise] if self.pointwise else [])):
             found |= {each.place(name) for each in block.ops for name in each.outputs}
         return found - self.unstored
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether a step of backward is in it."""
+        return any(step.direction == BACKWARD for step in self.steps())
 
     def in_place_pairs(self) -> set[tuple[BufferId, BufferId]]:
         """Pairs of a buffer that it reads and one that it writes which may share bytes: in-place reuse is legal.

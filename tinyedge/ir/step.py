@@ -5,7 +5,7 @@ In: op calls, forward or backward. Out: what backends execute, autograd walks ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyedge.errors import DtypeError, TinyedgeError
 from tinyedge.ir.spec import Device, KernelSpec
-from tinyedge.ir.values import Layout, Read, Slot, Spec, Value, next_number
+from tinyedge.ir.values import Layout, Read, Slot, Spec, Storage, Value, next_number
 from tinyedge.shapes import Shape
 
 Saved = dict[str, tuple[Read, int]]
@@ -117,6 +117,11 @@ class Step:
         """Whether this step writes ``name``: backward steps write only the gradients that are needed."""
         return name in self.writes
 
+    @property
+    def may_accumulate(self) -> bool:
+        """Whether its kernels take, for each output, an argument that says whether to add to what is there."""
+        return self.direction == BACKWARD or self.op.accumulates
+
     def signature(self) -> Hashable:
         """All that its kernels and their geometry depend on: steps of equal signature share prepared kernels."""
         if self.alike is not None:
@@ -130,6 +135,13 @@ class Step:
             self.writes,
             tuple([slots[name].key for name in self.writes]),
         )
+
+    def kept(self) -> Iterable[Storage]:
+        """The storages that backward reads."""
+        saved = self.saved
+        if isinstance(saved, Postponed):
+            return saved.kept()
+        return [slot.storage for slot, _ in (saved or {}).values() if isinstance(slot, Slot)]
 
     def forget(self) -> None:
         """Drop what was saved for backward, and the way back, after the graph was walked."""
@@ -174,9 +186,9 @@ class Postponed:
         """The values that the step would have saved."""
         raise NotImplementedError
 
-    def held(self) -> list[Slot]:
-        """The slots of the call that are needed to compute them."""
-        return []
+    def kept(self) -> Iterable[Storage]:
+        """The storages that are read to compute them."""
+        return ()
 
     def forget(self) -> None:
         """Drop values that were computed and not taken."""
@@ -230,6 +242,7 @@ class Op:
     strided: ClassVar[bool] = False  # the kernels read inputs of any strides; otherwise inputs are made contiguous
     quantised: ClassVar[tuple[str, ...]] = ()  # inputs that may be quantised: the kernels unpack what they load
     is_view: ClassVar[bool] = False  # the output is a view of the input: nothing runs
+    accumulates: ClassVar[bool] = False  # forward too may add to what its outputs hold, as backward always may
     scatters: ClassVar[bool] = False  # a view whose gradient, if it is no view, is the output's with zeros around it
     kinds: ClassVar[str] = "f"  # element kinds that it takes apart from indices and masks, in NumPy's letters: b, i, f
     rtol: ClassVar[float] = 1e-5

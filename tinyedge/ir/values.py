@@ -77,6 +77,7 @@ class MemorySpace:
 
     def __init__(self) -> None:
         self.memory = Memory()
+        self.inferred: dict[Any, Any] = {}  # of calls that were made here, by dispatch
 
     def __repr__(self) -> str:
         return f"<Backend {self.name}: {self.description}>"

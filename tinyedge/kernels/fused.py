@@ -14,7 +14,7 @@ from typing import Any
 from tinyedge import shapes
 from tinyedge.ir.kernel import BufferId, Kernel, PointwiseBlock, PointwiseOp, SlotRef, address_of
 from tinyedge.ir.spec import Device, KernelSpec, Operand, grid
-from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.step import Step
 from tinyedge.kernels.inline import Hook, PointwiseText, Source, Target
 
 
@@ -89,7 +89,7 @@ class FusedSource:
 
     def _adds(self, step: Step, name: str, operand: str) -> str:
         """The C condition under which the output ``name`` accumulates into what is in memory; "" if it never does."""
-        if step.direction == FORWARD:
+        if not step.may_accumulate:
             return ""
         if step.slots[name].storage.number in self.temporary:
             return "1" if name in step.accumulate else ""
@@ -215,6 +215,6 @@ def plain_operands(step: Step, spec: KernelSpec) -> list[Operand]:
         elif name not in step.writes:
             kind = "read"
         else:
-            kind = "write" if step.direction == FORWARD else "accumulate"
+            kind = "accumulate" if step.may_accumulate else "write"
         operands.append(Operand(name, ctype, kind, packed="" if kind == "value" else step.slots[name].dtype.packed))
     return operands

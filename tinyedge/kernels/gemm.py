@@ -38,6 +38,11 @@ of so much, else every block of columns reads all of A from memory: for 128 x 57
 gradient, the product took four fifths of the time.
 """
 
+PACKED_ROWS = {False: 4, True: 24}
+"""Rows of A with which a block of B could be multiplied while it is packed; the second if it is transposed for that."""
+
+LITTLE_MORE = 1.04
+
 ITEM_PRODUCTS = 131072
 """Products that are worth one work-item on a CPU: some microseconds."""
 
@@ -89,9 +94,8 @@ def gemm_kernels(
         constants |= {"wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
         across = -(-n // block)
         wanted = 8 * device.compute_units
-        item_rows = m if outer == 1 and k <= depth else max_rows
-        down = max(-(-m // item_rows), min(-(-wanted // max(across * entries, 1)), -(-m // (4 * tile_m))))
-        rows = round_up(-(-m // down), tile_m)
+        most = m if outer == 1 and k <= depth else max_rows
+        rows = _rows_of_item(device, across * entries, m, tile_m, most, PACKED_ROWS[b.col != 1])
         down = -(-m // rows)
         worth = ITEM_PRODUCTS // max(rows * block * k * outer, 1)
         panels = max(1, min(across * down * entries // wanted, worth, across))
@@ -171,6 +175,20 @@ def gemm_kernels(
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
     return [*first, split, join]
+
+
+def _rows_of_item(device: Device, columns: int, m: int, tile_m: int, most: int, packed_rows: int) -> int:
+    """Rows of C for a work-item, if there are ``columns`` items side by side: each packs B's block for itself, so few
+    rows pay for it badly; but many rows leave cores idle. Of those that cost little more than the least, the smallest,
+    so that a core that is disturbed leaves its work to others.
+    """
+    times: dict[int, int] = {}
+    for down in range(-(-m // most), max(-(-m // most), min(-(-m // tile_m), 8 * device.compute_units)) + 1):
+        rows = round_up(-(-m // down), tile_m)
+        turns = -(-columns * -(-m // rows) // device.compute_units)
+        times.setdefault(rows, turns * (rows + packed_rows))
+    least = min(times.values())
+    return min(rows for rows, time in times.items() if time <= LITTLE_MORE * least)
 
 
 def _tiles_kernel(

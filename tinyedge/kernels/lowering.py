@@ -151,11 +151,11 @@ def _fusible(
 
 
 def _may_stream(step: Step, arrays: Iterable[str], outputs: Iterable[str]) -> bool:
-    """Whether large results may be stored past the cache: those of forward, which lie apart from what is read."""
+    """Whether large results may be stored past the cache: those that are only stored, apart from what is read."""
     read_from = {step.slots[name].storage for name in arrays}
     apart = all(step.slots[name].storage not in read_from for name in outputs)
     packed = any(step.slots[name].dtype.packed for name in outputs)
-    return step.direction == "forward" and apart and not packed
+    return not step.may_accumulate and apart and not packed
 
 
 def _strided_grid(device: Device, lengths: Shape, width: int) -> tuple[Shape, Shape, int, int]:

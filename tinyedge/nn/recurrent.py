@@ -23,7 +23,7 @@ from tinyedge.ops import (
     zeros,
 )
 from tinyedge.ops.recurrence import GATES
-from tinyedge.ops.recurrent import recurrent_layers
+from tinyedge.ops.recurrent import Stack, recurrent_layers
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Parameter, Tensor, tensor
 
@@ -162,10 +162,9 @@ class RNNBase(Module):
             raise ShapeError(type(self).__name__, "a sequence of at least one step", f"got {x.shape}")
         states = self._states(x, x.shape[1], hx, is_single, order)
         params = [getattr(self, name) for name in self._names]
-        y, last, last_cell = recurrent_layers(
-            type(self).__name__, self._kind, x, states, params, self.bias, self.num_layers, self.dropout, self.training,
-            self.bidirectional, lengths,
-        )  # fmt: skip
+        dropout = self.dropout if self.training else 0.0
+        stack = Stack(type(self).__name__, self._kind, self.num_layers, self.bias, self.bidirectional, dropout)
+        y, last, last_cell = recurrent_layers(stack, x, states, params, lengths)
         lasts = [last] if last_cell is None else [last, last_cell]
         if packed is not None:
             back = packed.unsorted_indices

@@ -50,6 +50,21 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     return call(Clone, input)
 
 
+class Copy(Elementwise):
+    """Values stored in memory that is there, or added to what it holds: see ``write_into``."""
+
+    signature = "()->()"
+    kinds = "bif"
+    operations = 0
+    domain = {"x": (-4.0, 4.0)}
+    accumulates = True
+    kernel_forward = {"y": "x"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x
+
+
 class Cast(Elementwise):
     signature = "()->()"
     kinds = "bif"

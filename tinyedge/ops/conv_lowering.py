@@ -1,8 +1,9 @@
 """The kernels of a convolution and of its two gradients.
 
 A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the
-kernel is 1x1 the input is that matrix already. A depthwise convolution, one filter for each channel, has its own
-kernels. On a CPU 3x3 filters with stride 1 go by Winograd's transforms where that is faster.
+kernel is 1x1, or covers the whole image, the input is that matrix already. Where each filter gives one number a sample,
+it is a linear layer. A depthwise convolution, one filter for each channel, has its own kernels. On a CPU 3x3 filters
+with stride 1 go by Winograd's transforms where that is faster.
 """
 
 from __future__ import annotations
@@ -58,11 +59,12 @@ class ConvLowering:
         self.quantised = step.slots[weight].dtype.blocks is not None
         self.ctype = step.slots[out].dtype.ctype
         self.depthwise = self.cg == 1 and self.groups > 1
-        self.pointwise = (
-            self.kh == self.kw == 1 and self.stride == (1, 1) and not any(self.padding)
-        )  # the input is the matrix of its patches
+        covers = (self.kh, self.kw, self.oh, self.ow) == (self.h, self.w, 1, 1)
+        steps = self.kh == self.kw == 1 and self.stride == (1, 1)
+        self.pointwise = (covers or steps) and not any(self.padding)  # the input is the matrix of its patches
         self.looks_up = not device.is_cpu and not self.pointwise  # a GPU's patches are not laid out
         self.positions = self.oh * self.ow
+        self.by_samples = self.pointwise and self.positions == 1  # a linear layer: samples are the rows
         self.winograd = Winograd(device, self.n, self.c, self.o, self.groups)
         self.image = Planes(x, self.c, self.h, self.w)
         self.result = Planes(out, self.o, self.oh, self.ow)
@@ -119,6 +121,12 @@ class ConvLowering:
         if self.by_winograd(self.result):
             pad = self.padding[0], self.padding[2]
             return self.winograd.convolution(self.image, self.weight, self.result, pad, bias)
+        if self.by_samples:
+            weight, out = self.weight_rows().T, self.sample_rows(self.out, self.o, self.og)
+            return gemm_kernels(
+                self.device, self.sample_rows(self.x, self.groups * self.patch, self.patch), weight, out,
+                self.n, self.og, self.patch, self.ctype, (self.groups,), bias=bias, bias_batch=(self.og,),
+            )  # fmt: skip
         batch, bias_batch = (self.n, self.groups), (0, self.og)
         product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
         if self.looks_up:
@@ -142,6 +150,14 @@ class ConvLowering:
         if self.by_winograd(self.image):
             pad = TAPS - 1 - self.padding[0], TAPS - 1 - self.padding[2]
             return self.winograd.convolution(self.result, self.weight, self.image, pad, turned=True)
+        if self.by_samples:
+            dy, dx = (
+                self.sample_rows(self.out, self.o, self.og),
+                self.sample_rows(self.x, self.groups * self.patch, self.patch),
+            )
+            return gemm_kernels(
+                self.device, dy, self.weight_rows(), dx, self.n, self.patch, self.og, self.ctype, (self.groups,)
+            )
         if self.looks_up:
             planes, plane = self.h * self.w, self.positions
             return tile_kernels(
@@ -155,10 +171,7 @@ class ConvLowering:
             self.device, self.weight_matrix().T, self.output_matrix(), self.column_matrix(),
             self.patch, self.positions, self.og, ctype=self.ctype, batch=(self.n, self.groups), scratch=self.scratch(),
         )  # fmt: skip
-        if self.pointwise:
-            return product
-        pixels = self.h * self.w * self.kh * self.kw
-        return [*product, self.whole_planes("fold_planes", ("columns", self.x), self.n * self.c, pixels)]
+        return [*product, *self.fold()]
 
     def weight_gradient(self) -> list[KernelSpec]:
         """``weight`` from ``out`` and ``x``."""
@@ -169,6 +182,12 @@ class ConvLowering:
         if self.by_winograd(self.result):
             pad = self.padding[0], self.padding[2]
             return self.winograd.weight_gradient(self.image, self.weight, self.result, pad)
+        if self.by_samples:
+            taken = self.sample_rows(self.x, self.groups * self.patch, self.patch)
+            errors, weight = self.sample_rows(self.out, self.o, self.og).T, self.weight_rows()
+            return gemm_kernels(
+                self.device, errors, taken, weight, self.og, self.patch, self.n, self.ctype, (self.groups,)
+            )
         dy = self.output_matrix()
         errors = Matrix(dy.name, dy.row, dy.col, dy.batch[1:], dy.batch[0])
         result = Matrix(self.weight, self.patch, 1, (self.og * self.patch,))
@@ -306,8 +325,37 @@ class ConvLowering:
     def unfold(self) -> list[KernelSpec]:
         if self.pointwise:
             return []
-        planes = self.n * self.c * self.kh * self.kw
-        return [self.whole_planes("unfold_planes", (self.x, "columns"), planes, self.positions)]
+        buffers = (self.x, "columns")
+        staged = self.by_lines("unfold_lines", buffers, self.oh, self.ow)
+        return [
+            staged or self.whole_planes("unfold_planes", buffers, self.n * self.c * self.kh * self.kw, self.positions)
+        ]
+
+    def fold(self) -> list[KernelSpec]:
+        if self.pointwise:
+            return []
+        buffers, pixels = ("columns", self.x), self.h * self.w * self.kh * self.kw
+        staged = self.by_lines("fold_lines", buffers, self.h, self.w)
+        return [staged or self.whole_planes("fold_planes", buffers, self.n * self.c, pixels)]
+
+    def by_lines(self, name: str, buffers: tuple[str, ...], rows: int, cols: int) -> KernelSpec | None:
+        """The kernel that keeps a padded row of the image in fast memory, split into phases, which makes a stride
+        disappear: what a tap meets is then one vector after the other, up to the borders. None if a row does not fit.
+        """
+        step, reach = self.stride[1], (self.kw - 1) * self.dilation[1]
+        longest = max(self.ow + reach // step, (self.padding[2] + self.w - 1) // step + 1)
+        width = min(self.device.native_width, 8)
+        if width == 8 and min(self.ow, self.w // step) < width:
+            width = 4
+        pitch = round_up(longest, width)
+        if step > 2 or step * pitch > self.pool:
+            return None
+        lines = self.n * self.c * rows
+        taken = self.kh * self.kw * cols // (1 if name == "unfold_lines" else step * self.stride[0])
+        each = max(1, min(ITEM_PIXELS // max(taken, 1), lines // (4 * self.device.compute_units)))
+        spec = self.kernel(name, buffers, (-(-lines // each),), (1,), width=width, pool=self.pool, step_x=step)
+        sizes = {**spec.sizes, "lines": lines, "lines_per_item": each, "pitch": pitch}
+        return replace(spec, sizes=sizes, local=(LocalArray("line", self.ctype, (self.pool,)),))
 
     def whole_planes(self, name: str, buffers: tuple[str, ...], planes: int, pixels: int) -> KernelSpec:
         each = max(1, min(ITEM_PIXELS // max(pixels, 1), planes // (4 * self.device.compute_units)))
@@ -322,6 +370,14 @@ class ConvLowering:
 
     def weight_matrix(self) -> Matrix:
         return Matrix(self.weight, self.patch, 1, (0, self.og * self.patch), quantised=self.quantised)
+
+    def weight_rows(self) -> Matrix:
+        return Matrix(self.weight, self.patch, 1, (self.og * self.patch,), quantised=self.quantised)
+
+    @staticmethod
+    def sample_rows(name: str, elements: int, group: int) -> Matrix:
+        """A row for each sample, of ``elements``; each group has so many of them."""
+        return Matrix(name, elements, 1, (group,))
 
     def column_matrix(self) -> Matrix:
         plane = self.patch * self.positions

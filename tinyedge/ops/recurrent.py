@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
@@ -57,17 +58,32 @@ def _direction(
     return y, last, last_cell
 
 
+@dataclass(frozen=True)
+class Stack:
+    """A recurrent network apart from its weights: layers over each other, each in one direction or in both.
+
+    ``caller`` stands in errors. ``dropout``: the probability with which an element between two layers becomes 0.
+    """
+
+    caller: str
+    kind: str
+    num_layers: int
+    has_biases: bool
+    bidirectional: bool
+    dropout: float
+
+
 def recurrent_layers(
-    name: str, kind: str, input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], has_biases: bool,
-    num_layers: int, dropout: float, train: bool, bidirectional: bool, lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    stack: Stack, input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """All layers on an input (times, batch, size): results, and the last states of each layer and direction.
 
     A sample ends after its ``lengths`` steps: later results are 0, and the last state is that of its last step. All
     samples take as many steps as the longest.
     """
-    directions = 2 if bidirectional else 1
-    count = num_layers * directions
+    name, kind, has_biases = stack.caller, stack.kind, stack.has_biases
+    directions = 2 if stack.bidirectional else 1
+    count = stack.num_layers * directions
     if count < 1 or not params or len(params) % count:
         raise ArgumentError(name, f"params: as many for each of {count} layers and directions", f"got {len(params)}")
     each = len(params) // count
@@ -82,7 +98,7 @@ def recurrent_layers(
         if state.ndim != 3 or state.shape[0] != count:
             raise ShapeError(name, f"states of 3 dims for {count} layers and directions", f"got {state.shape}")
     lasts, cells = [], []
-    for layer in range(num_layers):
+    for layer in range(stack.num_layers):
         results = []
         for direction in range(directions):
             k = layer * directions + direction
@@ -97,21 +113,18 @@ def recurrent_layers(
             lasts.append(last)
             cells.append(last_cell)
         input = results[0] if directions == 1 else functions["cat"](results, 2)
-        if dropout and train and layer < num_layers - 1:
-            input = functions["dropout"](input, dropout, True)
-    stack = functions["stack"]
-    return input, stack(lasts), stack(cells) if kind == "lstm" else None
+        if stack.dropout and layer < stack.num_layers - 1:
+            input = functions["dropout"](input, stack.dropout, True)
+    stacked = functions["stack"]
+    return input, stacked(lasts), stacked(cells) if kind == "lstm" else None
 
 
 def _layers(
-    name: str, kind: str, input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], has_biases: bool,
-    num_layers: int, dropout: float, train: bool, bidirectional: bool, batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    stack: Stack, input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], batch_first: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     if batch_first and input.ndim == 3:
         input = transpose(input, 0, 1)
-    y, last, cell = recurrent_layers(
-        name, kind, input, hx, params, has_biases, num_layers, dropout, train, bidirectional
-    )
+    y, last, cell = recurrent_layers(stack, input, hx, params)
     return transpose(y, 0, 1) if batch_first else y, last, cell
 
 
@@ -139,9 +152,8 @@ def rnn_tanh(
     Saves:  the states of all steps.
     Errors: ShapeError if the shapes do not fit, or there is no step; ArgumentError for another number of params.
     """
-    y, last, _ = _layers(
-        "rnn_tanh", "tanh", input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-    )
+    stack = Stack("rnn_tanh", "tanh", num_layers, has_biases, bidirectional, dropout if train else 0.0)
+    y, last, _ = _layers(stack, input, (hx,), params, batch_first)
     return y, last
 
 
@@ -165,9 +177,8 @@ def rnn_relu(
     Saves:  the states of all steps.
     Errors: ShapeError if the shapes do not fit, or there is no step; ArgumentError for another number of params.
     """
-    y, last, _ = _layers(
-        "rnn_relu", "relu", input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-    )
+    stack = Stack("rnn_relu", "relu", num_layers, has_biases, bidirectional, dropout if train else 0.0)
+    y, last, _ = _layers(stack, input, (hx,), params, batch_first)
     return y, last
 
 
@@ -193,9 +204,8 @@ def gru(
     Errors: ShapeError if the shapes do not fit, or there is no step; ArgumentError for another number of params.
     Source: Cho et al., arXiv:1406.1078.
     """
-    y, last, _ = _layers(
-        "gru", "gru", input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-    )
+    stack = Stack("gru", "gru", num_layers, has_biases, bidirectional, dropout if train else 0.0)
+    y, last, _ = _layers(stack, input, (hx,), params, batch_first)
     return y, last
 
 
@@ -225,9 +235,8 @@ def lstm(
     """
     if isinstance(hx, Tensor) or len(hx) != 2:
         raise ArgumentError("lstm", "hx: a state and a cell state", f"got {type(hx).__name__}")
-    y, last, cell = _layers(
-        "lstm", "lstm", input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-    )
+    stack = Stack("lstm", "lstm", num_layers, has_biases, bidirectional, dropout if train else 0.0)
+    y, last, cell = _layers(stack, input, hx, params, batch_first)
     assert cell is not None
     return y, last, cell
 

@@ -19,7 +19,7 @@ from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, CaptureError
 from tinyedge.ir.kernel import BufferId, Kernel
 from tinyedge.ir.launch import LaunchGroup
-from tinyedge.ir.step import FORWARD, Step
+from tinyedge.ir.step import BACKWARD, Step
 from tinyedge.ir.values import Layout, Slot, Storage
 from tinyedge.report.text import memory_text, millions_text, rate_text, table
 
@@ -43,6 +43,8 @@ class Program(Protocol):
     def launches(self) -> Sequence[LaunchGroup]: ...
     @property
     def plan(self) -> Any: ...
+    @property
+    def border(self) -> int: ...  # the number of the first step of backward
     @property
     def temporary(self) -> Mapping[BufferId, int]: ...
     @property
@@ -182,8 +184,9 @@ def launch_rows(program: Program) -> list[LaunchRow]:
         touched = kernel.reads() | kernel.writes()
         rows.append(
             LaunchRow(
-                number, ops_of(kernel), _direction(kernel), spec.kernel, spec.global_size, spec.local_size,
-                moved[number], flops, sum(nbytes for place, nbytes in kernel.scratch().items() if place in touched),
+                number, ops_of(kernel), _direction(kernel, program.border), spec.kernel,
+                spec.global_size, spec.local_size, moved[number], flops,
+                sum(nbytes for place, nbytes in kernel.scratch().items() if place in touched),
                 _arena_offset(kernel, program.plan.offsets),
             )
         )  # fmt: skip
@@ -196,14 +199,15 @@ def ops_of(kernel: Kernel) -> tuple[str, ...]:
 
 
 def _name_of(step: Step) -> str:
-    """The op's name. The backward of ``clone``, by which values are stored in memory that is there, has its own."""
-    if step.op.name != "clone" or step.direction == FORWARD:
-        return step.op.name
-    return "fill" if step.is_value("dy") else "copy"
+    """The op's name; a copy of a number is called fill."""
+    return "fill" if step.op.name == "copy" and step.is_value("x") else step.op.name
 
 
-def _direction(kernel: Kernel) -> str:
-    directions = {step.direction for step in kernel.steps()}
+def _direction(kernel: Kernel, border: int) -> str:
+    """That of its steps. A copy has that of the part of the program in which it runs; ``border``: backward's first."""
+    directions = {
+        BACKWARD if step.op.accumulates and step.number >= border else step.direction for step in kernel.steps()
+    }
     return directions.pop() if len(directions) == 1 else BOTH
 
 
@@ -251,7 +255,7 @@ def _arena_offset(kernel: Kernel, offsets: Mapping[BufferId, int]) -> int | None
 def buffers(program: Program) -> list[ArenaBuffer]:
     """The buffers in the arena of ``program``, and the kernels during which each is in use."""
     plan, kernels = program.plan, program.kernels
-    border = next((k for k, kernel in enumerate(kernels) if kernel.step.direction != FORWARD), len(kernels))
+    border = next((k for k, kernel in enumerate(kernels) if kernel.step.number >= program.border), len(kernels))
     first: dict[BufferId, int] = {}  # the first kernel that writes it
     saved: set[BufferId] = set()
     for number, kernel in enumerate(kernels):

@@ -10,7 +10,6 @@ from tinyedge.backends import Backend
 from tinyedge.backends.device import device as Device
 from tinyedge.dtypes import DType
 from tinyedge.errors import ShapeError
-from tinyedge.ir import values
 from tinyedge.ir.values import Slot, SlotHolder
 
 
@@ -67,8 +66,7 @@ class Attributes(SlotHolder):
     def _current(self, call: str) -> Slot:
         """The slot, with the history that its memory has since it was changed in place through another tensor."""
         if history.is_stale(self._slot):
-            self._slot = history.renewed(call, self._slot)  # type: ignore[misc]  # Tensor has this slot
-            values.note_leaf_change()
+            history.renew(call, self._slot)
         return self._slot
 
     def dim(self) -> int:

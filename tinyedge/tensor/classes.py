@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, cast
 
@@ -94,9 +95,11 @@ class Tensor(Attributes, Methods):
         )
         values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
+        with suppress(AutogradError):  # what may not be used may be looked at
+            self._current("repr")
         if self._slot.step is not None:
             text += f", grad_fn=<{self._slot.step.op.name}>"
-        elif self.requires_grad:
+        elif self._slot.requires_grad:
             text += ", requires_grad=True"
         return text + ")"
 
@@ -128,11 +131,12 @@ class Tensor(Attributes, Methods):
             )  # fmt: skip
         if requires_grad:
             require_trainable("requires_grad_", self.dtype)
-        if not requires_grad and not self.is_leaf:
+        slot = self._current("requires_grad_")
+        if not requires_grad and not slot.is_leaf:
             raise AutogradError(
                 "requires_grad_", "only a leaf's flag can be cleared", "this is the result of an op", "Use detach()."
             )
-        self._slot.requires_grad = requires_grad
+        slot.requires_grad = requires_grad
         values.note_leaf_change()
         return self
 
@@ -238,20 +242,21 @@ class Tensor(Attributes, Methods):
         Errors: AutogradError unless this requires a gradient; ShapeError, in backward, if the hook returns one of
                 another shape.
         """
-        require_gradient("register_hook", self._slot)
+        slot = self._current("register_hook")
+        require_gradient("register_hook", slot)
 
         def called(gradient: Slot) -> Slot | None:
             result = hook(Tensor._wrap(gradient))
             return None if result is None else result._slot
 
-        return hooks.added(hooks.hooks_of(self._slot).before, called)
+        return hooks.added(hooks.hooks_of(slot).before, called)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> hooks.Handle:
         """Call ``hook(self)`` after each walk that has added to the ``grad`` of this leaf.
 
         Errors: AutogradError unless this is a leaf that requires a gradient.
         """
-        require_gradient("register_post_accumulate_grad_hook", self._slot)
+        require_gradient("register_post_accumulate_grad_hook", self._current("register_post_accumulate_grad_hook"))
         if not self.is_leaf:
             raise AutogradError(
                 "register_post_accumulate_grad_hook", "a leaf", "this is the result of an op", "Use register_hook."
@@ -263,14 +268,14 @@ class Tensor(Attributes, Methods):
 
         Errors: AutogradError unless this requires a gradient.
         """
-        require_gradient("retain_grad", self._slot)
+        require_gradient("retain_grad", self._current("retain_grad"))
         if not self.is_leaf:
             hooks.hooks_of(self._slot).retained = weakref.ref(self._slot)
 
     @property
     def retains_grad(self) -> bool:
         """Whether ``retain_grad`` was called on this result of an op."""
-        slot = self._slot
+        slot = self._current("retains_grad")
         found = None if slot.step is None else hooks.hooks_at(slot.step, slot.index)
         return found is not None and found.retained is not None and found.retained() is slot
 
@@ -347,7 +352,7 @@ class Tensor(Attributes, Methods):
         return {name: value for name, value in attributes_of(self) if name not in Tensor.__slots__}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        require_leaf("pickle", self._slot)
+        require_leaf("pickle", self._current("pickle"))
         recorder.forbid_in_recording("pickling a tensor", "its values are read on the host")
         attributes = self._own_attributes()
         # None stands for __dict__: the second part is set name by name, also what lies in slots.
@@ -359,7 +364,7 @@ class Tensor(Attributes, Methods):
         )
 
     def __copy__(self) -> Tensor:
-        require_leaf("copy", self._slot)
+        require_leaf("copy", self._current("copy"))
         copied = _made(type(self), self._slot.detached(), self.requires_grad)
         for name, value in self._own_attributes().items():
             setattr(copied, name, value)
@@ -375,7 +380,7 @@ class Tensor(Attributes, Methods):
 
     def _deep_copied(self, memo: dict[int, Any]) -> Tensor:
         """A deep copy without the gradient."""
-        require_leaf("deepcopy", self._slot)
+        require_leaf("deepcopy", self._current("deepcopy"))
         copied = memo[id(self)] = _made(type(self), self.detach().clone()._slot, self.requires_grad)
         for name, value in self._own_attributes().items():
             setattr(copied, name, deepcopy(value, memo))

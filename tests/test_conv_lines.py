@@ -1,0 +1,98 @@
+"""Convolutions whose patches are laid out row by row, and those that are linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests import properties
+from tests.strategies import call_of
+from tinyedge.backends import Backend
+from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.ir.step import Sample
+from tinyedge.ops.conv import Conv2d
+from tinyedge.ops.conv_lowering import ConvLowering
+from tinyedge.ops.conv_transpose import ConvTranspose2d
+
+LINES = [  # images, channels and filters of a group, groups, height, width, kernel, stride, padding, dilation
+    (2, 3, 2, 1, 16, 16, (4, 4), (2, 2), (1, 1, 1, 1), (1, 1)),
+    (1, 2, 3, 2, 9, 17, (3, 5), (1, 2), (2, 0, 3, 2), (1, 2)),
+    (2, 2, 2, 1, 5, 40, (3, 3), (2, 1), (0, 1, 4, 4), (2, 1)),
+    (1, 2, 2, 1, 3, 8, (2, 2), (1, 2), (1, 1, 5, 0), (1, 3)),
+    (1, 1, 2, 1, 1, 33, (1, 7), (1, 2), (0, 0, 6, 6), (1, 1)),
+    (2, 2, 1, 1, 4, 5, (1, 3), (1, 1), (0, 0, 8, 8), (1, 1)),  # some windows lie in the padding
+    (1, 2, 2, 1, 2, 31, (1, 1), (1, 2), (0, 0, 0, 0), (1, 1)),  # some columns meet no window
+]
+PLANES = [
+    (1, 2, 2, 1, 7, 20, (3, 3), (2, 3), (1, 1, 1, 2), (1, 1)),
+    (1, 1, 1, 1, 2, 4000, (2, 3), (1, 1), (0, 0, 1, 1), (1, 1)),  # a row does not fit
+]
+SAMPLES = [
+    (1, 5, 7, 1, 3, 4, (3, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (6, 5, 7, 2, 3, 4, (3, 4), (2, 3), (0, 0, 0, 0), (1, 1)),
+    (33, 3, 2, 1, 1, 1, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (5, 9, 1, 1, 4, 4, (4, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
+]
+
+
+@pytest.fixture
+def on_cpu(opencl: Backend, monkeypatch: pytest.MonkeyPatch) -> OpenCLBackend:
+    """An OpenCL device that takes the kernels of a CPU."""
+    assert isinstance(opencl, OpenCLBackend)
+    if not opencl.device.is_cpu:
+        monkeypatch.setattr(opencl, "device", replace(opencl.device, kind="cpu", vector_width=16))
+    monkeypatch.setattr(opencl, "_prepared", {})
+    return opencl
+
+
+@pytest.mark.parametrize("transpose", [False, True], ids=["conv", "transpose"])
+@pytest.mark.parametrize(
+    ("sizes", "made"),
+    [*((case, "lines") for case in LINES), *((case, "planes") for case in PLANES), *((case, "") for case in SAMPLES)],
+    ids=str,
+)
+def test_every_property_holds(
+    sizes: Any, made: str, transpose: bool, on_cpu: OpenCLBackend, reference: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, cg, og, groups, h, w, kernel, stride, padding, dilation = sizes
+    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    out_h, out_w = (
+        (size + sum(padding[2 * k : 2 * k + 2]) - dilation[k] * (kernel[k] - 1) - 1) // stride[k] + 1
+        for k, size in enumerate((h, w))
+    )
+    image, result, weight = (n, cg * groups, h, w), (n, og * groups, out_h, out_w), (groups * og, cg, *kernel)
+    used: set[str] = set()
+    laid_out = ConvLowering.kernel
+
+    def spied(self: ConvLowering, name: str, *args: Any, **kwargs: Any) -> Any:
+        used.add(name)
+        return laid_out(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(ConvLowering, "kernel", spied)
+    if transpose:
+        more = tuple(
+            size - ((short - 1) * stride[k] - sum(padding[2 * k : 2 * k + 2]) + dilation[k] * (kernel[k] - 1) + 1)
+            for k, (size, short) in enumerate(zip((h, w), (out_h, out_w), strict=True))
+        )
+        call = call_of(ConvTranspose2d, Sample((result, weight), {**attrs, "output_padding": more}), 1)
+    else:
+        call = call_of(Conv2d, Sample((image, weight, (groups * og,)), attrs), 0)
+    properties.assert_forward_agrees(call, on_cpu, reference)
+    properties.assert_backward_agrees(call, on_cpu, reference)
+    assert used == ({f"unfold_{made}", f"fold_{made}"} if made else set())
+
+
+@pytest.mark.parametrize("sizes", SAMPLES, ids=str)
+def test_a_gpus_linear_layers_are_right(sizes: Any, opencl: Backend, reference: Backend, monkeypatch: Any) -> None:
+    n, cg, og, groups, h, w, kernel, stride, padding, dilation = sizes
+    assert isinstance(opencl, OpenCLBackend)
+    if opencl.device.is_cpu:
+        changed = replace(opencl.device, kind="gpu", vector_width=4, compute_units=8, max_work_group=64)
+        monkeypatch.setattr(opencl, "device", changed)
+    monkeypatch.setattr(opencl, "_prepared", {})
+    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    call = call_of(Conv2d, Sample(((n, cg * groups, h, w), (groups * og, cg, *kernel), (groups * og,)), attrs), 0)
+    properties.assert_forward_agrees(call, opencl, reference)
+    properties.assert_backward_agrees(call, opencl, reference)
