@@ -96,7 +96,7 @@ CONFIGS = {
     "many layers": (json.dumps(changed(num_hidden_layers=2**31 - 1)), ModelFormatError, "layers"),
     "one layer more": (json.dumps(changed(num_hidden_layers=3)), ModelFormatError, "without"),
     "one layer less": (json.dumps(changed(num_hidden_layers=1)), ModelFormatError, "unknown"),
-    "a wider model": (json.dumps(changed(hidden_size=2**30)), ModelFormatError, "by the configuration"),
+    "a wider model": (json.dumps(changed(hidden_size=2**30, head_dim=4)), ModelFormatError, "by the configuration"),
     "a scaling of text": (json.dumps(changed(rope_scaling="x")), ModelFormatError, "config.json"),
     "a factor of text": (
         json.dumps(changed(rope_scaling={"rope_type": "linear", "factor": "x"})), ModelFormatError, "config.json"
