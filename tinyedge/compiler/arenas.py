@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -80,7 +81,8 @@ class Arenas:
 
     def __init__(self) -> None:
         self._free: list[Arena] = []
-        self.lock = threading.RLock()  # a lease may end at any time
+        self.lock = threading.RLock()
+        self._ended: deque[Arena] = deque()  # of leases that ended while another thread held the lock
         self._tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
 
     @property
@@ -97,6 +99,8 @@ class Arenas:
 
         The caller holds the lock.
         """
+        if self._ended:
+            self._take_back()
         if len(self._free) != 1 or self._free[0] is not arena:
             return None
         self._free.clear()
@@ -119,6 +123,7 @@ class Arenas:
         none fits in what another one left would allocate theirs at each call.
         """
         with self.lock:
+            self._take_back()
             fitting = [arena for arena in self._free if arena.backend is backend and arena.holds(sizes)]
             arena = preferred if any(arena is preferred for arena in fitting) else next(iter(fitting), None)
             if arena is None:
@@ -151,11 +156,22 @@ class Arenas:
         return copy
 
     def give(self, arena: Arena) -> None:
-        """Take back an arena. One is kept; further ones are let go."""
-        with self.lock:
-            self._free.append(arena)
-            while len(self._free) > 1:
-                self._let_go(self._free.pop(0))
+        """Take back an arena. One is kept; further ones are let go.
+
+        It never waits: a lease may end while its thread holds what the holder of the lock waits for.
+        """
+        self._ended.append(arena)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._take_back()
+            finally:
+                self.lock.release()
+
+    def _take_back(self) -> None:
+        while self._ended:
+            self._free.append(self._ended.popleft())
+        while len(self._free) > 1:
+            self._let_go(self._free.pop(0))
 
     def _let_go(self, arena: Arena) -> None:
         for tenant in [*self._tenants]:

@@ -125,10 +125,11 @@ class OpenCLBackend(OpenCLBuilder):
         self._prepared.clear()
 
     def launch(self, launches: Sequence[Launch]) -> None:
-        try:  # no context manager, which would slow down every eager step
-            for launch in launches:
-                if status := launch():
-                    raise self._refused_launch(launch, status)
+        try:  # no context manager of ours, which would slow down every eager step
+            with self.lock:
+                for launch in launches:
+                    if status := launch():
+                        raise self._refused_launch(launch, status)
         except Exception as error:
             refused = self._refused_launch(launch, error) if isinstance(error, self.cl.Error) else error
             note_launched(refused, launches, launch)
@@ -388,7 +389,7 @@ class OpenCLBackend(OpenCLBuilder):
 
     def reporting(self, calls: Iterable[str]) -> RangeFlag:
         """The range flag, for kernels that set it in the name of these calls."""
-        with self._upload_lock:
+        with self.lock:
             if self._range_flag is None:
                 self._range_flag = RangeFlag(self)
         for call in calls:

@@ -49,13 +49,15 @@ class OpenCLContext(Backend):
                 "Run `tinyedge devices` to see which devices work.",
             )
         self.cl = cl
+        # Held for each call that enqueues. The standard lets threads enqueue at a time; NVIDIA's driver then crashes.
+        self.lock = threading.RLock()
         self.name = entry.name
         self.description = entry.describe()
         self.entry = entry
         with self._asked("opening it"):
             self.context = cl.Context([entry.device])
             self.queue = cl.CommandQueue(self.context)
-        self.pool = Pool(cl, self.context, self.queue, self.memory)
+        self.pool = Pool(cl, self.context, self.queue, self.memory, self.lock)
         extensions = str(entry.asked("extensions", "")).split()
         self.has_fp64 = "cl_khr_fp64" in extensions
         self.has_int64 = str(entry.asked("profile", "")) != "EMBEDDED_PROFILE" or "cles_khr_int64" in extensions
@@ -76,12 +78,11 @@ class OpenCLContext(Backend):
         # What is larger a driver may refuse, or give and address wrongly: Intel's compiler must be told of it.
         self.largest_bytes = int(entry.asked("max_mem_alloc_size", 0)) or None
         self.counts_to = INT_MAX
-        self.slabs = SlabAllocator(self._buffer, min(SLAB_BYTES, self.largest_bytes or SLAB_BYTES))
+        self.slabs = SlabAllocator(self._buffer, min(SLAB_BYTES, self.largest_bytes or SLAB_BYTES), self.lock)
         self._nothing: Any = None  # a buffer for what has no bytes
         self._range_flag: RangeFlag | None = None  # only where a kernel may set it
         self._uploads: deque[tuple[Any, int]] = deque()  # events, which hold what is uploaded, and its bytes
         self._uploading_bytes = 0
-        self._upload_lock = threading.RLock()
 
     def check_dtype(self, dtype: DType) -> None:
         if (dtype is float64 and not self.has_fp64) or (dtype is int64 and not self.has_int64):
@@ -139,7 +140,7 @@ class OpenCLContext(Backend):
         if not array.nbytes:
             return
         allocation = storage.buffer
-        with self._asked("an upload"), self._upload_lock:
+        with self._asked("an upload"), self.lock:
             self._sweep()
             waits = self._uploading_bytes + array.nbytes > UPLOADED_BYTES
             # A copy, unless it waits: the caller's array may change.
@@ -153,7 +154,7 @@ class OpenCLContext(Backend):
 
     def _sweep(self) -> None:
         """Drop finished uploads. To drop an unfinished event would be to wait for it."""
-        with self._upload_lock:
+        with self.lock:
             while self._uploads and (status := self._uploads[0][0].command_execution_status) <= 0:
                 self._uploading_bytes -= self._uploads.popleft()[1]
                 if status < 0:
@@ -166,8 +167,13 @@ class OpenCLContext(Backend):
             offset = allocation.offset + slot.offset * slot.dtype.itemsize
             flag = self._range_flag
             with self._asked("reading a result"):
-                report = None if flag is None else flag.enqueue_read()
-                self.cl.enqueue_copy(self.queue, result, allocation.handle, src_offset=offset, is_blocking=True)
+                with self.lock:
+                    report = None if flag is None else flag.enqueue_read()
+                    event = self.cl.enqueue_copy(
+                        self.queue, result, allocation.handle, src_offset=offset, is_blocking=False
+                    )
+                    self.queue.flush()
+                event.wait()
                 self._sweep()
                 if flag is not None and report is not None:
                     flag.check(report[1])
@@ -176,8 +182,9 @@ class OpenCLContext(Backend):
     def finish(self) -> None:
         with self._asked("what was launched"):
             flag = self._range_flag
-            report = None if flag is None else flag.enqueue_read()
-            self.queue.finish()
+            with self.lock:
+                report = None if flag is None else flag.enqueue_read()
+                self.queue.finish()
             self._sweep()
             if flag is not None and report is not None:
                 flag.check(report[1])
@@ -209,7 +216,7 @@ class OpenCLContext(Backend):
 
     def timed(self, kernel: Any, global_size: Shape, local_size: Shape | None) -> Callable[[], int]:
         """Launch a bound kernel on the timing queue; return a function that waits and returns nanoseconds."""
-        with self._asked("a launch that is timed"):
+        with self._asked("a launch that is timed"), self.lock:
             event = self.cl.enqueue_nd_range_kernel(self.timing_queue, kernel, global_size, local_size)
 
         def elapsed_ns() -> int:

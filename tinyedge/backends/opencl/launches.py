@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from struct import Struct
@@ -47,13 +46,12 @@ def _packer(ctype: str) -> Callable[[Any], bytes]:
 class Built:
     """A built kernel, for all steps that have its source."""
 
-    __slots__ = ("kernel", "limit", "lock", "program")
+    __slots__ = ("kernel", "limit", "program")
 
     def __init__(self, program: Any, kernel: Any, limit: int) -> None:
         self.program = program
         self.kernel = kernel
         self.limit = limit  # the largest work-group that the device runs it with
-        self.lock = threading.Lock()
 
 
 class Prepared:
@@ -116,15 +114,13 @@ class Prepared:
         return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
 
     def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
-        built = self.built
-        # clSetKernelArg on one kernel object is not thread-safe; enqueueing copies the arguments.
-        with built.lock:
-            # The same as pyopencl's set_args, which would generate a Python module for each kernel.
-            if buffers:
-                built.kernel._set_arg_multi(buffers)
-            if numbers:
-                built.kernel._set_arg_buf_pack_multi(numbers)
-            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+        kernel = self.built.kernel
+        # The same as pyopencl's set_args, which would generate a Python module for each kernel.
+        if buffers:
+            kernel._set_arg_multi(buffers)
+        if numbers:
+            kernel._set_arg_buf_pack_multi(numbers)
+        self.enqueue(self.queue, kernel, self.global_size, self.local_size)
 
 
 class SetOneByOne(Prepared):
@@ -133,14 +129,13 @@ class SetOneByOne(Prepared):
     __slots__ = ()
 
     def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
-        built = self.built
-        with built.lock:
-            for place in range(0, len(buffers), 2):
-                built.kernel.set_arg(buffers[place], buffers[place + 1])
-            for place in range(0, len(numbers), 3):
-                kind = np.dtype(numbers[place + 1].decode()).type
-                built.kernel.set_arg(numbers[place], kind(numbers[place + 2]))
-            self.enqueue(self.queue, built.kernel, self.global_size, self.local_size)
+        kernel = self.built.kernel
+        for place in range(0, len(buffers), 2):
+            kernel.set_arg(buffers[place], buffers[place + 1])
+        for place in range(0, len(numbers), 3):
+            kind = np.dtype(numbers[place + 1].decode()).type
+            kernel.set_arg(numbers[place], kind(numbers[place + 2]))
+        self.enqueue(self.queue, kernel, self.global_size, self.local_size)
 
 
 def own_arguments(backend: Any, launch: Described | LaunchSpec) -> dict[int, Any]:

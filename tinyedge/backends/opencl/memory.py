@@ -57,14 +57,14 @@ class SlabAllocator:
     What is free is kept until ``trim``.
     """
 
-    def __init__(self, allocate: Callable[[int], Allocation], nbytes: int = SLAB_BYTES) -> None:
+    def __init__(self, allocate: Callable[[int], Allocation], nbytes: int = SLAB_BYTES, lock: Any = None) -> None:
         self._allocate = allocate
         self._nbytes = nbytes
         self.largest = nbytes // PARTS
         # By size: slabs and offsets. An allocation may end at any time, and adds its part at once, without the lock.
         self._free: dict[int, deque[tuple[Allocation, int]]] = defaultdict(deque)
         self._slabs: list[tuple[Allocation, int]] = []  # each with the bytes cut from it; the last one is in use
-        self._lock = threading.RLock()  # ``allocate`` may trim
+        self._lock = lock or threading.RLock()  # ``allocate`` may trim
 
     def take(self, nbytes: int) -> Allocation:
         """An allocation of at least ``nbytes`` bytes, of at most ``largest``."""

@@ -28,12 +28,12 @@ class Pool:
     Any thread may call it. Releasing an allocation returns its buffer without a driver call.
     """
 
-    def __init__(self, cl: Any, context: Any, queue: Any, memory: Memory) -> None:
+    def __init__(self, cl: Any, context: Any, queue: Any, memory: Memory, lock: Any = None) -> None:
         self._migrate, self._undefined = cl.enqueue_migrate_mem_objects, cl.mem_migration_flags.CONTENT_UNDEFINED
         self._buffer = cl.Buffer
         self._queue = queue
         self._memory = memory
-        self._lock = threading.RLock()
+        self._lock = lock or threading.RLock()
         self._known_bytes = 0  # what the driver held when it was last looked at
         self._most_bytes = self._most_buffers = 0  # the most in use at a time, when it was last looked at
         with warnings.catch_warnings():

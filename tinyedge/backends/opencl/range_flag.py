@@ -45,7 +45,8 @@ class RangeFlag:
         code, low, high, size = (int(value) for value in values)
         if not code:
             return
-        self._backend.cl.enqueue_copy(self._backend.queue, self.handle, np.zeros(INTS, np.int32), is_blocking=True)
+        with self._backend.lock:
+            self._backend.cl.enqueue_copy(self._backend.queue, self.handle, np.zeros(INTS, np.int32), is_blocking=True)
         raise IndexRangeError(
             self._calls[code],
             f"indices must be in [{min(size, 0)}, {abs(size)})",
