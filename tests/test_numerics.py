@@ -276,3 +276,54 @@ def test_masked_fill_keeps_the_dtype(backend: Backend) -> None:
     assert te.tensor([1, 2]).masked_fill(mask, 1.5).tolist() == [1, 2]
     assert te.tensor([1, 2]).masked_fill(mask, 1.5).dtype is te.int64
     assert te.tensor([False, False]).masked_fill(mask, 2).tolist() == [True, False]
+
+
+LONG = 100_000
+TENTH = float(np.float32(0.1))
+LONG_SUMS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], float]] = {
+    "all": (te.sum, (4, LONG), 4 * LONG * TENTH),
+    "rows": (lambda x: x.sum(1), (3, LONG), LONG * TENTH),
+    "many rows": (lambda x: x.sum(1), (64, LONG // 4), LONG // 4 * TENTH),
+    "columns": (lambda x: x.sum(0), (LONG, 7), LONG * TENTH),
+    "many columns": (lambda x: x.sum(0), (LONG, 40), LONG * TENTH),
+    "the middle": (lambda x: x.sum(1), (3, LONG, 8), LONG * TENTH),
+    "short lines": (lambda x: x.transpose(0, 1).sum((1, 2)), (LONG, 3, 19), 19 * LONG * TENTH),
+    "a loss": (lambda x: F.l1_loss(x, te.zeros_like(x), reduction="sum"), (LONG, 4), 4 * LONG * TENTH),
+    "a loss of classes": (
+        lambda x: F.nll_loss(x, te.zeros(LONG, dtype=te.int64), reduction="sum"),
+        (LONG, 2),
+        -LONG * TENTH,
+    ),
+    "a gradient": (
+        lambda x: te.autograd.grad((x * (b := te.ones(16, requires_grad=True))).sum(), b)[0],
+        (LONG, 16),
+        LONG * TENTH,
+    ),
+    "a norm": (te.linalg.vector_norm, (LONG, 3), math.sqrt(3 * LONG) * TENTH),
+}
+LONG_PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], float]] = {
+    "a row times columns": (lambda x: te.ones(LONG) @ x, (LONG, 40), LONG * TENTH),
+    "rows times a column": (lambda x: x @ te.ones(LONG), (16, LONG), LONG * TENTH),
+    "a product": (lambda x: x @ te.ones(LONG, 24), (24, LONG), LONG * TENTH),
+}
+
+
+@pytest.mark.parametrize("name", [*LONG_SUMS, *LONG_PRODUCTS])
+def test_long_sums(name: str, any_backend: Backend) -> None:
+    """Rounding must not grow with the number of terms: equal numbers, added one after the other, lose digits (1e-3).
+
+    Of products, BLAS and a GPU's work-items add up some hundred terms in a row.
+    """
+    call, shape, expected = (LONG_SUMS | LONG_PRODUCTS)[name]
+    result = call(te.full(shape, 0.1)).numpy().astype(np.float64)
+    np.testing.assert_allclose(result, expected, rtol=2e-5 if name in LONG_SUMS else 2e-4)
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_long_sums_with_infinity(dim: int | None, value: float, any_backend: Backend) -> None:
+    x = te.ones(300, 300)
+    x[7, 5] = value
+    result = te.sum(x, dim).numpy()
+    expected = np.sum(x.numpy(), dim)
+    np.testing.assert_array_equal(result, expected)

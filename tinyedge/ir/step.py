@@ -350,6 +350,13 @@ class Op:
         return cls.operations * largest * (1 if step.direction == FORWARD else len(step.writes))
 
 
+def sum_of(x: Any, axes: tuple[int, ...], keepdims: bool = False) -> Any:
+    """The sum over ``axes`` in the dtype of ``x`` (NumPy), taken in doubles: along an outer axis NumPy adds one number
+    after the other, by which a million equal numbers lose five of their seven digits.
+    """
+    return x.sum(axis=axes, keepdims=keepdims, dtype=np.float64).astype(x.dtype)
+
+
 def unbroadcast(gradient: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
     """Sum a gradient over the axes along which its input was broadcast (NumPy)."""
     if gradient.shape == shape:
@@ -358,5 +365,5 @@ def unbroadcast(gradient: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any,
     axes = tuple(range(lead)) + tuple(
         axis + lead for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + lead] != 1
     )
-    result: np.ndarray[Any, Any] = gradient.sum(axis=axes, keepdims=True).reshape(shape)
+    result: np.ndarray[Any, Any] = sum_of(gradient, axes, keepdims=True).reshape(shape)
     return result

@@ -14,6 +14,7 @@ from typing import Any
 
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, round_up
 from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel, without_terms
+from tinyedge.kernels.sums import cascades
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
 
@@ -124,7 +125,7 @@ def gemm_kernels(
     }
     constants |= {
         "real": ctype, "a": a.name, "b": b.name, "tile_m": tile_m, "tile_n": tile_n, "width": width,
-        "unit": UNPACKED if b.quantised else 1,
+        "unit": UNPACKED if b.quantised else 1, "cascades": cascades(k * outer // parts),
         "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
     }  # fmt: skip
     groups = (across, down, entries * parts)

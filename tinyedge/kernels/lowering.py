@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tinyedge import shapes
 from tinyedge.dtypes import SMALL, bool_, int8
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Pointwise, Scratch, grid, power_of_two, round_up
+from tinyedge.kernels.sums import cascades
 from tinyedge.shapes import Shape
 
 if TYPE_CHECKING:
@@ -269,6 +270,9 @@ class _Reduction:
     def _joined(self, names: Iterable[str], lanes: int, rows: int = 1) -> tuple[LocalArray, ...]:
         return tuple(LocalArray(f"joined_{name}", self.ctype, (lanes * rows,)) for name in names) if lanes > 1 else ()
 
+    def _cascades(self, terms: int, items: int) -> bool:
+        return self.kind in ("sum", "mean") and self.ctype in ("float", "double") and cascades(-(-terms // items))
+
     def in_two_stages(self, parts: int) -> list[KernelSpec]:
         """A kernel that reduces about ``parts`` parts of each run, and one that reduces what it gives."""
         chunk = -(-self.length // parts)
@@ -285,7 +289,13 @@ class _Reduction:
             {**self.sizes, "chunk": chunk, "parts": parts},
             self.named,
             self.tables,
-            {**self.constants, "lanes": lanes, "rows": 1, "expressions": tuple(zip(between, self.texts))},
+            {
+                **self.constants,
+                "lanes": lanes,
+                "rows": 1,
+                "expressions": tuple(zip(between, self.texts)),
+                "cascades": self._cascades(chunk, lanes * self.width),
+            },
             partial,
             self.arrays,
             local=self._joined(between, lanes),
@@ -305,6 +315,7 @@ class _Reduction:
                 "kind": self.kind,
                 "inputs": between,
                 "expressions": tuple(zip(self.outputs, between)),
+                "cascades": False,
             },
             partial,
             self.outputs,
@@ -317,9 +328,9 @@ class _Reduction:
         """
         inner = self.kept_shape[-1] if self.kept_shape else 1
         items, group, width = self.count, self.device.group(), self.device.native_width
-        constants, sizes = self.constants, self.sizes
+        constants, sizes = {**self.constants, "cascades": self._cascades(self.length, 1)}, self.sizes
         if self.vectors and set(self.across.values()) <= {0, 1} and inner >= width:
-            constants = {**constants, "width": width, "steps": tuple(self.across.items())}
+            constants |= {"width": width, "steps": tuple(self.across.items())}
             sizes = {**sizes, "inner": inner}
             items = self.count // inner * -(-inner // width)
             group = max(1, min(group, items // (8 * self.device.compute_units)))
@@ -347,7 +358,12 @@ class _Reduction:
             {**self.sizes, "chunk": self.length, "parts": 1},
             self.named,
             self.tables,
-            {**self.constants, "lanes": lanes, "rows": rows},
+            {
+                **self.constants,
+                "lanes": lanes,
+                "rows": rows,
+                "cascades": self._cascades(self.length, lanes * self.width),
+            },
             (),
             (*self.arrays, *self.outputs),
             local=self._joined(self.outputs, lanes, rows),

@@ -14,7 +14,7 @@ from tinyedge.autograd.registry import public
 from tinyedge.autograd.scope import may_change
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Layout, Slot, Spec
 from tinyedge.kernels.lowering import gradient_kernels, pointwise_kernel
 from tinyedge.ops.normalize import AFFINE, mean_of, require_fitting, sample_affine
@@ -224,7 +224,7 @@ class BatchNorm(Op):
         axes = (0, *range(2, x.ndim))
         count = max(x.shape[0] * prod(x.shape[2:]), 1)
         mean = mean_of(x, axes).reshape(-1)
-        var = np.square(x - _channel(mean, x.ndim)).sum(axis=axes) / count
+        var = sum_of(np.square(x - _channel(mean, x.ndim)), axes) / count
         y = (x - _channel(mean, x.ndim)) / np.sqrt(_channel(var, x.ndim) + x.dtype.type(eps))
         y = y if weight is None else y * _channel(weight, x.ndim)
         return y if bias is None else y + _channel(bias, x.ndim), mean, var
@@ -234,17 +234,17 @@ class BatchNorm(Op):
         dy: Any, dmean: Any, dvar: Any, x: Any, weight: Any, mean: Any, var: Any, *, eps: float, needs: tuple[bool, ...]
     ) -> Any:
         axes = (0, *range(2, dy.ndim))
-        dbias = dy.sum(axis=axes)
+        dbias = sum_of(dy, axes)
         if x is None or not (needs[0] or needs[1]):
             return None, None, dbias
         std = np.sqrt(_channel(var, dy.ndim) + dy.dtype.type(eps))
         xhat = (x - _channel(mean, dy.ndim)) / std
-        dweight = (dy * xhat).sum(axis=axes)
+        dweight = sum_of(dy * xhat, axes)
         if not needs[0]:
             return None, dweight, dbias
         g = dy if weight is None else dy * _channel(weight, dy.ndim)
         count = max(dy.shape[0] * prod(dy.shape[2:]), 1)
-        dx = g - mean_of(g, axes) - xhat * (g * xhat).sum(axis=axes, keepdims=True) / count
+        dx = g - mean_of(g, axes) - xhat * sum_of(g * xhat, axes, True) / count
         return dx / std, dweight, dbias
 
     @classmethod
@@ -309,8 +309,8 @@ class FrozenBatchNorm(Op):
             dx = dy / np.sqrt(_channel(var, dy.ndim) + dy.dtype.type(eps))
             dx = dx if weight is None else dx * _channel(weight, dy.ndim)
         if needs[1]:
-            dweight = (dy * (x - _channel(mean, dy.ndim))).sum(axis=axes) / np.sqrt(var + dy.dtype.type(eps))
-        return dx, dweight, dy.sum(axis=axes) if needs[2] else None
+            dweight = sum_of(dy * (x - _channel(mean, dy.ndim)), axes) / np.sqrt(var + dy.dtype.type(eps))
+        return dx, dweight, sum_of(dy, axes) if needs[2] else None
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

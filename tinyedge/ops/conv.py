@@ -13,7 +13,7 @@ from tinyedge import shapes
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
-from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Spec
 from tinyedge.kernels.lowering import reduce_kernels
 from tinyedge.ops.conv_lowering import ConvLowering, Pair
@@ -116,7 +116,7 @@ class Conv2d(Op):
             patches = windows_of(x, (kh, kw), stride, padding, dilation)
             columns = patches.reshape(n, groups, cg * kh * kw, oh * ow)
             dweight = (flat @ np.swapaxes(columns, -1, -2)).sum(axis=0).reshape(shapes["dweight"])
-        return dx, dweight, dy.sum(axis=(0, 2, 3))
+        return dx, dweight, sum_of(dy, (0, 2, 3))
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

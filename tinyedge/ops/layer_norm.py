@@ -13,7 +13,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.autograd.registry import public
 from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
-from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Spec
 from tinyedge.ops.batch_norm import batch_norm, move_running
 from tinyedge.ops.normalize import AFFINE, mean_of, require_fitting, sample_affine
@@ -171,12 +171,12 @@ class LayerNorm(Op):
     ) -> Any:  # fmt: skip
         kept = tuple(range(dy.ndim - dims))
         axes = tuple(range(dy.ndim - dims, dy.ndim))
-        dbias = dy.sum(axis=kept)
+        dbias = sum_of(dy, kept)
         if x is None or not (needs[0] or needs[1]):
             return None, None, dbias
         inverse = rstd.reshape(*rstd.shape, *(1,) * dims)
         xhat = (x - mean.reshape(inverse.shape)) * inverse
-        dweight = (dy * xhat).sum(axis=kept)
+        dweight = sum_of(dy * xhat, kept)
         if not needs[0]:
             return None, dweight, dbias
         g = dy if weight is None else dy * weight

@@ -13,7 +13,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import float32
 from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
-from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step
+from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Slot, Spec
 from tinyedge.kernels.gemm import Matrix, gemm_kernels
 from tinyedge.kernels.lowering import reduce_kernels
@@ -272,7 +272,7 @@ class Linear(Op):
 
     @staticmethod
     def backward(dy: Any, x: Any, weight: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
-        return dy @ weight if needs[0] else None, dy.T @ x if needs[1] else None, dy.sum(axis=0)
+        return dy @ weight if needs[0] else None, dy.T @ x if needs[1] else None, sum_of(dy, (0,))
 
     @classmethod
     def sample(cls, random: Random) -> Sample:

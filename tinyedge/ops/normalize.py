@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from tinyedge.errors import BackendError, DtypeError, ShapeError
+from tinyedge.ir.step import sum_of
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor
 
@@ -40,7 +41,7 @@ def mean_of(x: Any, axes: tuple[int, ...]) -> Any:
     """NumPy: the mean over ``axes``, which are kept; of equal numbers it is that number."""
     count = max(prod(x.shape[axis] for axis in axes), 1)
     origin = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))] if x.size else 0
-    return origin + (x - origin).sum(axis=axes, keepdims=True) / x.dtype.type(count)
+    return origin + sum_of(x - origin, axes, True) / x.dtype.type(count)
 
 
 def sample_affine(random: Random, shape: Shape) -> tuple[Shape | None, Shape | None]:

@@ -19,7 +19,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
-from tinyedge.ir.step import ErrorSample, Op, Sample, Step
+from tinyedge.ir.step import ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Layout, Spec
 from tinyedge.kernels.lowering import pointwise_kernel, reduce_kernels
 from tinyedge.shapes import Shape
@@ -73,7 +73,7 @@ class Sum(Reduction):
 
     @staticmethod
     def forward(x: Any, *, axes: tuple[int, ...]) -> Any:
-        return x.sum(axis=axes, keepdims=True, dtype=x.dtype if x.dtype.kind == "f" else np.int64)
+        return sum_of(x, axes, True) if x.dtype.kind == "f" else x.sum(axis=axes, keepdims=True, dtype=np.int64)
 
 
 class Mean(Reduction):
@@ -92,7 +92,7 @@ class Mean(Reduction):
         count = x.dtype.type(prod(x.shape[axis] for axis in axes))
         origin = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))] if x.size else 0
         origin = np.where(np.isfinite(origin), origin, x.dtype.type(0))  # distances from it are exact for equal numbers
-        return origin + (x - origin).sum(axis=axes, keepdims=True) / count
+        return origin + sum_of(x - origin, axes, True) / count
 
     @staticmethod
     def backward(dy: Any, *, axes: tuple[int, ...], shapes: dict[str, Shape]) -> tuple[Any, ...]:

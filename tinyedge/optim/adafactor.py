@@ -11,7 +11,7 @@ import numpy as np
 from tinyedge.errors import ArgumentError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import Sample, Step
-from tinyedge.ops.rows import row_launch, shared_rows
+from tinyedge.ops.rows import row_launch, shared_rows, walking
 from tinyedge.ops.update import Update
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 from tinyedge.shapes import Shape
@@ -70,7 +70,7 @@ class AdafactorUpdate(Update):
             else:
                 extent, group, walk = row_launch(device, lines, length, together=False)
                 if not device.is_cpu and walk["lanes"] == 1 and length > 32:
-                    walk = {"lanes": device.group(), "width": 1}
+                    walk = walking(length, device.group(), 1)
                     extent, group = (max(lines, 1) * device.group(),), (device.group(),)
                 walk["width"] = 1
                 constants |= walk

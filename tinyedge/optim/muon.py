@@ -15,7 +15,7 @@ from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import Sample, Step
 from tinyedge.kernels.gemm import gemm_kernels
 from tinyedge.kernels.matrix import Matrix
-from tinyedge.ops.rows import shared_rows
+from tinyedge.ops.rows import shared_rows, walking
 from tinyedge.ops.update import Update
 from tinyedge.optim.optimizer import Optimizer, Parameters, Rule
 
@@ -80,7 +80,7 @@ class MuonUpdate(Update):
                 extent, group = grid(items, device.group())
             else:
                 lanes = 1 if device.is_cpu else device.group()
-                extent, group, walk = (lines[0] * lanes,), (lanes,), {"lanes": lanes, "width": 1}
+                extent, group, walk = (lines[0] * lanes,), (lanes,), walking(lines[1], lanes, 1)
                 constants |= walk
                 stated = shared_rows(real, walk)
             used = {scalar: cls.scalars[scalar] for scalar in scalars}
