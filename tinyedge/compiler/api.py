@@ -469,9 +469,9 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
-    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
-    assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so is what it does about errors
-    (``np.errstate``).
+    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes that your code does not mention are
+    compared as they are set by assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so
+    is what it does about errors (``np.errstate``).
 
     Everything else is refused, with its name and line, even in a branch that does not run: iterators, files, locks,
     larger arrays, objects of classes written in C, and functions that may return something else at each call, such as
