@@ -158,13 +158,11 @@ class Compiled:
         return program
 
     def _key(self, call: Call, trail: dict[str, Any] | None = None) -> Any:
-        return (
-            self._guard.key(call, trail),
-            modes.grad.value,
-            modes.autocast.value,
-            default_backend().name,
-            _sharing(call.tensors),
-        )
+        around = modes.grad.value, modes.autocast.value, default_backend().name
+        key = (self._guard.key(call, trail), *around, _sharing(call.tensors))
+        if trail is not None:
+            trail |= zip(("the grad mode", "the autocast mode", "the default device"), around, strict=True)
+        return key
 
     def _record(self, key: Any, call: Call) -> Any:
         recording = Recording(self.name, holding=Held() if self._may_hold(call.tensors) else None)
@@ -298,7 +296,7 @@ class Compiled:
             raise CaptureError(
                 f"te.compile({self.name})",
                 "a call must not change its own guard key",
-                f"it changed {changed or 'an argument, or a mode'}, and so did the call before",
+                f"it changed {changed or 'how its arguments share memory'}, and so did the call before",
                 "Change it outside of the compiled function, or return the new value.",
             )
         return same

@@ -371,6 +371,23 @@ class ModuleState:
         return self.key
 
 
+def members_of(module: Module, path: str) -> dict[str, Hashable]:
+    """What a module and its submodules hold, by name: for errors that say what of it has changed."""
+    found: dict[str, Hashable] = {}
+    for below, part in module.named_modules():
+        lead = f"{path}.{below}" if below else path
+        for name, value in vars(part).items():
+            if name.endswith("hooks"):
+                found[f"{lead}.{name}"] = tuple(value)
+            elif not name.startswith("_"):
+                found[f"{lead}.{name}"] = (type(value), value) if _is_constant(value) else id(value)
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            slot = None if tensor is None else tensor._slot
+            found[f"{lead}.{name}"] = slot and (weakref.ref(slot), *_flags_of(slot))
+        found |= {f"{lead}.{name}": id(child) for name, child in part._modules.items()}
+    return found
+
+
 @by_class
 def _read_by_library(cls: Any) -> frozenset[str]:
     """The attributes that the library code of a class's bases reads of its instances."""

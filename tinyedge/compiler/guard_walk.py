@@ -55,6 +55,7 @@ from tinyedge.compiler.guard_state import (
     is_list_of_below,
     is_written_in_c,
     logger_levels,
+    members_of,
     numpy_errors,
     times_cleared,
 )
@@ -441,6 +442,7 @@ class Walk(CodeWalk):
         self.findings.numbers |= state.numbers
         if self.trail is not None:
             self.trail[at.path] = state_key
+            self.trail |= members_of(module, at.path)
         yield state_key
         for owner in state.guarded:
             attributes = vars(owner)

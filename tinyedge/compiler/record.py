@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyedge.autograd.dispatch import edge_to, new_slot
+from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot
 from tinyedge.autograd.held import Held
 from tinyedge.autograd.recorder import Effect, Recorder, recording
 from tinyedge.autograd.walk import Walk, walk_back
@@ -187,6 +187,7 @@ class Recording(Recorder):
                 for k, seed in zip(wanted, seeds, strict=True):
                     walk.deliver((roots[k].step, roots[k].index, None), seed, roots[k].spec, owned=False)
                 walk_back(walk, steps)
+                passed = [(key, self._written_back(gradient.slot)) for key, gradient in walk.pending.items()]
         finally:
             self._tracing, self.runs = False, runs
             for leaf, gradient in present:
@@ -197,8 +198,15 @@ class Recording(Recorder):
         sources: dict[tuple[int, int], int | Edge] = {Walk.key(edge): edge for edge in edges}
         for position, argument in enumerate(arguments):
             sources[Walk.key(edge_to(argument._slot))] = position
-        inputs = [(sources[key], gradient.slot) for key, gradient in walk.pending.items()]
+        inputs = [(sources[key], slot) for key, slot in passed]
         return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
+
+    def _written_back(self, gradient: Slot) -> Slot:
+        """A gradient of an input, which the backward of each call writes: a user's backward may return any tensor."""
+        made = self.made.get(gradient.storage.number)
+        if not gradient.numel or gradient.storage.number in self._seeds or (made is not None and made.traced):
+            return gradient
+        return contiguous_copy(gradient)
 
     def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
         """The storages that the history of ``results`` keeps of the call."""
@@ -275,6 +283,8 @@ class Recording(Recorder):
         self.checks.append((storage.number, check))
 
     def drawn(self, draw: Draw) -> None:
+        if self._tracing:
+            self.forbid("drawing random numbers", "gradients are computed by steps that are recorded before backward()")
         self.draws.append(draw)
 
     def filled(self, slot: Slot, draw: Draw) -> None:
