@@ -172,15 +172,12 @@ class Recording(Recorder):
             wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
         steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
         edges = [edge for step in steps for edge in step.edges if edge is not None]
-        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
         # The gradients that leaves have now may be gone when the backward comes, or be what it reads: it adds to
-        # whatever gradient each leaf then has.
-        present = [(leaf, leaf.grad) for leaf in dict.fromkeys(leaf for *_, leaf in edges if leaf is not None)]
+        # whatever gradient each leaf then has. They stay where they are, since other threads may add to them.
+        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True, begins=True)
         border, runs = len(self.steps), self.runs
         self._tracing, self.runs, self.first_backward = True, False, border
         try:
-            for leaf, _ in present:
-                leaf.grad = None
             with recording(self):
                 seeds = [new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
                 self._seeds = {seed.storage.number for seed in seeds}
@@ -190,8 +187,6 @@ class Recording(Recorder):
                 passed = [(key, self._written_back(gradient.slot)) for key, gradient in walk.pending.items()]
         finally:
             self._tracing, self.runs = False, runs
-            for leaf, gradient in present:
-                leaf.grad = gradient
             for step in steps:
                 if isinstance(step.saved, Postponed):
                     step.saved.forget()
