@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -406,6 +408,23 @@ def test_backward_hooks_of_modules(backend: Backend) -> None:
     model.register_full_backward_hook(lambda module, dx, dy: seen.append(dx))
     model(te.ones(1, 2)).sum().backward()
     assert seen[-1] == (None,)
+
+
+def test_calls_of_functions_and_hooked_modules_are_dropped_at_once() -> None:
+    layer = nn.Linear(3, 3)
+    layer.register_full_backward_hook(lambda module, dx, dy: None)
+    x = te.ones(2, 3, requires_grad=True)
+    gc.collect()
+    gc.disable()
+    try:
+        for call in (layer, Cube.apply):
+            y = call(x)
+            kept = weakref.ref(y._slot.step)
+            y.sum().backward()
+            del y
+            assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_gradcheck_finds_a_wrong_gradient() -> None:

@@ -464,6 +464,69 @@ def test_a_second_walk_is_refused(backend: Backend) -> None:
             loss.backward()
 
 
+OUTSIDE = [1.0, 2.0, 3.0]
+RETURNED: dict[str, Any] = {
+    "from_the_host": lambda saved, dy: te.tensor(OUTSIDE),
+    "of_the_function": lambda saved, dy: saved["outside"],
+    "an_argument": lambda saved, dy: saved["x"],
+    "a_result": lambda saved, dy: saved["y"],
+    "a_temporary": lambda saved, dy: saved["t"],
+    "the_given_one": lambda saved, dy: dy,
+}
+
+
+@pytest.mark.parametrize("what", RETURNED)
+def test_a_users_backward_may_return_any_tensor(backend: Backend, what: str) -> None:
+    outside = te.tensor(OUTSIDE)
+
+    class Users(te.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: te.Tensor) -> te.Tensor:
+            ctx.all = {"x": x, "y": x * 2, "t": x.exp(), "outside": outside}
+            return ctx.all["y"]
+
+        @staticmethod
+        def backward(ctx: Any, dy: te.Tensor) -> te.Tensor:
+            return RETURNED[what](ctx.all, dy)
+
+    def make(wrap: Wrap) -> Any:
+        forward, found = wrap(Users.apply), []
+
+        def step(x: te.Tensor) -> Any:
+            x = x.detach()[0, :3].clone().requires_grad_()
+            forward(x).sum().backward()
+            found.append(x.grad)
+            return x.grad
+
+        return step, lambda: found[-1:]
+
+    assert_as_eager(make)
+
+
+def test_random_numbers_of_a_users_backward_are_refused(backend: Backend) -> None:
+    class Users(te.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: te.Tensor) -> te.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, dy: te.Tensor) -> te.Tensor:
+            return dy * te.rand(3)
+
+    with pytest.raises(CaptureError, match="random numbers"):
+        te.compile(Users.apply)(te.ones(3, requires_grad=True))
+
+
+def test_an_empty_batch_has_an_empty_gradient(backend: Backend) -> None:
+    model = nn.Linear(4, 3).requires_grad_(False)
+    forward = te.compile(model)
+    for rows in (0, 2, 0):
+        x = te.ones(rows, 4, requires_grad=True)
+        forward(x).sum().backward()
+        assert x.grad is not None
+        assert x.grad.shape == (rows, 4)
+
+
 def test_a_leaf_made_inside_is_not_returned(backend: Backend) -> None:
     step = te.compile(lambda x: x.detach().requires_grad_())
     with pytest.raises(CaptureError, match="clone"):

@@ -438,26 +438,53 @@ def of_a_model(change: Callable[[Any], Any], make: Callable[[], nn.Module] = Sca
     return function
 
 
+def in_sequence() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3))
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
         (lambda: counts, "it changed OFFSET"),
         (lambda: appends, "it changed TABLE"),
-        (of_a_model(lambda model: model.train(not model.training)), "it changed model"),
-        (of_a_model(lambda model: setattr(model, "scale", model.scale + 1.0)), "it changed model"),
-        (of_a_model(lambda model: model.append(nn.ReLU()), nn.Sequential), "it changed model"),
-        (of_a_model(lambda model: None, Counting), "it changed model"),
+        (of_a_model(lambda model: model.train(not model.training)), r"it changed model\.training"),
+        (of_a_model(lambda model: setattr(model, "scale", model.scale + 1.0)), r"it changed model\.scale"),
+        (of_a_model(lambda model: model.append(nn.ReLU()), nn.Sequential), r"it changed model\.\d"),
+        (
+            of_a_model(lambda model: model[0].register_forward_hook(lambda *_: None), in_sequence),
+            r"it changed model\.0\._hooks",
+        ),
+        (
+            of_a_model(lambda model: setattr(model[0], "bias", nn.Parameter(te.ones(3))), in_sequence),
+            r"changed model\.0\.bias",
+        ),
+        (of_a_model(lambda model: None, Counting), r"it changed model\.calls"),
+        (Counting, r"it changed Counting\.calls"),
+        (lambda: lambda y: y.requires_grad_(not y.requires_grad) * 2, "it changed y,"),
+        (lambda: lambda y: (setattr(y, "k", getattr(y, "k", 0) + 1), y * 2)[1], r"it changed y\.k"),
     ],
-    ids=("global", "list", "mode", "attribute", "append", "counter"),
+    ids=(
+        "global",
+        "list",
+        "mode",
+        "attribute",
+        "append",
+        "hook",
+        "parameter",
+        "counter",
+        "of_the_model_itself",
+        "argument",
+        "attribute_of_an_argument",
+    ),
 )
 def test_a_change_inside_at_each_call_is_refused(
     backend: Backend, make: Callable[[], Callable[..., Any]], text: str
 ) -> None:
     """A replay would not make it again. The first call may have set something up."""
-    function = te.compile(make())
-    function(x())
+    function, argument = te.compile(make()), x()
+    function(argument)
     with pytest.raises(te.CaptureError, match=text):
-        function(x())
+        function(argument)
     assert not function.programs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,3 +224,37 @@ def test_optimizers_in_16_bits_follow_those_in_32(dtype: DType, backend: Backend
             ends.append(param.float().detach().numpy())
         unit = 2.0**-10 if dtype is te.float16 else 2.0**-7
         np.testing.assert_allclose(ends[1], ends[0], rtol=4 * unit, atol=4 * unit, err_msg=name)
+
+
+COMPOSED: dict[str, Any] = {
+    "norm": te.norm,
+    "norm of order 3": lambda x: x.norm(p=3),
+    "std": lambda x: (x * te.tensor([1.0, -1.0] * 8, dtype=x.dtype)).std(correction=0),
+    "normalize": lambda x: F.normalize(x, dim=0),
+    "cosine": lambda x: F.cosine_similarity(x, x, dim=0),
+    "cosine loss": lambda x: F.cosine_embedding_loss(x, x, te.tensor(1)),
+    "distance": lambda x: F.pairwise_distance(x[None], -x[None]),
+    "rms_norm": lambda x: F.rms_norm(x, (16,)),
+    "lp_pool": lambda x: F.lp_pool1d(x[None], 2, 2),
+    "across channels": lambda x: F.local_response_norm(x.reshape(1, 16, 1), 3),
+}
+
+
+@both
+@pytest.mark.parametrize("name", COMPOSED)
+def test_squares_in_what_is_composed_do_not_overflow(backend: Backend, dtype: Any, name: str) -> None:
+    """The square of 300 is no float16, though the root of a mean of squares is."""
+    function = COMPOSED[name]
+    x = te.full((16,), 300.0, dtype=dtype, requires_grad=True)
+    single = x.detach().to(te.float32).requires_grad_()
+    unit = 2.0**-10 if dtype is te.float16 else 2.0**-7
+    for compute in (function, te.compile(function)):
+        found, wanted = compute(x), function(single)
+        assert found.dtype is dtype
+        np.testing.assert_allclose(found.detach().float().numpy(), wanted.detach().numpy(), rtol=2 * unit, atol=unit)
+        found.sum().backward()
+        wanted.sum().backward()
+        assert x.grad is not None
+        assert single.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), single.grad.numpy(), rtol=4 * unit, atol=unit)
+        x.grad = single.grad = None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tinyedge as te
-from tests.situations import Case, Plain, into, name_of, require_compared, restored, setting
+from tests.situations import Case, Plain, into, name_of, require_compared, restored, sample, seen, setting
 from tinyedge import nn
 from tinyedge.backends import Backend
 
@@ -578,6 +578,90 @@ def a_default_of_a_dataclass_made_inside() -> Any:
             self.value = self.k * K
 
     return lambda y: y * Thing().value, put(K=3.0)
+
+
+# Attributes in a dict that is replaced, or that is read whole
+
+
+class Attributes(dict[str, Any]):
+    """A kind of dict: an object's ``__dict__`` may be one."""
+
+
+def plain() -> Any:
+    return Plain()
+
+
+def in_a_kind_of_dict() -> Any:
+    thing = Plain()
+    thing.__dict__ = Attributes(k=2.0)
+    return thing
+
+
+def of_a_function() -> Any:
+    def thing() -> None:
+        pass
+
+    thing.k = 2.0  # type: ignore[attr-defined]
+    return thing
+
+
+def of_a_tensor() -> Any:
+    thing: Any = te.ones(1)
+    thing.k = 2.0
+    return thing
+
+
+def of_a_layer() -> Any:
+    thing: Any = nn.Linear(1, 1)
+    thing.k = 2.0
+    return thing
+
+
+def of_a_parameter() -> Any:
+    thing: Any = nn.Linear(1, 1)
+    thing.weight.k = 2.0
+    return thing.weight
+
+
+MAKES = (plain, in_a_kind_of_dict, of_a_function, of_a_tensor, of_a_layer, of_a_parameter)
+CHANGES: dict[str, Callable[[Any], None]] = {
+    "assigned": lambda thing: setattr(thing, "k", 3.0),
+    "by_object": lambda thing: object.__setattr__(thing, "k", 3.0),
+    "in_the_dict": lambda thing: vars(thing).update(k=3.0),
+    "another_dict": lambda thing: setattr(thing, "__dict__", {**vars(thing), "k": 3.0}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("make", MAKES, ids=name_of)
+def test_attributes_are_compared_however_they_are_set(make: Callable[[], Any], change: str, reference: Backend) -> None:
+    def case() -> Any:
+        thing = make()
+        return lambda y: y * thing.k, lambda: CHANGES[change](thing)
+
+    require_compared(case)
+
+
+@pytest.mark.parametrize("way", ["k", "_parameters"])
+def test_what_replaces_a_dict_of_a_layer_is_compared_too(way: str, reference: Backend) -> None:
+    layer: Any = nn.Linear(3, 3, bias=False)
+    layer.k = 2.0
+    compiled = te.compile(lambda y: layer(y) * layer.k)
+    layer.__dict__ = dict(vars(layer))
+    layer._parameters = dict(layer._parameters)
+    compiled(sample())
+    if way == "k":
+        vars(layer)["k"] = 3.0
+    else:
+        layer._parameters["weight"] = nn.Parameter(te.eye(3))
+    assert seen(compiled(sample())) == seen(layer(sample()) * layer.k)
+
+
+@compared
+def an_attribute_of_a_module_through_its_dict() -> Any:
+    module = types.ModuleType("users")
+    module.k = 2.0  # type: ignore[attr-defined]
+    return lambda y: y * module.__dict__["k"], setting(module, "k")
 
 
 @pytest.mark.parametrize("case", COMPARED, ids=name_of)

@@ -77,6 +77,12 @@ def random_numbers_by_another_name() -> Any:
     return lambda y: y * draw()
 
 
+@refused("np, which")
+def random_numbers_by_a_computed_name() -> Any:
+    name = "random"
+    return lambda y: y * getattr(np, name).rand()
+
+
 @refused(r"random\.randint")
 def random_integers() -> Any:
     return lambda y: y * random.randint(1, 9)

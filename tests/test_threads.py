@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 import tinyedge as te
 from tests.test_backends import run
 from tinyedge import nn
+from tinyedge.autograd.minibatch import Minibatch, note_minibatch, require_no_minibatch
 from tinyedge.backends import Backend
+from tinyedge.compiler.arenas import Arenas
 from tinyedge.nn import functional as F
 
 # Forks
@@ -140,3 +143,71 @@ def test_threads_that_share_a_model(kind: str, what: str, plain: Any) -> None:
     assert [together[k] for k in range(4)] == alone
     for found, wanted in zip(gradients(), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_recording_leaves_gradients_where_other_threads_add_to_them(backend: Backend) -> None:
+    w = te.ones(3, requires_grad=True)
+    w.grad = te.ones(3)
+    before, seen = w._slot.grad, []
+
+    class Looks(te.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: te.Tensor) -> te.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, dy: te.Tensor) -> te.Tensor:
+            seen.append(w._slot.grad)  # how a call is differentiated is traced when it is recorded
+            return dy * 2
+
+    te.compile(lambda x: Looks.apply(x * w).sum())(te.ones(3))
+    assert seen
+    assert all(grad is before for grad in seen)
+
+
+class Entry(Minibatch):
+    def leaves(self) -> list[Any]:
+        return []
+
+    def leave(self, arena: Any) -> None:
+        pass
+
+
+def in_minibatches(leaf: te.Tensor) -> tuple[Callable[[Any], None], Callable[[], None]]:
+    return lambda entry: note_minibatch(entry, True), lambda: require_no_minibatch("call", [leaf._slot])
+
+
+def in_arenas(leaf: te.Tensor) -> tuple[Callable[[Any], None], Callable[[], None]]:
+    arenas = Arenas()
+    gone: Any = None
+
+    def look() -> None:
+        with arenas.lock:
+            arenas._let_go(gone)
+
+    return arenas.enter, look
+
+
+@pytest.mark.parametrize("make", [in_minibatches, in_arenas])
+def test_what_one_thread_enters_another_may_go_through(make: Any, reference: Backend) -> None:
+    enter, look = make(te.ones(1, requires_grad=True))
+    kept: list[Entry] = []
+    ended = threading.Event()
+
+    def enters() -> None:
+        while not ended.is_set():
+            kept[:] = [Entry() for _ in range(200)]
+            for entry in kept:
+                enter(entry)
+
+    other = threading.Thread(target=enters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(10000):
+            look()
+    finally:
+        ended.set()
+        other.join()
+        sys.setswitchinterval(interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable
 
@@ -21,11 +22,13 @@ class Minibatch:
 
 
 _minibatches: weakref.WeakSet[Minibatch] = weakref.WeakSet()
+_lock = threading.Lock()  # a set must not change while another thread goes through it
 
 
 def note_minibatch(minibatch: Minibatch, waits: bool) -> None:
     """Must be called when samples begin to wait, and when none wait any more."""
-    (_minibatches.add if waits else _minibatches.discard)(minibatch)
+    with _lock:
+        (_minibatches.add if waits else _minibatches.discard)(minibatch)
 
 
 def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
@@ -33,7 +36,9 @@ def require_no_minibatch(call: str, leaves: Iterable[Slot]) -> None:
     if not _minibatches:
         return
     dropped = {id(leaf) for leaf in leaves if leaf.requires_grad and leaf.gradient() is not None}
-    for minibatch in _minibatches:
+    with _lock:
+        waiting = [*_minibatches]
+    for minibatch in waiting:
         if any(id(leaf) in dropped for leaf in minibatch.leaves()):
             raise ArgumentError(
                 call,

@@ -41,7 +41,8 @@ class Walk:
     With ``needed``, only the gradients of these edges, by key, are computed, and all of them stay there. What comes to
     the edges in ``captured`` is kept there.
 
-    A leaf's gradient that is there already is added to as the walk goes; but if ``steps`` read it, in the end.
+    A leaf's gradient that is there already is added to as the walk goes; but if ``steps`` read it, in the end. With
+    ``begins`` nothing is added to it: the walk begins another, which is not given to the leaf.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Walk:
         retain_graph: bool = False,
         needed: Collection[Key] | None = None,
         steps: Iterable[Step] = (),
+        begins: bool = False,
     ) -> None:
         self.steps = steps
+        self.begins = begins
         self.boundary = boundary
         self.retain_graph = retain_graph
         self.needed = needed
@@ -103,7 +106,7 @@ class Walk:
             return known[1], True
         if modes.recorder is not None:
             modes.recorder.leaf_gradient(leaf)
-        if leaf.grad is not None and not self._is_read(leaf.grad.storage):
+        if leaf.grad is not None and not self.begins and not self._is_read(leaf.grad.storage):
             _note_addition()
             self.leaves[id(leaf)] = leaf, leaf.grad
             return leaf.grad, True

@@ -158,13 +158,11 @@ class Compiled:
         return program
 
     def _key(self, call: Call, trail: dict[str, Any] | None = None) -> Any:
-        return (
-            self._guard.key(call, trail),
-            modes.grad.value,
-            modes.autocast.value,
-            default_backend().name,
-            _sharing(call.tensors),
-        )
+        around = modes.grad.value, modes.autocast.value, default_backend().name
+        key = (self._guard.key(call, trail), *around, _sharing(call.tensors))
+        if trail is not None:
+            trail |= zip(("the grad mode", "the autocast mode", "the default device"), around, strict=True)
+        return key
 
     def _record(self, key: Any, call: Call) -> Any:
         recording = Recording(self.name, holding=Held() if self._may_hold(call.tensors) else None)
@@ -298,7 +296,7 @@ class Compiled:
             raise CaptureError(
                 f"te.compile({self.name})",
                 "a call must not change its own guard key",
-                f"it changed {changed or 'an argument, or a mode'}, and so did the call before",
+                f"it changed {changed or 'how its arguments share memory'}, and so did the call before",
                 "Change it outside of the compiled function, or return the new value.",
             )
         return same
@@ -469,9 +467,9 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     installed packages: globals, imports, variables that it closes over, defaults, the attributes that are mentioned
     anywhere; special methods, mentioned or not. These may be numbers, text, containers, dataclasses, enums, objects of
     Python classes with ``__dict__`` or ``__slots__``, functions, classes, modules (modes, hooks, parameters), tensors,
-    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes are compared as they are set by
-    assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so is what it does about errors
-    (``np.errstate``).
+    and NumPy arrays of at most 1024 bytes. Of this package's own layers, attributes that your code does not mention are
+    compared as they are set by assignment or through ``vars``, not by ``object.__setattr__``. Where NumPy computes, so
+    is what it does about errors (``np.errstate``).
 
     Everything else is refused, with its name and line, even in a branch that does not run: iterators, files, locks,
     larger arrays, objects of classes written in C, and functions that may return something else at each call, such as

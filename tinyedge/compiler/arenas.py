@@ -108,7 +108,8 @@ class Arenas:
 
     def enter(self, tenant: Tenant) -> None:
         """Note a program that must be told when its arena goes."""
-        self._tenants.add(tenant)
+        with self.lock:  # another thread may go through them
+            self._tenants.add(tenant)
 
     def take(
         self,

@@ -243,6 +243,8 @@ class Walkable:
             shape, strides, offset = place.slot.layout()
             if place.number in fresh:
                 slot = place.slot.within(fresh[place.number])
+            elif not place.slot.numel:
+                slot = new_slot(self.backend, place.slot.dtype, shape)
             else:  # a view of a given gradient
                 seed = seeds[self._seeds.index(place.number)]
                 slot = Slot(seed.storage, place.slot.dtype, Layout(shape, strides, offset + seed.offset))

@@ -190,7 +190,7 @@ class CodeWalk(abc.ABC):
 
     def check_names(self, module: str, at: At) -> None:
         """Refuse a library class of whose impure functions one is mentioned."""
-        for name in purity.impure_names(module):
+        for name in sorted(purity.impure_names(module)):
             if name in self.names.mentioned:
                 self.refuse_function(None, self.below(at, name))
 
@@ -273,6 +273,13 @@ class CodeWalk(abc.ABC):
                     return Same(module)
                 self.refuse(at, "is a module whose functions depend on the world outside")
             self.check_names(name.partition(".")[0], at)
+            if self.names.all and (impure := purity.impure_names(name)):
+                self.refuse(
+                    at,
+                    f"is a module some of whose functions, such as {min(impure)}, may return something else at each "
+                    "call, and attributes are read by names that are computed",
+                    "Name the function in the code.",
+                )
             return Same(module)
         return self.later(module, 0, at, partial(self.module_of_users, module, at))
 
@@ -305,6 +312,7 @@ class CodeWalk(abc.ABC):
             value = getattr(function, title)
             self.findings.guard_attribute(function, title, value)
             yield self.key_part(value, At(f"{function.__name__}.{title}", where))
+        self.findings.guard_attribute(function, "__dict__", function.__dict__)
         yield self.attributes(function.__dict__, At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for read in found.reads:
@@ -370,7 +378,7 @@ class CodeWalk(abc.ABC):
                 if not purity.is_library(value.__name__):
                     return self.key_part(attributes["__getattr__"], at)
                 found = getattr(value, name, MISSING)
-            elif found is MISSING and type(value) is not ModuleType:
+            elif found is MISSING and (type(value) is not ModuleType or hasattr(ModuleType, name)):
                 dotted = [name, *dotted]
                 break
             value = found

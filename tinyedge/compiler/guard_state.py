@@ -124,6 +124,10 @@ IMMUTABLE = (
 OURS = frozenset({Tensor, Parameter})
 
 
+MODES = frozenset({"training", "checkpointed"})
+"""Attributes that every module has. They are part of its key."""
+
+
 WHOLE = frozenset({"__dict__", "__dir__", "__getattribute__", "__getstate__", "__reduce__", "__reduce_ex__"})
 """What reads attributes of an object that no code names."""
 
@@ -310,12 +314,12 @@ class ModuleState:
         self.library = [vars(part) for part in parts if type(part) in self.ours]
         self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, At]] = []  # attributes and hooks that may change without being set
-        self.guarded: list[dict[str, Any]] = [vars(t) for t in self.tensors if vars(t)]
+        self.guarded: list[Any] = [tensor for tensor in self.tensors if vars(tensor)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
         # Tensors without attributes of their own: they must stay so. For a large model the look takes microseconds.
         foreign = names.all or names.foreign
-        self.empty = [vars(tensor) for tensor in self.tensors if foreign and not vars(tensor)]
+        self.empty = [tensor for tensor in self.tensors if foreign and not vars(tensor)]
         self.parts = tuple([self._part(part, names, at.attribute(path) if path else at) for path, part in named])
         self.seen = -1  # the value of leaf_changes() at the last look
         self.slots: tuple[Slot, ...] = ()
@@ -327,8 +331,10 @@ class ModuleState:
         library = purity.is_tinyedge(type(part).__module__)
         read = _read_by_library(type(part))
         static: list[Any] = []
+        own = [name for name in vars(part) if names.has(name) and not name.startswith("_") and name not in MODES]
+        if own or not library:
+            self.guarded.append(part)
         if not library:
-            self.guarded.append(vars(part))
             for name, slot in slots_of(type(part)):
                 if names.has(name):
                     self.slotted.append((slot, part))
@@ -350,7 +356,7 @@ class ModuleState:
 
     def now(self) -> _ModuleKey | None:
         """The key, the same object until it changes; None if members or modes of any module have changed."""
-        if self.version != member_changes() or any(self.empty):
+        if self.version != member_changes() or any(map(attributes_of, self.empty)):
             return None
         changes = leaf_changes()
         if self.seen == changes:
@@ -363,6 +369,23 @@ class ModuleState:
             self.numbers = frozenset([slot.storage.number for slot in slots])
             self.key = _ModuleKey(self.parts, tuple(map(weakref.ref, slots)), flags)
         return self.key
+
+
+def members_of(module: Module, path: str) -> dict[str, Hashable]:
+    """What a module and its submodules hold, by name: for errors that say what of it has changed."""
+    found: dict[str, Hashable] = {}
+    for below, part in module.named_modules():
+        lead = f"{path}.{below}" if below else path
+        for name, value in vars(part).items():
+            if name.endswith("hooks"):
+                found[f"{lead}.{name}"] = tuple(value)
+            elif not name.startswith("_"):
+                found[f"{lead}.{name}"] = (type(value), value) if _is_constant(value) else id(value)
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            slot = None if tensor is None else tensor._slot
+            found[f"{lead}.{name}"] = slot and (weakref.ref(slot), *_flags_of(slot))
+        found |= {f"{lead}.{name}": id(child) for name, child in part._modules.items()}
+    return found
 
 
 @by_class
@@ -475,7 +498,7 @@ def dict_of(value: Any) -> dict[str, Any] | None:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return None
-    return found if type(found) is dict else None
+    return found if isinstance(found, dict) else None
 
 
 @by_class
@@ -596,7 +619,7 @@ class Guarded:
             or state.module() is not module
             or state.names != self.names.version
             or state.version != member_changes()
-            or any(state.empty)
+            or any(map(attributes_of, state.empty))
             or state.guarded  # its attributes are looked up again
             or state.slotted
             or not have_size(state.library, state.size)

@@ -55,6 +55,7 @@ from tinyedge.compiler.guard_state import (
     is_list_of_below,
     is_written_in_c,
     logger_levels,
+    members_of,
     numpy_errors,
     times_cleared,
 )
@@ -248,6 +249,8 @@ class Walk(CodeWalk):
     def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
         """A tensor: its dtype, layout, flags and mentioned attributes, not its values."""
         attributes = vars(value)
+        if not is_argument:
+            self.findings.guard_attribute(value, "__dict__", attributes)
         extra: tuple[Hashable, ...] = ()
         if attributes:
             extra = self.attributes(attributes, at, False)
@@ -357,7 +360,7 @@ class Walk(CodeWalk):
                 and base.__module__ not in ("typing", "abc")
                 for base in made.__mro__
             )
-        attributes = dict_of(value)
+        attributes = self.own_attributes(value)
         if attributes is not None:
             rest = at._replace(lenient=True) if made is SimpleNamespace else at
             yield self.attributes(attributes, at, is_argument, whole, rest)
@@ -367,6 +370,13 @@ class Walk(CodeWalk):
                 self.findings.guard(partial(in_slot, descriptor, value), item)
                 if item is not MISSING:
                     yield name, self.key_part(item, self.below(at, name), is_argument)
+
+    def own_attributes(self, value: Any) -> dict[str, Any] | None:
+        """An object's ``__dict__``, which must stay the same one; None if it has none."""
+        attributes = dict_of(value)
+        if attributes is not None:
+            self.findings.guard(partial(dict_of, value), attributes)
+        return attributes
 
     def attributes(
         self, attributes: dict[str, Any], at: At, is_argument: bool, whole: bool = False, rest: At | None = None
@@ -388,11 +398,11 @@ class Walk(CodeWalk):
         """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
         yield Same(value)
         if purity.is_distribution(type(value).__module__):
-            yield self.attributes(dict_of(value) or {}, at._replace(lenient=True), False, True)
+            yield self.attributes(self.own_attributes(value) or {}, at._replace(lenient=True), False, True)
             return
         if isinstance(value, Minibatch):
             self.findings.opaque[at.path] = weakref.ref(value)
-        attributes = dict_of(value) or {}
+        attributes = self.own_attributes(value) or {}
         if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
             self.guard.constant |= attributes["_guard"].constant
             self.findings.guard_item(attributes, "__wrapped__", attributes["__wrapped__"])
@@ -432,8 +442,11 @@ class Walk(CodeWalk):
         self.findings.numbers |= state.numbers
         if self.trail is not None:
             self.trail[at.path] = state_key
+            self.trail |= members_of(module, at.path)
         yield state_key
-        for attributes in state.guarded:
+        for owner in state.guarded:
+            attributes = vars(owner)
+            self.findings.guard_attribute(owner, "__dict__", attributes)
             if self.names.all:
                 self.findings.guard_items(attributes)
             else:

@@ -73,8 +73,10 @@ class Guard(Guarded):
                 plain = False
             if plain:
                 arguments_key: Hashable = tuple([argument_key(tensor) for tensor in arguments])
+                if trail is not None:
+                    Walk(self, Findings(findings.names), trail).arguments(args, kwargs)
             else:
-                walk = Walk(self, Findings(findings.names), None)
+                walk = Walk(self, Findings(findings.names), trail)
                 walk.findings.met |= findings.met
                 arguments_key = walk.arguments(args, kwargs)
                 known = known | walk.findings.numbers

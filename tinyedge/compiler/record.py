@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyedge.autograd.dispatch import edge_to, new_slot
+from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot
 from tinyedge.autograd.held import Held
 from tinyedge.autograd.recorder import Effect, Recorder, recording
 from tinyedge.autograd.walk import Walk, walk_back
@@ -172,33 +172,36 @@ class Recording(Recorder):
             wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
         steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
         edges = [edge for step in steps for edge in step.edges if edge is not None]
-        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True)
         # The gradients that leaves have now may be gone when the backward comes, or be what it reads: it adds to
-        # whatever gradient each leaf then has.
-        present = [(leaf, leaf.grad) for leaf in dict.fromkeys(leaf for *_, leaf in edges if leaf is not None)]
+        # whatever gradient each leaf then has. They stay where they are, since other threads may add to them.
+        walk = Walk({id(argument._slot) for argument in arguments}, retain_graph=True, begins=True)
         border, runs = len(self.steps), self.runs
         self._tracing, self.runs, self.first_backward = True, False, border
         try:
-            for leaf, _ in present:
-                leaf.grad = None
             with recording(self):
                 seeds = [new_slot(roots[k].storage.backend, roots[k].dtype, roots[k].shape) for k in wanted]
                 self._seeds = {seed.storage.number for seed in seeds}
                 for k, seed in zip(wanted, seeds, strict=True):
                     walk.deliver((roots[k].step, roots[k].index, None), seed, roots[k].spec, owned=False)
                 walk_back(walk, steps)
+                passed = [(key, self._written_back(gradient.slot)) for key, gradient in walk.pending.items()]
         finally:
             self._tracing, self.runs = False, runs
-            for leaf, gradient in present:
-                leaf.grad = gradient
             for step in steps:
                 if isinstance(step.saved, Postponed):
                     step.saved.forget()
         sources: dict[tuple[int, int], int | Edge] = {Walk.key(edge): edge for edge in edges}
         for position, argument in enumerate(arguments):
             sources[Walk.key(edge_to(argument._slot))] = position
-        inputs = [(sources[key], gradient.slot) for key, gradient in walk.pending.items()]
+        inputs = [(sources[key], slot) for key, slot in passed]
         return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
+
+    def _written_back(self, gradient: Slot) -> Slot:
+        """A gradient of an input, which the backward of each call writes: a user's backward may return any tensor."""
+        made = self.made.get(gradient.storage.number)
+        if not gradient.numel or gradient.storage.number in self._seeds or (made is not None and made.traced):
+            return gradient
+        return contiguous_copy(gradient)
 
     def held_for_backward(self, results: Sequence[Tensor]) -> set[Storage]:
         """The storages that the history of ``results`` keeps of the call."""
@@ -275,6 +278,8 @@ class Recording(Recorder):
         self.checks.append((storage.number, check))
 
     def drawn(self, draw: Draw) -> None:
+        if self._tracing:
+            self.forbid("drawing random numbers", "gradients are computed by steps that are recorded before backward()")
         self.draws.append(draw)
 
     def filled(self, slot: Slot, draw: Draw) -> None:

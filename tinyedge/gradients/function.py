@@ -6,11 +6,13 @@ In: a class with ``forward`` and ``backward``. Out: a step in the graph whose ba
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from tinyedge.autograd.dispatch import edge_to, version_of
 from tinyedge.autograd.modes import no_grad
+from tinyedge.containers import by_class, leaves_in
 from tinyedge.errors import ArgumentError, AutogradError, SecondGradientError, ShapeError
 from tinyedge.gradients.rules import Differentiable, Tensors
 from tinyedge.ir.modes import modes
@@ -29,7 +31,7 @@ class FunctionContext:
         self._outputs: dict[int, int] = {}  # of kept tensors that are outputs: which
         self._without: tuple[Tensor, ...] = ()
         self._fills = True
-        self._step: _Called | None = None
+        self._step: Callable[[], _Called | None] = lambda: None  # not held: the step holds this
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep inputs, outputs or others for backward, which finds them in ``saved_tensors``."""
@@ -44,7 +46,7 @@ class FunctionContext:
 
         Errors: AutogradError if one was changed in place since, or if backward has gone through here before.
         """
-        step = self._step
+        step = self._step()
         if step is not None and step.saved is None:
             raise AutogradError(
                 "saved_tensors", "one backward for each recorded graph", "the saved tensors were already freed",
@@ -86,6 +88,11 @@ class FunctionContext:
 
 class _Custom(Op):
     """The op that a call of a Function stands for in the graph."""
+
+
+@by_class
+def _op_of(function: Any) -> type[Op]:
+    return type(function.__name__, (_Custom,), {"name": function.__name__})
 
 
 class Function:
@@ -166,18 +173,17 @@ class Function:
             if kept is not None and id(kept) in numbers:
                 ctx._outputs[position] = numbers[id(kept)]
                 ctx._kept[position] = kept.detach(), version
-        ctx._step = step
+        ctx._step = weakref.ref(step)
         return tuple(result) if several else result[0]
 
 
 class _Called(Differentiable):
     """A call of a Function in the graph."""
 
-    __slots__ = ("backend_of", "ctx", "function")
+    __slots__ = ("__weakref__", "backend_of", "ctx", "function")
 
     def __init__(self, function: type[Function], ctx: FunctionContext, args: Any, needs: tuple[bool, ...]) -> None:
-        op = type(function.__name__, (_Custom,), {"name": function.__name__})
-        super().__init__(op, FORWARD, {}, {}, {}, (), ())
+        super().__init__(_op_of(function), FORWARD, {}, {}, {}, (), ())
         self.function, self.ctx, self.saved = function, ctx, {}
         self.edges = tuple(edge_to(item._slot) if need else None for item, need in zip(args, needs, strict=True))
         self.input_specs = tuple(item._slot.spec if isinstance(item, Tensor) else None for item in args)
@@ -205,8 +211,8 @@ class _Called(Differentiable):
         ]
 
     def kept(self) -> list[Storage]:
-        kept = [*[item for item, _ in self.ctx._kept], *vars(self.ctx).values()]
-        return [item._slot.storage for item in kept if isinstance(item, Tensor)]
+        kept = [[item for item, _ in self.ctx._kept], dict(vars(self.ctx))]
+        return [item._slot.storage for item in leaves_in(kept, Tensor)]
 
     def forget(self) -> None:
         super().forget()

@@ -68,16 +68,18 @@ class Gates:
         whole = _spread(gradients, places, count)
         for hook in tuple(self.before.values()):
             whole = _replaced(hook(self.module, whole), whole)
-        self.entered = whole
-        if not self.has_way_in:
+        if self.has_way_in:
+            self.entered = whole
+        else:
             for hook in tuple(self.after.values()):
                 hook(self.module, (None,) * self.count, whole)
         return tuple(whole[place] for place in places)
 
     def _leave(self, gradients: Gradients, places: list[int], count: int) -> Gradients:
         whole = _spread(gradients, places, count)
+        entered, self.entered = self.entered, ()
         for hook in tuple(self.after.values()):
-            whole = _replaced(hook(self.module, whole, self.entered), whole)
+            whole = _replaced(hook(self.module, whole, entered), whole)
         return tuple(whole[place] for place in places)
 
 

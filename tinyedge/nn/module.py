@@ -192,6 +192,8 @@ class Module(StateHooks):
             self._buffers[name] = value
             return
         _count_change()
+        if isinstance(value, dict) and (name == "__dict__" or isinstance(self.__dict__.get(name), _Members)):
+            value = _Members(value)
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:

@@ -15,6 +15,7 @@ from tinyedge.ops.activation import logsigmoid
 from tinyedge.ops.loss import float_pair, reduced_losses
 from tinyedge.ops.piecewise import relu
 from tinyedge.ops.promotion import as_floating, require_tensors, result_dtype
+from tinyedge.ops.reduce import wide
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.ops.selection import clamp_min, minimum, where
 from tinyedge.ops.unary import neg, square
@@ -233,9 +234,10 @@ def cosine_embedding_loss(
     if target.ndim > 1 or input1.ndim != target.ndim + 1 or input2.ndim != target.ndim + 1:
         found = f"got {input1.shape}, {input2.shape} and {target.shape}"
         raise ShapeError(name, "inputs (batch, features) and a target (batch,), or (features,) and ()", found)
-    a, b = _floats(name, input1, input2)
+    narrow = _floats(name, input1, input2)
+    a, b = map(wide, narrow)
     squares = (_sum(square(a), -1) + 1e-12) * (_sum(square(b), -1) + 1e-12)
-    cosine = _sum(a * b, -1) / functions["sqrt"](squares)
+    cosine = (_sum(a * b, -1) / functions["sqrt"](squares)).to(narrow[0].dtype)
     far = where(target == -1, relu(cosine - margin), 0)
     return reduced_losses(where(target == 1, 1 - cosine, 0) + far, reduction)  # composed
 

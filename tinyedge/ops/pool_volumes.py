@@ -12,6 +12,7 @@ from typing import Any, cast
 from tinyedge.autograd.registry import functions, public
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool1d, avg_pool2d, max_pool2d, window_sizes
+from tinyedge.ops.reduce import wide
 from tinyedge.shapes import Shape, repeated
 from tinyedge.tensor import Tensor
 
@@ -203,7 +204,7 @@ def lp_pool1d(
     """
     p = _norm_type("lp_pool1d", norm_type)
     (kernel,), steps, _, _ = window_sizes("lp_pool1d", 1, kernel_size, stride)
-    return _root(avg_pool1d(input**p, kernel, steps, 0, ceil_mode), p, kernel)
+    return _root(avg_pool1d(wide(input) ** p, kernel, steps, 0, ceil_mode), p, kernel).to(input.dtype)
 
 
 @public(functional=True)
@@ -220,7 +221,7 @@ def lp_pool2d(
     """
     p = _norm_type("lp_pool2d", norm_type)
     kernel, steps, _, _ = window_sizes("lp_pool2d", 2, kernel_size, stride)
-    return _root(avg_pool2d(input**p, kernel, steps, 0, ceil_mode), p, prod(kernel))
+    return _root(avg_pool2d(wide(input) ** p, kernel, steps, 0, ceil_mode), p, prod(kernel)).to(input.dtype)
 
 
 @public(functional=True)
@@ -237,7 +238,7 @@ def lp_pool3d(
     """
     p = _norm_type("lp_pool3d", norm_type)
     kernel, steps, _, _ = window_sizes("lp_pool3d", 3, kernel_size, stride)
-    return _root(avg_pool3d(input**p, kernel, steps, 0, ceil_mode), p, prod(kernel))
+    return _root(avg_pool3d(wide(input) ** p, kernel, steps, 0, ceil_mode), p, prod(kernel)).to(input.dtype)
 
 
 def _root(means: Tensor, p: float, count: int) -> Tensor:
@@ -361,7 +362,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     if not input.numel():
         return input * 1.0
     n, c, *rest = input.shape
-    squares = (input * input).reshape(n, 1, c, prod(rest))
+    x = wide(input)
+    squares = (x * x).reshape(n, 1, c, prod(rest))
     padded = functions["pad"](squares, (0, 0, size // 2, (size - 1) // 2))
     means = avg_pool2d(padded, (size, 1), 1).reshape(input.shape)
-    return input / (means * alpha + k) ** beta
+    return (x / (means * alpha + k) ** beta).to(input.dtype)

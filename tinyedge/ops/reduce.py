@@ -323,6 +323,11 @@ def mean(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any =
     return _reduce(Mean, input, dim, keepdim)
 
 
+def wide(input: Tensor) -> Tensor:
+    """A tensor stored in 16 bits as float32, for what is composed of ops: its squares do not fit into 16 bits."""
+    return input.to(input.dtype.computes)
+
+
 @public(method=True)
 def var(
     input: Tensor, dim: Axes | bool = None, unbiased: bool | None = None, keepdim: bool = False,
@@ -338,6 +343,7 @@ def var(
     if correction is None:
         correction = 0 if unbiased is False else 1
     axes = shapes.normalize_axes("var", dim, input.ndim)
+    dtype, input = input.dtype, wide(input)
     count = prod(input.shape[axis] for axis in axes) if input.ndim else 1
     if (
         input.numel()
@@ -349,7 +355,7 @@ def var(
     centred = input - mean(input, axes or None, keepdim=True)
     total = sum(functions["square"](centred), axes or None, keepdim)
     left = builtins.max(count - correction, 0)
-    return total / float(left)
+    return (total / float(left)).to(dtype)
 
 
 @public(method=True)
@@ -364,7 +370,7 @@ def std(
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim; DtypeError for integers: convert with .float().
     """
-    return call(RootOfSquares, var(input, dim, unbiased, keepdim, correction=correction))
+    return call(RootOfSquares, var(wide(input), dim, unbiased, keepdim, correction=correction)).to(input.dtype)
 
 
 @public(method=True)

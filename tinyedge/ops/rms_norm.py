@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyedge.autograd.registry import public
 from tinyedge.errors import DtypeError, ShapeError
-from tinyedge.ops.reduce import mean
+from tinyedge.ops.reduce import mean, wide
 from tinyedge.tensor import Tensor
 
 
@@ -34,5 +34,6 @@ def rms_norm(
         return input * 1.0 if weight is None else input * weight
     least = float(np.finfo(input.dtype.numpy).eps) if eps is None else float(eps)
     axes = tuple(range(-len(shape), 0))
-    y = input * (mean(input * input, axes, keepdim=True) + least).rsqrt()
+    x = wide(input)
+    y = (x * (mean(x * x, axes, keepdim=True) + least).rsqrt()).to(input.dtype)
     return y if weight is None else y * weight

@@ -10,7 +10,7 @@ from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import resolve
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
 from tinyedge.ops.movement import flatten, narrow, reshape, select
-from tinyedge.ops.reduce import Axes, RootOfSquares, ValuesIndices, amax, amin, std, var
+from tinyedge.ops.reduce import Axes, RootOfSquares, ValuesIndices, amax, amin, std, var, wide
 from tinyedge.ops.reduce import any as any_of
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.scan import cumprod, sort
@@ -200,6 +200,8 @@ def _norm(name: str, x: Tensor, ord: float, dim: Axes, keepdim: bool, dtype: Any
         x = x.to(dtype)
     if not x.is_floating_point():
         raise DtypeError(name, "a floating-point tensor", f"got {x.dtype.name}", "Convert it with .float().")
+    if x.dtype is not x.dtype.computes:
+        return _norm(name, wide(x), ord, dim, keepdim, None).to(x.dtype)
     is_single = all(x.shape[axis] == 1 for axis in shapes.normalize_axes(name, dim, x.ndim))
     if ord == 2 and not is_single:
         return call(RootOfSquares, total(functions["square"](x), dim, keepdim))
