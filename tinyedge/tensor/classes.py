@@ -22,6 +22,7 @@ from tinyedge.containers import attributes_of
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir import modes, values
+from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor.attributes import Attributes
@@ -36,6 +37,14 @@ from tinyedge.tensor.checks import (
 )
 from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
 from tinyedge.tensor.memory_format import check_memory_format
+
+
+TYPE_NAMES = {
+    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "bfloat16": "BFloat16Tensor",
+    "int64": "LongTensor", "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor",
+    "bool": "BoolTensor",
+}  # fmt: skip
+"""The names of tensors of each dtype, in programs that were written before there were dtypes."""
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -434,8 +443,14 @@ class Tensor(Attributes, Methods):
         """False."""
         return False
 
-    def type(self, dtype: Any) -> Tensor:
-        """As ``to(dtype)``."""
+    def type(self, dtype: Any = None) -> Any:
+        """As ``to(dtype)``; without it the name of the tensor's type, such as "torch.FloatTensor"."""
+        if dtype is None:
+            return "torch." + TYPE_NAMES[self.dtype.name]
+        if isinstance(dtype, str) and dtype.rpartition(".")[2] in TYPE_NAMES.values():
+            dtype = next(key for key, name in TYPE_NAMES.items() if name == dtype.rpartition(".")[2])
+        elif isinstance(dtype, type) and isinstance(getattr(dtype, "dtype", None), DType):
+            dtype = dtype.dtype
         return self.to(dtype)
 
     def float(self, memory_format: Any = None) -> Tensor:
@@ -480,7 +495,8 @@ class Tensor(Attributes, Methods):
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
-    def _assign(self, call: str, result: Tensor) -> Tensor:
+    def _assign(self, call: str, result: Tensor, since: int | None = None) -> Tensor:
+        """Write ``result`` here; ``since``: the number before the steps that computed it from this very tensor."""
         slot = self._current(call) if modes.is_grad_enabled() else self._slot
         require_apart(call, slot)
         if result.shape != slot.shape:
@@ -495,8 +511,10 @@ class Tensor(Attributes, Methods):
             require_changeable(call, slot)
             if result.requires_grad and leads_to_leaf(result._slot):
                 result = _function("clone")(result)  # a step of its own: the gradient belongs to that leaf, not to self
-            if result._slot.step is not None:
-                dispatch.keep_saved(result._slot.step, slot.storage)
+            step = result._slot.step
+            if step is not None:
+                for each in (step,) if since is None else Tape.leading_to([result._slot], since):
+                    dispatch.keep_saved(each, slot.storage)
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
