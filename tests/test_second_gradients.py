@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 import tinyedge as te
 from tinyedge import nn
 from tinyedge.autograd import grad
-from tinyedge.gradients.compositions import COMPOSED
 from tinyedge.backends import Backend
+from tinyedge.gradients.compositions import COMPOSED
 from tinyedge.ir.step import Op, registry
 from tinyedge.nn import functional as F
 from tinyedge.tensor import call_all
@@ -87,7 +86,7 @@ def test_second_gradients(op: type[Op], alone: bool) -> None:
             second = grad(parts, [*leaves, seeds], retain_graph=True, allow_unused=True) if parts else ()
         except te.SecondGradientError as error:
             assert op.name in str(error)  # noqa: PT017
-            assert op.name not in COMPOSED  # noqa: PT017
+            assert op.name not in COMPOSED
             return
         for one, other in zip(plain, slopes, strict=True):
             assert (one is None) == (other is None)
@@ -121,7 +120,9 @@ MATRICES = {
     "qr": lambda A: te.cat(list(te.linalg.qr(A)), -1).cumsum(-1),
     "tall qr": lambda A: sum(part.cumsum(-1).sum(-2) for part in te.linalg.qr(A[..., :2])),
     "wide qr": lambda A: te.cat(list(te.linalg.qr(A[..., :2, :])), -1).cumsum(-1),
-    "eigh": lambda A: te.linalg.eigh(A @ A.mT).eigenvectors.abs().cumsum(-1) * te.linalg.eigvalsh(A @ A.mT)[..., None, :],
+    "eigh": lambda A: (
+        te.linalg.eigh(A @ A.mT).eigenvectors.abs().cumsum(-1) * te.linalg.eigvalsh(A @ A.mT)[..., None, :]
+    ),
     "eigvalsh": lambda A: te.linalg.eigvalsh(A + A.mT),
     "svd": lambda A: te.cat([te.linalg.svd(A)[k].abs() for k in (0, 2)], -1),
     "tall svd": lambda A: te.cat([part.abs().flatten(-2) for part in te.linalg.svd(A[..., :2], False)[::2]], -1),

@@ -10,8 +10,8 @@ from tinyedge.autograd.recorder import forbid_in_recording
 from tinyedge.distributions.distribution import Distribution, together
 from tinyedge.dtypes import int64
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.ops import binary_cross_entropy_with_logits as binary_cross_entropy
 from tinyedge.ops import arange, broadcast_tensors, expand, gather, isinf, lgamma, multinomial, rand, where
+from tinyedge.ops import binary_cross_entropy_with_logits as binary_cross_entropy
 from tinyedge.tensor import Tensor, full
 
 _EPS = 2.0**-23  # of float32

@@ -128,7 +128,8 @@ def _kept(scores: Tensor, arguments: Arguments) -> Tensor:
     infinite = full((*scores.shape[:-1], -(-keys // 4) * 4), math.inf, dtype=scores.dtype, device=scores.backend)
     with no_grad():
         kept = call(Dropout, infinite, scalars=arguments.scalars)[..., :keys] != 0
-    return kept.to(scores.dtype) * arguments["keep"]
+    found: Tensor = kept.to(scores.dtype) * arguments["keep"]
+    return found
 
 
 def _running(join: Callable[[Tensor, Tensor], Tensor]) -> Composition:
@@ -264,7 +265,11 @@ def _inputs_of_recurrence(saved: Mapping[str, Any], arguments: Arguments) -> Map
         return atanh(clamp(y, least - 1, 1 - least))
 
     product = matmul(before, transpose(weight, 0, 1))
-    bias = product[0, 0] * 0.0 if product.numel() else full((weight.shape[0],), 0.0, dtype=gates.dtype, device=gates.backend)
+    bias = (
+        product[0, 0] * 0.0
+        if product.numel()
+        else full((weight.shape[0],), 0.0, dtype=gates.dtype, device=gates.backend)
+    )
     if kind == "lstm":
         i, f, g, o = chunk(gates, 4, -1)
         total = cat([logit(i), logit(f), artanh(g), logit(o)], -1)

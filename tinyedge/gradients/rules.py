@@ -271,7 +271,7 @@ def _of_composition(
                 inputs[each] = value = value.detach()
                 if edge is not None and edge[2] is None:
                     _linked(value._slot, edge[0], edge[1])
-                elif edge is not None:  # a leaf that has its history, but the value that the step had
+                elif edge is not None and edge[2] is not None:  # a leaf's history, but the value that the step had
                     leaf = Tensor._wrap(edge[2])
                     inputs[each], sources[each] = value + (leaf - leaf.detach()), leaf
         sources.setdefault(each, inputs[each])
@@ -286,11 +286,11 @@ def _of_composition(
 
     for y, dy in pairs:
         add(edge_to(y._slot), dy)
-    for each in reversed(Tape.leading_to([y._slot for y, _ in pairs], since)):
-        arrived = [pending.pop((each.number, index), None) for index in range(len(each.output_specs))]
+    for inner in reversed(Tape.leading_to([y._slot for y, _ in pairs], since)):
+        arrived = [pending.pop((inner.number, index), None) for index in range(len(inner.output_specs))]
         if all(gradient is None for gradient in arrived):
             continue
-        for edge, gradient in flows(each, arrived):
+        for edge, gradient in flows(inner, arrived):
             if edge is not None and gradient is not None:
                 add(edge, gradient)
     found = {}

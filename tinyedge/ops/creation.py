@@ -218,8 +218,10 @@ def logspace(
         if isinstance(end_point, Tensor) and end_point.ndim:
             raise ShapeError("logspace", "numbers or 0-d tensors as start and end", f"one has shape {end_point.shape}")
     wanted = _float("logspace", dtype)
-    ends = (float(start), float(end)) if wanted.is_floating_point else (int(start), int(end))
-    exponents = np.linspace(*ends, steps)
+    first, last = float(start), float(end)
+    if not wanted.is_floating_point:
+        first, last = float(int(first)), float(int(last))
+    exponents = np.linspace(first, last, steps)
     return tensor(float(base) ** exponents, dtype=wanted, device=device, requires_grad=requires_grad)
 
 

@@ -213,6 +213,7 @@ def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, 
     if any(size < 0 for size in sizes):
         raise ShapeError("unravel_index", "sizes of at least 0", f"got {sizes}")
     strides = shapes.contiguous_strides(sizes)
+    indices = indices.to(int64)
     return tuple(indices // stride % size for size, stride in zip(sizes, strides, strict=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         y = functions["squeeze"](y, -2)
     if other.ndim == 1:
         y = functions["squeeze"](y, -1)
-    return cast("Tensor", y)
+    return y
 
 
 def _of_integers(a: Tensor, b: Tensor) -> Tensor:
@@ -179,7 +179,8 @@ def _of_integers(a: Tensor, b: Tensor) -> Tensor:
         functions["sum"](functions["unsqueeze"](a[..., k : k + rows, :], -1) * columns, -2).to(a.dtype)
         for k in range(0, max(a.shape[-2], 1), rows)
     ]
-    return parts[0] if len(parts) == 1 else cast("Tensor", functions["cat"](parts, -2))
+    found: Tensor = parts[0] if len(parts) == 1 else functions["cat"](parts, -2)
+    return found
 
 
 _TERMS = 1 << 22

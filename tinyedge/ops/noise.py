@@ -15,7 +15,7 @@ from tinyedge.ops.random import Words, drawn, dropout, uniform_of
 from tinyedge.ops.scatter import scatter
 from tinyedge.ops.softmax import softmax
 from tinyedge.ops.with_gradient import with_gradient
-from tinyedge.tensor import Tensor, call, full
+from tinyedge.tensor import Tensor, full
 
 Array = np.ndarray[Any, Any]
 

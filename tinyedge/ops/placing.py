@@ -23,7 +23,7 @@ from tinyedge.ops.scan import cumsum
 from tinyedge.ops.scatter import Placing, placed, scatter, scatter_add
 from tinyedge.ops.selection import clamp, where
 from tinyedge.ops.with_gradient import with_gradient
-from tinyedge.tensor import Number, Tensor, call, full, tensor
+from tinyedge.tensor import Number, Tensor, full, tensor
 
 REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
 

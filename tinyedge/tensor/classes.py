@@ -39,14 +39,6 @@ from tinyedge.tensor.host import Number, backend_named, destination, filled, slo
 from tinyedge.tensor.memory_format import check_memory_format
 
 
-TYPE_NAMES = {
-    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "bfloat16": "BFloat16Tensor",
-    "int64": "LongTensor", "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor",
-    "bool": "BoolTensor",
-}  # fmt: skip
-"""The names of tensors of each dtype, in programs that were written before there were dtypes."""
-
-
 def _function(name: str) -> Callable[..., Tensor]:
     return functions[name]
 
@@ -443,16 +435,6 @@ class Tensor(Attributes, Methods):
         """False."""
         return False
 
-    def type(self, dtype: Any = None) -> Any:
-        """As ``to(dtype)``; without it the name of the tensor's type, such as "torch.FloatTensor"."""
-        if dtype is None:
-            return "torch." + TYPE_NAMES[self.dtype.name]
-        if isinstance(dtype, str) and dtype.rpartition(".")[2] in TYPE_NAMES.values():
-            dtype = next(key for key, name in TYPE_NAMES.items() if name == dtype.rpartition(".")[2])
-        elif isinstance(dtype, type) and isinstance(getattr(dtype, "dtype", None), DType):
-            dtype = dtype.dtype
-        return self.to(dtype)
-
     def float(self, memory_format: Any = None) -> Tensor:
         """As float32."""
         return self.to(dtypes.float32, memory_format=memory_format)
@@ -495,7 +477,7 @@ class Tensor(Attributes, Methods):
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
-    def _assign(self, call: str, result: Tensor, since: int | None = None) -> Tensor:
+    def _assign(self, call: str, result: Tensor, since: Any = None) -> Tensor:
         """Write ``result`` here; ``since``: the number before the steps that computed it from this very tensor."""
         slot = self._current(call) if modes.is_grad_enabled() else self._slot
         require_apart(call, slot)
