@@ -396,6 +396,14 @@ def test_ends_of_whole_numbers_are_cut_off_before_steps_are_added() -> None:
     assert te.logspace(2, 1.2, 2, dtype="int64").tolist() == [100, 10]
 
 
+def test_numbers_with_a_point_meet_integers(backend: Backend) -> None:
+    """Where PyTorch makes them integers: the border of a pad, and the factors of a sum with a product."""
+    x = te.tensor([[2, 3], [4, 5]])
+    assert F.pad(x[:1], (1, 1), value=2.0).tolist() == [[2, 2, 3, 2]]
+    assert F.pad(x[:1] > 2, (1, 0), value=2.0).tolist() == [[True, False, True]]
+    assert te.addmm(x, x, x, beta=0.6, alpha=1.7).tolist() == (x @ x).tolist()
+
+
 def test_types_by_their_old_names(backend: Backend) -> None:
     x = te.tensor([1.5])
     assert x.type() == "torch.FloatTensor"
