@@ -275,6 +275,7 @@ CALLS = {
     "rand": "3, 4",
     "randint": "2, 9, (3,)",
     "new_full": "x(3, 4), (2,), 0.5",
+    "new": "x(3, 4), 2, 3",
     "new_tensor": "x(3, 4), [1.0, 2.0]",
     "scalar_tensor": "0.5",
     "promote_types": "te.float32, te.int64",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +153,40 @@ def test_hooks_of_a_layer_with_methods_of_its_own(reference: Backend) -> None:
     layer.register_state_dict_post_hook(lambda module, state, prefix, metadata: found.append(len(state)))
     state = layer.state_dict()
     assert found == [len(state)]
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.count = nn.Linear(2, 1), 0
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"count": self.count, "seen": te.tensor([1.0])}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def test_extra_states(tmp_path: Path) -> None:
+    """What a class keeps besides tensors stands in its state dict, in files too, and comes back."""
+    model, other = nn.Sequential(Counting(), nn.ReLU()), nn.Sequential(Counting(), nn.ReLU())
+    model[0].count = 7
+    state = model.state_dict()
+    assert list(state) == ["0.linear.weight", "0.linear.bias", "0._extra_state"]
+    te.save(state, tmp_path / "state.safetensors")
+    other.load_state_dict(te.load(tmp_path / "state.safetensors"))
+    assert other[0].count == 7
+    del state["0._extra_state"]
+    with pytest.raises(te.StateDictError, match=r"missing keys: 0\._extra_state"):
+        other.load_state_dict(state)
+    assert other.load_state_dict(state, strict=False).missing_keys == ["0._extra_state"]
+    with pytest.raises(te.StateDictError, match=r"unexpected keys: _extra_state"):
+        nn.ReLU().load_state_dict({"_extra_state": 1})
+    with pytest.raises(NotImplementedError, match="define get_extra_state"):
+        nn.ReLU().get_extra_state()
+
+
+def test_whole_modules_are_not_saved(tmp_path: Path) -> None:
+    for value in (nn.ReLU(), {"model": nn.ReLU(), "epoch": 1}):
+        with pytest.raises(te.ArgumentError, match=r"te\.save\(x\.state_dict\(\), path\)"):
+            te.save(value, tmp_path / "model.safetensors")

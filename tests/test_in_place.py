@@ -440,3 +440,16 @@ def test_a_view_that_is_used_before_it_is_asked_for_its_history(backend: Backend
         assert row.requires_grad
         assert not row.is_leaf
         assert "grad_fn" in repr(row)
+
+
+@pytest.mark.parametrize("name", ["logit_", "mvlgamma_", "renorm_"])
+def test_composed_functions_in_place_under_autograd(name: str, backend: Backend) -> None:
+    """What their steps read of the tensor is kept before it is overwritten."""
+    arguments = {"logit_": (0.2,), "mvlgamma_": (1,), "renorm_": (2, 0, 0.5)}[name]
+    slopes = []
+    for call in (name, name.removesuffix("_")):
+        x = te.tensor([[0.3, 0.6], [0.7, 0.4]], requires_grad=True)
+        y = getattr(x * 1, call)(*arguments)
+        y.sum().backward()
+        slopes.append(x.grad.numpy())
+    np.testing.assert_array_equal(*slopes)

@@ -360,6 +360,60 @@ def test_floats_become_the_nearest_integer_that_there_is(dtype: DType, backend: 
     assert te.compile(lambda x: x.to(dtype))(x).tolist() == expected
 
 
+def test_products_of_matrices(backend: Backend) -> None:
+    """Exact, and cut off to their type as sums of products are; also of more terms than fit into memory at once."""
+    random = np.random.default_rng(0)
+    a, b = random.integers(-9, 9, (2, 70, 300)), random.integers(-9, 9, (300, 250))
+    x, y = te.tensor(a), te.tensor(b)
+    for run in (te.matmul, te.compile(te.matmul), te.compile(te.matmul)):
+        np.testing.assert_array_equal(run(x, y).numpy(), a @ b)
+    np.testing.assert_array_equal(te.einsum("bij,jk->ik", x, y).numpy(), np.einsum("bij,jk->ik", a, b))
+    np.testing.assert_array_equal((x[0] @ y[:, 0]).numpy(), a[0] @ b[:, 0])
+    np.testing.assert_array_equal(te.addmm(x[0, :, :250], x[0], y, alpha=2).numpy(), a[0, :, :250] + 2 * (a[0] @ b))
+    row = te.tensor([[100, 100]], dtype="int8")
+    assert (row @ row.T).tolist() == [[32]]
+    assert (te.zeros(0, 2, dtype="int64") @ te.zeros(2, 3, dtype="int64")).shape == (0, 3)
+    assert (te.zeros(2, 0, dtype="int64") @ te.zeros(0, 3, dtype="int64")).tolist() == [[0] * 3] * 2
+    with pytest.raises(DtypeError, match="other than bool"):
+        te.ones(2, 2, dtype="bool") @ te.ones(2, 2, dtype="bool")
+
+
+def test_results_are_of_pytorchs_types(backend: Backend) -> None:
+    truth, whole, byte = te.tensor([True, False]), te.tensor([7], dtype="int32"), te.tensor([3, 0], dtype="uint8")
+    for found, dtype in (
+        (truth.diag(), "bool"), (te.diag_embed(truth), "bool"), (te.addr(truth.diag(), truth, truth), "bool"),
+        (whole.sum_to_size(1), "int32"), (te.zeros(2, dtype="int32").sum_to_size(1), "int64"),
+        (truth.sum_to_size(()), "int64"), (te.unravel_index(whole, (3, 4))[0], "int64"), (byte.any(), "uint8"),
+        (byte.all(0), "uint8"), (whole.all(), "bool"),
+    ):  # fmt: skip
+        assert found.dtype.name == dtype
+    assert te.unravel_index(te.tensor([255], dtype="uint8"), (3, 1000))[1].tolist() == [255]
+
+
+def test_ends_of_whole_numbers_are_cut_off_before_steps_are_added() -> None:
+    assert te.arange(0.1, -7.9, -4.0, dtype="int64").tolist() == [0, -4]
+    assert te.linspace(4.3, 50, 50, dtype="int64").tolist()[:6] == [4, 4, 5, 6, 7, 8]
+    assert te.logspace(2, 1.2, 2, dtype="int64").tolist() == [100, 10]
+
+
+def test_numbers_with_a_point_meet_integers(backend: Backend) -> None:
+    """Where PyTorch makes them integers: the border of a pad, and the factors of a sum with a product."""
+    x = te.tensor([[2, 3], [4, 5]])
+    assert F.pad(x[:1], (1, 1), value=2.0).tolist() == [[2, 2, 3, 2]]
+    assert F.pad(x[:1] > 2, (1, 0), value=2.0).tolist() == [[True, False, True]]
+    assert te.addmm(x, x, x, beta=0.6, alpha=1.7).tolist() == (x @ x).tolist()
+
+
+def test_types_by_their_old_names(backend: Backend) -> None:
+    x = te.tensor([1.5])
+    assert x.type() == "torch.FloatTensor"
+    assert x.type("torch.LongTensor").type() == "torch.LongTensor"
+    assert x.type(te.DoubleTensor).dtype is te.float64
+    assert x.new(2, 3).shape == (2, 3)
+    assert x.long().new([1, 2]).tolist() == [1, 2]
+    assert te.real(x) is x
+
+
 def test_a_state_dict_of_integers_that_do_not_fit(backend: Backend) -> None:
     net = te.nn.Module()
     net.register_buffer("count", te.zeros(2, dtype=te.int32))

@@ -532,6 +532,9 @@ class Methods:
     def digamma_(self) -> Tensor:
         """The slope of ``lgamma``."""
 
+    def dist(self, other: Tensor, p: float = 2) -> Tensor:
+        """The p-norm of ``input - other``."""
+
     def div(self, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
         """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc"."""
 
@@ -1095,6 +1098,9 @@ class Methods:
     def nelement(self) -> int:
         """The number of elements."""
 
+    def new(self, *data: Any, device: Target = None) -> Tensor:
+        """Values, or sizes of a tensor of zeros, with the dtype and device of ``input``, as in ``te.Tensor``."""
+
     def new_empty(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
         """A tensor of ``size`` that nobody has written yet, with the dtype and device of ``input``."""
 
@@ -1535,6 +1541,9 @@ class Methods:
         dim: int | None = None,
     ) -> Any:
         """The first of each run of equal elements, or along ``dim`` of equal slices; found on the host."""
+
+    def unsafe_chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """At most ``chunks`` views of equal length along ``dim``."""
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With a dim of length one inserted at ``dim``."""

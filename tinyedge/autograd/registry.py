@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast, overload
 from tinyedge.autograd.autocast import with_autocast
 from tinyedge.autograd.methods import Methods
 from tinyedge.ir.step import registry
+from tinyedge.ir.values import next_number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -270,7 +271,8 @@ def _one_by_one(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_place(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def method(input: Any, *args: Any, **kwargs: Any) -> Any:
-        return input._assign(name, function(input, *args, **kwargs))
+        since = next_number()
+        return input._assign(name, function(input, *args, **kwargs), since)
 
     _, *others = inspect.signature(function).parameters.values()
     return _named(method, name, function, [other for other in others if other.name != "inplace"])

@@ -62,7 +62,7 @@ def save(
             be written.
     """
     if not isinstance(state_dict, Mapping):
-        raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", "Pass model.state_dict().")
+        raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", _remedy(state_dict))
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
     for key in _OWN.intersection(texts):
         kept = "nesting" if key == _STRUCTURE else "quantised tensors"
@@ -141,8 +141,19 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
         values = np.asarray(value)
         dtype = dtypes.resolve(values.dtype, f"save({name!r})")
     else:
-        raise ArgumentError("save", f"{name!r} must be a tensor or an array", f"it is {type(value).__name__}")
+        problem = f"{name!r} must be a tensor or an array"
+        raise ArgumentError("save", problem, f"it is {type(value).__name__}", _remedy(value))
     return np.array(dtype.pack(values), dtype=dtype.stored, order="C")
+
+
+def _remedy(value: Any) -> str:
+    """What to write in place of an object: a file names no classes, as to load it would run what they say."""
+    if not hasattr(value, "state_dict"):
+        return ""
+    return (
+        "Save its state, te.save(x.state_dict(), path), and load that into a new one, "
+        "x.load_state_dict(te.load(path)). Python's pickle takes the whole object; unpickle only files of your own."
+    )
 
 
 def _packed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:

@@ -5,16 +5,14 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from tinyedge.autograd.absent import lookup as _lookup
 from tinyedge.distributions import bernoulli, categorical, kl, normal, transforms, uniform
 from tinyedge.distributions.composed import Independent, LogNormal, MixtureSameFamily, TransformedDistribution
-from tinyedge.distributions.discrete import Bernoulli, Categorical
+from tinyedge.distributions.discrete import Bernoulli, Binomial, Categorical, Geometric
 from tinyedge.distributions.distribution import Distribution
-from tinyedge.distributions.divergence import kl_divergence
+from tinyedge.distributions.divergence import kl_divergence, register_kl
+from tinyedge.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
 from tinyedge.distributions.real import Normal, Uniform
 from tinyedge.distributions.scaled import (
-    Beta,
     Cauchy,
-    Dirichlet,
     Exponential,
-    Gamma,
     Gumbel,
     HalfNormal,
     Laplace,
@@ -22,6 +20,7 @@ from tinyedge.distributions.scaled import (
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
     Poisson,
+    RelaxedBernoulli,
     RelaxedOneHotCategorical,
 )
 from tinyedge.distributions.transforms import (
@@ -38,14 +37,17 @@ __all__ = [
     "AffineTransform",
     "Bernoulli",
     "Beta",
+    "Binomial",
     "Categorical",
     "Cauchy",
+    "Chi2",
     "ComposeTransform",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
     "Exponential",
     "Gamma",
+    "Geometric",
     "Gumbel",
     "HalfNormal",
     "Independent",
@@ -57,9 +59,11 @@ __all__ = [
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "Poisson",
+    "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "SigmoidTransform",
     "SoftplusTransform",
+    "StudentT",
     "TanhTransform",
     "Transform",
     "TransformedDistribution",
@@ -69,6 +73,7 @@ __all__ = [
     "kl",
     "kl_divergence",
     "normal",
+    "register_kl",
     "transforms",
     "uniform",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from tinyedge.autograd.modes import no_grad
@@ -31,12 +32,12 @@ class Distribution:
     @property
     def mean(self) -> Tensor:
         """The mean."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no mean in closed form")
 
     @property
     def variance(self) -> Tensor:
         """The variance."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no variance in closed form")
 
     @property
     def stddev(self) -> Tensor:
@@ -71,7 +72,22 @@ class Distribution:
 
         Shapes: returns batch_shape.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no entropy in closed form: estimate -log_prob(x).mean(0)")
+
+    def expand(self, batch_shape: Sequence[int]) -> Any:
+        """The same distribution for each element of ``batch_shape``, to which its own must broadcast.
+
+        Errors: ShapeError if it does not.
+        """
+        shape, rank = tuple(int(size) for size in batch_shape), len(self.batch_shape)
+        found = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.shape[:rank] == self.batch_shape:
+                setattr(found, name, value.expand(*shape, *value.shape[rank:]))
+            elif isinstance(value, Distribution):
+                setattr(found, name, value.expand((*shape, *value.batch_shape[rank:])))
+        found.batch_shape = shape
+        return found
 
     def _extended(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         return (*(int(size) for size in sample_shape), *self.batch_shape)

@@ -1,5 +1,5 @@
 """``torch.distributions.kl`` by its name."""
 
-from tinyedge.distributions.divergence import kl_divergence
+from tinyedge.distributions.divergence import kl_divergence, register_kl
 
-__all__ = ["kl_divergence"]
+__all__ = ["kl_divergence", "register_kl"]

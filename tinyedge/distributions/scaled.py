@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyedge.autograd.modes import no_grad
-from tinyedge.distributions.discrete import Categorical
+from tinyedge.distributions.discrete import Categorical, Trials
 from tinyedge.distributions.distribution import Distribution, together
 from tinyedge.errors import ArgumentError
-from tinyedge.ops import diagonal, digamma, lgamma, linalg, log_softmax, one_hot, poisson, rand, randn, softmax, where
+from tinyedge.ops import diagonal, lgamma, linalg, log_softmax, one_hot, poisson, rand, randn, softmax, softplus, where
 from tinyedge.tensor import Tensor
 
-_LEAST = 2.0**-24
+LEAST = 2.0**-24
 """What a uniform number is at least, before its logarithm is taken."""
 
 
@@ -28,7 +28,7 @@ class _Scaled(Distribution):
     def _noise(self, sample_shape: Sequence[int]) -> Tensor:
         """In (0, 1)."""
         u = rand(self._extended(sample_shape), dtype=self.loc.dtype, device=self.loc.backend)
-        found: Tensor = u.clamp(_LEAST, 1 - _LEAST)
+        found: Tensor = u.clamp(LEAST, 1 - LEAST)
         return found
 
     @property
@@ -47,7 +47,7 @@ class Laplace(_Scaled):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         u = 2 * self._noise(sample_shape) - 1
-        return self.loc - self.scale * u.sign() * (-u.abs()).clamp(min=-1 + _LEAST).log1p()
+        return self.loc - self.scale * u.sign() * (-u.abs()).clamp(min=-1 + LEAST).log1p()
 
     def log_prob(self, value: Any) -> Tensor:
         density: Tensor = -(2 * self.scale).log() - (value - self.loc).abs() / self.scale
@@ -187,145 +187,6 @@ class Poisson(Distribution):
         (value, rate) = together(value, self.rate)
         expected = where(value == 0, 0.0, value * where(rate == 0, 1.0, rate).log())
         return where((rate == 0) & (value > 0), -math.inf, expected) - rate - lgamma(value + 1)
-
-
-def _gamma(shape: Tensor) -> Tensor:
-    """Values of the gamma distribution with rate 1: of eight proposals the first that is accepted.
-
-    Each is with a probability above 0.95.
-
-    Source: Marsaglia and Tsang, A simple method for generating gamma variables (2000).
-    """
-    small = shape < 1
-    a = where(small, shape + 1, shape)
-    d = a - 1 / 3
-    c = 1 / (9 * d).sqrt()
-    found, missing = d, d > 0
-    for _ in range(8):
-        x = randn(shape.shape, dtype=shape.dtype, device=shape.backend)
-        u = rand(shape.shape, dtype=shape.dtype, device=shape.backend).clamp(_LEAST, 1.0)
-        v = (1 + c * x) ** 3
-        positive = v > 0
-        v = where(positive, v, 1.0)
-        accepted = positive & (u.log() < 0.5 * x * x + d - d * v + d * v.log())
-        found = where(missing & accepted, d * v, found)
-        missing = missing & ~accepted
-    u = rand(shape.shape, dtype=shape.dtype, device=shape.backend).clamp(_LEAST, 1.0)
-    return where(small, found * u ** (1 / shape), found)
-
-
-class Gamma(Distribution):
-    """The gamma distribution; samples have no gradient."""
-
-    def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
-        self.concentration, self.rate = together(concentration, rate)
-        super().__init__(self.rate.shape, validate_args)
-        self._require("concentration", "above 0", concentration, lambda value: value > 0)
-        self._require("rate", "above 0", rate, lambda value: value > 0)
-
-    @property
-    def mean(self) -> Tensor:
-        """``concentration / rate``."""
-        return self.concentration / self.rate
-
-    @property
-    def variance(self) -> Tensor:
-        """``concentration / rate ** 2``."""
-        return self.concentration / (self.rate * self.rate)
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        with no_grad():
-            shape = self._extended(sample_shape)
-            return _gamma(self.concentration.detach().expand(shape).contiguous()) / self.rate
-
-    def log_prob(self, value: Any) -> Tensor:
-        a, (value,) = self.concentration, together(value)
-        density: Tensor = a * self.rate.log() + (a - 1) * value.log() - self.rate * value - lgamma(a)
-        return density
-
-    def entropy(self) -> Tensor:
-        a = self.concentration
-        return a - self.rate.log() + lgamma(a) + (1 - a) * digamma(a)
-
-
-class Dirichlet(Distribution):
-    """Probabilities of classes; samples have no gradient."""
-
-    def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
-        self.concentration = concentration
-        if not concentration.ndim:
-            raise ArgumentError("Dirichlet", "a concentration of at least one dim", "got a number")
-        super().__init__(concentration.shape[:-1], validate_args)
-        self.event_shape = concentration.shape[-1:]
-        self._require("concentration", "above 0", concentration, lambda value: value > 0)
-
-    @property
-    def mean(self) -> Tensor:
-        """The concentrations, as parts of their sum."""
-        return self.concentration / self.concentration.sum(-1, keepdim=True)
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance of each probability."""
-        total = self.concentration.sum(-1, keepdim=True)
-        return self.concentration * (total - self.concentration) / (total * total * (total + 1))
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        with no_grad():
-            shape = (*self._extended(sample_shape), *self.event_shape)
-            drawn = _gamma(self.concentration.detach().expand(shape).contiguous())
-            return drawn / drawn.sum(-1, keepdim=True)
-
-    def log_prob(self, value: Any) -> Tensor:
-        a = self.concentration
-        density: Tensor = ((a - 1) * value.log()).sum(-1) + lgamma(a.sum(-1)) - lgamma(a).sum(-1)
-        return density
-
-    def entropy(self) -> Tensor:
-        a = self.concentration
-        k, total = a.shape[-1], a.sum(-1)
-        terms = ((a - 1) * digamma(a)).sum(-1)
-        found: Tensor = lgamma(a).sum(-1) - lgamma(total) - (k - total) * digamma(total) - terms
-        return found
-
-
-class Beta(Distribution):
-    """The beta distribution on [0, 1]; samples have no gradient."""
-
-    def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None) -> None:
-        self.concentration1, self.concentration0 = together(concentration1, concentration0)
-        super().__init__(self.concentration1.shape, validate_args)
-        self._require("concentration1", "above 0", concentration1, lambda value: value > 0)
-        self._require("concentration0", "above 0", concentration0, lambda value: value > 0)
-
-    @property
-    def mean(self) -> Tensor:
-        """``concentration1 / (concentration1 + concentration0)``."""
-        return self.concentration1 / (self.concentration1 + self.concentration0)
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance."""
-        total = self.concentration1 + self.concentration0
-        return self.concentration1 * self.concentration0 / (total * total * (total + 1))
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        with no_grad():
-            shape = self._extended(sample_shape)
-            one, other = (
-                _gamma(each.detach().expand(shape).contiguous()) for each in (self.concentration1, self.concentration0)
-            )
-            return one / (one + other)
-
-    def log_prob(self, value: Any) -> Tensor:
-        a, b, (value,) = self.concentration1, self.concentration0, together(value)
-        density: Tensor = (a - 1) * value.log() + (b - 1) * (-value).log1p() + lgamma(a + b) - lgamma(a) - lgamma(b)
-        return density
-
-    def entropy(self) -> Tensor:
-        a, b = self.concentration1, self.concentration0
-        beta = lgamma(a) + lgamma(b) - lgamma(a + b)
-        return beta - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
 
 
 class MultivariateNormal(Distribution):
@@ -478,7 +339,7 @@ class RelaxedOneHotCategorical(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         logits = self.logits
         shape = (*self._extended(sample_shape), *self.event_shape)
-        u = rand(shape, dtype=logits.dtype, device=logits.backend).clamp(_LEAST, 1 - _LEAST)
+        u = rand(shape, dtype=logits.dtype, device=logits.backend).clamp(LEAST, 1 - LEAST)
         return softmax((logits - (-u.log()).log()) / self.temperature, -1)
 
     def log_prob(self, value: Any) -> Tensor:
@@ -490,7 +351,36 @@ class RelaxedOneHotCategorical(Distribution):
         return found
 
 
+class RelaxedBernoulli(Trials):
+    """Numbers between 0 and 1, the nearer to one of them the lower ``temperature`` is.
+
+    Source: Maddison et al., arXiv:1611.00712.
+    """
+
+    has_rsample = True
+
+    def __init__(
+        self, temperature: Any, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(probs, logits, validate_args)
+        self.temperature = temperature
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        logits = self.logits
+        u = rand(self._extended(sample_shape), dtype=logits.dtype, device=logits.backend).clamp(LEAST, 1 - LEAST)
+        found: Tensor = ((u.log() - (-u).log1p() + logits) / self.temperature).sigmoid()
+        return found
+
+    def log_prob(self, value: Any) -> Tensor:
+        temperature, value = together(self.temperature, value)
+        at = value.log() - (-value).log1p()
+        apart = self.logits - at * temperature
+        density: Tensor = temperature.log() + apart - 2 * softplus(apart) - value.log() - (-value).log1p()
+        return density
+
+
 __all__ = [
-    "Beta", "Cauchy", "Dirichlet", "Exponential", "Gamma", "Gumbel", "HalfNormal", "Laplace", "MultivariateNormal",
-    "OneHotCategorical", "OneHotCategoricalStraightThrough", "Poisson", "RelaxedOneHotCategorical",
+    "Cauchy", "Exponential", "Gumbel", "HalfNormal", "Laplace", "MultivariateNormal",
+    "OneHotCategorical", "OneHotCategoricalStraightThrough", "Poisson", "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ from tinyedge.autograd.overwrite import Overwritten
 from tinyedge.autograd.registry import functions
 from tinyedge.autograd.walk import Gradient, OwnBackward, Walk, require_saved
 from tinyedge.errors import AutogradError, SecondGradientError
-from tinyedge.gradients.compositions import COMPOSED
-from tinyedge.gradients.formulas import FORMULAS
+from tinyedge.gradients.compositions import COMPOSED, RECOVERED, Arguments
+from tinyedge.gradients.formulas import FORMULAS, THROUGH
 from tinyedge.gradients.traced import Traced, Untraceable, plain
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
@@ -102,17 +102,11 @@ def _linked(slot: Slot, step: Step | None, index: int) -> Slot:
     return slot
 
 
-REMEDIES = {
-    "recurrence": "Use RNNCell, GRUCell or LSTMCell in a loop over the steps, which have second gradients.",
-    "attention": "Use dropout_p=0, or compose it of matmul, softmax and dropout.",
-}
-
-
 def refusal(name: str, why: str) -> SecondGradientError:
     """The error for an op without a second gradient, and why it has none."""
     return SecondGradientError(
         "create_graph", "ops whose gradient is differentiable too", f"{name} is none: {why}",
-        REMEDIES.get(name, "Compose it of other ops, or leave create_graph out."),
+        "Compose it of other ops, or leave create_graph out.",
     )  # fmt: skip
 
 
@@ -129,6 +123,8 @@ def _of_named_formula(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | N
     kept = step.saved.values() if isinstance(step.saved, Postponed) else step.saved
     formula = FORMULAS.get(step.attrs.get("formula", ""))
     assert kept is not None
+    if step.attrs.get("formula") == THROUGH:
+        return list(zip(step.edges, differentiate(step, gradients), strict=True))
     if formula is None or "y" not in kept:
         raise refusal(step.op.name, "its value is computed apart from its gradient")
     inputs = []
@@ -145,7 +141,8 @@ def _of_named_formula(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | N
     assert dy is not None
     found = formula(_fitted(dy, step.output_specs[0]), *inputs)
     edges = [edge_to(x._slot) if x.requires_grad else None for x in inputs[1:]]
-    return [(edge, _fitted(g, x._slot.spec)) for edge, g, x in zip(edges, found, inputs[1:], strict=True)]
+    pairs = zip(edges, found, inputs[1:], strict=True)
+    return [(edge, g if g is None else _fitted(g, x._slot.spec)) for edge, g, x in pairs]
 
 
 def differentiate(step: Step, gradients: Tensors) -> Tensors:
@@ -169,10 +166,8 @@ def differentiate(step: Step, gradients: Tensors) -> Tensors:
     needed = {name: spec for name, edge, spec in zip(op.inputs, step.edges, step.input_specs) if edge is not None}
     needed = {name: spec for name, spec in needed.items() if name in op.differentiable}
     found: Mapping[str, Tensor]
-    if op.name in COMPOSED and not step.attrs.get("drops"):
-        (dy, *_) = gradients
-        assert dy is not None
-        found = _of_composition(step, dy, saved, needed)
+    if op.name in COMPOSED:
+        found = _of_composition(step, gradients, saved, needed)
     elif op.name in RULES:
         (dy, *_) = gradients
         assert dy is not None
@@ -253,30 +248,57 @@ def _of_formula(
 # Compositions
 
 
-def _of_composition(step: Step, dy: Tensor, saved: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Tensor]:
+def _of_composition(
+    step: Step, gradients: Tensors, saved: Mapping[str, Any], needed: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The gradients of the op's definition by other ops, walked back through."""
-    since = next_number()
+    since, op, name = next_number(), step.op, step.op.name
+    device = next(dy for dy in gradients if dy is not None).backend
+    arguments = Arguments(step.attrs, step.scalars)
+    with no_grad():
+        recovered = RECOVERED[name](saved, arguments) if name in RECOVERED else {}
     inputs: dict[str, Any] = dict(saved)
-    for name, spec in zip(step.op.inputs, step.input_specs, strict=True):
-        if name in step.op.differentiable and spec is not None and not isinstance(inputs.get(name), Tensor):
-            # It was not saved, so the gradients do not depend on its values.
-            inputs[name] = full(spec.shape, 0.0, dtype=spec.dtype, device=dy.backend, requires_grad=name in needed)
-    y = COMPOSED[step.op.name](inputs, {**step.attrs, **step.scalars})
-    pending = {Walk.key(edge_to(y._slot)): dy}
-    for each in reversed(Tape.leading_to([y._slot], since)):
-        gradients = [pending.pop((each.number, index), None) for index in range(len(each.output_specs))]
-        if all(gradient is None for gradient in gradients):
+    sources: dict[str, Tensor] = {}  # what the gradients are of
+    for each, edge, spec in zip(op.inputs, step.edges, step.input_specs, strict=True):
+        if each not in op.differentiable or spec is None:
             continue
-        for edge, gradient in flows(each, gradients):
+        if not isinstance(inputs.get(each), Tensor):
+            value = recovered.get(each)
+            if value is None:  # the gradients do not depend on its values
+                value = full(spec.shape, 0.0, dtype=spec.dtype, device=device)
+                inputs[each] = value.requires_grad_(each in needed)
+            else:
+                inputs[each] = value = value.detach()
+                if edge is not None and edge[2] is None:
+                    _linked(value._slot, edge[0], edge[1])
+                elif edge is not None and edge[2] is not None:  # a leaf's history, but the value that the step had
+                    leaf = Tensor._wrap(edge[2])
+                    inputs[each], sources[each] = value + (leaf - leaf.detach()), leaf
+        sources.setdefault(each, inputs[each])
+    composed = COMPOSED[name](inputs, arguments)
+    ys = composed if isinstance(composed, tuple) else (composed,)
+    pairs = [(y, dy) for y, dy in zip(ys, gradients, strict=False) if y is not None and dy is not None]
+    pending: dict[Any, Tensor] = {}
+
+    def add(edge: Edge, gradient: Tensor) -> None:
+        there = pending.get(Walk.key(edge))
+        pending[Walk.key(edge)] = gradient if there is None else functions["add"](there, gradient)
+
+    for y, dy in pairs:
+        add(edge_to(y._slot), dy)
+    for inner in reversed(Tape.leading_to([y._slot for y, _ in pairs], since)):
+        arrived = [pending.pop((inner.number, index), None) for index in range(len(inner.output_specs))]
+        if all(gradient is None for gradient in arrived):
+            continue
+        for edge, gradient in flows(inner, arrived):
             if edge is not None and gradient is not None:
-                there = pending.get(Walk.key(edge))
-                pending[Walk.key(edge)] = gradient if there is None else functions["add"](there, gradient)
-    keys = {name: Walk.key(edge_to(inputs[name]._slot)) for name in needed}
-    for name, key in keys.items():
-        if key not in pending:  # of steps, the gradient is 0
-            x = inputs[name]
-            pending[key] = full(x.shape, 0.0, dtype=x.dtype, device=x.backend)
-    return {name: pending[key] for name, key in keys.items()}
+                add(edge, gradient)
+    found = {}
+    for each in needed:
+        x = sources[each]
+        gradient = pending.get(Walk.key(edge_to(x._slot)))  # of steps, the gradient is 0
+        found[each] = full(x.shape, 0.0, dtype=x.dtype, device=device) if gradient is None else gradient
+    return found
 
 
 # Linear ops

@@ -369,7 +369,7 @@ class Module(StateHooks):
         """
         modules = list(self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False))
         state_hooks.run("before saving", modules, ..., keep_vars)
-        state = self._own_state(modules, keep_vars)
+        state = {**self._own_state(modules, keep_vars), **state_hooks.extra_states(modules)}
         state_hooks.run("after saving", reversed(modules), state, ..., {})
         return state
 
@@ -409,6 +409,7 @@ class Module(StateHooks):
         state_hooks.run("before loading", modules, state_dict, ..., {}, strict, missing, unexpected, problems)
         for path, module in modules:
             module._before_loading(f"{path}." if path else "", state_dict)
+        extra = state_hooks.take_extra_states(modules, state_dict, missing)
         own = self._own_state(modules)
         missing += [name for name in own if name not in state_dict]
         unexpected += [str(name) for name in state_dict if name not in own]
@@ -448,6 +449,7 @@ class Module(StateHooks):
         with no_grad():
             for target, value in staged:
                 target.copy_(value)
+        state_hooks.set_extra_states(extra)
         if not told:
             state_hooks.run("after loading", reversed(modules), keys)
         return keys

@@ -9,7 +9,21 @@ from tinyedge.autograd.hooks import Handle, added
 
 
 class StateHooks:
-    """The part of ``Module`` that holds its hooks of state dicts."""
+    """The part of ``Module`` that holds its hooks of state dicts, and what else stands in them."""
+
+    def get_extra_state(self) -> Any:
+        """What stands in the state dict besides tensors, as ``_extra_state``; for a class of one's own to define.
+
+        Errors: NotImplementedError of a class that does not.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no extra state: define get_extra_state")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take what ``get_extra_state`` gave, when parameters and buffers were loaded.
+
+        Errors: NotImplementedError of a class that does not define it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no extra state: define set_extra_state")
 
     def register_state_dict_pre_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(module, prefix, keep_vars)`` before this module's part of a ``state_dict`` is made."""
@@ -37,6 +51,40 @@ class StateHooks:
 
 def _registered(module: Any, when: str, hook: Callable[..., None]) -> Handle:
     return added(module.__dict__.setdefault("_state_hooks", {}).setdefault(when, {}), hook)
+
+
+def extra_states(modules: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The extra states of the modules that define one, by qualified name."""
+    return {
+        _extra_name(path): module.get_extra_state()
+        for path, module in modules
+        if type(module).get_extra_state is not StateHooks.get_extra_state
+    }
+
+
+def take_extra_states(
+    modules: Iterable[tuple[str, Any]], state: dict[str, Any], missing: list[str]
+) -> list[tuple[Any, Any]]:
+    """Modules that take an extra state, with theirs, which is taken out of ``state``, or entered as missing."""
+    found = []
+    for path, module in modules:
+        if type(module).set_extra_state is not StateHooks.set_extra_state:
+            name = _extra_name(path)
+            if name in state:
+                found.append((module, state.pop(name)))
+            elif type(module).get_extra_state is not StateHooks.get_extra_state:
+                missing.append(name)
+    return found
+
+
+def set_extra_states(taken: Iterable[tuple[Any, Any]]) -> None:
+    """Give modules the extra states that ``take_extra_states`` found."""
+    for module, state in taken:
+        module.set_extra_state(state)
+
+
+def _extra_name(path: str) -> str:
+    return f"{path}._extra_state" if path else "_extra_state"
 
 
 def run(when: str, modules: Iterable[tuple[str, Any]], *given: Any) -> bool:

@@ -183,6 +183,8 @@ from tinyedge.ops.movement import t as t
 from tinyedge.ops.movement import transpose as transpose
 from tinyedge.ops.movement import unbind as unbind
 from tinyedge.ops.movement import unflatten as unflatten
+from tinyedge.ops.movement import unsafe_chunk as unsafe_chunk
+from tinyedge.ops.movement import unsafe_split as unsafe_split
 from tinyedge.ops.movement import unsqueeze as unsqueeze
 from tinyedge.ops.movement import view as view
 from tinyedge.ops.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
@@ -445,6 +447,7 @@ from tinyedge.ops.types import is_tensor as is_tensor
 from tinyedge.ops.types import isreal as isreal
 from tinyedge.ops.types import numel as numel
 from tinyedge.ops.types import promote_types as promote_types
+from tinyedge.ops.types import real as real
 from tinyedge.ops.types import resolve_conj as resolve_conj
 from tinyedge.ops.types import resolve_neg as resolve_neg
 from tinyedge.ops.types import result_type as result_type
@@ -825,6 +828,7 @@ __all__ = [
     "randn_like",
     "randperm",
     "ravel",
+    "real",
     "reciprocal",
     "relu",
     "relu6",
@@ -921,6 +925,8 @@ __all__ = [
     "unique",
     "unique_consecutive",
     "unravel_index",
+    "unsafe_chunk",
+    "unsafe_split",
     "unsqueeze",
     "upsample",
     "upsample_bilinear",

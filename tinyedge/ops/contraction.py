@@ -33,6 +33,8 @@ def _added(name: str, input: Tensor, product: Tensor, beta: Number, alpha: Numbe
         )
     if shapes.broadcast(name, input.shape, product.shape) != product.shape:
         raise ShapeError(name, f"an input that broadcasts to {product.shape}", f"got {input.shape}")
+    if not product.is_floating_point():  # PyTorch's: factors become integers first
+        alpha, beta = int(alpha), int(beta)
     if alpha != 1:
         product = product * alpha
     if beta == 0:

@@ -170,6 +170,8 @@ def arange(
         dtypes.fitting("arange", item, wanted)
     if wanted.is_floating_point:
         start, step = float(start), float(step)
+    elif not whole:  # each is converted, before they are added
+        start, step = int(start), int(step)
     values = start + step * np.arange(count)
     return tensor(values, dtype=wanted, device=device, requires_grad=requires_grad)
 
@@ -189,6 +191,8 @@ def linspace(
         if isinstance(end_point, Tensor) and end_point.ndim:
             raise ShapeError("linspace", "numbers or 0-d tensors as start and end", f"one has shape {end_point.shape}")
     wanted = _float("linspace", dtype)
+    if not wanted.is_floating_point:
+        start, end = int(start), int(end)
     return tensor(np.linspace(start, end, steps), dtype=wanted, device=device, requires_grad=requires_grad)
 
 
@@ -213,8 +217,11 @@ def logspace(
     for end_point in (start, end):
         if isinstance(end_point, Tensor) and end_point.ndim:
             raise ShapeError("logspace", "numbers or 0-d tensors as start and end", f"one has shape {end_point.shape}")
-    exponents = np.linspace(float(start), float(end), steps)
     wanted = _float("logspace", dtype)
+    first, last = float(start), float(end)
+    if not wanted.is_floating_point:
+        first, last = float(int(first)), float(int(last))
+    exponents = np.linspace(first, last, steps)
     return tensor(float(base) ** exponents, dtype=wanted, device=device, requires_grad=requires_grad)
 
 

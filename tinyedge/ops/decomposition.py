@@ -23,8 +23,8 @@ from tinyedge.ops.rearrange import diagonal
 from tinyedge.ops.reduce import sum as total
 from tinyedge.ops.selection import where
 from tinyedge.ops.solve import inverse_of, matrices, square, turned
-from tinyedge.ops.with_gradient import WithGradient
-from tinyedge.tensor import Tensor, call, tensor
+from tinyedge.ops.with_gradient import with_gradient
+from tinyedge.tensor import Tensor, tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -80,10 +80,8 @@ def _qr(name: str, A: Any, mode: str) -> QR:
     W = matmul(turned(Q), matmul(first, inverse))
     low = tril(W, -1)
     turn = low - turned(low)
-    return QR(
-        call(WithGradient, Q, matmul(first, inverse) - matmul(Q, W - turn)),
-        call(WithGradient, R, matmul(turned(Q), A) - matmul(turn, R)),
-    )
+    linked = with_gradient(Q, matmul(first, inverse) - matmul(Q, W - turn), "q", A)
+    return QR(linked, with_gradient(R, matmul(turned(Q), A) - matmul(turn, R), "r", linked, A))
 
 
 @public(top=False, space="linalg")
@@ -129,7 +127,8 @@ def _eigh(name: str, A: Any, UPLO: str) -> Eigen:
     apart = _columns(values) - unsqueeze(values, -1)
     same = eye(A.shape[-1], dtype=bool_, device=A.backend)
     slope = matmul(vectors, where(same, 0.0, turn / where(same, 1.0, apart)))
-    return Eigen(call(WithGradient, values, _on_diagonal(turn)), call(WithGradient, vectors, slope))
+    linked = with_gradient(vectors, slope, "eigenvectors", A)
+    return Eigen(with_gradient(values, _on_diagonal(turn), "eigenvalues", linked, A), linked)
 
 
 @public(top=False, space="linalg")
@@ -190,8 +189,6 @@ def _svd(name: str, A: Any, full_matrices: bool) -> SVD:
     k = min(A.shape[-2:])
     left, right = narrow(U, -1, 0, k), turned(narrow(Vh, -2, 0, k))
     inner = matmul(turned(left), matmul(A, right))
-    slope_of_S = _on_diagonal(inner)
-    S_linked = call(WithGradient, S, slope_of_S)
     same = eye(k, dtype=bool_, device=A.backend)
     apart = where(same, 1.0, _columns(S * S) - unsqueeze(S * S, -1))
     columns, rows = _columns(S), unsqueeze(S, -1)
@@ -204,7 +201,8 @@ def _svd(name: str, A: Any, full_matrices: bool) -> SVD:
     dU = matmul(left, turn(inner * columns + rows * turned(inner))) + outer_u / columns
     dV = matmul(right, turn(rows * inner + turned(inner) * columns)) + outer_v / columns
     dU, dV = (pad(part, (0, whole - k)) for part, whole in ((dU, U.shape[-1]), (dV, Vh.shape[-2])))
-    return SVD(call(WithGradient, U, dU), S_linked, call(WithGradient, Vh, turned(dV)))
+    U, Vh = with_gradient(U, dU, "left_vectors", A), with_gradient(Vh, turned(dV), "right_vectors", A)
+    return SVD(U, with_gradient(S, _on_diagonal(inner), "singular_values", U, Vh, A), Vh)
 
 
 @public(top=False, space="linalg")
@@ -291,7 +289,8 @@ def _pinv(name: str, A: Any, atol: Any, rtol: Any, hermitian: bool) -> Tensor:
     left = eye(columns, dtype=A.dtype, device=A.backend) - matmul(P, plain)
     right = eye(rows, dtype=A.dtype, device=A.backend) - matmul(plain, P)
     slope = matmul(matmul(P, turned(P)), matmul(turned(A), right)) - matmul(matmul(P, A), P)
-    return call(WithGradient, P, slope + matmul(matmul(left, turned(A)), matmul(turned(P), P)))
+    tangent = slope + matmul(matmul(left, turned(A)), matmul(turned(P), P))
+    return with_gradient(P, tangent, "pseudoinverse", A)
 
 
 @public(top=False, space="linalg")

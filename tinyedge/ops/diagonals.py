@@ -13,7 +13,7 @@ import numpy as np
 from tinyedge import dtypes, shapes
 from tinyedge.autograd.registry import functions, public
 from tinyedge.backends import Backend
-from tinyedge.dtypes import int64
+from tinyedge.dtypes import bool_, int64
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.movement import cat, expand, pad, permute, reshape, stack, unsqueeze
 from tinyedge.ops.promotion import require_tensors
@@ -42,7 +42,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     mask = tensor(np.eye(size, k=offset, dtype=bool), device=input.backend)
     # Its own row in the matrix, or with a negative offset its own column: what is not on the diagonal does not matter.
     rows = unsqueeze(pad(input, (0, abs(offset)) if offset > 0 else (abs(offset), 0) if offset else (0, 0)), -1)
-    wide = where(mask, rows, 0)
+    wide = where(mask, rows, False if input.dtype is bool_ else 0)
     if (a, b) == (rank - 2, rank - 1):
         return wide
     order = iter(range(rank - 2))
@@ -213,6 +213,7 @@ def unravel_index(indices: Tensor, shape: int | Sequence[int]) -> tuple[Tensor, 
     if any(size < 0 for size in sizes):
         raise ShapeError("unravel_index", "sizes of at least 0", f"got {sizes}")
     strides = shapes.contiguous_strides(sizes)
+    indices = indices.to(int64)
     return tuple(indices // stride % size for size, stride in zip(sizes, strides, strict=True))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import prod
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.registry import functions, public
-from tinyedge.dtypes import float32
+from tinyedge.dtypes import bool_, float32
 from tinyedge.errors import DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import FORWARD, ErrorSample, Op, Sample, Step, sum_of
@@ -124,7 +124,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     Shapes: (..., m, k) and (..., k, n) give (..., m, n); a 1-d operand counts as a row (left) or a column (right) and
             leaves its axis out.
             A quantised matrix may be the second operand: the kernels unpack it where they load it.
-    Errors: ShapeError if the two k differ; DtypeError unless both are of one floating-point type.
+            Integers are added up in 64 bits, then cut off to their type.
+    Errors: ShapeError if the two k differ; DtypeError unless both are of one dtype other than bool.
     """
     for x in (input, other):
         if not isinstance(x, Tensor):
@@ -137,9 +138,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         )  # fmt: skip
     if quantised:
         check_quantised("matmul", input, other)
-    if not input.is_floating_point() or (input.dtype is not other.dtype and not quantised):
+    if input.dtype is bool_ or (input.dtype is not other.dtype and not quantised):
         raise DtypeError(
-            "matmul", "two tensors of one floating-point dtype", f"got {input.dtype.name} and {other.dtype.name}",
+            "matmul", "two tensors of one dtype other than bool", f"got {input.dtype.name} and {other.dtype.name}",
             "Convert them with .float().",
         )  # fmt: skip
     if input.ndim == 0 or other.ndim == 0:
@@ -152,7 +153,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             "matmul(a, b)", "signature (m,k),(k,n)->(m,n) needs equal k", f"a is {input.shape} and b is {other.shape}",
             fits.strip(),
         )  # fmt: skip
-    if b.ndim == 2 and a.ndim > 2 and a.is_contiguous():
+    if not input.is_floating_point():
+        y = _of_integers(a, b)
+    elif b.ndim == 2 and a.ndim > 2 and a.is_contiguous():
         # One product with the rows of every batch below each other: the weight's gradient is then one kernel.
         rows = functions["reshape"](a, (prod(a.shape[:-1]), a.shape[-1]))
         y = functions["reshape"](call(Matmul, rows, b), (*a.shape[:-1], b.shape[-1]))
@@ -165,7 +168,22 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         y = functions["squeeze"](y, -2)
     if other.ndim == 1:
         y = functions["squeeze"](y, -1)
-    return cast("Tensor", y)
+    return y
+
+
+def _of_integers(a: Tensor, b: Tensor) -> Tensor:
+    """The product, of a part of the rows at a time: the terms of all at once take too much memory."""
+    rows = max(_TERMS // max(prod(b.shape) * prod(a.shape[:-2]), 1), 1)
+    columns = functions["unsqueeze"](b, -3)
+    parts = [
+        functions["sum"](functions["unsqueeze"](a[..., k : k + rows, :], -1) * columns, -2).to(a.dtype)
+        for k in range(0, max(a.shape[-2], 1), rows)
+    ]
+    found: Tensor = parts[0] if len(parts) == 1 else functions["cat"](parts, -2)
+    return found
+
+
+_TERMS = 1 << 22
 
 
 def _checked(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) -> Tensor:

@@ -17,8 +17,8 @@ import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.dispatch import link, new_slot, write_into
-from tinyedge.autograd.registry import functions, public
-from tinyedge.dtypes import bool_, promote
+from tinyedge.autograd.registry import also, functions, public
+from tinyedge.dtypes import bool_, fitting, promote
 from tinyedge.errors import ArgumentError, AxisError, BackendError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
@@ -406,6 +406,9 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     return tuple(narrow(tensor, axis, int(start), length) for start, length in zip(starts, lengths))
 
 
+unsafe_split = also("unsafe_split", split)
+
+
 @public(method=True)
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` views of equal length along ``dim``.
@@ -420,6 +423,9 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if size == 0:
         return tuple(narrow(input, axis, 0, 0) for _ in range(chunks))
     return split(input, -(-size // chunks), axis)
+
+
+unsafe_chunk = also("unsafe_chunk", chunk)
 
 
 @public(method=True)
@@ -531,7 +537,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return input.clone()
     shape = tuple(n + before + after for n, (before, after) in zip(input.shape, added))
     out = new_slot(input.backend, input.dtype, shape)
-    write_into(Value(value or 0, input.dtype), out)
+    number = value or 0
+    if not input.is_floating_point():
+        number = fitting("pad", bool(number) if input.dtype is bool_ else int(number), input.dtype)
+    write_into(Value(number, input.dtype), out)
     part = tuple((before, n, 1) for n, (before, _) in zip(input.shape, added))
     return place(Cat, [input], out, (part,))
 

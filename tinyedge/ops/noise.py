@@ -14,8 +14,8 @@ from tinyedge.ops.promotion import floating
 from tinyedge.ops.random import Words, drawn, dropout, uniform_of
 from tinyedge.ops.scatter import scatter
 from tinyedge.ops.softmax import softmax
-from tinyedge.ops.with_gradient import WithGradient
-from tinyedge.tensor import Tensor, call, full
+from tinyedge.ops.with_gradient import with_gradient
+from tinyedge.tensor import Tensor, full
 
 Array = np.ndarray[Any, Any]
 
@@ -100,4 +100,4 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
         return soft
     index = functions["argmax"](soft.detach(), dim, True)
     chosen = scatter(full(x.shape, 0, dtype=x.dtype, device=x.backend), dim, index, 1.0)
-    return call(WithGradient, chosen, soft)
+    return with_gradient(chosen, soft, "through")

@@ -22,8 +22,8 @@ from tinyedge.ops.promotion import require_tensors
 from tinyedge.ops.scan import cumsum
 from tinyedge.ops.scatter import Placing, placed, scatter, scatter_add
 from tinyedge.ops.selection import clamp, where
-from tinyedge.ops.with_gradient import WithGradient
-from tinyedge.tensor import Number, Tensor, call, full, tensor
+from tinyedge.ops.with_gradient import with_gradient
+from tinyedge.tensor import Number, Tensor, full, tensor
 
 REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
 
@@ -89,7 +89,7 @@ def _reduce(name: str, input: Tensor, dim: int, index: Tensor, src: Tensor, comb
     slopes = _slopes_of_product if combine == "prod" else _slopes_of_extreme
     of_x, of_src = slopes(plain_x, dim, index, plain_src, value)
     tangent = scatter_add(input * of_x, dim, index, src * of_src)
-    return call(WithGradient, value, tangent)
+    return with_gradient(value, tangent, "" if combine == "prod" else "through")
 
 
 def _picked(y: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:

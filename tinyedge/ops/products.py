@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyedge import shapes
 from tinyedge.autograd.registry import functions, public
+from tinyedge.dtypes import bool_
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.contraction import addmm
 from tinyedge.ops.creation import eye
@@ -149,7 +150,8 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Number = 1, alpha: 
         raise ShapeError("addr", f"an input that broadcasts to {shape}", f"got {input.shape}")
     product = unsqueeze(vec1, 1) * vec2
     product = product if alpha == 1 else product * alpha
-    return product if beta == 0 else product + (input if beta == 1 else input * beta)
+    whole = product if beta == 0 else product + (input if beta == 1 else input * beta)
+    return whole.to(bool_) if all(x.dtype is bool_ for x in (input, vec1, vec2)) else whole
 
 
 @public(top=False, space="linalg")

@@ -311,8 +311,10 @@ class Dropout(Op):
 
     @staticmethod
     def forward(
-        x: Array, *, seed_low: int, seed_high: int, offset_low: int, offset_high: int, threshold: int, scale: float
-    ) -> Array:
+        x: Array, *, seed_low: int, seed_high: int, offset_low: int, offset_high: int, threshold: int, scale: float,
+        **_: Any,
+    ) -> Array:  # fmt: skip
+        # Another op's draw, with numbers of its own, gives the elements that this op drops.
         words = philox(-(-x.size // 4), offset_high << 32 | offset_low, seed_high << 32 | seed_low)
         kept = words.reshape(-1)[: x.size].reshape(x.shape) >= np.uint32(threshold)
         return np.asarray(np.where(kept, x * x.dtype.type(scale), x.dtype.type(0)))

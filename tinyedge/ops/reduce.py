@@ -495,7 +495,12 @@ def any(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim.
     """
-    return _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0
+    return _of_bytes(input, _reduce(Sum, functions["ne"](input, 0), dim, keepdim) > 0)
+
+
+def _of_bytes(input: Tensor, found: Tensor) -> Tensor:
+    """Truth values are of uint8 where the input is, from before there were bools."""
+    return found.to(input.dtype) if input.dtype is dtypes.uint8 else found
 
 
 @public(method=True)
@@ -505,7 +510,7 @@ def all(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim.
     """
-    return cast("Tensor", functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
+    return _of_bytes(input, functions["eq"](_reduce(Sum, functions["eq"](input, 0), dim, keepdim), 0))
 
 
 @public(method=True, space="special")

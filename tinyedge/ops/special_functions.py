@@ -22,7 +22,7 @@ from tinyedge.ops.exponential import erfc, log1p
 from tinyedge.ops.promotion import Operand, as_floating, as_operand, float_dtype, prepared, require_tensors, unary
 from tinyedge.ops.selection import where
 from tinyedge.ops.unary import log
-from tinyedge.ops.with_gradient import WithGradient
+from tinyedge.ops.with_gradient import with_gradient
 from tinyedge.tensor import Tensor, call
 
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
@@ -375,7 +375,8 @@ def _i(name: str, input: Tensor, order: int, scaled: bool) -> Tensor:
             other = where(zero, 0.5, other - value / where(zero, 1.0, plain))
         return other - functions["sign"](plain) * value if scaled else other
 
-    return call(WithGradient, value, x * slope()) if x.requires_grad else value
+    formula = f"i{order}{'e' if scaled else ''}"
+    return with_gradient(value, x * slope(), formula, x) if x.requires_grad else value
 
 
 @public(method=True, inplace=True, space="special")

@@ -232,6 +232,16 @@ def broadcast_shapes(*shapes_: Any) -> tuple[int, ...]:
 # Numbers are real
 
 
+@public
+def real(input: Tensor) -> Tensor:
+    """``input`` itself, as there are no complex numbers.
+
+    Shapes: any; returns the same.
+    """
+    require_tensors("real", input)
+    return input
+
+
 @public(method=True)
 def isreal(input: Tensor) -> Tensor:
     """Whether each element is real, which all are.
@@ -353,6 +363,18 @@ def new_tensor(
     return tensor(data, dtype=dtype or input.dtype, device=device or input.backend, requires_grad=requires_grad)
 
 
+@public(method=True, top=False)
+def new(input: Tensor, *data: Any, device: Target = None) -> Tensor:
+    """Values, or sizes of a tensor of zeros, with the dtype and device of ``input``, as in ``te.Tensor``.
+
+    Shapes: ``x.new(2, 3)`` returns (2, 3), and ``x.new()`` (0,).
+    Errors: as ``te.tensor``.
+    """
+    if len(data) == 1 and not isinstance(data[0], (int, tuple)):
+        return tensor(data[0], dtype=input.dtype, device=device or input.backend)
+    return _new("new", input, data or (0,), 0, None, device, False)
+
+
 @public
 def scalar_tensor(s: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
     """A 0-d tensor of a number, float32 unless told otherwise.
@@ -413,7 +435,7 @@ def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     return functions["sub"](other, input, alpha=alpha)  # type: ignore[no-any-return]
 
 
-@public
+@public(method=True)
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of ``input - other``.
 
@@ -444,7 +466,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
         raise ShapeError("sum_to_size", f"a size that broadcasts to {input.shape}", f"got {wanted}")
     lead = input.ndim - len(wanted)
     over = [k for k, n in enumerate(input.shape) if k < lead or (wanted[k - lead] == 1 and n != 1)]
-    found = total(input, over, True).to(input.dtype) if over else input if wanted else functions["clone"](input)
+    found = total(input, over, True) if over else input if wanted else total(input)
     return functions["reshape"](found, wanted)  # type: ignore[no-any-return]
 
 

@@ -12,6 +12,13 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ShapeError
 from tinyedge.ir.values import Slot, SlotHolder
 
+TYPE_NAMES = {
+    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "bfloat16": "BFloat16Tensor",
+    "int64": "LongTensor", "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor",
+    "bool": "BoolTensor",
+}  # fmt: skip
+"""The names of tensors of each dtype, in programs that were written before there were dtypes."""
+
 
 class Attributes(SlotHolder):
     """The part of ``Tensor`` that can be told from its slot alone."""
@@ -108,3 +115,12 @@ class Attributes(SlotHolder):
         if not self.shape:
             raise ShapeError("len", "a tensor of at least one dim", "got a 0-d tensor", "Use numel().")
         return self.shape[0]
+
+    def type(self, dtype: Any = None) -> Any:
+        """As ``to(dtype)``; without it the name of the tensor's type, such as "torch.FloatTensor"."""
+        if dtype is None:
+            return "torch." + TYPE_NAMES[self.dtype.name]
+        if isinstance(dtype, str) and dtype.rpartition(".")[2] in TYPE_NAMES.values():
+            dtype = next(key for key, name in TYPE_NAMES.items() if name == dtype.rpartition(".")[2])
+        of_class = getattr(dtype, "dtype", None)  # te.LongTensor's
+        return cast("Any", self).to(of_class if isinstance(of_class, DType) else dtype)

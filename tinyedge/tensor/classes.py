@@ -22,6 +22,7 @@ from tinyedge.containers import attributes_of
 from tinyedge.dtypes import DType
 from tinyedge.errors import ArgumentError, AutogradError, DtypeError, ShapeError
 from tinyedge.ir import modes, values
+from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
 from tinyedge.tensor.attributes import Attributes
@@ -434,10 +435,6 @@ class Tensor(Attributes, Methods):
         """False."""
         return False
 
-    def type(self, dtype: Any) -> Tensor:
-        """As ``to(dtype)``."""
-        return self.to(dtype)
-
     def float(self, memory_format: Any = None) -> Tensor:
         """As float32."""
         return self.to(dtypes.float32, memory_format=memory_format)
@@ -480,7 +477,8 @@ class Tensor(Attributes, Methods):
 
     # In place. Each is the out-of-place op, and then a copy into this tensor's memory.
 
-    def _assign(self, call: str, result: Tensor) -> Tensor:
+    def _assign(self, call: str, result: Tensor, since: Any = None) -> Tensor:
+        """Write ``result`` here; ``since``: the number before the steps that computed it from this very tensor."""
         slot = self._current(call) if modes.is_grad_enabled() else self._slot
         require_apart(call, slot)
         if result.shape != slot.shape:
@@ -495,8 +493,10 @@ class Tensor(Attributes, Methods):
             require_changeable(call, slot)
             if result.requires_grad and leads_to_leaf(result._slot):
                 result = _function("clone")(result)  # a step of its own: the gradient belongs to that leaf, not to self
-            if result._slot.step is not None:
-                dispatch.keep_saved(result._slot.step, slot.storage)
+            step = result._slot.step
+            if step is not None:
+                for each in (step,) if since is None else Tape.leading_to([result._slot], since):
+                    dispatch.keep_saved(each, slot.storage)
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
