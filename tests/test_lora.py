@@ -13,6 +13,7 @@ import pytest
 import tinyedge as te
 import tinyedge.nn.functional as F
 from tinyedge import adapt, nn
+from tinyedge.adapt.lora import LoraLayer
 from tinyedge.backends import Backend
 from tinyedge.tensor import Tensor
 
@@ -458,3 +459,56 @@ def test_peft_loads_ours_and_we_load_its(tmp_path: Path, reference: Backend, dor
         np.testing.assert_allclose(
             loaded(te.tensor(INDEX)).detach().numpy(), made(torch.tensor(INDEX)).detach().numpy(), rtol=1e-4, atol=1e-6
         )
+
+
+class Attending(nn.Module):
+    """PyTorch's attention and layers of transformers, which hand weights of their parts on."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        options: Any = {"batch_first": True, "dropout": 0.0, "bias": bias}
+        self.attention = nn.MultiheadAttention(8, 2, **options)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, **options), 1)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 16, **options)
+
+    def forward(self, x: te.Tensor) -> te.Tensor:
+        y: te.Tensor = self.decoder(self.encoder(x), self.attention(x, x, x)[0])
+        return y
+
+
+LLAMA = {"vocab_size": 12, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+         "num_attention_heads": 2}  # fmt: skip
+SHIPPED: dict[str, tuple[Any, Any]] = {
+    "mha": (lambda: Attending(True), lambda model: model(te.randn(1, 3, 8))),
+    "mha without bias": (lambda: Attending(False), lambda model: model(te.randn(1, 3, 8))),
+    "transformer": (lambda: te.models.transformer(12, 8, 1, 2, 6), lambda model: model(te.tensor([[1, 5, 2]]))),
+    "llama": (lambda: te.models.llama(LLAMA), lambda model: model.loss(*[te.tensor([[1, 5, 2]])] * 2)),
+    "llama, tied": (
+        lambda: te.models.llama({**LLAMA, "tie_word_embeddings": True}),
+        lambda model: model.loss(*[te.tensor([[1, 5, 2]])] * 2),
+    ),
+    "bert": (lambda: te.models.bert(LLAMA), lambda model: model.embed(te.tensor([[1, 5, 2]]), pooling="pooler")),
+}
+
+
+@pytest.mark.parametrize("base", ["float32", "int8"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_layer_is_passed_by(reference: Backend, name: str, base: str) -> None:
+    """A model that reads the weight of a layer, and does not call it, would leave an adapter untrained, silently."""
+    te.manual_seed(0)
+    make, call = SHIPPED[name]
+    model = make()
+    for path in te.adapt.adaptable(model):
+        te.adapt.lora(model, rank=1, targets=[path], name=path.replace(".", "-"))
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.active = tuple(layer.configs)
+            for param in (*layer.lora_A.values(), *layer.lora_B.values()):
+                nn.init.normal_(param.requires_grad_())
+    if base != "float32":
+        te.quantize(model, base)
+    call(model).square().sum().backward()
+    adapters = {path: param for path, param in model.named_parameters() if ".lora_" in path}
+    assert len(adapters) == 2 * len(te.adapt.adaptable(model))
+    still = [path for path, param in adapters.items() if param.grad is None or not param.grad.abs().sum().item()]
+    assert not still
