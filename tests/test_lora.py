@@ -275,6 +275,13 @@ def test_targets(backend: Backend) -> None:
         ({"rank": 2, "name": "a.b"}, "without dots"),
         ({"rank": 2, "train_too": ["tail"]}, "there is no 'tail'"),
         ({"rank": 2, "dropout": 1.0}, "dropout"),
+        ({"rank": 2, "dropout": "0.1"}, "dropout"),
+        ({"rank": 2, "alpha": 0}, "trains nothing"),
+        ({"rank": 2, "alpha": "16"}, "finite alpha"),
+        ({"rank": 2, "name": 3}, "without dots"),
+        ({"rank": 2, "targets": "(proj"}, "a regular expression"),
+        ({"rank": 2, "targets": [0]}, "names of layers"),
+        ({"rank": 2, "targets": None}, "names of layers"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(backend: Backend, options: dict[str, Any], text: str) -> None:
@@ -284,6 +291,21 @@ def test_what_cannot_be_is_refused_and_changes_nothing(backend: Backend, options
         adapt.lora(model, **options)
     assert repr(model) == shown
     assert trained_names(model) == flags
+
+
+def test_nothing_is_added_beside_what_is_merged(reference: Backend, tmp_path: Path) -> None:
+    """Also to other layers: which adapters are active could not be said any more."""
+    model = adapt.lora(make(), rank=2, targets=["proj"])
+    adapt.save_adapter(adapt.lora(make(), rank=2, targets=["head"]), tmp_path)
+    adapt.merge(model)
+    shown, flags = repr(model), trained_names(model)
+    for add in (
+        lambda: adapt.lora(model, rank=2, targets=["head"], name="second"),
+        lambda: adapt.load_adapter(model, tmp_path, "second"),
+    ):
+        with pytest.raises(te.errors.ArgumentError, match="not merged, but 'proj' has one"):
+            add()
+        assert (repr(model), trained_names(model)) == (shown, flags)
 
 
 def test_merging_is_refused_where_it_is_not_exact(backend: Backend) -> None:
@@ -355,9 +377,23 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
         ('{"lora_alpha": NaN}', "lora_alpha"),
         ('{"lora_alpha": 1%s}' % ("0" * 400), "lora_alpha"),
         ('{"lora_dropout": 1.0}', "lora_dropout"),
+        ('{"alora_invocation_tokens": [1]}', "alora_invocation_tokens"),
+        ('{"target_parameters": ["a"]}', "target_parameters"),
+        ('{"r": "2"}', "whole numbers for r"),
+        ('{"rank_pattern": {"a": 0.5}}', "whole numbers for r"),
     ):
         config.write_text(content)
         with pytest.raises(te.errors.ArgumentError, match=text):
+            adapt.load_adapter(make(), tmp_path / "out")
+    adapt.save_adapter(adapt.lora(make(), rank=2, targets=["proj", "conv"], dora=True), tmp_path / "out")
+    stated = json.loads(config.read_text())
+    for change, text in (
+        ({"r": 3}, "lora_A.weight of rank 3, as adapter_config.json"),
+        ({"rank_pattern": {"conv": 4}}, r"conv\.lora_A\.weight of rank 4"),
+        ({"use_dora": False}, "lengths"),
+    ):
+        config.write_text(json.dumps({**stated, **change}))
+        with pytest.raises(te.errors.StateDictError, match=text):
             adapt.load_adapter(make(), tmp_path / "out")
 
 

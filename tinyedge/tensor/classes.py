@@ -164,6 +164,7 @@ class Tensor(Attributes, Methods):
             self._grad = None
             recorder.set_gradient(self._slot, None)
             return
+        require_trainable("grad", self.dtype)
         kept = self.dtype.computes
         if value.dtype is self.dtype:
             value = value.to(kept)
