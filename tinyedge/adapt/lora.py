@@ -580,11 +580,10 @@ def add_adapter(call: str, model: Module, name: str, configs: Mapping[str, LoraC
             )
         kind.require(call, path, base_of(module), config)
         layers[path] = layer = module if isinstance(module, LoraLayer) else kind(module)
-        if layer is module:
-            if name in layer.configs:
-                raise ArgumentError(
-                    call, "another name for each adapter", f"{path!r} has one called {name!r}", "Pass name=..."
-                )
+        if layer is module and name in layer.configs:
+            raise ArgumentError(
+                call, "another name for each adapter", f"{path!r} has one called {name!r}", "Pass name=..."
+            )
     for path, layer in layers.items():
         if known[path] is not layer:
             _replace(model, known[path], layer)

@@ -287,5 +287,6 @@ def _require_shapes(
     lost = [key for (path, part), (key, _) in parts.items() if part is not None and path not in configs]
     if lost:
         raise StateDictError(call, "an A for each B", f"there is none for {lost[0]!r}")
-    if extra := [key for (path, part), (key, _) in parts.items() if part == "magnitude" and not configs[path].dora]:
+    plain = {path for path, config in configs.items() if not config.dora}
+    if extra := [key for (path, part), (key, _) in parts.items() if part == "magnitude" and path in plain]:
         raise StateDictError(call, "lengths only with use_dora", f"got {extra[0]!r}")
