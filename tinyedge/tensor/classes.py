@@ -166,8 +166,7 @@ class Tensor(Attributes, Methods):
             return
         require_trainable("grad", self.dtype)
         kept = self.dtype.computes
-        if value.dtype is self.dtype:
-            value = value.to(kept)
+        value = value.to(kept) if value.dtype is self.dtype else value
         if value.shape != self.shape or value.dtype is not kept or value.backend is not self.backend:
             raise ShapeError(
                 "grad",
