@@ -93,8 +93,12 @@ def ready(name: str, way: str, workload: Workload | Script, kind: str) -> Callab
     function = loss if kind == TRAINING else lambda x, y: model(x)
     if name == "torch compile":
         function = torch.compile(function, mode=mode[0])
+        for parameter in model.parameters():  # else the first gradient lies in the graph's own memory
+            parameter.grad = torch.zeros_like(parameter)
 
     def work() -> None:
+        if name == "torch compile":
+            torch.compiler.cudagraph_mark_step_begin()  # results of the call before are not needed any more
         if kind == TRAINING:
             function(x, y).backward()
         else:
@@ -128,6 +132,8 @@ def _script(script: Script, mode: str | None, device: str) -> Callable[[], Any]:
             module.compile(mode=mode)
 
     def call() -> None:
+        if mode is not None:
+            torch.compiler.cudagraph_mark_step_begin()
         training.step(*batch)
         if device == "cuda":
             torch.cuda.synchronize()
