@@ -146,7 +146,7 @@ def plot(losses, accuracies, title, path):
         color="tab:orange",
         label=f"mean of {MINIBATCH} samples",
     )
-    bottom.set(xlabel="samples seen, one at a time", ylabel="training loss (nats)", ylim=(0, None))
+    bottom.set(xlabel="samples seen, one at a time", ylabel="training loss (nats, labels smoothed)", ylim=(0, None))
     bottom.legend()
     for axes in (top, bottom):
         axes.grid(alpha=0.3)

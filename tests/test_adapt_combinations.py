@@ -1,7 +1,8 @@
 """Training on a frozen base, in combinations: what shall train moves, nothing else does, and gradients are right.
 
 The gradients are compared with those of the same function written out in NumPy's backend on plain float32 weights: the
-adapter's product formed as a whole weight, without a layer of ``te.adapt``, a checkpoint, a program or a block.
+adapter's product formed as a whole weight, without a layer of ``te.adapt``, a checkpoint, a program or a block. Models
+of other kinds, and other choices of what trains, are those of ``tests/adapt_cases.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 import tinyedge as te
 import tinyedge.nn.functional as F
+from tests.adapt_cases import BASES, CHOICES, FILES, NETS, OPTIMIZERS, Case
+from tests.adapt_cases import check as check_case
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
 
@@ -183,6 +186,77 @@ def test_some_combinations(backend: Backend, combination: tuple[Any, ...]) -> No
 @given(**COMBINATIONS)
 def test_every_combination_trains_what_it_shall(backend: Backend, **combination: Any) -> None:
     check(**combination)
+
+
+def run_case(case: Case) -> None:
+    if case.net in FILES:
+        pytest.importorskip("tflite" if case.net == "tflite" else "onnx")
+    check_case(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("mlp", "bias_only", "q4_0", accumulate=3, short=True, checkpointed=3, compiled="whole", optimizer="adamw"),
+        Case("mlp", "dora", "q8_0", True, accumulate=None, checkpointed=1, compiled="sample", optimizer="rmsprop"),
+        Case("cnn", "lora", "int8", statistics="minibatch", accumulate=3, short=True, checkpointed=2, compiled="whole"),
+        Case("cnn", "lora_all", "q8_0", accumulate=4, checkpointed=3, compiled="whole", optimizer="adamw"),
+        Case("cnn", "norm_only", "q8_0", statistics="minibatch", accumulate=2, optimizer="rmsprop"),
+        Case("cnn_group", "last", "q4_1", accumulate=2, checkpointed=3, compiled="sample"),
+        Case("transformer", "lora_all", "q8_0", True, accumulate=3, checkpointed=1, compiled="whole"),
+        Case("transformer", "lora_two", "q4_0", True, accumulate=1, compiled="whole", optimizer="adamw"),
+        Case("llama", "rslora", "q6_k", True, accumulate=2, short=True, checkpointed=2, compiled="whole"),
+        Case("llama", "norm_only", "int8", accumulate=3, checkpointed=3, compiled="sample", optimizer="rmsprop"),
+        Case("encoder", "lora_head", "q4_1", accumulate=2, checkpointed=2, compiled="whole", optimizer="adamw"),
+        Case("encoder", "except", "q8_0", accumulate=None, checkpointed=3, compiled="sample"),
+        Case("onnx", "dora", "int8", True, accumulate=3, short=True, checkpointed=1, compiled="whole"),
+        Case("tflite", "last", "int8", accumulate=2, checkpointed=1, compiled="sample", optimizer="adamw"),
+    ],
+    ids=lambda case: f"{case.net}-{case.choice}-{case.base}",
+)
+def test_models_and_choices(reference: Backend, case: Case) -> None:
+    run_case(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("cnn", "lora", "q8_0", statistics="minibatch", accumulate=2, checkpointed=2, compiled="whole"),
+        Case("llama", "lora", "q4_0", True, accumulate=3, short=True, checkpointed=3, compiled="whole"),
+        Case("tflite", "lora", "int8", accumulate=2, compiled="sample", optimizer="adamw"),
+    ],
+    ids=lambda case: f"{case.net}-{case.choice}-{case.base}",
+)
+def test_models_on_a_device(opencl: Backend, case: Case) -> None:
+    run_case(case)
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    net, choice = draw(st.sampled_from(NETS)), draw(st.sampled_from(CHOICES))
+    never = {
+        "norm_only": net == "tflite", "bias_only": net == "llama",
+        "lora_head": net in (*FILES, "transformer", "llama"),
+    }  # fmt: skip
+    choice = "last" if never.get(choice) else choice
+    base = "float32" if choice == "all" else draw(st.sampled_from(("float32", "int8") if net in FILES else BASES))
+    joined = net == "cnn" and draw(st.booleans())
+    adapters = "lora" in choice or choice == "dora"
+    return Case(
+        net, choice, base, first=adapters and choice != "lora_head" and draw(st.booleans()),
+        statistics="minibatch" if joined else "frozen",
+        accumulate=draw(st.sampled_from([2, 3, 4] if joined else [None, 1, 2, 3, 4])), short=draw(st.booleans()),
+        checkpointed=draw(st.integers(0, 3)), compiled=draw(st.sampled_from(["no", "sample", "whole"])),
+        optimizer=draw(st.sampled_from(OPTIMIZERS)), seed=draw(st.integers(0, 99)),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(case=cases())
+def test_every_model_and_choice(any_backend: Backend, case: Case) -> None:
+    run_case(case)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=("eager", "compiled"))

@@ -20,6 +20,7 @@ from tinyedge import cli, nn, optim
 from tinyedge.errors import ArgumentError, MissingPackageError, UpdateError
 from tinyedge.federated import delta as wire
 from tinyedge.federated.flower import ARRAYS, WIRE, flower
+from tinyedge.federated.server import WireGrid
 
 SHAPES = {"a": (3, 4), "b": (5,), "c": (), "d": (0, 2), "e": (2, 3, 2)}
 
@@ -245,6 +246,11 @@ def without(reply: Any, name: str) -> Any:
     return reply
 
 
+def without_number(reply: Any, name: str) -> Any:
+    del reply.content["metrics"][name]
+    return reply
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -258,10 +264,25 @@ def without(reply: Any, name: str) -> Any:
         (lambda reply: with_number(reply, "num-examples", -5), "num-examples above 0"),
         (lambda reply: with_number(reply, "loss", float("nan")), "finite metrics"),
         (lambda reply: without(reply, "metrics"), "got none"),
+        (lambda reply: without_number(reply, "loss"), "the metrics ['loss', 'num-examples']"),
         (lambda reply: without(reply, WIRE), "changes of the same base"),
         (lambda reply: without(reply, ARRAYS), "arrays"),
     ],
-    ids=["late", "nan", "large", "less", "more", "shape", "dtype", "examples", "loss", "metrics", "wire", "arrays"],
+    ids=[
+        "late",
+        "nan",
+        "large",
+        "less",
+        "more",
+        "shape",
+        "dtype",
+        "examples",
+        "loss",
+        "metrics",
+        "no loss",
+        "wire",
+        "arrays",
+    ],
 )
 def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil: Any, text: str) -> None:
     """The result is that of the other three."""
@@ -274,6 +295,52 @@ def test_a_client_that_misbehaves_harms_nothing(flwr: Any, reference: Any, spoil
     assert report.asked == [4, 4]
     assert [(number, node) for number, node, _ in report.refused] == [(1, 1), (2, 1)]
     assert all(text in reason for _, _, reason in report.refused)
+
+
+def test_a_client_that_says_more_does_not_end_the_run(flwr: Any, reference: Any) -> None:
+    """Flower's strategies raise where the replies of a round have unlike records or metrics."""
+    from flwr.serverapp.strategy import FedAvg
+
+    (app,) = clients(1)
+
+    def talks(message: Any, context: Any) -> Any:
+        reply = app(message, context)
+        reply.content["metrics"]["mood"] = 1.0
+        reply.content["other"] = flower().MetricRecord({"num-examples": 1.0})
+        return reply
+
+    for others in (1, 3):
+        weights, report = run(Network([app] * others + [talks]), rounds=2, strategy=FedAvg())
+        honest, _ = run(Network([app] * (others + 1)), rounds=2)
+        assert report.answered == [others + 1] * 2
+        assert set(report.result.evaluate_metrics_clientapp[2]) == {"loss"}
+        for name, values in weights.items():
+            np.testing.assert_array_equal(values, honest[name])
+
+
+def test_one_of_two_that_goes_wild(flwr: Any, reference: Any) -> None:
+    """Two have no median of their own: they are compared with the round before. What overflows is never used."""
+
+    def wild(number: int, node: int, reply: Any) -> Any:
+        return reply if node == 0 or not number else changed(reply, lambda v: v["2.weight"].fill(1e20))
+
+    weights, report = run(Network(clients(2), wild), rounds=2)
+    assert report.answered == [2, 1]
+    assert "the median of this round and the last" in report.refused[0][2]
+    assert max(float(np.abs(values).max()) for values in weights.values()) < 2
+    large = {name: np.full(values.shape, 3e38, np.float32) for name, values in weights.items()}
+    grid = WireGrid(None, weights, "float32", None, report)
+    reply = SimpleNamespace(
+        metadata=SimpleNamespace(src_node_id=3),
+        content=flower().RecordDict(
+            {
+                ARRAYS: flower().arrays(large), "metrics": flower().MetricRecord({"num-examples": 1}),
+                WIRE: flower().ConfigRecord({"base": grid.digest, "precision": "float32"}),
+            }
+        ),
+    )  # fmt: skip
+    with pytest.raises(UpdateError, match=r"changes that leave 2\.weight finite, but the sum overflows"):
+        grid._delta(reply, large)
 
 
 def test_a_client_that_answers_twice_counts_once(flwr: Any, reference: Any) -> None:

@@ -119,6 +119,28 @@ def test_a_device_that_slows_down(backend: Backend) -> None:
     assert live.stats.late == 0
 
 
+def test_no_time_to_train_is_said(reference: Backend) -> None:
+    """Once, after many frames; and again only after there was time."""
+    clock = Clock()
+    live = slow(clock, frame=0.028)
+    live.prepare(*sample(0))
+
+    def frames(count: int) -> None:
+        for k in range(count):
+            live(sample(k)[0])
+            assert live.train() == 0
+
+    frames(200)  # nothing waits
+    live.add(*sample(0))
+    frames(99)
+    with pytest.warns(UserWarning, match=r"a step waits.*28.0 ms of 33; the longest of its last took 10.0 ms.*fewer"):
+        frames(1)
+    frames(300)
+    live.frame_budget_ms = 50
+    live(sample(0)[0])
+    assert live.train() == 2
+
+
 def test_duty(backend: Backend) -> None:
     clock = Clock()
     live = slow(clock, duty=0.25)

@@ -13,6 +13,7 @@ import pytest
 import tinyedge as te
 import tinyedge.nn.functional as F
 from tinyedge import adapt, nn
+from tinyedge.adapt.lora import LoraLayer
 from tinyedge.backends import Backend
 from tinyedge.tensor import Tensor
 
@@ -274,6 +275,13 @@ def test_targets(backend: Backend) -> None:
         ({"rank": 2, "name": "a.b"}, "without dots"),
         ({"rank": 2, "train_too": ["tail"]}, "there is no 'tail'"),
         ({"rank": 2, "dropout": 1.0}, "dropout"),
+        ({"rank": 2, "dropout": "0.1"}, "dropout"),
+        ({"rank": 2, "alpha": 0}, "trains nothing"),
+        ({"rank": 2, "alpha": "16"}, "finite alpha"),
+        ({"rank": 2, "name": 3}, "without dots"),
+        ({"rank": 2, "targets": "(proj"}, "a regular expression"),
+        ({"rank": 2, "targets": [0]}, "names of layers"),
+        ({"rank": 2, "targets": None}, "names of layers"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(backend: Backend, options: dict[str, Any], text: str) -> None:
@@ -283,6 +291,21 @@ def test_what_cannot_be_is_refused_and_changes_nothing(backend: Backend, options
         adapt.lora(model, **options)
     assert repr(model) == shown
     assert trained_names(model) == flags
+
+
+def test_nothing_is_added_beside_what_is_merged(reference: Backend, tmp_path: Path) -> None:
+    """Also to other layers: which adapters are active could not be said any more."""
+    model = adapt.lora(make(), rank=2, targets=["proj"])
+    adapt.save_adapter(adapt.lora(make(), rank=2, targets=["head"]), tmp_path)
+    adapt.merge(model)
+    shown, flags = repr(model), trained_names(model)
+    for add in (
+        lambda: adapt.lora(model, rank=2, targets=["head"], name="second"),
+        lambda: adapt.load_adapter(model, tmp_path, "second"),
+    ):
+        with pytest.raises(te.errors.ArgumentError, match="not merged, but 'proj' has one"):
+            add()
+        assert (repr(model), trained_names(model)) == (shown, flags)
 
 
 def test_merging_is_refused_where_it_is_not_exact(backend: Backend) -> None:
@@ -354,9 +377,23 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
         ('{"lora_alpha": NaN}', "lora_alpha"),
         ('{"lora_alpha": 1%s}' % ("0" * 400), "lora_alpha"),
         ('{"lora_dropout": 1.0}', "lora_dropout"),
+        ('{"alora_invocation_tokens": [1]}', "alora_invocation_tokens"),
+        ('{"target_parameters": ["a"]}', "target_parameters"),
+        ('{"r": "2"}', "whole numbers for r"),
+        ('{"rank_pattern": {"a": 0.5}}', "whole numbers for r"),
     ):
         config.write_text(content)
         with pytest.raises(te.errors.ArgumentError, match=text):
+            adapt.load_adapter(make(), tmp_path / "out")
+    adapt.save_adapter(adapt.lora(make(), rank=2, targets=["proj", "conv"], dora=True), tmp_path / "out")
+    stated = json.loads(config.read_text())
+    for change, text in (
+        ({"r": 3}, "lora_A.weight of rank 3, as adapter_config.json"),
+        ({"rank_pattern": {"conv": 4}}, r"conv\.lora_A\.weight of rank 4"),
+        ({"use_dora": False}, "lengths"),
+    ):
+        config.write_text(json.dumps({**stated, **change}))
+        with pytest.raises(te.errors.StateDictError, match=text):
             adapt.load_adapter(make(), tmp_path / "out")
 
 
@@ -458,3 +495,56 @@ def test_peft_loads_ours_and_we_load_its(tmp_path: Path, reference: Backend, dor
         np.testing.assert_allclose(
             loaded(te.tensor(INDEX)).detach().numpy(), made(torch.tensor(INDEX)).detach().numpy(), rtol=1e-4, atol=1e-6
         )
+
+
+class Attending(nn.Module):
+    """PyTorch's attention and layers of transformers, which hand weights of their parts on."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        options: Any = {"batch_first": True, "dropout": 0.0, "bias": bias}
+        self.attention = nn.MultiheadAttention(8, 2, **options)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, **options), 1)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 16, **options)
+
+    def forward(self, x: te.Tensor) -> te.Tensor:
+        y: te.Tensor = self.decoder(self.encoder(x), self.attention(x, x, x)[0])
+        return y
+
+
+LLAMA = {"vocab_size": 12, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+         "num_attention_heads": 2}  # fmt: skip
+SHIPPED: dict[str, tuple[Any, Any]] = {
+    "mha": (lambda: Attending(True), lambda model: model(te.randn(1, 3, 8))),
+    "mha without bias": (lambda: Attending(False), lambda model: model(te.randn(1, 3, 8))),
+    "transformer": (lambda: te.models.transformer(12, 8, 1, 2, 6), lambda model: model(te.tensor([[1, 5, 2]]))),
+    "llama": (lambda: te.models.llama(LLAMA), lambda model: model.loss(*[te.tensor([[1, 5, 2]])] * 2)),
+    "llama, tied": (
+        lambda: te.models.llama({**LLAMA, "tie_word_embeddings": True}),
+        lambda model: model.loss(*[te.tensor([[1, 5, 2]])] * 2),
+    ),
+    "bert": (lambda: te.models.bert(LLAMA), lambda model: model.embed(te.tensor([[1, 5, 2]]), pooling="pooler")),
+}
+
+
+@pytest.mark.parametrize("base", ["float32", "int8"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_layer_is_passed_by(reference: Backend, name: str, base: str) -> None:
+    """A model that reads the weight of a layer, and does not call it, would leave an adapter untrained, silently."""
+    te.manual_seed(0)
+    make, call = SHIPPED[name]
+    model = make()
+    for path in te.adapt.adaptable(model):
+        te.adapt.lora(model, rank=1, targets=[path], name=path.replace(".", "-"))
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.active = tuple(layer.configs)
+            for param in (*layer.lora_A.values(), *layer.lora_B.values()):
+                nn.init.normal_(param.requires_grad_())
+    if base != "float32":
+        te.quantize(model, base)
+    call(model).square().sum().backward()
+    adapters = {path: param for path, param in model.named_parameters() if ".lora_" in path}
+    assert len(adapters) == 2 * len(te.adapt.adaptable(model))
+    still = [path for path, param in adapters.items() if param.grad is None or not param.grad.abs().sum().item()]
+    assert not still

@@ -11,6 +11,7 @@ import pytest
 import tinyedge as te
 import tinyedge.nn.functional as F
 from tinyedge import adapt, nn, optim
+from tinyedge.adapt.resume import SEAL, seal
 from tinyedge.backends import Backend
 
 
@@ -123,13 +124,40 @@ def test_what_does_not_fit_changes_nothing(backend: Backend, tmp_path: Path) -> 
             adapt.load_checkpoint(path, **other.parts)
     for parts in (
         {"optimizer": {}}, {"optimizer": {"state": [], "param_groups": []}}, {"optimizer": {"state": {}}},
-        {"scheduler": {"last_epoch": "x"}}, {"optimizer": {"state": {0: 1}, "param_groups": [{"params": [0]}]}},
+        {"scheduler": {"last_epoch": "x"}}, {"generator": [1]}, {"step": "1"},
+        {"optimizer": {"state": {0: 1}, "param_groups": [{"params": [0]}]}},
     ):  # fmt: skip
         damaged = {**te.load(adapt.save_checkpoint(tmp_path / "d", **run.parts)), **parts}
-        te.save(damaged, tmp_path / "d")
+        te.save({**damaged, SEAL: seal(damaged)}, tmp_path / "d")
         with pytest.raises((te.errors.CheckpointError, te.errors.StateDictError)):
             adapt.load_checkpoint(tmp_path / "d", **other.parts)
+    path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])  # a bit of a tensor
+    with pytest.raises(te.errors.CheckpointError, match="some of it is damaged"):
+        adapt.load_checkpoint(path, **other.parts)
     assert other.values() == before
     assert other.optimizer.pending == pending
     with pytest.raises(te.errors.ArgumentError, match="at least 0"):
         adapt.save_checkpoint(path, step=-1)
+
+
+def test_a_scale_goes_on(reference: Backend, tmp_path: Path) -> None:
+    """A GradScaler's, with a quantised base; where the last part does not fit, those before are put back."""
+    run = Run(lora=True)
+    scaler = te.amp.GradScaler(init_scale=8.0, growth_interval=2)
+    scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": 1})
+    te.quantize(run.model, "int8", targets=["0"])
+    run.train(4)
+    path = adapt.save_checkpoint(tmp_path / "a", **run.parts, scaler=scaler)
+    other, fresh = Run(2, lora=True), te.amp.GradScaler()
+    te.quantize(other.model, "int8", targets=["0"])
+    before, schedule, scale = other.values(), other.scheduler.state_dict(), fresh.state_dict()
+    content = te.load(path)
+    for change in ({"scale": float("nan")}, {"scale": 0.0}, {"growth_interval": "x"}):
+        damaged = {**content, "scaler": {**content["scaler"], **change}}
+        te.save({**damaged, SEAL: seal(damaged)}, tmp_path / "b")
+        with pytest.raises((te.errors.CheckpointError, te.errors.ArgumentError)):
+            adapt.load_checkpoint(tmp_path / "b", **other.parts, scaler=fresh)
+        assert (other.values(), other.scheduler.state_dict(), fresh.state_dict()) == (before, schedule, scale)
+    adapt.load_checkpoint(path, **other.parts, scaler=fresh)
+    assert fresh.state_dict() == scaler.state_dict()
+    assert other.values() == run.values()

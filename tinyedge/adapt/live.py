@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
@@ -27,6 +28,7 @@ KEPT = 32  # durations from which a slice's next is estimated
 WAITS = 8  # frames into which a slice did not fit, after which the longest is forgotten
 BAD = 3  # losses in a row that are not finite, after which the weights go back
 FRAMES = 1000  # frames of which the percentiles are told
+STARVED = 100  # frames in a row without time for work that waits, after which it is said
 
 
 class LiveStats(NamedTuple):
@@ -252,6 +254,7 @@ class Live:
         self._bad = 0  # losses in a row that were not finite
         self._rest = 0  # frames without training
         self._in_a_row = 0  # rollbacks
+        self._starved = 0  # frames in a row without time for work that waits
         self._good = _Snapshot(model, optimizer)
 
     # For the application
@@ -406,8 +409,24 @@ class Live:
         return result
 
     def _work(self) -> None:
-        while self._work_once() and self._began is not None and not self._rest:
-            pass
+        is_frame = self._began is not None
+        done = self._work_once()
+        self._starved = 0 if done or not is_frame or self._next() is None else self._starved + 1
+        if self._starved == STARVED:
+            self._say_starved()
+        while done and self._began is not None and not self._rest:
+            done = self._work_once()
+
+    def _say_starved(self) -> None:
+        """Training that silently never comes to pass would look like a model that does not learn."""
+        kind, frames = str(self._next()), sorted(self._frames)
+        takes = f"; the longest of its last took {1e3 * self._durations[kind].most:.1f} ms" * (kind in self._durations)
+        warnings.warn(
+            f"Live: a {kind} waits, and in the last {STARVED} frames there was no time for it: a frame takes "
+            f"{1e3 * frames[len(frames) // 2]:.1f} ms of {self.frame_budget_ms:g}{takes}. Nothing is trained. Give "
+            "frame_budget_ms or duty more, train fewer layers, or use smaller inputs.",
+            stacklevel=4,
+        )
 
     def _work_once(self) -> bool:
         """Do the next slice, if it fits."""

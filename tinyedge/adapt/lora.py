@@ -438,8 +438,13 @@ def matching(call: str, layers: Sequence[str], targets: Targets, what: str) -> l
     none.
     """
     if isinstance(targets, str):
-        found = [path for path in layers if re.fullmatch(targets, path)]
+        try:
+            found = [path for path in layers if re.fullmatch(targets, path)]
+        except re.error as error:
+            raise ArgumentError(call, "names of layers, or a regular expression", f"{targets!r}: {error}") from None
     else:
+        if not isinstance(targets, Iterable) or not all(isinstance(name, str) for name in targets):
+            raise ArgumentError(call, "names of layers, or a regular expression", f"got {targets!r}")
         missing = [name for name in targets if not any(_is_named(path, name) for path in layers)]
         if missing:
             near = get_close_matches(missing[0], layers, n=4, cutoff=0.3) or layers[:4]
@@ -516,11 +521,16 @@ def lora(
     >>> [path for path, parameter in model.named_parameters() if parameter.requires_grad]
     ['0.lora_A.default', '0.lora_B.default']
     """
-    config = LoraConfig(rank, alpha, dropout, use_rslora, dora)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0.0 <= dropout < 1.0 or not math.isfinite(alpha):
+    numbers = all(isinstance(number, (int, float)) for number in (alpha, dropout))
+    if isinstance(rank, bool) or not isinstance(rank, int) or not numbers or not 0.0 <= dropout < 1.0:
+        numbers = False
+    if not numbers or not math.isfinite(alpha) or not alpha:
         raise ArgumentError(
-            "lora", "an int for rank, a finite alpha, and dropout in [0, 1)", f"got {rank!r}, {alpha!r} and {dropout!r}"
-        )
+            "lora", "an int for rank, a finite alpha, and dropout in [0, 1)",
+            f"got {rank!r}, {alpha!r} and {dropout!r}", "" if alpha else "An alpha of 0 trains nothing.",
+        )  # fmt: skip
+    config = LoraConfig(rank, alpha, dropout, use_rslora, dora)
+    train_too = (train_too,) if isinstance(train_too, str) else tuple(train_too)
     paths = chosen("lora", model, targets)
     known = plain_names(model)
     whole = [known[path] for path in train_too if path in known]
@@ -551,8 +561,11 @@ def lora(
 
 def add_adapter(call: str, model: Module, name: str, configs: Mapping[str, LoraConfig]) -> list[LoraLayer]:
     """Wrap the layers of these names, and give each an adapter; all, or none if one cannot have it."""
-    if not name or "." in name:
+    if not isinstance(name, str) or not name or "." in name:
         raise ArgumentError(call, "a name for the adapter, without dots", f"got {name!r}")
+    for path, layer in lora_layers(model):
+        if layer.merged:
+            raise ArgumentError(call, "adapters that are not merged", f"{path!r} has one", "Call unmerge() first.")
     known = plain_names(model)
     layers: dict[str, LoraLayer] = {}
     for path, config in configs.items():
@@ -567,13 +580,10 @@ def add_adapter(call: str, model: Module, name: str, configs: Mapping[str, LoraC
             )
         kind.require(call, path, base_of(module), config)
         layers[path] = layer = module if isinstance(module, LoraLayer) else kind(module)
-        if layer is module:
-            if name in layer.configs:
-                raise ArgumentError(
-                    call, "another name for each adapter", f"{path!r} has one called {name!r}", "Pass name=..."
-                )
-            if layer.merged:
-                raise ArgumentError(call, "adapters that are not merged", f"{path!r} has one", "Call unmerge() first.")
+        if layer is module and name in layer.configs:
+            raise ArgumentError(
+                call, "another name for each adapter", f"{path!r} has one called {name!r}", "Pass name=..."
+            )
     for path, layer in layers.items():
         if known[path] is not layer:
             _replace(model, known[path], layer)

@@ -37,6 +37,12 @@ PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAGNITUDE = ".lora_magnitude_vector"
 MAX_CONFIG_BYTES = 2**26
+PLAIN: dict[str, Any] = {
+    "peft_type": "LORA", "bias": "none", "fan_in_fan_out": False, "lora_bias": False, "use_qalora": False,
+    "alora_invocation_tokens": None, "target_parameters": None, "layer_replication": None, "arrow_config": None,
+    "use_bdlora": None,
+}  # fmt: skip
+"""Settings of PEFT's that change what an adapter computes, with the only values that are read here."""
 BASE = "base_sha256"
 """The file's metadata that says on which weights the adapter was trained; PEFT neither writes nor minds it."""
 
@@ -170,6 +176,9 @@ def load_adapter(
             raise StateDictError(call, "an adapter for this model", f"it has no layer {path!r}")
         elif kind == "A":
             rank = tensor.shape[0] if tensor.shape else 0
+            said = _matched(config["rank_pattern"], path, config["r"])
+            if said is not None and tensor.shape and said != rank:  # the scale would be another
+                raise StateDictError(call, f"{key} of rank {said}, as {CONFIG}'s r says", f"got {tuple(tensor.shape)}")
             alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
             configs[path] = LoraConfig(rank, alpha, *config["rest"])
     state = model.state_dict()
@@ -211,9 +220,13 @@ def _config(call: str, path: Path) -> dict[str, Any]:
             raise ValueError("it is no object")
     except (ValueError, RecursionError, files.IrregularFileError) as error:
         raise ArgumentError(call, f"a {CONFIG} of JSON", str(error)) from None
-    for key, wanted in (("peft_type", "LORA"), ("bias", "none"), ("fan_in_fan_out", False), ("lora_bias", False)):
-        if content.get(key, wanted) != wanted:
-            raise ArgumentError(call, f"an adapter with {key}={wanted!r}", f"it has {content[key]!r}")
+    for key, wanted in PLAIN.items():
+        if (content.get(key) or wanted) != wanted:
+            raise ArgumentError(call, f"an adapter with {key}={wanted!r}", shown(f"it has {content[key]!r}", 200))
+    ranks = content.get("rank_pattern") or {}
+    stated = [content.get("r", 8), *(ranks.values() if isinstance(ranks, dict) else (None,))]
+    if not all(type(rank) is int for rank in stated):
+        raise ArgumentError(call, "whole numbers for r and rank_pattern", shown(f"got {stated}", 200))
     numbers = content.get("lora_alpha", 8), content.get("lora_dropout", 0.0)
     patterns = content.get("alpha_pattern") or {}
     alphas = patterns.values() if isinstance(patterns, dict) else (None,)
@@ -224,10 +237,11 @@ def _config(call: str, path: Path) -> dict[str, Any]:
             shown(f"got {numbers} and {patterns}", 200),
         )  # fmt: skip
     rest = float(numbers[1]), bool(content.get("use_rslora")), bool(content.get("use_dora"))
-    return {"lora_alpha": numbers[0], "alpha_pattern": patterns, "rest": rest}
+    found = {"lora_alpha": numbers[0], "alpha_pattern": patterns, "rest": rest}
+    return {**found, "r": content.get("r"), "rank_pattern": ranks}
 
 
-def _matched(patterns: dict[str, float], path: str, otherwise: float) -> float:
+def _matched(patterns: dict[str, Any], path: str, otherwise: Any) -> Any:
     """As PEFT: the first pattern that is the path's end."""
     for pattern, value in patterns.items():
         if path == pattern or path.endswith("." + pattern) or re.fullmatch(rf"(.*\.)?({re.escape(pattern)})", path):
@@ -273,3 +287,6 @@ def _require_shapes(
     lost = [key for (path, part), (key, _) in parts.items() if part is not None and path not in configs]
     if lost:
         raise StateDictError(call, "an A for each B", f"there is none for {lost[0]!r}")
+    plain = {path for path, config in configs.items() if not config.dora}
+    if extra := [key for (path, part), (key, _) in parts.items() if part == "magnitude" and path in plain]:
+        raise StateDictError(call, "lengths only with use_dora", f"got {extra[0]!r}")

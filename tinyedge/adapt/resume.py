@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from tinyedge.convert.safetensors import load_safetensors, save
 from tinyedge.errors import ArgumentError, CheckpointError, TinyedgeError
 from tinyedge.nn.module import Module
 from tinyedge.ops.random import Generator, default_generator
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, blocks_of
 
-VERSION = 1
+VERSION = 2
+SEAL = "sha256"
 FAULTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What the parts raise for states that are none of theirs."""
 
@@ -30,6 +32,32 @@ PathLike = str | os.PathLike[str]
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """The sha256 of all that a checkpoint holds, but this: a file of which a byte has rotted says another."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inside in value.items():
+                found.update(f"{key!r}: ".encode())
+                add(inside)
+            found.update(b"}")
+        elif isinstance(value, (list, tuple)):
+            for inside in value:
+                add(inside)
+            found.update(b"]")
+        elif isinstance(value, (Tensor, np.ndarray)):
+            if isinstance(value, Tensor):
+                value = (value if value.dtype.blocks is None else blocks_of("save_checkpoint", value)).detach().numpy()
+            found.update(f"{value.dtype} {value.shape} ".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        else:
+            found.update(f"{float(value) if isinstance(value, float) else value!r}, ".encode())  # NumPy's as Python's
+
+    add({key: value for key, value in content.items() if key != SEAL})
+    return found.hexdigest()
 
 
 def _numbered(path: Path, step: int) -> Path:
@@ -49,6 +77,7 @@ def save_checkpoint(
     model: Module | None = None,
     optimizer: Any = None,
     scheduler: Any = None,
+    scaler: Any = None,
     generator: Generator | None = None,
     step: int = 0,
     base: PathLike | None = None,
@@ -57,7 +86,8 @@ def save_checkpoint(
     """Write what a training run needs to go on as if it had never stopped. Returns the file's path.
 
     It holds the model's parameters and buffers, the optimizer's state (with the gradients of a minibatch that was
-    begun), the schedule, the state of the random numbers (``generator``'s, or the default one's), and ``step``.
+    begun), the schedule, the state of a ``GradScaler``, that of the random numbers (``generator``'s, or the default
+    one's), and ``step``.
 
     ``base``: a safetensors file, such as the pretrained model. Tensors that are equal to the file's are not copied: the
     checkpoint says the file's name and sha256, and ``load_checkpoint`` reads them there.
@@ -83,6 +113,9 @@ def save_checkpoint(
         content["optimizer"] = optimizer.state_dict()
     if scheduler is not None:
         content["scheduler"] = scheduler.state_dict()
+    if scaler is not None:
+        content["scaler"] = scaler.state_dict()
+    content[SEAL] = seal(content)
     target = Path(path) if keep is None else _numbered(Path(path), step)
     save(content, target)
     for old in _rotation(Path(path))[: -keep or None] if keep is not None else ():
@@ -104,6 +137,7 @@ def load_checkpoint(
     model: Module | None = None,
     optimizer: Any = None,
     scheduler: Any = None,
+    scaler: Any = None,
     generator: Generator | None = None,
     base: PathLike | None = None,
 ) -> int:
@@ -126,7 +160,14 @@ def load_checkpoint(
             call, f"a checkpoint of version {VERSION}", f"it says {content.get('checkpoint')!r}",
             "te.load reads state dicts; save_checkpoint writes checkpoints.",
         )  # fmt: skip
-    wanted = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    wanted = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    if content.get(SEAL) != seal(content):
+        raise CheckpointError(
+            call,
+            f"what was written, sha256 {content.get(SEAL)}",
+            "some of it is damaged",
+            "Take an earlier checkpoint.",
+        )
     for name, value in wanted.items():
         if value is not None and not isinstance(content.get(name), dict):
             raise CheckpointError(call, f"a checkpoint with the {name}", "it has none", f"Leave out {name}=.")
@@ -146,8 +187,11 @@ def load_checkpoint(
             earlier = optimizer.state_dict()
             optimizer.load_state_dict(content["optimizer"])
             undo.append(lambda: optimizer.load_state_dict(earlier))
-        if scheduler is not None:
-            scheduler.load_state_dict(content["scheduler"])
+        for part, name in ((scheduler, "scheduler"), (scaler, "scaler")):
+            if part is not None:
+                undo.append(partial(part.load_state_dict, part.state_dict()))
+                part.load_state_dict(content[name])
+        (generator or default_generator).set_state((seed[0], seed[1]))
     except BaseException as error:
         for restore in reversed(undo):
             restore()
@@ -157,7 +201,6 @@ def load_checkpoint(
                 "Take an earlier checkpoint.",
             ) from None  # fmt: skip
         raise
-    (generator or default_generator).set_state((seed[0], seed[1]))
     return step
 
 

@@ -5,6 +5,7 @@ In: losses, and optimizers whose gradients came from them. Out: updates, but for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,15 @@ from tinyedge.ir.values import Slot
 from tinyedge.ops.update import not_finite
 from tinyedge.optim import Optimizer
 from tinyedge.tensor import Tensor, full, map_tensors
+
+
+def _require(call: str, name: str, scale: float, growth: float, backoff: float, interval: int) -> None:
+    """Raise ArgumentError for numbers with which a scale cannot be kept."""
+    if not growth > 1.0 or not 0.0 < backoff < 1.0 or interval < 1 or not 0 < scale < math.inf:
+        raise ArgumentError(
+            call, f"growth_factor > 1, 0 < backoff_factor < 1, growth_interval >= 1 and {name} > 0, all finite",
+            f"got {growth}, {backoff}, {interval} and {scale}",
+        )  # fmt: skip
 
 
 class GradScaler:
@@ -44,11 +54,7 @@ class GradScaler:
         growth_interval: int = 2000,
         enabled: bool = True,
     ) -> None:
-        if not growth_factor > 1.0 or not 0.0 < backoff_factor < 1.0 or growth_interval < 1 or not init_scale > 0:
-            raise ArgumentError(
-                "GradScaler", "growth_factor > 1, 0 < backoff_factor < 1, growth_interval >= 1 and init_scale > 0",
-                f"got {growth_factor}, {backoff_factor}, {growth_interval} and {init_scale}",
-            )  # fmt: skip
+        _require("GradScaler", "init_scale", init_scale, growth_factor, backoff_factor, growth_interval)
         self._enabled = bool(enabled)
         self._value = float(init_scale)
         self._growth_factor = float(growth_factor)
@@ -210,7 +216,9 @@ class GradScaler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from such a state. Errors: ArgumentError for an empty one, of a scaler that was not enabled."""
+        """Go on from such a state. Errors: ArgumentError, with nothing changed, for an empty one, of a scaler that was
+        not enabled, and for numbers out of range.
+        """
         if not self._enabled:
             return
         if not state_dict:
@@ -220,8 +228,9 @@ class GradScaler:
                 "it is empty",
                 "Load what state_dict() of an enabled one returned.",
             )
-        self._growth_factor = float(state_dict["growth_factor"])
-        self._backoff_factor = float(state_dict["backoff_factor"])
-        self._growth_interval = int(state_dict["growth_interval"])
-        self._growth_tracker = int(state_dict["_growth_tracker"])
-        self._set(float(state_dict["scale"]))
+        scale, growth, backoff = (float(state_dict[name]) for name in ("scale", "growth_factor", "backoff_factor"))
+        interval, tracker = int(state_dict["growth_interval"]), int(state_dict["_growth_tracker"])
+        _require("load_state_dict", "scale", scale, growth, backoff, interval)
+        self._growth_factor, self._backoff_factor = growth, backoff
+        self._growth_interval, self._growth_tracker = interval, tracker
+        self._set(scale)

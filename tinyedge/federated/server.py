@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -55,6 +56,7 @@ class WireGrid:
         self.precision = precision
         self.max_norm = max_norm
         self.report = report
+        self.norms: list[float] = []  # of the updates that the last round used
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.grid, name)
@@ -82,7 +84,9 @@ class WireGrid:
         asked = {message.metadata.dst_node_id for message in outgoing}
         replies = self._one_each(self.grid.send_and_receive(outgoing, timeout=timeout), asked)
         if not trains or weights is None:
-            return [reply for reply in replies if reply.has_error() or self._has_numbers(reply)]
+            errors = [reply for reply in replies if reply.has_error()]
+            measured = [reply for reply in replies if not reply.has_error() and self._has_numbers(reply)]
+            return [*self._agreed(max(len(self.report.answered), 1), measured), *errors]
         number = len(self.report.answered) + 1
         for node in sorted(asked - {reply.metadata.src_node_id for reply in replies}):
             within = "" if timeout is None else f" within {timeout:g} s"
@@ -116,7 +120,7 @@ class WireGrid:
                 report.refused.append((number, reply.metadata.src_node_id, str(reply.error.reason)[:200]))
                 continue
             try:
-                delta = self._delta(reply)
+                delta = self._delta(reply, weights)
             except Exception as error:  # whatever a stranger sends
                 self._refuse(number, reply.metadata.src_node_id, error)
                 continue
@@ -124,17 +128,20 @@ class WireGrid:
             good.append(reply)
             deltas.append(delta)
         norms = [norm_of(delta) for delta in deltas]
-        limit = OUTLIER * median(norms) if len(norms) >= 3 else math.inf
-        used = []
+        known = [*norms, *self.norms]
+        limit = OUTLIER * median(known) if len(known) >= 3 else math.inf
+        used, self.norms = [], []
         for reply, delta, norm in zip(good, deltas, norms, strict=True):
             if norm > limit > 0:
                 node = reply.metadata.src_node_id
-                expected = f"a norm of at most {limit:.4g}, {OUTLIER:g} times the median of the round"
+                expected = f"a norm of at most {limit:.4g}, {OUTLIER:g} times the median of this round and the last"
                 self._refuse(number, node, UpdateError(f"update of node {node}", expected, f"got {norm:.4g}"))
                 continue
             values = {name: weights[name] + delta[name] for name in self.shapes}
             reply.content = f.RecordDict({ARRAYS: f.arrays(values), "metrics": self._metrics(reply)})
             used.append(reply)
+            self.norms.append(norm)
+        used = self._agreed(number, used)
         counts = [reply.content["metrics"]["num-examples"] for reply in used]
         most = OUTLIER * median(counts) if counts else 0
         for reply in used:
@@ -148,14 +155,36 @@ class WireGrid:
         self.report.refused.append((number, node, str(error)))
         log.warning("an update of node %d is refused: %s", node, error)
 
-    def _delta(self, reply: Any) -> Delta:
+    def _agreed(self, number: int, replies: list[Any]) -> list[Any]:
+        """The replies with the metrics that most of them have: Flower's strategies end the run where they differ."""
+        named = Counter(frozenset(reply.content["metrics"]) for reply in replies)
+        kept = []
+        for reply in replies:
+            wanted = max(named, key=lambda names: (named[names], -len(names), sorted(names)))
+            metrics = reply.content["metrics"]
+            if missing := sorted(wanted - set(metrics)):
+                node = reply.metadata.src_node_id
+                error = UpdateError(f"update of node {node}", f"the metrics {sorted(wanted)}", f"no {missing}")
+                self._refuse(number, node, error)
+                continue
+            for name in set(metrics) - wanted:
+                del metrics[name]
+            kept.append(reply)
+        return kept
+
+    def _delta(self, reply: Any, weights: Delta) -> Delta:
         call = f"update of node {reply.metadata.src_node_id}"
         said = reply.content.config_records.get(WIRE, {})
         if said.get("base") != self.digest or said.get("precision") != self.precision:
             raise UpdateError(call, f"changes of the same base, in {self.precision}", f"got {dict(said)}")
         self._metrics(reply)
         arrived = {name: array.numpy() for name, array in reply.content.array_records[ARRAYS].items()}
-        return decode(call, arrived, self.shapes, self.precision, self.max_norm)
+        delta = decode(call, arrived, self.shapes, self.precision, self.max_norm)
+        with np.errstate(over="ignore"):
+            wide = [name for name in self.shapes if not np.isfinite(weights[name] + delta[name]).all()]
+        if wide:
+            raise UpdateError(call, f"changes that leave {wide[0]} finite", "the sum overflows")
+        return delta
 
     def _metrics(self, reply: Any) -> Any:
         """The numbers of a reply, checked.
@@ -172,10 +201,11 @@ class WireGrid:
         return f.MetricRecord({name: numbers[name] for name in sorted(numbers)})
 
     def _has_numbers(self, reply: Any) -> bool:
+        """Whether a reply has metrics, which are then all that it has."""
         try:
-            self._metrics(reply)
+            reply.content = flower().RecordDict({"metrics": self._metrics(reply)})
         except Exception as error:  # whatever a stranger sends
-            self._refuse(len(self.report.answered), reply.metadata.src_node_id, error)
+            self._refuse(max(len(self.report.answered), 1), reply.metadata.src_node_id, error)
             return False
         return True
 
@@ -201,7 +231,8 @@ def server_app(
     ``done(model, report)`` gets the tuned model, and a ``Report`` with bytes and refusals.
 
     What arrives is checked before it is used: names, shapes, dtypes, NaN, the base from which it was computed, a norm
-    of at most ``max_norm``, and of ten times the median where three or more came. Updates that do not pass are left
+    of at most ``max_norm``, and of ten times the median of this round's and the last, where these are three or more.
+    Metrics are those that most clients sent. Updates that do not pass are left
     out and reported, as are clients that failed or did not answer within ``timeout`` seconds. A number of examples
     counts as ten times the median at most. A round without an update changes nothing.
 

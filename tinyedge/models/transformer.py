@@ -80,6 +80,7 @@ class Transformer(nn.Module):
         self.context = context
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.position_embedding = nn.Embedding(context, width)
+        self.register_buffer("positions", tensor(np.arange(context, dtype=np.int32)), persistent=False)
         self.blocks = nn.Sequential(*(Block(width, heads, context) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
@@ -98,7 +99,8 @@ class Transformer(nn.Module):
             raise ShapeError(
                 "transformer", f"tokens of shape (batch, time), time at most {self.context}", f"got {tokens.shape}"
             )
-        x = self.token_embedding(tokens) + self.position_embedding.weight.narrow(0, 0, tokens.shape[1])
+        positions = self.positions.narrow(0, 0, tokens.shape[1])
+        x = self.token_embedding(tokens) + self.position_embedding(positions)
         logits: Tensor = self.head(self.norm(self.blocks(x)))
         return logits
 

@@ -107,8 +107,8 @@ class MultiheadAttention(Module):
         return attend_by_heads(
             query, key, value, self.num_heads, self.in_proj_weight if self.in_proj_weight is not None else apart,
             self.in_proj_bias, self.bias_k, self.bias_v, self.add_zero_attn, self.dropout if self.training else 0.0,
-            self.out_proj.weight, self.out_proj.bias, key_padding_mask, need_weights, attn_mask, None, None,
-            average_attn_weights, is_causal, self.batch_first,
+            self.out_proj, key_padding_mask, need_weights, attn_mask, None, None, average_attn_weights, is_causal,
+            self.batch_first,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import bool_
@@ -131,8 +133,7 @@ def attend_by_heads(
     bias_v: Tensor | None,
     add_zero_attn: bool,
     dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
+    out_proj: Callable[[Tensor], Tensor],
     key_padding_mask: Tensor | None,
     need_weights: bool,
     attn_mask: Tensor | None,
@@ -142,7 +143,9 @@ def attend_by_heads(
     is_causal: bool,
     batch_first: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Multi-head attention of operands of either order; ``in_proj`` is one weight, or one for each operand."""
+    """Multi-head attention of operands of either order; ``in_proj`` is one weight, or one for each operand, and
+    ``out_proj`` computes the result of all heads.
+    """
     embed_dim = query.shape[-1]
     _check(query, key, value, embed_dim, num_heads, isinstance(in_proj, tuple))
     if is_causal and attn_mask is None:
@@ -201,7 +204,7 @@ def attend_by_heads(
     else:
         y = scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal)
     y = y.permute(*((0, 2, 1, 3) if batch_first else (2, 0, 1, 3)))
-    y = linear(y.reshape(*y.shape[:2], embed_dim), out_proj_weight, out_proj_bias)
+    y = out_proj(y.reshape(*y.shape[:2], embed_dim))
     return y if batched else y.squeeze(batch_axis), weights
 
 
@@ -261,6 +264,6 @@ def multi_head_attention_forward(
         raise ShapeError(NAME, f"a query of {embed_dim_to_check} features", f"got {query.shape}")
     return attend_by_heads(
         query, key, value, num_heads, present if use_separate_proj_weight else present[0], in_proj_bias, bias_k, bias_v,
-        add_zero_attn, dropout_p if training else 0.0, out_proj_weight, out_proj_bias, key_padding_mask, need_weights,
-        attn_mask, static_k, static_v, average_attn_weights, is_causal, False,
+        add_zero_attn, dropout_p if training else 0.0, partial(linear, weight=out_proj_weight, bias=out_proj_bias),
+        key_padding_mask, need_weights, attn_mask, static_k, static_v, average_attn_weights, is_causal, False,
     )  # fmt: skip

@@ -165,9 +165,9 @@ class Tensor(Attributes, Methods):
             self._grad = None
             recorder.set_gradient(self._slot, None)
             return
+        require_trainable("grad", self.dtype)
         kept = self.dtype.computes
-        if value.dtype is self.dtype:
-            value = value.to(kept)
+        value = value.to(kept) if value.dtype is self.dtype else value
         if value.shape != self.shape or value.dtype is not kept or value.backend is not self.backend:
             raise ShapeError(
                 "grad",
