@@ -146,3 +146,16 @@ def test_search_for_one_number(backend: Backend) -> None:
     row = te.tensor([1.0, 3.0, 5.0])
     assert te.searchsorted(row, te.tensor(3.0)).item() == te.searchsorted(row, 3.0).item() == 1
     assert te.bucketize(te.tensor(3.0), row, right=True).item() == 2
+
+
+@pytest.mark.parametrize(("shape", "dim", "count"), [((3, 40, 5), 1, 3000), ((7, 33), 0, 50)])
+def test_index_add_on_a_gpu(gpu: Any, shape: tuple[int, ...], dim: int, count: int) -> None:
+    """More positions than a GPU compares all with all are sorted."""
+    random = np.random.default_rng(0)
+    index = random.integers(0, shape[dim], count)
+    x = random.normal(size=shape).astype(np.float32)
+    source = random.normal(size=(*shape[:dim], count, *shape[dim + 1 :])).astype(np.float32)
+    expected = x.copy()
+    np.add.at(np.moveaxis(expected, dim, 0), index, np.moveaxis(source, dim, 0))
+    x_, index_, source_ = (te.tensor(array, device=gpu) for array in (x, index, source))
+    np.testing.assert_allclose(te.index_add(x_, dim, index_, source_).numpy(), expected, rtol=1e-5, atol=1e-4)

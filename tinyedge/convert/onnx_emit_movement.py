@@ -90,6 +90,13 @@ def scatter_add(b: Emitter, x: V, index: V, source: V, dim: int, caller: str) ->
     return _scattered(b, x, index, source, dim, "add")
 
 
+@emits("index_add")
+def index_add(b: Emitter, x: V, index: V, source: V, dim: int, caller: str) -> Any:
+    column = b.node("Unsqueeze", index, b.const([axis for axis in range(len(x.shape)) if axis != dim]))
+    places = b.node("Expand", column, b.node("Shape", source))
+    return b.node("ScatterElements", x, places, source, axis=dim, reduction="add")
+
+
 @emits("scatter_reduce")
 def scatter_reduce(b: Emitter, x: V, index: V, source: V, dim: int, caller: str, combine: str) -> Any:
     return _scattered(b, x, index, source, dim, {"prod": "mul", "amax": "max", "amin": "min"}[combine])

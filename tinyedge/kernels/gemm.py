@@ -147,6 +147,7 @@ def gemm_kernels(
     shared: tuple[LocalArray, ...] = ()
     if variant == "gemm_panels":
         constants["transposes"] = b.col != 1
+        constants["clamps"] = n % width != 0
         # A vector of a quantised row does not go on in the next one, where the row is no whole number of vectors.
         constants["ragged"] = b.quantised and b.col == 1 and n % width != 0
         shared = (

@@ -44,16 +44,16 @@ def _constants(step: Step, device: Device, name: str, inner: int) -> dict[str, A
     return {"element": dtype.ctype, "missing": "NAN" if dtype.is_floating_point else "0", "width": width}
 
 
-def select_forward(step: Step, device: Device, table: str, dim: int) -> list[KernelSpec]:
-    """y = the rows of ``table`` along ``dim`` that ``index`` names."""
+def select_forward(step: Step, device: Device, table: str, dim: int, out: str = "y") -> list[KernelSpec]:
+    """``out`` = the rows of ``table`` along ``dim`` that ``index`` names."""
     shape = step.slots[table].shape
     rows, inner = shape[dim], prod(shape[dim + 1 :])
-    constants = {**_constants(step, device, table, inner), "table": table}
+    constants = {**_constants(step, device, table, inner), "table": table, "out": out}
     blocks = -(-inner // constants["width"])
     sizes = {"rows": rows, "positions": step.slots["index"].numel, "inner": inner, "blocks": blocks}
     count = prod(shape[:dim]) * sizes["positions"] * blocks
     global_size, local_size = grid(count, device.group())
-    buffers = (table, "index", "y")
+    buffers = (table, "index", out)
     sizes["count"] = count
     return [
         KernelSpec(
@@ -64,7 +64,7 @@ def select_forward(step: Step, device: Device, table: str, dim: int) -> list[Ker
             local_size,
             sizes,
             constants=constants,
-            hooked=("y",),
+            hooked=(out,),
             reports=_caller(step),
         )
     ]
@@ -73,8 +73,24 @@ def select_forward(step: Step, device: Device, table: str, dim: int) -> list[Ker
 def select_backward(
     step: Step, device: Device, table: str, dim: int, ignored: int = -1, by_frequency: bool = False
 ) -> list[KernelSpec]:
-    """The gradient of ``table``: first link the positions of each row, then sum each row along its chain."""
-    shape = step.slots["d" + table].shape
+    """The gradient of ``table``, sums of the rows of ``dy``."""
+    return row_sums(step, device, "dy", "d" + table, dim, None, ignored, by_frequency)
+
+
+def row_sums(
+    step: Step,
+    device: Device,
+    source: str,
+    target: str,
+    dim: int,
+    base: str | None = None,
+    ignored: int = -1,
+    by_frequency: bool = False,
+) -> list[KernelSpec]:
+    """Each row of ``target`` along ``dim`` is the sum of that of ``base`` and of those rows of ``source`` whose index
+    it is: first the positions of each row are linked, then each is summed along its chain.
+    """
+    shape = step.slots[target].shape
     rows, inner = shape[dim], prod(shape[dim + 1 :])
     positions = step.slots["index"].numel
     scratch: tuple[Scratch, ...] = (Scratch("heads", "int", rows), Scratch("links", "int", positions))
@@ -102,9 +118,9 @@ def select_backward(
         kernels.append(sorting("index_start", RUN, ("index", order), "", order))
         run = RUN
         while run < positions:
-            target = "merged" if order == "order" else "order"
-            kernels.append(sorting("index_merge", run, ("index", order, target), order, target))
-            order, run = target, 2 * run
+            other = "merged" if order == "order" else "order"
+            kernels.append(sorting("index_merge", run, ("index", order, other), order, other))
+            order, run = other, 2 * run
     kernels.append(
         KernelSpec(
             "index_links",
@@ -117,7 +133,13 @@ def select_backward(
             reports=_caller(step),
         )
     )
-    constants = {**_constants(step, device, "d" + table, inner), "table": table, "by_frequency": by_frequency}
+    constants = {
+        **_constants(step, device, target, inner),
+        "source": source,
+        "target": target,
+        "base": base,
+        "by_frequency": by_frequency,
+    }
     blocks = -(-inner // constants["width"])
     # A CPU's work-item does a whole row: most rows of a large table have no position, and are left at once.
     constants["whole"] = device.is_cpu
@@ -126,7 +148,7 @@ def select_backward(
         KernelSpec(
             "index_select_backward",
             TEMPLATE,
-            ("dy", "heads", "links", "d" + table),
+            (*((base,) if base else ()), source, "heads", "links", target),
             *grid(count, group),
             sizes={"count": count, "rows": rows, "positions": positions, "inner": inner, "blocks": blocks},
             constants=constants,

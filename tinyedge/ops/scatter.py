@@ -19,7 +19,7 @@ from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Layout, Spec
-from tinyedge.ops.indexing import Gather
+from tinyedge.ops.indexing import Gather, row_sums, select_forward
 from tinyedge.ops.indices import check_index, check_indices, check_range
 from tinyedge.ops.movement import expand, narrow, reshape
 from tinyedge.shapes import Shape
@@ -201,17 +201,71 @@ class ScatterAdd(Placing):
         return random.choice((0, 1, 4, 9))
 
 
+class IndexAdd(Op):
+    """Whole slices of ``source``, so a 1-d index says where each goes."""
+
+    signature = "(...),(p),(...)->(...)"
+    operations = 1
+    domain = {"x": (-4.0, 4.0), "source": (-4.0, 4.0)}
+    kinds = "if"
+    differentiable = ("x", "source")
+    saves = ("index",)
+
+    @classmethod
+    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
+        x, index, source = inputs
+        assert x is not None
+        assert index is not None
+        assert source is not None
+        return (x,)
+
+    @classmethod
+    def gradient_view(cls, index: int, dy: Layout, shape: Shape, attrs: Mapping[str, Any]) -> Layout | None:
+        return dy if index == 0 else None
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return row_sums(step, device, "source", "y", step.attrs["dim"], "x")
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return select_forward(step, device, "dy", step.attrs["dim"], "dsource") if step.wants("dsource") else []
+
+    @staticmethod
+    def forward(x: Any, index: Any, source: Any, *, dim: int, caller: str) -> Any:
+        check_range(caller, index, x.shape[dim])
+        y = x.copy()
+        np.add.at(np.moveaxis(y, dim, 0), index, np.moveaxis(source, dim, 0))
+        return y
+
+    @staticmethod
+    def backward(dy: Any, index: Any, *, dim: int, caller: str) -> tuple[Any, ...]:
+        return dy, np.take(dy, index, axis=dim)
+
+    @classmethod
+    def sample(cls, random: Random) -> Sample:
+        shape = tuple(random.choice((1, 2, 3, 5, 19)) for _ in range(random.randint(1, 4)))
+        dim, count = random.randrange(len(shape)), random.choice((0, 1, 4, 9))
+        source = (*shape[:dim], count, *shape[dim + 1 :])
+        return Sample((shape, (count,), source), {"dim": dim, "caller": cls.name}, {"index": shape[dim]})
+
+
+def require_same(name: str, input: Tensor, source: Tensor) -> None:
+    """Refuse a source of another dtype."""
+    if source.dtype is not input.dtype:
+        raise DtypeError(
+            name,
+            "a source of the input's dtype",
+            f"got {source.dtype.name} and {input.dtype.name}",
+            "Convert it with .to(dtype).",
+        )
+
+
 def placed(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, src: Tensor, **attrs: Any) -> Tensor:
     """``op`` on what PyTorch lets an index and a source be."""
     check_index(name, index._slot.spec)
     axis = shapes.normalize_axis(name, dim, input.ndim)
-    if src.dtype is not input.dtype:
-        raise DtypeError(
-            name,
-            "a source of the input's dtype",
-            f"got {src.dtype.name} and {input.dtype.name}",
-            "Convert it with .to(dtype).",
-        )
+    require_same(name, input, src)
     x, index, src = (item if item.ndim else reshape(item, (1,)) for item in (input, index, src))
     if x.ndim != index.ndim or (x.ndim != src.ndim and index.numel()):
         raise ShapeError(
@@ -281,9 +335,13 @@ def along(name: str, op: type[Op], input: Tensor, dim: int, index: Tensor, sourc
         source = reshape(source, (1,))
     if source.shape != wanted:
         raise ShapeError(name, f"a source of shape {wanted}", f"it is {source.shape}")
-    column = reshape(index, (*(1,) * axis, index.numel(), *(1,) * (input.ndim - axis - 1)))
     check_indices(name, index, input.shape[axis])
-    return placed(name, op, input, axis, expand(column, wanted), source)
+    if op is IndexAdd and input.dtype is not bool_ and source.numel():
+        require_same(name, input, source)
+        check_index(name, index._slot.spec)
+        return call(IndexAdd, input, reshape(index, (index.numel(),)), source, dim=axis, caller=name)
+    column = reshape(index, (*(1,) * axis, index.numel(), *(1,) * (input.ndim - axis - 1)))
+    return placed(name, ScatterAdd if op is IndexAdd else op, input, axis, expand(column, wanted), source)
 
 
 @public(method=True, inplace=True)
@@ -294,7 +352,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     Saves:  index.
     Errors: as ``scatter_add``.
     """
-    return along("index_add", ScatterAdd, input, dim, index, source if alpha == 1 else source * alpha)
+    return along("index_add", IndexAdd, input, dim, index, source if alpha == 1 else source * alpha)
 
 
 @public(method=True, inplace=True)
