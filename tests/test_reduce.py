@@ -71,3 +71,20 @@ def test_a_norm_of_one_element_is_its_size(ord: float, backend: Backend) -> None
     y.sum().backward()
     np.testing.assert_allclose(y.detach().numpy(), [1e20, 3e-20, 2], rtol=1e-6)
     assert x.grad.tolist() == [[1], [-1], [1]]
+
+
+@pytest.mark.parametrize("shape", [(40_000,), (3, 9_000), (9_000, 3), (2, 700), (5, 300, 4), (700, 130)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8"])
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_places_of_extremes(name: str, dtype: str, shape: tuple[int, ...], any_backend: Backend) -> None:
+    """The first of equal extremes, wherever a line is split among work-items."""
+    x = np.random.default_rng(len(shape)).integers(0, 100, shape).astype(dtype)
+    if dtype.startswith("float") and len(shape) < 3:
+        x[-7:] = x[-300:-293] = np.nan
+    for axis in range(len(shape)):
+        values, indices = getattr(te, name)(te.tensor(x), axis)
+        expected = getattr(np, "arg" + name)(x, axis)
+        np.testing.assert_array_equal(indices.numpy(), expected)
+        np.testing.assert_array_equal(
+            values.numpy(), np.take_along_axis(x, np.expand_dims(expected, axis), axis).squeeze(axis)
+        )

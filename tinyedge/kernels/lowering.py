@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinyedge.ir.step import Step
 
 SPLIT_ELEMENTS = 8192
-"""Reductions of more elements into few outputs run in two stages, so that all cores have work."""
+"""Reductions of more elements into few outputs run in two stages."""
 
 
 STREAM_BYTES = 1 << 25
@@ -173,6 +173,13 @@ def _strided_grid(device: Device, lengths: Shape, width: int) -> tuple[Shape, Sh
     return (across, outer), (lanes, 1), width, 1
 
 
+def parts_of(device: Device, count: int, length: int) -> int:
+    """Into how many parts each of ``count`` runs of ``length`` elements is split, so that all cores have work."""
+    if length <= SPLIT_ELEMENTS:
+        return 1
+    return min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
+
+
 def reduce_kernels(
     step: Step,
     device: Device,
@@ -191,8 +198,8 @@ def reduce_kernels(
         return [pointwise_kernel(step, device, expressions, scalars, shape=full)]
     reduction = _Reduction(step, device, kind, expressions, full, axes, scalars or {})
     count, length = reduction.count, reduction.length
-    parts = min(-(-length // 2048), max(1, 4 * max(device.compute_units, 16) // max(count, 1)))
-    if length > SPLIT_ELEMENTS and parts > 1:
+    parts = parts_of(device, count, length)
+    if parts > 1:
         return reduction.in_two_stages(parts)
     # One work-item per output if there are many outputs or few elements in each; else a work-group, or a part of one.
     if reduction.width > 1:

@@ -18,10 +18,11 @@ from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import functions, public
 from tinyedge.dtypes import DType, bool_, int64, uint8
 from tinyedge.errors import ArgumentError, AxisError, DtypeError
-from tinyedge.ir.spec import Device, KernelSpec, grid
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step, sum_of
 from tinyedge.ir.values import Layout, Spec
-from tinyedge.kernels.lowering import pointwise_kernel, reduce_kernels
+from tinyedge.kernels.lowering import parts_of, pointwise_kernel, reduce_kernels
+from tinyedge.ops.rows import row_launch
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, call_all
 
@@ -182,6 +183,9 @@ class MinOfAll(ExtremeOfAll):
         return y, ((x == y) | ((x != x) & (y != y))).sum(axis=axes, keepdims=True)
 
 
+TEMPLATE = "extreme.cl.jinja"
+
+
 class ExtremeWithIndex(Op):
     """The extreme along the attribute ``axis``, and the index of its first occurrence, to which the gradient goes."""
 
@@ -200,27 +204,44 @@ class ExtremeWithIndex(Op):
         return Spec(spec.dtype, shape), Spec(int64, shape)
 
     @classmethod
-    def _kernel(cls, step: Step, device: Device, kernel: str, whole: str, buffers: tuple[str, ...]) -> KernelSpec:
+    def _sizes(cls, step: Step, whole: str) -> dict[str, int]:
+        """How many lines the array has, how long they are, and how far apart their elements lie."""
         shape, axis = step.slots[whole].shape, step.attrs["axis"]
         length, inner = (shape[axis], prod(shape[axis + 1 :])) if shape else (1, 1)
-        lines = step.slots["index"].numel
-        count = lines if kernel == "extreme" else lines * length
-        return KernelSpec(
-            kernel,
-            "extreme.cl.jinja",
-            buffers,
-            *grid(count, device.group()),
-            {"count": count, "length": length, "inner": inner},
-            constants={"kind": cls.kind},
-        )
+        return {"count": step.slots["index"].numel, "length": length, "inner": inner}
 
     @classmethod
     def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [cls._kernel(step, device, "extreme", "x", ("x", "y", "index"))]
+        sizes, ctype = cls._sizes(step, "x"), step.slots["x"].dtype.ctype
+        count, length = sizes["count"], sizes["length"]
+        chunk = -(-length // parts_of(device, count, length))
+        parts = -(-length // chunk)
+        extent, group, walk = row_launch(device, count * parts, chunk, together=sizes["inner"] == 1)
+        lanes = walk["lanes"]
+        results = ("y", "index") if parts == 1 else ("values", "places")
+        between = (Scratch("values", ctype, count * parts), Scratch("places", "int", count * parts))
+        scratch = between if parts > 1 else ()
+        constants = {"kind": cls.kind, "lanes": lanes, "y": results[0], "index": results[1]}
+        shared = (LocalArray("values_of", ctype, (lanes,)), LocalArray("places_of", "int", (lanes,)))
+        first = KernelSpec(
+            "extreme", TEMPLATE, ("x", *results), extent, group, {**sizes, "parts": parts, "chunk": chunk},
+            constants=constants, scratch=scratch, local=shared if lanes > 1 else (), grouped=lanes > 1,
+        )  # fmt: skip
+        if parts == 1:
+            return [first]
+        join = KernelSpec(
+            "extreme_join", TEMPLATE, ("values", "places", "y", "index"), *grid(count, device.group()),
+            {"count": count, "parts": parts}, constants={"kind": cls.kind}, scratch=scratch,
+        )  # fmt: skip
+        return [first, join]
 
     @classmethod
     def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        return [cls._kernel(step, device, "extreme_backward", "dx", ("dy", "index", "dx"))]
+        sizes = cls._sizes(step, "dx")
+        sizes["count"] *= sizes["length"]
+        launch = grid(sizes["count"], device.group())
+        buffers = ("dy", "index", "dx")
+        return [KernelSpec("extreme_backward", TEMPLATE, buffers, *launch, sizes, constants={"kind": cls.kind})]
 
     @staticmethod
     def backward(dy: Any, dindex: Any, index: Any, *, axis: int, shapes: dict[str, Shape]) -> tuple[Any, ...]:
