@@ -229,13 +229,10 @@ def test_gradients_of_half_leaves_are_float32(backend: Backend) -> None:
         assert slope.tolist() == [3.0, 12.0]
 
 
-@pytest.mark.parametrize(
-    "function", [lambda x: te.linalg.qr(x)[1], lambda x: te.linalg.svdvals(x)], ids=["qr", "svdvals"]
-)
-def test_what_has_no_second_gradient_is_refused(function: Any) -> None:
-    x = drawn(3, 3)
+def test_what_has_no_second_gradient_is_refused() -> None:
+    x = drawn(3, 2)
     with pytest.raises(NotImplementedError, match="create_graph: ops whose gradient"):
-        grad(function(x).sum(), x, create_graph=True)
+        grad(te.linalg.lu(x)[2].sum(), x, create_graph=True)
 
 
 def penalty(critic: nn.Module, x: te.Tensor) -> te.Tensor:

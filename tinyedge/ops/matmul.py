@@ -349,7 +349,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 Matmul.errors = (
     ErrorSample(lambda te: te.matmul(te.zeros(1, 784), te.zeros(128, 784)), ShapeError, "Try a @ b.T"),
     ErrorSample(
-        lambda te: te.matmul(te.zeros(2, 3), te.tensor([[1], [2], [3]])), DtypeError, "one floating-point dtype"
+        lambda te: te.matmul(te.zeros(2, 3), te.tensor([[1], [2], [3]])), DtypeError, "two tensors of one dtype"
     ),
     ErrorSample(lambda te: te.matmul(te.tensor(1.0), te.zeros(3)), ShapeError, "at least one dim"),
 )
