@@ -543,7 +543,8 @@ def test_no_layer_is_passed_by(reference: Backend, name: str, base: str) -> None
                 nn.init.normal_(param.requires_grad_())
     if base != "float32":
         te.quantize(model, base)
-    call(model).square().sum().backward()
+    y = call(model)
+    (y * te.randn_like(y)).sum().backward()  # the squares of a layer norm's result always add up to the same
     adapters = {path: param for path, param in model.named_parameters() if ".lora_" in path}
     assert len(adapters) == 2 * len(te.adapt.adaptable(model))
     still = [path for path, param in adapters.items() if param.grad is None or not param.grad.abs().sum().item()]

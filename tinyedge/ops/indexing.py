@@ -77,6 +77,28 @@ def select_backward(
     return row_sums(step, device, "dy", "d" + table, dim, None, ignored, by_frequency)
 
 
+def _sorting_kernels(positions: int, group: int, scratch: tuple[Scratch, ...]) -> tuple[str, list[KernelSpec]]:
+    """Kernels that sort the positions by their index, by merging runs; and the scratch buffer in which they end."""
+
+    def sorting(kernel: str, run: int, buffers: tuple[str, ...], source: str, target: str) -> KernelSpec:
+        return KernelSpec(
+            kernel,
+            TEMPLATE,
+            buffers,
+            *grid(positions, group),
+            sizes={"positions": positions, "run": run},
+            constants={"source": source, "target": target},
+            scratch=scratch,
+        )
+
+    order, other, run = "order", "merged", RUN
+    kernels = [sorting("index_start", run, ("index", order), "", order)]
+    while run < positions:
+        kernels.append(sorting("index_merge", run, ("index", order, other), order, other))
+        order, other, run = other, order, 2 * run
+    return order, kernels
+
+
 def row_sums(
     step: Step,
     device: Device,
@@ -101,34 +123,18 @@ def row_sums(
     kernels = [
         KernelSpec("index_heads", TEMPLATE, ("heads",), *grid(rows, group), sizes={"rows": rows}, scratch=scratch)
     ]
-    order = "order"
-
-    def sorting(kernel: str, run: int, buffers: tuple[str, ...], source: str, target: str) -> KernelSpec:
-        return KernelSpec(
-            kernel,
-            TEMPLATE,
-            buffers,
-            *grid(positions, group),
-            sizes={"positions": positions, "run": run},
-            constants={"source": source, "target": target},
-            scratch=scratch,
-        )
-
+    order = ""
     if sorts:
-        kernels.append(sorting("index_start", RUN, ("index", order), "", order))
-        run = RUN
-        while run < positions:
-            other = "merged" if order == "order" else "order"
-            kernels.append(sorting("index_merge", run, ("index", order, other), order, other))
-            order, run = other, 2 * run
+        order, sorting = _sorting_kernels(positions, group, scratch)
+        kernels += sorting
     kernels.append(
         KernelSpec(
             "index_links",
             TEMPLATE,
-            ("index", *((order,) if sorts else ()), "heads", "links"),
+            ("index", *((order,) if order else ()), "heads", "links"),
             *grid(1 if device.is_cpu else positions, group),
             sizes={"rows": rows, "positions": positions, "ignored": ignored},
-            constants={"serial": device.is_cpu, "order": order if sorts else ""},
+            constants={"serial": device.is_cpu, "order": order},
             scratch=scratch,
             reports=_caller(step),
         )
