@@ -314,7 +314,8 @@ class ModuleState:
         self.library = [vars(part) for part in parts if type(part) in self.ours]
         self.size = sum(map(len, self.library))
         self.live: list[tuple[Any, At]] = []  # attributes and hooks that may change without being set
-        self.guarded: list[Any] = [tensor for tensor in self.tensors if vars(tensor)]
+        # Whose attributes are looked up again; a module is not kept alive by what is known of it.
+        self.guarded: list[weakref.ref[Any]] = [weakref.ref(tensor) for tensor in self.tensors if vars(tensor)]
         self.live += [(vars(t)[name], at.attribute(name)) for t in self.tensors for name in vars(t) if names.has(name)]
         self.slotted: list[tuple[Any, Module]] = []
         # Tensors without attributes of their own: they must stay so. For a large model the look takes microseconds.
@@ -333,7 +334,7 @@ class ModuleState:
         static: list[Any] = []
         own = [name for name in vars(part) if names.has(name) and not name.startswith("_") and name not in MODES]
         if own or not library:
-            self.guarded.append(part)
+            self.guarded.append(weakref.ref(part))
         if not library:
             for name, slot in slots_of(type(part)):
                 if names.has(name):
@@ -501,6 +502,10 @@ def dict_of(value: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _dict_at(owner: weakref.ref[Any]) -> dict[str, Any] | None:
+    return dict_of(owner())
+
+
 @by_class
 def is_written_in_c(cls: Any) -> bool:
     """Whether a class, its bases apart, has code that cannot be looked into."""
@@ -554,6 +559,13 @@ class Findings:
         """Guard an attribute of an object."""
         for column, entry in zip(self.attributes, (thing, name, value), strict=True):
             column.append(entry)
+
+    def guard_dict(self, owner: Any, attributes: dict[str, Any]) -> None:
+        """Guard that an object's ``__dict__`` stays this one. The object is not kept alive, if it can be."""
+        try:
+            self.guard(partial(_dict_at, weakref.ref(owner)), attributes)
+        except TypeError:  # it has no room for weak references
+            self.guard(partial(dict_of, owner), attributes)
 
     def guard(self, read: Callable[[], Any], value: Any) -> None:
         """Guard what ``read`` gives: it must be ``value`` at each call."""

@@ -250,7 +250,7 @@ class Walk(CodeWalk):
         """A tensor: its dtype, layout, flags and mentioned attributes, not its values."""
         attributes = vars(value)
         if not is_argument:
-            self.findings.guard_attribute(value, "__dict__", attributes)
+            self.findings.guard_dict(value, attributes)
         extra: tuple[Hashable, ...] = ()
         if attributes:
             extra = self.attributes(attributes, at, False)
@@ -375,7 +375,7 @@ class Walk(CodeWalk):
         """An object's ``__dict__``, which must stay the same one; None if it has none."""
         attributes = dict_of(value)
         if attributes is not None:
-            self.findings.guard(partial(dict_of, value), attributes)
+            self.findings.guard_dict(value, attributes)
         return attributes
 
     def attributes(
@@ -444,9 +444,11 @@ class Walk(CodeWalk):
             self.trail[at.path] = state_key
             self.trail |= members_of(module, at.path)
         yield state_key
-        for owner in state.guarded:
+        for owner in [reference() for reference in state.guarded]:
+            if owner is None:
+                continue
             attributes = vars(owner)
-            self.findings.guard_attribute(owner, "__dict__", attributes)
+            self.findings.guard_dict(owner, attributes)
             if self.names.all:
                 self.findings.guard_items(attributes)
             else:
