@@ -319,6 +319,8 @@ def _nonempty(name: str, input: Tensor, axes: Sequence[int]) -> None:
 def sum(input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over ``dim``, or over everything; bools and integers give int64.
 
+    Long sums of floats keep their accuracy: they are sums of blocks, joined with compensation (NumPy adds in float64).
+
     Shapes: any; returns it without the dims ``dim`` (with ``keepdim`` their length is 1), () without ``dim``.
     Errors: AxisError if there is no such dim.
 
