@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -234,3 +235,42 @@ def test_second_gradients_of_attention_with_dropout(backend: Backend) -> None:
             plain = sum(float((slope**2).sum()) for slope in grad((y**2).sum(), leaves))
             te.manual_seed(seed)
             assert run(*leaves).item() == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_compiled_step_with_a_gradient_penalty(backend: te.Backend) -> None:
+    def losses(wrap: Callable[[Any], Any]) -> list[float]:
+        te.manual_seed(0)
+        critic = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+        optimizer = te.optim.Adam(critic.parameters(), lr=0.01)
+
+        def step(x: te.Tensor) -> te.Tensor:
+            optimizer.zero_grad()
+            x = x.detach().clone().requires_grad_()
+            slope = grad(critic(x).sum(), x, create_graph=True)[0]
+            loss = ((slope.norm(dim=1) - 1) ** 2).mean() + critic(x).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        wrapped = wrap(step)
+        batches = np.random.default_rng(0).standard_normal((5, 4, 3)).astype(np.float32)
+        return [wrapped(te.tensor(batch)).item() for batch in batches]
+
+    np.testing.assert_allclose(losses(te.compile), losses(lambda step: step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"padding": 1}, {"dilation": (2, 1)}, {"return_indices": True}])
+def test_maxima_of_windows(options: dict[str, Any], backend: Backend) -> None:
+    """Larger than what is drawn above: a place in a window is not a place in the image."""
+    x = te.randn(2, 3, 9, 8, requires_grad=True)
+
+    def gradients(y: Any) -> te.Tensor:
+        y = y[0] if isinstance(y, tuple) else y
+        (slope,) = grad((y * y * y).sum(), x, create_graph=True)
+        (bent,) = grad((slope * slope).sum(), x)
+        return bent
+
+    found = gradients(F.max_pool2d(x, (3, 2), **options))
+    chosen = F.max_pool2d(x.detach(), (3, 2), **{**options, "return_indices": True})[1]
+    expected = gradients(x.reshape(2, 3, -1).gather(2, chosen.reshape(2, 3, -1)))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), 1e-5)

@@ -184,6 +184,7 @@ def _of_integers(a: Tensor, b: Tensor) -> Tensor:
 
 
 _TERMS = 1 << 22
+"""Products of integers that are in memory at a time: 32 MiB of int64."""
 
 
 def _checked(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) -> Tensor:
