@@ -37,7 +37,6 @@ from tinyedge.tensor.checks import (
 )
 from tinyedge.tensor.host import Number, backend_named, destination, filled, slot_of, uploaded, values_of
 from tinyedge.tensor.memory_format import check_memory_format
-from tinyedge.tensor.patched import TensorType
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -48,7 +47,7 @@ def _several(name: str) -> Callable[..., tuple[Tensor, ...]]:
     return cast("Callable[..., tuple[Tensor, ...]]", functions[name])
 
 
-class Tensor(Attributes, Methods, metaclass=TensorType):
+class Tensor(Attributes, Methods):
     """A multi-dimensional array on a backend, with the history that ``backward`` walks.
 
     Made by ``te.tensor``, ``te.from_numpy``, ``te.zeros`` and the like, and by calls on other tensors. Names, argument
