@@ -166,3 +166,103 @@ def test_code_in_backward_that_changes_what_it_reads(backend: Backend, monkeypat
     weight = nn.Parameter(te.ones(3))
     with pytest.raises(CaptureError, match="backward must not change"):
         te.compile(lambda y: Scaled.apply(weight * y).sum())(sample())
+
+
+def in_place(y: te.Tensor) -> te.Tensor:
+    y.mul_(2)
+    return y * 1
+
+
+def in_place_and_returned(y: te.Tensor) -> te.Tensor:
+    return y.add_(1).mul_(2)
+
+
+def in_place_through_a_view(y: te.Tensor) -> te.Tensor:
+    y[:1].mul_(3)
+    return y[:1]
+
+
+@pytest.mark.parametrize("function", [in_place, in_place_and_returned, in_place_through_a_view])
+@pytest.mark.parametrize("part", [lambda y: y, lambda y: y[:2]], ids=["whole", "view"])
+def test_what_is_differentiable_and_changed_in_place_is_refused(
+    function: Callable[..., Any], part: Callable[..., Any], backend: Backend
+) -> None:
+    """A replay gave it no history: gradients of what was computed of it later were wrong."""
+    found = []
+    for compiled in (function, te.compile(function)):
+        weight = nn.Parameter(te.ones(3))
+        y = weight * 3
+        compiled(part(y))
+        (y * y).sum().backward()
+        found.append(seen(weight.grad))
+    assert found[0] == found[1]
+    with pytest.raises(CaptureError, match="the history of argument 0, which is changed in place"):
+        compiled(part(weight * 3))
+    with te.no_grad():  # then there is none
+        assert seen(compiled(part(weight * 3))) == seen(function(part(weight * 3)))
+
+
+def test_what_is_differentiable_and_captured_and_changed_in_place_is_refused(backend: Backend) -> None:
+    y = nn.Parameter(te.ones(3)) * 3
+    compiled = te.compile(lambda z: y.mul_(z).sum())
+    compiled(sample())
+    with pytest.raises(CaptureError, match="it changed y"):
+        compiled(sample())
+
+
+def test_a_container_that_is_an_argument_and_captured(reference: Backend) -> None:
+    there = [1]
+    compiled = te.compile(lambda y, given: y * (2 if given is there else 3))
+    assert [compiled(sample(), given)[0].item() for given in (there, [1], there, [1])] == [2, 3, 2, 3]
+
+
+@pytest.mark.parametrize("register", [lambda y: y.register_hook(lambda dy: dy * 2), lambda y: y.retain_grad()])
+def test_hooks_of_differentiable_arguments_are_refused(register: Callable[..., Any], backend: Backend) -> None:
+    """A replay would not add them."""
+
+    def function(y: te.Tensor) -> te.Tensor:
+        register(y)
+        return y * 3
+
+    with pytest.raises(CaptureError, match="a hook of a tensor from outside"):
+        te.compile(function)(nn.Parameter(te.ones(3)) * 1)
+
+
+def copied(y: te.Tensor, weight: te.Tensor) -> te.Tensor:
+    z = weight * 1
+    z.copy_(y)
+    return z
+
+
+def copied_and_changed(y: te.Tensor, weight: te.Tensor) -> te.Tensor:
+    z = weight * 1
+    z.copy_(y)
+    with te.no_grad():
+        z.add_(1)
+    return z
+
+
+def not_only_the_loss(y: te.Tensor, weight: te.Tensor) -> list[te.Tensor]:
+    z = weight * 1
+    return [z, y.clone(), y[:2], (weight * weight)[:2], z.sum()]
+
+
+@pytest.mark.parametrize("is_leaf", [True, False])
+@pytest.mark.parametrize("function", [copied, copied_and_changed, not_only_the_loss])
+def test_gradients_go_to_where_the_results_come_from(
+    function: Callable[..., Any], is_leaf: bool, backend: Backend
+) -> None:
+    weight, found = nn.Parameter(te.ones(3)), []
+    for call in (function, te.compile(function)):
+        for _ in range(3):
+            weight.grad, y = None, te.tensor([1.0, -2.0, 3.0], requires_grad=True)
+            results = call(y if is_leaf else y * 2, weight)
+            results = results if isinstance(results, list) else [results]
+            sum((result * (k + 1)).sum() for k, result in enumerate(results)).backward()  # type: ignore[attr-defined]
+            found.append([seen(each) for each in (*results, y.grad, weight.grad)])
+    assert found == [found[0]] * 6
+    weight.grad, y = None, te.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    results = call(y if is_leaf else y * 2, weight)
+    (first, *_) = results if isinstance(results, list) else [results]
+    (gradient,) = te.autograd.grad(first.sum(), weight if isinstance(results, list) else y)
+    assert seen(gradient) == [1.0 if is_leaf or isinstance(results, list) else 2.0] * 3

@@ -13,6 +13,7 @@ import pytest
 import tinyedge as te
 from tinyedge import nn, optim
 from tinyedge.backends import Backend
+from tinyedge.errors import AutogradError
 from tinyedge.nn import functional as F
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4) / 10
@@ -453,3 +454,17 @@ def test_composed_functions_in_place_under_autograd(name: str, backend: Backend)
         y.sum().backward()
         slopes.append(x.grad.numpy())
     np.testing.assert_array_equal(*slopes)
+
+
+@pytest.mark.parametrize("write", [lambda b, a: b.copy_(a), lambda b, a: b.__setitem__(slice(None), a)])
+def test_what_was_changed_before_it_is_overwritten_is_not_what_was_saved(
+    write: Callable[..., Any], backend: Backend
+) -> None:
+    """Where the source of a copy had read the target, the target's values were kept at the copy: later ones."""
+    x = te.tensor([1.0, 2.0], requires_grad=True)
+    a, b = x * 3, x * 1
+    a.mul_(b)
+    b.add_(1)
+    write(b, a)
+    with pytest.raises(AutogradError, match="changed in place"):
+        a.sum().backward()

@@ -205,12 +205,15 @@ def link(op: type[Op], reads: Sequence[Read], outs: tuple[Slot, ...], attrs: Map
 
 
 def keep_saved(step: Step, storage: Storage) -> None:
-    """Copy what ``step`` saved of ``storage``, because that is about to be changed in place."""
+    """Copy what ``step`` saved of ``storage``, because that is about to be changed in place.
+
+    What was changed before is not what was saved: backward refuses it.
+    """
     saved = step.saved
     if not isinstance(saved, dict):
         return
-    for name, (slot, _) in saved.items():
-        if isinstance(slot, Slot) and slot.storage is storage:
+    for name, (slot, version) in saved.items():
+        if isinstance(slot, Slot) and slot.storage is storage and storage.version == version:
             saved[name] = (contiguous_copy(slot), 0)
 
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from tinyedge.errors import ShapeError
+from tinyedge.ir.modes import modes
 from tinyedge.ir.step import Step
 from tinyedge.ir.values import Slot, note_leaf_change
 
@@ -71,6 +72,8 @@ class Hooks:
 def hooks_of(slot: Slot) -> Hooks:
     """The hooks of a tensor, to which some may be added."""
     global _used
+    if modes.recorder is not None:
+        modes.recorder.hooked(slot)
     if slot.step is None:
         _used = True
         note_leaf_change()

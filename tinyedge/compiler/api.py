@@ -252,7 +252,7 @@ class Compiled:
                     tensor._current("te.compile")  # a view has the history of what changed its memory
                 marks, strange = self._guard.renewed_in(result, call)
                 result = recording.renewed(result, {id(kept): kept for kept, _ in marks})
-            same = self._is_same(key, before, call, held, recording.runs)
+            same = self._is_same(key, before, call, held, recording)
             if not same or not recording.repeats or not recording.is_replaceable():
                 recording.release()
             if not same or not recording.repeats:
@@ -318,7 +318,7 @@ class Compiled:
             return self.prepare(*call.args, **call.kwargs), call.tensors
 
     def _is_same(
-        self, key: Any, before: dict[str, Any], call: Call, held: list[tuple[Any, list[Any]]], ran: bool
+        self, key: Any, before: dict[str, Any], call: Call, held: list[tuple[Any, list[Any]]], recording: Recording
     ) -> bool:
         """Whether the call left its guard key, and what its arguments ``held``, as they were. CaptureError if two calls
         in a row changed them.
@@ -334,7 +334,11 @@ class Compiled:
             )
         ):
             same, changed = False, "which tensors or other objects its arguments hold"
-        again, self._changed = self._changed or not ran, not same
+        around = [*[(f"argument {n}", tensor) for n, tensor in enumerate(call.tensors)], *self._guard.tensors().items()]
+        for name, tensor in around if same else ():
+            if recording.made_history(tensor._current("te.compile")):
+                same, changed = False, f"the history of {name}, which is changed in place and requires a gradient"
+        again, self._changed = self._changed or not recording.runs, not same
         if not same and again:
             raise CaptureError(
                 f"te.compile({self.name})",

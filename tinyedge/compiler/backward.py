@@ -54,7 +54,19 @@ _version_of = attrgetter("version")
 class Node(OwnBackward):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
-    __slots__ = ("again", "current", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
+    __slots__ = (
+        "again",
+        "current",
+        "draws",
+        "held",
+        "inputs",
+        "lease",
+        "leaves",
+        "others",
+        "program",
+        "seen",
+        "versions",
+    )
 
     op = _Replay
     direction = FORWARD
@@ -72,6 +84,7 @@ class Node(OwnBackward):
         self.leaves = leaves
         self.output_specs, self.input_specs = program.root_specs, program.input_specs
         self.inputs: Sequence[Edge] = ()
+        self.others: Sequence[Edge] = ()  # for gradients of results that the program does not cover
         self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
         self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
         self.again: Again | None = None  # makes the program for gradients of other results
@@ -81,7 +94,7 @@ class Node(OwnBackward):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves])
+        return (*self.inputs, *[edge_to(leaf) for leaf in self.leaves], *self.others)
 
     @edges.setter
     def edges(self, edges: tuple[Edge | None, ...]) -> None:
@@ -123,6 +136,14 @@ class Node(OwnBackward):
         self.again = self.current = None
 
 
+def _edge_of(source: Any, arguments: Sequence[Tensor]) -> Edge | None:
+    """The edge to an argument, to what was computed before, or to a leaf that may be gone."""
+    if isinstance(source, weakref.ref):
+        leaf = source()
+        return None if leaf is None else edge_to(leaf)
+    return edge_to(arguments[source]._slot) if isinstance(source, int) else source
+
+
 class Walkable:
     """A program, as far as its second part goes: the backward of its calls.
 
@@ -154,6 +175,7 @@ class Walkable:
     _seeds: list[int]
     _roots: list[Spec]
     _inputs: list[tuple[Any, ResultPlace]]
+    _others: Sequence[Any]  # where results begin for which no gradients come; see ``Trace``
 
     def __call__(
         self, arguments: list[Tensor], again: Again | None = None, numbers: Sequence[Mapping[str, float]] | None = None
@@ -218,6 +240,7 @@ class Walkable:
         """Let ``node`` hold what its backward needs of this call."""
         if self._inputs:
             node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
+        node.others = [edge for source in self._others if (edge := _edge_of(source, arguments)) is not None]
         held: list[tuple[int, Slot]] = []
         for number, position in self._held_arguments:
             slot = arguments[position]._slot

@@ -175,9 +175,8 @@ class Walk(CodeWalk):
             if made is tuple:
                 return tuple, self.items(value, at, is_argument)
             is_argument = is_argument and is_container(made)
-            return self.later(
-                value, (at.lenient, is_argument), at, partial(self.container, value, made, at, is_argument)
-            )
+            look = partial(self.container, value, made, at, is_argument)
+            return self.place(value), self.later(value, (at.lenient, is_argument), at, look)
         if made is complex:
             return complex, SCALARS[complex](value)
         if issubclass(made, FunctionType):
@@ -252,7 +251,8 @@ class Walk(CodeWalk):
                 return Same(value)
             self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
         inside = is_argument and is_container(made)
-        return self.later(value, (at.lenient, inside), at, partial(self.thing, value, at, inside))
+        look = partial(self.thing, value, at, inside)
+        return self.place(value), self.later(value, (at.lenient, inside), at, look)
 
     def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
         """A tensor: its dtype, layout, flags and mentioned attributes, not its values."""

@@ -175,7 +175,7 @@ class Program(Walkable):
         storages.
         """
         self._returned: dict[int, weakref.ref[Storage]] = {}  # for each result: what the last call returned
-        self._roots = [] if trace is None else [root.spec for root in trace.roots]
+        self._roots, self._others = ([], []) if trace is None else ([root.spec for root in trace.roots], trace.others)
         roots = {} if trace is None else {id(root): k for k, root in enumerate(trace.roots)}
         places: dict[int, ResultPlace] = {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +83,7 @@ class Trace(NamedTuple):
     border: int  # so many of the steps belong to the call itself
     leaves: list[tuple[Slot, Slot]]
     inputs: list[tuple[int | Edge, Slot]]
+    others: list[int | Edge | weakref.ref[Slot]]  # inputs and leaves of which only the other results are computed
 
 
 class Recording(Recorder):
@@ -207,7 +208,23 @@ class Recording(Recorder):
         for position, argument in enumerate(arguments):
             sources[Walk.key(edge_to(argument._slot))] = position
         inputs = [(sources[key], slot) for key, slot in passed]
-        return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs)
+        others = self._others(roots, sources, {key for key, _ in passed} | {(-1, n) for n in walk.leaves})
+        return Trace(roots, tuple(wanted), seeds, border, list(walk.leaves.values()), inputs, others)
+
+    def _others(
+        self, roots: Sequence[Slot], sources: Mapping[tuple[int, int], int | Edge], known: Collection[tuple[int, int]]
+    ) -> list[int | Edge | weakref.ref[Slot]]:
+        """Where histories of ``roots`` begin, outside of the call or with a leaf, apart from what is ``known``."""
+        steps = Tape.leading_to(roots, self.first_number)
+        found: dict[tuple[int, int], int | Edge | weakref.ref[Slot]] = {}
+        for edge in [edge for step in steps for edge in step.edges if edge is not None]:
+            step, _, leaf = edge
+            source, key = step if step is not None else leaf, Walk.key(edge)
+            if key in known or source is None or source.number >= self.first_number:
+                continue
+            place = sources.get(key)
+            found[key] = place if isinstance(place, int) else edge if leaf is None else weakref.ref(leaf)
+        return [*found.values()]
 
     def _written_back(self, gradient: Slot) -> Slot:
         """A gradient of an input, which the backward of each call writes: a user's backward may return any tensor."""
@@ -263,9 +280,12 @@ class Recording(Recorder):
                     )
                 self._keep(leaf.grad.storage)
 
-    def hooked(self, leaf: Slot) -> None:
-        if leaf.number < self.first_number:
+    def hooked(self, slot: Slot) -> None:
+        if self.is_from_before(slot) or (slot.step is None and slot.number < self.first_number):
             self.forbid("a hook of a tensor from outside", "its code is not compared from call to call")
+
+    def is_from_before(self, slot: Slot) -> bool:
+        return slot.step is not None and slot.step.number < self.first_number
 
     def gradient_seen(self, leaf: Slot) -> None:
         if (use := self._use(leaf)) is not None and not use.replaced and not use.summed:

@@ -117,6 +117,10 @@ def place_of_result(
         history.output_specs = slot.step.output_specs
     elif slot.requires_grad and slot.is_leaf:
         recording.forbid("a leaf that is returned", "a replay would not compute its gradient; return its clone()")
+    elif slot.requires_grad and recording.is_from_before(slot) and id(slot) not in roots:
+        recording.forbid(
+            "a result with the history of another tensor", "a replay would give it none; return its clone()"
+        )
     source = next((k for k, argument in enumerate(arguments) if argument._slot.family is slot.family), None)
     is_recorded = slot.history >= 0 or (source is not None and arguments[source]._slot.history < 0)
     family = source if source is not None else None if slot.family is slot.storage else slot.family
