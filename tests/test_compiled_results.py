@@ -266,3 +266,20 @@ def test_gradients_go_to_where_the_results_come_from(
     (first, *_) = results if isinstance(results, list) else [results]
     (gradient,) = te.autograd.grad(first.sum(), weight if isinstance(results, list) else y)
     assert seen(gradient) == [1.0 if is_leaf or isinstance(results, list) else 2.0] * 3
+
+
+def test_a_call_that_adds_gradients_is_not_repeated_for_other_results(backend: Backend) -> None:
+    """It would add them twice."""
+    weight = nn.Parameter(te.ones(3))
+
+    def function(y: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
+        loss = (weight * y).sum()
+        loss.backward()
+        return (weight * y).sum(), weight * 2
+
+    compiled = te.compile(function)
+    compiled(sample())
+    _, double = compiled(sample())
+    with pytest.raises(AutogradError, match="changes something"):
+        double.sum().backward()
+    assert seen(weight.grad) == [2 * each for each in seen(sample())]

@@ -468,3 +468,19 @@ def test_what_was_changed_before_it_is_overwritten_is_not_what_was_saved(
     write(b, a)
     with pytest.raises(AutogradError, match="changed in place"):
         a.sum().backward()
+
+
+@pytest.mark.parametrize("hooked", [0, 1])
+def test_a_copy_and_its_source_have_hooks_of_their_own(hooked: int, backend: Backend) -> None:
+    """They shared a step of the graph, and with it its hooks and the gradient that it retains."""
+    x = te.tensor([1.0, 2.0], requires_grad=True)
+    source, target = x * 1, te.zeros(2)
+    target.copy_(source)
+    pair = source, target
+    pair[hooked].register_hook(lambda gradient: gradient * 10)
+    pair[hooked].retain_grad()
+    (source * 2 + target * 3).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[50.0, 50.0], [32.0, 32.0]][hooked]
+    assert pair[hooked].grad.tolist() == [[50.0, 50.0], [30.0, 30.0]][hooked]  # type: ignore[union-attr]
+    assert pair[1 - hooked].grad is None

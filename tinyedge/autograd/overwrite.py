@@ -51,13 +51,18 @@ class Overwritten(OwnBackward):
             walk.deliver(base, rest, self.output_specs[0], owned=True)
 
 
-def changed(slot: Slot, result: Slot) -> Slot:
-    """``slot`` with the history that it has now that the values of ``result`` were written there."""
+def changed(slot: Slot, result: Slot, is_copied: bool = False) -> Slot:
+    """``slot`` with the history that it has now that the values of ``result`` were written there.
+
+    ``is_copied``: ``result`` is a tensor of its own, which may be hooked, and read elsewhere.
+    """
     family, before = slot.family, _before(slot)
     if before is None:  # then it is all of the memory: ``require_changeable`` has looked
         now = None
     elif _is_whole(slot) and result.requires_grad:
         now = Current(result.step, result.index, result.spec)
+        if is_copied:
+            now = Current(Overwritten(Current(None, 0, result.spec), result, slot.layout()), 0, result.spec)
     else:
         now = Current(Overwritten(before, result, slot.layout()), 0, before.spec)
     family.history += 1

@@ -95,10 +95,6 @@ class Recorder:
     def hooked(self, slot: Slot) -> None:
         """A hook is about to be added to ``slot``, or, if that is a leaf, its hooks are about to be called."""
 
-    def is_from_before(self, slot: Slot) -> bool:
-        """Whether ``slot`` has a history from before what is recorded."""
-        return False
-
     def gradient_seen(self, leaf: Slot) -> None:
         """The program asks whether ``leaf`` has a gradient, or reads it."""
 
@@ -127,11 +123,6 @@ def recording(recorder: Recorder) -> Switch[Recorder]:
 def recorder() -> Recorder | None:
     """The recorder of this thread, or None."""
     return cast("Recorder | None", modes.recorder)
-
-
-def is_from_before(slot: Slot) -> bool:
-    """Whether a call is recorded, and ``slot`` has a history from before."""
-    return modes.recorder is not None and modes.recorder.is_from_before(slot)
 
 
 def seen_gradient(leaf: Slot) -> Slot | None:

@@ -189,7 +189,7 @@ class Walkable:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether a call changes nothing but gradients, so that it may be made again."""
+        """Whether a call changes nothing, gradients included, so that it may be made again."""
         raise NotImplementedError
 
     def _begin_backward(self) -> None:

@@ -556,7 +556,7 @@ class Program(Walkable):
 
     @property
     def is_repeatable(self) -> bool:
-        return not (self._changed or self._changed_arguments or self._ends.places or self._effects)
+        return not (self._changed or self._changed_arguments or self._ends.places or self._effects or self._leaves)
 
     def _launch_safely(
         self,

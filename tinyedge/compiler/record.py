@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot
 from tinyedge.autograd.held import Held
 from tinyedge.autograd.recorder import Effect, Recorder, recording
-from tinyedge.autograd.walk import OwnBackward, Walk, walk_back
+from tinyedge.autograd.walk import Walk, walk_back
 from tinyedge.containers import with_leaves
 from tinyedge.dtypes import bool_
 from tinyedge.errors import CaptureError
@@ -182,8 +182,7 @@ class Recording(Recorder):
             wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
         steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
         self.calls_users = any(
-            step.hooks is not None or isinstance(step, OwnBackward) or isinstance(step.saved, Postponed)
-            for step in steps
+            step.hooks is not None or step.calls_users or isinstance(step.saved, Postponed) for step in steps
         )
         edges = [edge for step in steps for edge in step.edges if edge is not None]
         # The gradients that leaves have now may be gone when the backward comes, or be what it reads: it adds to
@@ -285,6 +284,7 @@ class Recording(Recorder):
             self.forbid("a hook of a tensor from outside", "its code is not compared from call to call")
 
     def is_from_before(self, slot: Slot) -> bool:
+        """Whether ``slot`` has a history from before the call."""
         return slot.step is not None and slot.step.number < self.first_number
 
     def gradient_seen(self, leaf: Slot) -> None:

@@ -182,6 +182,8 @@ class _Called(Differentiable):
 
     __slots__ = ("__weakref__", "backend_of", "ctx", "function")
 
+    calls_users = True
+
     def __init__(self, function: type[Function], ctx: FunctionContext, args: Any, needs: tuple[bool, ...]) -> None:
         super().__init__(_op_of(function), FORWARD, {}, {}, {}, (), ())
         self.function, self.ctx, self.saved = function, ctx, {}

@@ -50,6 +50,9 @@ class Step:
         "writes",
     )
 
+    calls_users = False
+    """Whether its backward calls the user's code."""
+
     def __init__(
         self,
         op: type[Op],

@@ -491,7 +491,7 @@ class Tensor(Attributes, Methods):
         tracked = modes.is_grad_enabled() and (slot.requires_grad or result.requires_grad)
         if tracked:
             require_changeable(call, slot)
-            if result.requires_grad and (leads_to_leaf(result._slot) or recorder.is_from_before(result._slot)):
+            if result.requires_grad and leads_to_leaf(result._slot):
                 result = _function("clone")(result)  # a step of its own: the gradient belongs to that leaf, not to self
             step = result._slot.step
             if step is not None:
@@ -500,7 +500,7 @@ class Tensor(Attributes, Methods):
             result = result.to(slot.dtype)
         write_into(result._slot, slot)
         if tracked:
-            self._slot = overwrite.changed(slot, result._slot)
+            self._slot = overwrite.changed(slot, result._slot, is_copied=call == "copy_")
             values.note_leaf_change()
         return self
 
