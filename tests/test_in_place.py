@@ -484,3 +484,16 @@ def test_a_copy_and_its_source_have_hooks_of_their_own(hooked: int, backend: Bac
     assert x.grad.tolist() == [[50.0, 50.0], [32.0, 32.0]][hooked]
     assert pair[hooked].grad.tolist() == [[50.0, 50.0], [30.0, 30.0]][hooked]  # type: ignore[union-attr]
     assert pair[1 - hooked].grad is None
+
+
+@pytest.mark.parametrize("hooked", [0, 1])
+def test_a_view_of_the_whole_that_is_changed_has_hooks_of_its_own(hooked: int, backend: Backend) -> None:
+    x = te.tensor([1.0, 2.0], requires_grad=True)
+    whole = x * 1
+    view = whole.view(1, 2).view(2)
+    view.mul_(2)
+    (whole, view)[hooked].register_hook(lambda gradient: gradient * 10)
+    (whole + view * 3).sum().backward()
+    assert x.grad is not None
+    # The view is computed from the whole, whose gradient contains that of the view.
+    assert x.grad.tolist() == [[80.0, 80.0], [62.0, 62.0]][hooked]

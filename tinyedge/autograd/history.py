@@ -46,11 +46,12 @@ def renew(call: str, slot: Slot) -> None:
 
 def view(slot: Slot, current: Current) -> None:
     """Give ``slot`` the history of a view of what all of its memory holds."""
+    was_view = slot.step is not None and slot.step.op.is_view  # it keeps a step, and so hooks, of its own
     slot.history = slot.family.history
     slot.step, slot.requires_grad = None, current.step is not None
     if current.step is None:
         return
-    if slot.shape == current.spec.shape and slot.contiguous:
+    if slot.shape == current.spec.shape and slot.contiguous and not was_view:
         slot.step, slot.index = current.step, current.output
         return
     once = tuple(size if stride else min(size, 1) for size, stride in zip(slot.shape, slot.strides, strict=True))

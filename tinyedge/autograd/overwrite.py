@@ -72,6 +72,7 @@ def changed(slot: Slot, result: Slot, is_copied: bool = False) -> Slot:
     if now is None:
         fresh.step, fresh.index, fresh.requires_grad = result.step, result.index, result.requires_grad
     else:
+        fresh.step = slot.step  # which tells whether it is a view
         history.view(fresh, now)
     return fresh
 
