@@ -85,7 +85,7 @@ UNARY: dict[str, tuple[Callable[[Any], Any], Callable[[int], int]]] = {
     "clamp": (lambda x: x.clamp(2, 100), lambda x: min(max(x, 2), 100)),
     "plus_3": (lambda x: 3 + x, lambda x: 3 + x),
     "by_7": (lambda x: x // 7, lambda x: x // 7),
-    "7_by": (lambda x: 7 // x, lambda x: quotient(7, x)),
+    "7_by": (lambda x: 7 // x.clone(), lambda x: quotient(7, x)),
     "modulo_7": (lambda x: x % 7, lambda x: x % 7),
     "below_2_to_40": (lambda x: x < 2**40, lambda x: x < 2**40),
     "above_minus_1": (lambda x: x > -1, lambda x: x > -1),
@@ -109,7 +109,7 @@ def corners(dtype: DType) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 def test_two_integers(name: str, dtype: DType, backend: Backend) -> None:
     function, of_python = BINARY[name]
     a, b = corners(dtype)
-    got = function(te.tensor(a), te.tensor(b))
+    got = function(te.tensor(a), te.tensor(b).clone())  # the host does not know where a clone is 0
     expected = [of_python(int(x), int(y)) for x, y in zip(a, b, strict=True)]
     if got.dtype is te.bool_:
         assert got.tolist() == expected
@@ -176,7 +176,16 @@ def test_divided_by_zero(backend: Backend) -> None:
     ):
         with pytest.raises(ZeroDivisorError, match="not 0"):
             divide()
-    assert (x % te.tensor([0, 0])).tolist() == [0, 0]
+    compiled = te.compile(lambda x, y: x // y)
+    assert compiled(x, te.tensor([2, -2])).tolist() == [2, 2]
+    for zeros in ([0, 0], [1, 0], [-3, 0, 4, -2, 2]):
+        y, numbers = te.tensor(zeros), x[:1].expand(len(zeros))
+        for divide in (te.floor_divide, te.remainder, te.fmod, *([compiled] if len(zeros) == 2 else [])):
+            with pytest.raises(ZeroDivisorError, match="an element of it is 0"):
+                divide(numbers if divide is not compiled else x, y)
+        assert (numbers // (y * 1)).shape == y.shape  # of what a device computed it is not known
+    assert (x % (x - x)).tolist() == [0, 0]
+    assert (x // te.tensor([0, 1, 2])[1:]).tolist() == [5, -3]
     assert (x / 0).tolist() == [np.inf, -np.inf]
     assert (x.float() // 0).tolist() == [np.inf, -np.inf]
 

@@ -162,8 +162,9 @@ class Storage(Family):
         self.torn = False  # a gradient to which only a part of a backward pass was added
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
-        # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks.
-        self.bounds: tuple[int, int, int, int] | None = None
+        # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks; and
+        # 0, if that is among the others.
+        self.bounds: tuple[int, ...] | None = None
         self.history = self.recorded = 0  # ``recorded`` counts the changes of all families in it
         self.current: Current | None = None
         self.renewed = 0  # the version at which all of it was last overwritten: zeroed, or copied into

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinyedge import dtypes
+from tinyedge.autograd import recorder
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import also, public
 from tinyedge.dtypes import INTEGER, DType, bool_, float32, int8, int16, int32, int64, uint8
 from tinyedge.errors import ArgumentError, BackendError, DtypeError, ShapeError, ZeroDivisorError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Step
-from tinyedge.ir.values import Spec
+from tinyedge.ir.values import Spec, Storage
 from tinyedge.kernels.lowering import pointwise_kernel
 from tinyedge.ops.comparison import LogicalOr
 from tinyedge.ops.promotion import Operand, as_operand, numbers, prepared, require_tensors, result_dtype
@@ -230,9 +231,10 @@ class Div(Elementwise):
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """``input / other``, broadcast; integers give float32. ``rounding_mode`` is None, "floor" or "trunc".
 
-    With a rounding mode integers stay integers, and are divided as such; by an element that is 0 they give 0.
+    With a rounding mode integers stay integers, and are divided as such.
 
-    Errors: ZeroDivisorError if integers are divided by the number 0 with a rounding mode.
+    Errors: ZeroDivisorError if integers are divided with a rounding mode by the number 0, or by a tensor from the host
+            that contains it. By a 0 that was computed they give 0: to look for it would be to wait for the device.
     """
     items = [as_operand("div", item) for item in (input, other)]
     if rounding_mode is not None:
@@ -264,11 +266,25 @@ def _rounded_quotient(call_name: str, items: list[Any], rounding_mode: str) -> T
 
 
 def _nonzero(call_name: str, divisor: Any) -> None:
-    """Refuse the number 0 as the divisor of integers. Elements that are 0 nobody sees before the device divides."""
-    if not isinstance(divisor, Tensor) and divisor == 0:
+    """Refuse 0 as the divisor of integers, where the host knows it. To see what a device computed is to wait for it."""
+
+    def refuse(got: str) -> NoReturn:
         raise ZeroDivisorError(
-            call_name, "a divisor of integers that is not 0", "got 0", "Divide floats, which gives infinity or NaN."
+            call_name, "a divisor of integers that is not 0", got, "Divide floats, which gives infinity or NaN."
         )
+
+    def check(storage: Storage) -> None:
+        if storage.bounds is not None and not storage.version and 0 in storage.bounds:
+            refuse("an element of it is 0")
+
+    if not isinstance(divisor, Tensor):
+        if divisor == 0:
+            refuse("got 0")
+        return
+    slot = divisor._slot
+    if slot.nbytes == slot.storage.nbytes:  # else it may be a part without it
+        check(slot.storage)
+        recorder.checked(slot.storage, check)
 
 
 @public(method=True, inplace=True, operators=("__floordiv__", "__rfloordiv__", "__ifloordiv__"))
@@ -392,9 +408,10 @@ class Remainder(Elementwise):
 
 @public(method=True, inplace=True, operators=("__mod__", "__rmod__", "__imod__"))
 def remainder(input: Operand, other: Operand) -> Tensor:
-    """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0.
+    """``input - other * floor(input / other)``, as Python's ``%``.
 
-    Errors: ZeroDivisorError if integers are divided by the number 0.
+    Errors: ZeroDivisorError if integers are divided by the number 0, or by a tensor from the host that contains it. By
+            a 0 that was computed the remainder is 0.
     """
     if not isinstance(other, Tensor):
         require_tensors("remainder", input)

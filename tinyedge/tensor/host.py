@@ -73,9 +73,11 @@ def read(slot: Slot) -> npt.NDArray[Any]:
 def uploaded(values: npt.NDArray[Any], dtype: DType, backend: Backend) -> Slot:
     """A slot of that dtype with a copy of ``values``."""
     backend.check_dtype(dtype)
-    bounds = None
+    bounds: tuple[int, ...] | None = None
     if dtype.category == dtypes.INTEGER and values.size:
         bounds = _extremes(values)
+        if bounds[0] < 0 < bounds[-1] and not values.all():
+            bounds = (*bounds, 0)
     slot = new_slot(backend, dtype, values.shape, holds=True)
     backend.write(slot.storage, np.ascontiguousarray(dtype.pack(values)))
     recorder.uploaded(slot.storage, values)
