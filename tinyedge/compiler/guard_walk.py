@@ -294,6 +294,8 @@ class Walk(CodeWalk):
         if made is not np.ndarray or value.dtype.hasobject or value.nbytes > ARRAY_BYTES:
             if at.lenient:
                 return Same(value)
+            if made is not np.ndarray or value.dtype.hasobject:
+                self.refuse(at, f"is a {made.__name__} of dtype {value.dtype}, whose state cannot be compared")
             self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
         form, data = form_of(value), value.tobytes()
         self.findings.guard(partial(holds_bytes, value, form, data), True)
