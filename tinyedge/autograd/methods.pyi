@@ -50,7 +50,7 @@ class Methods:
         """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
 
     def __imod__(self, other: Any) -> Tensor:
-        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+        """``input - other * floor(input / other)``, as Python's ``%``."""
 
     def __imul__(self, other: Any) -> Tensor:
         """``input * other``, broadcast."""
@@ -91,7 +91,7 @@ class Methods:
         """The matrix product; the axes before the last two broadcast."""
 
     def __mod__(self, other: Any) -> Tensor:
-        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+        """``input - other * floor(input / other)``, as Python's ``%``."""
 
     def __mul__(self, other: Any) -> Tensor:
         """``input * other``, broadcast."""
@@ -118,7 +118,7 @@ class Methods:
         """The bits ``other`` places higher; 0 if that is negative, or more than there are."""
 
     def __rmod__(self, other: Any) -> Tensor:
-        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+        """``input - other * floor(input / other)``, as Python's ``%``."""
 
     def __rmul__(self, other: Any) -> Tensor:
         """``input * other``, broadcast."""
@@ -1215,10 +1215,10 @@ class Methods:
         """``max(input, 0)``."""
 
     def remainder(self, other: Operand) -> Tensor:
-        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+        """``input - other * floor(input / other)``, as Python's ``%``."""
 
     def remainder_(self, other: Operand) -> Tensor:
-        """``input - other * floor(input / other)``, as Python's ``%``; of integers by an element that is 0 it is 0."""
+        """``input - other * floor(input / other)``, as Python's ``%``."""
 
     def renorm(self, p: float, dim: int, maxnorm: float) -> Tensor:
         """Each slice along ``dim`` whose p-norm is above ``maxnorm`` scaled down to that."""
