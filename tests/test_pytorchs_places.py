@@ -22,7 +22,8 @@ from tinyedge.optim.averaged import SWALR, AveragedModel, get_ema_multi_avg_fn, 
 @pytest.mark.parametrize(
     "name",
     ["onnx", "cuda", "cuda.amp", "nn.modules", "nn.modules.module", "nn.modules.loss", "nn.modules.utils",
-     "autograd.functional", "utils.checkpoint", "optim.swa_utils", "distributions.transforms"],
+     "nn.modules.batchnorm", "autograd.functional", "utils.checkpoint", "optim.swa_utils", "optim.adamw", "linalg",
+     "jit", "special", "random", "distributed", "distributions.transforms"],
 )  # fmt: skip
 def test_places(name: str) -> None:
     importlib.import_module(f"tinyedge.{name}")
@@ -40,6 +41,91 @@ def test_small_names(backend: Backend) -> None:
     assert te.nn.functional.leaky_relu_(te.tensor([-1.0]), 0.5).tolist() == [-0.5]
     with pytest.warns(UserWarning, match="there is no CUDA"):
         te.cuda.amp.GradScaler()
+
+
+def test_bases_of_layers(backend: Backend) -> None:
+    from tinyedge.nn.modules.batchnorm import _BatchNorm
+    from tinyedge.nn.modules.loss import _WeightedLoss
+    from tinyedge.nn.modules.utils import _pair
+
+    class Focal(_WeightedLoss):
+        def forward(self, x: te.Tensor) -> te.Tensor:
+            return x.sum() if self.reduction == "sum" else x
+
+    assert isinstance(nn.BatchNorm2d(2), _BatchNorm)
+    assert isinstance(nn.Conv1d(1, 1, 1), nn.modules.conv._ConvNd)
+    assert isinstance(nn.CrossEntropyLoss(), _WeightedLoss)
+    assert _pair(3) == (3, 3)
+    assert nn.modules.Linear is nn.modules.linear.Linear is nn.Linear
+    assert list(Focal(te.ones(2), size_average=False).state_dict()) == ["weight"]
+    assert Focal(size_average=False)(te.ones(3)).item() == 3.0
+    with pytest.raises(AttributeError, match=r"nn\.modules\.Nothing is not in tinyedge"):
+        _ = nn.modules.linear.Nothing
+
+
+def test_what_programs_ask_for(reference: Backend) -> None:
+    x = te.zeros(2, 3)
+    assert [x.is_sparse, x.is_meta, x.is_quantized, x.is_cuda] == [False] * 4
+    assert x.is_cpu
+    assert x.layout is te.strided
+    assert not te.distributed.is_available()
+    with pytest.raises(AttributeError, match=r"distributed\.all_reduce is not in tinyedge; use one device"):
+        te.distributed.all_reduce(x)
+    assert te.jit.script(math.sin) is math.sin is te.jit.ignore(math.sin)
+    assert te.jit.ignore(drop=True)(math.sin) is math.sin
+    with pytest.raises(AttributeError, match=r"use te\.compile"):
+        te.jit.trace(math.sin, x)
+    te.manual_seed(3)
+    with te.random.fork_rng():
+        assert te.seed() != te.seed()
+    assert te.initial_seed() == 3
+    with pytest.warns(FutureWarning, match=r"use nn\.init\.constant_"):
+        assert nn.init.constant(x, 2.0) is x
+    with pytest.warns(FutureWarning, match="use clip_grad_norm_"):
+        nn.utils.clip_grad_norm(nn.Linear(2, 2).parameters(), 1.0)
+
+
+def test_older_names_of_modules(reference: Backend) -> None:
+    class Renamed(nn.Linear):
+        def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+            if prefix + "w" in state_dict:
+                state_dict[prefix + "weight"] = state_dict.pop(prefix + "w")
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+
+        def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+            destination[prefix + "w"] = destination.pop(prefix + "weight")
+
+    model = nn.Sequential(Renamed(2, 2, bias=False), nn.Linear(2, 1))
+    model._register_load_state_dict_pre_hook(lambda state, prefix, *rest: state.pop("old", None))
+    state = model.state_dict()
+    assert set(state) == {"0.w", "1.weight", "1.bias"}
+    assert repr(model.load_state_dict({**state, "old": te.zeros(1)})) == "<All keys matched successfully>"
+    model.set_submodule("1", nn.ReLU(), strict=True)
+    assert isinstance(model[1], nn.ReLU)
+    with pytest.raises(AttributeError, match="no module 'nothing'"):
+        model.set_submodule("nothing", nn.ReLU(), strict=True)
+    assert model.type(te.DoubleTensor)[0].weight.dtype is te.float64
+    assert model[0]._get_name() == "Renamed"
+
+
+def test_optimizers_of_ones_own(reference: Backend) -> None:
+    class Plain(optim.Optimizer):
+        def __init__(self, params: Any, lr: Any = optim.optimizer.required) -> None:
+            super().__init__(params, {"lr": lr})
+
+    with pytest.raises(te.ArgumentError, match="a group with lr"):
+        Plain([te.nn.Parameter(te.zeros(2))])
+    made = Plain([{"params": [te.nn.Parameter(te.zeros(2))], "lr": 0.5}])
+
+    class Halved(optim.lr_scheduler._LRScheduler):
+        def get_lr(self) -> list[float]:
+            return [rate * 0.5**self.last_epoch for rate in self.base_lrs]
+
+    schedule = Halved(made)
+    schedule.step()
+    assert made.param_groups[0]["lr"] == 0.25
+    assert isinstance(schedule, optim.lr_scheduler.LRScheduler)
 
 
 def test_lazy_layers(backend: Backend) -> None:

@@ -430,11 +430,6 @@ class Tensor(Attributes, Methods):
         """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
         return self.to("cuda")
 
-    @property
-    def is_cuda(self) -> bool:
-        """False."""
-        return False
-
     def float(self, memory_format: Any = None) -> Tensor:
         """As float32."""
         return self.to(dtypes.float32, memory_format=memory_format)
