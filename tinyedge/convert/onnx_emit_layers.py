@@ -286,7 +286,9 @@ def _resampled(b: Emitter, x: V, mode: str, aligned: bool, steps: tuple[float, .
     refuse_if(not (aligned or exact) or (aligned and any(o == 1 for _, o in pairs)), "of images of any size")
     refuse_if(mode == "cubic" and (rank != 2 or any(o < n for n, o in pairs)), "of images of any size")
     kind = "align_corners" if aligned else "half_pixel"
-    sizes = b.node("Concat", b.node("Shape", x, end=x.ndim - rank), b.sizes(out.shape[-rank:], out.twin[-rank:]), axis=0)
+    sizes = b.node(
+        "Concat", b.node("Shape", x, end=x.ndim - rank), b.sizes(out.shape[-rank:], out.twin[-rank:]), axis=0
+    )
     return b.node("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=kind, cubic_coeff_a=-0.75)
 
 

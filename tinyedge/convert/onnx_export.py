@@ -85,7 +85,8 @@ def _package() -> Any:
 
 def _input_names(model: Module, arguments: tuple[Any, ...], given: Sequence[str] | None) -> list[str]:
     if given is None:
-        own, found = parameters_of(model.forward), []
+        own = parameters_of(model.forward)
+        found: list[str] = []
         for number, argument in enumerate(arguments):
             for place in range(len(list(tensors_in((argument,))))):
                 name = own[number] if number < len(own) else f"input_{len(found)}"

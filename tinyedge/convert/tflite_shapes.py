@@ -166,7 +166,11 @@ def cast(b: Lowering, op: Operator) -> None:
     to = b.graph.tensors[op.outputs[0]].dtype
     if to not in CAST:
         raise UnsupportedUse("to an element type that is not read")
-    b.unary(b.output(op), b.name(op, 0), lambda x: b.emit("Cast", [x], to=CAST[to]))
+    x = b.name(op, 0)
+    if x in b.complex:  # of complex numbers the real part
+        b.finish(op, b.emit("Cast", [b.complex[x][0]], to=CAST[to]), False)
+    else:
+        b.unary(b.output(op), x, lambda x: b.emit("Cast", [x], to=CAST[to]))
 
 
 @lowers("SELECT", "SELECT_V2")
