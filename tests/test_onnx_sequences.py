@@ -155,7 +155,7 @@ REGIONS = np.array([[0, 0, 6.5, 4], [1.2, 2.1, 9, 9], [3, 3, 3.2, 3.1], [-4, -4,
     "given", [{}, {"sampling_ratio": 2, "spatial_scale": 0.5}, {"mode": "max", "sampling_ratio": 1}]
 )
 def test_regions(tmp_path: Path, backend: Backend, opset: int, given: dict[str, Any], monkeypatch: Any) -> None:
-    monkeypatch.setattr("tinyedge.convert.onnx_regions.AT_ONCE", 60)
+    monkeypatch.setattr("tinyedge.convert.regions.AT_ONCE", 60)
     nodes = [node("RoiAlign", ["x", "rois", "n"], ["y"], output_height=2, output_width=3, **given)]
     inputs = {"x": [2, 3, 8, 9], "rois": ["m", 4], "n": (INT64, ["m"])}
     path = write(tmp_path / "a.onnx", nodes, inputs, ["y"], {}, opset)

@@ -52,6 +52,19 @@ def test_angles(tmp_path: Path, backend: Backend) -> None:
     check(tmp_path, d, x, "y", np.arctan2(x, other))
 
 
+def test_different_values(tmp_path: Path, backend: Backend) -> None:
+    x, d = np.array([3, 1, 3, 2, 1], np.float32), Draft()
+    d.op(
+        "UNIQUE",
+        [d.value("x", (5,))],
+        [d.value("u", (3,)), d.value("at", (5,), "int32")],
+        "UniqueOptions",
+        IdxOutType=2,
+    )
+    d.op("GATHER", ["u", "at"], [d.value("y", (5,))], "GatherOptions")
+    check(tmp_path, d, x, "y", x)
+
+
 def test_the_real_part_of_a_spectrum(tmp_path: Path, backend: Backend) -> None:
     x, d = drawn(2, 1, 8), Draft()
     d.op("RFFT2D", [d.value("x", x.shape), d.constant("n", np.array([1, 8], np.int32))],

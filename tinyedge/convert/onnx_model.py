@@ -21,11 +21,11 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_quantised,
     onnx_random,
     onnx_recurrent,
-    onnx_regions,
     onnx_resize,
     onnx_sequences,
     onnx_shapes,
     onnx_signal,
+    regions,
 )
 from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody, RawLoop, build, loop_raw
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown

@@ -1,17 +1,17 @@
-"""Ops of detectors that sample regions of images: where they lie is read on the host, and gets no gradient."""
+"""Ops of detectors that sample regions of images: where these lie is read on the host, and gets no gradient."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tinyedge import dtypes, ops
 from tinyedge.convert.graph import Array
 from tinyedge.convert.onnx_registry import ONNX, Ints, ints
+from tinyedge.convert.tensorflow_handlers import TENSORFLOW
 from tinyedge.errors import ArgumentError, ShapeError
-from tinyedge.nn import functional as F
 from tinyedge.tensor import Tensor, tensor
 
 AT_ONCE = 2**22
@@ -48,16 +48,16 @@ def _samples(start: float, length: float, bins: int, ratio: int, size: int) -> S
     return Samples(low, np.minimum(low + 1, size - 1), part, counts)
 
 
-def _checked(x: Tensor, regions: Array, images: Array, bins: Ints) -> tuple[Array, list[int]]:
+def _checked(call: str, x: Tensor, regions: Array, images: Array, bins: Ints) -> tuple[Array, list[int]]:
     whole = x.ndim == 4 and min(x.shape[2:]) > 0 and min(bins) > 0 and regions.ndim == 2 and regions.shape[1] == 4
     if not whole or images.shape != regions.shape[:1]:
-        raise ShapeError("RoiAlign", "images (n, c, h, w), regions (k, 4) and their images (k,)",
+        raise ShapeError(call, "images (n, c, h, w), regions (k, 4) and their images (k,)",
                          f"got {x.shape}, {regions.shape} and {images.shape}")  # fmt: skip
     if not np.isfinite(regions).all() or np.abs(regions).max(initial=0) > 1e6:
-        raise ShapeError("RoiAlign", "regions of at most a million pixels", "got others")
+        raise ShapeError(call, "regions of at most a million pixels", "got others")
     numbers = [int(image) for image in images]
     if any(not 0 <= image < x.shape[0] for image in numbers):
-        raise ShapeError("RoiAlign", f"an image of {x.shape[0]} for each region", f"got {sorted({*numbers})}")
+        raise ShapeError(call, f"an image of {x.shape[0]} for each region", f"got {sorted({*numbers})}")
     return regions.astype(np.float32), numbers
 
 
@@ -102,7 +102,7 @@ def _roi_align(
 ) -> Tensor:
     if mode not in ("avg", "max"):
         raise ArgumentError("RoiAlign", "mode avg or max", f"got {mode!r}")
-    rois, numbers = _checked(x, rois, images, bins)
+    rois, numbers = _checked("RoiAlign", x, rois, images, bins)
     ends = rois * np.float32(scale) - np.float32(0.5 if half else 0)
     lengths = ends[:, 2:] - ends[:, :2]
     lengths = lengths if half else np.maximum(lengths, 1)
@@ -116,23 +116,28 @@ def _roi_align(
 
 
 def _means(x: Tensor, images: list[int], found: list[list[Samples]], bins: Ints) -> Tensor:
-    """As products with what each row and each column weighs: some regions of one image at once."""
+    rows, columns = (np.stack([samples[k].matrix(x.shape[2 + k], bins[k]) for samples in found]) for k in (0, 1))
+    counts = [len(samples[0].low) * len(samples[1].low) // math.prod(bins) for samples in found]
+    return _sampled(x, images, rows / np.array(counts, np.float32)[:, None, None], columns)
+
+
+def _sampled(x: Tensor, images: list[int], rows: Array, columns: Array) -> Tensor:
+    """Regions as products with what rows and columns of their images weigh: some regions of one image at once.
+
+    Shapes: x (n, c, h, w); rows (k, a, h); columns (k, b, w); returns (k, c, a, b).
+    """
     _, channels, height, width = x.shape
-    most = max(AT_ONCE // (channels * bins[0] * width), 1)
+    deep = rows.shape[1]
+    most = max(AT_ONCE // max(channels * deep * width, 1), 1)
     results: list[Tensor] = []
     start = 0
     while start < len(images):
         end = start + 1
         while end < len(images) and end - start < most and images[end] == images[start]:
             end += 1
-        rows, columns = (
-            np.stack([samples[k].matrix(x.shape[2 + k], bins[k]) for samples in found[start:end]]) for k in (0, 1)
-        )
-        counts = [len(samples[0].low) * len(samples[1].low) // math.prod(bins) for samples in found[start:end]]
-        rows = rows / np.array(counts, np.float32)[:, None, None]
-        high = tensor(rows.reshape(-1, height), dtype=x.dtype, device=x.backend)
-        wide = tensor(columns.transpose(0, 2, 1)[:, None], dtype=x.dtype, device=x.backend)
-        y = ops.matmul(high, x[images[start]]).reshape((channels, end - start, bins[0], width))
+        high = tensor(rows[start:end].reshape(-1, height), dtype=x.dtype, device=x.backend)
+        wide = tensor(columns[start:end].transpose(0, 2, 1)[:, None], dtype=x.dtype, device=x.backend)
+        y = ops.matmul(high, x[images[start]]).reshape((channels, end - start, deep, width))
         results.append(ops.matmul(ops.transpose(y, 0, 1), wide))
         start = end
     return ops.cat(results, 0)
@@ -162,45 +167,32 @@ def _largest(x: Tensor, images: list[int], found: list[list[Samples]], bins: Int
     return ops.stack(results)
 
 
-@ONNX.op("MaxUnpool", since=9, host=("output_shape",))
-def max_unpool(
-    x: Tensor,
-    indices: Tensor,
-    output_shape: Array | None = None,
-    *,
-    kernel_shape: Ints,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+@TENSORFLOW.op("CropAndResize", host=("boxes", "images", "size"))
+def crop_and_resize(
+    x: Tensor, boxes: Array, images: Array, size: Array, *, nearest: int = 0, beyond: float = 0.0
 ) -> Tensor:
-    """Indices are places in the whole output, before it gets ``output_shape`` by zeros behind."""
-    rank = x.ndim - 2
-    strides, pads = strides or (1,) * rank, pads or (0,) * (2 * rank)
-    sizes = tuple((n - 1) * strides[k] - pads[k] - pads[k + rank] + kernel_shape[k] for k, n in enumerate(x.shape[2:]))
-    shape = (*x.shape[:2], *sizes)
-    wanted = shape if output_shape is None else ints(output_shape)
-    if min(shape) < 0 or len(wanted) != len(shape) or any(size < least for size, least in zip(wanted, shape)):
-        raise ShapeError("MaxUnpool", f"an output of at least {shape}", f"got {wanted}")
-    flat: Any = ops.zeros((math.prod(shape),), dtype=x.dtype, device=x.backend)
-    flat = ops.scatter(flat, 0, indices.to(dtypes.int64).reshape((-1,)), x.reshape((-1,)))
-    more = [(0, size - least) for size, least in zip(wanted, shape)]
-    return F.pad(flat.reshape(shape), [pad for pair in reversed(more) for pad in pair])
-
-
-@ONNX.op("Unique", since=11, host=("x",))
-def unique(x: Array, *, axis: int | None = None, sorted: int = 1, count: int) -> Any:
-    """The different values, or slices along an axis; where each was first, which each is, and how many there are."""
-    if axis is not None and not -x.ndim <= axis < x.ndim:
-        raise ShapeError("Unique", f"an axis of {x.ndim} dims", f"got {axis}")
-    found, first, which, counts = np.unique(x, True, True, True, axis=axis)
-    which = which.reshape(-1)
-    if not sorted:
-        order = np.argsort(first, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        found = np.take(found, order, axis or 0)
-        first, which, counts = first[order], place[which], counts[order]
-    results = (found, *(part.astype(np.int64) for part in (first, which, counts)))
-    return results[:count] if count > 1 else found
+    """TensorFlow's: regions in parts of the images' sizes, sampled at points whose outer ones are the corners."""
+    crop = ints(size)
+    boxes, numbers = _checked("CropAndResize", x, boxes, images, crop if len(crop) == 2 else (0, 0))
+    if not numbers:
+        return ops.zeros((0, x.shape[1], *crop), dtype=x.dtype, device=x.backend)
+    weights, inside = [], []
+    for k in (0, 1):
+        length, count = x.shape[2 + k], crop[k]
+        first, last = boxes[:, k] * np.float32(length - 1), boxes[:, 2 + k] * np.float32(length - 1)
+        step = (last - first) / np.float32(max(count - 1, 1))
+        at = first[:, None] + np.arange(count, dtype=np.float32) * step[:, None]
+        at = at if count > 1 else (np.float32(0.5) * (first + last))[:, None]
+        counts = (at >= 0) & (at <= length - 1)
+        at = np.where(counts, at, 0)
+        low = np.floor(at + (0.5 if nearest else 0)).astype(np.int64)
+        part = np.zeros_like(at) if nearest else at - low
+        samples = Samples(low.ravel(), np.minimum(low + 1, length - 1).ravel(), part.ravel(), counts.ravel())
+        weights.append(samples.matrix(length, at.size).reshape(len(boxes), count, length))
+        inside.append(counts)
+    y = _sampled(x, numbers, *weights)
+    outside = ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
+    return y + tensor(outside * np.float32(beyond), dtype=x.dtype, device=x.backend) if beyond else y
 
 
 __all__: list[str] = []
