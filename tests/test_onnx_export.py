@@ -192,6 +192,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "causal": lambda t: F.scaled_dot_product_attention(t, t, t, is_causal=True),
     "rotary": lambda t: F.rotary_embedding(t),
     "flatten": lambda t: t.reshape(-1, 8).sum(1).reshape(t.shape[0], -1),
+    "divided": lambda t: te.cat([t.sum(0, keepdim=True) / t.shape[0], t.std(0, keepdim=True)]),
+    "above": lambda t: te.triu(te.ones(t.shape[0], t.shape[0], dtype=te.bool_), 1) & (t[:, 0, 0] > 0),
+    "mask": lambda t: te.full((t.shape[0], t.shape[0]), float("-inf")).triu(1) + t[:, 0, 0],
     "split": lambda t: list(t.transpose(1, 2).split(3, 1)),
 }  # fmt: skip
 
@@ -329,7 +332,7 @@ def test_what_has_no_counterpart_is_listed(tmp_path: Path, reference: Backend) -
     with pytest.raises(CaptureError, match="a tensor that is there before"):
         te.convert.to_onnx(Calls(lambda t: buffer.add_(t.sum(0))), x(2, 3), tmp_path / "a.onnx")
     with pytest.raises(UnsupportedOpError, match="follows the inputs' lengths"):
-        te.convert.to_onnx(Calls(lambda t: t / t.shape[0]), x(2, 3), tmp_path / "a.onnx", input_names=["t"],
+        te.convert.to_onnx(Calls(lambda t: t / t.shape[0] ** 0.5), x(2, 3), tmp_path / "a.onnx", input_names=["t"],
                            dynamic_axes={"t": [0]})  # fmt: skip
     assert not list(tmp_path.iterdir())
 

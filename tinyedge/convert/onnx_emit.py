@@ -63,6 +63,7 @@ class Emitter:
     def __init__(self, symbols: Sequence[Symbol] = ()) -> None:
         self.nodes: list[Any] = []
         self.arrays: dict[str, tuple[Array, DType]] = {}
+        self.symbols = [(s.size, s.twin, s.input, s.dim) for s in symbols]
         self.lengths = {(s.size, s.twin): (s.input, s.dim) for s in reversed(symbols)}  # that vary: a dim that has each
         self.taken: set[str] = set()
         self.out: tuple[V, ...] = ()
@@ -143,8 +144,11 @@ class Emitter:
             rest = (size // a, twin // b) if a and b and not (size % a or twin % b) else (0, 0)
             if rest in self.lengths:
                 return str(self.node("Mul", self.length(*place), self.length(*self.lengths[rest])))
-        for (a, b), place in self.lengths.items():  # a part; a twin that is no multiple tells how it is rounded
-            for parts, more in ((k, more) for k in (2, 3, 4, 8, 16, 32) if b % k for more in (0, k - 1)):
+        for a, b, name, dim in self.symbols:
+            if size - a == twin - b:
+                return str(self.node("Add", self.length(name, dim), self.const([size - a])))
+        for (a, b), place in self.lengths.items():  # a part; what is no multiple tells how it is rounded
+            for parts, more in ((k, more) for k in (2, 3, 4, 8, 16, 32) if a % k or b % k for more in (0, k - 1)):
                 if (size, twin) == ((a + more) // parts, (b + more) // parts):
                     length = self.node("Add", self.length(*place), self.const([more]))
                     return str(self.node("Div", length, self.const([parts])))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyedge import dtypes
 from tinyedge.convert import onnx_emit_arithmetic, onnx_emit_layers, onnx_emit_movement  # noqa: F401  they enter
 from tinyedge.convert.nodes import Array
 from tinyedge.convert.onnx_emit import CONVERTERS, Emitter, Unwritable, V, numbers
@@ -134,7 +135,9 @@ class Grapher:
         return self.values[place, twin]
 
     def _regular(self, place: Place, array: Array, other: Array) -> str:
-        """A constant whose length follows the inputs': one value everywhere, or a range."""
+        """A constant whose length follows the inputs': one value everywhere, or a range, or one on each side of a
+        diagonal.
+        """
         emitter, dtype = self.emitter, place.dtype
         if array.size and other.size and (array == array.flat[0]).all() and (other == array.flat[0]).all():
             return str(
@@ -147,6 +150,20 @@ class Grapher:
                 places = emitter.node("Range", emitter.const(0), count, emitter.const(1))
                 scaled = emitter.node("Mul", emitter.cast(places, dtype), emitter.const(step, dtype))
                 return str(emitter.node("Add", scaled, emitter.const(first, dtype)))
+        if array.ndim == 2 and min(*array.shape, *other.shape) > 1:
+            low, high = array[-1, 0], array[0, -1]
+            for diagonal in (0, 1):
+                if all(
+                    _same(x, np.where(np.tri(x.shape[0], x.shape[1], diagonal - 1, dtype=np.bool_), low, high))
+                    for x in (array, other)
+                ):
+                    ones = emitter.node(
+                        "Expand", emitter.const(1, dtypes.int32), emitter.sizes(array.shape, other.shape)
+                    )
+                    above = emitter.cast(emitter.node("Trilu", ones, emitter.const(diagonal), upper=1), dtypes.bool_)
+                    if dtype is dtypes.bool_:
+                        return above if high else str(emitter.node("Not", above))
+                    return str(emitter.node("Where", above, emitter.const(high, dtype), emitter.const(low, dtype)))
         raise Unwritable("of a constant that follows the inputs' lengths")
 
     def _read(self, read: Any, twin: Any) -> V | None:
@@ -154,9 +171,17 @@ class Grapher:
             return None
         if isinstance(read, Number):
             if read != twin and not (read.number != read.number and twin.number != twin.number):
-                raise Unwritable("with a number that follows the inputs' lengths")
+                return self._length(read, twin)
             return V(self.emitter.const(read.number, read.dtype), read.dtype, (), ())
         return self._value(read, twin)
+
+    def _length(self, number: Number, twin: Number) -> V:
+        """A number that is a length, which follows the inputs', or nearly one."""
+        pair = [int(n.number) if n.number == n.number and abs(n.number) < 2**31 else 0 for n in (number, twin)]
+        if pair != [number.number, twin.number]:
+            raise Unwritable("with a number that follows the inputs' lengths")
+        length = self.emitter.node("Squeeze", self.emitter.size(*pair), self.emitter.const([0]))
+        return V(self.emitter.cast(length, number.dtype), number.dtype, (), ())
 
     # Events
 

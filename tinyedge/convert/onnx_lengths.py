@@ -23,8 +23,8 @@ class Symbol(NamedTuple):
 
 
 def longer(size: int) -> Iterator[int]:
-    """Odd ones: halves are rounded, and how is seen."""
-    return iter(range(2 * size + 1, 2 * size + TRIES, 2))
+    """Odd ones for even ones, and even ones for odd ones: how halves are rounded is seen."""
+    return iter(range(2 * size + 1 + size % 2, 2 * size + TRIES, 2))
 
 
 def multiples(size: int) -> Iterator[int]:
