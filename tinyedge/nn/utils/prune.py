@@ -192,7 +192,7 @@ def random_unstructured(module: M, name: str, amount: float) -> M:
 
 
 def l1_unstructured(module: M, name: str, amount: float, importance_scores: Tensor | None = None) -> M:
-    """Prune the ``amount`` elements (a count, or a fraction) that are smallest, or have the least scores. Returns it."""
+    """Prune the ``amount`` elements (a count, or a fraction) that are smallest, or of the least scores; returns it."""
     L1Unstructured.apply(module, name, amount, importance_scores=importance_scores)
     return module
 
