@@ -286,7 +286,7 @@ class GraphModel(Module):
         return self
 
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
-        """Whether a branch's condition is true: it is read from the device, if it lies there."""
+        """Whether a branch's condition is true."""
         if name not in known:
             value = _on_host(values[name], f"a branch by the condition {shown(name)!r}")
             if value.size != 1:
@@ -330,8 +330,8 @@ class GraphModel(Module):
         return self.other_norms if training and self.other_norms is not None else training
 
     def _on_device(self, name: str, value: Any, backend: Backend | None) -> Tensor:
-        if isinstance(value, Tensor):
-            return value
+        if isinstance(value, (Tensor, list)):  # or a sequence, whose tensors lie there
+            return cast("Tensor", value)
         if name in self._places:
             owner, key = self._places[name]
             found = owner._buffers[key]

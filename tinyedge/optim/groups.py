@@ -36,6 +36,12 @@ required = _Required()
 class Groups(Minibatch):
     """The groups, the state, and the count of an ``Optimizer``, and what a new one defines of them."""
 
+    @property
+    def has_step_hooks(self) -> bool:
+        """Whether ``step`` calls functions of the user's before or after it."""
+        hooks = self.__dict__.get("_hooks")
+        return hooks is not None and bool(hooks.get("before step") or hooks.get("after step"))
+
     def __init__(
         self,
         params: Parameters,

@@ -12,6 +12,7 @@ from tinyedge.dtypes import DType
 from tinyedge.errors import ShapeError
 from tinyedge.ir.values import Slot, SlotHolder
 from tinyedge.tensor.memory_format import strided
+from tinyedge.tensor.patched import TensorType
 
 TYPE_NAMES = {
     "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "bfloat16": "BFloat16Tensor",
@@ -21,7 +22,7 @@ TYPE_NAMES = {
 """The names of tensors of each dtype, in programs that were written before there were dtypes."""
 
 
-class Attributes(SlotHolder):
+class Attributes(SlotHolder, metaclass=TensorType):
     """The part of ``Tensor`` that can be told from its slot alone."""
 
     __slots__ = ()
