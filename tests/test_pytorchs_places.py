@@ -23,7 +23,8 @@ from tinyedge.optim.averaged import SWALR, AveragedModel, get_ema_multi_avg_fn, 
     "name",
     ["onnx", "cuda", "cuda.amp", "nn.modules", "nn.modules.module", "nn.modules.loss", "nn.modules.utils",
      "nn.modules.batchnorm", "autograd.functional", "utils.checkpoint", "optim.swa_utils", "optim.adamw", "linalg",
-     "jit", "special", "random", "distributed", "distributions.transforms"],
+     "jit", "special", "random", "distributed", "multiprocessing", "utils.data.distributed", "utils.tensorboard",
+     "distributions.transforms"],
 )  # fmt: skip
 def test_places(name: str) -> None:
     importlib.import_module(f"tinyedge.{name}")
@@ -288,3 +289,56 @@ def test_vectors_and_transforms(backend: Backend) -> None:
     assert loc.grad.tolist() == [4.0, 4.0]
     with pytest.raises(NotImplementedError, match="Poisson has no rsample"):
         dist.Poisson(1.0).rsample()
+
+
+def test_what_tensorboard_shows(reference: Backend, tmp_path: Any) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tinyedge.utils.tensorboard import SummaryWriter
+
+    values = np.array([-1.0, 0.0, 0.0, 2.5], np.float32)
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(3):
+            writer.add_scalar("loss", te.tensor(0.5 * step), step)
+            writer.add_scalars("rates", {"a": step}, step)
+        writer.add_histogram("weights", te.tensor(values), 1)
+        writer.add_image("image", te.zeros(3, 4, 5))
+        writer.add_images("images", te.ones(3, 1, 4, 5))
+        writer.add_text("note", "hello")
+        with pytest.warns(UserWarning, match="writes nothing"):
+            writer.add_graph(nn.Linear(1, 1))
+    found = accumulator.EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [(each.step, each.value) for each in found.Scalars("loss")] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    counted = found.Histograms("weights")[0].histogram_value
+    assert (counted.min, counted.max, counted.num, counted.sum, sum(counted.bucket)) == (-1.0, 2.5, 4.0, 1.5, 4.0)
+    assert len(counted.bucket) == len(counted.bucket_limit)
+    assert [(found.Images(tag)[0].width, found.Images(tag)[0].height) for tag in ("image", "images")] == [
+        (5, 4),
+        (10, 8),
+    ]
+    assert found.Tensors("note/text_summary")[0].tensor_proto.string_val == [b"hello"]
+    assert (tmp_path / "rates_a").is_dir()
+
+
+def test_parts_for_processes(reference: Backend) -> None:
+    sampler = [te.utils.data.DistributedSampler(range(10), 4, rank, shuffle=False) for rank in range(4)]
+    assert [list(each) for each in sampler] == [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+    drawn = [te.utils.data.DistributedSampler(range(10), 3, rank, drop_last=True) for rank in range(3)]
+    first = [list(each) for each in drawn]
+    assert len({number for part in first for number in part}) == 9
+    for each in drawn:
+        each.set_epoch(1)
+    assert first != [list(each) for each in drawn]
+
+
+def test_how_tensors_are_shown(reference: Backend) -> None:
+    try:
+        te.set_printoptions(precision=2, sci_mode=False)
+        assert repr(te.tensor([1.23456789, 1e-9])).startswith("tensor([1.23, 0.  ]")
+        te.set_printoptions(profile="short", threshold=3)
+        assert "..." in repr(te.zeros(5))
+        with pytest.raises(te.ArgumentError, match="default, short, full"):
+            te.set_printoptions(profile="long")
+    finally:
+        te.set_printoptions(profile="default")
+    assert repr(te.tensor([1.23456789])).startswith("tensor([1.2346]")

@@ -99,7 +99,8 @@ from tinyedge.tensor.memory_format import (
     preserve_format,
     strided,
 )
-from tinyedge.utils import distributed, jit
+from tinyedge.tensor.printing import set_printoptions
+from tinyedge.utils import distributed, jit, multiprocessing
 
 __version__ = "0.1.0"
 version = _SimpleNamespace(__version__=__version__, cuda=None, hip=None)  # what programs print of PyTorch's
@@ -222,7 +223,17 @@ __all__ = [
     "utils",
     "vmap",
 ]
-__all__ += ["e", "get_default_device", "inf", "layout", "nan", "pi", "set_default_device", "strided"]
+__all__ += [
+    "e",
+    "get_default_device",
+    "inf",
+    "layout",
+    "nan",
+    "pi",
+    "set_default_device",
+    "set_printoptions",
+    "strided",
+]
 __all__ += errors.__all__
 __all__ += ops.__all__
 _registry.show(globals(), lambda entry: entry.top)  # also those that a user registers
@@ -234,7 +245,7 @@ _CHANGING = (
 for _name in _CHANGING.split():
     globals()[_name + "_"] = getattr(Tensor, _name + "_")  # torch.relu_(x) is x.relu_()
 
-for _place in (distributed, jit, linalg, random, special):  # for imports by PyTorch's names
+for _place in (distributed, jit, linalg, multiprocessing, random, special):  # for imports by PyTorch's names
     _sys.modules[f"{__name__}.{_place.__name__.rpartition('.')[2]}"] = _place
 
 if not _TYPE_CHECKING:  # a type checker shall say what is not there

@@ -127,7 +127,7 @@ def _of_named_formula(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | N
     if step.attrs.get("formula") == THROUGH:
         return list(zip(step.edges, differentiate(step, gradients), strict=True))
     if formula is None or "y" not in kept:
-        raise refusal(step.op.name, "its value is computed apart from its gradient")
+        raise refusal(step.attrs.get("formula") or step.op.name, "its value is computed apart from its gradient")
     inputs = []
     for name, (slot, version) in kept.items():
         assert isinstance(slot, Slot)

@@ -1,6 +1,6 @@
 """What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, sequences, computed weights."""
 
-from tinyedge.nn.utils import parametrizations, parametrize, rnn
+from tinyedge.nn.utils import parametrizations, parametrize, prune, rnn
 from tinyedge.nn.utils.clip import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -21,6 +21,7 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "prune",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
