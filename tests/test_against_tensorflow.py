@@ -33,7 +33,9 @@ def whole(low: int, high: int, *shape: int) -> np.ndarray[Any, Any]:
 W = {
     "conv": real(3, 3, 4, 6), "deep": real(3, 3, 4, 2), "deep1": real(3, 3, 4, 1), "bias6": real(6), "bias8": real(8),
     "up": real(3, 3, 5, 4), "dense": real(12, 7), "c4": real(4), "var4": np.abs(real(4)) + 0.5, "one": real(1, 1, 4, 6),
-    "up2": real(2, 2, 5, 4), "conv5": real(5, 5, 4, 6), "conv3d": real(2, 3, 3, 4, 6),
+    "up2": real(2, 2, 5, 4), "conv5": real(5, 5, 4, 6),
+    "regions": np.array([[0, 0, 1, 1], [0.2, 0.1, 0.9, 1.3], [0.8, -0.2, 0.3, 0.5]], np.float32),
+    "conv3d": real(2, 3, 3, 4, 6),
 }  # fmt: skip
 IMAGE = (2, 7, 8, 4)
 CENTRES = ((False, False), (True, False), (False, True))
@@ -182,6 +184,15 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "cast": (lambda x: (tf.cast(x, tf.int32), tf.cast(tf.cast(x > 0, tf.float32), tf.int64)), [real(4, 5) * 3]),
     "fill": images(lambda x: tf.fill([tf.shape(x)[0], 3], 2.5) + tf.cast(tf.range(3), tf.float32)),
     "range": images(lambda x: tf.cast(tf.range(tf.shape(x)[1]), tf.float32) + x[0, 0, 0, 0]),
+    "range_and_scalar": images(lambda x: tf.range(3, dtype=tf.float32) + tf.reduce_sum(x)),
+    "crop": images(lambda x: (tf.image.crop_and_resize(x, K("regions"), [0, 1, 0], [4, 3]),
+                              tf.image.crop_and_resize(x, K("regions"), [0, 1, 0], [1, 5], "nearest", 2.0))),
+    "combined_boxes": (lambda x, y: tuple(tf.image.combined_non_max_suppression(x, y, 3, 5, 0.4, 0.2)),
+                       [real(2, 9, 1, 4), real(2, 9, 3)]),
+    "combined_boxes_padded": (lambda x, y: tuple(tf.image.combined_non_max_suppression(
+        x, y, 2, 20, 0.3, -0.5, pad_per_class=True, clip_boxes=False)), [real(2, 9, 3, 4), real(2, 9, 3)]),
+    "unique": (lambda x: tuple(tf.unique_with_counts(x, tf.int64)) + tuple(tf.unique(x)),
+               [np.array([3, 1, 3, 2, 1], np.float32)]),
     "rank": images(lambda x: tf.cast(tf.rank(x) + tf.size(x), tf.float32) + x),
     "arg_max": images(lambda x: (tf.argmax(x, -1), tf.argmin(x, 1, tf.int32),
                                  tf.argmax(tf.nn.conv2d(x, K("conv"), 1, "SAME"), 3))),

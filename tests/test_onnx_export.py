@@ -192,6 +192,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "causal": lambda t: F.scaled_dot_product_attention(t, t, t, is_causal=True),
     "rotary": lambda t: F.rotary_embedding(t),
     "flatten": lambda t: t.reshape(-1, 8).sum(1).reshape(t.shape[0], -1),
+    "divided": lambda t: te.cat([t.sum(0, keepdim=True) / t.shape[0], t.std(0, keepdim=True)]),
+    "above": lambda t: te.triu(te.ones(t.shape[0], t.shape[0], dtype=te.bool_), 1) & (t[:, 0, 0] > 0),
+    "mask": lambda t: te.full((t.shape[0], t.shape[0]), float("-inf")).triu(1) + t[:, 0, 0],
     "split": lambda t: list(t.transpose(1, 2).split(3, 1)),
 }  # fmt: skip
 
@@ -329,9 +332,106 @@ def test_what_has_no_counterpart_is_listed(tmp_path: Path, reference: Backend) -
     with pytest.raises(CaptureError, match="a tensor that is there before"):
         te.convert.to_onnx(Calls(lambda t: buffer.add_(t.sum(0))), x(2, 3), tmp_path / "a.onnx")
     with pytest.raises(UnsupportedOpError, match="follows the inputs' lengths"):
-        te.convert.to_onnx(Calls(lambda t: t / t.shape[0]), x(2, 3), tmp_path / "a.onnx", input_names=["t"],
+        te.convert.to_onnx(Calls(lambda t: t / t.shape[0] ** 0.5), x(2, 3), tmp_path / "a.onnx", input_names=["t"],
                            dynamic_axes={"t": [0]})  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+class Pair(nn.Module):
+    def forward(self, states: tuple[Tensor, Tensor], t: Tensor) -> Tensor:
+        return states[0] + 2 * states[1] - t
+
+
+def test_inputs_are_one_for_each_tensor(tmp_path: Path, reference: Backend) -> None:
+    """A tensor that the example has twice is two inputs; what is in a list does not take the next argument's name."""
+    path, same = tmp_path / "a.onnx", x(2, 3).requires_grad_()
+    model = Calls(lambda a, b: a - 2 * b)
+    te.convert.to_onnx(model, (same, same), path)
+    for given in ([same, same], [x(2, 3), x(2, 3)]):
+        agree(run(path, given), [model(*given)])
+    axes = {name: {0: "n"} for name in ("states", "states_1", "t")}
+    te.convert.to_onnx(Pair(), ((same, same), x(2, 3)), path, overwrite=True, dynamic_axes=axes)
+    assert [entry.name for entry in onnx.load(path).graph.input] == ["states", "states_1", "t"]
+
+
+class Columns(nn.Module):
+    """Half of the columns of an image, each a step of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, 2, 1)
+
+    def forward(self, t: Tensor) -> Tensor:
+        y = self.conv(t)
+        return y.permute(0, 3, 1, 2).reshape(y.shape[0], y.shape[3], -1)
+
+
+class Skip(nn.Module):
+    """Images of even lengths alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(2, 4, 3, 2, 1), nn.ConvTranspose2d(4, 2, 2, 2)
+
+    def forward(self, t: Tensor) -> Tensor:
+        low = self.down(t)
+        sizes = F.interpolate(low, t.shape[-2:], mode="bilinear")
+        twice = [F.interpolate(low, scale_factor=2, mode=mode) for mode in ("nearest", "bilinear")]
+        return te.cat([t, self.up(F.relu(low)), sizes, *twice], 1).mean((2, 3))
+
+
+IMAGES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int, ...]]]] = {
+    "another dim's half": (Columns, (1, 1, 8, 16), [(1, 1, 8, 20), (1, 1, 6, 16)]),
+    "equal lengths": (Columns, (1, 1, 8, 8), [(1, 1, 8, 20), (1, 1, 6, 4)]),
+    "even lengths": (Skip, (1, 2, 8, 8), [(1, 2, 16, 12)]),
+    "pools": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), (1, 2, 8, 6), [(1, 2, 7, 12)]),
+    "largest": (lambda: nn.AdaptiveMaxPool2d(1), (1, 2, 8, 6), [(1, 2, 7, 12)]),
+    "steps": (lambda: Calls(lambda t: t[:, :, ::2, : t.shape[3] // 2]), (1, 2, 4, 6), [(1, 2, 7, 12), (1, 2, 5, 9)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_of_any_size(tmp_path: Path, reference: Backend, name: str) -> None:
+    """Which length a length follows is found, though another one is as long in the example, or double."""
+    make, shape, others = IMAGES[name]
+    model, path = make(), tmp_path / "a.onnx"
+    te.convert.to_onnx(model, x(*shape), path, input_names=["t"], dynamic_axes={"t": {2: "height", 3: "width"}})
+    for other in (shape, *others):
+        given = x(*other)
+        agree(run(path, [given]), tensors_in(model(given)))
+
+
+def test_lengths_up_to_a_greatest_one(tmp_path: Path, reference: Backend) -> None:
+    model = te.models.transformer(vocabulary=20, width=16, layers=1, heads=2, context=8).eval()
+    path = tmp_path / "a.onnx"
+    axes = {"tokens": {0: "batch", 1: "time"}}
+    te.convert.to_onnx(model, te.zeros(1, 8, dtype=te.int64), path, input_names=["tokens"], dynamic_axes=axes)
+    for shape in ((1, 8), (3, 5), (2, 1)):
+        given = te.tensor(RNG.integers(0, 20, shape))
+        agree(run(path, [given]), [model(given)])
+
+
+def test_a_forward_pass_that_reads_other_values_for_other_lengths_is_refused(
+    tmp_path: Path, reference: Backend
+) -> None:
+    def function(t: Tensor) -> Tensor:
+        a, b = t * 2, t * 3
+        return (a if t.shape[0] < 4 else b) + 1
+
+    def order(t: Tensor) -> Tensor:
+        return te.cat([t, t * 2] if t.shape[0] < 4 else [t * 2, t], 0)
+
+    for each in (function, order):
+        with pytest.raises(UnsupportedOpError, match="other values for an input of other lengths"):
+            te.convert.to_onnx(Calls(each), x(2, 3), tmp_path / "a.onnx", input_names=["t"], dynamic_axes={"t": [0]})
+
+
+def test_a_part_that_is_all_of_the_example(tmp_path: Path, reference: Backend) -> None:
+    """It is a view of the same memory as the whole."""
+    path, model = tmp_path / "a.onnx", Calls(lambda t: t.narrow(1, 0, 4).sum(1))
+    te.convert.to_onnx(model, x(2, 4), path, input_names=["t"], dynamic_axes={"t": [1]})
+    given = x(2, 9)
+    agree(run(path, [given]), [model(given)])
 
 
 def test_names(tmp_path: Path, reference: Backend) -> None:

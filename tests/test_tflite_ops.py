@@ -52,6 +52,27 @@ def test_angles(tmp_path: Path, backend: Backend) -> None:
     check(tmp_path, d, x, "y", np.arctan2(x, other))
 
 
+def test_different_values(tmp_path: Path, backend: Backend) -> None:
+    x, d = np.array([3, 1, 3, 2, 1], np.float32), Draft()
+    d.op(
+        "UNIQUE",
+        [d.value("x", (5,))],
+        [d.value("u", (3,)), d.value("at", (5,), "int32")],
+        "UniqueOptions",
+        IdxOutType=2,
+    )
+    d.op("GATHER", ["u", "at"], [d.value("y", (5,))], "GatherOptions")
+    check(tmp_path, d, x, "y", x)
+
+
+def test_the_real_part_of_a_spectrum(tmp_path: Path, backend: Backend) -> None:
+    x, d = drawn(2, 1, 8), Draft()
+    d.op("RFFT2D", [d.value("x", x.shape), d.constant("n", np.array([1, 8], np.int32))],
+         [d.value("f", (2, 1, 5), "complex64")])  # fmt: skip
+    d.op("CAST", ["f"], [d.value("y", (2, 1, 5))], "CastOptions")
+    check(tmp_path, d, x, "y", np.fft.rfft(x).real)
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 def test_root_mean_squares(tmp_path: Path, backend: Backend, padding: int) -> None:
     x, d, side = drawn(1, 5, 5, 2), Draft(), 3 if padding == 0 else 2

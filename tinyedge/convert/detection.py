@@ -155,4 +155,37 @@ def detection_post_process(
     return (*found, np.array([count], np.float32))
 
 
+@TENSORFLOW.op("CombinedBoxes", host=("boxes", "scores", "per_class", "most", "overlap", "least"))
+def combined_boxes(
+    boxes: Array, scores: Array, per_class: Array, most: Array, overlap: Array, least: Array, *, padded: int, clips: int
+) -> Any:
+    """TensorFlow's, for each image: of the best boxes of each class the best.
+
+    Shapes: boxes (b, n, 1 or c, 4); scores (b, n, c). Returns boxes (b, k, 4), scores and classes (b, k), numbers (b,).
+    """
+    if boxes.ndim != 4 or boxes.shape[3] != 4 or scores.shape[:2] != boxes.shape[:2] or scores.ndim != 3:
+        raise ShapeError("CombinedNonMaxSuppression", "boxes (b, n, 1 or c, 4), scores (b, n, c)", f"{boxes.shape}")
+    images, _, kinds = scores.shape
+    if boxes.shape[2] not in (1, kinds):
+        raise ShapeError("CombinedNonMaxSuppression", f"boxes of 1 or {kinds} classes", f"got {boxes.shape}")
+    each, size = max(int(_number(per_class, 0)), 0), max(int(_number(most, 0)), 0)
+    size = min(size, each * kinds) if padded else size
+    found = [np.zeros((images, size, 4), np.float32), np.zeros((images, size), np.float32),
+             np.zeros((images, size), np.float32), np.zeros(images, np.int32)]  # fmt: skip
+    limit = _number(overlap, 0.5)
+    for image in range(images):
+        rows: list[tuple[int, int]] = []
+        for kind in range(kinds):
+            own, values = boxes[image, :, kind % boxes.shape[2]], scores[image, :, kind]
+            corners = _corners(own, False)
+            rows += [(place, kind) for place in best(corners, values, each, limit, values > _number(least, 0))]
+        rows.sort(key=lambda row: -scores[image][row])
+        for k, (place, kind) in enumerate(rows[:size]):
+            box = boxes[image, place, kind % boxes.shape[2]]
+            found[0][image, k] = np.clip(box, 0, 1) if clips else box
+            found[1][image, k], found[2][image, k] = scores[image, place, kind], kind
+        found[3][image] = min(len(rows), size)
+    return tuple(found)
+
+
 __all__ = ["best"]

@@ -10,6 +10,7 @@ import numpy as np
 from tinyedge import dtypes
 from tinyedge.convert.nodes import Array
 from tinyedge.convert.onnx_file import DTYPES
+from tinyedge.convert.onnx_lengths import Symbol
 from tinyedge.dtypes import DType
 from tinyedge.shapes import Shape
 
@@ -51,28 +52,22 @@ class V(NamedTuple):
         return self.shape[dim] != self.twin[dim]
 
 
-class Symbol(NamedTuple):
-    """A dim of an input whose length is any."""
-
-    input: str
-    dim: int
-    name: str
-    size: int
-    twin: int
-
-
 Input = V | str | None
 
 
 class Emitter:
-    """The nodes and initializers of a file's graph, as they are added. ``out`` has what the present op returns."""
+    """The nodes and initializers of a file's graph, as they are added. ``out`` has what the present op returns, and
+    ``other`` its attributes in the other example.
+    """
 
     def __init__(self, symbols: Sequence[Symbol] = ()) -> None:
         self.nodes: list[Any] = []
         self.arrays: dict[str, tuple[Array, DType]] = {}
-        self.symbols = tuple(symbols)
+        self.symbols = [(s.size, s.twin, s.input, s.dim) for s in symbols]
+        self.lengths = {(s.size, s.twin): (s.input, s.dim) for s in reversed(symbols)}  # that vary: a dim that has each
         self.taken: set[str] = set()
         self.out: tuple[V, ...] = ()
+        self.other: Mapping[str, Any] = {}
         self.makers: dict[str, Any] = {}  # the node of each value
         self._consts: dict[Any, str] = {}
         self._numbers: dict[str, int] = {}
@@ -132,17 +127,31 @@ class Emitter:
 
     # Sizes
 
+    def remember(self, value: V) -> None:
+        """Lengths of what was computed, for shapes that say them."""
+        for dim, pair in enumerate(zip(value.shape, value.twin)):
+            if pair[0] != pair[1]:
+                self.lengths.setdefault(pair, (value.name, dim))
+
     def size(self, size: int, twin: int) -> str:
         """A length (1,) that follows the inputs'."""
-        for symbol in self.symbols:
-            if size % symbol.size == 0 and size // symbol.size * symbol.twin == twin:
-                length = self.length(symbol.input, symbol.dim)
-                times = size // symbol.size
-                return length if times == 1 else str(self.node("Mul", length, self.const([times])))
-        for a in self.symbols:
-            for b in self.symbols:
-                if size == a.size * b.size and twin == a.twin * b.twin:
-                    return str(self.node("Mul", self.length(a.input, a.dim), self.length(b.input, b.dim)))
+        if (size, twin) in self.lengths:
+            return self.length(*self.lengths[size, twin])
+        for (a, b), place in self.lengths.items():
+            if a and size % a == 0 and size // a * b == twin:
+                return str(self.node("Mul", self.length(*place), self.const([size // a])))
+        for (a, b), place in self.lengths.items():
+            rest = (size // a, twin // b) if a and b and not (size % a or twin % b) else (0, 0)
+            if rest in self.lengths:
+                return str(self.node("Mul", self.length(*place), self.length(*self.lengths[rest])))
+        for a, b, name, dim in self.symbols:
+            if size - a == twin - b:
+                return str(self.node("Add", self.length(name, dim), self.const([size - a])))
+        for (a, b), place in self.lengths.items():  # a part; what is no multiple tells how it is rounded
+            for parts, more in ((k, more) for k in (2, 3, 4, 8, 16, 32) if a % k or b % k for more in (0, k - 1)):
+                if (size, twin) == ((a + more) // parts, (b + more) // parts):
+                    length = self.node("Add", self.length(*place), self.const([more]))
+                    return str(self.node("Div", length, self.const([parts])))
         raise Unwritable(f"with a length, {size}, that follows the inputs' in a way that is not known")
 
     def length(self, name: str, dim: int) -> str:
@@ -170,4 +179,4 @@ def numbers(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
 
 
-__all__ = ["CONVERTERS", "ELEMENTS", "Emitter", "Input", "Symbol", "Unwritable", "V", "emits", "numbers"]
+__all__ = ["CONVERTERS", "ELEMENTS", "Emitter", "Input", "Unwritable", "V", "emits", "numbers"]

@@ -201,6 +201,8 @@ def _counts(size: int, outputs: int, kernel: int, stride: int, padding: int, wit
 @emits("adaptive_avg_pool2d")
 def adaptive_avg_pool2d(b: Emitter, x: V, output_size: Pair) -> Any:
     sizes = x.shape[-2:]
+    if output_size == (1, 1):
+        return b.node("ReduceMean", x, b.const([-2, -1]), keepdims=1)
     refuse_if(sizes != x.twin[-2:], "of images of any size")
     if all(out and size % out == 0 for size, out in zip(sizes, output_size)):
         kernel = [size // out for size, out in zip(sizes, output_size)]
@@ -223,6 +225,9 @@ def _spread(size: int, outputs: int) -> Any:
 @emits("adaptive_max_pool2d")
 def adaptive_max_pool2d(b: Emitter, x: V, output_size: Pair) -> Any:
     sizes = x.shape[-2:]
+    if output_size == (1, 1):
+        place = b.node("ArgMax", b.node("Reshape", x, b.const([0] * (x.ndim - 2) + [-1])), axis=-1, keepdims=1)
+        return b.node("ReduceMax", x, b.const([-2, -1]), keepdims=1), b.node("Unsqueeze", place, b.const([-1]))
     refuse_if(sizes != x.twin[-2:], "of images of any size")
     refuse_if(any(size % max(out, 1) for size, out in zip(sizes, output_size)), "with windows of several sizes")
     kernel = [size // max(out, 1) for size, out in zip(sizes, output_size)]
@@ -238,7 +243,8 @@ def resample(
     rank = len(size)
     steps = (scale_d, scale_h, scale_w)[-rank:]
     lengths, outputs = x.shape[-rank:], b.out[0].shape[-rank:]
-    refuse_if(lengths != x.twin[-rank:], "of images of any size")
+    if lengths != x.twin[-rank:]:
+        return _resampled(b, x, mode, aligned, steps)
     exact = all(math.isclose(step, n / o) for step, n, o in zip(steps, lengths, outputs))
     ones = [1.0] * (x.ndim - rank)
     if mode.startswith("nearest"):
@@ -261,6 +267,28 @@ def resample(
         return _by_matrices(b, x, outputs, steps, mode, aligned)  # what runtimes do otherwise, or not at all
     kind = "align_corners" if aligned else "half_pixel"
     sizes = b.node("Concat", b.node("Shape", x, end=x.ndim - rank), b.const(outputs), axis=0)
+    return b.node("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=kind, cubic_coeff_a=-0.75)
+
+
+def _resampled(b: Emitter, x: V, mode: str, aligned: bool, steps: tuple[float, ...]) -> Any:
+    """Images of any size: to the size that the other example is resampled to as well, by the same rule."""
+    rank, out = len(steps), b.out[0]
+    pairs = list(zip((*x.shape[-rank:], *x.twin[-rank:]), (*out.shape[-rank:], *out.twin[-rank:])))
+    others = tuple(b.other[key] for key in ("scale_d", "scale_h", "scale_w"))[-rank:]
+    exact = all(math.isclose(step, n / o) for step, (n, o) in zip((*steps, *others), pairs))
+    if mode.startswith("nearest"):
+        factors = [o // n for n, o in pairs]
+        refuse_if(any(n * f != o for (n, o), f in zip(pairs, factors)) or factors[:rank] != factors[rank:],
+                  "of images of any size, by what is no whole factor")  # fmt: skip
+        scales = b.const([1.0] * (x.ndim - rank) + factors[:rank], dtypes.float32)
+        return b.node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
+                      nearest_mode="floor")  # fmt: skip
+    refuse_if(not (aligned or exact) or (aligned and any(o == 1 for _, o in pairs)), "of images of any size")
+    refuse_if(mode == "cubic" and (rank != 2 or any(o < n for n, o in pairs)), "of images of any size")
+    kind = "align_corners" if aligned else "half_pixel"
+    sizes = b.node(
+        "Concat", b.node("Shape", x, end=x.ndim - rank), b.sizes(out.shape[-rank:], out.twin[-rank:]), axis=0
+    )
     return b.node("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=kind, cubic_coeff_a=-0.75)
 
 

@@ -188,30 +188,47 @@ def diagonal(b: Emitter, x: V, axes: tuple[int, int], offset: int) -> Any:
 
 def sliced(b: Emitter, x: V, ranges: Any, twins: Any) -> Any:
     """``x[start : start + length * step : step]`` of each dim. Of another example the ranges are ``twins``."""
-    starts, ends, axes, steps = [], [], [], []
-    for axis, ((start, length, step), (twin_start, twin_length, twin_step)) in enumerate(zip(ranges, twins)):
+    starts: list[int | str] = []
+    ends: list[int | str] = []
+    axes, steps = [], []
+    for axis, (own, other) in enumerate(zip(ranges, twins)):
         size, twin = x.shape[axis], x.twin[axis]
-        if (start, length, step) == (0, size, 1) and (twin_start, twin_length, twin_step) == (0, twin, 1):
+        if own == (0, size, 1) and other == (0, twin, 1):
             continue
-        refuse_if(step != twin_step or step < 1, "with a step that follows the inputs' lengths")
-        last, twin_last = start + (length - 1) * step + 1, twin_start + (twin_length - 1) * step + 1
-        bounds = []
-        for value, other in ((start, twin_start), (last, twin_last)):
-            if value == other:
-                bounds.append(value)
-            elif value == size and other == twin:
-                bounds.append(END)
-            else:
-                refuse_if(value - size != other - twin, "with a part that follows the inputs' lengths")
-                bounds.append(value - size)
-        starts.append(bounds[0])
-        ends.append(bounds[1])
+        step = own[2]
+        refuse_if(step != other[2] or step < 1, "with a step that follows the inputs' lengths")
+        last, twin_last = _last(own), _last(other)
+        to_end = last + step > size and twin_last + step > twin  # no further element would be there
+        starts.append(_bound(b, own[0], other[0], size, twin))
+        ends.append(END if to_end and last != twin_last else _bound(b, last, twin_last, size, twin))
         axes.append(axis)
         steps.append(step)
     if not axes:
         return x.name
-    parts = [b.const(starts), b.const(ends), b.const(axes)]
+    parts = [_vector(b, starts), _vector(b, ends), b.const(axes)]
     return b.node("Slice", x, *parts, *([b.const(steps)] if set(steps) != {1} else []))
+
+
+def _last(part: tuple[int, int, int]) -> int:
+    """Behind the last element of a range."""
+    start, length, step = part
+    return start + (length - 1) * step + 1 if length else start
+
+
+def _bound(b: Emitter, value: int, other: int, size: int, twin: int) -> int | str:
+    """A place in a dim of the length ``size``, or ``twin``: a number, or from the end, or a length (1,)."""
+    if value == other:
+        return value
+    if (value, other) == (size, twin):
+        return END
+    return value - size if value - size == other - twin else b.size(value, other)
+
+
+def _vector(b: Emitter, values: list[int | str]) -> str:
+    if all(isinstance(value, int) for value in values):
+        return b.const(values)
+    parts = [b.const([value]) if isinstance(value, int) else value for value in values]
+    return str(b.node("Concat", *parts, axis=0))
 
 
 # Recurrences

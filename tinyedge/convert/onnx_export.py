@@ -10,13 +10,14 @@ import numpy as np
 
 from tinyedge import files
 from tinyedge.convert.nodes import Array
-from tinyedge.convert.onnx_emit import ELEMENTS, Emitter, Symbol, Unwritable, V
+from tinyedge.convert.onnx_emit import ELEMENTS, Emitter, Unwritable, V
 from tinyedge.convert.onnx_graph import Grapher, parameters_of
+from tinyedge.convert.onnx_lengths import Symbol, other_lengths
 from tinyedge.convert.onnx_trace import Place, Trace, place_of
 from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError, MissingPackageError, UnsupportedOpError
+from tinyedge.errors import ArgumentError, CaptureError, MissingPackageError, UnsupportedOpError
 from tinyedge.nn.module import Module
-from tinyedge.tensor import Tensor, tensor, tensors_in
+from tinyedge.tensor import Tensor, map_tensors, tensor, tensors_in
 
 OPSET, IR_VERSION = 18, 8
 Axes = Mapping[str, Mapping[int, str] | Sequence[int]]
@@ -37,9 +38,10 @@ def to_onnx(
     the argument, or a sequence of all of them. Initializers have the state dict's names.
 
     ``dynamic_axes`` names the dims of inputs whose lengths are any, by the input's name, as PyTorch's:
-    ``{"input": {0: "batch"}}``. To see what follows from them, the forward pass also runs on a longer example. Which
-    dims of the outputs are dynamic is found so. Inputs are named as the parameters of ``forward``, and outputs
-    "output", "output_1" and so on, unless other names are given.
+    ``{"input": {0: "batch"}}``. To see what follows from them, the forward pass also runs on an example of other
+    lengths: longer ones, or what the model takes. Which dims of the outputs are dynamic is found so. Inputs are named
+    as the parameters of ``forward`` (with "_1" and so on for more tensors of one argument), and outputs "output",
+    "output_1" and so on, unless other names are given.
 
     Errors: UnsupportedOpError, listing all that ONNX lacks, and what follows the lengths of inputs in ways that have no
             counterpart. CaptureError if the forward pass looks at values, or draws random numbers. ArgumentError for
@@ -55,12 +57,12 @@ def to_onnx(
         )
     arguments = (example,) if isinstance(example, Tensor) else tuple(example)
     inputs = list(tensors_in(arguments))
-    names = _input_names(model, inputs, input_names)
+    names = _input_names(model, arguments, input_names)
     axes = _axes(names, inputs, output_names or ["output"], dynamic_axes)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        content = _written(package, model, arguments, inputs, names, axes, output_names)
+        content = _written(package, model, arguments, names, axes, output_names)
     finally:
         for module, training in modes:
             module.training = training
@@ -81,21 +83,30 @@ def _package() -> Any:
     return onnx
 
 
-def _input_names(model: Module, inputs: Sequence[Tensor], given: Sequence[str] | None) -> list[str]:
+def _input_names(model: Module, arguments: tuple[Any, ...], given: Sequence[str] | None) -> list[str]:
     if given is None:
         own = parameters_of(model.forward)
-        found = own[: len(inputs)]
-        return [*found, *(f"input_{number}" for number in range(len(found), len(inputs)))]
-    names = list(given)
-    if len(names) != len(inputs) or len(set(names)) != len(names) or not all(names):
-        raise ArgumentError(CALL, f"{len(inputs)} different input_names", f"got {names}")
+        found: list[str] = []
+        for number, argument in enumerate(arguments):
+            for place in range(len(list(tensors_in((argument,))))):
+                name = own[number] if number < len(own) else f"input_{len(found)}"
+                name += f"_{place}" if place and number < len(own) else ""
+                while name in found or (place and name in own):
+                    name += "_"
+                found.append(name)
+        return found
+    names, count = list(given), len(list(tensors_in(arguments)))
+    if len(names) != count or len(set(names)) != len(names) or not all(names):
+        raise ArgumentError(CALL, f"{count} different input_names", f"got {names}")
     return names
 
 
-def _axes(names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[str], given: Axes | None) -> list[Symbol]:
-    """The dims whose lengths are any, with the example's length, and another one."""
-    symbols: list[Symbol] = []
-    numbers: dict[str, tuple[int, int]] = {}
+def _axes(
+    names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[str], given: Axes | None
+) -> list[tuple[str, int, str, int]]:
+    """The dims whose lengths are any: the input's name, the dim, its name, and its length in the example."""
+    found: list[tuple[str, int, str, int]] = []
+    sizes: dict[str, int] = {}
     for name, dims in (given or {}).items():
         if name not in names:
             if name in outputs:
@@ -106,37 +117,46 @@ def _axes(names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[str]
         for dim, symbol in entries.items():
             if not -tensor_.ndim <= dim < tensor_.ndim or not symbol:
                 raise ArgumentError(CALL, f"dims of {name!r}, {tensor_.shape}", f"got {dim}: {symbol!r}")
-            size = tensor_.shape[dim]
-            first = size if size > 1 else 2
-            pair = numbers.setdefault(symbol, (first, 2 * first + 1 + len(numbers)))
-            symbols.append(Symbol(name, dim % tensor_.ndim, symbol, *pair))
-    return symbols
+            found.append((name, dim % tensor_.ndim, symbol, sizes.setdefault(symbol, max(tensor_.shape[dim], 2))))
+    return found
 
 
-def _resized(
-    arguments: Any, inputs: Sequence[Tensor], names: Sequence[str], symbols: Sequence[Symbol], twin: bool
-) -> Any:
-    """The arguments with dynamic dims of other lengths: elements are repeated."""
-    made: dict[int, Tensor] = {}
-    for name, given in zip(names, inputs):
-        array = given.numpy()
-        for symbol in symbols:
-            if symbol.input == name:
-                length = symbol.twin if twin else symbol.size
-                array = np.take(array, np.arange(length) % max(array.shape[symbol.dim], 1), symbol.dim)
-        made[id(given)] = tensor(array, dtype=given.dtype, device=given.backend)
+def _resized(arguments: Any, names: Sequence[str], lengths: Mapping[tuple[str, int], int]) -> Any:
+    """The arguments, each tensor a new one; dims that are any have these lengths, and elements are repeated."""
+    order = iter(names)
 
-    def put(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return made[id(item)]
-        if isinstance(item, dict):
-            return {key: put(value) for key, value in item.items()}
-        return type(item)(put(value) for value in item) if isinstance(item, (list, tuple)) else item
+    def put(given: Tensor) -> Tensor:
+        name, array = next(order), given.detach().numpy()
+        for dim, size in enumerate(array.shape):
+            if (name, dim) in lengths:
+                array = np.take(array, np.arange(lengths[name, dim]) % max(size, 1), dim)
+        return tensor(array, dtype=given.dtype, device=given.backend)
 
-    return put(arguments)
+    return map_tensors(arguments, put)
 
 
-def _traced(model: Module, arguments: Any) -> tuple[Trace, list[Place], list[Place]]:
+Traced = tuple[Trace, list[Place], list[Place]]
+
+
+def _other(
+    model: Module, arguments: Any, names: Sequence[str], axes: Sequence[tuple[str, int, str, int]]
+) -> tuple[Traced, list[Symbol]]:
+    """A call with an example of other lengths, which the model takes."""
+    first: Exception | None = None
+    for lengths in other_lengths({name: size for _, _, name, size in axes}):
+        try:
+            found = _traced(model, _resized(arguments, names, {axis[:2]: lengths[axis[2]] for axis in axes}))
+        except CaptureError:
+            raise
+        except Exception as error:  # the model's own, for lengths that it does not take
+            first = first or error
+        else:
+            return found, [Symbol(*axis, lengths[axis[2]]) for axis in axes]
+    assert first is not None  # there are always longer ones
+    raise first
+
+
+def _traced(model: Module, arguments: Any) -> Traced:
     """What a call runs; the places of its inputs and of its results."""
     inputs = list(tensors_in(arguments))
     trace = Trace([given._slot for given in inputs])
@@ -151,16 +171,15 @@ def _written(
     package: Any,
     model: Module,
     arguments: tuple[Any, ...],
-    inputs: Sequence[Tensor],
     names: Sequence[str],
-    symbols: Sequence[Symbol],
+    axes: Sequence[tuple[str, int, str, int]],
     output_names: Sequence[str] | None,
 ) -> bytes:
     named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-    trace, places, results = _traced(model, _resized(arguments, inputs, names, symbols, False))
-    twin, twin_places, twin_results = trace, places, results
-    if symbols:
-        twin, twin_places, twin_results = _traced(model, _resized(arguments, inputs, names, symbols, True))
+    trace, places, results = _traced(model, _resized(arguments, names, {axis[:2]: axis[3] for axis in axes}))
+    twin, twin_places, twin_results, symbols = trace, places, results, list[Symbol]()
+    if axes:
+        (twin, twin_places, twin_results), symbols = _other(model, arguments, names, axes)
     emitter = Emitter(symbols)
     emitter.taken.update(names, named)
     own = {value._slot.storage.number: name for name, value in named.items()}

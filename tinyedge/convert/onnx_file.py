@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -166,11 +167,42 @@ def dims_of(value: Any) -> Dims | None:
     return tuple(dims)
 
 
-def checked_nodes(graph: Any, place: Place) -> Iterable[Any]:
-    """The nodes of a graph, if they are not too many."""
+def checked_nodes(graph: Any, place: Place) -> list[tuple[int, Any]]:
+    """The nodes of a graph, if they are not too many, with their numbers: each behind those whose results it reads,
+    which a file should see to, and some do not.
+    """
     if len(graph.node) > MAX_NODES:
         place.refuse("the graph", f"{len(graph.node)} nodes, and at most {MAX_NODES} are read")
-    return graph.node  # type: ignore[no-any-return]
+    makers = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{makers[name] for name in _reads(node) if name in makers} for node in graph.node]
+    waiting = [len(needed) for needed in needs]
+    users: dict[int, list[int]] = {}
+    for number, needed in enumerate(needs):
+        for maker in needed:
+            users.setdefault(maker, []).append(number)
+    ready = [number for number, count in enumerate(waiting) if not count]
+    order: list[int] = []
+    while ready:  # of those that may come next the first one of the file
+        number = heapq.heappop(ready)
+        order.append(number)
+        for user in users.get(number, ()):
+            waiting[user] -= 1
+            if not waiting[user]:
+                heapq.heappush(ready, user)
+    order += sorted({*range(len(graph.node))} - {*order})  # a circle, which is refused where it is read
+    return [(number, graph.node[number]) for number in order]
+
+
+def _reads(node: Any) -> set[Any]:
+    """What a node reads, and what its branches and bodies read from outside of them."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        if attribute.type == 5:
+            graph = attribute.g
+            inside = {result.name for result in graph.output}.union(*map(_reads, graph.node))
+            own = {name for inner in graph.node for name in inner.output}
+            found |= inside - own - {value.name for value in (*graph.input, *graph.initializer)}
+    return found
 
 
 ATTRIBUTES: dict[str, tuple[int, Callable[[Any], Any]]] = {

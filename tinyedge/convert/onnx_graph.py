@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyedge import dtypes
 from tinyedge.convert import onnx_emit_arithmetic, onnx_emit_layers, onnx_emit_movement  # noqa: F401  they enter
 from tinyedge.convert.nodes import Array
 from tinyedge.convert.onnx_emit import CONVERTERS, Emitter, Unwritable, V, numbers
@@ -21,7 +22,10 @@ from tinyedge.shapes import contiguous_strides
 BROADCAST = frozenset({"matmul", "where"})
 """Ops that take inputs of broadcast shapes in ONNX, besides the elementwise ones."""
 
-VARYING = {"reshape": "shape", "expand": "shape", "slice": "ranges"}
+VARYING = {
+    "reshape": {"shape"}, "expand": {"shape"}, "slice": {"ranges"},
+    "resample": {"size", "scale_d", "scale_h", "scale_w"},
+}  # fmt: skip
 """Attributes that may follow the inputs' lengths."""
 
 
@@ -31,8 +35,8 @@ class Grapher:
     def __init__(self, emitter: Emitter, trace: Trace, twin: Trace, names: Mapping[int, str]) -> None:
         self.emitter, self.trace, self.twin = emitter, trace, twin
         self.names = names  # of parameters and inputs, by storage
-        self.values: dict[Place, V] = {}
-        self.whole: dict[int, Place] = {}  # by storage: the place that holds all of it
+        self.values: dict[tuple[Place, Place], V] = {}  # by the place, and the one of the other example
+        self.whole: dict[int, tuple[Place, Place]] = {}  # by storage: the places that hold all of it
         self.narrow: dict[str, V] = {}  # what a value was expanded from
         self.pending: dict[int, list[tuple[Place, Place, V]]] = {}  # by storage: what a new one was filled with so far
         self.problems: dict[str, None] = {}
@@ -81,32 +85,38 @@ class Grapher:
 
     def _define(self, place: Place, name: str, twin: Place) -> V:
         """``place`` was computed anew: what else lies in its storage is gone."""
-        for other in [other for other in self.values if other.storage == place.storage]:
+        for other in [other for other in self.values if other[0].storage == place.storage]:
             del self.values[other]
-        self.whole[place.storage] = place
-        self.values[place] = V(name, place.dtype, place.shape, twin.shape)
-        return self.values[place]
+        self.whole[place.storage] = place, twin
+        self.values[place, twin] = value = V(name, place.dtype, place.shape, twin.shape)
+        if name != "?":
+            self.emitter.remember(value)
+        return value
 
     def _value(self, place: Place, twin: Place) -> V:
-        found = self.values.get(place)
+        found = self.values.get((place, twin))
         if found is not None:
             return found
         if place.storage in self.pending:
             return self._joined(place, twin)
-        whole = self.whole.get(place.storage)
-        if whole is None:
+        if place.storage not in self.whole:
             return self._constant(place, twin)
-        base = self.values[whole]
+        whole, other = self.whole[place.storage]
+        if other.storage != twin.storage:
+            raise Unwritable("of other values for an input of other lengths")
+        base = self.values[whole, other]
         if place.shape != twin.shape or base.shape != base.twin:
-            if place.is_contiguous and place.layout.offset == 0 and np.prod(place.shape) == np.prod(base.shape):
+            if all(part.is_contiguous and _covers(part, all_) for part, all_ in ((place, whole), (twin, other))):
                 value = V(self.emitter.reshape(base, place.shape, twin.shape), place.dtype, place.shape, twin.shape)
-                self.values[place] = value
+                self.values[place, twin] = value
                 return value
             raise Unwritable("of a view that follows the inputs' lengths")
+        if place.layout != twin.layout:
+            raise Unwritable("of other values for an input of other lengths")
         flat = self.emitter.node("Reshape", base, self.emitter.const([-1]))
         name = self.emitter.node("Gather", flat, self.emitter.const(_indices(place.layout, whole.layout)), axis=0)
-        self.values[place] = V(name, place.dtype, place.shape, twin.shape)
-        return self.values[place]
+        self.values[place, twin] = V(name, place.dtype, place.shape, twin.shape)
+        return self.values[place, twin]
 
     def _constant(self, place: Place, twin: Place) -> V:
         name = self.names.get(place.storage)
@@ -115,17 +125,19 @@ class Grapher:
         if array is None or other is None:
             raise Unwritable("of a constant that follows the inputs' lengths")
         if array.shape != other.shape or not _same(array, other):
-            self.values[place] = V(self._regular(place, array, other), place.dtype, place.shape, twin.shape)
-            return self.values[place]
+            self.values[place, twin] = V(self._regular(place, array, other), place.dtype, place.shape, twin.shape)
+            return self.values[place, twin]
         if name is None or name in self.emitter.arrays:
             name = self.emitter.const(array, place.dtype)
         else:
             self.emitter.arrays[name] = array, place.dtype
-        self.values[place] = V(name, place.dtype, place.shape, place.shape)
-        return self.values[place]
+        self.values[place, twin] = V(name, place.dtype, place.shape, place.shape)
+        return self.values[place, twin]
 
     def _regular(self, place: Place, array: Array, other: Array) -> str:
-        """A constant whose length follows the inputs': one value everywhere, or a range."""
+        """A constant whose length follows the inputs': one value everywhere, or a range, or one on each side of a
+        diagonal.
+        """
         emitter, dtype = self.emitter, place.dtype
         if array.size and other.size and (array == array.flat[0]).all() and (other == array.flat[0]).all():
             return str(
@@ -138,6 +150,20 @@ class Grapher:
                 places = emitter.node("Range", emitter.const(0), count, emitter.const(1))
                 scaled = emitter.node("Mul", emitter.cast(places, dtype), emitter.const(step, dtype))
                 return str(emitter.node("Add", scaled, emitter.const(first, dtype)))
+        if array.ndim == 2 and min(*array.shape, *other.shape) > 1:
+            low, high = array[-1, 0], array[0, -1]
+            for diagonal in (0, 1):
+                if all(
+                    _same(x, np.where(np.tri(x.shape[0], x.shape[1], diagonal - 1, dtype=np.bool_), low, high))
+                    for x in (array, other)
+                ):
+                    ones = emitter.node(
+                        "Expand", emitter.const(1, dtypes.int32), emitter.sizes(array.shape, other.shape)
+                    )
+                    above = emitter.cast(emitter.node("Trilu", ones, emitter.const(diagonal), upper=1), dtypes.bool_)
+                    if dtype is dtypes.bool_:
+                        return above if high else str(emitter.node("Not", above))
+                    return str(emitter.node("Where", above, emitter.const(high, dtype), emitter.const(low, dtype)))
         raise Unwritable("of a constant that follows the inputs' lengths")
 
     def _read(self, read: Any, twin: Any) -> V | None:
@@ -145,9 +171,17 @@ class Grapher:
             return None
         if isinstance(read, Number):
             if read != twin and not (read.number != read.number and twin.number != twin.number):
-                raise Unwritable("with a number that follows the inputs' lengths")
+                return self._length(read, twin)
             return V(self.emitter.const(read.number, read.dtype), read.dtype, (), ())
         return self._value(read, twin)
+
+    def _length(self, number: Number, twin: Number) -> V:
+        """A number that is a length, which follows the inputs', or nearly one."""
+        pair = [int(n.number) if n.number == n.number and abs(n.number) < 2**31 else 0 for n in (number, twin)]
+        if pair != [number.number, twin.number]:
+            raise Unwritable("with a number that follows the inputs' lengths")
+        length = self.emitter.node("Squeeze", self.emitter.size(*pair), self.emitter.const([0]))
+        return V(self.emitter.cast(length, number.dtype), number.dtype, (), ())
 
     # Events
 
@@ -167,9 +201,9 @@ class Grapher:
         attrs = dict(event.attrs)
         for key, given in numbers(attrs).items():
             other = numbers(twin.attrs).get(key)
-            if given != other and not (given != given and other != other) and VARYING.get(event.op) != key:
+            if given != other and not (given != given and other != other) and key not in VARYING.get(event.op, ()):
                 raise Unwritable(f"whose {key} follows the inputs' lengths")
-        emitter.out = outs
+        emitter.out, emitter.other = outs, twin.attrs
         if event.op == "slice":
             results = sliced(emitter, values[0], attrs["ranges"], twin.attrs["ranges"])  # type: ignore[arg-type]
         else:
@@ -178,7 +212,8 @@ class Grapher:
         names = results if isinstance(results, tuple) else (results,)
         if op.is_view:
             value = V(names[0], outs[0].dtype, outs[0].shape, outs[0].twin)
-            self.values.setdefault(event.writes[0], value)
+            self.values.setdefault((event.writes[0], twin.writes[0]), value)
+            emitter.remember(value)
             if event.op == "expand" and values[0] is not None and names[0] != values[0].name:
                 self.narrow[names[0]] = values[0]
             return
@@ -210,23 +245,24 @@ class Grapher:
         if event.op == "add to":
             before = self._value(target, twin_target)
             value = value._replace(name=emitter.node("Add", before, value))
-        whole = self.whole.get(target.storage)
-        if whole is None and (flat := self._held(target)) is not None:
-            whole = self._constant(flat, flat) and flat
-            self.whole[target.storage] = flat
-        if whole is None:
+        pair = self.whole.get(target.storage)
+        if pair is None and (flat := self._held(self.trace, target)) is not None:
+            pair = flat, self._held(self.twin, twin_target) or flat
+            self._constant(*pair)
+            self.whole[target.storage] = pair
+        if pair is None:
             self.pending.setdefault(target.storage, []).append((target, twin_target, value))
             return
-        if target.is_contiguous and _covers(target, whole):
+        if all(part.is_contiguous and _covers(part, all_) for part, all_ in zip((target, twin_target), pair)):
             self._define(target, self._filled(target, twin_target, value), twin_target)
             return
-        self._put(whole, target, twin_target, value)
+        self._put(pair, target, twin_target, value)
 
-    def _put(self, whole: Place, target: Place, twin: Place, value: V) -> None:
+    def _put(self, pair: tuple[Place, Place], target: Place, twin: Place, value: V) -> None:
         """Write a part of what is there."""
-        emitter = self.emitter
-        base = self._value(whole, self._twin_of(whole))
-        if base.shape != base.twin or target.shape != twin.shape:
+        emitter, whole = self.emitter, pair[0]
+        base = self._value(*pair)
+        if base.shape != base.twin or target.layout != twin.layout:
             raise Unwritable("in place, into a part of a tensor whose lengths follow the inputs'")
         filled = self._filled(target, twin, value)
         flat = emitter.node("Reshape", base, emitter.const([-1]))
@@ -234,27 +270,17 @@ class Grapher:
         part = emitter.node("Reshape", filled, emitter.const([-1]))
         flat = emitter.node("ScatterElements", flat, places, part, axis=0)
         name = emitter.node("Reshape", flat, emitter.const(whole.shape))
-        self._define(whole, name, self._twin_of(whole))
+        self._define(whole, name, pair[1])
 
-    def _held(self, target: Place) -> Place | None:
+    def _held(self, trace: Trace, target: Place) -> Place | None:
         """All of a storage that was there before, as it was before the change."""
-        return next(
-            (
-                place
-                for place in self.trace.changed
-                if place.storage == target.storage and place in self.trace.constants
-            ),
-            None,
-        )
+        return next((p for p in trace.changed if p.storage == target.storage and p in trace.constants), None)
 
     def _filled(self, target: Place, twin: Place, value: V) -> str:
         """``value`` in the shape of what it is written into."""
         if value.shape == target.shape:
             return value.name
         return str(self.emitter.node("Expand", value, self.emitter.sizes(target.shape, twin.shape)))
-
-    def _twin_of(self, whole: Place) -> Place:
-        return whole._replace(layout=Layout(self.values[whole].twin, whole.layout.strides, 0))
 
     def _joined(self, place: Place, twin: Place) -> V:
         """A new storage that was filled part by part, side by side along one dim."""
@@ -265,20 +291,12 @@ class Grapher:
                 return self._define(place, name, twin)
             self._define(place, self._filled(target, other, value), twin)
             for entry in rest:
-                self._put(place, *entry)
-            return self.values[place]
+                self._put((place, twin), *entry)
+            return self.values[place, twin]
         entries = sorted(written, key=lambda entry: entry[0].layout.offset)
         parts = [self._filled(target, other, value) for target, other, value in entries]
-        if not place.is_contiguous or any(len(target.shape) != len(place.shape) for target, _, _ in entries):
-            raise Unwritable("in place, into parts that do not fill a tensor")
-        moving = [dim for dim, size in enumerate(place.shape) if any(e[0].shape[dim] != size for e in entries)]
-        axis = moving[0] if moving else 0
-        stride, at = contiguous_strides(place.shape)[axis], 0
-        for target, _, _ in entries:
-            if target.layout.offset != at * stride or target.layout.strides != place.layout.strides:
-                raise Unwritable("in place, into parts that do not fill a tensor")
-            at += target.shape[axis]
-        if len(moving) > 1 or at != place.shape[axis]:
+        axis = _seam(place, [target for target, _, _ in entries])
+        if axis is None or axis != _seam(twin, [target for _, target, _ in entries]):
             raise Unwritable("in place, into parts that do not fill a tensor")
         name = parts[0] if len(parts) == 1 else self.emitter.node("Concat", *parts, axis=axis)
         return self._define(place, name, twin)
@@ -298,6 +316,20 @@ class Grapher:
         if pads[0] != pads[1] or min(pads[0], default=0) < 0:
             return None
         return str(self.emitter.node("Pad", inner, self.emitter.const(pads[0]), value))
+
+
+def _seam(place: Place, parts: Sequence[Place]) -> int | None:
+    """The dim along which the parts lie side by side and fill ``place``, if they do."""
+    if not place.is_contiguous or any(part.layout.strides != place.layout.strides for part in parts):
+        return None
+    moving = [dim for dim, size in enumerate(place.shape) if any(part.shape[dim] != size for part in parts)]
+    axis = moving[0] if moving else 0
+    stride, at = contiguous_strides(place.shape)[axis], 0
+    for part in parts:
+        if part.layout.offset != at * stride:
+            return None
+        at += part.shape[axis]
+    return axis if len(moving) < 2 and at == place.shape[axis] else None
 
 
 def _same(a: Array, b: Array) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -139,6 +140,23 @@ def compress(x: Tensor, condition: Array, *, axis: int | None = None) -> Tensor:
 @ONNX.op("NonZero", since=9, host=("x",))
 def non_zero(x: Array) -> Array:
     return np.array(np.nonzero(np.atleast_1d(x)), np.int64)
+
+
+@ONNX.op("Unique", since=11, host=("x",))
+def unique(x: Array, *, axis: int | None = None, sorted: int = 1, count: int) -> Any:
+    """The different values, or slices along an axis; where each was first, which each is, and how many there are."""
+    if axis is not None and not -x.ndim <= axis < x.ndim:
+        raise ShapeError("Unique", f"an axis of {x.ndim} dims", f"got {axis}")
+    found, first, which, counts = np.unique(x, True, True, True, axis=axis)
+    which = which.reshape(-1)
+    if not sorted:
+        order = np.argsort(first, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        found = np.take(found, order, axis or 0)
+        first, which, counts = first[order], place[which], counts[order]
+    results = (found, *(part.astype(np.int64) for part in (first, which, counts)))
+    return results[:count] if count > 1 else found
 
 
 @ONNX.op("Det", since=11)

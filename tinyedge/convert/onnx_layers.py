@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tinyedge.autograd.modes import no_grad
 from tinyedge.convert import norms, windows
 from tinyedge.convert.graph import Array
 from tinyedge.convert.norms import How
-from tinyedge.convert.onnx_registry import ONNX, Ints
+from tinyedge.convert.onnx_registry import ONNX, Ints, ints
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.nn import functional as F
 from tinyedge.tensor import Tensor
@@ -207,7 +208,7 @@ def layer_norm(
     return (y if bias is None else y + bias, mean, inverse)[:count]
 
 
-@ONNX.op("RMSNormalization", trained=("scale",))
+@ONNX.op("RMSNormalization", "SimplifiedLayerNormalization", trained=("scale",))  # the latter is ONNX Runtime's
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
     first = axis + x.ndim if axis < 0 else axis
     if scale.shape == x.shape[first:]:
@@ -298,6 +299,30 @@ def max_pool(
     plane = int(np.prod(x.shape[2:]))
     planes = ops.arange(x.shape[0] * x.shape[1], device=x.backend).reshape((*x.shape[:2], *(1,) * rank))
     return y, places + planes * plane
+
+
+@ONNX.op("MaxUnpool", since=9, host=("output_shape",))
+def max_unpool(
+    x: Tensor,
+    indices: Tensor,
+    output_shape: Array | None = None,
+    *,
+    kernel_shape: Ints,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """Indices are places in the whole output, before it gets ``output_shape`` by zeros behind."""
+    rank = x.ndim - 2
+    strides, pads = strides or (1,) * rank, pads or (0,) * (2 * rank)
+    sizes = tuple((n - 1) * strides[k] - pads[k] - pads[k + rank] + kernel_shape[k] for k, n in enumerate(x.shape[2:]))
+    shape = (*x.shape[:2], *sizes)
+    wanted = shape if output_shape is None else ints(output_shape)
+    if min(shape) < 0 or len(wanted) != len(shape) or any(size < least for size, least in zip(wanted, shape)):
+        raise ShapeError("MaxUnpool", f"an output of at least {shape}", f"got {wanted}")
+    flat: Any = ops.zeros((math.prod(shape),), dtype=x.dtype, device=x.backend)
+    flat = ops.scatter(flat, 0, indices.to(dtypes.int64).reshape((-1,)), x.reshape((-1,)))
+    more = [(0, size - least) for size, least in zip(wanted, shape)]
+    return F.pad(flat.reshape(shape), [pad for pair in reversed(more) for pad in pair])
 
 
 @ONNX.op("AveragePool")

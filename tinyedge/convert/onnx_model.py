@@ -19,10 +19,13 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_layers,
     onnx_microsoft,
     onnx_quantised,
+    onnx_random,
     onnx_recurrent,
     onnx_resize,
+    onnx_sequences,
     onnx_shapes,
     onnx_signal,
+    regions,
 )
 from tinyedge.convert.build import FAULTS, Parts, Raw, RawBody, RawLoop, build, loop_raw
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
@@ -32,9 +35,13 @@ from tinyedge.convert.nodes import Guards
 from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
 from tinyedge.convert.onnx_quantised import LSTM, QUANTISED, RESULTS, spread, weights_of
 from tinyedge.convert.onnx_registry import ONNX
+from tinyedge.convert.onnx_scan import Scanned, scan_raws
+from tinyedge.convert.onnx_sequences import MAKERS, PASSING, READERS
 from tinyedge.convert.onnx_writer import OnnxSource, Trail
 from tinyedge.errors import ArgumentError, ShapeError
 
+INPUT_KEYS = ("scan_input_axes", "scan_input_directions")
+OUTPUT_KEYS = ("scan_output_axes", "scan_output_directions")
 MAX_DEPTH = 16
 """Of graphs in branches of graphs."""
 
@@ -49,8 +56,10 @@ def from_onnx(
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
-    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
-    beside the model are read only from its own folder and those below.
+    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file, and so does what
+    is computed. (On a CPU, ONNX Runtime computes such graphs in float32 and rounds what it returns: its results are
+    nearest to those with te.float32.) Weights in files beside the model are read only from its own folder and those
+    below.
 
     ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
     one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
@@ -108,6 +117,7 @@ class _Reader:
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
         self.outer: set[str] = set()  # what the graph's own nodes compute
+        self.sequences: set[str] = set()  # lists of tensors
         self.count = 0
         self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
@@ -135,6 +145,8 @@ class _Reader:
             self._constant(proto.name, proto)
         self.outer = {value for node in self.graph.node for value in node.output}
         self._nodes(self.graph, Scope({}, (), (), 0))
+        self.problems += [f"an output that is a sequence, {port}" for port in self.result.outputs
+                          if port.name in self.sequences]  # fmt: skip
         if self.problems or self.quantised:
             remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
             remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
@@ -233,7 +245,7 @@ class _Reader:
         if scope.depth > MAX_DEPTH:
             self.place.refuse("the graph", f"branches more than {MAX_DEPTH} deep")
         renamed = scope.renamed
-        for number, node in enumerate(checked_nodes(graph, self.place)):
+        for number, node in checked_nodes(graph, self.place):
             self.count += 1
             if self.count > MAX_NODES:
                 self.place.refuse("the graph", f"more than {MAX_NODES} nodes")
@@ -259,8 +271,9 @@ class _Reader:
             elif node.op_type == "If":
                 self._branches(node, name, inputs, outputs, scope, number)
                 continue
-            elif node.op_type == "Loop":
-                self._loop(node, name, inputs, outputs, scope, number)
+            elif node.op_type in ("Loop", "Scan"):
+                read = self._loop if node.op_type == "Loop" else self._scan
+                read(node, name, inputs, outputs, scope, number)
                 continue
             else:
                 self._op(node, name, inputs, outputs, scope.guards)
@@ -303,9 +316,10 @@ class _Reader:
         return self._inside(graph, f"If {name!r}", name, which, (*scope.guards, *guards), scope, number)[1]
 
     def _inside(
-        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int
-    ) -> tuple[tuple[str, ...], list[str]]:
-        """The nodes of a graph that belongs to a node; the names of its inputs and outputs.
+        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int,
+        given: tuple[str, ...] = (),
+    ) -> tuple[tuple[str, ...], list[str]]:  # fmt: skip
+        """The nodes of a graph that belongs to a node, which is ``given`` values; the names of its inputs and outputs.
 
         Values keep the file's names where these are free.
         """
@@ -321,6 +335,7 @@ class _Reader:
         self.source.inside.update({taken[value]: (trail, value) for value in own})
         for value in graph.input:
             self._define(taken[value.name])
+        self.sequences.update(taken[value.name] for value, name in zip(graph.input, given) if name in self.sequences)
         for proto in graph.initializer:
             self._constant(taken[proto.name], proto)
         self._nodes(graph, inside)
@@ -342,11 +357,47 @@ class _Reader:
             self.place.refuse(f"Loop {name!r}", f"{len(outputs)} outputs of a body with {len(graph.output)}")
         outputs += tuple(f"{name}:{place}" for place in range(len(outputs), len(graph.output) - 1))
         raws, self.result.raws = self.result.raws, []
-        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number)
+        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number, inputs)
         body, self.result.raws = RawBody(self.result.raws, given, tuple(results)), raws
+        for before, after, value in zip(inputs[2:], results[1:], outputs):
+            if (before in self.sequences) is not (after in self.sequences):
+                self.place.refuse(f"Loop {name!r}", f"{shown(value)!r} is a sequence at one of a step's ends alone")
+            self.sequences.update({value} if after in self.sequences else ())
         for value in outputs:
             self._define(value)
         self.result.raws += loop_raw(name, inputs, outputs, RawLoop(body, None), scope.guards)
+
+    def _scan(
+        self, node: Any, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], scope: Scope, number: int
+    ) -> None:
+        """A Scan, which becomes a loop."""
+        given = {a.name: a for a in node.attribute}
+        body = given.pop("body", None)
+        read = {key: tuple(map(int, a.ints)) for key, a in given.items() if a.type == 7}
+        many = int(given["num_scan_inputs"].i) if "num_scan_inputs" in given else 0
+        count = len(inputs) - many
+        if self.opset < 9:
+            self._problem(node, name, f"of opset {self.opset}")
+            for value in outputs:
+                self._define(value)
+            return
+        if body is None or body.type != 5 or many < 1 or count < 0 or len(body.g.input) != len(inputs):
+            self.place.refuse(f"Scan {name!r}", f"it has no whole body for {len(inputs)} inputs")
+        made = len(body.g.output) - count
+        if made < 0 or len(outputs) > count + made or not all(inputs) or not self.sequences.isdisjoint(inputs):
+            self.place.refuse(f"Scan {name!r}", f"{len(outputs)} outputs of a body with {count + made}")
+        outputs += tuple(f"{name}:{place}" for place in range(len(outputs), count + made))
+        parts = [read.pop(key, (0,) * size) for size, keys in ((many, INPUT_KEYS), (made, OUTPUT_KEYS)) for key in keys]
+        if read or [len(part) for part in parts] != [many, many, made, made]:
+            self.place.refuse(f"Scan {name!r}", "axes or directions for other numbers of inputs or outputs")
+        raws, self.result.raws = self.result.raws, []
+        names, results = self._inside(body.g, f"Scan {name!r}", name, "body", (), scope, number)
+        inner, self.result.raws = RawBody(self.result.raws, names, tuple(results)), raws
+        how = Scanned(parts[0], tuple(map(bool, parts[1])), parts[2], tuple(map(bool, parts[3])))
+        found = scan_raws(name, inputs[:count], inputs[count:], outputs, inner, how, scope.guards)
+        for value in dict.fromkeys([*outputs, *(value for raw in found for value in raw.outputs)]):
+            self._define(value)
+        self.result.raws += found
 
     def _constant_node(self, node: Any, name: str, outputs: tuple[str, ...]) -> None:
         if len(node.attribute) != 1 or len(outputs) != 1:
@@ -413,6 +464,15 @@ class _Reader:
 
     def _add(self, raw: Raw) -> None:
         self.result.raws.append(raw)
+        lists = [name for name in raw.inputs if name in self.sequences]
+        if raw.op in PASSING:
+            is_whole = not lists or len(lists) == len(raw.inputs) - (raw.op == "If")
+        else:
+            is_whole = (len(lists) == 1 and raw.inputs[0] in lists) if raw.op in READERS else not lists
+        if not is_whole:
+            self.problems.append(f"{raw.op} of a sequence, or not of one (node {shown(raw.name)!r})")
+        if raw.op in MAKERS or (lists and raw.op in PASSING):
+            self.sequences.update(raw.outputs)
         if (
             self.speculated > MAX_FOLDED_ELEMENTS
             or raw.on_host is None

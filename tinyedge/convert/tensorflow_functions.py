@@ -24,6 +24,8 @@ SEVERAL: dict[str, tuple[str, ...]] = {
     "FusedBatchNormV3": ("y", "batch_mean", "batch_variance"),
     "TopKV2": ("values", "indices"), "TensorArrayV3": ("handle", "flow"),
     "Switch": ("output_false", "output_true"), "Merge": ("output", "value_index"),
+    "Unique": ("y", "idx"), "UniqueV2": ("y", "idx"), "UniqueWithCounts": ("y", "idx", "count"),
+    "CombinedNonMaxSuppression": ("nmsed_boxes", "nmsed_scores", "nmsed_classes", "valid_detections"),
     "NonMaxSuppressionV4": ("selected_indices", "valid_outputs"),
     "NonMaxSuppressionV5": ("selected_indices", "selected_scores", "valid_outputs"),
 }  # fmt: skip

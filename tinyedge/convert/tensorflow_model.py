@@ -23,6 +23,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     tensorflow_branches,
     tensorflow_composed,
     tensorflow_ops,
+    tensorflow_regions,
     tensorflow_shapes,
     tensorflow_volumes,
 )

@@ -264,7 +264,7 @@ def _with_bias(b: Lowering, op: TfNode, position: int, bias: str) -> tuple[str, 
         return None
     whole = b.shapes.get(name)
     first = b.is_first(name)
-    filters = None if whole is None else whole[-1]
+    filters = whole[-1] if whole else None
     fits = filters == dims[0] and ((raw.op == "Conv" and first) or (raw.op == "Gemm" and not first))
     if raw.op == "ConvTransposeTo" and first and len(raw.inputs) == 3 and filters == dims[0]:
         return b.emit(raw.op, [*raw.inputs, b.last(bias)], **raw.arguments), True

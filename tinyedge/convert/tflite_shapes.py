@@ -166,7 +166,11 @@ def cast(b: Lowering, op: Operator) -> None:
     to = b.graph.tensors[op.outputs[0]].dtype
     if to not in CAST:
         raise UnsupportedUse("to an element type that is not read")
-    b.unary(b.output(op), b.name(op, 0), lambda x: b.emit("Cast", [x], to=CAST[to]))
+    x = b.name(op, 0)
+    if x in b.complex:  # of complex numbers the real part
+        b.finish(op, b.emit("Cast", [b.complex[x][0]], to=CAST[to]), False)
+    else:
+        b.unary(b.output(op), x, lambda x: b.emit("Cast", [x], to=CAST[to]))
 
 
 @lowers("SELECT", "SELECT_V2")
@@ -183,6 +187,24 @@ def select(b: Lowering, op: Operator) -> None:
 def where(b: Lowering, op: Operator) -> None:
     """The places of what is not 0, which a call computes on the host."""
     b.finish(op, b.emit("Transpose", [b.emit("NonZero", [b.last(b.name(op, 0))])], perm=(1, 0)), False)
+
+
+@lowers("UNIQUE")
+def unique(b: Lowering, op: Operator) -> None:
+    """The different values in the order in which they come, and which of them each one is."""
+    names = [f"{b.output(op, n)} found" for n in range(2)]
+    b.emit("Unique", [b.last(b.name(op, 0))], outputs=[names[0], f"{names[0]} first", names[1]], sorted=0)
+    b.done(b.output(op), names[0], False)
+    wide = b.graph.tensors[op.outputs[1]].dtype is dtypes.int64
+    b.done(b.output(op, 1), names[1] if wide else b.emit("Cast", [names[1]], to=6), False)
+
+
+@lowers("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL")
+def random(b: Lowering, op: Operator) -> None:
+    """Other numbers than TFLite's: a seed says nothing of these."""
+    zeros = b.emit("Filled", [b.last(b.name(op, 0)), b.host(0, np.float32)])
+    kind = "RandomUniformLike" if op.op == "RANDOM_UNIFORM" else "RandomNormalLike"
+    b.finish(op, b.emit(kind, [zeros]), False)
 
 
 @lowers("BROADCAST_ARGS")
