@@ -15,6 +15,7 @@ import tinyedge as te
 from tests.gguf_files import of_model
 from tests.llama_configs import FAMILIES
 from tests.test_tflite import network
+from tests.tflite_files import Draft
 from tinyedge import cli
 from tinyedge.backends import Backend
 
@@ -298,6 +299,21 @@ def test_compare_tflite(tmp_path: Path, capsys: Any, backend: Backend) -> None:
     assert (status, found["against"]) == (0, "LiteRT")
     assert {"a", "c", "s", "t", "m", "y"} == {entry["name"] for entry in found["layers"]}
     assert max(entry["difference"] for entry in found["layers"]) < 1e-5
+
+
+def test_compare_of_half(tmp_path: Path, capsys: Any, reference: Backend) -> None:
+    """What rounds in 16 bits differs by more; a quantised file is told of the option that reads it."""
+    pytest.importorskip("onnxruntime")
+    model = te.nn.Linear(6, 3).half()
+    te.convert.to_onnx(model, te.zeros(2, 6, dtype=te.float16), tmp_path / "a.onnx")
+    status, found = run_json(capsys, "compare", tmp_path / "a.onnx")
+    assert (status, found["tolerance"]) == (0, 1e-3)
+    assert run_json(capsys, "compare", tmp_path / "a.onnx", "--tolerance", "0.5")[1]["tolerance"] == 0.5
+    d = Draft()
+    d.scales["x"] = [0.5], [0], 0
+    d.op("RELU", [d.value("x", (1, 4), "int8")], [d.value("y", (1, 4), "int8")])
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    assert "Pass --dequantize" in run(capsys, "compare", tmp_path / "a.tflite")[2]
 
 
 def test_compare_without_the_runtime(tmp_path: Path, capsys: Any, reference: Backend, monkeypatch: Any) -> None:

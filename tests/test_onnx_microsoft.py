@@ -30,7 +30,7 @@ NORM = {"x": X, "skip": drawn(2, 5, 8), "gamma": drawn(8), "beta": drawn(8), "bi
 HEADS = {"x": X, "weight": drawn(8, 24), "bias": drawn(24)}
 IMAGE = {"x": drawn(1, 2, 6, 6), "w": drawn(3, 2, 3, 3), "b": drawn(3)}
 PRODUCT = {"a": drawn(2, 3, 4), "b": drawn(2, 5, 3)}
-CASES: dict[str, tuple[str, dict[str, Array], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Gelu": ("Gelu", {"x": X}, {}),
     "BiasGelu": ("BiasGelu", {"x": X, "b": drawn(8)}, {}),
     "FastGelu": ("FastGelu", {"x": X, "b": drawn(8)}, {}),
@@ -50,22 +50,32 @@ CASES: dict[str, tuple[str, dict[str, Array], dict[str, Any]]] = {
     "Attention": ("Attention", HEADS, {"num_heads": 2}),
     "Attention, masked": ("Attention", {**HEADS, "mask": MASK}, {"num_heads": 4}),
     "Attention, lengths": ("Attention", {**HEADS, "mask": np.array([3, 5], np.int32)}, {"num_heads": 2}),
+    "MultiHeadAttention": ("MultiHeadAttention", {"q": X, "k": X, "v": drawn(2, 5, 8), "bias": drawn(24)},
+                           {"num_heads": 2, "scale": 0.3}),
+    "MultiHeadAttention, masked": ("MultiHeadAttention", {"q": drawn(2, 3, 8), "k": X, "v": X, "": None, "mask": MASK,
+                                                          "added": drawn(1, 2, 3, 5)}, {"num_heads": 2}),
+    "MultiHeadAttention, past": ("MultiHeadAttention", {
+        "q": X, "k": X, "v2": X, "": None, "no mask": None, "none added": None, "past k": drawn(2, 2, 3, 4),
+        "past v": drawn(2, 2, 3, 4)}, {"num_heads": 2, "unidirectional": 1}),
+    "MultiHeadAttention, crossed": ("MultiHeadAttention", {
+        "q": X, "k": drawn(2, 2, 3, 4), "v": drawn(2, 2, 3, 4)}, {"num_heads": 2}),
     "Attention, causal": ("Attention", HEADS, {"num_heads": 2, "unidirectional": 1}),
 }  # fmt: skip
 KINDS = {"float32": 1, "int32": 6}
-COUNTS = {"EmbedLayerNormalization": 2}
+COUNTS = {"EmbedLayerNormalization": 2, "MultiHeadAttention, past": 3}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_it_computes_as_onnx_runtime(tmp_path: Path, backend: Backend, case: str) -> None:
     op, values, attributes = CASES[case]
-    inputs = [name for name in values if name in ("x", "a", "ids", "segment_ids", "mask", "skip")]
-    outputs = ["y", "lengths"][: COUNTS.get(op, 1)]
+    inputs = [name for name in values if name in ("x", "a", "ids", "segment_ids", "mask", "skip", "q")]
+    outputs = ["y", "lengths", "v"][: COUNTS.get(case, 1)]
+    given = [name if values[name] is not None else "" for name in values]
     graph = helper.make_graph(
-        [helper.make_node(op, list(values), outputs, domain="com.microsoft", **attributes)], "g",
+        [helper.make_node(op, given, outputs, domain="com.microsoft", **attributes)], "g",
         [helper.make_tensor_value_info(name, KINDS[values[name].dtype.name], values[name].shape) for name in inputs],
         [helper.make_tensor_value_info("y", 1, None)],
-        [onnx.numpy_helper.from_array(array, name) for name, array in values.items() if name not in inputs],
+        [onnx.numpy_helper.from_array(values[name], name) for name in given if name and name not in inputs],
     )  # fmt: skip
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     content = helper.make_model(graph, opset_imports=sets, ir_version=9).SerializeToString()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tests.mutations import check_mutations, messages_mutator, with_other_words
 from tests.test_onnx import FLOAT, INT64, weight, write
 from tinyedge.backends import Backend
 from tinyedge.errors import ModelFormatError, ShapeError, UnsupportedOpError
@@ -108,6 +109,25 @@ def test_a_loop_that_appends(tmp_path: Path, backend: Backend) -> None:
     model = te.load_model(path)
     model(te.ones(2, 3)).sum().backward()
     np.testing.assert_allclose(model.get_parameter("w").grad.numpy(), np.full((3, 4), 2.0), rtol=1e-6)
+
+
+def test_mutated_loops_and_scans(tmp_path: Path, reference: Backend) -> None:
+    body = graph(
+        [node("SequenceInsert", ["before", "part"], ["after"]), node("MatMul", ["part", "w"], ["row"])],
+        [value("n", kind=INT64), value("go", kind=9), sequence("before")], [value("go", kind=9), sequence("after")],
+    )  # fmt: skip
+    inner = graph([node("Add", ["sum", "part"], ["next"])], [value("sum", 3), value("part", 3)], [value("next", 3)])
+    nodes = [
+        node("Scan", ["start", "x"], ["part"], body=inner, num_scan_inputs=1),
+        node("SequenceEmpty", [], ["none"]),
+        node("Loop", ["count", "yes", "none"], ["rows"], body=body),
+        node("ConcatFromSequence", ["rows"], ["y"], axis=0, new_axis=1),
+    ]
+    weights = {"w": weight(3, 4), "count": np.int64(3), "yes": np.array(True)}
+    path = write(tmp_path / "a.onnx", nodes, {"start": [3], "x": ["n", 3]}, ["y"], weights)
+    assert te.load_model(path)(te.zeros(3), te.ones(2, 3)).shape == (3, 3)
+    for change in (with_other_words, messages_mutator(onnx.ModelProto.FromString)):
+        check_mutations(path.read_bytes(), tmp_path / "b.onnx", 60, 0, change=change)
 
 
 def test_what_is_no_list_and_what_is_none(tmp_path: Path, reference: Backend) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import tinyedge
 from tinyedge.bench import command
 from tinyedge.cli import caching, comparing, converting, device_list, federated_app, finetuning, info, tuning
-from tinyedge.cli.models import print_json
+from tinyedge.cli.models import as_options, print_json
 from tinyedge.errors import TinyedgeError
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
     except TinyedgeError as error:
-        return _failed(parsed, str(error))
+        return _failed(parsed, as_options(str(error)))
     except OSError as error:  # a file that is not there, or cannot be read or written
         name = "" if error.filename is None else f"{error.filename}: "
         return _failed(parsed, f"{name}{error.strerror or error}")

@@ -116,8 +116,12 @@ class OnnxRuntime:
             self._between = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array]) -> tuple[list[Array], dict[str, Array]]:
-        names = [entry.name for entry in self._plain.get_inputs()]
-        given = {name: array for name, array in inputs.items() if name in names}
+        packed = {entry.name: entry.type == "tensor(float16)" for entry in self._plain.get_inputs()}
+        given = {
+            name: array.astype(np.float16) if packed[name] else array
+            for name, array in inputs.items()
+            if name in packed
+        }
         wanted = [output.name for output in self._plain.get_outputs()]
         try:
             found = dict(zip(self._between, self._session.run(None, given))) if self._between else {}

@@ -286,7 +286,8 @@ class Walkable:
             moved = self._later_gradients.moved()
             begun = self.allocated(partial(self._later_gradients.begun, moved)) if moved else {}
             self._point_as_at(node, node.lease, (self._one,))
-            self._later_gradients.bind(moved, begun)
+            if moved:
+                self._later_gradients.bind(moved, begun)
             try:
                 self.binding.launch(self.binding.parts[1])
                 self._later_gradients.count(moved, begun)

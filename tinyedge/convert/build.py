@@ -339,9 +339,9 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     produced |= parts.states.keys()
     if not all(port.name for port in parts.outputs):
         place.refuse("the outputs", "one has no name")
-    missing = sorted(used - produced - constants.keys() - weights - statistics - {""})
+    missing = used - produced - constants.keys() - weights - statistics - {""}
     if missing:
-        place.refuse(missing[0], "it is read, and nothing computes it")
+        place.refuse(min(missing, key=str), "it is read, and nothing computes it")
 
     def held(name: str) -> Tensor:
         array = parts.arrays[name]

@@ -21,9 +21,10 @@ from tinyedge.backends import Backend
 from tinyedge.convert.checks import HOST_FAULTS, host_refusal, shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
+from tinyedge.convert.host_values import on_host, single
 from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
 from tinyedge.convert.norms import How, InGroups, OverMinibatch, Renormalised
-from tinyedge.errors import ArgumentError, CaptureError, DtypeError, ShapeError, TinyedgeError
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError, TinyedgeError
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.nn.module import Module
 from tinyedge.nn.selection import Chosen, listed
@@ -227,8 +228,8 @@ class GraphModel(Module):
         carried = [values[name] for name in node.inputs[2 : 2 + count]]
         names = node.inputs[2 : 2 + count]
         reader = f"the loop {shown(node.name)!r}"
-        most = None if not node.inputs[0] else int(_on_host(values[node.inputs[0]], reader).reshape(()))
-        goes = not node.inputs[1] or bool(_on_host(values[node.inputs[1]], reader).reshape(()))
+        most = None if not node.inputs[0] else int(single(values[node.inputs[0]], reader))
+        goes = not node.inputs[1] or bool(single(values[node.inputs[1]], reader))
         outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
         rows: list[list[Any]] = [[] for _ in range(loop.scans)]
         step = 0
@@ -240,7 +241,7 @@ class GraphModel(Module):
             if loop.condition is not None:
                 inside = {**outside, **dict(zip(loop.condition.inputs, carried))}
                 self._compute(loop.condition.nodes, inside, training, backend, None)
-                if not _on_host(inside[loop.condition.outputs[0]], reader).reshape(()):
+                if not single(inside[loop.condition.outputs[0]], reader):
                     break
             if step == MAX_STEPS:
                 raise ArgumentError(
@@ -250,7 +251,7 @@ class GraphModel(Module):
             inside = {**outside, **dict(zip(loop.body.inputs, given))}
             self._compute(loop.body.nodes, inside, training, backend, None)
             results = [inside[name] for name in loop.body.outputs[1:]]
-            goes = not loop.body.outputs[0] or bool(_on_host(inside[loop.body.outputs[0]], reader).reshape(()))
+            goes = not loop.body.outputs[0] or bool(single(inside[loop.body.outputs[0]], reader))
             carried, names = results[:count], loop.body.outputs[1 : 1 + count]
             for row, value, name in zip(rows, results[count:], loop.body.outputs[1 + count :]):
                 row.append(self._on_device(name, value, backend))
@@ -288,10 +289,7 @@ class GraphModel(Module):
     def _holds(self, name: str, values: dict[str, Any], known: dict[str, bool]) -> bool:
         """Whether a branch's condition is true."""
         if name not in known:
-            value = _on_host(values[name], f"a branch by the condition {shown(name)!r}")
-            if value.size != 1:
-                raise ShapeError("the model's call", "a condition of one element", f"{shown(name)!r} is {value.shape}")
-            known[name] = bool(value.reshape(()))
+            known[name] = bool(single(values[name], f"a branch by the condition {shown(name)!r}"))
         return known[name]
 
     def _run(self, node: Node, values: dict[str, Any], training: bool, backend: Backend | None) -> tuple[Any, ...]:
@@ -301,7 +299,7 @@ class GraphModel(Module):
             if value is None or node.on_host:
                 pass
             elif position in node.at_host:
-                value = _on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
+                value = on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
             else:
                 value = self._on_device(name, value, backend)
             given.append(value)
@@ -654,20 +652,6 @@ class _Cut:
 
 def _unchanged(x: Tensor) -> Tensor:
     return x
-
-
-def _on_host(value: Any, reader: str) -> Array:
-    """A value that ``reader`` looks at. Errors: CaptureError inside te.compile: a replay would not look again."""
-    if not isinstance(value, Tensor):
-        return np.asarray(value)
-    try:
-        return value.detach().numpy()
-    except CaptureError as error:
-        raise CaptureError(
-            error.call, error.expected, f"{reader} of the model reads a value on the host, and goes by it",
-            "Call the model without te.compile, compile a part of it, model.cut(at=...), or give inputs values that "
-            'stay, say te.convert.from_onnx(path, fixed={"sr": 16000}).',
-        ) from None  # fmt: skip
 
 
 def _with_inner(nodes: Iterable[Node]) -> Iterator[Node]:

@@ -208,7 +208,7 @@ def layer_norm(
     return (y if bias is None else y + bias, mean, inverse)[:count]
 
 
-@ONNX.op("RMSNormalization", trained=("scale",))
+@ONNX.op("RMSNormalization", "SimplifiedLayerNormalization", trained=("scale",))  # the latter is ONNX Runtime's
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
     first = axis + x.ndim if axis < 0 else axis
     if scale.shape == x.shape[first:]:

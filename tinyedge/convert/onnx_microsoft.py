@@ -206,21 +206,73 @@ def attention(
         raise ShapeError("Attention", f"a weight for q, k and v of {num_heads} heads", f"got {weight.shape}")
     size = whole // (3 * num_heads)
     q, k, v = (ops.transpose(part, 1, 2) for part in y.reshape((samples, length, 3, num_heads, size)).unbind(2))
+    return _attended(q, k, v, mask, added, mask_filter_value, scale, bool(unidirectional))
+
+
+def _attended(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, added: Tensor | None, filled: float, scale: float | None,
+    causal: bool,
+) -> Tensor:  # fmt: skip
+    """Shapes: q (batch, heads, length, size); k and v alike, of another length; mask (batch, length of k), or the
+    samples' lengths (batch,); returns (batch, length, heads * size).
+    """
+    (samples, heads, length, size), seen = q.shape, k.shape[2]
     factor = size**-0.5 if scale is None or scale == 0 else scale
     scores = ops.matmul(q * factor, ops.transpose(k, 2, 3))
     if mask is not None:
         if mask.ndim == 1:
-            mask = ops.unsqueeze(ops.arange(length, device=x.backend), 0) < ops.unsqueeze(mask.to(dtypes.int64), 1)
-        if mask.shape != (samples, length):
-            raise ShapeError("Attention", f"a mask ({samples}, {length}) or ({samples},)", f"got {mask.shape}")
-        off = (1 - (mask != 0).to(scores.dtype)) * mask_filter_value
-        scores = scores + off.reshape((samples, 1, 1, length))
-    if unidirectional:
-        ahead = np.triu(np.full((length, length), mask_filter_value, np.float32), 1)
-        scores = scores + tensor(ahead, dtype=scores.dtype, device=x.backend)
+            mask = ops.unsqueeze(ops.arange(seen, device=q.backend), 0) < ops.unsqueeze(mask.to(dtypes.int64), 1)
+        if mask.shape != (samples, seen):
+            raise ShapeError("Attention", f"a mask ({samples}, {seen}) or ({samples},)", f"got {mask.shape}")
+        off = (1 - (mask != 0).to(scores.dtype)) * filled
+        scores = scores + off.reshape((samples, 1, 1, seen))
+    if causal:
+        ahead = np.triu(np.full((length, seen), filled, np.float32), 1 + seen - length)
+        scores = scores + tensor(ahead, dtype=scores.dtype, device=q.backend)
     scores = scores if added is None else scores + added
     y = ops.matmul(F.softmax(scores, -1), v)
-    return ops.transpose(y, 1, 2).reshape((samples, length, num_heads * size))
+    return ops.transpose(y, 1, 2).reshape((samples, length, heads * v.shape[3]))
+
+
+@ONNX.op(_name("MultiHeadAttention"), trained=("bias",))
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    added: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
+    num_heads: int,
+    mask_filter_value: float = -10000.0,
+    scale: float | None = None,
+    unidirectional: int = 0,
+    count: int,
+) -> Any:
+    """Shapes: query (batch, length, width); key and value (batch, other length, width), or (batch, heads, other length,
+    size); the past alike; returns (batch, length, width), and key and value with the past.
+    """
+    if key is None or value is None or query.ndim != 3 or key.ndim != value.ndim or key.ndim not in (3, 4):
+        raise ArgumentError(
+            "MultiHeadAttention", "query, key and value, each a value of its own", "the file has others"
+        )
+    if num_heads < 1 or query.shape[2] % num_heads:
+        raise ShapeError("MultiHeadAttention", f"a width of {num_heads} heads", f"got {query.shape}")
+    wide = query.shape[2]
+
+    def heads(x: Tensor, first: int) -> Tensor:
+        if x.ndim == 4:
+            return x
+        x = x if bias is None else x + bias[first : first + x.shape[2]]
+        return ops.transpose(x.reshape((*x.shape[:2], num_heads, x.shape[2] // num_heads)), 1, 2)
+
+    q, k, v = heads(query, 0), heads(key, wide), heads(value, 2 * wide)
+    k = k if past_key is None else ops.cat([past_key, k], 2)
+    v = v if past_value is None else ops.cat([past_value, v], 2)
+    y = _attended(q, k, v, mask, added, mask_filter_value, scale, bool(unidirectional))
+    return (y, k, v)[:count] if count > 1 else y
 
 
 __all__ = ["DOMAIN"]

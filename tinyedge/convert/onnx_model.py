@@ -56,8 +56,10 @@ def from_onnx(
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
-    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file. Weights in files
-    beside the model are read only from its own folder and those below.
+    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file, and so does what
+    is computed. (On a CPU, ONNX Runtime computes such graphs in float32 and rounds what it returns: its results are
+    nearest to those with te.float32.) Weights in files beside the model are read only from its own folder and those
+    below.
 
     ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
     one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
@@ -314,9 +316,10 @@ class _Reader:
         return self._inside(graph, f"If {name!r}", name, which, (*scope.guards, *guards), scope, number)[1]
 
     def _inside(
-        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int
-    ) -> tuple[tuple[str, ...], list[str]]:
-        """The nodes of a graph that belongs to a node; the names of its inputs and outputs.
+        self, graph: Any, where: str, name: str, which: str, guards: Guards, scope: Scope, number: int,
+        given: tuple[str, ...] = (),
+    ) -> tuple[tuple[str, ...], list[str]]:  # fmt: skip
+        """The nodes of a graph that belongs to a node, which is ``given`` values; the names of its inputs and outputs.
 
         Values keep the file's names where these are free.
         """
@@ -332,8 +335,7 @@ class _Reader:
         self.source.inside.update({taken[value]: (trail, value) for value in own})
         for value in graph.input:
             self._define(taken[value.name])
-            if value.type.WhichOneof("value") == "sequence_type":
-                self.sequences.add(taken[value.name])
+        self.sequences.update(taken[value.name] for value, name in zip(graph.input, given) if name in self.sequences)
         for proto in graph.initializer:
             self._constant(taken[proto.name], proto)
         self._nodes(graph, inside)
@@ -355,7 +357,7 @@ class _Reader:
             self.place.refuse(f"Loop {name!r}", f"{len(outputs)} outputs of a body with {len(graph.output)}")
         outputs += tuple(f"{name}:{place}" for place in range(len(outputs), len(graph.output) - 1))
         raws, self.result.raws = self.result.raws, []
-        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number)
+        given, results = self._inside(graph, f"Loop {name!r}", name, "body", (), scope, number, inputs)
         body, self.result.raws = RawBody(self.result.raws, given, tuple(results)), raws
         for before, after, value in zip(inputs[2:], results[1:], outputs):
             if (before in self.sequences) is not (after in self.sequences):

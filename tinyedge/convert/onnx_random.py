@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinyedge import dtypes, ops
+from tinyedge.convert.build import folded_size
 from tinyedge.convert.onnx_registry import ONNX, Ints, dtype_of
 from tinyedge.tensor import Tensor
 
@@ -19,14 +20,14 @@ def _drawn(x: Tensor | None, shape: Ints, dtype: dtypes.DType, normal: bool, fir
 def random_normal(
     *, shape: Ints, dtype: int = 1, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
 ) -> Tensor:
-    return _drawn(None, shape, dtype_of(dtype), True, mean, scale)
+    return _drawn(None, folded_size(shape), dtype_of(dtype), True, mean, scale)
 
 
 @ONNX.op("RandomUniform")
 def random_uniform(
     *, shape: Ints, dtype: int = 1, low: float = 0.0, high: float = 1.0, seed: float | None = None
 ) -> Tensor:
-    return _drawn(None, shape, dtype_of(dtype), False, low, high)
+    return _drawn(None, folded_size(shape), dtype_of(dtype), False, low, high)
 
 
 @ONNX.op("RandomNormalLike")
