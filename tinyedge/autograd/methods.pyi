@@ -1149,13 +1149,13 @@ class Methods:
         """Zeros of ``size`` with the dtype and device of ``input``."""
 
     def nextafter(self, other: Tensor) -> Tensor:
-        """The float next to ``input`` on the side of ``other``, with the gradient of ``input``, but none where both
-        are equal.
+        """The float next to ``input`` on the side of ``other``; its gradient is that of ``input``, 0 where both are
+        equal.
         """
 
     def nextafter_(self, other: Tensor) -> Tensor:
-        """The float next to ``input`` on the side of ``other``, with the gradient of ``input``, but none where both
-        are equal.
+        """The float next to ``input`` on the side of ``other``; its gradient is that of ``input``, 0 where both are
+        equal.
         """
 
     def nonzero(self, *, as_tuple: bool = False) -> Any:
