@@ -64,6 +64,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(CHOICE)  # pytest's own header is not shown with -q
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests with an address: in each process of pytest-xdist it is another one, and no test runs."""
+    moving = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if moving:
+        raise pytest.UsageError(f"give these tests ids that are the same in every process: {', '.join(moving)}")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what looks at replays themselves where each is followed by the eager call that checks it."""
     mark = item.get_closest_marker("replays")

@@ -74,7 +74,9 @@ def test_other_tensors_in_the_arguments(
 TABLE = {"a": 1}
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, State(1), Plain(1), collections.OrderedDict(a=1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [[1], {"a": 1}, State(1), Plain(1), collections.OrderedDict(a=1)], ids=lambda value: type(value).__name__
+)
 def test_an_argument_that_is_returned_is_the_argument(value: Any, reference: Backend) -> None:
     compiled = te.compile(lambda y, value: (y * 2, value, [value], te.ones(1)))
     for _ in range(3):
