@@ -121,7 +121,9 @@ def samples_of(info: Any) -> list[Any]:
     torch.manual_seed(0)
     dtype = torch.float32 if torch.float32 in info.dtypes else torch.int64
     samples = list(info.sample_inputs("cpu", dtype, requires_grad=info.supports_autograd and dtype.is_floating_point))
-    stride = -(-len(samples) // MAX_SAMPLES)
+    if info.name == "as_strided":  # those of a part of a tensor look at what is around it
+        samples = [each for each in samples if each.input.untyped_storage().nbytes() == each.input.nbytes]
+    stride = max(-(-len(samples) // MAX_SAMPLES), 1)
     return samples[::stride]
 
 
@@ -309,7 +311,7 @@ def test_error_inputs_of_torch(name: str, backend: Backend, record_property: Cal
                 try:
                     arguments = translate((sample.input, *sample.args))
                     keywords = translate(sample.kwargs)
-                except (TinyedgeError, ValueError):  # complex numbers, or more dims than NumPy has
+                except (TinyedgeError, ValueError, TypeError):  # complex numbers, more dims than NumPy's, no values
                     continue
                 count += 1
                 what = f"{label}({sample.input!r:.200}, {sample.args!r:.200}, {sample.kwargs})"

@@ -134,3 +134,29 @@ def test_detach_in_place(backend: Backend) -> None:
     with pytest.raises(te.AutogradError, match="of detach_"):
         y.add_(w)
     y.detach().add_(w)
+
+
+def test_what_was_taken_stays_when_data_is_set(backend: Backend) -> None:
+    """Averaged weights are put in for an evaluation, and the trained ones back."""
+    model = te.nn.Linear(2, 1)
+    trained = {name: param.detach().numpy().copy() for name, param in model.named_parameters()}
+    best = model.state_dict()
+    backup = {}
+    for name, param in model.named_parameters():
+        backup[name] = param.data
+        param.data = te.zeros(param.shape)
+    assert model(te.ones(1, 2)).item() == 0.0
+    for name, param in model.named_parameters():
+        np.testing.assert_array_equal(backup[name].numpy(), trained[name])
+        np.testing.assert_array_equal(best[name].numpy(), trained[name])
+        param.data = backup[name]
+    for name, param in model.named_parameters():
+        np.testing.assert_array_equal(param.detach().numpy(), trained[name])
+    frozen = te.nn.Parameter(te.ones(2), requires_grad=False)
+    before = frozen.data
+    frozen.data = frozen.data * 3
+    assert (before.tolist(), frozen.tolist()) == ([1.0, 1.0], [3.0, 3.0])
+    same = frozen.data
+    frozen.data = same
+    same.add_(1)
+    assert frozen.tolist() == [4.0, 4.0]

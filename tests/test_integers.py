@@ -203,10 +203,12 @@ def test_powers_that_are_refused(backend: Backend) -> None:
 @pytest.mark.parametrize("name", ["neg", "abs", "relu", "remainder", "floor_divide", "sub", "clamp"])
 def test_bools_are_no_numbers(name: str, backend: Backend) -> None:
     x = te.tensor([True, False])
-    more = {"remainder": (x,), "floor_divide": (x,), "sub": (x,), "clamp": (x,)}.get(name, ())
+    more = {"remainder": (x,), "floor_divide": (x,), "sub": (x,), "clamp": (False, True)}.get(name, ())
     with pytest.raises(DtypeError):
         getattr(te, name)(x, *more)
     assert te.sign(x).tolist() == [True, False]
+    assert te.clamp_min(x, ~x).tolist() == [True, True]
+    assert x.clamp_max_(te.tensor(False)).tolist() == [False, False]
 
 
 def test_types_meet_before_they_are_added(backend: Backend) -> None:

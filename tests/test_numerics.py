@@ -341,8 +341,11 @@ def test_parts_of_floats(backend: Backend) -> None:
     leaf = te.tensor([3.0, 0.0, -0.1], requires_grad=True)
     te.frexp(leaf).mantissa.sum().backward()
     assert leaf.grad.tolist() == [0.25, 1.0, 8.0]
-    near = te.nextafter(te.tensor([1.0, 1.0, -2.0]), te.tensor([2.0, 0.0, -2.0]))
+    leaf = te.tensor([1.0, 1.0, -2.0], requires_grad=True)
+    near = te.nextafter(leaf, te.tensor([2.0, 0.0, -2.0]))
     assert near.tolist() == [1 + 2.0**-23, 1 - 2.0**-24, -2.0]
+    near.sum().backward()
+    assert leaf.grad.tolist() == [1.0, 1.0, 0.0]
     with pytest.raises(te.DtypeError, match="float32 or float64"):
         te.nextafter(te.zeros(2).half(), te.zeros(2).half())
 

@@ -342,3 +342,40 @@ def test_how_tensors_are_shown(reference: Backend) -> None:
     finally:
         te.set_printoptions(profile="default")
     assert repr(te.tensor([1.23456789])).startswith("tensor([1.2346]")
+
+
+def test_arguments_that_programs_pass(reference: Backend, tmp_path: Any) -> None:
+    """PyTorch's options that say how, and not what: they are taken, and change nothing."""
+    assert te.zeros(2, layout=te.strided, pin_memory=True).tolist() == [0.0, 0.0]
+    assert te.empty(1, 2, 3, 4, memory_format=te.channels_last).shape == (1, 2, 3, 4)
+    assert te.rand(2, pin_memory=True, layout=None).shape == te.randperm(2, pin_memory=True).shape
+    with pytest.raises(te.ArgumentError, match=r"layout must be te\.strided"):
+        te.zeros(2, layout="sparse")
+    model = nn.Linear(2, 1)
+    compiled = te.compile(model, mode="reduce-overhead", fullgraph=True, dynamic=False, backend="inductor")
+    assert compiled(te.ones(1, 2)).item() == model(te.ones(1, 2)).item()
+    assert te.compile(model, disable=True) is model
+    with pytest.raises(TypeError, match="'fulgraph'"):
+        te.compile(model, fulgraph=True)
+    kept: dict[str, Any] = {}
+    assert model.state_dict(kept, "a.") is kept
+    assert set(kept) == {"a.weight", "a.bias"}
+    with pytest.raises(te.ArgumentError, match="assign=False"):
+        model.load_state_dict(model.state_dict(), assign=True)
+    with pytest.raises(te.ArgumentError, match="always_call=False"):
+        model.register_forward_hook(print, always_call=True)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+    te.save({"a": 1}, tmp_path / "a", _use_new_zipfile_serialization=False)
+    one, two = (te.Generator(device="cpu").manual_seed(3) for _ in range(2))
+    drawn = [nn.init.kaiming_uniform_(te.empty(3, 3), generator=each).tolist() for each in (one, two)]
+    assert drawn[0] == drawn[1]
+    te.set_default_tensor_type("torch.FloatTensor")
+    with pytest.raises(te.ArgumentError, match="float32, as it is on every device"):
+        te.set_default_tensor_type(te.DoubleTensor)
+    with pytest.raises(te.ArgumentError, match="a type such as"):
+        te.set_default_tensor_type("float")
+    with pytest.raises(NotImplementedError, match=r"Use \.to"):
+        te.ones(2).view(te.int32)
+    y = model(te.ones(1, 2)).exp()
+    assert y.grad_fn.name() == "exp"
+    assert y.grad_fn.next_functions[0][0].name() == "linear"

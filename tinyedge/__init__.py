@@ -88,6 +88,7 @@ from tinyedge.ops.typed import (
     IntTensor,
     LongTensor,
     ShortTensor,
+    set_default_tensor_type,
 )
 from tinyedge.tensor import Parameter, Tensor, as_tensor, from_dlpack, from_numpy, full, tensor
 from tinyedge.tensor.memory_format import (
@@ -209,6 +210,7 @@ __all__ = [
     "save_checkpoint",
     "set_default_backend",
     "set_default_dtype",
+    "set_default_tensor_type",
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",

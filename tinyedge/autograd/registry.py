@@ -264,7 +264,8 @@ def _one_by_one(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             return function(input, *sizes, **named)
         if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
             (sizes,) = sizes
-        return function(input, tuple(int(size) for size in sizes))
+        whole = tuple(int(size) if hasattr(type(size), "__int__") else size for size in sizes)
+        return function(input, whole)
 
     return _named(method, name, function, [last.replace(kind=last.VAR_POSITIONAL, annotation="Any")])
 

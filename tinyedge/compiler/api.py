@@ -495,14 +495,20 @@ def _sharing(arguments: list[Tensor]) -> tuple[tuple[int, int, int], ...]:
 
 
 @overload
-def compile(function: Callable[..., Any], *, constant: Iterable[str] = ()) -> Compiled: ...
+def compile(
+    function: Callable[..., Any], *, constant: Iterable[str] = (), disable: bool = False, **pytorchs: Any
+) -> Compiled: ...
 
 
 @overload
-def compile(function: None = None, *, constant: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(
+    function: None = None, *, constant: Iterable[str] = (), disable: bool = False, **pytorchs: Any
+) -> Callable[[Callable[..., Any]], Compiled]: ...
 
 
-def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[str] = ()) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None, *, constant: Iterable[str] = (), disable: bool = False, **pytorchs: Any
+) -> Any:
     """Compile ``function``: record its first call, and replay the recording at later calls with an equal guard key.
 
     It is a decorator for a function or method over tensors: forward and backward, or forward alone. Deleting it changes
@@ -524,7 +530,9 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     allowed; they print while recording, and not in a replay.
 
     ``constant`` names variables or attributes, dotted or not, that never change: they are not looked into, and are no
-    part of the guard key. ``te.compile(constant=["table"])`` is a decorator.
+    part of the guard key. ``te.compile(constant=["table"])`` is a decorator. With ``disable`` it is ``function``
+    itself. PyTorch's other options (``fullgraph``, ``dynamic``, ``backend``, ``mode``, ``options``) change nothing:
+    what is not recorded is always an error, and another shape is another program.
 
     Pickles and deep copies contain the function but no programs, which are compiled again. A deep copy of a function
     that trains what was not copied with it, such as a model among its globals, refuses to be called.
@@ -542,9 +550,13 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
         raise ArgumentError(
             "te.compile", "constant must be a list of names", f"got the text {constant!r}", f"Pass [{constant!r}]."
         )
+    if unknown := pytorchs.keys() - {"fullgraph", "dynamic", "backend", "mode", "options"}:
+        raise TypeError(f"te.compile() got an unexpected keyword argument {min(unknown)!r}")
     names = tuple(constant)
     if function is None:
-        return functools.partial(compile, constant=names)
+        return functools.partial(compile, constant=names, disable=disable)
+    if disable:
+        return function
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         raise ArgumentError(
             "te.compile", "a plain function", "got a generator or a coroutine function",

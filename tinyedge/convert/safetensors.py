@@ -46,8 +46,10 @@ def save(
     path: str | os.PathLike[str] | IO[bytes],
     *,
     metadata: Mapping[str, str] | None = None,
+    pickle_protocol: int | None = None,
+    _use_new_zipfile_serialization: bool = True,
 ) -> None:
-    """Write tensors, or NumPy arrays, by name to a safetensors file.
+    """Write tensors, or NumPy arrays, by name to a safetensors file. PyTorch's options for pickles change nothing.
 
     Nested dicts, lists and tuples, with numbers, strings and None besides tensors, such as an optimizer's or a
     schedule's state dict, are written too: their nesting stands in the file as text, and ``load`` gives it back. Other

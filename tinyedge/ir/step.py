@@ -83,6 +83,15 @@ class Step:
     def __repr__(self) -> str:
         return f"<Step {self.number}: {self.op.name} {self.direction}>"
 
+    def name(self) -> str:
+        """The name of the op, by which PyTorch's programs print a ``grad_fn``."""
+        return self.op.name
+
+    @property
+    def next_functions(self) -> tuple[tuple[Step | None, int], ...]:
+        """From which steps, and which of their outputs, the inputs came; None for leaves."""
+        return tuple((None, 0) if edge is None else (edge[0], edge[1]) for edge in self.edges)
+
     def over(self, slots: dict[str, Any]) -> Step:
         """The same call on other slots, without history."""
         return Step(self.op, self.direction, self.attrs, self.scalars, slots, self.reads, self.writes, self.accumulate)

@@ -138,6 +138,7 @@ class Storage(Family):
         "bounds",
         "buffer",
         "deferred",
+        "handles",
         "nbytes",
         "number",
         "recorded",
@@ -162,6 +163,7 @@ class Storage(Family):
         self.torn = False  # a gradient to which only a part of a backward pass was added
         self.number = next(_serial)  # storages and steps are numbered together, in the order in which they were made
         self.version = 0
+        self.handles: list[Any] | None = None  # weak references to tensors that were taken from the leaf of it
         # For integers from the host, at version 0: the two smallest and the two largest values, for bounds checks; and
         # 0, if that is among the others.
         self.bounds: tuple[int, ...] | None = None

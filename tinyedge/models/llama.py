@@ -390,7 +390,9 @@ class Llama(Generation, nn.Module):
         result: Tensor = total / (targets != ignore_index).sum().to(total.dtype)
         return result
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """As ``Module.load_state_dict``; tied embeddings may have one name or both.
 
         Errors: StateDictError too if embeddings that are tied are given twice, and differ.
@@ -409,7 +411,7 @@ class Llama(Generation, nn.Module):
                         "Llama.load_state_dict", f"one value for {table} and {head}, which are tied", "they differ",
                         "Make the model with tie_word_embeddings=False.",
                     )  # fmt: skip
-        return super().load_state_dict(state_dict, strict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def gradient_checkpointing_enable(self) -> None:
         """Save only each layer's input, and compute the layer again in backward."""

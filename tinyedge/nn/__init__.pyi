@@ -17,6 +17,7 @@ from tinyedge.nn.bag import EmbeddingBag as EmbeddingBag
 from tinyedge.nn.container import ModuleDict as ModuleDict
 from tinyedge.nn.container import ModuleList as ModuleList
 from tinyedge.nn.container import Sequential as Sequential
+from tinyedge.nn.conversions import Conversions as Conversions
 from tinyedge.nn.convolution import Conv1d as Conv1d
 from tinyedge.nn.convolution import Conv2d as Conv2d
 from tinyedge.nn.convolution import Conv3d as Conv3d
@@ -214,6 +215,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Conversions",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",

@@ -16,6 +16,7 @@ import numpy as np
 from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.ops import random
+from tinyedge.ops.random import Generator
 from tinyedge.tensor import Tensor
 
 _skips: ContextVar[bool] = ContextVar("_skips", default=False)
@@ -33,18 +34,21 @@ def skipped() -> Iterator[None]:
         _skips.reset(before)
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with values from the uniform distribution over [a, b)."""
-    return tensor if _skips.get() else random.uniform_(tensor, a, b)
+    return tensor if _skips.get() else random.uniform_(tensor, a, b, generator=generator)
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with values from the normal distribution."""
-    return tensor if _skips.get() else random.normal_(tensor, mean, std)
+    return tensor if _skips.get() else random.normal_(tensor, mean, std, generator=generator)
 
 
 @no_grad()
-def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Fill with values from the normal distribution, cut off outside [a, b].
 
     The bounds are values, not multiples of ``std``.
@@ -56,7 +60,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     if low >= high or low >= 1.0 or high <= 0.0:
         raise ArgumentError("trunc_normal_", "bounds that hold some of the distribution", f"got [{a}, {b}]")
     # By the inverse of the distribution function: one draw, where redrawing what falls outside may never end.
-    uniform = low + random.default_generator.uniform(tensor.shape) * (high - low)
+    uniform = low + (generator or random.default_generator).uniform(tensor.shape) * (high - low)
     inside = np.clip(uniform, np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0)).ravel()
     values = np.fromiter(map(normal.inv_cdf, inside.tolist()), np.float64, inside.size)
     return tensor.copy_(np.clip(values, a, b).reshape(tensor.shape).astype(tensor.dtype.numpy))
@@ -171,26 +175,32 @@ def _fan(tensor: Tensor, mode: str) -> int:
     return fans[mode]
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform, with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio, AISTATS 2010."""
     bound = gain * math.sqrt(6 / max(sum(_calculate_fan_in_and_fan_out(tensor)), 1))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal, with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio, AISTATS 2010."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(_calculate_fan_in_and_fan_out(tensor)), 1)))
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(_calculate_fan_in_and_fan_out(tensor)), 1)), generator)
 
 
-def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Uniform, with variance ``gain**2 / fan``. Source: He et al., arXiv:1502.01852."""
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / max(_fan(tensor, mode), 1))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Normal, with variance ``gain**2 / fan``. Source: He et al., arXiv:1502.01852."""
-    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(max(_fan(tensor, mode), 1)))
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(max(_fan(tensor, mode), 1)), generator)
 
 
 def _older(name: str) -> Callable[..., Tensor]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tinyedge import dtypes
 from tinyedge.autograd.checkpoint import checkpoint
 from tinyedge.autograd.hooks import Handle
 from tinyedge.autograd.minibatch import require_no_minibatch
@@ -20,7 +19,7 @@ from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
 from tinyedge.nn import state_hooks
-from tinyedge.nn.older_names import OlderNames
+from tinyedge.nn.conversions import Conversions
 from tinyedge.nn.selection import Chosen, selected
 from tinyedge.nn.values import misfit, moved_tensor
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
@@ -97,7 +96,7 @@ class _Members(dict[Any, Any]):
         return super().__ior__(other)
 
 
-class Module(OlderNames):
+class Module(Conversions):
     """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.
 
     >>> class Scale(nn.Module):
@@ -367,10 +366,13 @@ class Module(OlderNames):
 
     # State
 
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+    def state_dict(
+        self, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         """Parameters and persistent buffers by qualified name, in order; they share the model's memory.
 
-        With ``keep_vars`` the values are the parameters themselves, else detached views of them.
+        With ``keep_vars`` the values are the parameters themselves, else detached views of them. ``destination`` is a
+        dict to which they are added, and which is returned.
         """
         modules = list(self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False))
         state_hooks.run("before saving", modules, ..., keep_vars)
@@ -378,7 +380,10 @@ class Module(OlderNames):
         for path, module in modules:
             module._save_to_state_dict(state, f"{path}." if path else "", keep_vars)
         state_hooks.run("after saving", reversed(modules), state, ..., {})
-        return state
+        if destination is None:
+            return state
+        destination.update(state)
+        return destination
 
     def _own_state(self, modules: Iterable[tuple[str, Module]], keep_vars: bool = False) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
@@ -392,22 +397,24 @@ class Module(OlderNames):
                     state[lead + name] = buffer if keep_vars else buffer.detach()
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Copy values into the memory of the parameters and buffers of the same names.
 
         ``state_dict`` holds tensors of any device, or NumPy arrays; values are converted to the model's dtypes. Without
         ``strict``, keys that are missing or unexpected are only returned. Another shape is an error in any case.
+        ``assign`` must be False: optimizers go on with the model's own parameters.
 
         Errors: StateDictError, naming every key that does not fit. The model is then as it was before.
         """
         call = f"{type(self).__name__}.load_state_dict"
+        state_hooks.refuse_assign(call, assign)
         if not isinstance(state_dict, Mapping):
             raise StateDictError(
-                call,
-                "a mapping of names to values",
-                f"got {type(state_dict).__name__}",
+                call, "a mapping of names to values", f"got {type(state_dict).__name__}",
                 "Pass what state_dict() or te.load_safetensors returned.",
-            )
+            )  # fmt: skip
         modules = list(self.named_modules(remove_duplicate=False))
         missing: list[str] = []
         unexpected: list[str] = []
@@ -602,30 +609,6 @@ class Module(OlderNames):
                     module._buffers[name] = moved_tensor(buffer, wanted, backend)
         return self
 
-    def float(self: M) -> M:
-        """Convert floating-point parameters and buffers to float32."""
-        return self.to(dtypes.float32)
-
-    def half(self: M) -> M:
-        """Convert floating-point parameters and buffers to float16; gradients stay float32."""
-        return self.to(dtypes.float16)
-
-    def bfloat16(self: M) -> M:
-        """Convert floating-point parameters and buffers to bfloat16; gradients stay float32."""
-        return self.to(dtypes.bfloat16)
-
-    def double(self: M) -> M:
-        """Convert floating-point parameters and buffers to float64, where the device has it."""
-        return self.to(dtypes.float64)
-
-    def cpu(self: M) -> M:
-        """As ``to("cpu")``: on the default backend."""
-        return self.to("cpu")
-
-    def cuda(self: M, device: Any = None) -> M:
-        """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
-        return self.to("cuda")
-
     # Hooks
 
     def register_forward_pre_hook(
@@ -638,12 +621,16 @@ class Module(OlderNames):
         return _register(self._pre_hooks, (hook, with_kwargs), prepend)
 
     def register_forward_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after forward; what it returns, unless None, replaces the output.
 
         With ``with_kwargs`` it is ``hook(module, args, kwargs, output)``.
+
+        Errors: ArgumentError for ``always_call``: a forward that fails has no output.
         """
+        if always_call:
+            raise ArgumentError("register_forward_hook", "always_call=False", "got True", "Use try and finally.")
         return _register(self._hooks, (hook, with_kwargs), prepend)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tinyedge.autograd.hooks import Handle, added
+from tinyedge.errors import ArgumentError
 
 
 class StateHooks:
@@ -85,6 +86,12 @@ def set_extra_states(taken: Iterable[tuple[Any, Any]]) -> None:
 
 def _extra_name(path: str) -> str:
     return f"{path}._extra_state" if path else "_extra_state"
+
+
+def refuse_assign(call: str, assign: bool) -> None:
+    """Raise ArgumentError for values that shall take the parameters' places."""
+    if assign:
+        raise ArgumentError(call, "assign=False", "got True", "Leave it out: values are copied, and converted.")
 
 
 def before_loading(modules: Sequence[tuple[str, Any]], state: dict[str, Any], *told: Any) -> None:

@@ -20,7 +20,8 @@ from tinyedge.ir.values import Spec
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Number, Tensor, call, full, tensor
 from tinyedge.tensor.host import backend_named, filled
-from tinyedge.tensor.memory_format import check_memory_format
+from tinyedge.tensor.memory_format import check_memory_format, check_placement
+from tinyedge.tensor.memory_format import layout as Layout
 
 Array = np.ndarray[Any, Any]
 Target = str | Backend | None
@@ -46,13 +47,20 @@ def _float(call_name: str, dtype: Any) -> DType:
 
 @public
 def zeros(
-    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """A tensor of zeros, float32 unless told otherwise.
 
     Shapes: ``zeros(2, 3)`` and ``zeros((2, 3))`` return (2, 3).
     Errors: ShapeError if a size is negative.
     """
+    check_placement("zeros", layout, pin_memory)
     return full(
         sizes("zeros", shape, size), 0, dtype=_float("zeros", dtype), device=device, requires_grad=requires_grad
     )
@@ -60,25 +68,41 @@ def zeros(
 
 @public
 def ones(
-    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """A tensor of ones, float32 unless told otherwise.
 
     Shapes: as ``zeros``.
     Errors: as ``zeros``.
     """
+    check_placement("ones", layout, pin_memory)
     return full(sizes("ones", shape, size), 1, dtype=_float("ones", dtype), device=device, requires_grad=requires_grad)
 
 
 @public
 def empty(
-    *shape: Any, size: Any = None, dtype: Any = None, device: Target = None, requires_grad: bool = False
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """A tensor that nobody has written yet: its values are whatever was there.
 
     Shapes: as ``zeros``.
     Errors: as ``zeros``.
     """
+    check_placement("empty", layout, pin_memory)
+    check_memory_format("empty", memory_format)
     backend = backend_named(device)
     result = Tensor._wrap(new_slot(backend, _float("empty", dtype), sizes("empty", shape, size)))
     return result.requires_grad_() if requires_grad else result
@@ -86,24 +110,40 @@ def empty(
 
 @public
 def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """``zeros`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_placement("zeros_like", layout, pin_memory)
     check_memory_format("zeros_like", memory_format)
     return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @public
 def ones_like(
-    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """``ones`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_placement("ones_like", layout, pin_memory)
     check_memory_format("ones_like", memory_format)
     return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -111,13 +151,14 @@ def ones_like(
 @public
 def full_like(
     input: Tensor, fill_value: Number, *, dtype: Any = None, device: Target = None, requires_grad: bool = False,
-    memory_format: Any = None,
+    layout: Layout | None = None, pin_memory: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """``full`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     Errors: NumberRangeError if the dtype does not hold ``fill_value``.
     """
+    check_placement("full_like", layout, pin_memory)
     check_memory_format("full_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     wanted = dtypes.resolve(dtype, "full_like")
@@ -127,12 +168,20 @@ def full_like(
 
 @public
 def empty_like(
-    input: Tensor, *, dtype: Any = None, device: Target = None, requires_grad: bool = False, memory_format: Any = None
+    input: Tensor,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """``empty`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_placement("empty_like", layout, pin_memory)
     check_memory_format("empty_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return empty(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
@@ -147,6 +196,8 @@ def arange(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """start, start + step, ... before ``end``: int64 if all three are integers, else float32.
 
@@ -155,6 +206,7 @@ def arange(
     Shapes: returns (n,) with n = ceil((end - start) / step).
     Errors: ArgumentError unless all are finite, and ``step`` leads from start to end. ShapeError if there are too many.
     """
+    check_placement("arange", layout, pin_memory)
     if end is None:
         start, end = 0, start
     if not all(map(math.isfinite, (start, end, step))):
@@ -178,13 +230,22 @@ def arange(
 
 @public
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """``steps`` numbers from ``start`` to ``end``, both included, at equal distances.
 
     Shapes: start and end are numbers, or (); returns (steps,).
     Errors: ArgumentError if steps < 0. ShapeError if start or end has dims.
     """
+    check_placement("linspace", layout, pin_memory)
     if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise ArgumentError("linspace", "steps must be an int of at least 0", f"got {steps}")
     for end_point in (start, end):
@@ -206,12 +267,15 @@ def logspace(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """``steps`` powers of ``base``, their exponents from ``start`` to ``end`` at equal distances.
 
     Shapes: start and end are numbers, or (); returns (steps,).
     Errors: as ``linspace``.
     """
+    check_placement("logspace", layout, pin_memory)
     if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise ArgumentError("logspace", "steps must be an int of at least 0", f"got {steps}")
     for end_point in (start, end):
@@ -227,12 +291,20 @@ def logspace(
 
 @public
 def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Target = None, requires_grad: bool = False
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Target = None,
+    requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix, m = n if it is left out; zeros elsewhere.
 
     Shapes: returns (n, m).
     """
+    check_placement("eye", layout, pin_memory)
     rows, columns = sizes("eye", (n, n if m is None else m))
     return tensor(np.eye(rows, columns), dtype=_float("eye", dtype), device=device, requires_grad=requires_grad)
 

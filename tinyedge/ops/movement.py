@@ -18,7 +18,7 @@ import numpy as np
 from tinyedge import shapes
 from tinyedge.autograd.dispatch import link, new_slot, write_into
 from tinyedge.autograd.registry import also, functions, public
-from tinyedge.dtypes import bool_, fitting, promote
+from tinyedge.dtypes import DType, bool_, fitting, promote
 from tinyedge.errors import ArgumentError, AxisError, BackendError, DtypeError, IndexRangeError, ShapeError
 from tinyedge.ir.spec import Device, KernelSpec
 from tinyedge.ir.step import ErrorSample, Op, Step, unbroadcast
@@ -169,8 +169,12 @@ def view(input: Tensor, shape: Sequence[int]) -> Tensor:
     """As ``reshape``, but never a copy.
 
     Shapes: any; returns ``shape``.
-    Errors: ShapeError if the strides do not allow it: use reshape.
+    Errors: ShapeError if the strides do not allow it: use reshape. NotImplementedError for a dtype: bits have one.
     """
+    if len(shape) == 1 and isinstance(shape[0], DType):
+        raise NotImplementedError(
+            "view: a shape; bytes are not seen as another dtype. Use .to(dtype), or NumPy's view."
+        )
     target = shapes.infer_reshape("view", input.numel(), shape)
     slot = input._slot
     if shapes.view_strides(slot.shape, slot.strides, target) is None:

@@ -188,16 +188,22 @@ def frexp(input: Tensor) -> Frexp:
 class Nextafter(Elementwise):
     signature = "(),()->()"
     domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    saves = ("a", "b")
     kernel_forward = {"y": "nextafter(a, b)"}
+    kernel_backward = {"da": "WHERE(a == b, 0, dy)"}
 
     @staticmethod
     def forward(a: Any, b: Any) -> Any:
         return np.nextafter(a, b)
 
+    @staticmethod
+    def backward(dy: Any, a: Any, b: Any) -> Any:
+        return (np.where(a == b, 0, dy),)
+
 
 @public(method=True, inplace=True)
 def nextafter(input: Tensor, other: Tensor) -> Tensor:
-    """The float next to ``input`` on the side of ``other``. It has no gradient.
+    """The float next to ``input`` on the side of ``other``; its gradient is that of ``input``, 0 where both are equal.
 
     Shapes: input and other broadcast; returns what they broadcast to.
     Errors: DtypeError unless they are float32 or float64.

@@ -36,7 +36,8 @@ from tinyedge.ops.creation import sizes
 from tinyedge.shapes import Shape
 from tinyedge.tensor import Tensor, call, tensor
 from tinyedge.tensor.host import backend_named
-from tinyedge.tensor.memory_format import check_memory_format
+from tinyedge.tensor.memory_format import check_memory_format, check_placement
+from tinyedge.tensor.memory_format import layout as Layout
 
 Array = np.ndarray[Any, Any]
 Words = npt.NDArray[np.uint32]
@@ -102,7 +103,8 @@ class Generator:
     DEFAULT_SEED = 0
     """Runs repeat unless the user asks for a seed that does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Any = None) -> None:
+        """``device`` changes nothing: the numbers are the same on every one."""
         self._seed = self.DEFAULT_SEED
         self._offset = 0
         self._lock = threading.Lock()
@@ -398,11 +400,14 @@ def rand(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Uniform numbers in [0, 1); the same on every backend.
 
     Shapes: as ``zeros``.
     """
+    check_placement("rand", layout, pin_memory)
     shape, wanted = sizes("rand", shape, size), _float_dtype("rand", dtype)
     return drawn(generator, prod(shape), lambda words: uniform_of(words, shape), wanted, device, requires_grad)
 
@@ -415,11 +420,14 @@ def randn(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Standard normal numbers; the same on every backend.
 
     Shapes: as ``zeros``.
     """
+    check_placement("randn", layout, pin_memory)
     shape, wanted = sizes("randn", shape, size), _float_dtype("randn", dtype)
     return drawn(generator, normal_words(shape), lambda words: normal_of(words, shape), wanted, device, requires_grad)
 
@@ -434,12 +442,15 @@ def randint(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Uniform integers in [low, high), int64; ``randint(high, size)`` starts from 0.
 
     Shapes: returns ``size``.
     Errors: NumberRangeError if the dtype does not hold all of them.
     """
+    check_placement("randint", layout, pin_memory)
     if size is None:
         if isinstance(high, int):
             raise ArgumentError("randint", "a size", f"got randint({low}, {high})", "Call randint(low, high, size).")
@@ -462,7 +473,10 @@ def randint(
 
 
 @public
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Target = None) -> Tensor:
+def randperm(
+    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Target = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """The integers [0, n) in random order, int64.
 
     Shapes: returns (n,).
@@ -475,7 +489,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     def make(words: Words) -> Array:
         return np.argsort(_long_words(words), kind="stable").astype(np.int64)
 
-    return drawn(generator, 2 * n, make, wanted, device)
+    return drawn(generator, 2 * n, make, wanted, device, requires_grad)
 
 
 @public
@@ -486,12 +500,15 @@ def rand_like(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
     """``rand`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_placement("rand_like", layout, pin_memory)
     check_memory_format("rand_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return rand(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
@@ -505,12 +522,15 @@ def randn_like(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
     """``randn`` with the shape, dtype and device of ``input``; ``memory_format`` changes nothing.
 
     Shapes: any; returns the same.
     """
+    check_placement("randn_like", layout, pin_memory)
     check_memory_format("randn_like", memory_format)
     dtype, device = dtype or input.dtype, device or input.backend
     return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)

@@ -36,6 +36,8 @@ from tinyedge.ops.random import (
 )
 from tinyedge.shapes import broadcast
 from tinyedge.tensor import Tensor, tensor
+from tinyedge.tensor.memory_format import check_placement
+from tinyedge.tensor.memory_format import layout as Layout
 
 Array = np.ndarray[Any, Any]
 Target = str | Backend | None
@@ -179,12 +181,15 @@ def normal(
     dtype: Any = None,
     device: Target = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Normal numbers, each with its own ``mean`` and ``std``, or of ``size`` for two numbers; without a gradient.
 
     Shapes: mean and std broadcast; returns what they broadcast to, or size.
     Errors: ArgumentError for a negative std, or numbers without a size.
     """
+    check_placement("normal", layout, pin_memory)
     least = std if not isinstance(std, Tensor) else std.detach().numpy().min() if std.numel() else 0.0
     if not least >= 0:
         raise ArgumentError("normal", "std must be at least 0", f"got {least}")

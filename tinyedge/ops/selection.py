@@ -177,7 +177,8 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     if min is None and max is None:
         raise ArgumentError("clamp", "at least one of min and max", "got neither")
     given = [item for item in (input, min, max) if item is not None]
-    dtype = numbers("clamp", *given)
+    bools = len(given) == 2 and all(isinstance(item, Tensor) and item.dtype is bool_ for item in given)
+    dtype = bool_ if bools else numbers("clamp", *given)
     if len(given) == 2 and isinstance(given[1], Tensor):  # then equal elements share the gradient
         return call(Minimum if min is None else Maximum, *prepared("clamp", given, dtype))
     lowest, highest = dtype.limits or (math.nan, math.nan)

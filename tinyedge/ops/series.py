@@ -161,6 +161,7 @@ def gradient(
         raise ArgumentError(name, "each dim once", f"got {dim}")
     if edge_order not in (1, 2):
         raise ArgumentError(name, "edge_order must be 1 or 2", f"got {edge_order}")
+    spacing = 1 if spacing is None else spacing
     given = list(spacing) if isinstance(spacing, (tuple, list)) else [spacing] * len(axes)
     if len(given) != len(axes) or (isinstance(spacing, Tensor) and spacing.ndim):
         raise ArgumentError(name, f"a spacing for each of {len(axes)} dims", f"got {len(given)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from tinyedge import dtypes
 from tinyedge.dtypes import DType
+from tinyedge.errors import ArgumentError
 from tinyedge.tensor import Tensor, full, tensor
 
 
@@ -65,3 +66,14 @@ class ByteTensor(metaclass=_TypedTensor):
 
 class BoolTensor(metaclass=_TypedTensor):
     dtype = dtypes.bool_
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """``set_default_dtype`` by a type, ``te.FloatTensor``, or its name.
+
+    Errors: ArgumentError for another.
+    """
+    found = globals().get(t.rpartition(".")[2]) if isinstance(t, str) else t
+    if not isinstance(found, _TypedTensor):
+        raise ArgumentError("set_default_tensor_type", "a type such as te.FloatTensor", f"got {t!r}")
+    dtypes.set_default_dtype(found.dtype)

@@ -25,7 +25,7 @@ from tinyedge.ir import modes, values
 from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
-from tinyedge.tensor import printing
+from tinyedge.tensor import handles, printing
 from tinyedge.tensor.attributes import Attributes
 from tinyedge.tensor.checks import (
     leads_to_leaf,
@@ -187,17 +187,19 @@ class Tensor(Attributes, Methods):
     def data(self) -> Tensor:
         """The same values in the same memory, without history.
 
-        Setting it copies values here, unseen by autograd. A leaf may get another shape: then it gets memory of its own,
-        and its gradient, which does not fit any more, is dropped.
+        Setting it copies values here, unseen by autograd; what ``data`` and ``detach`` gave before keeps what it had,
+        though not its views, and not in te.compile. A leaf may get another shape: then it gets memory of its own, and
+        its gradient, which does not fit any more, is dropped.
 
         Errors: ShapeError on giving another shape to the result of an op.
         """
-        return self.detach()
+        return handles.note(self._slot, Tensor._wrap(self._slot.detached()))
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        value = _fitting(self, value.detach())
+        given, value = value, _fitting(self, value.detach())
         if value.shape == self.shape:
+            handles.keep(self._slot, given)
             self._slot.storage.version += 1
             write_into(value._slot, self._slot)
             return
@@ -283,7 +285,9 @@ class Tensor(Attributes, Methods):
 
     def detach(self) -> Tensor:
         """The same values in the same memory, without history."""
-        return Tensor._wrap(self._slot.detached())
+        slot = self._slot
+        taken = Tensor._wrap(slot.detached())
+        return handles.note(slot, taken) if slot.requires_grad and slot.step is None else taken
 
     def detach_(self) -> Tensor:
         """Forget the history, in place: this becomes a leaf. Returns self."""

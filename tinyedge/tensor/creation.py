@@ -13,9 +13,17 @@ from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError
 from tinyedge.tensor.classes import Tensor
 from tinyedge.tensor.host import Number, backend_named, filled, slot_of
+from tinyedge.tensor.memory_format import check_placement
+from tinyedge.tensor.memory_format import layout as Layout
 
 
-def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any,
+    dtype: Any = None,
+    device: str | Backend | None = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """A new tensor with a copy of ``data``: numbers, nested lists, an array, or a tensor.
 
     As in PyTorch, Python floats give float32, Python ints int64, and arrays keep their dtype. With ``dtype``, arrays
@@ -57,8 +65,11 @@ def full(
     dtype: Any = None,
     device: str | Backend | None = None,
     requires_grad: bool = False,
+    layout: Layout | None = None,
+    pin_memory: bool = False,
 ) -> Tensor:
     """A tensor of ``size`` with every element ``fill_value``, written on the device."""
+    check_placement("full", layout, pin_memory)
     wanted = dtypes.of_number(fill_value) if dtype is None else dtypes.resolve(dtype, "full")
     result = Tensor._wrap(filled("full", size, fill_value, wanted, backend_named(device)))
     return result.requires_grad_() if requires_grad else result

@@ -33,6 +33,12 @@ class layout:
 strided = layout()
 
 
+def check_placement(call: str, given: layout | None, pin_memory: bool | None = False) -> None:
+    """Raise ArgumentError for a layout that is not ``te.strided``. ``pin_memory`` changes nothing, as without a GPU."""
+    if given is not None and given is not strided:
+        raise ArgumentError(call, "layout must be te.strided", f"got {given!r}")
+
+
 def check_memory_format(call: str, given: Any) -> None:
     """Raise ArgumentError unless ``given`` is a memory format, or None."""
     if given is not None and not isinstance(given, memory_format):

@@ -1,10 +1,11 @@
-"""Clipping gradients before an optimizer's step; parameters as a vector."""
+"""Clipping gradients before an optimizer's step; parameters as a vector. ``foreach`` changes nothing."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from tinyedge.autograd.modes import no_grad
 from tinyedge.errors import AnomalyError, ArgumentError, ShapeError
@@ -19,7 +20,9 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
     return [param.grad for param in params if param.grad is not None and param.numel()]
 
 
-def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
+def get_total_norm(
+    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
+) -> Tensor:
     """The norm of all elements of all tensors together, as if they were one vector; a 0-d tensor on their device.
 
     Errors: ArgumentError if ``norm_type`` is not above 0; AnomalyError with ``error_if_nonfinite``, which waits for the
@@ -50,7 +53,9 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
     return total
 
 
-def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor) -> None:
+def clip_grads_with_norm_(
+    parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
     """Multiply the gradients by ``max_norm / (total_norm + 1e-6)`` where that is below 1, on the device."""
     with no_grad():
         factor = clamp(float(max_norm) / (total_norm + 1e-6), max=1.0)
@@ -59,8 +64,9 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tens
 
 
 def clip_grad_norm_(
-    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Let the norm of all gradients together be at most about ``max_norm``, in place. Returns the norm as it was.
 
     All of it happens on the device, and nothing is read, unless ``error_if_nonfinite``. In a minibatch that an
@@ -75,15 +81,13 @@ def clip_grad_norm_(
     return total
 
 
-def clip_grad_norm(
-    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+def clip_grad_norm(*args: Any, **kwargs: Any) -> Tensor:
     """The older name of ``clip_grad_norm_``."""
     warnings.warn("clip_grad_norm is deprecated: use clip_grad_norm_", FutureWarning, stacklevel=2)
-    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite)
+    return clip_grad_norm_(*args, **kwargs)
 
 
-def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """Let every element of the gradients be in [-clip_value, clip_value], in place. NaN stays."""
     limit = float(clip_value)
     with no_grad():
