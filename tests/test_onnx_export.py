@@ -401,6 +401,17 @@ def test_images_of_any_size(tmp_path: Path, reference: Backend, name: str) -> No
         agree(run(path, [given]), tensors_in(model(given)))
 
 
+def test_patches_of_images_of_any_size(tmp_path: Path, reference: Backend) -> None:
+    """A quarter of the height is as long as the batch: in the example, and in no other one."""
+    conv, path = nn.Conv2d(3, 8, 4, 4), tmp_path / "a.onnx"
+    model = Calls(lambda t: conv(t).flatten(2).transpose(1, 2))
+    axes = {"t": {0: "batch", 2: "height", 3: "width"}}
+    te.convert.to_onnx(model, x(1, 3, 8, 12), path, input_names=["t"], dynamic_axes=axes)
+    for shape in ((1, 3, 8, 12), (2, 3, 16, 8)):
+        given = x(*shape)
+        agree(run(path, [given]), [model(given)])
+
+
 def test_lengths_up_to_a_greatest_one(tmp_path: Path, reference: Backend) -> None:
     model = te.models.transformer(vocabulary=20, width=16, layers=1, heads=2, context=8).eval()
     path = tmp_path / "a.onnx"

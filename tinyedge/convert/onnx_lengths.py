@@ -60,13 +60,15 @@ def other_lengths(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 
 def _chosen(sizes: Mapping[str, int], kinds: Mapping[str, Kind]) -> dict[str, int] | None:
-    """A length of each kind, so that no dim becomes longer by a simple multiple of what another one does."""
+    """A length of each kind, so that no dim becomes longer by a simple multiple of what another one does, or nearly:
+    parts of lengths are rounded.
+    """
     grown: list[int] = []
     found: dict[str, int] = {}
     for name, size in sizes.items():
         for length in kinds[name](size):
             more = length - size
-            if all(abs(more - ratio * other) > 2 for other in grown for ratio in RATIOS):
+            if all(abs(more - ratio * other) > 2 * max(ratio, 1) for other in grown for ratio in RATIOS):
                 grown.append(more)
                 found[name] = length
                 break
