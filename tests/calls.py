@@ -83,7 +83,9 @@ NUMBERS = "n(9, 3, 4), n(9, 3, 4)"
 CALLS = {
     **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor", "gcd", "lcm"), NUMBERS),
     **dict.fromkeys(("bitwise_left_shift", "bitwise_right_shift"), NUMBERS),
+    "as_strided": "x(3, 4), (3, 2), (2, 1)",
     "bitwise_not": "n(9, 3, 4)",
+    "histogram": "x(3, 4), 3",
     "bincount": "n(9, 6)",
     "acosh": "x(3, 4, add=1)",
     "arccosh": "x(3, 4, add=1)",

@@ -145,7 +145,7 @@ class Translation:
             return getattr(te.nn, type(item).__name__)()
         if isinstance(item, torch.memory_format):
             return getattr(te, str(item).removeprefix("torch."))
-        if isinstance(item, torch.nn.LinearCrossEntropyOptions):
+        if isinstance(item, getattr(torch.nn, "LinearCrossEntropyOptions", ())):  # newer than PyTorch 2.11
             return te.nn.LinearCrossEntropyOptions(batch_chunk_size=item.batch_chunk_size)
         if isinstance(item, torch.Size):
             return tuple(item)

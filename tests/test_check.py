@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyedge as te
@@ -11,6 +12,7 @@ from tests.situations import Plain
 from tests.situations import sample as x
 from tinyedge import nn
 from tinyedge.backends import Backend
+from tinyedge.compiler.check import first_difference
 
 pytestmark = pytest.mark.check
 
@@ -64,3 +66,16 @@ def test_the_first_difference_of_a_check_is_named(
     hidden.k = 3.0
     with pytest.raises(te.CaptureError, match=text):
         checked(x())
+
+
+@pytest.mark.parametrize("unit", [0.0, 2.0**-10])
+def test_what_rounding_leaves_of_a_gradient_is_no_difference(unit: float) -> None:
+    """A bias before a batch norm has a gradient of 0, and what the rounding of the others leaves."""
+    noise = max(unit, 2.0**-23)
+    gradients = [("gradient of weight", np.float32([0.5, -2.0])), ("gradient of bias", np.float32([noise, 0.0]))]
+    replayed = [gradients[0], ("gradient of bias", np.float32([0.0, -noise]))]
+    assert first_difference(replayed, gradients, unit) is None
+    wrong = [gradients[0], ("gradient of bias", np.float32([0.0, -8 * noise]))]
+    assert "gradient of bias" in str(first_difference(wrong, gradients, unit))
+    values = [(name.removeprefix("gradient of "), array) for name, array in gradients]
+    assert "bias" in str(first_difference([(n.removeprefix("gradient of "), a) for n, a in replayed], values, unit))

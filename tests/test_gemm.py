@@ -50,8 +50,8 @@ def test_product_takes_no_more_local_memory_than_there_is(
     a, b, c = Matrix("a", k, 1), Matrix("b", n, 1), Matrix("c", n, 1)
     for spec in gemm_kernels(device, a, b, c, m, n, k, ctype):
         if spec.kernel == "gemm_panels":
-            taken = spec.constants
+            taken = spec.sizes
             items = taken["block"] * (taken["depth"] + taken["max_rows"])
             assert items * (8 if ctype == "double" else 4) <= local_bytes
             assert taken["depth"] > 0
-            assert taken["max_rows"] >= taken["tile_m"]
+            assert taken["max_rows"] >= spec.constants["tile_m"]

@@ -38,6 +38,14 @@ def test_embedding(backend: Backend, padding_idx: int | None, by_frequency: bool
         np.testing.assert_allclose(grad_of(weight), times * expected, rtol=1e-5, atol=1e-6)
 
 
+def test_ranges_and_tuples_are_indices(backend: Backend) -> None:
+    x = te.arange(12).reshape(3, 4)
+    assert x[range(3), te.tensor([1, 0, 3])].tolist() == [1, 4, 11]
+    assert x[:, (0, 2)].tolist() == [[0, 2], [4, 6], [8, 10]]
+    x[range(2), range(2)] = -1
+    assert x.diagonal().tolist() == [-1, -1, 10]
+
+
 def test_many_equal_indices(backend: Backend) -> None:
     weight = te.zeros(3, 16, requires_grad=True)
     te.embedding(te.full((500,), 2, dtype=te.int32), weight).sum().backward()

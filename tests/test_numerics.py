@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -327,3 +328,57 @@ def test_long_sums_with_infinity(dim: int | None, value: float, any_backend: Bac
     result = te.sum(x, dim).numpy()
     expected = np.sum(x.numpy(), dim)
     np.testing.assert_array_equal(result, expected)
+
+
+# The parts of floats, and what is near 0 or 1
+
+
+def test_parts_of_floats(backend: Backend) -> None:
+    x = np.array([0, 1, -1, 0.5, 3, 1e-20, -7e20, 3e38, np.inf, -np.inf, np.nan], np.float32)
+    mantissa, exponent = te.frexp(te.tensor(x, requires_grad=True))
+    np.testing.assert_array_equal(mantissa.detach().numpy(), np.frexp(x)[0])
+    np.testing.assert_array_equal(exponent.numpy(), np.where(np.isfinite(x), np.frexp(x)[1], 0))
+    leaf = te.tensor([3.0, 0.0, -0.1], requires_grad=True)
+    te.frexp(leaf).mantissa.sum().backward()
+    assert leaf.grad.tolist() == [0.25, 1.0, 8.0]
+    near = te.nextafter(te.tensor([1.0, 1.0, -2.0]), te.tensor([2.0, 0.0, -2.0]))
+    assert near.tolist() == [1 + 2.0**-23, 1 - 2.0**-24, -2.0]
+    with pytest.raises(te.DtypeError, match="float32 or float64"):
+        te.nextafter(te.zeros(2).half(), te.zeros(2).half())
+
+
+def test_histograms(backend: Backend) -> None:
+    x = np.array([1, 2, 1, 4, 4, -3], np.float32)
+    for bins, limits in ((4, None), (3, (0.0, 2.0)), (np.array([-1.0, 1.0, 1.5, 4.0], np.float32), None)):
+        given = te.tensor(bins) if isinstance(bins, np.ndarray) else bins
+        for density in (False, True):
+            hist, edges = te.histogram(te.tensor(x), given, range=limits, density=density, weight=te.tensor(x + 4))
+            wanted = np.histogram(x, bins, limits, density=density, weights=x + 4)
+            np.testing.assert_allclose(hist.numpy(), wanted[0], rtol=1e-6)
+            np.testing.assert_allclose(edges.numpy(), wanted[1], rtol=1e-6)
+    assert te.histogram(te.tensor([3.0, 3.0]), 2).bin_edges.tolist() == [2.5, 3.0, 3.5]
+
+
+def test_the_inverse_of_the_normal_distribution_has_tails(backend: Backend) -> None:
+    """Of 1e-10 it was -inf, and of 1e-8 off by 5e-3: 2 p - 1 has no digits of a small p."""
+    p = [1e-30, 1e-10, 3e-8, 1e-4, 0.05, 0.5, 0.99]
+    wanted = [NormalDist().inv_cdf(float(np.float32(each))) for each in p]
+    y, (slope,) = gradients(te.special.ndtri, p)
+    np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(slope, math.sqrt(2 * math.pi) * np.exp(np.square(wanted) / 2), rtol=3e-5)
+    ends = te.special.ndtri(te.tensor([0.0, 1.0, -0.1, 1.1])).numpy()
+    np.testing.assert_array_equal(ends, [-np.inf, np.inf, np.nan, np.nan])
+
+
+def test_sinc_is_flat_at_0(backend: Backend) -> None:
+    x = te.tensor([0.0, 1e-6, 1e-3, 0.1], requires_grad=True)
+    (slope,) = te.autograd.grad(te.sinc(x).sum(), x, create_graph=True)
+    np.testing.assert_allclose(slope.detach().numpy(), [0, -3.2898681e-6, -3.2898649e-3, -0.32575126], rtol=1e-6)
+    (bend,) = te.autograd.grad(slope.sum(), x)
+    np.testing.assert_allclose(bend.numpy(), [-3.2898681, -3.2898681, -3.2898584, -3.1930295], rtol=1e-6)
+
+
+def test_resizing_does_not_spread_what_is_not_finite(backend: Backend) -> None:
+    x = te.tensor([[[np.nan, 1.0, 2.0, np.inf]]])
+    np.testing.assert_array_equal(F.interpolate(x, 3).numpy(), [[[np.nan, 1, 2]]])
+    np.testing.assert_array_equal(F.interpolate(x, 3, mode="linear").numpy(), [[[np.nan, 1.5, np.inf]]])

@@ -53,7 +53,7 @@ def write(
         [helper.make_tensor_value_info(name, 0, None) for name in outputs],
         [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     path.write_bytes(model.SerializeToString())
     return path
 

@@ -11,7 +11,7 @@ import pytest
 import tinyedge as te
 from tinyedge import nn
 from tinyedge.backends import Backend
-from tinyedge.nn.utils import parametrizations, parametrize
+from tinyedge.nn.utils import parametrizations, parametrize, prune
 
 
 def layer() -> nn.Linear:
@@ -138,8 +138,14 @@ def test_assignment_goes_through_the_right_inverse(backend: Backend) -> None:
 
 @pytest.mark.parametrize(
     "norm",
-    [nn.utils.weight_norm, nn.utils.spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm],
-    ids=["weight", "spectral", "new_weight", "new_spectral"],
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        lambda module: prune.l1_unstructured(module, "weight", 2),
+    ],
+    ids=["weight", "spectral", "new_weight", "new_spectral", "pruned"],
 )
 def test_compiled(backend: Backend, norm: Any) -> None:
     def run(compiled: bool) -> list[Any]:
@@ -158,3 +164,42 @@ def test_compiled(backend: Backend, norm: Any) -> None:
         return [function(te.ones(1, 3)).item() for _ in range(4)]
 
     np.testing.assert_allclose(run(True), run(False), rtol=1e-5, atol=1e-7)
+
+
+class EverySecond(prune.BasePruningMethod):
+    def compute_mask(self, t: te.Tensor, default_mask: te.Tensor) -> te.Tensor:
+        mask = default_mask.clone()
+        mask.view(-1)[::2] = 0
+        return mask
+
+
+def test_pruning(backend: Backend) -> None:
+    """Each time is of what is left: elements, rows, several parameters as one, and a method of one's own."""
+    module = nn.Linear(4, 3, bias=False)
+    values = np.array([[9, -8, 7, -6], [5, 4, -3, 2], [1, -10, 11, 12]], np.float32)
+    module.weight.data.copy_(te.tensor(values))
+    prune.l1_unstructured(module, "weight", amount=0.25)
+    assert module.weight_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]]
+    prune.l1_unstructured(module, "weight", amount=1)  # of 9
+    assert module.weight_mask[1].tolist() == [1, 0, 0, 0]
+    prune.ln_structured(module, "weight", amount=1, n=2, dim=0)
+    assert module.weight_mask.sum(1).tolist() == [4, 0, 3]
+    assert list(module.state_dict()) == ["weight_orig", "weight_mask"]
+    EverySecond.apply(module, "weight")
+    assert module.weight.tolist() == [[0, -8, 0, -6], [0, 0, 0, 0], [0, 0, 11, 0]]
+    twin = copy.deepcopy(module)
+    (module(te.ones(1, 4)).sum() * 2).backward()
+    np.testing.assert_array_equal(module.weight_orig.grad.numpy(), 2 * module.weight_mask.numpy())
+    with pytest.raises(te.ArgumentError, match=r"call prune\.remove first"):
+        module.weight = te.zeros(3, 4)
+    assert prune.is_pruned(nn.Sequential(module))
+    prune.remove(module, "weight")
+    assert not prune.is_pruned(module)
+    np.testing.assert_array_equal(module.weight.detach().numpy(), twin.weight.detach().numpy())
+    other = nn.Linear(1, 2, bias=False)
+    other.weight.data.fill_(7.0)
+    prune.global_unstructured(((twin, "weight"), (other, "weight")), prune.L1Unstructured, amount=2)
+    assert twin.weight.tolist() == [[0, -8, 0, 0], [0, 0, 0, 0], [0, 0, 11, 0]]
+    assert int(other.weight_mask.sum()) == 1
+    with pytest.raises(te.ArgumentError, match="an amount in"):
+        prune.random_unstructured(nn.Linear(2, 2), "weight", 5)

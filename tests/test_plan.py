@@ -14,6 +14,11 @@ from tinyedge.compiler.memory import Action, LivenessInterval, _placed, make_pla
 ALIGNMENT = 64
 
 
+def meet(a: LivenessInterval, b: LivenessInterval) -> bool:
+    """Whether there is an action at which both are alive."""
+    return a.first <= b.last and b.first <= a.last
+
+
 @st.composite
 def recordings(draw: st.DrawFn) -> tuple[list[Action], dict[int, int]]:
     """Actions that each write one or two storages and read earlier ones, of which they may replace some; some storages
@@ -45,7 +50,7 @@ def test_no_two_live_blocks_share_bytes(recording: tuple[list[Action], dict[int,
         uses = [number for number, keys in live.items() if key in keys]
         assert (interval.first, interval.last) == (min(uses), max(uses))
         for other, another in plan.intervals.items():
-            if other != key and interval.meets(another) and interval.nbytes and another.nbytes:
+            if other != key and meet(interval, another) and interval.nbytes and another.nbytes:
                 apart = plan.offsets[key] + interval.nbytes <= plan.offsets[other]
                 if not (apart or plan.offsets[other] + another.nbytes <= plan.offsets[key]):
                     # One replaces the other, in the only action that needs both.
@@ -112,7 +117,7 @@ def test_chunks_are_no_larger_than_they_may_be(
         assert plan.offsets[key] == sum(plan.chunks[:chunk]) + offset
         for other, (in_chunk, at) in plan.where.items():
             apart = in_chunk != chunk or end <= at or at + temporary[other] <= offset
-            if other != key and not apart and plan.intervals[key].meets(plan.intervals[other]):
+            if other != key and not apart and meet(plan.intervals[key], plan.intervals[other]):
                 early, late = sorted((key, other), key=lambda one: plan.intervals[one].last)
                 assert {early, late} & plan.reused_in_place
                 assert plan.where[key] == plan.where[other]

@@ -22,7 +22,9 @@ from tinyedge.optim.averaged import SWALR, AveragedModel, get_ema_multi_avg_fn, 
 @pytest.mark.parametrize(
     "name",
     ["onnx", "cuda", "cuda.amp", "nn.modules", "nn.modules.module", "nn.modules.loss", "nn.modules.utils",
-     "autograd.functional", "utils.checkpoint", "optim.swa_utils", "distributions.transforms"],
+     "nn.modules.batchnorm", "autograd.functional", "utils.checkpoint", "optim.swa_utils", "optim.adamw", "linalg",
+     "jit", "special", "random", "distributed", "multiprocessing", "utils.data.distributed", "utils.tensorboard",
+     "distributions.transforms"],
 )  # fmt: skip
 def test_places(name: str) -> None:
     importlib.import_module(f"tinyedge.{name}")
@@ -40,6 +42,91 @@ def test_small_names(backend: Backend) -> None:
     assert te.nn.functional.leaky_relu_(te.tensor([-1.0]), 0.5).tolist() == [-0.5]
     with pytest.warns(UserWarning, match="there is no CUDA"):
         te.cuda.amp.GradScaler()
+
+
+def test_bases_of_layers(backend: Backend) -> None:
+    from tinyedge.nn.modules.batchnorm import _BatchNorm
+    from tinyedge.nn.modules.loss import _WeightedLoss
+    from tinyedge.nn.modules.utils import _pair
+
+    class Focal(_WeightedLoss):
+        def forward(self, x: te.Tensor) -> te.Tensor:
+            return x.sum() if self.reduction == "sum" else x
+
+    assert isinstance(nn.BatchNorm2d(2), _BatchNorm)
+    assert isinstance(nn.Conv1d(1, 1, 1), nn.modules.conv._ConvNd)
+    assert isinstance(nn.CrossEntropyLoss(), _WeightedLoss)
+    assert _pair(3) == (3, 3)
+    assert nn.modules.Linear is nn.modules.linear.Linear is nn.Linear
+    assert list(Focal(te.ones(2), size_average=False).state_dict()) == ["weight"]
+    assert Focal(size_average=False)(te.ones(3)).item() == 3.0
+    with pytest.raises(AttributeError, match=r"nn\.modules\.Nothing is not in tinyedge"):
+        _ = nn.modules.linear.Nothing
+
+
+def test_what_programs_ask_for(reference: Backend) -> None:
+    x = te.zeros(2, 3)
+    assert [x.is_sparse, x.is_meta, x.is_quantized, x.is_cuda] == [False] * 4
+    assert x.is_cpu
+    assert x.layout is te.strided
+    assert not te.distributed.is_available()
+    with pytest.raises(AttributeError, match=r"distributed\.all_reduce is not in tinyedge; use one device"):
+        te.distributed.all_reduce(x)
+    assert te.jit.script(math.sin) is math.sin is te.jit.ignore(math.sin)
+    assert te.jit.ignore(drop=True)(math.sin) is math.sin
+    with pytest.raises(AttributeError, match=r"use te\.compile"):
+        te.jit.trace(math.sin, x)
+    te.manual_seed(3)
+    with te.random.fork_rng():
+        assert te.seed() != te.seed()
+    assert te.initial_seed() == 3
+    with pytest.warns(FutureWarning, match=r"use nn\.init\.constant_"):
+        assert nn.init.constant(x, 2.0) is x
+    with pytest.warns(FutureWarning, match="use clip_grad_norm_"):
+        nn.utils.clip_grad_norm(nn.Linear(2, 2).parameters(), 1.0)
+
+
+def test_older_names_of_modules(reference: Backend) -> None:
+    class Renamed(nn.Linear):
+        def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+            if prefix + "w" in state_dict:
+                state_dict[prefix + "weight"] = state_dict.pop(prefix + "w")
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+
+        def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+            destination[prefix + "w"] = destination.pop(prefix + "weight")
+
+    model = nn.Sequential(Renamed(2, 2, bias=False), nn.Linear(2, 1))
+    model._register_load_state_dict_pre_hook(lambda state, prefix, *rest: state.pop("old", None))
+    state = model.state_dict()
+    assert set(state) == {"0.w", "1.weight", "1.bias"}
+    assert repr(model.load_state_dict({**state, "old": te.zeros(1)})) == "<All keys matched successfully>"
+    model.set_submodule("1", nn.ReLU(), strict=True)
+    assert isinstance(model[1], nn.ReLU)
+    with pytest.raises(AttributeError, match="no module 'nothing'"):
+        model.set_submodule("nothing", nn.ReLU(), strict=True)
+    assert model.type(te.DoubleTensor)[0].weight.dtype is te.float64
+    assert model[0]._get_name() == "Renamed"
+
+
+def test_optimizers_of_ones_own(reference: Backend) -> None:
+    class Plain(optim.Optimizer):
+        def __init__(self, params: Any, lr: Any = optim.optimizer.required) -> None:
+            super().__init__(params, {"lr": lr})
+
+    with pytest.raises(te.ArgumentError, match="a group with lr"):
+        Plain([te.nn.Parameter(te.zeros(2))])
+    made = Plain([{"params": [te.nn.Parameter(te.zeros(2))], "lr": 0.5}])
+
+    class Halved(optim.lr_scheduler._LRScheduler):
+        def get_lr(self) -> list[float]:
+            return [rate * 0.5**self.last_epoch for rate in self.base_lrs]
+
+    schedule = Halved(made)
+    schedule.step()
+    assert made.param_groups[0]["lr"] == 0.25
+    assert isinstance(schedule, optim.lr_scheduler.LRScheduler)
 
 
 def test_lazy_layers(backend: Backend) -> None:
@@ -202,3 +289,56 @@ def test_vectors_and_transforms(backend: Backend) -> None:
     assert loc.grad.tolist() == [4.0, 4.0]
     with pytest.raises(NotImplementedError, match="Poisson has no rsample"):
         dist.Poisson(1.0).rsample()
+
+
+def test_what_tensorboard_shows(reference: Backend, tmp_path: Any) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tinyedge.utils.tensorboard import SummaryWriter
+
+    values = np.array([-1.0, 0.0, 0.0, 2.5], np.float32)
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(3):
+            writer.add_scalar("loss", te.tensor(0.5 * step), step)
+            writer.add_scalars("rates", {"a": step}, step)
+        writer.add_histogram("weights", te.tensor(values), 1)
+        writer.add_image("image", te.zeros(3, 4, 5))
+        writer.add_images("images", te.ones(3, 1, 4, 5))
+        writer.add_text("note", "hello")
+        with pytest.warns(UserWarning, match="writes nothing"):
+            writer.add_graph(nn.Linear(1, 1))
+    found = accumulator.EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [(each.step, each.value) for each in found.Scalars("loss")] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    counted = found.Histograms("weights")[0].histogram_value
+    assert (counted.min, counted.max, counted.num, counted.sum, sum(counted.bucket)) == (-1.0, 2.5, 4.0, 1.5, 4.0)
+    assert len(counted.bucket) == len(counted.bucket_limit)
+    assert [(found.Images(tag)[0].width, found.Images(tag)[0].height) for tag in ("image", "images")] == [
+        (5, 4),
+        (10, 8),
+    ]
+    assert found.Tensors("note/text_summary")[0].tensor_proto.string_val == [b"hello"]
+    assert (tmp_path / "rates_a").is_dir()
+
+
+def test_parts_for_processes(reference: Backend) -> None:
+    sampler = [te.utils.data.DistributedSampler(range(10), 4, rank, shuffle=False) for rank in range(4)]
+    assert [list(each) for each in sampler] == [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+    drawn = [te.utils.data.DistributedSampler(range(10), 3, rank, drop_last=True) for rank in range(3)]
+    first = [list(each) for each in drawn]
+    assert len({number for part in first for number in part}) == 9
+    for each in drawn:
+        each.set_epoch(1)
+    assert first != [list(each) for each in drawn]
+
+
+def test_how_tensors_are_shown(reference: Backend) -> None:
+    try:
+        te.set_printoptions(precision=2, sci_mode=False)
+        assert repr(te.tensor([1.23456789, 1e-9])).startswith("tensor([1.23, 0.  ]")
+        te.set_printoptions(profile="short", threshold=3)
+        assert "..." in repr(te.zeros(5))
+        with pytest.raises(te.ArgumentError, match="default, short, full"):
+            te.set_printoptions(profile="long")
+    finally:
+        te.set_printoptions(profile="default")
+    assert repr(te.tensor([1.23456789])).startswith("tensor([1.2346]")

@@ -1,6 +1,8 @@
 """tinyedge: reverse-mode autodiff on any OpenCL device, with the feel of PyTorch."""
 
+import sys as _sys
 from math import e, inf, nan, pi
+from types import SimpleNamespace as _SimpleNamespace
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge import (
@@ -73,7 +75,7 @@ from tinyedge.gradients import detect_anomaly
 from tinyedge.ir.modes import is_grad_enabled
 from tinyedge.ir.program import ProgramSpec
 from tinyedge.ops import *  # noqa: F403
-from tinyedge.ops import linalg, special
+from tinyedge.ops import linalg, random, special
 from tinyedge.ops.elementwise_kernel import kernel
 from tinyedge.ops.typed import (
     BFloat16Tensor,
@@ -92,11 +94,16 @@ from tinyedge.tensor.memory_format import (
     channels_last,
     channels_last_3d,
     contiguous_format,
+    layout,
     memory_format,
     preserve_format,
+    strided,
 )
+from tinyedge.tensor.printing import set_printoptions
+from tinyedge.utils import distributed, jit, multiprocessing
 
 __version__ = "0.1.0"
+version = _SimpleNamespace(__version__=__version__, cuda=None, hip=None)  # what programs print of PyTorch's
 
 
 newaxis = None
@@ -216,7 +223,17 @@ __all__ = [
     "utils",
     "vmap",
 ]
-__all__ += ["e", "get_default_device", "inf", "nan", "pi", "set_default_device"]
+__all__ += [
+    "e",
+    "get_default_device",
+    "inf",
+    "layout",
+    "nan",
+    "pi",
+    "set_default_device",
+    "set_printoptions",
+    "strided",
+]
 __all__ += errors.__all__
 __all__ += ops.__all__
 _registry.show(globals(), lambda entry: entry.top)  # also those that a user registers
@@ -227,6 +244,9 @@ _CHANGING = (
 )
 for _name in _CHANGING.split():
     globals()[_name + "_"] = getattr(Tensor, _name + "_")  # torch.relu_(x) is x.relu_()
+
+for _place in (distributed, jit, linalg, multiprocessing, random, special):  # for imports by PyTorch's names
+    _sys.modules[f"{__name__}.{_place.__name__.rpartition('.')[2]}"] = _place
 
 if not _TYPE_CHECKING:  # a type checker shall say what is not there
     __getattr__ = _lookup("te", globals())

@@ -7,9 +7,9 @@ TINYEDGE_FUSE      0: programs launch each kernel of each op by itself, to see w
 TINYEDGE_PERSISTENT  0: no persistent kernels, and no slabs that small values share
 TINYEDGE_WINOGRAD  0: no Winograd transforms in convolutions, whose sums they round otherwise; ``always``: wherever they
                    can be used, faster or not; unset: where they are faster
-TINYEDGE_CACHE     the folder for built kernels and the tuning cache; unset: the user's cache folder
+TINYEDGE_CACHE     the folder for built kernels, compiled templates and the tuning cache; unset: the user's cache folder
 TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is an error; unset: the cache is used
-TINYEDGE_BINARIES  0: kernels are built in every run, and none are kept in the cache folder
+TINYEDGE_BINARIES  0: kernels are built, and templates compiled, in every run, and none are kept in the cache folder
 TINYEDGE_PROBE     seconds in which an OpenCL driver that was never tried must answer, in a process of its own (60);
                    0: it is tried in this process, which it may crash
 TINYEDGE_BUILD_PROCESSES  how many processes beside this one build kernels, at most 8; 0: none; unset: where there is

@@ -131,7 +131,12 @@ def leaves_in(value: Any, leaf: type[L], above: tuple[int, ...] = ()) -> list[L]
     return found
 
 
-def with_leaves(value: Any, function: Callable[[Any], Any], leaf: type, known: dict[int, Any] | None = None) -> Any:
+def with_leaves(
+    value: Any,
+    function: Callable[[Any], Any],
+    leaf: type | tuple[type, ...],
+    known: dict[int, Any] | None = None,
+) -> Any:
     """``value`` with each instance of ``leaf`` replaced; what is in no container stays itself.
 
     ``known`` are the copies made so far, by the id of what they are copies of.

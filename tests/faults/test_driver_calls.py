@@ -172,12 +172,12 @@ def undisturbed(compiled: bool) -> tuple[Training, list[State], list[range]]:
     return training, states, reached
 
 
-def faults_found(compiled: bool, fault: Fault, every: int) -> tuple[list[str], Sequence[str]]:
+def faults_found(compiled: bool, fault: Fault, every: int, first: int = 0) -> tuple[list[str], Sequence[str]]:
     """What is wrong with faults at every so many driver calls; and the driver's calls of an undisturbed run."""
     training, states, _ = undisturbed(compiled)
     expected, calls = states[-1], training.backend.faults.calls
     found = []
-    for at in range(0, len(calls), every):
+    for at in range(first, len(calls), every):
         end, losses, wrong = disturbed(compiled, at, fault, states)
         if wrong is not None:
             found.append(wrong)
@@ -195,11 +195,16 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+SHARES = 4
+"""Tests for the calls of a run, so that processes can share them."""
+
+
 @pytest.mark.faults
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_fault_at_every_call(fault: Fault, compiled: bool) -> None:
-    found, calls = faults_found(compiled, fault, 1)
+def test_a_fault_at_every_call(fault: Fault, compiled: bool, share: int) -> None:
+    found, calls = faults_found(compiled, fault, SHARES, share)
     assert not found, f"{len(found)} of {len(calls)}:\n" + "\n".join(found)
 
 

@@ -22,7 +22,6 @@ _TRACED = "functions are recorded, not translated"
 
 INSTEAD = {
     "hub": LeftOut("models come with the package, and files from a folder", "te.models"),
-    "jit": LeftOut(_TRACED, "te.compile"),
     "fx": LeftOut(_TRACED, "te.compile"),
     "from_file": LeftOut("a file is read whole, with bounds", "te.load"),
     "functionalize": LeftOut(_TRACED, "te.compile"),
@@ -32,7 +31,6 @@ INSTEAD = {
     "nested": LeftOut("a tensor has one shape", "nn.utils.rnn.pad_sequence"),
     "DistributedDataParallel": LeftOut(_ONE_DEVICE, "one device"),
     "SyncBatchNorm": LeftOut(_ONE_DEVICE, "nn.BatchNorm2d"),
-    "distributed": LeftOut(_ONE_DEVICE, "one device"),
     "complex64": LeftOut(_NO_COMPLEX, "two tensors of float32"),
     "complex128": LeftOut(_NO_COMPLEX, "two tensors of float64"),
     "complex": LeftOut(_NO_COMPLEX, "two tensors of float32"),
@@ -44,7 +42,6 @@ INSTEAD = {
     "istft": LeftOut(_NO_COMPLEX, "np.fft, on x.numpy()"),
     "eig": LeftOut(_NO_COMPLEX, "linalg.eigh, of symmetric matrices"),
     "eigvals": LeftOut(_NO_COMPLEX, "linalg.eigvalsh, of symmetric matrices"),
-    "as_strided": LeftOut("views are checked, and this may point anywhere", "x.unfold, x.view or x.expand"),
     "resize_": LeftOut("memory is planned, and does not grow", "x.reshape, or a new tensor"),
     "profiler": LeftOut("a program measures its own kernels", "te.compile and program.profile()"),
     "data_ptr": LeftOut(_HOST, "x.numpy(), a copy"),
@@ -56,10 +53,12 @@ INSTEAD = {
 """What does the work of some that have no namesake. ``docs/ops.md`` shows them."""
 
 
-def absent(place: str, name: str, names: Iterable[str]) -> AttributeError:
-    """The error for ``place.name``, where ``names`` are there."""
+def absent(place: str, name: str, names: Iterable[str], use: str | None = None) -> AttributeError:
+    """The error for ``place.name``, where ``names`` are there; ``use`` does the work of all that are not."""
     text = f"{place}.{name} is not in tinyedge"
-    if name in INSTEAD:
+    if use is not None:
+        text += f"; use {use}"
+    elif name in INSTEAD:
         text += f"; use {INSTEAD[name].use}"
     elif near := get_close_matches(name, [known for known in names if known[0] != "_"], n=3, cutoff=0.7):
         text += f"; near ones: {', '.join(near)}"
@@ -68,12 +67,12 @@ def absent(place: str, name: str, names: Iterable[str]) -> AttributeError:
     return AttributeError(text, name=name)
 
 
-def lookup(place: str, namespace: dict[str, Any]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module that users know as ``place``."""
+def lookup(place: str, namespace: dict[str, Any], use: str | None = None) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module that users know as ``place``; ``use`` does the work of what is not there."""
 
     def find(name: str) -> Any:
         if name.startswith("__"):  # Python and its tools ask for such names, of every module
             raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}", name=name)
-        raise absent(place, name, namespace)
+        raise absent(place, name, namespace, use)
 
     return find

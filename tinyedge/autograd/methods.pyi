@@ -5,9 +5,11 @@ from typing import Any
 
 from tinyedge.ops.decomposition import QR, OldSVD
 from tinyedge.ops.lu import Packed, PackedAndInfo
+from tinyedge.ops.power import Frexp
 from tinyedge.ops.promotion import Operand
 from tinyedge.ops.random import Generator
 from tinyedge.ops.reduce import Axes, ValuesIndices
+from tinyedge.ops.search import Histogram
 from tinyedge.ops.solve import SignAndLogarithm, Solution
 from tinyedge.ops.statistics import Extremes
 from tinyedge.ops.types import Target
@@ -303,6 +305,11 @@ class Methods:
 
     def argwhere(self) -> Tensor:
         """As ``nonzero``."""
+
+    def as_strided(self, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+        """The elements of ``input`` that lie, in each dim, ``stride`` places apart, from place ``storage_offset``
+        on.
+        """
 
     def asin(self) -> Tensor:
         """Inverse sine; NaN outside [-1, 1]."""
@@ -666,6 +673,11 @@ class Methods:
     def frac_(self) -> Tensor:
         """``input - trunc(input)``, with the sign of ``input``."""
 
+    def frexp(self) -> Frexp:
+        """``input`` as ``mantissa * 2 ** exponent``, where the mantissa's size is in [0.5, 1), or it is 0, inf or
+        NaN.
+        """
+
     def gather(self, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         """``input``'s elements at each element's own place in ``index``, but at ``index`` along ``dim``."""
 
@@ -718,6 +730,18 @@ class Methods:
 
     def histc(self, bins: int = 100, min: Number = 0, max: Number = 0) -> Tensor:
         """How many elements lie in each of ``bins`` parts of [min, max], all equally wide."""
+
+    def histogram(
+        self,
+        bins: int | Tensor,
+        *,
+        range: Sequence[float] | None = None,
+        weight: Tensor | None = None,
+        density: bool = False,
+    ) -> Histogram:
+        """How many elements lie in each of ``bins`` equal parts of ``range``, or between neighbours of the vector
+        ``bins``.
+        """
 
     def hsplit(self, indices_or_sections: Any) -> tuple[Tensor, ...]:
         """Views along dim 1, or dim 0 of a 1-d tensor: so many of equal length, or split before the indices."""
@@ -1123,6 +1147,12 @@ class Methods:
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Target = None, requires_grad: bool = False) -> Tensor:
         """Zeros of ``size`` with the dtype and device of ``input``."""
+
+    def nextafter(self, other: Tensor) -> Tensor:
+        """The float next to ``input`` on the side of ``other``. It has no gradient."""
+
+    def nextafter_(self, other: Tensor) -> Tensor:
+        """The float next to ``input`` on the side of ``other``. It has no gradient."""
 
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """The indices of the elements that are not 0, in C order; they are found on the host."""

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from operator import is_
 from types import MethodType
 from typing import Any, overload
 
@@ -28,14 +29,15 @@ from tinyedge.autograd.modes import enable_grad
 from tinyedge.backends import default_backend
 from tinyedge.compiler import check as checking
 from tinyedge.compiler.arenas import Arenas
+from tinyedge.compiler.backward import Node
 from tinyedge.compiler.guard_state import MISSING, alive_in
-from tinyedge.compiler.guards import Call, Guard, first_change
+from tinyedge.compiler.guards import Call, Guard, Renewed, There, first_change
 from tinyedge.compiler.program import Program, prepared
 from tinyedge.compiler.record import Recording, bytes_of
 from tinyedge.errors import ArgumentError, AutogradError, BackendError, CaptureError, TinyedgeError
 from tinyedge.ir.modes import modes
 from tinyedge.ir.values import Slot
-from tinyedge.tensor import Tensor, tensors_in
+from tinyedge.tensor import Tensor, map_tensors, tensors_in
 
 MANY_PROGRAMS = 8
 """So many programs of one function, and there is a warning: probably an argument changes at every call."""
@@ -206,10 +208,29 @@ class Compiled:
         return result
 
     def _replay(self, program: Program, key: Any, call: Call) -> Any:
+        again = None
         if program.has_several_roots:
-            slots = [tensor._slot for tensor in call.tensors]
-            return program(call.tensors, partial(self._again, key, call, slots))
-        return program(call.tensors)
+            again = partial(self._again, key, call, [tensor._slot for tensor in call.tensors])
+        result = program(call.tensors, again)
+        if program.calls_users:
+            for step in [tensor._slot.step for tensor in tensors_in(result)]:
+                if isinstance(step, Node):
+                    step.current = partial(self._reads_same, key)
+        return self._finished(result, call) if program.marks else result
+
+    def _reads_same(self, key: Any) -> bool:
+        """Whether all that the function reads, its arguments apart, is as it was when the guard key was ``key``."""
+        now: Any = self._guard.key(Call([], (), {}), None)
+        return bool(now[0] == key[0][0])
+
+    def _finished(self, result: Any, call: Call) -> Any:
+        """The result of a replay, with what was there before the call, and copies of sets."""
+        met = self._guard.met(call)
+
+        def finish(mark: Any) -> Any:
+            return met[mark.place] if type(mark) is There else copy.copy(mark.value)
+
+        return map_tensors(result, finish, (There, Renewed))
 
     def recorded(self, recording: Recording, call: Call) -> tuple[Program | None, Any]:
         """Record a call; return its program and its result, without history.
@@ -223,19 +244,29 @@ class Compiled:
         recording.known = frozenset(self._guard.storages)
         recording.given = frozenset(tensor._slot.storage.number for tensor in call.tensors)
         is_apart = False
+        held = call.held()
         try:
             with recorder.recording(recording):
                 result = self.function(*call.args, **call.kwargs)
                 for tensor in tensors_in(result):
                     tensor._current("te.compile")  # a view has the history of what changed its memory
-                result = recording.renewed(result)
-            same = self._is_same(key, before, call, recording.runs)
+                marks, strange = self._guard.renewed_in(result, call)
+                result = recording.renewed(result, {id(kept): kept for kept, _ in marks})
+            same = self._is_same(key, before, call, held, recording.runs)
             if not same or not recording.repeats or not recording.is_replaceable():
                 recording.release()
             if not same or not recording.repeats:
                 return None, result
-            self._require_renewed(result, call)
+            self._require_renewed(strange)
+            recording.marks = {id(kept): mark for kept, mark in marks}
             trace = recording.trace(call.tensors, tensors_in(result), self._wanted.get(key))
+            if recording.calls_users and self._key(call) != key:
+                raise CaptureError(
+                    f"te.compile({self.name})",
+                    "backward must not change what the function reads",
+                    "a hook, a Function's backward or what is checkpointed does",
+                    "Change it outside.",
+                )
 
             def make() -> Program:
                 return Program(recording, call.tensors, result, trace, self._arenas)
@@ -286,24 +317,35 @@ class Compiled:
             self._latest_key = None  # it may be the key of one of these
             return self.prepare(*call.args, **call.kwargs), call.tensors
 
-    def _is_same(self, key: Any, before: dict[str, Any], call: Call, ran: bool) -> bool:
-        """Whether the call left its guard key as it was. CaptureError if two calls in a row changed it."""
+    def _is_same(
+        self, key: Any, before: dict[str, Any], call: Call, held: list[tuple[Any, list[Any]]], ran: bool
+    ) -> bool:
+        """Whether the call left its guard key, and what its arguments ``held``, as they were. CaptureError if two calls
+        in a row changed them.
+        """
         after: dict[str, Any] = {}
         same = bool(self._key(call, after) == key)
+        changed = "" if same else first_change(before, after) or "how its arguments share memory"
+        now = call.held()
+        if same and not (
+            len(now) == len(held)
+            and all(
+                a is b and len(had) == len(has) and all(map(is_, had, has)) for (a, had), (b, has) in zip(held, now)
+            )
+        ):
+            same, changed = False, "which tensors or other objects its arguments hold"
         again, self._changed = self._changed or not ran, not same
         if not same and again:
-            changed = first_change(before, after)
             raise CaptureError(
                 f"te.compile({self.name})",
                 "a call must not change its own guard key",
-                f"it changed {changed or 'how its arguments share memory'}, and so did the call before",
+                f"it changed {changed}, and so did the call before",
                 "Change it outside of the compiled function, or return the new value.",
             )
         return same
 
-    def _require_renewed(self, result: Any, call: Call) -> None:
+    def _require_renewed(self, new: Any) -> None:
         """Raise CaptureError if a replay would not make all of the result anew."""
-        new = self._guard.new_in(result, call)
         if new is not MISSING:
             raise CaptureError(
                 f"te.compile({self.name})",
@@ -386,7 +428,7 @@ class Compiled:
             found += checking.named_gradients(leaves, names)
             return found + checking.named_values(known)
 
-        replayed = outcome(program(arguments))
+        replayed = outcome(self._finished(program(arguments), call) if program.marks else program(arguments))
         restore()
         try:
             result = self.function(*call.args, **call.kwargs)
@@ -460,7 +502,8 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
     """Compile ``function``: record its first call, and replay the recording at later calls with an equal guard key.
 
     It is a decorator for a function or method over tensors: forward and backward, or forward alone. Deleting it changes
-    no result beyond rounding. Results are new tensors. A call is one node of the autograd graph, so ``backward`` may
+    no result beyond rounding. Results are new tensors, in new containers; a container that was there before the call is
+    returned itself. A call is one node of the autograd graph, so ``backward`` may
     walk through it. A whole training step, ``optimizer.step()`` included, may be inside.
 
     Compared at each call is all that its code mentions, and the Python code that this comes to, yours or that of
@@ -486,8 +529,10 @@ def compile(function: Callable[..., Any] | None = None, *, constant: Iterable[st
             reading a value (``.item()``, ``if tensor:``, ``str(tensor)``, ``hash(tensor)``), and walking back through
             what was computed before the call; for tensors that are kept without being returned; for results that are
             no tensors, values or containers of these, such as an iterator; and if two calls in a row change their own
-            guard key, such as a counter, a list or a mode. A single call that does so perhaps sets something up, and is
-            not replayed. ArgumentError for NumPy arrays as arguments.
+            guard key, such as a counter, a list or a mode, or put other tensors into their arguments. A single call
+            that does so perhaps sets something up, and is not replayed. ArgumentError for NumPy arrays as arguments.
+            AutogradError from the backward of a result that calls code of yours (hooks, ``Function.backward``,
+            ``checkpoint``), if what the function reads has changed since the call.
     """
     if isinstance(constant, str):
         raise ArgumentError(

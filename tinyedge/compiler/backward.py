@@ -54,7 +54,7 @@ _version_of = attrgetter("version")
 class Node(OwnBackward):
     """A call of a compiled function in the graph: its backward replays the second part of the program."""
 
-    __slots__ = ("again", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
+    __slots__ = ("again", "current", "draws", "held", "inputs", "lease", "leaves", "program", "seen", "versions")
 
     op = _Replay
     direction = FORWARD
@@ -75,6 +75,7 @@ class Node(OwnBackward):
         self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
         self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
         self.again: Again | None = None  # makes the program for gradients of other results
+        self.current: Callable[[], bool] | None = None  # whether what the function reads is as it was
         self.seen: Sequence[tuple[Storage, int]] = ()  # what the call read
         self.draws: Sequence[tuple[Draw, dict[str, float]]] = ()
 
@@ -91,11 +92,24 @@ class Node(OwnBackward):
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         require_saved(self)
+        self.require_current()
         self.program.walk_back(self, walk, gradients)
+
+    def require_current(self) -> None:
+        """Raise AutogradError if the user's code in backward would not do what it did when the program was recorded."""
+        if self.current is not None and not self.current():
+            raise AutogradError(
+                "backward",
+                f"what te.compile({self.program.name}) reads must be as it was at the call, since backward calls code "
+                "of yours, which was recorded",
+                "it has changed",
+                "Change it before the call, or after backward.",
+            )
 
     def walk_alone(self) -> bool:
         if self.saved is None or self.hooks is not None or not self.program.walks_alone or any_hooked(self.leaves):
             return False
+        self.require_current()
         if self.program.reads_gradients(self):
             return False
         self.program.walk_alone(self)
@@ -106,7 +120,7 @@ class Node(OwnBackward):
         super().forget()
         self.lease.end()
         self.held = self.versions = self.draws = self.seen = ()
-        self.again = None
+        self.again = self.current = None
 
 
 class Walkable:
@@ -272,7 +286,8 @@ class Walkable:
             moved = self._later_gradients.moved()
             begun = self.allocated(partial(self._later_gradients.begun, moved)) if moved else {}
             self._point_as_at(node, node.lease, (self._one,))
-            self._later_gradients.bind(moved, begun)
+            if moved:
+                self._later_gradients.bind(moved, begun)
             try:
                 self.binding.launch(self.binding.parts[1])
                 self._later_gradients.count(moved, begun)

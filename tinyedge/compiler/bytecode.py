@@ -52,6 +52,7 @@ class Mentions(NamedTuple):
     constructs: bool  # whether the class of an instance is used for more than its name
     matches: bool  # whether there are class patterns (match), which do not name the attributes that they read
     equals: bool  # whether two values are compared of which none is a constant
+    identity: bool  # whether it is asked of two values, of which none is a constant, if they are the same object
 
 
 _known: dict[int, Mentions] = {}
@@ -72,7 +73,7 @@ class _Scan:
         self.code = code
         self.reads: dict[Read, None] = {}
         self.attributes: dict[str, int] = {}
-        self.text = self.constructs = self.matches = self.equals = False
+        self.text = self.constructs = self.matches = self.equals = self.identity = False
         self.stack: list[Any] = []  # a Read, text, CLASS, or None
         self.line = code.co_firstlineno
         self.variables: dict[str, Read] = {}  # local variables that are assigned once, before they are used
@@ -117,8 +118,9 @@ class _Scan:
         for constant in self.code.co_consts:
             self._constant(constant)
         return Mentions(
-            self.code, tuple(self.reads), self.attributes, self.text, self.constructs, self.matches, self.equals
-        )
+            self.code, tuple(self.reads), self.attributes,
+            self.text, self.constructs, self.matches, self.equals, self.identity,
+        )  # fmt: skip
 
     def _constant(self, constant: Any) -> None:
         if isinstance(constant, CodeType):
@@ -138,6 +140,7 @@ class _Scan:
             self.constructs |= inner.constructs
             self.matches |= inner.matches
             self.equals |= inner.equals
+            self.identity |= inner.identity
         elif isinstance(constant, str):  # for getattr, attrgetter, and format
             for part in re.findall(r"\w+", constant) if "{" in constant else constant.split("."):
                 if part.isidentifier():
@@ -170,7 +173,9 @@ class _Scan:
             return
         self.text |= instruction.opname in TEXT
         if not self._named(instruction) and not self._moved(instruction):
-            self.matches |= instruction.opname == "MATCH_CLASS"
+            if instruction.opname == "MATCH_CLASS":
+                self.matches = True
+                self.attributes.setdefault("__match_args__", self.line)
             self._other(instruction)
 
     def _named(self, instruction: dis.Instruction) -> bool:
@@ -240,6 +245,8 @@ class _Scan:
         elif opname in POPS:
             if opname == "CONTAINS_OP" or (opname == "COMPARE_OP" and instruction.argrepr[-2:] in ("==", "!=")):
                 self.equals |= not any(item is CONSTANT or isinstance(item, str) for item in stack[-2:])
+            if opname == "IS_OP":
+                self.identity |= not any(item is CONSTANT or item is CLASS for item in stack[-2:])
             if opname in ("IS_OP", "COMPARE_OP"):
                 stack[-2:] = [None if item is CLASS else item for item in stack[-2:]]
             self._pop(POPS[opname])
@@ -271,6 +278,7 @@ class _Scan:
         if isinstance(item, Read):
             return item._replace(dotted=(*item.dotted, name), line=self.line)
         if item is CLASS and name in CLASS_NAMES:
+            self.attributes.setdefault(name, self.line)
             return None
         self._use(item)
         if name == "__class__":

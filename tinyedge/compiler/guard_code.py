@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import functools
 import importlib
+import operator
 import re
 import sys
 import types
@@ -29,6 +30,7 @@ from tinyedge.compiler.guard_state import (
     CONSTRUCTS,
     MACHINERY,
     MISSING,
+    NAMING,
     TEXT,
     WHOLE,
     At,
@@ -38,11 +40,14 @@ from tinyedge.compiler.guard_state import (
     builtins_of,
     decimal_context,
     in_cell,
+    is_constant,
     is_equal,
     is_known,
     is_written_in_c,
 )
 from tinyedge.errors import CaptureError
+
+FUNCTION_NAMES = ("__name__", "__qualname__", "__module__", "__doc__", "__annotations__")
 
 
 class CodeWalk(abc.ABC):
@@ -90,6 +95,11 @@ class CodeWalk(abc.ABC):
             met[key] = len(met), value
             self.queue.append((at.path, look))
         return "at", met[key][0]
+
+    def place(self, value: Any) -> int:
+        """A number that stands for this very object in the key: where it was met first."""
+        met = self.findings.met
+        return met.setdefault((id(value), "is"), (len(met), value))[0]
 
     def refuse(self, at: At, what: str, remedy: str = "") -> NoReturn:
         """Raise CaptureError for a value that cannot be guarded: ``what`` says why, ``remedy`` what to do."""
@@ -162,6 +172,8 @@ class CodeWalk(abc.ABC):
 
     def note_use(self, value: Any, called: tuple[str | None, ...] | None, path: str) -> None:
         """Note which attributes a function reads if it is used: all of them, those named by its arguments, ..."""
+        for name in purity.read_by(value):
+            self.names.add(name, path)
         if value in purity.READS_ALL:
             self.names.note(all=True)
         elif value in purity.BY_NAME:
@@ -171,6 +183,8 @@ class CodeWalk(abc.ABC):
             self.names.note(text=True)
         elif value in CONSTRUCTS:
             self.names.note(constructs=True)
+        elif value in (operator.is_, operator.is_not):
+            self.names.note(identity=True)
         elif value is hash:
             self.names.hashes = True
         elif value is dataclasses.fields:
@@ -198,7 +212,7 @@ class CodeWalk(abc.ABC):
         """A class: the user's is looked into, a library's must be allowed."""
         module = cls.__module__
         if purity.is_tinyedge(module):
-            return Same(cls)
+            return Same(cls), self.registered(cls)
         if purity.is_library(module) or is_written_in_c(cls):
             if not purity.is_allowed(cls):
                 self.refuse_function(cls, at)
@@ -209,19 +223,32 @@ class CodeWalk(abc.ABC):
                     self.check_names(module, at)
                 elif module == "decimal":
                     return Same(cls), self.decimal_context()
-            return Same(cls)
+            return Same(cls), self.registered(cls)
         return self.later(cls, "made", at, partial(self.members, cls, at, True))
+
+    def registered(self, cls: type) -> Hashable:
+        """Which classes are registered with abstract ones, if ``cls`` may be asked for its instances."""
+        if not issubclass(type(cls), abc.ABCMeta):
+            return None
+        registered = abc.get_cache_token()
+        self.findings.guard(partial(is_equal, abc.get_cache_token, registered), True)
+        return registered
+
+    def naming(self, value: Any, names: Iterable[str], at: At) -> Iterator[Hashable]:
+        """Those of ``names``, attributes that a function or class has by itself, that are mentioned."""
+        for name in names:
+            if name in self.names.mentioned:
+                self.findings.guard_attribute(value, name, item := getattr(value, name))
+                yield name, self.key_part(item, self.below(at, name))
 
     def members(self, cls: type, at: At, made: bool) -> Iterator[Hashable]:
         """The class attributes that are mentioned, or used implicitly. ``made``: instances are made of the class."""
         self.findings.guard_attribute(cls, "__mro__", cls.__mro__)
-        yield Same(cls)
-        if getattr(cls, "_is_protocol", False):
+        yield tuple(map(Same, cls.__mro__))
+        yield from self.naming(cls, ("__name__", "__qualname__"), at)
+        if vars(cls).get("_is_protocol"):
             self.add_protocol(cls, at.where)
-        if isinstance(cls, abc.ABCMeta):
-            registered = abc.get_cache_token()
-            self.findings.guard(partial(is_equal, abc.get_cache_token, registered), True)
-            yield registered
+        yield self.registered(cls)
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.key_part(type(cls), at)
@@ -232,7 +259,6 @@ class CodeWalk(abc.ABC):
         overridden = {name for base in library if base is not object for name in vars(base)}
         for base in cls.__mro__:
             if base in library:
-                yield Same(base)
                 continue
             self.findings.guard_items(vars(base))
             for name, value in vars(base).items():
@@ -256,7 +282,8 @@ class CodeWalk(abc.ABC):
         if name in TEXT:
             return self.names.text
         if name.startswith("__") and name.endswith("__"):
-            return name in self.names.mentioned or callable(value) or hasattr(type(value), "__get__")
+            is_data = is_constant(value) and name not in NAMING
+            return name in self.names.mentioned or is_data or callable(value) or hasattr(type(value), "__get__")
         return self.wanted(name) or name in overridden
 
     def python_module(self, module: ModuleType, at: At) -> Hashable:
@@ -306,12 +333,19 @@ class CodeWalk(abc.ABC):
         names, where = self.names, f"{code.co_filename}:{code.co_firstlineno}"
         for name, line in found.attributes.items():
             self.mention(name, f"{code.co_filename}:{line}")
-        names.note(all=found.matches, text=found.text, constructs=found.constructs, equals=found.equals)
+        names.note(
+            all=found.matches,
+            text=found.text,
+            constructs=found.constructs,
+            equals=found.equals,
+            identity=found.identity,
+        )
         yield id(code)
         for title in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, title)
             self.findings.guard_attribute(function, title, value)
             yield self.key_part(value, At(f"{function.__name__}.{title}", where))
+        yield from self.naming(function, FUNCTION_NAMES, At(function.__name__, where))
         self.findings.guard_attribute(function, "__dict__", function.__dict__)
         yield self.attributes(function.__dict__, At(function.__name__, where), False)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))

@@ -66,6 +66,10 @@ VALUES: dict[type, Callable[[Any], Any]] = {
 }
 
 
+VALUED = frozenset({*PLAIN, *SCALARS, *VALUES, tuple})
+"""What is compared by value, so that it makes a difference only for ``is`` which of two equal ones it is."""
+
+
 BASES = (*CONTAINERS, *SCALARS, OrderedDict, defaultdict, BaseException, ModuleType, SimpleNamespace, object)
 """Classes written in C whose state can be compared."""
 
@@ -90,6 +94,10 @@ MACHINERY = frozenset({"__builtins__", "__cached__", "__file__", "__loader__", "
 
 
 CONSTRUCTION = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__prepare__"})
+
+
+NAMING = frozenset({"__doc__", "__firstlineno__", "__module__", "__qualname__", "__static_attributes__"})
+"""What tells of a class where it was written: it is compared only where it is mentioned."""
 
 
 TEXT = frozenset({"__repr__", "__str__", "__format__"})
@@ -158,12 +166,13 @@ def have_size(dicts: list[dict[str, Any]], size: int) -> bool:
 _cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
 
 
-def times_cleared(function: Any) -> int:
-    """How often a function that remembers its results was seen to have forgotten them: then they may be others."""
-    hits, misses, _, _ = function.cache_info()
+def times_forgotten(function: Any) -> int:
+    """How often a function that remembers its results was seen to have forgotten some: then they may be others."""
+    hits, misses, most, size = function.cache_info()
     times, *before = _cached.get(function, (0, 0, 0))
     if [hits, misses] != before:
-        times += hits < before[0] or misses < before[1]
+        was_cleared = hits < before[0] or misses < before[1]
+        times += was_cleared or (misses > before[1] and size == most)  # a full cache forgets one for each new one
         _cached[function] = times, hits, misses
     return times
 
@@ -180,7 +189,7 @@ def alive_in(key: Any) -> list[Any]:
             pending += part.values
         elif isinstance(part, (weakref.ref, Same)):
             value = part() if isinstance(part, weakref.ref) else part.refer()
-            if isinstance(value, (Module, Slot)):
+            if issubclass(type(value), (Module, Slot)):
                 found.append(value)
     return found
 
@@ -258,6 +267,7 @@ class Names:
         self.hashes = False  # hashes are computed: of a tensor it is another at each call
         self.equals = False  # values that are no constants are compared: namespaces by all that they hold
         self.places = False  # where an argument lies in its storage is asked for
+        self.identity = False  # it is asked of values if they are the same object
         self.version = 0  # how often any of it has changed
         self._size, self._frozen = -1, ALWAYS
 
@@ -268,12 +278,13 @@ class Names:
         constructs: bool = False,
         format: bool = False,
         equals: bool = False,
+        identity: bool = False,
     ) -> None:
         """Note ways in which code reads more than the names that it mentions."""
-        before = self.all, self.text, self.constructs, self.format, self.equals
-        flags = tuple(map(operator.or_, before, (all, text, constructs, format, equals)))
+        before = self.all, self.text, self.constructs, self.format, self.equals, self.identity
+        flags = tuple(map(operator.or_, before, (all, text, constructs, format, equals, identity)))
         if flags != before:
-            self.all, self.text, self.constructs, self.format, self.equals = flags
+            self.all, self.text, self.constructs, self.format, self.equals, self.identity = flags
             self.version += 1
 
     @property
@@ -343,7 +354,7 @@ class ModuleState:
         for name, value in vars(part).items():
             wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
             if wanted or (not name.startswith("_") if library else name in read):
-                if _is_constant(value):
+                if is_constant(value):
                     static += (name, type(value), value.hex() if type(value) is float else value)
                 else:
                     static.append(name)
@@ -381,7 +392,7 @@ def members_of(module: Module, path: str) -> dict[str, Hashable]:
             if name.endswith("hooks"):
                 found[f"{lead}.{name}"] = tuple(value)
             elif not name.startswith("_"):
-                found[f"{lead}.{name}"] = (type(value), value) if _is_constant(value) else id(value)
+                found[f"{lead}.{name}"] = (type(value), value) if is_constant(value) else id(value)
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             slot = None if tensor is None else tensor._slot
             found[f"{lead}.{name}"] = slot and (weakref.ref(slot), *_flags_of(slot))
@@ -402,7 +413,7 @@ def _read_by_library(cls: Any) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_constant(value: Any) -> bool:
+def is_constant(value: Any) -> bool:
     """Whether a value is immutable, and determined by its type and value."""
     return (
         type(value) in PLAIN or type(value) is float or (type(value) is tuple and all(type(v) in PLAIN for v in value))
@@ -450,9 +461,14 @@ def in_slot(descriptor: Any, value: Any) -> Any:
         return MISSING
 
 
+def form_of(array: Any) -> tuple[Any, ...]:
+    """All that can be asked of an array, apart from its data."""
+    return array.dtype.str, array.shape, array.strides, array.flags.num
+
+
 def holds_bytes(array: Any, form: tuple[Any, ...], data: bytes) -> bool:
-    """Whether the array still has this dtype, shape and data."""
-    return (array.dtype.str, array.shape) == form and array.tobytes() == data
+    """Whether the array still has this form and data."""
+    return form_of(array) == form and array.tobytes() == data
 
 
 def decimal_context() -> tuple[Any, ...]:

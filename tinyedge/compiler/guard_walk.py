@@ -38,12 +38,14 @@ from tinyedge.compiler.guard_state import (
     OURS,
     PLAIN,
     SCALARS,
+    VALUED,
     VALUES,
     At,
     Findings,
     Same,
     attributes_in_c,
     dict_of,
+    form_of,
     has_items,
     has_items_below,
     have_size,
@@ -57,13 +59,13 @@ from tinyedge.compiler.guard_state import (
     logger_levels,
     members_of,
     numpy_errors,
-    times_cleared,
+    times_forgotten,
 )
 from tinyedge.containers import is_container, slots_of
 from tinyedge.errors import ArgumentError
 from tinyedge.ir.values import Slot
 from tinyedge.nn import Module
-from tinyedge.tensor import Tensor
+from tinyedge.tensor import Tensor, patched
 
 
 def _has_hooks(slot: Slot) -> bool:
@@ -90,7 +92,7 @@ class Walk(CodeWalk):
         entered = registry.of_users
         self.findings.guard(partial(getattr, registry, "of_users"), entered)
         users = tuple([self.key_part(user, At(user.__name__, "an entry of public")) for user in entered])
-        parts = first, users, self.all(), (*self.put_into(Tensor, self.names.mentioned),), self.all()
+        parts = first, users, self.all(), (*self.put_into_tensors(),), self.all()
         self.findings.key = *parts, self.numpy_errors(), self.logger_levels()
         return self.findings
 
@@ -139,10 +141,14 @@ class Walk(CodeWalk):
                     self.names.add(name, at.where)
         elif made is float:
             token = float, value.hex()
+            if value != value:  # a container has it, and is equal to another, if it is this very object
+                token = token, self.place(value)
         elif self.guard.constant and self.guard.is_constant(at.path):
             token = self.constant(value, at)
         else:
             token = self._key_part(value, made, at, is_argument, called)
+        if self.names.identity and made in VALUED:
+            token = token, self.place(value)
         if self.trail is not None:
             self.trail[at.path] = token
         return token
@@ -189,7 +195,9 @@ class Walk(CodeWalk):
         if issubclass(made, functools.partial):
             for name in ("func", "args", "keywords"):
                 self.findings.guard_attribute(value, name, getattr(value, name))
-            return made, self.key_part(value.func, at), self.key_part(value.args, at), self.key_part(value.keywords, at)
+            own = self.attributes(self.own_attributes(value) or {}, at, False)
+            parts = [self.key_part(part, at) for part in (value.func, value.args, value.keywords)]
+            return (functools.partial, Same(made), own, *parts)
         if issubclass(made, (staticmethod, classmethod)):
             return made, self.key_part(value.__func__, at)
         if issubclass(made, property):
@@ -197,8 +205,8 @@ class Walk(CodeWalk):
         if made is functools.cached_property:
             return made, self.key_part(value.func, at)
         if made is functools._lru_cache_wrapper:
-            times = times_cleared(value)
-            self.findings.guard(partial(is_equal, partial(times_cleared, value), times), True)
+            times = times_forgotten(value)
+            self.findings.guard(partial(is_equal, partial(times_forgotten, value), times), True)
             return made, times, self.key_part(value.__wrapped__, at)
         if made is FIELD:
             return Same(value)
@@ -287,13 +295,17 @@ class Walk(CodeWalk):
             if at.lenient:
                 return Same(value)
             self.refuse(at, f"is a NumPy array of {value.nbytes} bytes, which is too large to compare at each call")
-        form, data = (value.dtype.str, value.shape), value.tobytes()
+        form, data = form_of(value), value.tobytes()
         self.findings.guard(partial(holds_bytes, value, form, data), True)
-        return np.ndarray, form, data
+        base = value if value.base is None else value.base
+        offset = value.ctypes.data - base.ctypes.data if type(base) is np.ndarray else 0
+        return np.ndarray, form, data, self.place(value), self.place(base), offset
 
     def items(self, values: Iterable[Any], at: At, given: bool) -> tuple[Hashable, ...]:
         """The parts of the entries of a sequence."""
         plain = PLAIN - {str} if self.names.format else PLAIN
+        if self.names.identity:
+            plain = frozenset()
         return tuple(
             [
                 (type(value), value) if type(value) in plain else self.key_part(value, at.item(position), given)
@@ -397,11 +409,13 @@ class Walk(CodeWalk):
     def thing_of_ours(self, value: Any, at: At) -> Iterator[Hashable]:
         """An object of this package, which refuses by itself what a replay would not repeat, and its attributes."""
         yield Same(value)
-        if purity.is_distribution(type(value).__module__):
-            yield self.attributes(self.own_attributes(value) or {}, at._replace(lenient=True), False, True)
+        if purity.has_settings(type(value).__module__):
+            yield self.attributes(self.own_attributes(value) or {}, at, False, True)
             return
         if isinstance(value, Minibatch):
             self.findings.opaque[at.path] = weakref.ref(value)
+        yield from self.put_into(type(value), self.names.all_mentioned)
+        yield from self.told(value)
         attributes = self.own_attributes(value) or {}
         if "__wrapped__" in attributes and "_guard" in attributes:  # a compiled function
             self.guard.constant |= attributes["_guard"].constant
@@ -422,6 +436,20 @@ class Walk(CodeWalk):
                 if type(item) in PLAIN or type(item) is float:
                     self.findings.guard(partial(is_equal, partial(getattr, value, name, MISSING), item), True)
                     yield name, self.key_part(item, self.below(at, name))
+
+    def told(self, value: Any) -> Iterator[Hashable]:
+        """What the methods of an object of this package tell of its state, if they are mentioned."""
+        tells = getattr(type(value), "tells", None)
+        if tells is not None and (self.names.all or not self.names.all_mentioned.isdisjoint(tells)):
+            state = value.told()
+            self.findings.guard(partial(is_equal, value.told, state), True)
+            yield state
+
+    def put_into_tensors(self) -> Iterator[Hashable]:
+        """What the user put into the classes of tensors."""
+        self.findings.guard(patched.changes, patched.changes())
+        for (cls, name), value in patched.patched().items():
+            yield cls, name, self.key_part(value, At(f"{cls}.{name}", "te.compile"))
 
     def put_into(self, cls: type, names: Iterable[str]) -> Iterator[Hashable]:
         """What the user put into a class of this package."""
@@ -455,7 +483,7 @@ class Walk(CodeWalk):
                 self.findings.guard_mentioned(attributes, self.names, ("training", "checkpointed"))
         self.findings.guard(partial(have_size, state.library, state.size), True)
         for cls in state.ours:
-            yield from self.put_into(cls, ("forward",))
+            yield from self.put_into(cls, ("forward", "__call__"))
         for slot, part in state.slotted:
             self.findings.guard(partial(in_slot, slot, part), in_slot(slot, part))
         for cls in state.classes:

@@ -6,6 +6,7 @@ In: a function and the arguments of a call. Out: a hashable key; calls with equa
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable
@@ -40,6 +41,38 @@ class Call(NamedTuple):
         if not kwargs and OURS.issuperset(map(type, args)):  # nothing but tensors, as a rule
             return cls(list(args), args, kwargs)
         return cls(leaves_in(args, Tensor) + (leaves_in(kwargs, Tensor) if kwargs else []), args, kwargs)
+
+    def held(self) -> list[tuple[Any, list[Any]]]:
+        """The containers among the arguments, each with what it holds that could be another object."""
+        found: list[tuple[Any, list[Any]]] = []
+        pending: list[Any] = [*self.args, *self.kwargs.values()]
+        seen: set[int] = set()
+        while pending:
+            value = pending.pop()
+            if is_container(type(value)) and id(value) not in seen:
+                seen.add(id(value))
+                parts = [part for _, part in contents(value)]
+                pending += parts
+                found.append((value, [p for p in parts if not issubclass(type(p), (*IMMUTABLE, tuple))]))
+        return found
+
+
+class There:
+    """In the result of a recorded call: what was there before the call, at this place of ``Guard.met``."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+class Renewed:
+    """In the result of a recorded call: a set or the like, of which each replay returns a copy."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Guard(Guarded):
@@ -87,11 +120,21 @@ class Guard(Guarded):
         pinned = [weakref.ref(slot) for a in arguments if (slot := a._slot).storage.number in known]
         return findings.key, arguments_key, tuple(pinned)
 
-    def new_in(self, result: Any, call: Call) -> Any:
-        """What is in a call's result, and would be the same object after each replay, with what it holds: anything but
-        tensors in containers, values that cannot change, and what was there before the call. MISSING if there is none.
+    def met(self, call: Call) -> list[Any]:
+        """What the function and the arguments of a call lead to. For calls with equal keys, each has its place."""
+        findings = self._findings
+        walk = Walk(self, Findings(self.names.version), None)
+        walk.findings.met |= findings.met if findings is not None else {}
+        walk.arguments(call.args, call.kwargs)
+        return [value for _, value in walk.findings.met.values()]
+
+    def renewed_in(self, result: Any, call: Call) -> tuple[list[tuple[Any, There | Renewed]], Any]:
+        """What a replay returns itself, or a copy of it: what was there before the call, and sets; each with its mark.
+        Then what a replay would not make anew: anything but these, tensors in containers, and values that cannot
+        change. MISSING if there is none.
         """
-        known: set[int] | None = None
+        known: dict[int, int] = {}
+        marks: list[tuple[Any, There | Renewed]] = []
         pending, seen = [result], set()
         while pending:
             value = pending.pop()
@@ -103,14 +146,18 @@ class Guard(Guarded):
             ):
                 continue
             seen.add(id(value))
-            if is_container(made):
+            known = known or {id(there): place for place, there in enumerate(self.met(call))}
+            if made is not tuple and made is not frozenset and id(value) in known:
+                marks.append((value, There(known[id(value)])))
+            elif is_container(made):
                 pairs = list(contents(value))
                 if any(issubclass(type(key), Tensor) for key, _ in pairs):
-                    return value
+                    return marks, value
                 pending += [part for pair in pairs for part in pair]
             elif made in (set, frozenset, deque):
                 if not all(issubclass(type(part), IMMUTABLE) for part in value):
-                    return value
+                    return marks, value
+                marks.append((value, Renewed(copy.copy(value))))
             elif issubclass(made, MethodType) and not isinstance(value.__self__, Tensor):
                 pending += (value.__func__, value.__self__)
             elif issubclass(made, FunctionType) and not (
@@ -118,15 +165,8 @@ class Guard(Guarded):
             ):
                 continue
             else:
-                if known is None:
-                    walk = Walk(self, Findings(self.names.version), None)
-                    walk.arguments(call.args, call.kwargs)
-                    findings = self._findings
-                    found = [*walk.findings.met.values(), *(findings.met.values() if findings is not None else ())]
-                    known = {id(there) for _, there in found}
-                if id(value) not in known:
-                    return value
-        return MISSING
+                return marks, value
+        return marks, MISSING
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that the last walk reached, by name: 'buffer model.norm.running_mean'."""

@@ -9,6 +9,7 @@ An arena is one chunk of memory, or where a device gives no piece so large, seve
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,10 +49,6 @@ class LivenessInterval:
     nbytes: int
     first: int
     last: int
-
-    def meets(self, other: LivenessInterval) -> bool:
-        """Whether there is a kernel at which both are alive."""
-        return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
@@ -280,8 +277,11 @@ def _placed(
     intervals: Mapping[BufferId, LivenessInterval], order: Sequence[BufferId], alignment: int
 ) -> dict[BufferId, int]:
     offsets: dict[BufferId, int] = {}
+    placed: list[_Placed] = []
     for key in order:
-        offsets[key] = _lowest(intervals[key], offsets, intervals, alignment)
+        buffer = intervals[key]
+        offsets[key] = _lowest(buffer, placed, alignment)
+        insort(placed, _at(offsets[key], buffer))
     return offsets
 
 
@@ -293,33 +293,39 @@ def _placed_in_chunks(
     reach: Mapping[BufferId, int],
 ) -> list[Chunk]:
     chunks: list[dict[BufferId, int]] = []
+    placed: list[list[_Placed]] = []
     room: list[int | None] = []
     for key in order:
         buffer = intervals[key]
         for number in count():
             if number == len(chunks):
                 chunks.append({})
+                placed.append([])
                 room.append(None if most is None else max(most, buffer.nbytes))
-            position = _lowest(buffer, chunks[number], intervals, alignment)
+            position = _lowest(buffer, placed[number], alignment)
             end, space = position + buffer.nbytes, room[number]
             if (space is None or end <= space) and (not position or end <= reach.get(key, end)):
                 chunks[number][key] = position
+                insort(placed[number], _at(position, buffer))
                 break
     return [*chunks]
 
 
-def _lowest(
-    buffer: LivenessInterval, offsets: Chunk, intervals: Mapping[BufferId, LivenessInterval], alignment: int
-) -> int:
-    """The first place where ``buffer`` meets none of those that have their ``offsets``."""
-    taken = sorted(
-        (offset, offset + intervals[other].nbytes)
-        for other, offset in offsets.items()
-        if intervals[other].meets(buffer)
-    )
+_Placed = tuple[int, int, int, int]
+"""Of a buffer that has its offset: its first byte and the one after its last, its first and its last action."""
+
+
+def _at(offset: int, buffer: LivenessInterval) -> _Placed:
+    return offset, offset + buffer.nbytes, buffer.first, buffer.last
+
+
+def _lowest(buffer: LivenessInterval, placed: Sequence[_Placed], alignment: int) -> int:
+    """The first place where ``buffer`` meets none of those that are ``placed``, which are in the order of offsets."""
+    nbytes, first, last = buffer.nbytes, buffer.first, buffer.last
     position = 0
-    for start, end in taken:
-        if position + buffer.nbytes <= start:
-            break
-        position = max(position, -(-end // alignment) * alignment)
+    for start, end, born, dead in placed:
+        if born <= last and first <= dead:  # there is an action at which both are alive
+            if position + nbytes <= start:
+                break
+            position = max(position, -(-end // alignment) * alignment)
     return position

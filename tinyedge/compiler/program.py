@@ -33,6 +33,7 @@ from tinyedge.compiler.gradients import Ends, Gradients
 from tinyedge.compiler.leaves import Leaf, LeavesFound, leaves_of
 from tinyedge.compiler.record import Recording, Trace, bytes_of
 from tinyedge.compiler.results import ResultPlace, Results, place_of_result
+from tinyedge.containers import with_leaves
 from tinyedge.errors import ArgumentError, BackendError, CaptureError, OutOfMemoryError
 from tinyedge.ir.kernel import BufferId
 from tinyedge.ir.launch import LaunchGroup, single
@@ -81,7 +82,7 @@ class Program(Walkable):
         trace: Trace | None = None,
         arenas: Arenas | None = None,
     ) -> None:
-        self.name = recording.name
+        self.name, self.marks, self.calls_users = recording.name, recording.marks, recording.calls_users
         self._arenas = arenas or Arenas()
         self.ends_with: list[weakref.ref[Any]] = []  # held by the guard key; when one is gone, the program is dropped
         self.wanted = () if trace is None else trace.wanted
@@ -186,7 +187,7 @@ class Program(Walkable):
         def place_at(slot: Slot) -> ResultPlace:
             return ResultPlace(slot.storage.number, self.binding.moved(slot))
 
-        self._result = map_tensors(result, place_of)
+        self._result = with_leaves(result, place_of, Tensor, {**self.marks})
         self._inputs = [] if trace is None else [(source, place_at(gradient)) for source, gradient in trace.inputs]
         places_of_ends = [(refer, None if end is None else place_at(end)) for refer, end in ends]
         return places_of_ends, {place.number for place in places.values()}

@@ -6,8 +6,10 @@ is not listed here is refused.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import fractions
 import io
 import operator
 import os
@@ -90,6 +92,22 @@ BY_NAME |= {operator.attrgetter: slice(0, None), operator.methodcaller: slice(0,
 
 MAKES_TEXT = {str, repr, format, ascii}
 
+_READ_BY = {
+    contextlib.closing: ("close",),
+    fractions.Fraction: ("numerator", "denominator", "as_integer_ratio"),
+}
+
+
+def read_by(function: Any) -> tuple[str, ...]:
+    """The attributes that a library function reads of what it is given, and that no code of the user mentions."""
+    try:
+        found = _READ_BY.get(function, ())
+    except TypeError:  # it cannot be hashed
+        return ()
+    if not found and is_numpy(getattr(function, "__module__", None)):  # np.sum(thing) calls thing.sum()
+        return (function.__name__,)
+    return found
+
 
 @cache
 def top_of(module: str | None) -> str:
@@ -122,9 +140,10 @@ def is_pure(module: str | None) -> bool:
     return top_of(module) in PURE or is_tinyedge(module)
 
 
-def is_distribution(module: str | None) -> bool:
-    """Whether a module has classes whose instances compute from attributes that the user may set."""
-    return str(module).startswith(__name__.partition(".")[0] + ".distributions")
+def has_settings(module: str | None) -> bool:
+    """Whether a module of this package has classes whose instances compute from attributes that the user may set."""
+    top, _, below = str(module).partition(".")
+    return is_tinyedge(top) and below.partition(".")[0] in ("data", "distributions", "models")
 
 
 def is_silent(module: str | None) -> bool:
@@ -176,8 +195,9 @@ def is_opaque(value: Any) -> bool:
 
 def advances(value: Any) -> bool:
     """Whether a value gives another result each time it is used: a source of random numbers, or an iterator."""
+    made: type = type(value)
     sources = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
-    return isinstance(value, sources) or (hasattr(value, "__next__") and not isinstance(value, io.IOBase))
+    return issubclass(made, sources) or (hasattr(made, "__next__") and not issubclass(made, io.IOBase))
 
 
 __all__ = [
@@ -187,13 +207,14 @@ __all__ = [
     "MAKES_TEXT",
     "READS_ALL",
     "advances",
+    "has_settings",
     "impure_names",
     "is_allowed",
-    "is_distribution",
     "is_library",
     "is_opaque",
     "is_pure",
     "is_silent",
     "is_standard",
     "is_tinyedge",
+    "read_by",
 ]

@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 from tinyedge.autograd.dispatch import contiguous_copy, edge_to, new_slot
 from tinyedge.autograd.held import Held
 from tinyedge.autograd.recorder import Effect, Recorder, recording
-from tinyedge.autograd.walk import Walk, walk_back
+from tinyedge.autograd.walk import OwnBackward, Walk, walk_back
+from tinyedge.containers import with_leaves
 from tinyedge.dtypes import bool_
 from tinyedge.errors import CaptureError
 from tinyedge.ir.step import Edge, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Storage, next_number
 from tinyedge.ops.random import Draw, Generator
 from tinyedge.shapes import Shape
-from tinyedge.tensor import Tensor, map_tensors, tensors_in
+from tinyedge.tensor import Tensor, tensors_in
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -108,6 +109,10 @@ class Recording(Recorder):
         self._undos: list[Callable[[], None]] = []
         self.reads_hashes = False  # the code may do more with hashes than find things in dicts
         self.repeats = True  # other calls with the same guard key do the same
+        self.calls_users = (
+            False  # the backward of the call calls the user's code: hooks, Functions, what is checkpointed
+        )
+        self.marks: dict[int, Any] = {}  # what a replay puts in the place of containers of the result, by their ids
         self._tracing = False  # nothing runs, and what is recorded is no part of the call
         self._seeds: set[int] = set()  # storages of the gradients that will be given
         self._placeholders: dict[int, Storage] = {}
@@ -143,19 +148,23 @@ class Recording(Recorder):
                 self.made.setdefault(slot.storage.number, made)
         self.steps.append(step.over({name: self._bare(slot) for name, slot in step.slots.items()}))
 
-    def renewed(self, result: Any) -> Any:
+    def renewed(self, result: Any, kept: dict[int, Any]) -> Any:
         """The result of the call, with copies of what came from the host, which is the same in all replays: the user
-        may change it.
+        may change it. ``kept``: containers that stay themselves, by their ids.
         """
         copies: dict[int, Tensor] = {}
 
         def renew(tensor: Tensor) -> Tensor:
+            if vars(tensor) and tensor._slot.number > self.first_number:
+                self.forbid(f"{next(iter(vars(tensor)))!r}, an attribute of a tensor that is returned", "it is lost")
             if tensor._slot.storage.number not in self._constants or tensor.requires_grad:
                 return tensor
             return copies.setdefault(id(tensor._slot), tensor.clone())
 
-        constants = self._constants.intersection(tensor._slot.storage.number for tensor in tensors_in(result))
-        return map_tensors(result, renew) if constants else result
+        tensors = tensors_in(result)
+        if not any(vars(tensor) or tensor._slot.storage.number in self._constants for tensor in tensors):
+            return result
+        return with_leaves(result, renew, Tensor, kept)
 
     def trace(
         self, arguments: Sequence[Tensor], results: Sequence[Tensor], wanted: Sequence[int] | None
@@ -171,6 +180,10 @@ class Recording(Recorder):
         if wanted is None:
             wanted = [k for k, root in enumerate(roots) if root.numel == 1] or range(len(roots))
         steps = Tape.leading_to([roots[k] for k in wanted], self.first_number)
+        self.calls_users = any(
+            step.hooks is not None or isinstance(step, OwnBackward) or isinstance(step.saved, Postponed)
+            for step in steps
+        )
         edges = [edge for step in steps for edge in step.edges if edge is not None]
         # The gradients that leaves have now may be gone when the backward comes, or be what it reads: it adds to
         # whatever gradient each leaf then has. They stay where they are, since other threads may add to them.

@@ -150,3 +150,36 @@ class BatchSampler(Sampler[list[int]]):
                 batch = []
         if batch and not self.drop_last:
             yield batch
+
+
+class DistributedSampler(Sampler[int]):
+    """The numbers for process number ``rank`` of ``num_replicas``: every process has as many. With ``shuffle`` the
+    order is drawn from ``seed`` and the epoch that ``set_epoch`` says, the same in all processes. Some samples come
+    twice, so that the parts are equal; with ``drop_last`` some are left out instead.
+    """
+
+    def __init__(
+        self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True,
+        seed: int = 0, drop_last: bool = False,
+    ) -> None:  # fmt: skip
+        self.num_replicas = 1 if num_replicas is None else num_replicas
+        self.rank = 0 if rank is None else rank
+        if not 0 <= self.rank < self.num_replicas:
+            raise ArgumentError("DistributedSampler", f"a rank in [0, {self.num_replicas})", f"got {rank}")
+        self.dataset, self.shuffle, self.seed, self.drop_last, self.epoch = dataset, shuffle, seed, drop_last, 0
+        count = len(dataset)
+        self.num_samples = count // self.num_replicas if drop_last else -(-count // self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order is drawn for another epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        count = len(self.dataset)
+        order = permutation(count, Generator().manual_seed(self.seed + self.epoch)) if self.shuffle else range(count)
+        places = [order[place % count] for place in range(self.total_size)]
+        return iter(places[self.rank :: self.num_replicas])

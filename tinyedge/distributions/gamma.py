@@ -59,7 +59,7 @@ def _drawn(concentration: Tensor, shape: tuple[int, ...]) -> Tensor:
         return z
     with no_grad():
         slope = _slope(z, a.detach())
-    return with_gradient(z, a * slope, "")
+    return with_gradient(z, a * slope, "a sample of Gamma")
 
 
 def _gamma(shape: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ In: tensors with a history. Out: gradients, with a history of their own where th
 import sys as _sys
 
 from tinyedge import autograd as _autograd
+from tinyedge.autograd.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 from tinyedge.gradients import function, functional
 from tinyedge.gradients.anomaly import detect_anomaly, set_detect_anomaly
 from tinyedge.gradients.check import GradcheckError, gradcheck, gradgradcheck
@@ -20,12 +21,16 @@ __all__ = [
     "Variable",
     "backward",
     "detect_anomaly",
+    "enable_grad",
     "function",
     "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "inference_mode",
+    "no_grad",
     "set_detect_anomaly",
+    "set_grad_enabled",
 ]
 for _name in __all__:
     setattr(_autograd, _name, globals()[_name])

@@ -28,6 +28,7 @@ from tinyedge.ir.step import BACKWARD, FORWARD, Edge, Op, Postponed, Step, Tape
 from tinyedge.ir.values import Layout, Slot, Spec, Storage, Value, next_number
 from tinyedge.ops.movement import Slice, Strided
 from tinyedge.ops.pool import TAP_ROW
+from tinyedge.ops.special_functions import SINC, Ndtri
 from tinyedge.tensor import Tensor, call, full, tensor
 
 Tensors = Sequence[Tensor | None]
@@ -126,7 +127,7 @@ def _of_named_formula(step: Step, gradients: Tensors) -> Sequence[tuple[Edge | N
     if step.attrs.get("formula") == THROUGH:
         return list(zip(step.edges, differentiate(step, gradients), strict=True))
     if formula is None or "y" not in kept:
-        raise refusal(step.op.name, "its value is computed apart from its gradient")
+        raise refusal(step.attrs.get("formula") or step.op.name, "its value is computed apart from its gradient")
     inputs = []
     for name, (slot, version) in kept.items():
         assert isinstance(slot, Slot)
@@ -491,13 +492,20 @@ def _polygamma(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str,
 
 def _sinc(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
     x = saved["x"]
-    there = functions["where"](x == 0, 1.0, x)
+    near = functions["abs"](x.detach()) < 0.2
+    there, small, series = functions["where"](near, 1.0, x), functions["where"](near, x, 0.0), SINC[-1]
+    for coefficient in reversed(SINC[:-1]):
+        series = coefficient + small * small * series
     slope = (functions["cos"](np.pi * there) - functions["sinc"](there)) / there
-    return {"x": functions["where"](x == 0, 0.0, dy * slope)}
+    return {"x": dy * functions["where"](near, small * series, slope)}
 
 
 def _erfinv(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return {"x": dy * functions["exp"](functions["erfinv"](saved["x"]) ** 2) * (np.pi**0.5 / 2)}
+
+
+def _ndtri(step: Step, dy: Tensor, saved: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    return {"x": dy * functions["exp"](call(Ndtri, saved["x"]) ** 2 / 2) * (2 * np.pi) ** 0.5}
 
 
 RULES: dict[str, Rule] = {
@@ -506,6 +514,7 @@ RULES: dict[str, Rule] = {
     "cummin": _of_line,
     "embedding": _embedding,
     "erfinv": _erfinv,
+    "ndtri": _ndtri,
     "gelu": _gelu,
     "lgamma": _lgamma,
     "max_pool2d": _of_plane,

@@ -80,6 +80,7 @@ def gemm_kernels(
         a, b, c, m, n, bias_axis = b.T, a.T, c.T, n, m, flipped
     entries = prod(batch)
     constants: dict[str, Any] = {}
+    blocking: dict[str, int] = {}
     variant, tile_m, tile_n, width = _cpu_tile(device, a, b, m, n, ctype)
     panels = rows = 0
     block = tile_n
@@ -91,8 +92,8 @@ def gemm_kernels(
         tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
         if b.quantised:
             depth = max(depth // UNPACKED * UNPACKED, UNPACKED)
-        constants = {"depth": depth, "max_rows": max_rows, "block": block, "stages": width.bit_length() - 1}
-        constants |= {"wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
+        blocking = {"depth": depth, "max_rows": max_rows, "block": block}
+        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
         across = -(-n // block)
         wanted = 8 * device.compute_units
         most = m if outer == 1 and k <= depth else max_rows
@@ -114,7 +115,7 @@ def gemm_kernels(
         "m": m, "n": n, "k_length": k, "outer": outer, "parts": parts, "batch_rank": len(batch),
         "a_row": a.row, "a_col": a.col, "a_outer": a.outer,
         "b_row": b.row, "b_col": b.col, "b_outer": b.outer,
-        "c_row": c.row, "c_col": c.col, "panels": panels, "rows_per_item": rows,
+        "c_row": c.row, "c_col": c.col, "panels": panels, "rows_per_item": rows, **blocking,
     }  # fmt: skip
     tables: dict[str, Shape] = {
         "batch_shape": batch,
@@ -147,12 +148,12 @@ def gemm_kernels(
     shared: tuple[LocalArray, ...] = ()
     if variant == "gemm_panels":
         constants["transposes"] = b.col != 1
-        constants["clamps"] = n % width != 0
+        constants["clamps"] = b.col != 1 and n % width != 0
         # A vector of a quantised row does not go on in the next one, where the row is no whole number of vectors.
         constants["ragged"] = b.quantised and b.col == 1 and n % width != 0
         shared = (
-            LocalArray("packed", ctype, (constants["depth"] * constants["block"],)),
-            LocalArray("sums", ctype, (constants["max_rows"] * constants["block"],)),
+            LocalArray("packed", ctype, (blocking["depth"] * blocking["block"],)),
+            LocalArray("sums", ctype, (blocking["max_rows"] * blocking["block"],)),
         )
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()

@@ -33,6 +33,7 @@ import jinja2
 
 from tinyedge.ir.spec import MAX_RANK, KernelSpec, LocalArray, Operand
 from tinyedge.kernels import storage
+from tinyedge.kernels.compiled import CompiledTemplates
 from tinyedge.kernels.inline import Hook, functions
 
 _environment = jinja2.Environment(
@@ -41,6 +42,7 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    bytecode_cache=CompiledTemplates(),
 )
 
 

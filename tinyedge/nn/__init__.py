@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tinyedge.autograd import registry as _registry
 from tinyedge.autograd.absent import lookup as _lookup
-from tinyedge.nn import functional, init, layers, tuples, utils
+from tinyedge.nn import functional, init, layers, modules, tuples, utils
 from tinyedge.tensor import Parameter
 
 __all__ = ["Parameter", "functional", "init", "utils"]
@@ -28,14 +28,9 @@ def _add(entry: _registry.Entry) -> None:
 
 _registry.each_entry(_add)
 
-modules = _sys.modules[__name__]  # torch.nn.modules, and its files, by their names
-_FILES = (
-    "activation adaptive batchnorm container conv distance dropout flatten fold instancenorm lazy "
-    "linear loss module normalization padding pixelshuffle pooling rnn sparse transformer upsampling"
-)
-for _name in _FILES.split():
-    _sys.modules[f"{__name__}.modules.{_name}"] = modules
-_sys.modules[f"{__name__}.modules"], _sys.modules[f"{__name__}.modules.utils"] = modules, tuples
+for _name in modules.FILES:  # for imports by PyTorch's names
+    _sys.modules[f"{modules.__name__}.{_name}"] = modules
+_sys.modules[f"{modules.__name__}.utils"] = tuples
 
 if not _TYPE_CHECKING:  # a type checker shall say what is not there
     __getattr__ = _lookup("nn", globals())

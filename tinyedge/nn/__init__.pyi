@@ -120,6 +120,7 @@ from tinyedge.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from tinyedge.nn.normalization import LayerNorm as LayerNorm
 from tinyedge.nn.normalization import LocalResponseNorm as LocalResponseNorm
 from tinyedge.nn.normalization import RMSNorm as RMSNorm
+from tinyedge.nn.older_names import OlderNames as OlderNames
 from tinyedge.nn.padding import CircularPad1d as CircularPad1d
 from tinyedge.nn.padding import CircularPad2d as CircularPad2d
 from tinyedge.nn.padding import CircularPad3d as CircularPad3d
@@ -286,6 +287,7 @@ __all__ = [
     "MultiMarginLoss",
     "MultiheadAttention",
     "NLLLoss",
+    "OlderNames",
     "PReLU",
     "PairwiseDistance",
     "Parameter",

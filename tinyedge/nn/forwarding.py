@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyedge.autograd.registry import Entry
 from tinyedge.errors import ArgumentError
+from tinyedge.nn import reducing
 from tinyedge.nn.module import Module
 
 SELF = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
@@ -49,10 +50,12 @@ def layer_of(entry: Entry) -> type[Module]:
     else:
         shown = [argument for argument in names if argument not in buffers] if inputs == 1 else []
 
-    layer: type[Module]
+    weighted = "weight" in buffers
+    loss = reducing._WeightedLoss if weighted else reducing._Loss
+    base: type[Module] = loss if "reduction" in names else Module
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        super(layer, self).__init__()
+        Module.__init__(self)
         try:
             bound = made.bind(self, *args, **kwargs)
         except TypeError as error:
@@ -85,5 +88,4 @@ def layer_of(entry: Entry) -> type[Module]:
         method.__qualname__, method.__module__ = f"{name}.{member}", LAYERS
     members["__init__"].__signature__, members["forward"].__signature__ = made, forwarded
     described = {"__module__": LAYERS, "__doc__": function.__doc__, "_arguments": tuple(names)}
-    layer = type(name, (Module,), {**described, **members})
-    return layer
+    return type(name, (base,), {**described, **members})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -189,6 +192,22 @@ def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlin
     """Normal, with variance ``gain**2 / fan``. Source: He et al., arXiv:1502.01852."""
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(max(_fan(tensor, mode), 1)))
 
+
+def _older(name: str) -> Callable[..., Tensor]:
+    """The function of that name, as programs called it before those in place got their underscore."""
+    function: Callable[..., Tensor] = globals()[name + "_"]
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(f"nn.init.{name} is deprecated: use nn.init.{name}_", FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    return call
+
+
+uniform, normal, constant, eye, dirac = (_older(name) for name in ("uniform", "normal", "constant", "eye", "dirac"))
+xavier_uniform, xavier_normal, orthogonal = (_older(name) for name in ("xavier_uniform", "xavier_normal", "orthogonal"))
+kaiming_uniform, kaiming_normal, sparse = (_older(name) for name in ("kaiming_uniform", "kaiming_normal", "sparse"))
 
 __all__ = [
     "calculate_gain",

@@ -8,13 +8,14 @@ from typing import Any
 
 from tinyedge.errors import ArgumentError
 from tinyedge.nn import functional as F
+from tinyedge.nn import reducing
 from tinyedge.nn.linear import Linear
 from tinyedge.nn.module import Module
 from tinyedge.ops.reduction import reduction_of
 from tinyedge.tensor import Tensor
 
 
-class KLDivLoss(Module):
+class KLDivLoss(reducing._Loss):
     """Kullback-Leibler divergence of the target from log-probabilities; see ``F.kl_div``.
 
     ``log_target``: the target has log-probabilities too. ``reduction`` is "mean" (over all elements), "batchmean" (the
@@ -43,7 +44,7 @@ class KLDivLoss(Module):
         return F.kl_div(input, target, self.size_average, self.reduce, self.reduction, self.log_target)
 
 
-class HuberLoss(Module):
+class HuberLoss(reducing._Loss):
     """Half the squared distance up to ``delta``, and a line beyond; see ``F.huber_loss``."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:

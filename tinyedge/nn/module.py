@@ -20,8 +20,8 @@ from tinyedge.errors import ArgumentError, DtypeError, StateDictError
 from tinyedge.gradients.gate import Gates
 from tinyedge.ir.values import note_leaf_change
 from tinyedge.nn import state_hooks
+from tinyedge.nn.older_names import OlderNames
 from tinyedge.nn.selection import Chosen, selected
-from tinyedge.nn.state_hooks import StateHooks
 from tinyedge.nn.values import misfit, moved_tensor
 from tinyedge.tensor import Parameter, Tensor, as_tensor, destination, require_trainable
 from tinyedge.tensor.memory_format import check_memory_format
@@ -37,6 +37,11 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
 class RemovableHandle(Handle):
@@ -92,7 +97,7 @@ class _Members(dict[Any, Any]):
         return super().__ior__(other)
 
 
-class Module(StateHooks):
+class Module(OlderNames):
     """Base of layers and models: assign parameters and modules as attributes in ``__init__``, and define ``forward``.
 
     >>> class Scale(nn.Module):
@@ -370,6 +375,8 @@ class Module(StateHooks):
         modules = list(self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False))
         state_hooks.run("before saving", modules, ..., keep_vars)
         state = {**self._own_state(modules, keep_vars), **state_hooks.extra_states(modules)}
+        for path, module in modules:
+            module._save_to_state_dict(state, f"{path}." if path else "", keep_vars)
         state_hooks.run("after saving", reversed(modules), state, ..., {})
         return state
 
@@ -406,7 +413,7 @@ class Module(StateHooks):
         unexpected: list[str] = []
         problems: list[str] = []
         state_dict = {**state_dict}
-        state_hooks.run("before loading", modules, state_dict, ..., {}, strict, missing, unexpected, problems)
+        state_hooks.before_loading(modules, state_dict, strict, missing, unexpected, problems)
         for path, module in modules:
             module._before_loading(f"{path}." if path else "", state_dict)
         extra = state_hooks.take_extra_states(modules, state_dict, missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tinyedge.autograd.hooks import Handle, added
@@ -85,6 +85,13 @@ def set_extra_states(taken: Iterable[tuple[Any, Any]]) -> None:
 
 def _extra_name(path: str) -> str:
     return f"{path}._extra_state" if path else "_extra_state"
+
+
+def before_loading(modules: Sequence[tuple[str, Any]], state: dict[str, Any], *told: Any) -> None:
+    """Let hooks and modules change the copy of a dict that is to be loaded, and enter what they find."""
+    run("before loading", modules, state, ..., {}, *told)
+    for path, module in modules:
+        module._load_from_state_dict(state, f"{path}." if path else "", {}, *told)
 
 
 def run(when: str, modules: Iterable[tuple[str, Any]], *given: Any) -> bool:

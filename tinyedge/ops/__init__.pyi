@@ -121,6 +121,8 @@ from tinyedge.ops.distance import normalize as normalize
 from tinyedge.ops.distance import pairwise_distance as pairwise_distance
 from tinyedge.ops.distance import soft_margin_loss as soft_margin_loss
 from tinyedge.ops.distance import triplet_margin_loss as triplet_margin_loss
+from tinyedge.ops.divisors import gcd as gcd
+from tinyedge.ops.divisors import lcm as lcm
 from tinyedge.ops.exponential import erfc as erfc
 from tinyedge.ops.exponential import exp2 as exp2
 from tinyedge.ops.exponential import expm1 as expm1
@@ -233,6 +235,10 @@ from tinyedge.ops.pool_volumes import max_pool3d as max_pool3d
 from tinyedge.ops.pool_volumes import max_unpool1d as max_unpool1d
 from tinyedge.ops.pool_volumes import max_unpool2d as max_unpool2d
 from tinyedge.ops.pool_volumes import max_unpool3d as max_unpool3d
+from tinyedge.ops.power import float_power as float_power
+from tinyedge.ops.power import frexp as frexp
+from tinyedge.ops.power import ldexp as ldexp
+from tinyedge.ops.power import nextafter as nextafter
 from tinyedge.ops.power import pow as pow
 from tinyedge.ops.products import addbmm as addbmm
 from tinyedge.ops.products import addr as addr
@@ -345,6 +351,7 @@ from tinyedge.ops.scatter import scatter_add as scatter_add
 from tinyedge.ops.search import bincount as bincount
 from tinyedge.ops.search import bucketize as bucketize
 from tinyedge.ops.search import histc as histc
+from tinyedge.ops.search import histogram as histogram
 from tinyedge.ops.search import isin as isin
 from tinyedge.ops.search import searchsorted as searchsorted
 from tinyedge.ops.search import unique as unique
@@ -369,6 +376,7 @@ from tinyedge.ops.series import corrcoef as corrcoef
 from tinyedge.ops.series import cov as cov
 from tinyedge.ops.series import cumulative_trapezoid as cumulative_trapezoid
 from tinyedge.ops.series import diff as diff
+from tinyedge.ops.series import gradient as gradient
 from tinyedge.ops.series import renorm as renorm
 from tinyedge.ops.series import trapezoid as trapezoid
 from tinyedge.ops.series import trapz as trapz
@@ -391,11 +399,7 @@ from tinyedge.ops.solve import slogdet as slogdet
 from tinyedge.ops.solve import triangular_solve as triangular_solve
 from tinyedge.ops.special_functions import digamma as digamma
 from tinyedge.ops.special_functions import erfinv as erfinv
-from tinyedge.ops.special_functions import float_power as float_power
-from tinyedge.ops.special_functions import gcd as gcd
 from tinyedge.ops.special_functions import i0 as i0
-from tinyedge.ops.special_functions import lcm as lcm
-from tinyedge.ops.special_functions import ldexp as ldexp
 from tinyedge.ops.special_functions import lgamma as lgamma
 from tinyedge.ops.special_functions import mvlgamma as mvlgamma
 from tinyedge.ops.special_functions import polygamma as polygamma
@@ -409,6 +413,7 @@ from tinyedge.ops.statistics import norm as norm
 from tinyedge.ops.statistics import prod as prod
 from tinyedge.ops.statistics import std_mean as std_mean
 from tinyedge.ops.statistics import var_mean as var_mean
+from tinyedge.ops.strides import as_strided as as_strided
 from tinyedge.ops.trigonometry import acos as acos
 from tinyedge.ops.trigonometry import acosh as acosh
 from tinyedge.ops.trigonometry import arccos as arccos
@@ -512,6 +517,7 @@ __all__ = [
     "argmin",
     "argsort",
     "argwhere",
+    "as_strided",
     "asarray",
     "asin",
     "asinh",
@@ -642,6 +648,7 @@ __all__ = [
     "frac",
     "fractional_max_pool2d",
     "fractional_max_pool3d",
+    "frexp",
     "from_blocks",
     "full_like",
     "gather",
@@ -652,6 +659,7 @@ __all__ = [
     "ger",
     "get_rng_state",
     "glu",
+    "gradient",
     "greater",
     "greater_equal",
     "grid_sample",
@@ -667,6 +675,7 @@ __all__ = [
     "heaviside",
     "hinge_embedding_loss",
     "histc",
+    "histogram",
     "hsplit",
     "hstack",
     "huber_loss",
@@ -788,6 +797,7 @@ __all__ = [
     "ne",
     "neg",
     "negative",
+    "nextafter",
     "nll_loss",
     "nonzero",
     "norm",

@@ -81,8 +81,8 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 def _index_item(item: Any, input: Tensor) -> Any:
     if item is None or item is Ellipsis or isinstance(item, slice):
         return item
-    if isinstance(item, (list, np.ndarray)):
-        item = tensor(item, device=input.backend)
+    if isinstance(item, (list, tuple, range, np.ndarray)):
+        item = tensor(list(item) if isinstance(item, range) else item, device=input.backend)
     if isinstance(item, Tensor):
         if item.dtype.is_floating_point:
             raise DtypeError("getitem", "integer or bool indices", f"got {item.dtype.name}", "Convert it with .long().")

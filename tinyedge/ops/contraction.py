@@ -156,9 +156,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             if 1 not in (a.shape[i], b.shape[j]):
                 raise ShapeError("tensordot", "equal lengths", f"pair {k} is {a.shape[i]} and {b.shape[j]}")
             if a.shape[i] == 1:  # as in PyTorch, a dim of length one is repeated: the other's is summed
-                b = total(b, j, True)
+                b = total(b, j, True, dtype=b.dtype)
             else:
-                a = total(a, i, True)
+                a = total(a, i, True, dtype=a.dtype)
     keep_a = [axis for axis in range(a.ndim) if axis not in left]
     keep_b = [axis for axis in range(b.ndim) if axis not in right]
     count = prod(a.shape[axis] for axis in left)

@@ -219,6 +219,8 @@ def conv2d(
 
     On a CPU 3x3 filters with stride 1 go by Winograd's transforms where that is faster. Rounding errors are then about
     five times those of the direct sum, 2e-6 of the results' spread over 64 channels; TINYEDGE_WINOGRAD=0 turns it off.
+    What is 0 where all that it is summed of is 0 may come as 7e-7 of the largest, in one of four such places beside
+    others: turn it off where the sign of a gradient is taken, as by adversarial samples.
 
     Shapes: input (n, c, h, w) or (c, h, w); weight (o, c / groups, kh, kw); bias (o,) or none; returns (n, o, oh, ow)
             with oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. padding="same" keeps h and w at stride 1,

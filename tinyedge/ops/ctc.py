@@ -192,7 +192,7 @@ def ctc_loss(
         endless = functions["eq"](value, float("inf"))
         value = where(endless, 0.0, value)
         slope = where(reshape(endless, (1, samples, 1)), 0.0, slope)
-    losses = call(WithGradient, value, total(x * slope, (0, 2))) if x.requires_grad else value
+    losses = call(WithGradient, value, total(x * slope, (0, 2)), formula="ctc_loss") if x.requires_grad else value
     if reduction == "mean":
         return functions["mean"](losses / clamp(sizes, min=1).to(x.dtype))  # type: ignore[no-any-return]
     if reduction == "sum":

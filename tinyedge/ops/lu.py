@@ -171,7 +171,12 @@ def _factors(name: str, A: Any, pivot: bool) -> _Found:
     packed, pivots, order, info = (reshape(part, (*lead, *part.shape[1:])) for part in found)
     if A.requires_grad and A.numel():
         turned_rows = take_along_dim(A, unsqueeze(order, -1), -2)
-        packed = with_gradient(packed, _tangent(packed, turned_rows), "lu" if rows == columns else "", turned_rows)
+        packed = with_gradient(
+            packed,
+            _tangent(packed, turned_rows),
+            "lu" if rows == columns else "lu of a rectangular matrix",
+            turned_rows,
+        )
     elif A.requires_grad:
         packed = packed + A * 0
     return _Found(packed, pivots, order, info)

@@ -89,7 +89,7 @@ def _reduce(name: str, input: Tensor, dim: int, index: Tensor, src: Tensor, comb
     slopes = _slopes_of_product if combine == "prod" else _slopes_of_extreme
     of_x, of_src = slopes(plain_x, dim, index, plain_src, value)
     tangent = scatter_add(input * of_x, dim, index, src * of_src)
-    return with_gradient(value, tangent, "" if combine == "prod" else "through")
+    return with_gradient(value, tangent, f"{name} of products" if combine == "prod" else "through")
 
 
 def _picked(y: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:

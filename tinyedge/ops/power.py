@@ -1,17 +1,17 @@
-"""Powers of floats, and of integers by squaring."""
+"""Powers of floats, of integers by squaring, and of two; the neighbours of a float."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyedge import shapes
 from tinyedge.autograd.op import Elementwise
-from tinyedge.autograd.registry import public
-from tinyedge.dtypes import DType
-from tinyedge.errors import ArgumentError
+from tinyedge.autograd.registry import functions, public
+from tinyedge.dtypes import DType, float32, float64, int32
+from tinyedge.errors import ArgumentError, DtypeError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import Op, Sample, Step
 from tinyedge.ir.values import Spec
@@ -111,3 +111,99 @@ def _integer_pow(items: list[Any], dtype: DType) -> Tensor:
         shape = shapes.broadcast("pow", base.shape, exponent.shape)
         items = [base.expand(shape), exponent.expand(shape)]
     return call(IntegerPow, *prepared("pow", items, dtype))
+
+
+@public(method=True, inplace=True)
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """``input * 2 ** other``.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    """
+    require_tensors("ldexp", input, other)
+    result: Tensor = input * functions["exp2"](other)  # composed
+    return result
+
+
+@public(method=True, inplace=True)
+def float_power(input: Operand, exponent: Operand) -> Tensor:
+    """``input ** exponent`` in float64, whatever the operands are.
+
+    Shapes: input and exponent broadcast; returns what they broadcast to.
+    Errors: DtypeError on a device without float64.
+    """
+    items = [item.to("float64") if isinstance(item, Tensor) else item for item in (input, exponent)]
+    if not any(isinstance(item, Tensor) for item in items):
+        require_tensors("float_power", input)
+    result: Tensor = functions["pow"](*items)
+    return result
+
+
+class Mantissa(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-40.0, 40.0)}
+    saves = ("x",)
+    kernel_forward = {"y": "WHERE(x == 0 || isinf(x) || isnan(x), x, ldexp(x, -ilogb(x) - 1))"}
+    kernel_backward = {"dx": "WHERE(x == 0 || isinf(x) || isnan(x), dy, ldexp(dy, -ilogb(x) - 1))"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.frexp(x)[0]
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (np.ldexp(dy, -np.where(np.isfinite(x), np.frexp(x)[1], 0)),)
+
+
+class Exponent(Elementwise):
+    signature = "()->()"
+    domain = {"x": (-40.0, 40.0)}
+    result = int32
+    kernel_forward = {"y": "WHERE(x == 0 || isinf(x) || isnan(x), 0, ilogb(x) + 1)"}
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return np.where(np.isfinite(x), np.frexp(x)[1], 0).astype(np.int32)
+
+
+class Frexp(NamedTuple):
+    """What ``frexp`` returns."""
+
+    mantissa: Tensor
+    exponent: Tensor
+
+
+@public(method=True)
+def frexp(input: Tensor) -> Frexp:
+    """``input`` as ``mantissa * 2 ** exponent``, where the mantissa's size is in [0.5, 1), or it is 0, inf or NaN.
+
+    Shapes: any; returns two of the same, the second int32.
+    Errors: DtypeError of integers.
+    """
+    require_tensors("frexp", input)
+    if not input.is_floating_point():
+        raise DtypeError("frexp", "floats", f"got {input.dtype.name}", "Convert them with .float().")
+    return Frexp(call(Mantissa, input), call(Exponent, input))
+
+
+class Nextafter(Elementwise):
+    signature = "(),()->()"
+    domain = {"a": (-4.0, 4.0), "b": (-4.0, 4.0)}
+    kernel_forward = {"y": "nextafter(a, b)"}
+
+    @staticmethod
+    def forward(a: Any, b: Any) -> Any:
+        return np.nextafter(a, b)
+
+
+@public(method=True, inplace=True)
+def nextafter(input: Tensor, other: Tensor) -> Tensor:
+    """The float next to ``input`` on the side of ``other``. It has no gradient.
+
+    Shapes: input and other broadcast; returns what they broadcast to.
+    Errors: DtypeError unless they are float32 or float64.
+    """
+    require_tensors("nextafter", input, other)
+    items = prepared("nextafter", (input, other))
+    if items[0].dtype not in (float32, float64):  # those of 16 bits are computed with as float32
+        raise DtypeError("nextafter", "float32 or float64", f"got {items[0].dtype.name}", "Convert with .float().")
+    return call(Nextafter, *items)

@@ -10,8 +10,10 @@ Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from random import Random
 from typing import Any
@@ -126,6 +128,12 @@ class Generator:
             self._seed, self._offset = seed % 2**64, 0
         return self
 
+    def seed(self) -> int:
+        """Start a stream whose seed the system draws, and return the seed."""
+        seed = int.from_bytes(os.urandom(8), "little")
+        self.manual_seed(seed)
+        return seed
+
     def initial_seed(self) -> int:
         forbid_in_recording("initial_seed", "a replay would not read the seed again")
         return self._seed
@@ -183,6 +191,24 @@ def manual_seed(seed: int) -> Generator:
 def initial_seed() -> int:
     """The seed of the default generator."""
     return default_generator.initial_seed()
+
+
+def seed() -> int:
+    """Seed the default generator by a number that the system draws, and return the number."""
+    return default_generator.seed()
+
+
+@contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """A block after which the default generator goes on from where it was before. ``devices`` changes nothing: there is
+    one generator for all. With ``enabled=False`` nothing is put back.
+    """
+    state = get_rng_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            set_rng_state(state)
 
 
 def get_rng_state() -> tuple[int, int]:

@@ -30,16 +30,15 @@ RANKS = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
 """How many dims are resized by the modes that say it."""
 
 
-def resample_weights(size: int, outputs: int, mode: str, aligned: bool, scale: float, dtype: Any) -> Array:
-    """(outputs, size): how much of each element is in each result (NumPy)."""
+def resample_taps(
+    size: int, outputs: int, mode: str, aligned: bool, scale: float, dtype: Any
+) -> list[tuple[Array, Array]]:
+    """From which elements each result is made, and how much of each: a place and a weight for each result (NumPy)."""
     real = dtype.type
     o, step, half = np.arange(outputs).astype(dtype), real(scale), real(0.5)
-    found = np.zeros((outputs, size), dtype)
-    rows = np.arange(outputs)
     if mode.startswith("nearest"):
         places = o * step if mode == "nearest" else (o + half) * step
-        found[rows, np.minimum(np.floor(places).astype(np.int64), size - 1)] = 1
-        return found
+        return [(np.minimum(np.floor(places).astype(np.int64), size - 1), np.ones(outputs, dtype))]
     places = o * step if aligned else (o + half) * step - half
     if mode == "linear":
         places = np.maximum(places, 0)
@@ -57,8 +56,15 @@ def resample_weights(size: int, outputs: int, mode: str, aligned: bool, scale: f
             return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
 
         taps = [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
-    for shift, weight in taps:
-        np.add.at(found, (rows, np.clip(base + shift, 0, size - 1)), weight.astype(dtype))
+    return [(np.clip(base + shift, 0, size - 1), weight.astype(dtype)) for shift, weight in taps]
+
+
+def resample_weights(size: int, outputs: int, *how: Any) -> Array:
+    """(outputs, size): how much of each element is in each result; ``how`` as for ``resample_taps`` (NumPy)."""
+    taps = resample_taps(size, outputs, *how)
+    found = np.zeros((outputs, size), taps[0][1].dtype)
+    for place, weight in taps:
+        np.add.at(found, (np.arange(outputs), place), weight)
     return found
 
 
@@ -139,8 +145,10 @@ class Resample(Op):
     ) -> Array:
         scales = (scale_d, scale_h, scale_w)[-len(size) :]
         for axis, (count, scale) in enumerate(zip(size, scales), x.ndim - len(size)):
-            weights = resample_weights(x.shape[axis], count, mode, aligned, scale, x.dtype)
-            x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+            taps = resample_taps(x.shape[axis], count, mode, aligned, scale, x.dtype)
+            last = np.moveaxis(x, axis, -1)  # a product with all weights would spread NaN and inf over the whole line
+            parts: list[Array] = [last.take(place, -1) * weight for place, weight in taps]
+            x = np.moveaxis(np.add.reduce(parts), -1, axis)
         return x
 
     @staticmethod

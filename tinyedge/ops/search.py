@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -220,6 +221,63 @@ def histc(input: Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> T
     inside = functions["logical_and"](x >= low, x <= high)
     place = functions["clamp"](((x - low) / (high - low) * bins).to(int64), 0, bins - 1)
     return scatter_add(zeros, 0, place, inside.to(input.dtype))
+
+
+class Histogram(NamedTuple):
+    """What ``histogram`` returns."""
+
+    hist: Tensor
+    bin_edges: Tensor
+
+
+@public(method=True)
+def histogram(
+    input: Tensor, bins: int | Tensor, *, range: Sequence[float] | None = None, weight: Tensor | None = None,
+    density: bool = False,
+) -> Histogram:  # fmt: skip
+    """How many elements lie in each of ``bins`` equal parts of ``range``, or between neighbours of the vector ``bins``.
+
+    Without a range it is from the least to the largest element. One of no length is made 1 long. An element on an edge
+    is in the part above, on the last edge in the last. With ``weight`` the weights of elements are added up; with
+    ``density`` the result is divided by its sum and the lengths of the parts.
+
+    Shapes: any, weight alike; returns (n,) and the edges (n + 1,).
+    Errors: DtypeError of integers; ArgumentError unless there are parts, with finite limits in order.
+    """
+    name = "histogram"
+    require_tensors(name, input)
+    if not input.is_floating_point():
+        raise DtypeError(name, "floats", f"got {input.dtype.name}", "Convert it with .float().")
+    if weight is not None and (weight.shape != input.shape or weight.dtype is not input.dtype):
+        raise ShapeError(name, f"weights like the input, {input.shape}", f"got {weight.dtype.name} {weight.shape}")
+    x = reshape(input.detach(), (-1,))
+    if isinstance(bins, Tensor):
+        if bins.ndim != 1 or bins.numel() < 2 or bins.dtype is not input.dtype or range is not None:
+            raise ArgumentError(
+                name, "a vector of at least 2 edges of the input's dtype, without a range", f"got {bins}"
+            )
+        edges = bins.detach()
+    else:
+        if bins < 1:
+            raise ArgumentError(name, "bins must be at least 1", f"got {bins}")
+        low, high = (float(limit) for limit in range or (0, 1))
+        if range is None and x.numel():
+            low, high = float(functions["amin"](x)), float(functions["amax"](x))
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ArgumentError(name, "a range of finite limits in order", f"got {range}")
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        edges = functions["linspace"](low, high, bins + 1, dtype=input.dtype, device=input.backend)
+    count = edges.numel() - 1
+    inside = functions["logical_and"](x >= edges[0], x <= edges[-1])
+    place = functions["clamp"](searchsorted(edges, x, right=True) - 1, 0, count - 1)
+    amounts = inside.to(input.dtype)
+    if weight is not None:
+        amounts = where(inside, reshape(weight.detach(), (-1,)), 0.0)
+    hist = scatter_add(functions["zeros"](count, dtype=input.dtype, device=input.backend), 0, place, amounts)
+    if density:
+        hist = hist / (hist.sum() * (edges[1:] - edges[:-1]))
+    return Histogram(hist, edges)
 
 
 @public(method=True)

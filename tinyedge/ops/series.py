@@ -1,9 +1,9 @@
-"""Of neighbours and of samples: differences, areas under points, covariances; powers of a vector; renorm."""
+"""Of neighbours and of samples: differences, slopes, areas under points, covariances; powers of a vector; renorm."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from tinyedge import shapes
@@ -112,6 +112,70 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Number | Non
     """
     areas, axis = _areas("cumulative_trapezoid", y, *_second("cumulative_trapezoid", x, dx), dim)
     return cumsum(areas, axis)
+
+
+def _slopes(y: Tensor, at: Tensor | Number, axis: int, edge_order: int) -> Tensor:
+    """The derivative along one dim, whose points lie at the vector ``at``, or that far apart."""
+    size = y.shape[axis]
+
+    def part(start: int, length: int) -> Tensor:
+        return narrow(y, axis, start, length)
+
+    if not isinstance(at, Tensor):
+        inner = (part(2, size - 2) - part(0, size - 2)) / (2 * at)
+        first, last = (part(1, 1) - part(0, 1)) / at, (part(size - 1, 1) - part(size - 2, 1)) / at
+        if edge_order == 2:
+            first = (part(0, 1) * -1.5 + part(1, 1) * 2 + part(2, 1) * -0.5) / at
+            last = (part(size - 1, 1) * 1.5 + part(size - 2, 1) * -2 + part(size - 3, 1) * 0.5) / at
+        return cat([first, inner, last], axis)
+    steps = reshape(diff(at.to(y.dtype)), (size - 1, *(1,) * (y.ndim - 1 - axis)))
+    before, after = steps[:-1], steps[1:]
+    slopes = diff(y, dim=axis) / steps
+    lower, upper = narrow(slopes, axis, 0, size - 2), narrow(slopes, axis, 1, size - 2)
+    inner = (lower * after + upper * before) / (before + after)
+    first, last = narrow(slopes, axis, 0, 1), narrow(slopes, axis, size - 2, 1)
+    if edge_order == 2:
+        turns = (upper - lower) / (before + after)
+        first = first - narrow(turns, axis, 0, 1) * steps[:1]
+        last = last + narrow(turns, axis, size - 3, 1) * steps[-1:]
+    return cat([first, inner, last], axis)
+
+
+@public
+def gradient(
+    input: Tensor, *, spacing: Any = 1, dim: int | Sequence[int] | None = None, edge_order: int = 1
+) -> tuple[Tensor, ...]:
+    """The derivatives of ``input`` along ``dim``, or along every dim, by differences of neighbours.
+
+    ``spacing`` is how far points lie apart, one number or one for each dim, or for each dim a vector of where they lie.
+    ``edge_order`` is the order of accuracy at both ends, 1 or 2.
+
+    Shapes: for each dim one of the input's shape.
+    Errors: ArgumentError unless there is one spacing, or one for each dim; ShapeError for a dim of edge_order or fewer.
+    """
+    name = "gradient"
+    require_tensors(name, input)
+    axes = range(input.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    axes = [shapes.normalize_axis(name, axis, input.ndim) for axis in axes]
+    if len(set(axes)) != len(axes):
+        raise ArgumentError(name, "each dim once", f"got {dim}")
+    if edge_order not in (1, 2):
+        raise ArgumentError(name, "edge_order must be 1 or 2", f"got {edge_order}")
+    given = list(spacing) if isinstance(spacing, (tuple, list)) else [spacing] * len(axes)
+    if len(given) != len(axes) or (isinstance(spacing, Tensor) and spacing.ndim):
+        raise ArgumentError(name, f"a spacing for each of {len(axes)} dims", f"got {len(given)}")
+    x = input if input.is_floating_point() else input.float()
+    for axis, at in zip(axes, given):
+        size = input.shape[axis]
+        if size <= edge_order:
+            raise ShapeError(name, f"more than {edge_order} points along dim {axis}", f"got {size}")
+        if isinstance(at, Tensor) and at.ndim and at.shape != (size,):
+            raise ShapeError(name, f"a vector of {size} places for dim {axis}", f"got {at.shape}")
+    found = []
+    for axis, at in zip(axes, given):
+        number = isinstance(at, Tensor) and not at.ndim
+        found.append(_slopes(x, at.item() if number else at, axis, edge_order))
+    return tuple(found)
 
 
 @public(method=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyedge.autograd.op import Elementwise
 from tinyedge.autograd.registry import also, functions, public
-from tinyedge.errors import ArgumentError, DtypeError
+from tinyedge.errors import ArgumentError
 from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
@@ -415,15 +415,19 @@ def special_i1e(input: Tensor) -> Tensor:
     return _i("i1e", input, 1, True)
 
 
+SINC = tuple((-1) ** k * 2 * k * math.pi ** (2 * k) / math.factorial(2 * k + 1) for k in range(1, 9))
+"""The coefficients of the series of sinc's derivative, of x, x ** 3, ..."""
+
+
 class Sinc(Elementwise):
     signature = "()->()"
-    domain = {"x": (0.2, 3.0)}
+    domain = {"x": (-3.0, 3.0)}
     saves = ("x",)
     rtol = 1e-4
     kernel_forward = {"y": "WHERE(x == 0, 1, sinpi(x) / ((real)3.14159265358979324 * WHERE(x == 0, 1, x)))"}
-    kernel_backward = {
-        "dx": "WHERE(x == 0, 0, dy * (cospi(x) - sinpi(x) / ((real)3.14159265358979324 * WHERE(x == 0, 1, x)))"
-        " / WHERE(x == 0, 1, x))"
+    kernel_backward = {  # near 0 by its series: the difference would cancel
+        "dx": f"dy * WHERE(fabs(x) < (real)0.2, (x * {_horner(SINC, '(x * x)')}), "
+        "(cospi(x) - sinpi(x) / ((real)3.14159265358979324 * WHERE(x == 0, 1, x))) / WHERE(x == 0, 1, x))"
     }
 
     @staticmethod
@@ -432,8 +436,10 @@ class Sinc(Elementwise):
 
     @staticmethod
     def backward(dy: Any, x: Any) -> Any:
-        there = np.where(x == 0, 1, x)
-        return (np.where(x == 0, 0, dy * (np.cos(np.pi * there) - np.sinc(there)) / there).astype(dy.dtype),)
+        near = np.abs(x) < 0.2
+        there = np.where(near, 1, x)
+        slope = np.where(near, x * _polynomial(SINC, x * x), (np.cos(np.pi * there) - np.sinc(there)) / there)
+        return ((dy * slope).astype(dy.dtype),)
 
 
 @public(method=True, inplace=True, space="special")
@@ -506,14 +512,79 @@ def special_ndtr(input: Tensor) -> Tensor:
     return erfc(as_floating(input) * -math.sqrt(0.5)) * 0.5  # composed
 
 
+WICHURA = (
+    (
+        (3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125,
+         45921.953931549871457, 67265.770927008700853, 33430.575583588128105, 2509.0809287301226727),
+        (1.0, 42.313330701600911252, 687.18700749205790830, 5394.1960214247511077, 21213.794301586595867,
+         39307.895800092710610, 28729.085735721942674, 5226.4952788528545610),
+    ),
+    (
+        (1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504,
+         1.27045825245236838258, 0.241780725177450611770, 0.0227238449892691845833, 7.74545014278341407640e-4),
+        (1.0, 2.05319162663775882187, 1.67638483018380384940, 0.689767334985100004550, 0.148103976427480074590,
+         0.0151986665636164571966, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
+    ),
+    (
+        (6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580, 0.296560571828504891230,
+         0.0265321895265761230930, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
+        (1.0, 0.599832206555887937690, 0.136929880922735805310, 0.0148753612908506148525,
+         7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
+    ),
+)  # fmt: skip
+"""Of the inverse of the normal distribution function, quotients of polynomials: in the middle, the tails, far out."""
+
+
+def _ndtri(x: Any) -> Any:
+    p = x.astype(np.float64)
+    inside = np.where((p > 0) & (p < 1), p, 0.5)
+    q, t = inside - 0.5, np.sqrt(-np.log(np.minimum(inside, 1 - inside)))
+    middle, tail, far = (
+        _polynomial(a, v) / _polynomial(b, v)
+        for (a, b), v in zip(WICHURA, (0.180625 - q * q, t - 1.6, t - 5), strict=True)
+    )
+    y = np.where(np.abs(q) <= 0.425, q * middle, np.copysign(np.where(t <= 5, tail, far), q))
+    y = np.where(p == 0, -np.inf, np.where(p == 1, np.inf, np.where((p > 0) & (p < 1), y, np.nan)))
+    return y.astype(x.dtype)
+
+
+class Ndtri(Special):
+    """The inverse of the normal distribution function. Source: Wichura, Applied Statistics 37 (1988), algorithm 241."""
+
+    signature = "()->()"
+    domain = {"x": (1e-3, 0.999)}
+    rtol = 1e-4
+
+    @classmethod
+    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls._kernel(step, device, False)
+
+    @classmethod
+    def kernels_backward(cls, step: Step, device: Device) -> list[KernelSpec]:
+        return cls._kernel(step, device, True)
+
+    @classmethod
+    def _kernel(cls, step: Step, device: Device, times: bool) -> list[KernelSpec]:
+        middle, tail, far = (" / ".join(_horner(part, "r") for part in parts) for parts in WICHURA)
+        return cls.kernel(step, device, "ndtri", times, middle=middle, tail=tail, far=far)
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return _ndtri(x)
+
+    @staticmethod
+    def backward(dy: Any, x: Any) -> Any:
+        return (dy * (math.sqrt(2 * math.pi) * np.exp(_ndtri(x.astype(np.float64)) ** 2 / 2)).astype(dy.dtype),)
+
+
 @public(top=False, space="special")
 def special_ndtri(input: Tensor) -> Tensor:
     """The inverse of ``ndtr``: below which number a standard normal one is with probability ``input``.
 
-    Shapes: any; returns the same.
+    Shapes: any; returns the same. NaN outside [0, 1].
     """
     require_tensors("ndtri", input)
-    return erfinv(as_floating(input) * 2 - 1) * math.sqrt(2)  # composed
+    return call(Ndtri, as_floating(input))
 
 
 @public(top=False, space="special")
@@ -544,94 +615,3 @@ def special_expit(input: Tensor) -> Tensor:
     Shapes: any; returns the same.
     """
     return sigmoid(input)
-
-
-# Integers and powers of two
-
-
-class Gcd(Op):
-    """The greatest common divisor of integers, or with the attribute ``multiple`` the least common multiple."""
-
-    signature = "(),()->()"
-    kinds = "i"
-    domain = {"a": (-40, 40), "b": (-40, 40)}
-    operations = 8
-
-    @classmethod
-    def infer(cls, *inputs: Spec | None, **attrs: Any) -> tuple[Spec, ...]:
-        a, b = inputs
-        assert a is not None
-        assert b is not None
-        return (a,)
-
-    @classmethod
-    def kernels_forward(cls, step: Step, device: Device) -> list[KernelSpec]:
-        slot = step.slots["y"]
-        return [
-            KernelSpec(
-                "gcd", "gcd.cl.jinja", ("a", "b", "y"), *grid(slot.numel, device.group()), {"count": slot.numel},
-                constants={**step.attrs, "element": slot.dtype.ctype}, hooked=("a", "b", "y"),
-            )
-        ]  # fmt: skip
-
-    @staticmethod
-    def forward(a: Any, b: Any, *, multiple: bool) -> Any:
-        return (np.lcm if multiple else np.gcd)(a, b)
-
-    @classmethod
-    def sample(cls, random: Random) -> Sample:
-        shape = tuple(random.choice((1, 2, 3, 17)) for _ in range(random.randint(0, 3)))
-        return Sample((shape, shape), {"multiple": random.random() < 0.5})
-
-
-def _divisors(name: str, input: Tensor, other: Tensor, multiple: bool) -> Tensor:
-    require_tensors(name, input, other)
-    a, b = prepared(name, (input, other))
-    if a.dtype.limits is None:
-        raise DtypeError(name, "integers", f"got {a.dtype.name}", "Convert them with .long().")
-    return call(Gcd, *functions["broadcast_tensors"](a, b), multiple=multiple)
-
-
-@public(method=True, inplace=True)
-def gcd(input: Tensor, other: Tensor) -> Tensor:
-    """The greatest common divisor of integers.
-
-    Shapes: input and other broadcast; returns what they broadcast to.
-    Errors: DtypeError of floats and bools.
-    """
-    return _divisors("gcd", input, other, False)
-
-
-@public(method=True, inplace=True)
-def lcm(input: Tensor, other: Tensor) -> Tensor:
-    """The least common multiple of integers.
-
-    Shapes: input and other broadcast; returns what they broadcast to.
-    Errors: DtypeError of floats and bools.
-    """
-    return _divisors("lcm", input, other, True)
-
-
-@public(method=True, inplace=True)
-def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """``input * 2 ** other``.
-
-    Shapes: input and other broadcast; returns what they broadcast to.
-    """
-    require_tensors("ldexp", input, other)
-    result: Tensor = input * functions["exp2"](other)  # composed
-    return result
-
-
-@public(method=True, inplace=True)
-def float_power(input: Operand, exponent: Operand) -> Tensor:
-    """``input ** exponent`` in float64, whatever the operands are.
-
-    Shapes: input and exponent broadcast; returns what they broadcast to.
-    Errors: DtypeError on a device without float64.
-    """
-    items = [item.to("float64") if isinstance(item, Tensor) else item for item in (input, exponent)]
-    if not any(isinstance(item, Tensor) for item in items):
-        require_tensors("float_power", input)
-    result: Tensor = functions["pow"](*items)
-    return result

@@ -35,7 +35,8 @@ class WithGradient(Elementwise):
 def with_gradient(value: Tensor, tangent: Tensor, formula: str, *inputs: Tensor) -> Tensor:
     """``value``, with the gradient of ``tangent``; where that shall have a gradient too, it is what ``formula`` says.
 
-    ``formula`` is the name of a function of value and ``inputs`` in ``gradients/formulas.py``.
+    ``formula`` is the name of a function of value and ``inputs`` in ``gradients/formulas.py``; or, where there is none,
+    that of the call, for the error.
     """
     y: Tensor = call(WithGradient, value, tangent, formula=formula)
     step = y._slot.step

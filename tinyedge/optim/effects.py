@@ -40,7 +40,7 @@ class Counted(Effect):
 
     def fits(self) -> bool:
         optimizer = self.optimizer
-        if is_checking_anomalies():  # then values would be read
+        if is_checking_anomalies() or optimizer.has_step_hooks:  # values would be read, or the user's code called
             return False
         return optimizer.is_whole and optimizer.ends(self.earlier + 1) is self.updates
 

@@ -23,8 +23,24 @@ TELLS = 8  # the updates after which parameters without a gradient are named
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 
+class _Required:
+    """What a default is of an option that each group must say."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+required = _Required()
+
+
 class Groups(Minibatch):
     """The groups, the state, and the count of an ``Optimizer``, and what a new one defines of them."""
+
+    @property
+    def has_step_hooks(self) -> bool:
+        """Whether ``step`` calls functions of the user's before or after it."""
+        hooks = self.__dict__.get("_hooks")
+        return hooks is not None and bool(hooks.get("before step") or hooks.get("after step"))
 
     def __init__(
         self,
@@ -226,6 +242,8 @@ class Groups(Minibatch):
         if names:
             group["param_names"] = names
         usual = {name: self._number(name, value) for name, value in self.defaults.items()}
+        if missing := [name for name, value in usual.items() if value is required and name not in group]:
+            raise ArgumentError(self._call, f"a group with {missing[0]}", "got none", f"Pass {missing[0]}=...")
         self.param_groups.append({**group, **{k: v for k, v in usual.items() if k not in group}})
 
     def _number(self, name: str, value: Any) -> Any:

@@ -29,6 +29,7 @@ from tinyedge.optim.effects import Counted, Updated
 from tinyedge.optim.gate import Gate
 from tinyedge.optim.groups import Groups
 from tinyedge.optim.groups import Parameters as Parameters
+from tinyedge.optim.groups import required as required
 from tinyedge.optim.hooks import Hooks, calling_hooks
 from tinyedge.optim.launch import Job, Launcher, State
 from tinyedge.optim.launch import Rule as Rule

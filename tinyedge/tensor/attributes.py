@@ -11,6 +11,8 @@ from tinyedge.backends.device import device as Device
 from tinyedge.dtypes import DType
 from tinyedge.errors import ShapeError
 from tinyedge.ir.values import Slot, SlotHolder
+from tinyedge.tensor.memory_format import strided
+from tinyedge.tensor.patched import TensorType
 
 TYPE_NAMES = {
     "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "bfloat16": "BFloat16Tensor",
@@ -20,7 +22,7 @@ TYPE_NAMES = {
 """The names of tensors of each dtype, in programs that were written before there were dtypes."""
 
 
-class Attributes(SlotHolder):
+class Attributes(SlotHolder, metaclass=TensorType):
     """The part of ``Tensor`` that can be told from its slot alone."""
 
     __slots__ = ()
@@ -69,6 +71,20 @@ class Attributes(SlotHolder):
     def grad_fn(self) -> Any:
         """The recorded call that this is the result of, or None of a leaf."""
         return self._current("grad_fn").step
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this is on the reference backend, whose memory is the host's."""
+        return self.device.type == "cpu"
+
+    is_cuda = property(lambda self: False, doc="False: GPUs are reached through OpenCL.")
+    is_mps = property(lambda self: False, doc="False.")
+    is_meta = property(lambda self: False, doc="False: every tensor has values.")
+    is_sparse = property(lambda self: False, doc="False: there are no sparse tensors.")
+    is_nested = property(lambda self: False, doc="False: a tensor has one shape.")
+    is_mkldnn = property(lambda self: False, doc="False.")
+    is_quantized = property(lambda self: False, doc="False: quantised weights have a dtype of their own.")
+    layout = property(lambda self: strided, doc="``te.strided``, as of every dense tensor.")
 
     def _current(self, call: str) -> Slot:
         """The slot, with the history that its memory has since it was changed in place through another tensor."""

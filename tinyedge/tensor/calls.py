@@ -38,6 +38,6 @@ def tensors_in(value: Any) -> list[Tensor]:
     return leaves_in(value, Tensor)
 
 
-def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type = Tensor) -> Any:
+def map_tensors(value: Any, function: Callable[[Any], Any], leaf: type | tuple[type, ...] = Tensor) -> Any:
     """``value`` with each tensor replaced; what is in no container stays itself."""
     return with_leaves(value, function, leaf)

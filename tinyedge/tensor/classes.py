@@ -25,6 +25,7 @@ from tinyedge.ir import modes, values
 from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Layout, Slot, Value
 from tinyedge.shapes import Shape, contiguous_strides
+from tinyedge.tensor import printing
 from tinyedge.tensor.attributes import Attributes
 from tinyedge.tensor.checks import (
     leads_to_leaf,
@@ -94,7 +95,7 @@ class Tensor(Attributes, Methods):
         recorder.forbid_in_recording(
             "the text of a tensor", "it shows values, and what is done with it is not recorded"
         )
-        values = np.array2string(self._values(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        values = printing.text_of(self._values())
         text = f"tensor({values}, shape={self.shape}, dtype={self.dtype.name}, device='{self.device}'"
         with suppress(AutogradError):  # what may not be used may be looked at
             self._current("repr")
@@ -429,11 +430,6 @@ class Tensor(Attributes, Methods):
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
         """Refused with BackendError, as by PyTorch without CUDA. GPUs are reached through OpenCL."""
         return self.to("cuda")
-
-    @property
-    def is_cuda(self) -> bool:
-        """False."""
-        return False
 
     def float(self, memory_format: Any = None) -> Tensor:
         """As float32."""

@@ -23,6 +23,16 @@ channels_last = memory_format("channels_last")
 channels_last_3d = memory_format("channels_last_3d")
 
 
+class layout:
+    """How a tensor's elements lie in memory, by PyTorch's name: there is ``te.strided`` only."""
+
+    def __repr__(self) -> str:
+        return "tinyedge.strided"
+
+
+strided = layout()
+
+
 def check_memory_format(call: str, given: Any) -> None:
     """Raise ArgumentError unless ``given`` is a memory format, or None."""
     if given is not None and not isinstance(given, memory_format):

@@ -1,7 +1,8 @@
 """What PyTorch has in torch.nn.utils: clipped gradients, parameters as a vector, sequences, computed weights."""
 
-from tinyedge.nn.utils import parametrizations, parametrize, rnn
+from tinyedge.nn.utils import parametrizations, parametrize, prune, rnn
 from tinyedge.nn.utils.clip import (
+    clip_grad_norm,
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
@@ -12,6 +13,7 @@ from tinyedge.nn.utils.clip import (
 from tinyedge.nn.utils.reweighted import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 
 __all__ = [
+    "clip_grad_norm",
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
@@ -19,6 +21,7 @@ __all__ = [
     "parameters_to_vector",
     "parametrizations",
     "parametrize",
+    "prune",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",

@@ -20,6 +20,8 @@ from tinyedge.optim.lr_scheduler.factors import (
 from tinyedge.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from tinyedge.optim.lr_scheduler.sequence import ChainedScheduler, SequentialLR
 
+_LRScheduler = LRScheduler  # the older name, for classes of one's own
+
 __all__ = [
     "ChainedScheduler",
     "ConstantLR",

@@ -92,6 +92,14 @@ class LRScheduler:
         else:
             self.advance(epoch)
 
+    tells = frozenset({"closed_form", "get_last_lr", "get_lr", "lrs"})
+    """Methods that read the state; where a compiled function mentions one, it is compared by what ``told`` gives."""
+
+    def told(self) -> tuple[Any, ...]:
+        """The numbers that the schedule reads and sets."""
+        kept = [value for value in self.__dict__.values() if isinstance(value, (int, float))]
+        return tuple(kept), tuple(getattr(self, "base_lrs", ())), tuple(self._last_lr), tuple(self.lrs)
+
     def restorer(self) -> Callable[[], None]:
         """A function that restores the present state."""
         state = {name: _copied(value) for name, value in self.__dict__.items()}

@@ -2,6 +2,7 @@
 
 from tinyedge.data.sampler import (
     BatchSampler,
+    DistributedSampler,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -11,6 +12,7 @@ from tinyedge.data.sampler import (
 
 __all__ = [
     "BatchSampler",
+    "DistributedSampler",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
