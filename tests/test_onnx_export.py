@@ -380,11 +380,20 @@ class Skip(nn.Module):
         return te.cat([t, self.up(F.relu(low)), sizes, *twice], 1).mean((2, 3))
 
 
+def _windows(t: Tensor) -> Tensor:
+    (b, c, h, w), half = t.shape, (t.shape[2] // 2, t.shape[3] // 2)
+    y = F.softmax(t.reshape(b, c, half[0], 2, half[1], 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, c), -1)
+    return y.reshape(b, *half, 2, 2, c).permute(0, 5, 1, 3, 2, 4).reshape(b, c, h, w)
+
+
 IMAGES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int, ...]]]] = {
     "another dim's half": (Columns, (1, 1, 8, 16), [(1, 1, 8, 20), (1, 1, 6, 16)]),
     "equal lengths": (Columns, (1, 1, 8, 8), [(1, 1, 8, 20), (1, 1, 6, 4)]),
     "even lengths": (Skip, (1, 2, 8, 8), [(1, 2, 16, 12)]),
     "pools": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), (1, 2, 8, 6), [(1, 2, 7, 12)]),
+    "norms": (lambda: nn.Sequential(nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)), (1, 4, 4, 6),
+              [(1, 4, 5, 7)]),
+    "windows": (lambda: Calls(_windows), (1, 3, 4, 6), [(1, 3, 8, 10), (1, 3, 2, 4)]),
     "largest": (lambda: nn.AdaptiveMaxPool2d(1), (1, 2, 8, 6), [(1, 2, 7, 12)]),
     "steps": (lambda: Calls(lambda t: t[:, :, ::2, : t.shape[3] // 2]), (1, 2, 4, 6), [(1, 2, 7, 12), (1, 2, 5, 9)]),
 }  # fmt: skip
@@ -399,6 +408,17 @@ def test_images_of_any_size(tmp_path: Path, reference: Backend, name: str) -> No
     for other in (shape, *others):
         given = x(*other)
         agree(run(path, [given]), tensors_in(model(given)))
+
+
+def test_patches_of_images_of_any_size(tmp_path: Path, reference: Backend) -> None:
+    """A quarter of the height is as long as the batch: in the example, and in no other one."""
+    conv, path = nn.Conv2d(3, 8, 4, 4), tmp_path / "a.onnx"
+    model = Calls(lambda t: conv(t).flatten(2).transpose(1, 2))
+    axes = {"t": {0: "batch", 2: "height", 3: "width"}}
+    te.convert.to_onnx(model, x(1, 3, 8, 12), path, input_names=["t"], dynamic_axes=axes)
+    for shape in ((1, 3, 8, 12), (2, 3, 16, 8)):
+        given = x(*shape)
+        agree(run(path, [given]), [model(given)])
 
 
 def test_lengths_up_to_a_greatest_one(tmp_path: Path, reference: Backend) -> None:

@@ -186,6 +186,8 @@ def test_regions(tmp_path: Path, backend: Backend, opset: int, given: dict[str, 
     assert model(te.zeros(2, 3, 8, 9), te.zeros(0, 4), none).shape == (0, 3, 2, 3)
     with pytest.raises(ShapeError, match="an image of 2 for each region"):
         model(te.zeros(2, 3, 8, 9), te.tensor(REGIONS[:1]), te.tensor([2]))
+    with pytest.raises(ShapeError, match="regions and results of at most"):
+        model(te.zeros(2, 3, 8, 9), te.tensor(REGIONS[:1] * 1e9), te.tensor([0]))
 
 
 def test_a_region_spreads_its_gradient(tmp_path: Path, backend: Backend) -> None:

@@ -452,6 +452,22 @@ def test_regions_and_values(tmp_path: Path, backend: Backend) -> None:
     )
 
 
+def test_groups_behind_a_sum(tmp_path: Path, backend: Backend) -> None:
+    """A convolution in groups of what is added to values of open lengths, as in ConvNeXt."""
+    g, x, w = Graph(), weight(2, 5, 5, 4), weight(3, 3, 1, 4)
+    g.placeholder("x", (-1, 5, 5, 4))
+    g.node("Shape", "sizes", ["x"], out_type=np.dtype("int32"))
+    g.node("Relu", "flat", ["x"])
+    g.node("Reshape", "open", ["flat", "sizes"])
+    g.node("AddV2", "sum", ["open", "x"])
+    g.node("Conv2D", "y", ["sum", g.const("w", w)], strides=(1, 1, 1, 1), padding="VALID")
+    (tmp_path / "a.pb").write_bytes(g.content())
+    y = te.load_model(tmp_path / "a.pb")(te.tensor(x))
+    images = te.tensor((x + np.maximum(x, 0)).transpose(0, 3, 1, 2).copy())
+    wanted = F.conv2d(images, te.tensor(w.transpose(3, 2, 0, 1).copy()), groups=4).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(y.detach().numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_parts_of_a_graph(tmp_path: Path, reference: Backend) -> None:
     w = network(tmp_path / "a.pb")
     part = te.convert.from_tensorflow(tmp_path / "a.pb", inputs=["pool"], outputs=["head", "product"])

@@ -141,14 +141,19 @@ class Emitter:
             if a and size % a == 0 and size // a * b == twin:
                 return str(self.node("Mul", self.length(*place), self.const([size // a])))
         for (a, b), place in self.lengths.items():
-            rest = (size // a, twin // b) if a and b and not (size % a or twin % b) else (0, 0)
-            if rest in self.lengths:
-                return str(self.node("Mul", self.length(*place), self.length(*self.lengths[rest])))
+            for (c, d), other in self.lengths.items():
+                times, rest = divmod(size, a * c) if a and c else (0, 1)
+                if not rest and times * b * d == twin:
+                    product = self.node("Mul", self.length(*place), self.length(*other))
+                    return str(self.node("Mul", product, self.const([times])) if times != 1 else product)
         for a, b, name, dim in self.symbols:
             if size - a == twin - b:
                 return str(self.node("Add", self.length(name, dim), self.const([size - a])))
+        multiples = all(b % a == 0 for a, b, _, _ in self.symbols)  # others were refused
         for (a, b), place in self.lengths.items():  # a part; what is no multiple tells how it is rounded
-            for parts, more in ((k, more) for k in (2, 3, 4, 8, 16, 32) if a % k or b % k for more in (0, k - 1)):
+            for parts, more in ((k, more) for k in (2, 3, 4, 8, 16, 32) for more in (0, k - 1)):
+                if not (multiples or a % parts or b % parts):
+                    continue
                 if (size, twin) == ((a + more) // parts, (b + more) // parts):
                     length = self.node("Add", self.length(*place), self.const([more]))
                     return str(self.node("Div", length, self.const([parts])))

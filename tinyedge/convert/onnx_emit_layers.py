@@ -98,7 +98,12 @@ def batch_norm(b: Emitter, x: V, weight: V | None, bias: V | None, eps: float) -
 @emits("layer_norm")
 def layer_norm(b: Emitter, x: V, weight: V | None, bias: V | None, eps: float, dims: int) -> Any:
     shape = x.shape[x.ndim - dims :]
-    refuse_if(shape != x.twin[x.ndim - dims :], "over dims whose lengths follow the inputs'")
+    if shape != x.twin[x.ndim - dims :]:
+        refuse_if(weight is not None or bias is not None, "over dims whose lengths follow the inputs'")
+        axes = b.const(range(x.ndim - dims, x.ndim))
+        centred = b.node("Sub", x, b.node("ReduceMean", x, axes, keepdims=1))
+        var = b.node("ReduceMean", b.node("Mul", centred, centred), axes, keepdims=1)
+        return b.node("Div", centred, b.node("Sqrt", b.node("Add", var, number(b, eps))))
     parts = [
         None if part is None else part if part.shape == shape else b.node("Reshape", part, b.const(shape))
         for part in (weight, bias)

@@ -138,22 +138,44 @@ def _resized(arguments: Any, names: Sequence[str], lengths: Mapping[tuple[str, i
 Traced = tuple[Trace, list[Place], list[Place]]
 
 
-def _other(
+def _others(
     model: Module, arguments: Any, names: Sequence[str], axes: Sequence[tuple[str, int, str, int]]
-) -> tuple[Traced, list[Symbol]]:
-    """A call with an example of other lengths, which the model takes."""
-    first: Exception | None = None
-    for lengths in other_lengths({name: size for _, _, name, size in axes}):
-        try:
-            found = _traced(model, _resized(arguments, names, {axis[:2]: lengths[axis[2]] for axis in axes}))
-        except CaptureError:
-            raise
-        except Exception as error:  # the model's own, for lengths that it does not take
-            first = first or error
-        else:
-            return found, [Symbol(*axis, lengths[axis[2]]) for axis in axes]
-    assert first is not None  # there are always longer ones
-    raise first
+) -> list[tuple[Traced, list[Symbol]]]:
+    """Calls with examples of other lengths, which the model takes: two, if it takes so many."""
+    failed: list[Exception] = []
+    for several in other_lengths({name: size for _, _, name, size in axes}):
+        found: list[tuple[Traced, list[Symbol]]] = []
+        for lengths in several:
+            try:
+                call = _traced(model, _resized(arguments, names, {axis[:2]: lengths[axis[2]] for axis in axes}))
+            except CaptureError:
+                raise
+            except Exception as error:  # the model's own, for lengths that it does not take
+                failed.append(error)
+                break
+            found.append((call, [Symbol(*axis, lengths[axis[2]]) for axis in axes]))
+        if found:
+            return found
+    raise failed[0]  # there are always longer ones
+
+
+def _emitted(
+    named: Mapping[str, Tensor], names: Sequence[str], first: Traced, other: Traced, symbols: Sequence[Symbol]
+) -> tuple[list[V], Emitter, list[V]]:
+    """The results, the graph, and the inputs. Errors: UnsupportedOpError."""
+    (trace, places, results), (twin, twin_places, twin_results) = first, other
+    emitter = Emitter(symbols)
+    emitter.taken.update(names, named)
+    own = {value._slot.storage.number: name for name, value in named.items()}
+    grapher = Grapher(emitter, trace, twin, own)
+    values = []
+    for name, place, twin_place in zip(names, places, twin_places):
+        grapher.input(name, place, twin_place)
+        values.append(V(name, place.dtype, place.shape, twin_place.shape))
+    try:
+        return grapher.run(list(zip(results, twin_results, strict=True))), emitter, values
+    except Unwritable as error:
+        raise UnsupportedOpError(CALL, "a model that ONNX can hold", str(error)) from None
 
 
 def _traced(model: Module, arguments: Any) -> Traced:
@@ -176,22 +198,17 @@ def _written(
     output_names: Sequence[str] | None,
 ) -> bytes:
     named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-    trace, places, results = _traced(model, _resized(arguments, names, {axis[:2]: axis[3] for axis in axes}))
-    twin, twin_places, twin_results, symbols = trace, places, results, list[Symbol]()
-    if axes:
-        (twin, twin_places, twin_results), symbols = _other(model, arguments, names, axes)
-    emitter = Emitter(symbols)
-    emitter.taken.update(names, named)
-    own = {value._slot.storage.number: name for name, value in named.items()}
-    grapher = Grapher(emitter, trace, twin, own)
-    values = []
-    for name, place, other in zip(names, places, twin_places):
-        grapher.input(name, place, other)
-        values.append(V(name, place.dtype, place.shape, other.shape))
-    try:
-        found = grapher.run(list(zip(results, twin_results, strict=True)))
-    except Unwritable as error:
-        raise UnsupportedOpError(CALL, "a model that ONNX can hold", str(error)) from None
+    first = _traced(model, _resized(arguments, names, {axis[:2]: axis[3] for axis in axes}))
+    others = _others(model, arguments, names, axes) if axes else [(first, list[Symbol]())]
+    found, emitter, values = _emitted(named, names, first, *others[0])
+    for twin, symbols in others[1:]:
+        again = _emitted(named, names, first, twin, symbols)[1]
+        if [str(node) for node in emitter.nodes] != [str(node) for node in again.nodes]:
+            raise UnsupportedOpError(
+                CALL, "a model in which it is clear which length follows which", "it is not, for this example",
+                "Give an example of other lengths, of which none is a part of another one.",
+            )  # fmt: skip
+    symbols = others[0][1]
     outputs = _output_names(len(found), output_names, emitter)
     for value, name in zip(found, outputs):
         emitter.nodes.append(package.helper.make_node("Identity", [value.name], [name], f"/{name}"))

@@ -45,28 +45,30 @@ def halves(size: int) -> Iterator[int]:
 Kind = Callable[[int], Iterator[int]]
 
 
-def other_lengths(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Lengths for another example, and more of them: a model may refuse some."""
+def other_lengths(sizes: Mapping[str, int]) -> Iterator[list[dict[str, int]]]:
+    """Lengths for another example, and for a third one, of the same kind, and more such: a model may refuse some."""
     orders: list[dict[str, Kind]] = [dict.fromkeys(sizes, longer), dict.fromkeys(sizes, multiples)]
     orders += [{**orders[0], name: shorter} for name in sizes]
     orders += [dict.fromkeys(sizes, kind) for kind in (shorter, halves)]
     orders += [{**orders[0], name: halves} for name in sizes]
-    seen: list[dict[str, int]] = []
     for order in orders:
-        found = _chosen(sizes, order)
-        if found is not None and found not in seen:
-            seen.append(found)
-            yield found
+        first = _chosen(sizes, order, {})
+        if first is not None:
+            second = _chosen(sizes, order, first)
+            yield [first] if second is None else [first, second]
 
 
-def _chosen(sizes: Mapping[str, int], kinds: Mapping[str, Kind]) -> dict[str, int] | None:
-    """A length of each kind, so that no dim becomes longer by a simple multiple of what another one does."""
+def _chosen(sizes: Mapping[str, int], kinds: Mapping[str, Kind], but: Mapping[str, int]) -> dict[str, int] | None:
+    """A length of each kind, so that no dim becomes longer by a simple multiple of what another one does, or nearly:
+    parts of lengths are rounded. Lengths in ``but`` are taken.
+    """
     grown: list[int] = []
     found: dict[str, int] = {}
     for name, size in sizes.items():
         for length in kinds[name](size):
             more = length - size
-            if all(abs(more - ratio * other) > 2 for other in grown for ratio in RATIOS):
+            plain = all(abs(more - ratio * other) > 2 * max(ratio, 1) for other in grown for ratio in RATIOS)
+            if plain and length != but.get(name):
                 grown.append(more)
                 found[name] = length
                 break

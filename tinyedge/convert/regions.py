@@ -14,6 +14,9 @@ from tinyedge.convert.tensorflow_handlers import TENSORFLOW
 from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.tensor import Tensor, tensor
 
+FARTHEST = 2**16
+"""Pixels from the image's corner: of a region in a wrong file, the points could fill the memory."""
+
 AT_ONCE = 2**22
 """Elements of what is computed between two products, for so many regions together."""
 
@@ -28,11 +31,11 @@ class Samples(NamedTuple):
 
     def matrix(self, size: int, bins: int) -> Array:
         """(bins, size): the sum over each bin's points, linear between elements."""
-        weights = np.zeros((len(self.low), size), np.float32)
-        rows = np.arange(len(self.low))
+        weights = np.zeros((bins, size), np.float32)
+        rows = np.repeat(np.arange(bins), len(self.low) // bins)
         np.add.at(weights, (rows, self.low), np.where(self.counts, 1 - self.part, 0))
         np.add.at(weights, (rows, self.high), np.where(self.counts, self.part, 0))
-        return np.asarray(weights.reshape(bins, -1, size).sum(1))
+        return weights
 
 
 def _samples(start: float, length: float, bins: int, ratio: int, size: int) -> Samples:
@@ -53,8 +56,8 @@ def _checked(call: str, x: Tensor, regions: Array, images: Array, bins: Ints) ->
     if not whole or images.shape != regions.shape[:1]:
         raise ShapeError(call, "images (n, c, h, w), regions (k, 4) and their images (k,)",
                          f"got {x.shape}, {regions.shape} and {images.shape}")  # fmt: skip
-    if not np.isfinite(regions).all() or np.abs(regions).max(initial=0) > 1e6:
-        raise ShapeError(call, "regions of at most a million pixels", "got others")
+    if not (np.abs(regions) <= FARTHEST).all() or max(bins) > FARTHEST:
+        raise ShapeError(call, f"regions and results of at most {FARTHEST} pixels", "got others")
     numbers = [int(image) for image in images]
     if any(not 0 <= image < x.shape[0] for image in numbers):
         raise ShapeError(call, f"an image of {x.shape[0]} for each region", f"got {sorted({*numbers})}")
@@ -102,8 +105,8 @@ def _roi_align(
 ) -> Tensor:
     if mode not in ("avg", "max"):
         raise ArgumentError("RoiAlign", "mode avg or max", f"got {mode!r}")
-    rois, numbers = _checked("RoiAlign", x, rois, images, bins)
-    ends = rois * np.float32(scale) - np.float32(0.5 if half else 0)
+    rois, numbers = _checked("RoiAlign", x, rois * np.float32(scale), images, (*bins, max(ratio, 1) * max(bins)))
+    ends = rois - np.float32(0.5 if half else 0)
     lengths = ends[:, 2:] - ends[:, :2]
     lengths = lengths if half else np.maximum(lengths, 1)
     found = [

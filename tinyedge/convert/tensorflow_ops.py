@@ -401,7 +401,8 @@ def broadcast_dims(b: Lowering, names: list[str]) -> Dims | None:
         sizes = {
             dims[place - rank + len(dims)] for dims in shapes if dims is not None and place - rank + len(dims) >= 0
         }
-        large = sizes - {1}
+        known = {size for size in sizes if isinstance(size, int) and size != 1}  # what is open is this, or 1
+        large = known or sizes - {1}
         result.append(1 if not large else large.pop() if len(large) == 1 else None)
     return tuple(result)
 
