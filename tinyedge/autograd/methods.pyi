@@ -1149,10 +1149,14 @@ class Methods:
         """Zeros of ``size`` with the dtype and device of ``input``."""
 
     def nextafter(self, other: Tensor) -> Tensor:
-        """The float next to ``input`` on the side of ``other``. It has no gradient."""
+        """The float next to ``input`` on the side of ``other``; its gradient is that of ``input``, 0 where both are
+        equal.
+        """
 
     def nextafter_(self, other: Tensor) -> Tensor:
-        """The float next to ``input`` on the side of ``other``. It has no gradient."""
+        """The float next to ``input`` on the side of ``other``; its gradient is that of ``input``, 0 where both are
+        equal.
+        """
 
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """The indices of the elements that are not 0, in C order; they are found on the host."""
