@@ -426,32 +426,6 @@ def test_the_best_boxes(tmp_path: Path, backend: Backend) -> None:
     np.testing.assert_array_equal(chosen.numpy(), boxes[[1, 3]])
 
 
-def test_regions_and_values(tmp_path: Path, backend: Backend) -> None:
-    """A region that is the image, and one half of it, beyond which there is 5; different values; a range's sums."""
-    g, x = Graph(), weight(1, 3, 3, 2)
-    g.placeholder("x", x.shape)
-    boxes, images = np.array([[0, 0, 1, 1], [0, 0, 2, 1]], np.float32), np.zeros(2, np.int32)
-    names = ["x", g.const("boxes", boxes), g.const("images", images), g.const("size", np.array([3, 3], np.int32))]
-    g.node("CropAndResize", "crop", names, method="bilinear", extrapolation_value=5.0)
-    g.node("Reshape", "flat", ["x", g.const("all", np.array([-1], np.int32))])
-    g.node("Round", "whole", ["flat"])
-    g.node("Unique", "values", ["whole"], out_idx=np.dtype("int32"))
-    g.node("Sum", "total", ["x", g.const("axes", np.arange(4, dtype=np.int32))], keep_dims=False)
-    g.node("AddV2", "sums", [g.const("range", np.arange(3, dtype=np.float32)), "total"])
-    (tmp_path / "a.pb").write_bytes(g.content())
-    model = te.convert.from_tensorflow(tmp_path / "a.pb", outputs=["crop", "values", "values:1", "sums"])
-    given = te.tensor(x, requires_grad=True)
-    crop, values, places, sums = (y.detach().numpy() for y in model(given))
-    np.testing.assert_allclose(crop[0], x[0], rtol=1e-6)
-    np.testing.assert_allclose(crop[1], np.concatenate([x[0, ::2], np.full((1, 3, 2), 5, np.float32)]), rtol=1e-6)
-    np.testing.assert_array_equal(values[places], np.round(x.ravel()))
-    np.testing.assert_allclose(sums, np.arange(3) + x.sum(), rtol=1e-5)
-    model(given)[0].sum().backward()
-    np.testing.assert_allclose(
-        given.grad.numpy(), np.tile(np.array([2, 1, 2], np.float32)[:, None, None], (1, 3, 2))[None]
-    )
-
-
 def test_groups_behind_a_sum(tmp_path: Path, backend: Backend) -> None:
     """A convolution in groups of what is added to values of open lengths, as in ConvNeXt."""
     g, x, w = Graph(), weight(2, 5, 5, 4), weight(3, 3, 1, 4)

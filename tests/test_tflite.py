@@ -325,6 +325,24 @@ def test_logits_lie_as_the_outputs_do(tmp_path: Path, backend: Backend, last: st
     assert model.get_parameter("w").grad is not None
 
 
+def test_gates_of_several_images(tmp_path: Path, backend: Backend) -> None:
+    """A number for each channel of each image, beside images: in the file the batch is 1, and any in a call."""
+    d, w, x = Draft(), weight(3, 3), weight(2, 4, 5, 3)
+    d.value("x", (1, 4, 5, 3))
+    d.open_dims["x"] = (-1, 4, 5, 3)
+    d.op("RELU", ["x"], [d.value("r", (1, 4, 5, 3))])
+    d.op("AVERAGE_POOL_2D", ["r"], [d.value("s", (1, 4, 5, 3))], "Pool2DOptions", FilterHeight=1, FilterWidth=1,
+         StrideH=1, StrideW=1)  # fmt: skip
+    d.op("MEAN", ["x", d.constant("axes", np.array([1, 2], np.int32))], [d.value("m", (1, 3))], "ReducerOptions")
+    d.op("FULLY_CONNECTED", ["m", d.constant("w", w)], [d.value("f", (1, 3))], "FullyConnectedOptions")
+    d.op("RESHAPE", ["f", d.constant("sizes", np.array([-1, 1, 1, 3], np.int32))], [d.value("g", (1, 1, 1, 3))])
+    d.op("MUL", ["s", "g"], [d.value("y", (1, 4, 5, 3))], "MulOptions")
+    (tmp_path / "a.tflite").write_bytes(d.content(["x"], ["y"]))
+    y = te.load_model(tmp_path / "a.tflite")(te.tensor(x))
+    wanted = np.maximum(x, 0) * (x.mean((1, 2)) @ w.T)[:, None, None]
+    np.testing.assert_allclose(y.detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_numbers_of_channels_are_not_turned_round(tmp_path: Path, backend: Backend) -> None:
     """Factors of the shape (1, 1, 1, channels), as folded norms leave them, cost no transposition."""
     d, w, factors, x = Draft(), weight(3, 1, 1, 2), weight(1, 1, 1, 3), weight(1, 4, 5, 2)

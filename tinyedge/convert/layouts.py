@@ -200,7 +200,10 @@ class Layouts:
         rank = self.rank(name)
         assert rank is not None
         dims = self.shapes[name]
-        is_vector = dims is not None and all(size == 1 for size in dims[:-1])
+        # A batch of one image may be one of any size: only of constants a first 1 is what it is.
+        is_vector = (
+            dims is not None and all(size == 1 for size in dims[:-1]) and (rank < 4 or name in self.result.arrays)
+        )
         if name in self.turned or (rank == 4 and not is_vector):
             return self.first(name)
         x = self.last(name)
