@@ -142,6 +142,7 @@ def checkpointed(y: te.Tensor) -> te.Tensor:
     return te.checkpoint(lambda z: z.exp() * Scaled.state.k, y)
 
 
+@pytest.mark.replays("the eager call's results come back, and their backward needs no replay")
 @pytest.mark.parametrize("function", [Scaled.apply, hooked, checkpointed], ids=["Function", "hook", "checkpoint"])
 def test_code_in_backward_reads_what_it_reads_then(
     function: Callable[..., Any], backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -270,6 +271,7 @@ def test_gradients_go_to_where_the_results_come_from(
     assert seen(gradient) == [1.0 if is_leaf or isinstance(results, list) else 2.0] * 3
 
 
+@pytest.mark.replays("the eager call's results come back, and their backward needs no replay")
 def test_a_call_that_adds_gradients_is_not_repeated_for_other_results(backend: Backend) -> None:
     """It would add them twice."""
     weight = nn.Parameter(te.ones(3))
