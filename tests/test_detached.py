@@ -10,6 +10,7 @@ import pytest
 
 import tinyedge as te
 from tinyedge.backends import Backend
+from tinyedge.ir.values import Family, Storage
 
 W = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
 
@@ -160,3 +161,20 @@ def test_what_was_taken_stays_when_data_is_set(backend: Backend) -> None:
     frozen.data = same
     same.add_(1)
     assert frozen.tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "take", [lambda x: x.data, lambda x: x.detach().requires_grad_().detach()], ids=["data", "leaf"]
+)
+def test_what_is_taken_from_a_replays_result(take: Callable[[te.Tensor], te.Tensor], backend: Backend) -> None:
+    """Its memory is that of the result before, as nobody holds that."""
+    compiled = te.compile(lambda x: x * 2)
+    for value in (1.0, 2.0, 3.0, 4.0):
+        assert take(compiled(te.full((3,), value))).tolist() == [2 * value] * 3
+
+
+def test_a_storage_has_all_its_attributes_however_it_is_made(backend: Backend) -> None:
+    made = te.zeros(2)._slot.storage
+    again = [Storage.over(made.backend, None), Storage.again(made.backend, made.backend.allocate(8), 8)]
+    for name in {*Family.__slots__, *Storage.__slots__} - {"__weakref__"}:
+        assert all(hasattr(storage, name) for storage in (made, *again)), name

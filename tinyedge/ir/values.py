@@ -179,7 +179,7 @@ class Storage(Family):
         self = object.__new__(cls)
         self.backend, self.buffer, self.nbytes, self.deferred, self.torn = backend, buffer, 0, None, False
         self.number, self.version, self.bounds, self.renewed = next(_serial), 0, None, 0
-        self.history, self.recorded, self.current = 0, 0, None
+        self.history, self.recorded, self.current, self.handles = 0, 0, None, None
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Templates as Python code, kept between runs: to parse them takes a third of a first step that builds no kernel.
+"""Templates as Python code, kept between runs: to parse them takes a fifth of a first step that builds no kernel.
 
 As with a kernel's binary, a file counts only if it belongs to this user, nobody else may write to it, and the digest at
 its head is that of its contents, of the template's text, and of the versions that compiled it.
