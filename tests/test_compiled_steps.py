@@ -139,6 +139,10 @@ def _adds_a_group(optimizer: te.optim.Optimizer) -> None:
     optimizer.add_param_group({"params": [optimizer.param_groups[0]["params"].pop()], "lr": 1.0})
 
 
+def _forgets_a_velocity(optimizer: te.optim.Optimizer) -> None:
+    optimizer.state[optimizer.param_groups[0]["params"][0]]["momentum_buffer"] = None
+
+
 @pytest.mark.parametrize(
     ("optimizer", "change"),
     [
@@ -151,6 +155,7 @@ def _adds_a_group(optimizer: te.optim.Optimizer) -> None:
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1), lambda o: o.param_groups[0]["params"].pop()),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1), _adds_a_group),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), lambda o: o.state.clear()),
+        (lambda m: te.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), _forgets_a_velocity),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=3), lambda o: setattr(o, "accumulate", 2)),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=1), lambda o: setattr(o, "accumulate", 2)),
         (lambda m: te.optim.SGD(m.parameters(), lr=0.1, accumulate=4), lambda o: setattr(o, "accumulate", 1)),
@@ -165,6 +170,7 @@ def _adds_a_group(optimizer: te.optim.Optimizer) -> None:
         "fewer",
         "another group",
         "no state",
+        "a state of None",
         "3 to 2",
         "1 to 2",
         "4 to 1",

@@ -314,6 +314,26 @@ def a_cached_function() -> Any:
 
 
 @compared
+def what_a_function_has_remembered() -> Any:
+    @functools.cache
+    def get() -> Any:
+        return {"k": [2.0]}
+
+    get()
+    return lambda y: y * get()["k"][0], lambda: get()["k"].__setitem__(0, 3.0)
+
+
+@compared
+def a_tensor_that_a_function_has_remembered() -> Any:
+    @functools.lru_cache(maxsize=2)
+    def get(n: int) -> Any:
+        return te.tensor([n * 1.0])
+
+    get(2)
+    return lambda y: y * (2 if (get(2) * 1).requires_grad else 3), lambda: get(2).requires_grad_()
+
+
+@compared
 def a_wrapped_function() -> Any:
     def twice(function: Any) -> Any:
         @functools.wraps(function)

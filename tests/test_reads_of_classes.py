@@ -17,6 +17,7 @@ import pytest
 import tinyedge as te
 from tests.situations import Case, Plain, into, name_of, require_compared, sample, seen, setting
 from tinyedge import nn, optim
+from tinyedge.amp import GradScaler
 from tinyedge.backends import Backend
 from tinyedge.errors import CaptureError
 
@@ -269,6 +270,26 @@ def test_a_cache_that_forgets_by_and_by(reference: Backend) -> None:
 
 
 # Objects of this package
+
+
+@compared
+def the_last_rates_of_a_schedule() -> Any:
+    optimizer = optim.SGD([nn.Parameter(te.ones(1))], lr=2.0)
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    optimizer.step()
+    return lambda y: y * schedule._last_lr[0], schedule.step
+
+
+@compared
+def whether_losses_are_scaled() -> Any:
+    scaler = GradScaler(init_scale=2.0)
+    return lambda y: scaler.scale(y), lambda: setattr(scaler, "_enabled", False)
+
+
+@compared
+def what_a_layer_reads_of_itself() -> Any:
+    parameters = nn.ParameterList([nn.Parameter(te.ones(1)), nn.Parameter(te.ones(1))])
+    return lambda y: y * sum(parameters), lambda: setattr(parameters, "_size", 1)
 
 
 @compared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import enum
 import functools
@@ -623,7 +624,11 @@ def of_a_parameter() -> Any:
     return thing.weight
 
 
-MAKES = (plain, in_a_kind_of_dict, of_a_function, of_a_tensor, of_a_layer, of_a_parameter)
+def of_the_command_line() -> Any:
+    return argparse.Namespace(k=2.0)
+
+
+MAKES = (plain, of_the_command_line, in_a_kind_of_dict, of_a_function, of_a_tensor, of_a_layer, of_a_parameter)
 CHANGES: dict[str, Callable[[Any], None]] = {
     "assigned": lambda thing: setattr(thing, "k", 3.0),
     "by_object": lambda thing: object.__setattr__(thing, "k", 3.0),
@@ -655,6 +660,31 @@ def test_what_replaces_a_dict_of_a_layer_is_compared_too(way: str, reference: Ba
     else:
         layer._parameters["weight"] = nn.Parameter(te.eye(3))
     assert seen(compiled(sample())) == seen(layer(sample()) * layer.k)
+
+
+ODD = {
+    "getattr": lambda y, thing: y * getattr(thing, "k-1"),
+    "hasattr": lambda y, thing: y * (2 if hasattr(thing, "0") else 3),
+    "attrgetter": lambda y, thing: y * operator.attrgetter("k-1")(thing),
+    "format": lambda y, thing: y * len("{o.k-1}".format(o=thing)),
+}
+
+
+@pytest.mark.parametrize("make", MAKES, ids=name_of)
+@pytest.mark.parametrize("read", ODD)
+def test_names_that_are_no_identifiers(make: Callable[[], Any], read: str, reference: Backend) -> None:
+    def case() -> Any:
+        thing, function = make(), ODD[read]
+        setattr(thing, "k-1", 2.0)
+        return lambda y: function(y, thing), lambda: vars(thing).update({"k-1": 3.25, "0": None})
+
+    require_compared(case)
+
+
+@compared
+def whether_a_namespace_has_a_name() -> Any:
+    thing, names = argparse.Namespace(), ["fl" + "ag"]
+    return lambda y: y * (2 if names[0] in thing else 3), setting(thing, "flag")
 
 
 @compared

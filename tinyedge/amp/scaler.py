@@ -76,6 +76,13 @@ class GradScaler:
         """Whether it scales."""
         return self._enabled
 
+    tells = frozenset({"is_enabled", "scale", "step", "unscale_", "update"})
+    """Methods that read the state; where a compiled function mentions one, it is compared by what ``told`` gives."""
+
+    def told(self) -> tuple[Any, ...]:
+        """Whether it scales: by what is on the device, so that it may change."""
+        return (self._enabled,)
+
     def scale(self, outputs: Any) -> Any:
         """``outputs``, tensors in any containers, times the scale."""
         if not self._enabled:

@@ -13,6 +13,9 @@ from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType
 from typing import Any, NamedTuple
 
+FIELDS = re.compile(r"[.\[]([^][.{}:!]+)")
+"""Attributes that a format names: ``{0.scale}``."""
+
 TEXT = frozenset({"FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"})
 SILENT = frozenset({"PRECALL", "KW_NAMES", "CACHE", "NOP", "RESUME", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL"})
 POPS = {"COMPARE_OP": 2, "IS_OP": 2, "CONTAINS_OP": 2, "STORE_ATTR": 2, "STORE_SUBSCR": 3, "RETURN_VALUE": 1}
@@ -142,9 +145,10 @@ class _Scan:
             self.equals |= inner.equals
             self.identity |= inner.identity
         elif isinstance(constant, str):  # for getattr, attrgetter, and format
-            for part in re.findall(r"\w+", constant) if "{" in constant else constant.split("."):
-                if part.isidentifier():
-                    self.attributes.setdefault(part, self.code.co_firstlineno)
+            parts = re.findall(r"\w+", constant) if "{" in constant else constant.split(".")
+            named = FIELDS.findall(constant) if "{" in constant else []  # by a format, and need be no identifiers
+            for part in [part for part in parts if part.isidentifier()] + named:
+                self.attributes.setdefault(part, self.code.co_firstlineno)
         elif isinstance(constant, (tuple, frozenset)):
             for item in constant:
                 self._constant(item)
@@ -313,4 +317,4 @@ def all_codes(code: CodeType) -> Iterator[CodeType]:
             yield from all_codes(constant)
 
 
-__all__ = ["CLASS_NAMES", "Mentions", "Read", "mentions"]
+__all__ = ["CLASS_NAMES", "FIELDS", "Mentions", "Read", "mentions"]

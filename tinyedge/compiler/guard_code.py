@@ -177,8 +177,11 @@ class CodeWalk(abc.ABC):
         if value in purity.READS_ALL:
             self.names.note(all=True)
         elif value in purity.BY_NAME:
-            which = purity.BY_NAME[value]
-            self.names.note(all=not called or None in called[which])
+            named = (called or (None,))[purity.BY_NAME[value]] or (None,)
+            self.names.note(all=None in named)
+            for text in filter(None, named):  # which need not be an identifier
+                for name in text.split(".") if value is operator.attrgetter else [text]:
+                    self.names.add(name, path)
         elif value in purity.MAKES_TEXT:
             self.names.note(text=True)
         elif value in CONSTRUCTS:

@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import gc
 import operator
 import re
 import sys
@@ -136,6 +137,10 @@ MODES = frozenset({"training", "checkpointed"})
 """Attributes that every module has. They are part of its key."""
 
 
+REGISTRIES = frozenset(vars(Module())) - MODES
+"""Where every module keeps its members and hooks, which are compared by themselves."""
+
+
 WHOLE = frozenset({"__dict__", "__dir__", "__getattribute__", "__getstate__", "__reduce__", "__reduce_ex__"})
 """What reads attributes of an object that no code names."""
 
@@ -163,18 +168,46 @@ def have_size(dicts: list[dict[str, Any]], size: int) -> bool:
     return sum(map(len, dicts)) == size
 
 
-_cached: weakref.WeakKeyDictionary[Any, tuple[int, int, int]] = weakref.WeakKeyDictionary()
+class Remembered(NamedTuple):
+    """What a function of ``functools.lru_cache`` has remembered: its results, in the order in which they were seen."""
+
+    times: int  # how often it was seen to have forgotten some: called again, it may return others
+    held: list[Any]
+    results: dict[tuple[int, int], Any]  # by the ids of the arguments and of the result
+
+    @classmethod
+    def by(cls, function: Any, before: Remembered | None) -> Remembered | None:
+        """What ``function`` remembers now: ``before``, if that has not changed. None if it cannot be told.
+
+        No method gives the results, but the garbage collector sees them: before the dict of all come the arguments,
+        the result and the class of each entry; without a bound on their number, the dict itself holds the results.
+        """
+        seen = gc.get_referents(function)
+        place = next((at for at, each in enumerate(seen[:-1]) if type(each) is dict and callable(seen[at + 1])), 0)
+        entries, first = seen[place], place % 3
+        if type(entries) is not dict:
+            return None
+        held = seen[first:place] if place > first else [part for pair in entries.items() for part in pair]
+        if before is not None and is_list_of(before.held, held):
+            return before
+        step = 3 if place > first else 2
+        keys, results = held[::step], held[1::step]
+        if len(keys) != len(entries):
+            return None
+        now = {(id(key), id(result)): result for key, result in zip(keys, results, strict=True)}
+        if before is None:
+            return cls(0, held, now)
+        forgotten = not now.keys() >= before.results.keys()
+        return cls(before.times + forgotten, held, now if forgotten else before.results | now)
 
 
-def times_forgotten(function: Any) -> int:
-    """How often a function that remembers its results was seen to have forgotten some: then they may be others."""
-    hits, misses, most, size = function.cache_info()
-    times, *before = _cached.get(function, (0, 0, 0))
-    if [hits, misses] != before:
-        was_cleared = hits < before[0] or misses < before[1]
-        times += was_cleared or (misses > before[1] and size == most)  # a full cache forgets one for each new one
-        _cached[function] = times, hits, misses
-    return times
+def remembered(caches: dict[int, tuple[Any, Remembered | None]], function: Any) -> Remembered | None:
+    """What a function of ``functools.lru_cache`` has remembered; the same object until that changes."""
+    _, before = caches.get(id(function), (None, None))
+    now = Remembered.by(function, before)
+    if now is not before:
+        caches[id(function)] = function, now
+    return now
 
 
 def alive_in(key: Any) -> list[Any]:
@@ -353,7 +386,8 @@ class ModuleState:
                     self.live.append((in_slot(slot, part), at.attribute(name)))
         for name, value in vars(part).items():
             wanted = names.has(name) and (not names.all or not name.startswith("_") or name in names.mentioned)
-            if wanted or (not name.startswith("_") if library else name in read):
+            unnamed = name in read or (library and not name.startswith("_"))
+            if wanted or (unnamed and name not in REGISTRIES):
                 if is_constant(value):
                     static += (name, type(value), value.hex() if type(value) is float else value)
                 else:
@@ -633,6 +667,7 @@ class Guarded:
         self.constant = set(constant)
         self.names = Names()
         self.states: dict[int, ModuleState] = {}
+        self.caches: dict[int, tuple[Any, Remembered | None]] = {}  # what functions remember, by their ids
 
     def is_constant(self, path: str) -> bool:
         """Whether the user said that this name never changes."""

@@ -10,7 +10,6 @@ import datetime
 import decimal
 import functools
 import operator
-import re
 import sys
 import types
 import weakref
@@ -26,6 +25,7 @@ import numpy as np
 from tinyedge.autograd import registry
 from tinyedge.autograd.minibatch import Minibatch
 from tinyedge.compiler import purity
+from tinyedge.compiler.bytecode import FIELDS
 from tinyedge.compiler.guard_code import CodeWalk
 from tinyedge.compiler.guard_state import (
     ARRAY_BYTES,
@@ -51,6 +51,7 @@ from tinyedge.compiler.guard_state import (
     have_size,
     holds_bytes,
     in_slot,
+    is_constant,
     is_equal,
     is_known,
     is_list_of,
@@ -59,7 +60,7 @@ from tinyedge.compiler.guard_state import (
     logger_levels,
     members_of,
     numpy_errors,
-    times_forgotten,
+    remembered,
 )
 from tinyedge.containers import is_container, slots_of
 from tinyedge.errors import ArgumentError
@@ -137,7 +138,7 @@ class Walk(CodeWalk):
         elif made in PLAIN:
             token = made, value
             if made is str and self.names.format and "{" in value:
-                for name in re.findall(r"[.\[](\w+)", value):
+                for name in FIELDS.findall(value):
                     self.names.add(name, at.where)
         elif made is float:
             token = float, value.hex()
@@ -204,9 +205,7 @@ class Walk(CodeWalk):
         if made is functools.cached_property:
             return made, self.key_part(value.func, at)
         if made is functools._lru_cache_wrapper:
-            times = times_forgotten(value)
-            self.findings.guard(partial(is_equal, partial(times_forgotten, value), times), True)
-            return made, times, self.key_part(value.__wrapped__, at)
+            return self.later(value, 0, at, partial(self.cached_function, value, at))
         if made is FIELD:
             return Same(value)
         if made is slice:
@@ -246,13 +245,26 @@ class Walk(CodeWalk):
         if purity.is_tinyedge(made.__module__):
             return self.later(value, 0, at, partial(self.thing_of_ours, value, at))
         odd = purity.is_standard(made.__module__) and not purity.is_pure(made.__module__)
-        if (odd and made.__module__ != "builtins") or not is_known(made):
+        if (odd and made.__module__ != "builtins" and not purity.is_namespace(made)) or not is_known(made):
             if at.lenient and not purity.advances(value):
                 return Same(value)
             self.refuse(at, f"is a {made.__module__}.{made.__qualname__}, whose state cannot be compared")
         inside = is_argument and is_container(made)
         look = partial(self.thing, value, at, inside)
         return self.place(value), self.later(value, (at.lenient, inside), at, look)
+
+    def cached_function(self, function: Any, at: At) -> Iterator[Hashable]:
+        """A function of ``functools.lru_cache``: its code, and those of its results that may change meanwhile."""
+        known = remembered(self.guard.caches, function)
+        if known is None:
+            self.refuse(at, "remembers results, which cannot be compared")
+        self.findings.guard(partial(remembered, self.guard.caches, function), known)
+        self.findings.guard_attribute(function, "__wrapped__", wrapped := function.__wrapped__)
+        yield known.times
+        yield self.key_part(wrapped, at)
+        for result in known.results.values():
+            if not is_constant(result):
+                yield self.key_part(result, at._replace(path=f"{at.path}(...)"))
 
     def tensor(self, value: Tensor, at: At, is_argument: bool) -> Hashable:
         """A tensor: its dtype, layout, flags and mentioned attributes, not its values."""
@@ -365,7 +377,7 @@ class Walk(CodeWalk):
         self.findings.guard(partial(type, value), made)
         if made is not SimpleNamespace and not purity.is_standard(made.__module__):
             yield self.later(made, "class", at._replace(path=made.__qualname__), partial(self.members, made, at, False))
-        if made is SimpleNamespace:  # it is compared, or made text, with all that it holds
+        if is_namespace := purity.is_namespace(made):  # it is compared, or made text, with all that it holds
             whole = self.names.equals or self.names.text
         else:
             whole = any(
@@ -376,8 +388,11 @@ class Walk(CodeWalk):
             )
         attributes = self.own_attributes(value)
         if attributes is not None:
-            rest = at._replace(lenient=True) if made is SimpleNamespace else at
+            rest = at._replace(lenient=True) if is_namespace else at
             yield self.attributes(attributes, at, is_argument, whole, rest)
+            if is_namespace and hasattr(made, "__contains__"):  # by names that are computed
+                self.findings.guard(partial(is_equal, partial(tuple, attributes), names := (*attributes,)), True)
+                yield names
         for name, descriptor in slots_of(made):
             if whole or self.wanted(name) or is_argument:
                 item = in_slot(descriptor, value)
@@ -423,14 +438,14 @@ class Walk(CodeWalk):
             self.guard.constant |= attributes["_guard"].constant
             self.findings.guard_item(attributes, "__wrapped__", attributes["__wrapped__"])
             yield self.key_part(attributes["__wrapped__"], at)
-            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name", "programs")):
+            for name in self.names.all_mentioned.difference(vars(type(value)), ("function", "name")):
                 self.findings.guard_item(attributes, name, item := attributes.get(name, MISSING))
                 if item is not MISSING:
                     yield name, self.key_part(item, self.below(at, name))
             return
         self.findings.guard_mentioned(attributes, self.names)
         for name, item in attributes.items():
-            if not name.startswith("_") and name in self.names.mentioned:
+            if name in self.names.mentioned:
                 yield name, self.key_part(item, self.below(at, name)._replace(lenient=True))
         for name in self.names.all_mentioned:
             if isinstance(getattr(type(value), name, None), property):

@@ -17,7 +17,7 @@ import random
 import sys
 from functools import cache
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,11 @@ def is_opaque(value: Any) -> bool:
     return is_silent(type(value).__module__) and not isinstance(value, (ModuleType, BuiltinFunctionType, FunctionType))
 
 
+def is_namespace(cls: type) -> bool:
+    """Whether a class of Python's does nothing but hold attributes that the user chose."""
+    return cls is SimpleNamespace or (cls.__module__, cls.__qualname__) == ("argparse", "Namespace")
+
+
 def advances(value: Any) -> bool:
     """Whether a value gives another result each time it is used: a source of random numbers, or an iterator."""
     made: type = type(value)
@@ -211,6 +216,7 @@ __all__ = [
     "impure_names",
     "is_allowed",
     "is_library",
+    "is_namespace",
     "is_opaque",
     "is_pure",
     "is_silent",

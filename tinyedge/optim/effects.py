@@ -94,7 +94,7 @@ class Updated(Counted):
             if slot is not job.slots["param"] or not slot.requires_grad or is_torn(slot):
                 return False
             names = optimizer.names_of(group, job.param)
-            if not state.keys() >= set(names):  # an option that was changed needs a state that is not there yet
+            if any(state.get(name) is None for name in names):  # a changed option needs one that is not there yet
                 return False
             if "master" in names and not optimizer.has_current_master(job.param):
                 return False
