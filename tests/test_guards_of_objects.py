@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import abc
+import argparse
 import collections
+import dataclasses
+import dis
+import enum
 import functools
 import importlib
+import inspect
 import sys
+import tokenize
 import types
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +26,7 @@ from tests.situations import row as x
 from tinyedge import nn
 from tinyedge.backends import Backend
 from tinyedge.compiler import purity
+from tinyedge.compiler.bytecode import all_codes, mentions
 
 pytestmark = pytest.mark.check
 SITUATIONS: list[Situation] = []
@@ -377,3 +384,16 @@ def test_hashes_that_are_equal_at_each_call(backend: Backend) -> None:
 def test_a_change_between_two_calls_is_noticed(function: Situation, backend: Backend) -> None:
     eager = function(lambda f: f)
     assert function(te.compile) == eager
+
+
+def test_every_name_in_code_is_mentioned() -> None:
+    """In other people's code, with all that it does with comprehensions, closures and branches."""
+    reads = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR")
+    for module in (argparse, collections, dataclasses, enum, functools, inspect, tokenize):
+        for code in list(all_codes(compile(inspect.getsource(module), module.__name__, "exec")))[1:]:
+            found = mentions(code)
+            globals_ = {read.name for read in found.reads if read.root == "global"}
+            attributes = {*found.attributes, "__class__"}.union(*[read.dotted for read in found.reads])
+            steps = [step for each in all_codes(code) for step in dis.get_instructions(each)]
+            assert {step.argval for step in steps if step.opname in reads} <= attributes, code
+            assert {step.argval for step in steps if step.opname == "LOAD_GLOBAL"} <= globals_, code

@@ -662,6 +662,48 @@ def test_what_replaces_a_dict_of_a_layer_is_compared_too(way: str, reference: Ba
     assert seen(compiled(sample())) == seen(layer(sample()) * layer.k)
 
 
+@compared
+def attributes_in_a_comprehension_of_a_method() -> Any:
+    class Thing:
+        def __init__(self) -> None:
+            self.k, self.items = 2.0, [1.0, 2.0]
+
+        def total(self) -> float:
+            return sum(self.k * item for item in self.items)
+
+    thing = Thing()
+    return lambda y: y * thing.total(), setting(thing, "k")
+
+
+@compared
+def an_attribute_in_a_function_inside() -> Any:
+    thing = Plain(2.0)
+
+    def scaled(y: te.Tensor, options: Any) -> Any:
+        return list(map(lambda item: item * options.k, [y]))[0]
+
+    return lambda y: scaled(y, thing), setting(thing, "k")
+
+
+@compared
+def the_class_of_an_object_with_slots() -> Any:
+    class Once:
+        __slots__ = ("k",)
+
+        def get(self) -> Any:
+            return self.k
+
+    class Twice:
+        __slots__ = ("k",)
+
+        def get(self) -> Any:
+            return 2 * self.k
+
+    thing: Any = Once()
+    thing.k = 2.0
+    return lambda y: y * thing.get(), setting(thing, "__class__", Twice)
+
+
 ODD = {
     "getattr": lambda y, thing: y * getattr(thing, "k-1"),
     "hasattr": lambda y, thing: y * (2 if hasattr(thing, "0") else 3),

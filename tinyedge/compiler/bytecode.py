@@ -137,6 +137,9 @@ class _Scan:
                         root=whole.root, name=whole.name, dotted=whole.dotted + read.dotted, level=whole.level
                     )
                     self.reads[read] = None
+                else:  # any object: a parameter, say
+                    for name in read.dotted:
+                        self.attributes.setdefault(name, read.line)
             for name, line in inner.attributes.items():
                 self.attributes.setdefault(name, line)
             self.text |= inner.text

@@ -488,10 +488,10 @@ def in_cell(cell: Any) -> Any:
 
 
 def in_slot(descriptor: Any, value: Any) -> Any:
-    """What a class's slot holds in ``value``; MISSING if nothing."""
+    """What a class's slot holds in ``value``; MISSING if nothing, or if it is of another class now."""
     try:
         return descriptor.__get__(value)
-    except AttributeError:
+    except (AttributeError, TypeError):
         return MISSING
 
 
