@@ -54,6 +54,16 @@ def an_iterator() -> Any:
     return lambda y: y * next(iterator)
 
 
+@refused("reading a file")
+def a_file_of_tensors() -> Any:
+    return lambda y: y * te.load("k.safetensors")["k"]
+
+
+@refused("writing a file")
+def a_file_of_numbers() -> Any:
+    return lambda y: (te.save({"k": 2.0}, "k.safetensors"), y * 1)[1]
+
+
 @refused("numbers")
 def a_generator() -> Any:
     numbers = (float(k) for k in range(2, 9))

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tinyedge import files
+from tinyedge.autograd.recorder import forbid_in_recording
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import Place, is_pickle, safetensors_recipe
 from tinyedge.errors import ArgumentError, ModelFormatError
@@ -40,6 +41,7 @@ def load_model(
     Errors: ModelFormatError, naming the place, if the file is damaged or of no known format. UnsupportedOpError,
             listing all that tinyedge lacks. MissingPackageError without the package that reads the format.
     """
+    forbid_in_recording("reading a file", "a replay would not read it again")
     place = Place("load_model", path, "model file: .onnx, .tflite, .pb or .gguf")
     if os.path.isfile(os.path.join(path, "config.json")):
         from tinyedge.convert.huggingface import from_pretrained

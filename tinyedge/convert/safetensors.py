@@ -17,6 +17,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as to_bytes
 
 from tinyedge import dtypes, files
+from tinyedge.autograd.recorder import forbid_in_recording
 from tinyedge.backends import Backend
 from tinyedge.convert.checks import is_pickle, safetensors_recipe
 from tinyedge.errors import ArgumentError, CheckpointError
@@ -63,6 +64,7 @@ def save(
             socket or a device; DtypeError for an element type that tinyedge does not have; OSError if the folder cannot
             be written.
     """
+    forbid_in_recording("writing a file", "a replay would not write it again")
     if not isinstance(state_dict, Mapping):
         raise ArgumentError("save", "a state dict", f"got {type(state_dict).__name__}", _remedy(state_dict))
     texts = {_text("a metadata key", key): _text("a metadata value", text) for key, text in (metadata or {}).items()}
@@ -310,6 +312,7 @@ def _refused(path: str | os.PathLike[str], problem: str, content: bytes = b"") -
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
+    forbid_in_recording("reading a file", "a replay would not read it again")
     try:
         return files.read_whole(path)
     except files.IrregularFileError as error:
