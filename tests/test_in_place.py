@@ -470,6 +470,18 @@ def test_what_was_changed_before_it_is_overwritten_is_not_what_was_saved(
         a.sum().backward()
 
 
+@pytest.mark.parametrize("write", [lambda x, y: x.copy_(y), lambda x, y: x.__setitem__(..., y), lambda x, y: x.zero_()])
+def test_what_is_overwritten_gets_zeros(write: Callable[..., Any], backend: Backend) -> None:
+    """As in PyTorch: an optimizer decays such a weight, and leaves one alone that has no gradient."""
+    before, after = te.tensor([1.0, 2.0], requires_grad=True), te.tensor([3.0, 4.0], requires_grad=True)
+    x = before * 2
+    write(x, after)
+    x.square().sum().backward()
+    assert before.grad is not None
+    assert before.grad.tolist() == [0.0, 0.0]
+    assert after.grad is None or after.grad.tolist() == [6.0, 8.0]
+
+
 @pytest.mark.parametrize("hooked", [0, 1])
 def test_a_copy_and_its_source_have_hooks_of_their_own(hooked: int, backend: Backend) -> None:
     """They shared a step of the graph, and with it its hooks and the gradient that it retains."""

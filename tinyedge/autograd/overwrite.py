@@ -59,10 +59,8 @@ def changed(slot: Slot, result: Slot, is_copied: bool = False) -> Slot:
     family, before = slot.family, _before(slot)
     if before is None:  # then it is all of the memory: ``require_changeable`` has looked
         now = None
-    elif _is_whole(slot) and result.requires_grad:
+    elif _is_whole(slot) and result.requires_grad and not is_copied:
         now = Current(result.step, result.index, result.spec)
-        if is_copied:
-            now = Current(Overwritten(Current(None, 0, result.spec), result, slot.layout()), 0, result.spec)
     else:
         now = Current(Overwritten(before, result, slot.layout()), 0, before.spec)
     family.history += 1
