@@ -257,3 +257,17 @@ def test_it_is_pytorchs(name: str, letter: str, shapes: list[tuple[int, ...]], b
         assert isinstance(got, str), "PyTorch refuses it"
     else:
         assert_same(got, expected)
+
+
+def test_empty_batches_among_others_of_a_compiled_model(backend: Backend) -> None:
+    """The gradient between two layers is empty: nothing fills it, and a kernel gets it as an argument."""
+    model = te.nn.Sequential(te.nn.Linear(3, 5), te.nn.Tanh(), te.nn.Linear(5, 2))
+    forward = te.compile(lambda x: model(x).sum())
+    found = []
+    for size in (0, 2, 0, 2, 0):
+        model.zero_grad()
+        forward(te.ones(size, 3)).backward()
+        found.append([param.grad.tolist() for param in model.parameters() if param.grad is not None])
+    assert found[1] == found[3] != found[0]
+    assert found[0] == found[2] == found[4]
+    assert not np.concatenate([np.ravel(gradient) for gradient in found[0]]).any()

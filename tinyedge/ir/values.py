@@ -153,7 +153,8 @@ class Storage(Family):
         self.buffer: Any = None
         deferred, told = modes.deferred, modes.recorder
         self.deferred = deferred
-        if holds or told is None or told.allocates or (alone and told.runs):
+        # What is empty costs nothing, and kernels may get it as an argument though no step ever fills it.
+        if holds or told is None or told.allocates or (alone and told.runs) or not nbytes:
             if deferred is not None and not alone and not holds:
                 self.buffer = deferred.take(backend, nbytes)
             else:
