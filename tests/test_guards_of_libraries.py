@@ -5,7 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import decimal
+import itertools
 import logging
+import operator
+import pprint
+import reprlib
+import string
 import traceback
 import types
 import typing
@@ -58,6 +63,26 @@ def namespaces_in_a_list() -> tuple[Callable[..., Any], Change]:
 def a_namespace_as_text() -> tuple[Callable[..., Any], Change]:
     a = types.SimpleNamespace(**{"hid" + "den": 1})
     return lambda y: y * len(repr(a)), lambda: setattr(a, "hidden", 1000)
+
+
+def text_of_an_object(make: Callable[[Any], str]) -> Callable[[], tuple[Callable[..., Any], Change]]:
+    class Shown(Thing):
+        def __repr__(self) -> str:
+            return self.hidden * 2  # type: ignore[attr-defined, no-any-return]
+
+    def case() -> tuple[Callable[..., Any], Change]:
+        thing = Shown(**{"hid" + "den": "a"})
+        return lambda y: y * len(make(thing)), lambda: setattr(thing, "hidden", "abc")
+
+    return case
+
+
+def whether_namespaces_are_equal(ask: Callable[..., Any]) -> Callable[[], tuple[Callable[..., Any], Change]]:
+    def case() -> tuple[Callable[..., Any], Change]:
+        a, b = types.SimpleNamespace(**{"hid" + "den": 1}), types.SimpleNamespace(**{"hid" + "den": 1})
+        return lambda y: y * (2 + ask(a, b)), lambda: setattr(b, "hidden", 5)
+
+    return case
 
 
 def the_state_of_an_object() -> tuple[Callable[..., Any], Change]:
@@ -139,7 +164,21 @@ def the_defaults_of_a_dataclass() -> tuple[Callable[..., Any], Change]:
     return lambda y: y * sum(each.default for each in dataclasses.fields(Options)), lambda: setattr(field, "default", 7)
 
 
+class Words(str):
+    """A user's text."""
+
+
+TEXTS: list[Callable[[Any], str]] = [
+    pprint.pformat, reprlib.repr, operator.methodcaller("__str__"), Words, lambda thing: operator.mod("%s", thing),
+    lambda thing: "%s".__mod__(thing), lambda thing: thing.__str__(),
+    lambda thing: string.Template("$a").substitute(a=thing),
+]  # fmt: skip
+EQUALS: list[Callable[[Any, Any], Any]] = [
+    operator.eq, lambda a, b: operator.contains([a], b), lambda a, b: len([*itertools.groupby([a, b])]),
+    lambda a, b: [a].__eq__([b]),
+]  # fmt: skip
 FOUND = [
+    *map(text_of_an_object, TEXTS), *map(whether_namespaces_are_equal, EQUALS),
     a_distribution, a_namespace_as_text, a_polynomial, a_protocol, a_vectorized_function, attributes_by_computed_names,
     namespaces_in_a_list, namespaces_that_are_equal, the_level_of_a_logger, the_level_of_a_logger_that_is_looked_up,
     the_defaults_of_a_dataclass, the_names_of_an_object, the_precision_of_decimals, the_state_of_a_copy,

@@ -153,10 +153,13 @@ class CodeWalk(abc.ABC):
         if owner is not None and not isinstance(owner, ModuleType) and not isinstance(value, np.ufunc):
             if isinstance(owner, type) and value.__name__ in purity.impure_names(owner.__module__):
                 self.refuse_function(value, at)
+            self.mention(value.__name__, at.where)
             return "bound", value.__name__, self.key_part(owner, at)
         self.uses_numpy |= isinstance(value, np.ufunc)
         if isinstance(value, np.ufunc) and not at.lenient and not set("".join(value.types)) - set("O->"):
             self.refuse(at, "is a ufunc made of a Python function, which cannot be looked into")
+        if isinstance(value, (types.GetSetDescriptorType, MemberDescriptorType)):
+            self.mention(value.__name__, at.where)
         if not purity.is_allowed(value):
             owner = getattr(value, "__objclass__", None)
             if not isinstance(owner, type) or purity.is_library(owner.__module__) or is_written_in_c(owner):
@@ -181,13 +184,14 @@ class CodeWalk(abc.ABC):
             self.names.note(all=None in named)
             for text in filter(None, named):  # which need not be an identifier
                 for name in text.split(".") if value is operator.attrgetter else [text]:
-                    self.names.add(name, path)
-        elif value in purity.MAKES_TEXT:
+                    self.mention(name, path)
+        elif purity.makes_text(value):
             self.names.note(text=True)
         elif value in CONSTRUCTS:
             self.names.note(constructs=True)
-        elif value in (operator.is_, operator.is_not):
-            self.names.note(identity=True)
+        elif value in purity.COMPARES:
+            asks_which = value in (operator.is_, operator.is_not)
+            self.names.note(equals=not asks_which, identity=asks_which)
         elif value is hash:
             self.names.hashes = True
         elif value is dataclasses.fields:
@@ -255,6 +259,8 @@ class CodeWalk(abc.ABC):
         library = [base for base in cls.__mro__ if purity.is_library(base.__module__)]
         if type(cls) is not type and not purity.is_library(type(cls).__module__):
             yield self.key_part(type(cls), at)
+        if made and issubclass(cls, str):
+            self.names.note(text=True)
         if made and not is_known(cls):
             odd = next(b for b in cls.__mro__ if is_written_in_c(b) and b not in BASES)
             if not purity.is_allowed(odd):
@@ -361,12 +367,12 @@ class CodeWalk(abc.ABC):
         names.add(name, where)
         if name in WHOLE:
             names.note(all=True)
-        elif name in ("index", "count", "remove"):
+        elif name in purity.COMPARING_NAMES:
             names.note(equals=True)
         elif name in ("__class__", "replace"):
             names.note(constructs=True)
-        elif name in ("format", "format_map"):
-            names.note(text=True, format=True)
+        elif name in purity.TEXT_NAMES:
+            names.note(text=True, format="format" in name)
         elif name == "__hash__":
             names.hashes = True
         elif name in purity.HIDDEN:

@@ -189,6 +189,7 @@ class Walk(CodeWalk):
         if issubclass(made, C_FUNCTIONS):
             return self.c_function(value, at, called)
         if made is types.MethodWrapperType:
+            self.mention(value.__name__, at.where)
             return made, value.__name__, self.key_part(value.__self__, at)
         if issubclass(made, ModuleType):
             return self.python_module(value, at)
@@ -237,7 +238,7 @@ class Walk(CodeWalk):
             if made is not operator.itemgetter:
                 for part in parts:
                     for name in str(part).split("."):
-                        self.names.add(name, at.where)
+                        self.mention(name, at.where)
             return made, self.key_part(parts, at)
         if value is sys.stdout or value is sys.stderr or (purity.is_opaque(value) and made is not SimpleNamespace):
             self.uses_logging |= made.__module__ == "logging"

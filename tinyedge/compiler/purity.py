@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import fractions
 import io
+import itertools
 import operator
 import os
 import random
@@ -90,7 +91,20 @@ BY_NAME = {getattr: slice(1, 2), hasattr: slice(1, 2), setattr: slice(1, 2), del
 """Functions that read the attributes named by some of their arguments: known if these are text constants."""
 BY_NAME |= {operator.attrgetter: slice(0, None), operator.methodcaller: slice(0, 1)}  # type: ignore[dict-item]
 
-MAKES_TEXT = {str, repr, format, ascii}
+MAKES_TEXT = {str, repr, format, ascii, operator.mod, operator.imod}
+
+TEXT_NAMES = frozenset({
+    "__format__", "__mod__", "__repr__", "__rmod__", "__str__", "format", "format_map", "safe_substitute",
+    "substitute", "vformat",
+})  # fmt: skip
+"""Methods that make text of values."""
+
+COMPARES = {
+    operator.eq, operator.ne, operator.contains, operator.countOf, operator.indexOf, operator.is_, operator.is_not,
+    itertools.groupby,
+}  # fmt: skip
+COMPARING_NAMES = frozenset({"__contains__", "__eq__", "__ne__", "count", "index", "remove"})
+"""Functions, and methods, that ask whether values are equal."""
 
 _READ_BY = {
     contextlib.closing: ("close",),
@@ -198,6 +212,14 @@ def is_namespace(cls: type) -> bool:
     return cls is SimpleNamespace or (cls.__module__, cls.__qualname__) == ("argparse", "Namespace")
 
 
+def makes_text(function: Any) -> bool:
+    """Whether a library function may make text of what it is given."""
+    try:
+        return function in MAKES_TEXT or top_of(getattr(function, "__module__", None)) in ("pprint", "reprlib")
+    except TypeError:  # it cannot be hashed
+        return False
+
+
 def advances(value: Any) -> bool:
     """Whether a value gives another result each time it is used: a source of random numbers, or an iterator."""
     made: type = type(value)
@@ -207,10 +229,12 @@ def advances(value: Any) -> bool:
 
 __all__ = [
     "BY_NAME",
+    "COMPARES",
+    "COMPARING_NAMES",
     "HIDDEN",
     "IMPURE_BUILTINS",
-    "MAKES_TEXT",
     "READS_ALL",
+    "TEXT_NAMES",
     "advances",
     "has_settings",
     "impure_names",
@@ -222,5 +246,6 @@ __all__ = [
     "is_silent",
     "is_standard",
     "is_tinyedge",
+    "makes_text",
     "read_by",
 ]
