@@ -105,7 +105,8 @@ def test_a_new_head_is_written(tmp_path: Path, backend: Backend, make: Any, clas
     found = run_onnx(tmp_path / "b.onnx", x)
     np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=bound, atol=bound)
     again = te.load_model(tmp_path / "b.onnx")
-    np.testing.assert_array_equal(again(te.tensor(x)).detach().numpy(), wanted.detach().numpy())
+    rounded = {"atol": bound} if make is turned else {"atol": 0, "rtol": 0}
+    np.testing.assert_allclose(again(te.tensor(x)).detach().numpy(), wanted.detach().numpy(), **rounded)
     model.replace_head(10)  # as many as the file has: all shapes are the file's again
     model.save(tmp_path / "c.onnx")
     assert model(te.tensor(x)).shape[1:] == te.load_model(path)(te.tensor(x)).shape[1:]

@@ -29,9 +29,9 @@ def load_model(
     into a copy of the file. A .gguf file, or a folder with config.json and safetensors files, gives a decoder or an
     encoder of ``te.models``: see ``te.convert.from_gguf`` and ``te.convert.from_pretrained``.
 
-    ``dtype`` is what weights of 16 bits become; without it they stay as they are, but for TFLite's, whose ops compute
-    in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
-    is trained.
+    ``dtype`` is what weights of 16 bits become. Without it they become float32 in models of .onnx, .tflite and .pb
+    files, and stay as they are in others; te.float16 halves their memory, and the former compute in float32 also with
+    such weights. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what is trained.
 
     Quantised TFLite and ONNX models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. The
     quantised weights of a GGUF file stay as they are, in the device's memory too, unless ``dequantize`` is set. A part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy.typing as npt
 
@@ -16,6 +16,11 @@ Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
 Guards = tuple[tuple[str, bool], ...]
 """The branches that a node stands in: the names of the conditions, and what each must be for the branch to be taken."""
+
+
+def lies_in_16_bits(dtype: DType | None) -> TypeGuard[DType]:
+    """Whether it is float16 or bfloat16."""
+    return dtype is not None and bool(dtype.packed) and dtype.blocks is None
 
 
 @dataclass(frozen=True)
@@ -115,4 +120,17 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Body", "Dims", "Guards", "HeadSource", "Loop", "NewHead", "Node", "Port", "Source", "State"]
+__all__ = [
+    "Array",
+    "Body",
+    "Dims",
+    "Guards",
+    "HeadSource",
+    "Loop",
+    "NewHead",
+    "Node",
+    "Port",
+    "Source",
+    "State",
+    "lies_in_16_bits",
+]

@@ -56,10 +56,10 @@ def from_onnx(
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
-    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file, and so does what
-    is computed. (On a CPU, ONNX Runtime computes such graphs in float32 and rounds what it returns: its results are
-    nearest to those with te.float32.) Weights in files beside the model are read only from its own folder and those
-    below.
+    Weights of 16 bits become float32, in which the model computes, as ONNX Runtime does on a CPU; inputs and outputs
+    are of the file's types. With ``dtype`` these weights, inputs and outputs have that type: te.float32 spares a loss
+    the rounding of what is returned, te.float16 leaves the weights in 16 bits. Weights in files beside the model are
+    read only from its own folder and those below.
 
     ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
     one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
@@ -81,7 +81,7 @@ def from_onnx(
     if wanted is not None and not wanted.is_floating_point:
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     model = parsed(call, content, place)
-    parts = _Reader(place, model, path, content, wanted, dequantize, fixed or {}).parts()
+    parts = _Reader(place, model, path, content, dequantize, fixed or {}).parts()
     return build(parts, wanted, device)
 
 
@@ -103,7 +103,6 @@ class _Reader:
         model: Any,
         path: str | os.PathLike[str],
         content: bytes,
-        dtype: dtypes.DType | None,
         dequantize: bool,
         fixed: Mapping[str, Any],
     ) -> None:
@@ -122,8 +121,6 @@ class _Reader:
         self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
         inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
-        if dtype is not None:
-            inputs = [_as_wanted(port, dtype) for port in inputs]
         self.fixed = _fixed(place.call, inputs, fixed)
         inputs = [port for port in inputs if port.name not in fixed]
         outputs = [port_of(value, place) for value in self.graph.output]
@@ -533,11 +530,6 @@ def _fixed(call: str, inputs: Sequence[Port], given: Mapping[str, Any]) -> dict[
             raise ShapeError(call, f"fixed= must have the input's shape: {port}", f"got {array.shape}")
         found[name] = array.astype(port.dtype.numpy)
     return found
-
-
-def _as_wanted(port: Port, dtype: dtypes.DType) -> Port:
-    packed = port.dtype is not None and port.dtype.packed
-    return Port(port.name, dtype, port.dims) if packed else port
 
 
 __all__ = ["from_onnx"]
