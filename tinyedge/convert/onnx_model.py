@@ -14,6 +14,8 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     detection,
     onnx_arithmetic,
     onnx_attention,
+    onnx_decoders,
+    onnx_deform,
     onnx_host,
     onnx_indexing,
     onnx_layers,
@@ -32,8 +34,18 @@ from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Guards
-from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
-from tinyedge.convert.onnx_quantised import LSTM, QUANTISED, RESULTS, spread, weights_of
+from tinyedge.convert.onnx_file import ATTRIBUTES, FOUR_BITS, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
+from tinyedge.convert.onnx_quantised import (
+    GATHER,
+    LSTM,
+    N_BITS,
+    QUANTISED,
+    RESULTS,
+    Quantised,
+    in_blocks,
+    spread,
+    weights_of,
+)
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.onnx_scan import Scanned, scan_raws
 from tinyedge.convert.onnx_sequences import MAKERS, PASSING, READERS
@@ -155,7 +167,7 @@ class _Reader:
 
     def _check_weights(self) -> None:
         """Weights that were dequantised are read as what they stand for alone."""
-        allowed = {*RESULTS, "DequantizeLinear", LSTM.rpartition(".")[2]}
+        allowed = {*RESULTS, "DequantizeLinear", *(op.rpartition(".")[2] for op in (LSTM, N_BITS, GATHER))}
         for raw in self.result.raws:
             for name in raw.inputs:
                 if name in self.source.quantised and raw.op not in allowed:
@@ -184,6 +196,8 @@ class _Reader:
     def _dequantised(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> bool:
         """Turn an op's weights into what they stand for. Whether that is all that the op does."""
         arrays, done = self.result.arrays, False
+        if op in (N_BITS, GATHER):
+            self._in_blocks(op, inputs, arguments)
         for position, scales, zero, axis, block in weights_of(op, arguments):
             name = inputs[position] if position < len(inputs) else ""
             given = [arrays.get(inputs[place]) if place < len(inputs) else None for place in scales]
@@ -202,17 +216,41 @@ class _Reader:
             if not (np.isfinite(scale).all() and (scale > 0).all()):
                 self.place.refuse(name, "a scale that is not positive")
             shift = np.zeros(()) if shift is None else spread(shift, array.ndim, axis, array.shape, block)
-            if is_known:
-                other = self.source.quantised[name]
-                if not (np.array_equal(other[0], scale) and np.array_equal(other[1], shift)):
-                    self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
-            else:
-                self.source.quantised[name] = scale, shift, array.dtype
-                with np.errstate(all="ignore"):
-                    arrays[name] = np.asarray((array.astype(np.float64) - shift) * scale, np.float32)
-                self.known.pop(name, None)
+            limits = self.tensors.limits.get(name)
+            if limits is None and array.dtype.kind in "iu":
+                limits = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+            self._stands_for(name, array, Quantised(scale, shift, array.dtype, limits or (0, 0)))
             done = True
         return done and op == "DequantizeLinear"
+
+    def _stands_for(self, name: str, integers: Array, how: Quantised) -> None:
+        """A weight becomes the numbers that its integers stand for."""
+        other = self.source.quantised.get(name)
+        if other is not None:
+            if not (np.array_equal(other.scale, how.scale) and np.array_equal(other.zero, how.zero)):
+                self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
+            return
+        self.source.quantised[name] = how
+        with np.errstate(all="ignore"):
+            values = np.asarray((integers.astype(np.float64) - how.zero) * how.scale, np.float32)
+        if not np.isfinite(values).all():
+            self.place.refuse(name, "its scale makes its numbers infinite")
+        self.result.arrays[name] = values
+        self.known.pop(name, None)
+
+    def _in_blocks(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> None:
+        """The weight of a product, or of an embedding, that lies in blocks of few bits."""
+        arrays, at = self.result.arrays, 1 if op == N_BITS else 0
+        name, last = inputs[at], inputs[3] if len(inputs) > 3 else ""
+        scales, zeros = arrays.get(inputs[2]), arrays.get(last) if last else None
+        if name not in arrays or scales is None or (last and zeros is None) or scales.dtype.kind != "f":
+            return  # its handler refuses what is computed
+        if name in self.source.quantised:
+            self.problems.append(f"{shown(name)!r}, which several ops read")
+            return
+        if not (np.isfinite(scales).all() and scales.all()):
+            self.place.refuse(inputs[2], "a scale that is 0, or no number")
+        self._stands_for(name, *in_blocks(op, arrays[name], scales, zeros, arguments, name in self.tensors.limits))
 
     def _define(self, name: str) -> None:
         self._require_text(name)
@@ -449,6 +487,10 @@ class _Reader:
         if "opset" in handler.given:
             arguments["opset"] = self.opset
         on_host = ONNX.host_function(kind)
+        zero = inputs[2] if kind == "QuantizeLinear" and len(inputs) > 2 else ""
+        if zero in self.tensors.limits or (kind == "QuantizeLinear" and arguments.get("output_dtype") in FOUR_BITS):
+            self._problem(node, name, "to 4 bits")
+            return
         if self.dequantize:
             try:
                 if self._dequantised(kind, inputs, arguments):

@@ -4,7 +4,7 @@ rounded, so that gradients come through. Weights are kept as the numbers that th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,77 @@ from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.tensor import Tensor, tensor
 
 LSTM = "com.microsoft.DynamicQuantizeLSTM"
+N_BITS = "com.microsoft.MatMulNBits"
+GATHER = "com.microsoft.GatherBlockQuantized"
 
 QUANTISED = frozenset((
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-    "MatMulInteger", LSTM,
+    "MatMulInteger", LSTM, N_BITS, GATHER,
 ))  # fmt: skip
+
+
+class Quantised(NamedTuple):
+    """What the integers of a weight stand for, and how they lie."""
+
+    scale: Array
+    zero: Array
+    dtype: Any
+    limits: tuple[int, int]
+    bits: int = 0
+    """Of an element, where several lie in a byte of uint8; otherwise 0."""
+    whole: Array | None = None
+    """Such elements, with those behind the end of each row."""
+
+    def lying(self, integers: Array, shape: Ints) -> Array:
+        """The integers of the weight, of any shape, as the file has them."""
+        if self.whole is None:
+            return integers.astype(self.dtype)
+        whole = self.whole.copy()
+        whole[:, : integers.shape[1]] = integers
+        parts = whole.reshape(-1, 8 // self.bits).astype(np.uint8) << (np.arange(0, 8, self.bits, dtype=np.uint8))
+        return np.asarray(np.bitwise_or.reduce(parts, 1), np.uint8).reshape(shape)
+
+
+def elements(packed: Array, bits: int) -> Array:
+    """What lies in bytes, the lowest bits first: as many rows, each with all that its bytes hold."""
+    parts = packed.reshape(len(packed), -1, 1) >> np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray(parts & (2**bits - 1), np.uint8).reshape(len(packed), packed[0].size * 8 // bits)
+
+
+def in_blocks(op: str, data: Array, scales: Array, zeros: Array | None, given: dict[str, Any], four: bool) -> Any:
+    """A matrix whose rows lie in blocks, each with a scale: its integers, and what they stand for.
+
+    ``four``: the file's type has 4 bits, and the integers are there one by one. Errors: ShapeError.
+    """
+    bits, block = given.get("bits", 4), given.get("block_size", 128)
+    if bits not in (2, 4, 8) or block < 16 or block & (block - 1) or not data.ndim or not data.size:
+        raise ShapeError(op, "blocks of 16, 32, 64 or more elements of 2, 4 or 8 bits", f"got {block} of {bits}")
+    name = op.rpartition(".")[2]
+    rows, width = (given["N"], given["K"]) if op == N_BITS else (len(data), data[0].size * (1 if four else 8 // bits))
+    blocks = -(-width // block)
+    if (
+        min(rows, width) < 1
+        or len(data) != rows
+        or (data.dtype != np.uint8 and not four)
+        or (data[0].size != blocks * block * bits // 8 if op == N_BITS else data.ndim != 2)
+    ):
+        raise ShapeError(name, f"a matrix ({rows}, {width}) in blocks of {block}", f"got {data.dtype} {data.shape}")
+    if given.get("quantize_axis", 1) not in (1, -1) or scales.size != rows * blocks:
+        raise ShapeError(name, f"{rows * blocks} scales, for blocks of the rows", f"got {scales.shape}")
+    whole = data if four else elements(data, bits)
+    if zeros is None:
+        shift: Array = np.asarray(0 if four else 2 ** (bits - 1), np.float32)
+    else:
+        zeros = zeros if zeros.dtype.kind == "f" or four else elements(zeros.reshape(rows, -1), bits)[:, :blocks]
+        if zeros.size != rows * blocks:
+            raise ShapeError(name, f"{rows * blocks} zero points", f"got {zeros.shape}")
+        shift = np.repeat(zeros.reshape(rows, blocks).astype(np.float32), block, 1)[:, :width]
+    scale = np.repeat(scales.reshape(rows, blocks).astype(np.float32), block, 1)[:, :width]
+    if four:
+        limits = (-8, 7) if data.dtype.kind == "i" else (0, 15)
+        return data, Quantised(scale, shift, data.dtype, limits)
+    return whole[:, :width], Quantised(scale, shift, np.dtype(np.uint8), (0, 2**bits - 1), bits, whole)
+
 
 LIMITS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(2**31), 2**31 - 1)}
 """Of the integers, by ONNX's number of their type."""
@@ -253,4 +319,14 @@ RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6,
 """Where the scale and the zero point of a quantised result are among the inputs."""
 
 
-__all__ = ["LSTM", "QUANTISED", "RESULTS", "spread", "weights_of"]
+__all__ = [
+    "GATHER",
+    "LSTM",
+    "N_BITS",
+    "QUANTISED",
+    "RESULTS",
+    "Quantised",
+    "in_blocks",
+    "spread",
+    "weights_of",
+]
