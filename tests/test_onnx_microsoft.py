@@ -65,7 +65,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "MultiHeadAttention, crossed": ("MultiHeadAttention", {
         "q": X, "k": drawn(2, 2, 3, 4), "v": drawn(2, 2, 3, 4)}, {"num_heads": 2}),
     "Attention, causal": ("Attention", HEADS, {"num_heads": 2, "unidirectional": 1}),
-    "RotaryEmbedding": ("RotaryEmbedding", {"x": drawn(2, 5, 16), "ids": (IDS % 7).astype(np.int64), **CACHES}, {"num_heads": 2}),
+    "RotaryEmbedding": ("RotaryEmbedding", {"x": drawn(2, 5, 16), "ids": (IDS % 7).astype(np.int64), **CACHES},
+                        {"num_heads": 2}),
     "RotaryEmbedding, partly": ("RotaryEmbedding", {"x": drawn(2, 3, 5, 12), "ids": np.array([2]), **CACHES},
                                 {"num_heads": 3, "rotary_embedding_dim": 8, "interleaved": 1}),
     "GroupQueryAttention": ("GroupQueryAttention", GROUPED, {"num_heads": 4, "kv_num_heads": 2}),
