@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinyedge as te
+from tests.float_twins import float_twin
 from tests.mutations import check_mutations
 from tinyedge import optim
 from tinyedge.backends import Backend
@@ -147,6 +148,86 @@ def test_dynamic_quantisation(tmp_path: Path, backend: Backend) -> None:
     y.sum().backward()
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), np.tile(weights["w"].sum(1) * 0.01, (2, 1)), rtol=1e-4, atol=1e-6)
+
+
+def dynamic(path: Path, per_channel: bool) -> Path:
+    """As ONNX Runtime's dynamic quantisation writes a network: an embedding, a convolution with a bias, a product."""
+    each = (4,) if per_channel else ()
+    nodes = [
+        node("Gather", ["table", "x"], ["rows"]), node("DequantizeLinear", ["rows", "st", "zt"], ["e"]),
+        node("Transpose", ["e"], ["t"], perm=[0, 2, 1]),
+        node("DynamicQuantizeLinear", ["t"], ["tq", "ts", "tz"]), node("Mul", ["ts", "sw"], ["s1"]),
+        node("Div", ["bias", "s1"], ["b1"]), node("Floor", ["b1"], ["b2"]), node("Cast", ["b2"], ["b3"], to=6),
+        node("ConvInteger", ["tq", "w", "tz", "zw"], ["c"]), node("Reshape", ["b3", "column"], ["b4"]),
+        node("Add", ["c", "b4"], ["ci"]), node("Cast", ["ci"], ["cf"], to=1),
+        node("Reshape", ["s1", "column" if per_channel else "one"], ["s2"]), node("Mul", ["cf", "s2"], ["y1"]),
+        node("Relu", ["y1"], ["r"]), node("GlobalAveragePool", ["r"], ["g"]), node("Flatten", ["g"], ["f"]),
+        node("DynamicQuantizeLinear", ["f"], ["fq", "fs", "fz"]), node("Mul", ["fs", "sv"], ["s3"]),
+        node("MatMulInteger", ["fq", "v", "fz", "zv"], ["m"]), node("Cast", ["m"], ["mf"], to=1),
+        node("Mul", ["mf", "s3"], ["p"]), node("Add", ["p", "b"], ["y"]),
+    ]  # fmt: skip
+    weights = {
+        "table": integers(9, 6, dtype=np.uint8), "st": np.float32(0.02), "zt": np.uint8(128), "w": integers(4, 6, 3),
+        "zw": np.int8(0), "sw": RNG.uniform(0.002, 0.004, each).astype(np.float32),
+        "bias": RNG.standard_normal(4).astype(np.float32), "column": np.array([1, 4, 1]), "one": np.array([1, 1, 1]),
+        "v": integers(4, 3, dtype=np.uint8), "zv": np.full(3, 127, np.uint8), "sv": np.full(3, 0.01, np.float32),
+        "b": RNG.standard_normal(3).astype(np.float32),
+    }  # fmt: skip
+    return write(path, nodes, (7, [2, 7]), weights)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_what_dynamic_quantisation_wrote_is_trained(tmp_path: Path, backend: Backend, per_channel: bool) -> None:
+    """Every weight and bias is a parameter, in the numbers that it stands for, and goes back."""
+    path, x = dynamic(tmp_path / "a.onnx", per_channel), RNG.integers(0, 9, (2, 7))
+    model = te.load_model(path, dequantize=True)
+    assert {name for name, _ in model.named_parameters()} == {"table", "w", "bias", "v", "b"}
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    scale = arrays["sw"].reshape(-1, 1, 1) if per_channel else arrays["sw"]
+    np.testing.assert_allclose(model.get_parameter("w").detach().numpy(), arrays["w"] * scale, rtol=1e-6)
+    np.testing.assert_allclose(model.get_parameter("v").detach().numpy(), (arrays["v"] - 127.0) * 0.01, rtol=1e-6)
+
+    def twin(path: Path) -> Any:
+        (tmp_path / "twin.onnx").write_bytes(float_twin(path.read_bytes()))
+        return run(tmp_path / "twin.onnx", x)
+
+    y = model(te.tensor(x))
+    np.testing.assert_allclose(y.detach().numpy(), twin(path), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(path, x), y.detach().numpy(), atol=0.1)
+    model.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
+    y.square().sum().backward()
+    with te.no_grad():
+        for param in model.parameters():
+            assert param.grad is not None
+            assert param.grad.numpy().any()
+            param.sub_(
+                param.grad * float(0.1 * np.abs(param.detach().numpy()).max() / np.abs(param.grad.numpy()).max())
+            )
+    model.save(tmp_path / "b.onnx")
+    again = te.load_model(tmp_path / "b.onnx", dequantize=True)(te.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(again, twin(tmp_path / "b.onnx"), rtol=1e-4, atol=1e-5)
+    assert np.abs(again - y.detach().numpy()).max() > 0.05
+    assert np.abs(run(tmp_path / "b.onnx", x) - again).max() < 0.1
+
+
+@pytest.mark.parametrize("op", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_fused_integer_products(tmp_path: Path, backend: Backend, op: str) -> None:
+    quantised = node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])
+    names = ["x", "w", "sw", "zw", "b"] if op == "DynamicQuantizeMatMul" else ["q", "w", "s", "sw", "z", "zw", "b"]
+    nodes = [quantised][: op != "DynamicQuantizeMatMul"] + [node(op, names, ["y"], domain="com.microsoft")]
+    weights = {"w": integers(8, 3), "zw": np.array([3, 0, 5], np.int8), "b": np.float32([1, 2, 3]),
+               "sw": np.array([0.01, 0.02, 0.03], np.float32)}  # fmt: skip
+    path = write(tmp_path / "a.onnx", nodes, (1, [2, 8]), weights)
+    model, x = te.load_model(path, dequantize=True), RNG.standard_normal((2, 8)).astype(np.float32)
+    y = model(te.tensor(x))
+    wanted = x @ ((weights["w"].astype(np.float32) - weights["zw"]) * weights["sw"]) + weights["b"]
+    np.testing.assert_allclose(y.detach().numpy(), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(path, x), wanted, atol=0.2)
+    y.sum().backward()
+    assert all(param.grad is not None for param in model.parameters())
+    model.save(tmp_path / "same.onnx")
+    assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
 
 
 def test_integers_as_inputs(tmp_path: Path, backend: Backend) -> None:

@@ -34,13 +34,16 @@ from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Guards
+from tinyedge.convert.onnx_dynamic import INT32, PRODUCTS, Neighbours, fits
 from tinyedge.convert.onnx_file import ATTRIBUTES, FOUR_BITS, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
 from tinyedge.convert.onnx_quantised import (
+    DYNAMIC,
     GATHER,
     LSTM,
     N_BITS,
     QUANTISED,
     RESULTS,
+    TO_FLOAT,
     Quantised,
     in_blocks,
     spread,
@@ -125,6 +128,8 @@ class _Reader:
         self.problems: list[str] = []
         self.quantised: list[str] = []  # what only dequantize can load
         self.dequantize = dequantize
+        self.neighbours = Neighbours(self.graph)
+        self.tables: set[str] = set()  # weights of which parts are taken before they are dequantised
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
         self.outer: set[str] = set()  # what the graph's own nodes compute
@@ -167,10 +172,11 @@ class _Reader:
 
     def _check_weights(self) -> None:
         """Weights that were dequantised are read as what they stand for alone."""
-        allowed = {*RESULTS, "DequantizeLinear", *(op.rpartition(".")[2] for op in (LSTM, N_BITS, GATHER))}
+        own = (op.rpartition(".")[2] for op in (LSTM, N_BITS, GATHER, TO_FLOAT, DYNAMIC))
+        allowed = {*RESULTS, *PRODUCTS, "DequantizeLinear", *own}
         for raw in self.result.raws:
             for name in raw.inputs:
-                if name in self.source.quantised and raw.op not in allowed:
+                if name in self.source.quantised and raw.op not in allowed and name not in self.tables:
                     self.place.unsupported(
                         [f"{raw.op} {shown(raw.name)!r}, which reads the integers of {shown(name)!r}"]
                     )
@@ -196,6 +202,8 @@ class _Reader:
     def _dequantised(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> bool:
         """Turn an op's weights into what they stand for. Whether that is all that the op does."""
         arrays, done = self.result.arrays, False
+        if op == "DequantizeLinear" and inputs[0] not in arrays:
+            return self._table(inputs)
         if op in (N_BITS, GATHER):
             self._in_blocks(op, inputs, arguments)
         for position, scales, zero, axis, block in weights_of(op, arguments):
@@ -237,6 +245,50 @@ class _Reader:
             self.place.refuse(name, "its scale makes its numbers infinite")
         self.result.arrays[name] = values
         self.known.pop(name, None)
+
+    def _table(self, inputs: tuple[str, ...]) -> bool:
+        """Integers of which a part is taken before they become floats, as of an embedding. Whether they are floats."""
+        arrays = self.result.arrays
+        name = self.neighbours.table_behind(inputs[0], arrays)
+        scale, zero = (arrays.get(inputs[n]) if n < len(inputs) and inputs[n] else None for n in (1, 2))
+        if not name or scale is None or scale.size != 1 or (len(inputs) > 2 and inputs[2] and zero is None):
+            return False
+        if (zero is not None and zero.size != 1) or not fits(scale, arrays[name], 0) or name in self.tensors.limits:
+            return False
+        self._integers(name, scale.reshape(()), np.zeros(()) if zero is None else zero.reshape(()))
+        self.tables.add(name)
+        return True
+
+    def _integers(self, name: str, scale: Array, zero: Array) -> None:
+        array = self.result.arrays[name]
+        limits = np.iinfo(array.dtype)
+        how = Quantised(np.asarray(scale, np.float32), zero, array.dtype, (int(limits.min), int(limits.max)))
+        self._stands_for(name, array, how)
+
+    def _product(self, kind: str, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
+        """An integer product with a weight, with what that stands for instead: its handler and inputs, or None."""
+        arrays, axis = self.result.arrays, PRODUCTS[kind]
+        weight, known = inputs[1], arrays.get(inputs[1])
+        zero = arrays.get(inputs[3]) if len(inputs) > 3 and inputs[3] else np.zeros((), np.int8)
+        other = self.source.quantised.get(weight)
+        if known is None or zero is None or (known.dtype.kind not in "iu" and other is None):
+            return None
+        made = self.neighbours.scale_behind(outputs[0], arrays)
+        scale = arrays[made] if made else np.ones((), np.float32)
+        if not made or not fits(scale, known, axis) or weight in self.tensors.limits:
+            made, scale = f"{name}:scale", np.ones((), np.float32)  # its integers stand for themselves
+            self._define(made)
+            self._keep(made, scale)
+        if zero.size not in (1, known.shape[axis] if known.ndim else 1):
+            return None
+        shift = spread(zero.reshape(-1), known.ndim, axis, known.shape)
+        how = spread(scale.reshape(-1), known.ndim, axis, known.shape)
+        if other is None:
+            self._integers(weight, how, shift)
+        elif not (np.array_equal(other.scale, how) and np.array_equal(other.zero, shift)):
+            self.problems.append(f"{shown(weight)!r}, which stands for other numbers in several places")
+        given = (inputs[0], weight, made, *inputs[2:3])
+        return ONNX.own(f"{kind}OfWeight"), given if given[-1] else given[:-1]
 
     def _in_blocks(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> None:
         """The weight of a product, or of an embedding, that lies in blocks of few bits."""
@@ -493,7 +545,11 @@ class _Reader:
             return
         if self.dequantize:
             try:
-                if self._dequantised(kind, inputs, arguments):
+                found = self._product(kind, name, inputs, outputs) if kind in PRODUCTS else None
+                if found is not None:
+                    handler, inputs = found
+                bias = kind in ("Floor", "Round") or (kind == "Cast" and arguments["to"] == INT32)
+                if (bias and self.neighbours.rounds_a_bias(node)) or self._dequantised(kind, inputs, arguments):
                     handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
                     on_host = ONNX.host_function("Identity")
             except ShapeError as error:

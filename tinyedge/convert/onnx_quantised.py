@@ -17,12 +17,14 @@ from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.tensor import Tensor, tensor
 
 LSTM = "com.microsoft.DynamicQuantizeLSTM"
+TO_FLOAT = "com.microsoft.MatMulIntegerToFloat"
+DYNAMIC = "com.microsoft.DynamicQuantizeMatMul"
 N_BITS = "com.microsoft.MatMulNBits"
 GATHER = "com.microsoft.GatherBlockQuantized"
 
 QUANTISED = frozenset((
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-    "MatMulInteger", LSTM, N_BITS, GATHER,
+    "MatMulInteger", LSTM, N_BITS, GATHER, TO_FLOAT, DYNAMIC,
 ))  # fmt: skip
 
 
@@ -216,6 +218,63 @@ def conv_integer(
     )  # fmt: skip
 
 
+@ONNX.op("MatMulIntegerOfWeight", trained=("b",), host=("scale",))
+def matmul_of_weight(a: Tensor, b: Tensor, scale: Array, a_zero: Tensor | None = None) -> Tensor:
+    """A MatMulInteger whose weight is what its integers stand for: the product in units of the integers."""
+    y: Tensor = ops.matmul(_from_zero(a, a_zero, -2), b) / _device(scale.reshape(-1), a)
+    return y
+
+
+@ONNX.op("ConvIntegerOfWeight", trained=("w",), host=("scale",))
+def conv_of_weight(
+    x: Tensor,
+    w: Tensor,
+    scale: Array,
+    x_zero: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    y = conv(
+        _from_zero(x, x_zero), w, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
+        pads=pads, strides=strides,
+    )  # fmt: skip
+    result: Tensor = y / _device(scale.reshape([-1, *[1] * (y.ndim - 2)]) if scale.size > 1 else scale, y)
+    return result
+
+
+@ONNX.op(TO_FLOAT, host=("b_scale", "b_zero"), trained=("b", "bias"))
+def matmul_integer_to_float(
+    a: Tensor,
+    b: Tensor,
+    a_scale: Tensor,
+    b_scale: Array,
+    a_zero: Tensor | None = None,
+    b_zero: Array | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    y = ops.matmul(_from_zero(a, a_zero, -2), _weight("MatMulIntegerToFloat", b)) * a_scale
+    return y if bias is None else y + bias
+
+
+@ONNX.op(DYNAMIC, host=("b_scale", "b_zero"), trained=("b", "bias"))
+def dynamic_quantize_matmul(
+    a: Tensor, b: Tensor, b_scale: Array, b_zero: Array | None = None, bias: Tensor | None = None
+) -> Tensor:
+    y = ops.matmul(a, _weight("DynamicQuantizeMatMul", b))
+    return y if bias is None else y + bias
+
+
+def _weight(name: str, b: Tensor) -> Tensor:
+    if not b.is_floating_point():
+        raise ArgumentError(name, "a weight and scales that stand in the file", "they are computed")
+    return b
+
+
 @ONNX.op(
     "QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
     trained=("w", "bias"),
@@ -310,6 +369,10 @@ def weights_of(op: str, arguments: dict[str, Any]) -> list[tuple[int, tuple[int,
         return [(0, (1,), 2, arguments.get("axis", 1), arguments.get("block_size", 0))]
     if op == "QLinearConv":
         return [(3, (4,), 5, 0, 0), (8, (1, 4), -1, 0, 0)]
+    if op == TO_FLOAT:
+        return [(1, (3,), 5, -1, 0)]
+    if op == DYNAMIC:
+        return [(1, (2,), 3, -1, 0)]
     if op == LSTM:
         return [(1, (8,), 9, 0, 0), (2, (10,), 11, 0, 0)]
     return [(3, (4,), 5, -1, 0)] if op == "QLinearMatMul" else []
@@ -320,11 +383,13 @@ RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6,
 
 
 __all__ = [
+    "DYNAMIC",
     "GATHER",
     "LSTM",
     "N_BITS",
     "QUANTISED",
     "RESULTS",
+    "TO_FLOAT",
     "Quantised",
     "in_blocks",
     "spread",
