@@ -13,6 +13,7 @@ from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter handlers
     detection,
+    mediapipe_handlers,
     onnx_arithmetic,
     onnx_host,
     onnx_indexing,

@@ -18,6 +18,7 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_signal,
     tflite_control,
     tflite_detection,
+    tflite_mediapipe,
     tflite_ops,
     tflite_recurrent,
     tflite_shapes,
