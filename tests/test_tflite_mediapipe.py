@@ -39,8 +39,8 @@ def options(**given: Any) -> bytes:
 
 
 SUBSET, SIZE = [0, 2, 3, 4], (6, 4)
-CROP = {"left_rotation_idx": 1, "right_rotation_idx": 4, "target_rotation_radians": 0.25, "scale_x": 1.5, "scale_y": 1.2,
-        "output_width": SIZE[0], "output_height": SIZE[1]}  # fmt: skip
+CROP = {"left_rotation_idx": 1, "right_rotation_idx": 4, "target_rotation_radians": 0.25, "scale_x": 1.5,
+        "scale_y": 1.2, "output_width": SIZE[0], "output_height": SIZE[1]}  # fmt: skip
 
 
 def crop(points: Array) -> Array:
@@ -150,8 +150,11 @@ def test_tensorflow_s_pool_that_says_where(tmp_path: Path, backend: Backend, sam
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path: Path, reference: Backend) -> None:
-    for change, text in (({"output_width": 0}, "output_width 0"), ({"left_rotation_idx": 5}, "others than 5"),
-                         ({"scale_x": float("nan")}, "scale_x nan"), ({"subset_idxs": [0, 99]}, "others than 5")):  # fmt: skip
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"output_width": 0}, "output_width 0"), ({"left_rotation_idx": 5}, "others than 5"),
+        ({"scale_x": float("nan")}, "scale_x nan"), ({"subset_idxs": [0, 99]}, "others than 5"),
+    ]  # fmt: skip
+    for change, text in changes:
         d = Draft()
         d.value("x", (1, 5, 3))
         d.value("y", (1, 4, 4))

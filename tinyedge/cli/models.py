@@ -157,6 +157,9 @@ def inputs_of(model: Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Inpu
 
 def _shape(port: Port, given: tuple[int, ...] | None) -> tuple[int, ...]:
     if given is not None:
+        fits = port.dims is None or len(port.dims) == len(given)
+        if not fits or any(isinstance(d, int) and d != size for d, size in zip(port.dims or given, given)):
+            raise ArgumentError("--shape", f"what the file leaves open of {port}", f"got {','.join(map(str, given))}")
         return given
     dims = (None,) if port.dims is None else port.dims
     is_image = len(dims) == 4
