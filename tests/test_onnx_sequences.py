@@ -12,7 +12,7 @@ import tinyedge as te
 from tests.mutations import check_mutations, messages_mutator, with_other_words
 from tests.test_onnx import FLOAT, INT64, weight, write
 from tinyedge.backends import Backend
-from tinyedge.errors import ModelFormatError, ShapeError, UnsupportedOpError
+from tinyedge.errors import ArgumentError, ModelFormatError, ShapeError, TinyedgeError, UnsupportedOpError
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -253,3 +253,35 @@ def test_nodes_in_any_order(tmp_path: Path, reference: Backend) -> None:
     circle = [node("Add", ["x", "b"], ["a"]), node("Neg", ["a"], ["b"])]
     with pytest.raises(ModelFormatError, match="nothing before it computes its input 'b'"):
         te.load_model(write(tmp_path / "c.onnx", circle, {"x": [2]}, ["b"], {}))
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_recurrent_weights_of_other_shapes_are_refused(tmp_path: Path, backend: Backend, op: str) -> None:
+    """A kernel believes the shapes: a file with others must not make it read what lies behind them."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    right: dict[str, Any] = {"w": (1, gates * 4, 3), "r": (1, gates * 4, 4), "b": (1, 8 * gates), "h": (1, 2, 4)}
+    wrong = [("w", (1, gates * 4, 2)), ("w", (1, gates * 2, 3)), ("r", (1, gates * 2, 4)), ("r", (1, gates * 4, 2)),
+             ("b", (1, 4 * gates)), ("h", (1, 1, 4)), ("h", (1, 2, 2))]  # fmt: skip
+    for name, shape in [("", ()), *wrong]:
+        weights = {key: weight(*(shape if key == name else own)) for key, own in right.items()}
+        made = node(op, ["x", "w", "r", "b", "", "h"], ["y"], hidden_size=4)
+        path = write(tmp_path / "a.onnx", [made], {"x": [5, 2, 3]}, ["y"], weights)
+        model = te.load_model(path)
+        if not name:
+            assert model(te.zeros(5, 2, 3)).shape == (5, 1, 2, 4)
+            continue
+        with pytest.raises(ShapeError, match=f"{op}: (W|R|B|states) of the shape"):
+            model(te.zeros(5, 2, 3))
+
+
+def test_more_outputs_than_an_op_has(tmp_path: Path, reference: Backend) -> None:
+    cases: list[tuple[list[Any], dict[str, Any], type[TinyedgeError]]] = [
+        ([node("Relu", ["x"], ["a", "y"])], {}, ArgumentError),
+        ([node("Transpose", ["w"], ["a", "b"]), node("Add", ["x", "b"], ["y"])], {"w": weight(3, 3)}, TinyedgeError),
+        ([node("Shape", ["x"], ["a", "s"]), node("Reshape", ["x", "s"], ["y"])], {}, ModelFormatError),
+        ([node("Concat", ["x", "", "x"], ["y"], axis=0)], {}, ModelFormatError),
+    ]
+    for nodes, weights, error in cases:
+        path = write(tmp_path / "a.onnx", nodes, {"x": [3, 3]}, ["y"], weights)
+        with pytest.raises(error):
+            te.load_model(path)(te.zeros(3, 3))

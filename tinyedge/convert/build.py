@@ -231,7 +231,10 @@ class Folding:
             if raw.guards:
                 return False  # it is reported when the branch is taken
             self.place.refuse(f"{raw.op} {raw.name!r}", f"it cannot be computed: {shown(error)}")
-        for name, result in zip(raw.outputs, results if isinstance(results, tuple) else (results,)):
+        results = results if isinstance(results, tuple) else (results,)
+        if len(results) < len(raw.outputs):
+            self.place.refuse(f"{raw.op} {raw.name!r}", f"{len(raw.outputs)} outputs, and it has {len(results)}")
+        for name, result in zip(raw.outputs, results):
             self.total += result.size
             if self.total > MAX_FOLDED_TOTAL:
                 self.place.refuse(f"{raw.op} {raw.name!r}", "the constants that it computes do not end")

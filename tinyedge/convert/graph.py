@@ -274,7 +274,13 @@ class GraphModel(Module):
             if isinstance(error, TinyedgeError) or not (node.on_host or node.at_host):
                 raise
             raise host_refusal(f"{node.op} {shown(node.name)!r}", error) from None
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) < len(node.outputs):
+            raise ArgumentError(
+                "the model's call", f"{len(node.outputs)} results of {node.op} {shown(node.name)!r}",
+                f"there are {len(results)}", "Its file is damaged: fetch or export it again.",
+            )  # fmt: skip
+        return results
 
     def _how(self, norm: Node, training: bool) -> How:
         """How a batch norm computes."""

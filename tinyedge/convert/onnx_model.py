@@ -532,7 +532,7 @@ class _Reader:
             self.place.refuse(
                 f"{node.op_type} {name!r}", f"{len(inputs)} inputs, and it takes {handler.required} to {most}"
             )
-        if any(not value for value in inputs[: handler.required]):
+        if any(not value for value in (inputs if handler.variadic else inputs[: handler.required])):
             self.place.refuse(f"{node.op_type} {name!r}", "an input that it needs is left out")
         if "count" in handler.given:
             arguments["count"] = len(outputs)
