@@ -285,3 +285,11 @@ def test_more_outputs_than_an_op_has(tmp_path: Path, reference: Backend) -> None
         path = write(tmp_path / "a.onnx", nodes, {"x": [3, 3]}, ["y"], weights)
         with pytest.raises(error):
             te.load_model(path)(te.zeros(3, 3))
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_a_window_without_end_is_refused(tmp_path: Path, reference: Backend, op: str) -> None:
+    made = node(op, ["x"], ["y"], kernel_shape=[2**20, 3], auto_pad="SAME_UPPER")
+    model = te.load_model(write(tmp_path / "a.onnx", [made], {"x": [1, 1, 8, 8]}, ["y"], {}))
+    with pytest.raises(ShapeError, match=r"a window that fits the input \(8, 8\)"):
+        model(te.zeros(1, 1, 8, 8))
