@@ -102,7 +102,7 @@ class OnnxSource:
             stated = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
             if info.name in head.values:
                 wanted = renumbered(stated, head.old, head.new, True)
-            elif info.name in values and field.number == INPUT:
+            elif info.name in values and field.number != OUTPUT:  # of weights too, as some exporters write them
                 wanted = values[info.name].shape
             else:
                 continue
