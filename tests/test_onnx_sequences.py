@@ -130,11 +130,45 @@ def test_mutated_loops_and_scans(tmp_path: Path, reference: Backend) -> None:
         check_mutations(path.read_bytes(), tmp_path / "b.onnx", 60, 0, change=change)
 
 
+def test_lists_that_a_model_takes_and_returns(tmp_path: Path, backend: Backend) -> None:
+    """Loaded, called, trained; a tensor where a list belongs, and the reverse, are refused."""
+    nodes = [
+        node("SequenceAt", ["parts", "last"], ["tail"]), node("MatMul", ["tail", "w"], ["y"]),
+        node("SequenceInsert", ["parts", "y", "one"], ["more"]),
+    ]  # fmt: skip
+    arrays = {"w": weight(3, 3), "last": np.int64(-1), "one": np.int64(1)}
+    proto = helper.make_graph(
+        nodes, "g", [sequence("parts")], [value("y", None, 3), sequence("more")],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    content = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (tmp_path / "a.onnx").write_bytes(content)
+    given = [weight(2, 3), weight(4, 3)]
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    y, more = session.run(None, {"parts": given})
+    model = te.load_model(tmp_path / "a.onnx")
+    found, rows = model([te.tensor(array) for array in given])
+    np.testing.assert_allclose(found.detach().numpy(), y, rtol=1e-5, atol=1e-6)
+    for own, array in zip(rows, more, strict=True):
+        np.testing.assert_allclose(own.detach().numpy(), array, rtol=1e-5, atol=1e-6)
+    rows[1].sum().backward()
+    assert model.get_parameter("w").grad is not None
+    assert "parts, a list of tensors" in str(model)
+    with pytest.raises(ArgumentError, match="parts, a list of tensors"):
+        model(te.tensor(given[0]))
+    path = write(tmp_path / "b.onnx", [node("Relu", ["x"], ["y"])], {"x": [2]}, ["y"], {})
+    with pytest.raises(ArgumentError, match="got list"):
+        te.load_model(path)([te.zeros(2)])
+    proto.output[0].CopyFrom(sequence("y"))
+    (tmp_path / "c.onnx").write_bytes(helper.make_model(proto).SerializeToString())
+    with pytest.raises(ModelFormatError, match="a list of tensors in one place of the file alone"):
+        te.load_model(tmp_path / "c.onnx")
+
+
 def test_what_is_no_list_and_what_is_none(tmp_path: Path, reference: Backend) -> None:
     for name, nodes, outputs in (
         ("Add of a sequence", [node("Add", ["s", "x"], ["y"])], ["y"]),
         ("SequenceAt of a sequence, or not of one", [node("SequenceAt", ["x", "one"], ["y"])], ["y"]),
-        ("an output that is a sequence", [], ["s"]),
     ):
         made = [node("SequenceConstruct", ["x", "x"], ["s"]), *nodes]
         path = write(tmp_path / "a.onnx", made, {"x": [2, 5]}, outputs, {"one": np.int64(1)})

@@ -315,18 +315,22 @@ class GraphModel(Module):
         return result
 
     def _backend(self, inputs: Sequence[Tensor]) -> Backend | None:
-        first = inputs[0] if inputs else next(self.parameters(), None)
+        given = [each for value in inputs for each in (value if isinstance(value, (list, tuple)) else (value,))]
+        first = given[0] if given else next(self.parameters(), None)
         return None if first is None else first.backend
 
-    def _bound(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _bound(self, inputs: Sequence[Any]) -> dict[str, Any]:
         call = "the model's call"
         wanted = f"{len(self.inputs)} tensors: {', '.join(map(str, self.inputs))}"
         if len(inputs) != len(self.inputs):
             raise ArgumentError(call, wanted, f"got {len(inputs)}")
         symbols: dict[str, int] = {}
-        bound: dict[str, Tensor] = {}
+        bound: dict[str, Any] = {}
         for port, given in zip(self.inputs, inputs):
-            if not isinstance(given, Tensor):
+            if port.sequence and isinstance(given, (list, tuple)) and all(isinstance(each, Tensor) for each in given):
+                bound[port.name] = list(given)
+                continue
+            if port.sequence or not isinstance(given, Tensor):
                 raise ArgumentError(call, wanted, f"got {type(given).__name__}", "Convert it with te.tensor.")
             if lies_in_16_bits(port.dtype) and given.dtype in (port.dtype, port.dtype.computes):
                 given = given.to(port.dtype.computes)

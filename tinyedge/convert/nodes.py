@@ -25,13 +25,18 @@ def lies_in_16_bits(dtype: DType | None) -> TypeGuard[DType]:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank."""
+    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank. A
+    ``sequence`` is a list of tensors.
+    """
 
     name: str
     dtype: DType | None
     dims: Dims | None
+    sequence: bool = False
 
     def __str__(self) -> str:
+        if self.sequence:
+            return f"{shown(self.name)}, a list of tensors"
         dims = (
             "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
         )

@@ -170,6 +170,8 @@ def _values(array: Array, kind: int) -> Array:
 def port_of(value: Any, place: Place) -> Port:
     """An input or output as the file declares it."""
     kind = value.type.WhichOneof("value")
+    if kind == "sequence_type" and value.type.sequence_type.elem_type.WhichOneof("value") == "tensor_type":
+        return Port(value.name, None, None, sequence=True)
     if kind not in ("tensor_type", None):
         place.unsupported([f"{shown(value.name)}: a value that is no tensor ({kind})"])
     dims = dims_of(value)

@@ -152,6 +152,7 @@ class _Reader:
             self.problems.append("sparse initializers")
         for port in self.result.inputs:
             self._define(port.name)
+            self.sequences.update({port.name} if port.sequence else ())
         for name, array in self.fixed.items():
             self._define(name)
             self._keep(name, array)
@@ -159,12 +160,15 @@ class _Reader:
             self._constant(proto.name, proto)
         self.outer = {value for node in self.graph.node for value in node.output}
         self._nodes(self.graph, Scope({}, (), (), 0))
-        self.problems += [f"an output that is a sequence, {port}" for port in self.result.outputs
-                          if port.name in self.sequences]  # fmt: skip
         if self.problems or self.quantised:
             remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
             remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
             self.place.unsupported(self.problems + self.quantised, " ".join(remedies))
+        for number, port in enumerate(self.result.outputs):
+            if port.sequence is not (port.name in self.sequences):
+                if port.dtype is not None or port.dims is not None or port.sequence:
+                    self.place.refuse("the outputs", f"{port}: it is a list of tensors in one place of the file alone")
+                self.result.outputs[number] = Port(port.name, None, None, sequence=True)
         if self.dequantize:
             self._check_weights()
             self.result.outputs = [self._meant(port) for port in self.result.outputs]
