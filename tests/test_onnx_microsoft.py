@@ -133,6 +133,11 @@ def test_pasts_of_several_lengths_are_refused(tmp_path: Path, reference: Backend
     model(te.tensor(np.array([7, 7], np.int32)))
     with pytest.raises(ShapeError, match="3 earlier tokens and 5 new ones in each sample"):
         model(te.tensor(np.array([7, 6], np.int32)))
+    for key in ("past k", "past v"):
+        next(t for t in graph.initializer if t.name == key).dims[:] = [4, 3, 16]
+        (tmp_path / "b.onnx").write_bytes(helper.make_model(graph, opset_imports=sets).SerializeToString())
+        with pytest.raises(ShapeError, match=r"a past of keys and values \(2, 2, earlier, 16\)"):
+            te.load_model(tmp_path / "b.onnx")(te.tensor(np.array([7, 7], np.int32)))
 
 
 def test_other_domains_are_refused(tmp_path: Path, reference: Backend) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import tinyedge as te
 from tests.float_twins import float_twin
-from tests.mutations import check_mutations
+from tests.mutations import check_mutations, messages_mutator
 from tinyedge import optim
 from tinyedge.backends import Backend
 from tinyedge.errors import ArgumentError, UnsupportedOpError
@@ -388,11 +388,24 @@ def test_weights_of_four_bit_types(tmp_path: Path, backend: Backend, kind: int) 
         te.load_model(tmp_path / "c.onnx", dequantize=True)
 
 
-def test_mutated_files(tmp_path: Path, reference: Backend) -> None:
+MAKERS = {"qdq": qdq, "dynamic": lambda path: dynamic(path, True),
+          "bits": lambda path: few_bits(path, "MatMulNBits", 4, True)[0],
+          "table": lambda path: few_bits(path, "GatherBlockQuantized", 4, True)[0]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_mutated_files(tmp_path: Path, reference: Backend, name: str) -> None:
     """Each loads, or is refused by name."""
-    check_mutations(qdq(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 300, 0, dequantize=True)
+    content = MAKERS[name](tmp_path / "a.onnx").read_bytes()
+    check_mutations(content, tmp_path / "b.onnx", 60, 0, dequantize=True)
+    change = messages_mutator(onnx.ModelProto.FromString)
+    check_mutations(content, tmp_path / "b.onnx", 100, 7, change=change, dequantize=True)
 
 
 @pytest.mark.slow
-def test_many_mutated_files(tmp_path: Path, reference: Backend) -> None:
-    check_mutations(qdq(tmp_path / "a.onnx").read_bytes(), tmp_path / "b.onnx", 5000, 1, dequantize=True)
+@pytest.mark.parametrize("name", MAKERS)
+def test_many_mutated_files(tmp_path: Path, reference: Backend, name: str) -> None:
+    content = MAKERS[name](tmp_path / "a.onnx").read_bytes()
+    check_mutations(content, tmp_path / "b.onnx", 1500, 1, dequantize=True)
+    change = messages_mutator(onnx.ModelProto.FromString)
+    check_mutations(content, tmp_path / "b.onnx", 1500, 7, change=change, dequantize=True)

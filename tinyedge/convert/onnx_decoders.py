@@ -36,6 +36,8 @@ def rotary(
     """
     if is_packed_batching or scale != 1.0:
         raise ArgumentError("RotaryEmbedding", "batches that are not packed, and no scale", "the file has others")
+    if x.ndim not in (3, 4) or cos_cache.ndim != 2:
+        raise ShapeError("RotaryEmbedding", "heads of 3 or 4 dims, and tables", f"got {x.shape}, {cos_cache.shape}")
     length = x.shape[2] if x.ndim == 4 else x.shape[1]
     position_ids = position_ids.to(dtypes.int64)
     if position_ids.numel() == 1:
@@ -97,7 +99,16 @@ def group_query_attention(
     if key is None or value is None:
         ends = (num_heads * size, (num_heads + kv_num_heads) * size)
         query, key, value = query[..., : ends[0]], query[..., ends[0] : ends[1]], query[..., ends[1] :]
-    before = 0 if past_key is None else past_key.shape[2]
+    wide = kv_num_heads * size
+    if any(part.ndim != 3 or part.shape[0] != samples or part.shape[2] != wide for part in (key, value)):
+        raise ShapeError(name, f"keys and values ({samples}, length, {wide})", f"got {key.shape} and {value.shape}")
+    before = 0 if past_key is None or past_key.ndim != 4 else past_key.shape[2]
+    past = [part for part in (past_key, past_value) if part is not None]
+    if len(past) == 1 or any(part.shape != (samples, kv_num_heads, before, size) for part in past):
+        raise ShapeError(
+            name, f"a past of keys and values ({samples}, {kv_num_heads}, earlier, {size})",
+            f"got {', '.join(str(part.shape) for part in past)}",
+        )  # fmt: skip
     if before:
         known = np.zeros(0) if seqlens is None else seqlens.numpy()
         if seqlens is None or (known.reshape(-1) != before + length - 1).any():

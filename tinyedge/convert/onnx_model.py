@@ -549,7 +549,7 @@ class _Reader:
             return
         if self.dequantize:
             try:
-                found = self._product(kind, name, inputs, outputs) if kind in PRODUCTS else None
+                found = self._product(kind, name, inputs, outputs) if kind in PRODUCTS and outputs else None
                 if found is not None:
                     handler, inputs = found
                 bias = kind in ("Floor", "Round") or (kind == "Cast" and arguments["to"] == INT32)
