@@ -20,6 +20,7 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     onnx_indexing,
     onnx_layers,
     onnx_microsoft,
+    onnx_qlinear,
     onnx_quantised,
     onnx_random,
     onnx_recurrent,
@@ -41,6 +42,7 @@ from tinyedge.convert.onnx_quantised import (
     GATHER,
     LSTM,
     N_BITS,
+    OF_WEIGHTS,
     QUANTISED,
     RESULTS,
     TO_FLOAT,
@@ -249,6 +251,14 @@ class _Reader:
             self.place.refuse(name, "its scale makes its numbers infinite")
         self.result.arrays[name] = values
         self.known.pop(name, None)
+
+    def _of_weight(self, node: Any, name: str, kind: str, inputs: tuple[str, ...]) -> Handler | None:
+        """The handler of an op whose weight and bias are what their integers stand for."""
+        given = [inputs[place] for place in OF_WEIGHTS[kind] if place < len(inputs) and inputs[place]]
+        known = [each in self.source.quantised for each in given]
+        if any(known) and not all(known):
+            self._problem(node, name, "with a weight or a bias that is computed, and not both")
+        return ONNX.own(f"{kind}OfWeight", max(self.opset, 10)) if known and all(known) else None
 
     def _table(self, inputs: tuple[str, ...]) -> bool:
         """Integers of which a part is taken before they become floats, as of an embedding. Whether they are floats."""
@@ -541,7 +551,7 @@ class _Reader:
         if "count" in handler.given:
             arguments["count"] = len(outputs)
         if "opset" in handler.given:
-            arguments["opset"] = self.opset
+            arguments.setdefault("opset", self.opset)
         on_host = ONNX.host_function(kind)
         zero = inputs[2] if kind == "QuantizeLinear" and len(inputs) > 2 else ""
         if zero in self.tensors.limits or (kind == "QuantizeLinear" and arguments.get("output_dtype") in FOUR_BITS):
@@ -556,6 +566,8 @@ class _Reader:
                 if (bias and self.neighbours.rounds_a_bias(node)) or self._dequantised(kind, inputs, arguments):
                     handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
                     on_host = ONNX.host_function("Identity")
+                elif kind in OF_WEIGHTS:
+                    handler = self._of_weight(node, name, kind, inputs) or handler
             except ShapeError as error:
                 self.place.refuse(f"{node.op_type} {name!r}", str(error))
         dims = self.dims.get(outputs[0]) if outputs else None
@@ -594,6 +606,8 @@ class _Reader:
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             annotation = handler.attributes.get(attribute.name)
+            if attribute.name == "opset" and "opset" in handler.given:  # by whose rules it computes
+                annotation = "int"
             if attribute.name in handler.became_inputs:
                 annotation = {1: "float", 2: "int", 7: "Ints"}.get(attribute.type)
             if annotation is None or attribute.HasField("ref_attr_name"):

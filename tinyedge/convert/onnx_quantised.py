@@ -22,9 +22,16 @@ DYNAMIC = "com.microsoft.DynamicQuantizeMatMul"
 N_BITS = "com.microsoft.MatMulNBits"
 GATHER = "com.microsoft.GatherBlockQuantized"
 
+QGEMM = "com.microsoft.QGemm"
+QLINEAR = {
+    name: f"com.microsoft.QLinear{name}"
+    for name in ("Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "GlobalAveragePool", "AveragePool", "Concat")
+}
+
 QUANTISED = frozenset((
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", LSTM, N_BITS, GATHER, TO_FLOAT, DYNAMIC,
+    QGEMM, *QLINEAR.values(),
 ))  # fmt: skip
 
 
@@ -276,9 +283,37 @@ def _weight(name: str, b: Tensor) -> Tensor:
 
 
 @ONNX.op(
-    "QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
+    "QLinearConvOfWeight", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
     trained=("w", "bias"),
 )  # fmt: skip
+def qlinear_conv_of_weight(
+    x: Tensor,
+    x_scale: Array,
+    x_zero: Array,
+    w: Tensor,
+    w_scale: Array,
+    w_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """The weight and the bias stand in the file, and are what their integers stand for by now."""
+    x = dequantize(x, x_scale, x_zero)
+    y = conv(
+        x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
+        strides=strides,
+    )  # fmt: skip
+    return quantize(y, y_scale, y_zero)
+
+
+@ONNX.op("QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"))
 def qlinear_conv(
     x: Tensor,
     x_scale: Array,
@@ -297,21 +332,33 @@ def qlinear_conv(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    x = dequantize(x, x_scale, x_zero)
-    if not w.is_floating_point():  # else it holds what it stands for
-        w = dequantize(w, w_scale, w_zero, axis=0)
-    if bias is not None and not bias.is_floating_point():
-        bias = dequantize(bias, np.asarray(x_scale * w_scale, np.float32), axis=0)
-    y = conv(
-        x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
-        strides=strides,
+    if bias is not None:
+        raise ArgumentError("QLinearConv", "a bias only beside a weight that stands in the file", "that is computed")
+    return qlinear_conv_of_weight(
+        x, x_scale, x_zero, dequantize(w, w_scale, w_zero, axis=0), w_scale, w_zero, y_scale, y_zero,
+        auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads, strides=strides,
     )  # fmt: skip
-    return quantize(y, y_scale, y_zero)
 
 
 @ONNX.op(
-    "QLinearMatMul", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"), trained=("b",)
+    "QLinearMatMulOfWeight", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"),
+    trained=("b",),
 )  # fmt: skip
+def qlinear_matmul_of_weight(
+    a: Tensor,
+    a_scale: Array,
+    a_zero: Array,
+    b: Tensor,
+    b_scale: Array,
+    b_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+) -> Tensor:
+    """``b`` stands in the file, and is what its integers stand for by now."""
+    return quantize(ops.matmul(dequantize(a, a_scale, a_zero, axis=-2), b), y_scale, y_zero, axis=-2)
+
+
+@ONNX.op("QLinearMatMul", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"))
 def qlinear_matmul(
     a: Tensor,
     a_scale: Array,
@@ -322,9 +369,7 @@ def qlinear_matmul(
     y_scale: Array,
     y_zero: Array,
 ) -> Tensor:
-    a = dequantize(a, a_scale, a_zero, axis=-2)
-    if not b.is_floating_point():
-        b = dequantize(b, b_scale, b_zero, axis=-1)
+    a, b = dequantize(a, a_scale, a_zero, axis=-2), dequantize(b, b_scale, b_zero, axis=-1)
     return quantize(ops.matmul(a, b), y_scale, y_zero, axis=-2)
 
 
@@ -375,10 +420,19 @@ def weights_of(op: str, arguments: dict[str, Any]) -> list[tuple[int, tuple[int,
         return [(1, (2,), 3, -1, 0)]
     if op == LSTM:
         return [(1, (8,), 9, 0, 0), (2, (10,), 11, 0, 0)]
+    if op == QGEMM:
+        return [(3, (4,), 5, 0 if arguments.get("transB") else 1, 0), (6, (1, 4), -1, 0, 0)]
     return [(3, (4,), 5, -1, 0)] if op == "QLinearMatMul" else []
 
 
-RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6, 7)}
+OF_WEIGHTS = {"QLinearConv": (3, 8), "QLinearMatMul": (3,), QGEMM: (3, 6)}
+"""Ops with a handler of their own for weights that stand in the file, by the places of these."""
+
+RESULTS = {
+    "QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6, 7), "QLinearAdd": (6, 7),
+    "QLinearMul": (6, 7), "QGemm": (7, 8), "QLinearConcat": (0, 1),
+    **{f"QLinear{name}": (3, 4) for name in QLINEAR if name not in ("Add", "Mul", "Concat")},
+}  # fmt: skip
 """Where the scale and the zero point of a quantised result are among the inputs."""
 
 
@@ -387,11 +441,16 @@ __all__ = [
     "GATHER",
     "LSTM",
     "N_BITS",
+    "OF_WEIGHTS",
+    "QGEMM",
+    "QLINEAR",
     "QUANTISED",
     "RESULTS",
     "TO_FLOAT",
     "Quantised",
+    "dequantize",
     "in_blocks",
+    "quantize",
     "spread",
     "weights_of",
 ]
