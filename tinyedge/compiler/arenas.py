@@ -72,8 +72,7 @@ class Lease:
         if arenas is not None:
             arenas.give(self.arena)
 
-    def __del__(self) -> None:
-        self.end()
+    __del__ = end
 
 
 class Arenas:
@@ -162,7 +161,7 @@ class Arenas:
         It never waits: a lease may end while its thread holds what the holder of the lock waits for.
         """
         self._ended.append(arena)
-        if self.lock.acquire(blocking=False):
+        if self.lock.acquire(False):
             try:
                 self._take_back()
             finally:

@@ -56,6 +56,7 @@ class Node(OwnBackward):
 
     __slots__ = (
         "again",
+        "call",
         "current",
         "draws",
         "held",
@@ -66,6 +67,7 @@ class Node(OwnBackward):
         "program",
         "seen",
         "versions",
+        "watched",
     )
 
     op = _Replay
@@ -74,8 +76,17 @@ class Node(OwnBackward):
     reads = writes = ()
     accumulate = frozenset()
 
-    def __init__(self, program: Walkable, lease: Lease, leaves: list[Slot]) -> None:
-        # The rest of a Step's attributes, the same for all nodes, are the class's: a call makes one before its launch.
+    def __init__(
+        self,
+        program: Walkable,
+        lease: Lease,
+        leaves: list[Slot],
+        inputs: Sequence[Edge],
+        others: Sequence[Edge],
+        held: Sequence[tuple[int, Slot]],
+        draws: Sequence[tuple[Draw, dict[str, float]]],
+    ) -> None:
+        # The rest of a Step's attributes, the same for all nodes, are the class's.
         self.number = next_number()
         self.hooks = None
         self.program = program
@@ -83,14 +94,16 @@ class Node(OwnBackward):
         self.saved = {}
         self.leaves = leaves
         self.output_specs, self.input_specs = program.root_specs, program.input_specs
-        self.inputs: Sequence[Edge] = ()
-        self.others: Sequence[Edge] = ()  # for gradients of results that the program does not cover
-        self.held: Sequence[tuple[int, Slot]] = ()  # what backward reads of this call alone, by storage number
-        self.versions: Sequence[int] = ()  # of what backward reads: what is the same for every call, and ``held``
+        self.inputs = inputs
+        self.others = others  # for gradients of results that the program does not cover
+        self.held = held  # what backward reads of this call alone, by storage number
+        self.watched = [*program.fixed_later, *[slot.storage for _, slot in held]]  # and what is the same for every call
+        self.versions = list(map(_version_of, self.watched))
+        self.draws = draws
+        self.call = program.calls
         self.again: Again | None = None  # makes the program for gradients of other results
         self.current: Callable[[], bool] | None = None  # whether what the function reads is as it was
         self.seen: Sequence[tuple[Storage, int]] = ()  # what the call read
-        self.draws: Sequence[tuple[Draw, dict[str, float]]] = ()
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -101,7 +114,7 @@ class Node(OwnBackward):
         """Ignored: the edges are computed when somebody asks."""
 
     def kept(self) -> list[Storage]:
-        return [*self.program.fixed_later, *[slot.storage for _, slot in self.held]]
+        return self.watched
 
     def walk_back(self, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         require_saved(self)
@@ -120,19 +133,22 @@ class Node(OwnBackward):
             )
 
     def walk_alone(self) -> bool:
-        if self.saved is None or self.hooks is not None or not self.program.walks_alone or any_hooked(self.leaves):
+        program = self.program
+        if self.saved is None or self.hooks is not None or not program.walks_alone or any_hooked(self.leaves):
             return False
-        self.require_current()
-        if self.program.reads_gradients(self):
+        if self.current is not None:
+            self.require_current()
+        if program.reads_gradients(self):
             return False
-        self.program.walk_alone(self)
+        program.walk_alone(self)
         self.forget()
         return True
 
     def forget(self) -> None:
         super().forget()
         self.lease.end()
-        self.held = self.versions = self.draws = self.seen = ()
+        self.held = self.draws = self.seen = ()
+        self.watched = self.versions = []
         self.again = self.current = None
 
 
@@ -158,6 +174,7 @@ class Walkable:
     launches: list[LaunchGroup]
     steps: dict[int, Step]
     border: int  # the number of the first step of backward
+    calls = 0  # how often it was bound to the memory of a call
     binding: Binding
     wanted: tuple[int, ...]
     _arenas: Arenas
@@ -233,14 +250,14 @@ class Walkable:
                 return True
         return not self._fixed_numbers.isdisjoint(added)
 
-    def node(self, lease: Lease) -> Node:
-        return Node(self, lease, [refer() for refer in self._later_slots])
-
-    def link(self, node: Node, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> None:
-        """Let ``node`` hold what its backward needs of this call."""
+    def node(self, lease: Lease, arguments: list[Tensor], fresh: Mapping[int, Storage]) -> Node:
+        """The node of a call, which holds what its backward needs of it."""
+        inputs: Sequence[Edge] = ()
         if self._inputs:
-            node.inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
-        node.others = [edge for source in self._others if (edge := _edge_of(source, arguments)) is not None]
+            inputs = [edge_to(arguments[s]._slot) if isinstance(s, int) else s for s, _ in self._inputs]
+        others: Sequence[Edge] = ()
+        if self._others:
+            others = [edge for source in self._others if (edge := _edge_of(source, arguments)) is not None]
         held: list[tuple[int, Slot]] = []
         for number, position in self._held_arguments:
             slot = arguments[position]._slot
@@ -250,10 +267,8 @@ class Walkable:
         for leaf in self._held_gradients:
             if (gradient := leaf.grad) is not None:
                 held.append((leaf.number, gradient.alias()))
-        node.held = held
-        node.versions = list(map(_version_of, [*self.fixed_later, *[slot.storage for _, slot in held]]))
-        if self._has_draws:
-            node.draws = self._draws.now()
+        draws = self._draws.now() if self._has_draws else ()
+        return Node(self, lease, [refer() for refer in self._later_slots], inputs, others, held, draws)
 
     def walk_back(self, node: Node, walk: Walk, gradients: Sequence[Gradient | None]) -> None:
         """Prepare the backward of a call: replay the second part, with the gradients of its results."""
@@ -288,10 +303,9 @@ class Walkable:
             walk.deliver(edge, slot, slot.spec, place.number in fresh and counts[place.number] == 1)
 
     def _require_unchanged(self, node: Node) -> None:
-        storages = [*self.fixed_later, *[slot.storage for _, slot in node.held]]
-        if list(map(_version_of, storages)) == node.versions:
+        if list(map(_version_of, node.watched)) == node.versions:
             return
-        storage, version = next(pair for pair in zip(storages, node.versions) if pair[0].version != pair[1])
+        storage, version = next(pair for pair in zip(node.watched, node.versions) if pair[0].version != pair[1])
         raise AutogradError(
             "backward",
             f"values that te.compile({self.name}) saved for backward must not change",
@@ -308,7 +322,9 @@ class Walkable:
                 write_into(NumberValue(1.0, self._one.dtype), self._one)
             moved = self._later_gradients.moved()
             begun = self.allocated(partial(self._later_gradients.begun, moved)) if moved else {}
-            self._point_as_at(node, node.lease, (self._one,))
+            if node.call != self.calls:
+                self._point_as_at(node, node.lease)
+            self._seed((self._one,))
             if moved:
                 self._later_gradients.bind(moved, begun)
             try:
@@ -319,8 +335,9 @@ class Walkable:
                 mark_torn(self._later_gradients.added_to(begun), error, first)
                 raise
 
-    def _point_as_at(self, node: Node, lease: Lease, seeds: Sequence[Slot]) -> None:
+    def _point_as_at(self, node: Node, lease: Lease) -> None:
         """Bind the second part to what ``node`` holds of its call."""
+        self.calls += 1
         self.binding.move_in(lease.arena)
         for number, slot in node.held:
             if number in self.binding.offsets:
@@ -328,14 +345,17 @@ class Walkable:
                     self.binding.point_at(number, slot)
             else:
                 self.binding.point(number, slot.storage.buffer)
-        for number, seed in zip(self._seeds, seeds, strict=True):
-            if not self.binding.is_at(number, seed):
-                self.binding.point_at(number, seed)
         for draw, numbers in node.draws:
             if draw != numbers:
                 draw.update(numbers)
                 for step in self._random:
                     self.binding.renumber(step, step.scalars)
+
+    def _seed(self, seeds: Sequence[Slot]) -> None:
+        """Bind the second part to the gradients with which it begins."""
+        for number, seed in zip(self._seeds, seeds, strict=True):
+            if not self.binding.is_at(number, seed):
+                self.binding.point_at(number, seed)
 
     def _for_others(self, node: Node, given: tuple[int, ...]) -> Node:
         """The node of the same call for gradients of the results ``given``, by replaying another program's forward."""
@@ -369,7 +389,8 @@ class Walkable:
         fresh: Mapping[int, Storage],
     ) -> None:
         with self.lock, not_deferring():  # what a gradient is filled with before is not held back until after
-            self._point_as_at(node, lease, seeds)
+            self._point_as_at(node, lease)
+            self._seed(seeds)
             for number, storage in fresh.items():
                 self.binding.point(number, storage.buffer)
             for leaf, (gradient, adds) in zip(self._later, targets, strict=True):

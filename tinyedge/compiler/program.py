@@ -477,6 +477,7 @@ class Program(Walkable):
     def let_go(self) -> None:
         """Stop holding the arguments of the last call: the next call binds its own, even if they are the same."""
         with self.lock:
+            self.calls += 1
             for number in self._arguments:
                 self.binding.point(number, None)
 
@@ -501,6 +502,7 @@ class Program(Walkable):
             if position < len(arguments):
                 check(arguments[position]._slot.storage)
         with self.lock:  # the lock of all programs of the function, since they share an arena
+            self.calls += 1
             arena = binding.arena
             lease = self._arenas.take_again(arena) if self._roots else None
             if lease is None and (self._roots or not self._arenas.is_free(arena)):
@@ -526,7 +528,10 @@ class Program(Walkable):
             node = None
             if self._roots:
                 assert lease is not None
-                node = self.node(lease)
+                node = self.node(lease, arguments, fresh)
+                if again is not None:
+                    node.again = again
+                    node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
             elif lease is not None:
                 lease.end()
             found = Results(self, arguments, fresh, node)
@@ -535,11 +540,6 @@ class Program(Walkable):
                 result = found.new(only)
             else:
                 result = map_tensors(only, found.tensor, ResultPlace)
-            if node is not None:
-                self.link(node, arguments, fresh)
-                if again is not None:
-                    node.again = again
-                    node.seen = [(storage, storage.version) for storage in self._seen_by(arguments)]
             self._ends.finish(found.slot)
             for effect, _ in self._effects:
                 effect.after()
