@@ -14,6 +14,9 @@ from tinyedge.nn.module import Module
 HEAD = 64
 """Bytes that tell the formats apart."""
 
+ARCHIVES = (".task", ".zip", ".whl")
+"""Names of zip archives in which model files lie."""
+
 GGUF, TFLITE = b"GGUF", b"TFL3"
 """What such files begin with, TFLite's after four bytes."""
 
@@ -68,6 +71,12 @@ def load_model(
         from tinyedge.convert.gguf_model import from_gguf
 
         return from_gguf(path, dtype=dtype, dequantize=dequantize, device=device)
+    if content.startswith(b"PK") and name.endswith(ARCHIVES):
+        where = os.path.basename(os.fspath(path))
+        raise ModelFormatError(
+            place.call, f"a {place.kind}", "it is an archive of files, as MediaPipe's tasks are",
+            f"Unpack it, python -m zipfile -e {where} folder, and load a model file that was in it.",
+        )  # fmt: skip
     if is_pickle(path, content):
         raise ModelFormatError(
             place.call, f"a {place.kind}",
