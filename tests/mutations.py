@@ -161,7 +161,7 @@ def with_other_json(content: bytes, random: Random) -> bytes:
         elif choice == 1:
             owner[key] = copy.deepcopy(elsewhere[0][elsewhere[1]])
         elif choice == 2:
-            owner[key] = random.choice(VALUES)
+            owner[key] = copy.deepcopy(random.choice(VALUES))
         elif choice == 3 and isinstance(old, (bool, int, float, str)):
             owner[key] = _other_value(old, [str(k) for _, k in places[:50]], random)
         elif choice == 4 and isinstance(owner, dict):
@@ -203,3 +203,13 @@ def check_mutations(
         path.write_bytes(change(content[:most], random) + (b"" if most is None else content[most:]))
         with bounded(f"{path} after {number} changes"), suppress(ModelFormatError, UnsupportedOpError):
             te.load_model(path, **options)
+
+
+def check_json(path: Path, load: Callable[[], Any], count: int, seed: int) -> None:
+    """The same of a file of JSON, which ``load`` reads: changed as a tree, and as text."""
+    random, content = Random(seed), path.read_bytes()
+    for number in range(count):
+        path.write_bytes((with_other_json if number % 4 else mutated)(content, random))
+        with bounded(f"{path} after {number} changes"), suppress(ModelFormatError, UnsupportedOpError):
+            load()
+    path.write_bytes(content)

@@ -119,6 +119,10 @@ def test_info_of_open_shapes(tmp_path: Path, capsys: Any, reference: Backend) ->
         status, found = run_json(capsys, "info", path, "--shape", shape)
         assert (status, found["macs"], found["problems"]) == (0, 5 * 12, [])
     assert "inputs of the model: x" in run(capsys, "info", path, "--shape", "z=1,2")[2]
+    for command in ("info", "compare"):
+        status, _, error = run(capsys, command, onnx_file(tmp_path / "b.onnx"), "--shape", "2,3,10,12")
+        assert status == 1
+        assert "what the file leaves open of x (n, 3, 12, 12) float32, but got 2,3,10,12" in error
 
 
 def test_info_lists_all_that_is_lacking(tmp_path: Path, capsys: Any, reference: Backend) -> None:

@@ -41,3 +41,12 @@ def test_a_file_of_weights_names_load(tmp_path: Path, reference: Backend) -> Non
     (tmp_path / "w.what").write_bytes(bytes(100))
     with pytest.raises(ModelFormatError, match="says what it is"):
         te.load_model(tmp_path / "w.what")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path, reference: Backend) -> None:
+    """MediaPipe's tasks are zip archives of TFLite files, and no pickles."""
+    (tmp_path / "hand.task").write_bytes(ZIP)
+    with pytest.raises(
+        ModelFormatError, match=r"an archive of files.*Unpack it, python -m zipfile -e hand\.task folder"
+    ):
+        te.load_model(tmp_path / "hand.task")

@@ -383,7 +383,7 @@ def test_an_adapter_of_another_model_is_refused(backend: Backend, tmp_path: Path
         ('{"rank_pattern": {"a": 0.5}}', "whole numbers for r"),
     ):
         config.write_text(content)
-        with pytest.raises(te.errors.ArgumentError, match=text):
+        with pytest.raises(te.errors.ModelFormatError, match=text):
             adapt.load_adapter(make(), tmp_path / "out")
     adapt.save_adapter(adapt.lora(make(), rank=2, targets=["proj", "conv"], dora=True), tmp_path / "out")
     stated = json.loads(config.read_text())

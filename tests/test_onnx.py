@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def weight(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
 
 
 def write(
-    path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: list[str], weights: dict[str, Any], opset: int = 17
+    path: Path,
+    nodes: list[Any],
+    inputs: dict[str, Any],
+    outputs: Iterable[str],
+    weights: dict[str, Any],
+    opset: int = 17,
 ) -> Path:
-    """A file of a graph; an input's value is its dims, or a type and dims."""
+    """A file of a graph; an input's value is its dims, or a type and dims, and so is an output's, if it has one."""
 
     def info(name: str, given: Any) -> Any:
         kind, dims = given if isinstance(given, tuple) else (FLOAT, given)
@@ -50,7 +56,7 @@ def write(
         nodes,
         "graph",
         [info(name, given) for name, given in inputs.items()],
-        [helper.make_tensor_value_info(name, 0, None) for name in outputs],
+        [info(name, outputs[name] if isinstance(outputs, dict) else (0, None)) for name in outputs],
         [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
@@ -319,7 +325,7 @@ def test_copies(tmp_path: Path, reference: Backend) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_written_back(tmp_path: Path, backend: Backend, dtype: Any) -> None:
     path = network(tmp_path / "a.onnx", dtype)
-    model = te.load_model(path)
+    model = te.load_model(path, dtype=dtype)
     model.save(tmp_path / "same.onnx")
     assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
     x = te.tensor(weight(1, 3, 6, 6, dtype=dtype))

@@ -44,10 +44,21 @@ def outcome(case: Any, folder: Path) -> str:
     try:
         model = te.convert.from_onnx(path, dequantize=True)
         for inputs, wanted in case.data_sets:
-            given = model(*[te.tensor(np.asarray(array)) for array in inputs])
+            given = model(*[
+                [te.tensor(each) for each in array] if isinstance(array, list) else te.tensor(np.asarray(array))
+                for array in inputs
+            ])  # fmt: skip
             results = given if isinstance(given, tuple) else (given,)
             assert len(results) == len(wanted)
+            rows: list[tuple[int, Any, Any]] = []
             for number, (result, array) in enumerate(zip(results, wanted)):
+                if isinstance(array, list) is not isinstance(result, list) or (
+                    isinstance(array, list) and len(array) != len(result)
+                ):
+                    return f"wrong: output {number} is another list of tensors"
+                pairs = zip(result, array) if isinstance(array, list) else [(result, array)]
+                rows += [(number, own, each) for own, each in pairs]
+            for number, result, array in rows:
                 found, array = result.detach().numpy(), np.asarray(array)
                 if found.shape != array.shape or found.dtype != array.dtype:
                     return f"wrong: output {number} is {found.dtype} {found.shape}, not {array.dtype} {array.shape}"
@@ -63,6 +74,7 @@ def outcome(case: Any, folder: Path) -> str:
 def is_float(case: Any) -> bool:
     """Whether the first input is of 16 to 64 bits of float."""
     given = [array for inputs, _ in case.data_sets[:1] for array in inputs]
+    given = [each for array in given for each in (array if isinstance(array, list) else [array])]
     return any(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in given)
 
 

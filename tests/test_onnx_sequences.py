@@ -12,7 +12,7 @@ import tinyedge as te
 from tests.mutations import check_mutations, messages_mutator, with_other_words
 from tests.test_onnx import FLOAT, INT64, weight, write
 from tinyedge.backends import Backend
-from tinyedge.errors import ModelFormatError, ShapeError, UnsupportedOpError
+from tinyedge.errors import ArgumentError, ModelFormatError, ShapeError, TinyedgeError, UnsupportedOpError
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -130,11 +130,45 @@ def test_mutated_loops_and_scans(tmp_path: Path, reference: Backend) -> None:
         check_mutations(path.read_bytes(), tmp_path / "b.onnx", 60, 0, change=change)
 
 
+def test_lists_that_a_model_takes_and_returns(tmp_path: Path, backend: Backend) -> None:
+    """Loaded, called, trained; a tensor where a list belongs, and the reverse, are refused."""
+    nodes = [
+        node("SequenceAt", ["parts", "last"], ["tail"]), node("MatMul", ["tail", "w"], ["y"]),
+        node("SequenceInsert", ["parts", "y", "one"], ["more"]),
+    ]  # fmt: skip
+    arrays = {"w": weight(3, 3), "last": np.int64(-1), "one": np.int64(1)}
+    proto = helper.make_graph(
+        nodes, "g", [sequence("parts")], [value("y", None, 3), sequence("more")],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    content = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (tmp_path / "a.onnx").write_bytes(content)
+    given = [weight(2, 3), weight(4, 3)]
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    y, more = session.run(None, {"parts": given})
+    model = te.load_model(tmp_path / "a.onnx")
+    found, rows = model([te.tensor(array) for array in given])
+    np.testing.assert_allclose(found.detach().numpy(), y, rtol=1e-5, atol=1e-6)
+    for own, array in zip(rows, more, strict=True):
+        np.testing.assert_allclose(own.detach().numpy(), array, rtol=1e-5, atol=1e-6)
+    rows[1].sum().backward()
+    assert model.get_parameter("w").grad is not None
+    assert "parts, a list of tensors" in str(model)
+    with pytest.raises(ArgumentError, match="parts, a list of tensors"):
+        model(te.tensor(given[0]))
+    path = write(tmp_path / "b.onnx", [node("Relu", ["x"], ["y"])], {"x": [2]}, ["y"], {})
+    with pytest.raises(ArgumentError, match="got list"):
+        te.load_model(path)([te.zeros(2)])
+    proto.output[0].CopyFrom(sequence("y"))
+    (tmp_path / "c.onnx").write_bytes(helper.make_model(proto).SerializeToString())
+    with pytest.raises(ModelFormatError, match="a list of tensors in one place of the file alone"):
+        te.load_model(tmp_path / "c.onnx")
+
+
 def test_what_is_no_list_and_what_is_none(tmp_path: Path, reference: Backend) -> None:
     for name, nodes, outputs in (
         ("Add of a sequence", [node("Add", ["s", "x"], ["y"])], ["y"]),
         ("SequenceAt of a sequence, or not of one", [node("SequenceAt", ["x", "one"], ["y"])], ["y"]),
-        ("an output that is a sequence", [], ["s"]),
     ):
         made = [node("SequenceConstruct", ["x", "x"], ["s"]), *nodes]
         path = write(tmp_path / "a.onnx", made, {"x": [2, 5]}, outputs, {"one": np.int64(1)})
@@ -253,3 +287,43 @@ def test_nodes_in_any_order(tmp_path: Path, reference: Backend) -> None:
     circle = [node("Add", ["x", "b"], ["a"]), node("Neg", ["a"], ["b"])]
     with pytest.raises(ModelFormatError, match="nothing before it computes its input 'b'"):
         te.load_model(write(tmp_path / "c.onnx", circle, {"x": [2]}, ["b"], {}))
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_recurrent_weights_of_other_shapes_are_refused(tmp_path: Path, backend: Backend, op: str) -> None:
+    """A kernel believes the shapes: a file with others must not make it read what lies behind them."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    right: dict[str, Any] = {"w": (1, gates * 4, 3), "r": (1, gates * 4, 4), "b": (1, 8 * gates), "h": (1, 2, 4)}
+    wrong = [("w", (1, gates * 4, 2)), ("w", (1, gates * 2, 3)), ("r", (1, gates * 2, 4)), ("r", (1, gates * 4, 2)),
+             ("b", (1, 4 * gates)), ("h", (1, 1, 4)), ("h", (1, 2, 2))]  # fmt: skip
+    for name, shape in [("", ()), *wrong]:
+        weights = {key: weight(*(shape if key == name else own)) for key, own in right.items()}
+        made = node(op, ["x", "w", "r", "b", "", "h"], ["y"], hidden_size=4)
+        path = write(tmp_path / "a.onnx", [made], {"x": [5, 2, 3]}, ["y"], weights)
+        model = te.load_model(path)
+        if not name:
+            assert model(te.zeros(5, 2, 3)).shape == (5, 1, 2, 4)
+            continue
+        with pytest.raises(ShapeError, match=f"{op}: (W|R|B|states) of the shape"):
+            model(te.zeros(5, 2, 3))
+
+
+def test_more_outputs_than_an_op_has(tmp_path: Path, reference: Backend) -> None:
+    cases: list[tuple[list[Any], dict[str, Any], type[TinyedgeError]]] = [
+        ([node("Relu", ["x"], ["a", "y"])], {}, ArgumentError),
+        ([node("Transpose", ["w"], ["a", "b"]), node("Add", ["x", "b"], ["y"])], {"w": weight(3, 3)}, TinyedgeError),
+        ([node("Shape", ["x"], ["a", "s"]), node("Reshape", ["x", "s"], ["y"])], {}, ModelFormatError),
+        ([node("Concat", ["x", "", "x"], ["y"], axis=0)], {}, ModelFormatError),
+    ]
+    for nodes, weights, error in cases:
+        path = write(tmp_path / "a.onnx", nodes, {"x": [3, 3]}, ["y"], weights)
+        with pytest.raises(error):
+            te.load_model(path)(te.zeros(3, 3))
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_a_window_without_end_is_refused(tmp_path: Path, reference: Backend, op: str) -> None:
+    made = node(op, ["x"], ["y"], kernel_shape=[2**20, 3], auto_pad="SAME_UPPER")
+    model = te.load_model(write(tmp_path / "a.onnx", [made], {"x": [1, 1, 8, 8]}, ["y"], {}))
+    with pytest.raises(ShapeError, match=r"a window that fits the input \(8, 8\)"):
+        model(te.zeros(1, 1, 8, 8))

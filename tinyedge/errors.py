@@ -15,7 +15,8 @@
     ├── StateDictError(RuntimeError)       a state dict that does not fit the model
     ├── UpdateError(ValueError)            an update of another device that is not what it should be
     ├── ModelFormatError(ValueError)       a model file that is damaged, or breaks the rules of its format
-    │   └── CheckpointError                a file of tensors that is not what it should be
+    │   ├── CheckpointError                a file of tensors that is not what it should be
+    │   └── AdapterError                   an adapter's folder that is damaged, or fits no model; StateDictError too
     ├── UnsupportedOpError(NotImplementedError)  a model file that holds ops, or uses of them, that tinyedge lacks
     ├── MissingPackageError(ImportError)   a package that only this call needs
     └── BackendError(RuntimeError)         a device that is absent, or refused
@@ -109,6 +110,12 @@ class CheckpointError(ModelFormatError):
     """A file that is not a whole, well-formed checkpoint."""
 
 
+class AdapterError(ModelFormatError, StateDictError, ArgumentError):
+    """An adapter's folder that is damaged, has what adapters here do not, or fits no layer of the model, which is left
+    as it was.
+    """
+
+
 class UnsupportedOpError(TinyedgeError, NotImplementedError):
     """A model file with ops, or uses of ops, that tinyedge does not have; the text lists all of them."""
 
@@ -130,6 +137,7 @@ class OutOfMemoryError(BackendError, MemoryError):
 
 
 __all__ = [
+    "AdapterError",
     "AnomalyError",
     "ArgumentError",
     "AutogradError",

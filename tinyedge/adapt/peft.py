@@ -29,7 +29,7 @@ from tinyedge.adapt.lora import (
 from tinyedge.autograd.modes import no_grad
 from tinyedge.convert.checks import shown
 from tinyedge.convert.safetensors import load_safetensors, read_metadata, save
-from tinyedge.errors import ArgumentError, StateDictError
+from tinyedge.errors import AdapterError, ArgumentError
 from tinyedge.nn.module import Module
 from tinyedge.tensor import Parameter, Tensor
 
@@ -154,9 +154,10 @@ def load_adapter(
     What the model has stays frozen; ``requires_grad_()`` of the adapter's parameters trains on. ``check_base=False``
     takes an adapter that ``save_adapter`` wrote for other weights, such as the same ones before they were quantised.
 
-    Errors: StateDictError, with nothing changed, if a tensor fits no layer of the model, a layer lacks one, shapes
-            differ, or it was trained on other weights; ArgumentError for what adapters here do not have (a bias,
-            another method than LoRA); CheckpointError for damaged weights. FileNotFoundError if a file is missing.
+    Errors: AdapterError, a ModelFormatError, with nothing changed, if its configuration is damaged or asks for what
+            adapters here do not have (a bias, another method than LoRA), a tensor fits no layer of the model, a layer
+            lacks one, shapes differ, or it was trained on other weights; CheckpointError, another ModelFormatError, for
+            damaged weights. FileNotFoundError if a file is missing.
     """
     call = f"load_adapter({os.fspath(folder)!r})"
     source = Path(folder)
@@ -169,32 +170,32 @@ def load_adapter(
     for key, tensor in tensors.items():
         path, kind = _split(str(key))
         if path is None:
-            raise StateDictError(call, f"keys of LoRA that begin with {PREFIX!r}", f"got {key!r}")
+            raise AdapterError(call, f"keys of LoRA that begin with {PREFIX!r}", f"got {key!r}")
         if kind is None:
             whole[path] = tensor
         elif path not in known:
-            raise StateDictError(call, "an adapter for this model", f"it has no layer {path!r}")
+            raise AdapterError(call, "an adapter for this model", f"it has no layer {path!r}")
         elif kind == "A":
             rank = tensor.shape[0] if tensor.shape else 0
             said = _matched(config["rank_pattern"], path, config["r"])
             if said is not None and tensor.shape and said != rank:  # the scale would be another
-                raise StateDictError(call, f"{key} of rank {said}, as {CONFIG}'s r says", f"got {tuple(tensor.shape)}")
+                raise AdapterError(call, f"{key} of rank {said}, as {CONFIG}'s r says", f"got {tuple(tensor.shape)}")
             alpha = _matched(config["alpha_pattern"], path, config["lora_alpha"])
             configs[path] = LoraConfig(rank, alpha, *config["rest"])
     state = model.state_dict()
     names = {plain_name(own): own for own in state}
     strange = [path for path in whole if path not in names]
     if strange:
-        raise StateDictError(call, "an adapter for this model", f"it has no {strange[0]!r}")
+        raise AdapterError(call, "an adapter for this model", f"it has no {strange[0]!r}")
     if not configs:
-        raise StateDictError(call, "A and B of at least one layer", "there is none")
+        raise AdapterError(call, "A and B of at least one layer", "there is none")
     for path, value in whole.items():
         if tuple(value.shape) != state[names[path]].shape:
-            raise StateDictError(call, f"{path} of shape {state[names[path]].shape}", f"got {tuple(value.shape)}")
+            raise AdapterError(call, f"{path} of shape {state[names[path]].shape}", f"got {tuple(value.shape)}")
     _require_shapes(call, known, configs, tensors)
     stated = read_metadata(source / WEIGHTS).get(BASE) if check_base else None
     if stated is not None and stated != (found := _base_sha256((path, known[path]) for path in configs)):
-        raise StateDictError(
+        raise AdapterError(
             call, f"the weights on which it was trained, sha256 {stated}", f"those of its layers have {found}",
             "Load the model from which it was made, or pass check_base=False if it fits these as well.",
         )  # fmt: skip
@@ -219,20 +220,20 @@ def _config(call: str, path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("it is no object")
     except (ValueError, RecursionError, files.IrregularFileError) as error:
-        raise ArgumentError(call, f"a {CONFIG} of JSON", str(error)) from None
+        raise AdapterError(call, f"a {CONFIG} of JSON", str(error)) from None
     for key, wanted in PLAIN.items():
         if (content.get(key) or wanted) != wanted:
-            raise ArgumentError(call, f"an adapter with {key}={wanted!r}", shown(f"it has {content[key]!r}", 200))
+            raise AdapterError(call, f"an adapter with {key}={wanted!r}", shown(f"it has {content[key]!r}", 200))
     ranks = content.get("rank_pattern") or {}
     stated = [content.get("r", 8), *(ranks.values() if isinstance(ranks, dict) else (None,))]
     if not all(type(rank) is int for rank in stated):
-        raise ArgumentError(call, "whole numbers for r and rank_pattern", shown(f"got {stated}", 200))
+        raise AdapterError(call, "whole numbers for r and rank_pattern", shown(f"got {stated}", 200))
     numbers = content.get("lora_alpha", 8), content.get("lora_dropout", 0.0)
     patterns = content.get("alpha_pattern") or {}
     alphas = patterns.values() if isinstance(patterns, dict) else (None,)
     known = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (*numbers, *alphas))
     if not known or not all(abs(n) < 1e38 for n in (*numbers, *alphas)) or not 0 <= numbers[1] < 1:
-        raise ArgumentError(
+        raise AdapterError(
             call, "finite numbers for lora_alpha and alpha_pattern, and lora_dropout in [0, 1)",
             shown(f"got {numbers} and {patterns}", 200),
         )  # fmt: skip
@@ -272,21 +273,21 @@ def _require_shapes(
         base = base_of(known[path])
         kind = adapted_by(base)
         if kind is None:
-            raise StateDictError(call, f"a layer {path!r} that can be adapted", f"it is {type(base).__name__}")
+            raise AdapterError(call, f"a layer {path!r} that can be adapted", f"it is {type(base).__name__}")
         wanted: dict[str, tuple[int, ...]] = dict(zip("AB", kind.shapes(base, config.rank), strict=True))
         if config.dora:
             wanted["magnitude"] = kind.lengths_shape(base)
         for part, shape in wanted.items():
             if (path, part) not in parts:
-                raise StateDictError(
+                raise AdapterError(
                     call, "A and B of each layer, and with use_dora its lengths", f"{path!r} lacks {part}"
                 )
             key, found = parts[path, part]
             if found != shape:
-                raise StateDictError(call, f"{key} of shape {shape}", f"got {found}")
+                raise AdapterError(call, f"{key} of shape {shape}", f"got {found}")
     lost = [key for (path, part), (key, _) in parts.items() if part is not None and path not in configs]
     if lost:
-        raise StateDictError(call, "an A for each B", f"there is none for {lost[0]!r}")
+        raise AdapterError(call, "an A for each B", f"there is none for {lost[0]!r}")
     plain = {path for path, config in configs.items() if not config.dora}
     if extra := [key for (path, part), (key, _) in parts.items() if part == "magnitude" and path in plain]:
-        raise StateDictError(call, "lengths only with use_dora", f"got {extra[0]!r}")
+        raise AdapterError(call, "lengths only with use_dora", f"got {extra[0]!r}")

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     """Tune, save and report; the exit status."""
     out = _target(options)
     tinyedge.manual_seed(options.seed)
-    model = models.loaded(options)
+    model = models.loaded(options, dtype=tinyedge.float32)
     if not isinstance(model, GraphModel):
         raise ArgumentError(
             CALL, "a .tflite, .onnx or .pb file", f"got {options.model!r}",
@@ -331,7 +331,7 @@ def _accuracy(model: GraphModel, samples: Samples, numbers: list[int]) -> float:
 
 def _again(options: argparse.Namespace, out: str) -> GraphModel:
     """The model of the file that was written."""
-    model = models.loaded(options, out)
+    model = models.loaded(options, out, tinyedge.float32)
     assert isinstance(model, GraphModel)
     return model
 

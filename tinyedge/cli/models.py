@@ -75,15 +75,15 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outputs", metavar="NAMES", help="of a .pb: the nodes with which it ends, with commas")
 
 
-def loaded(options: argparse.Namespace, path: str | None = None) -> Module:
-    """The model that the command line names."""
+def loaded(options: argparse.Namespace, path: str | None = None, dtype: tinyedge.DType | None = None) -> Module:
+    """The model that the command line names, or that of ``path``."""
     path = options.model if path is None else path
     inputs, outputs = (None if text is None else text.split(",") for text in (options.inputs, options.outputs))
     if inputs is None and outputs is None:
-        return load_model(path, dequantize=options.dequantize)
+        return load_model(path, dtype=dtype, dequantize=options.dequantize)
     if not path.lower().endswith(".pb"):
         raise ArgumentError("--inputs, --outputs", "a .pb file", f"got {path!r}", "Leave them out.")
-    return tinyedge.convert.from_tensorflow(path, inputs, outputs)
+    return tinyedge.convert.from_tensorflow(path, inputs, outputs, dtype=dtype)
 
 
 def as_options(remedy: str) -> str:
@@ -157,6 +157,9 @@ def inputs_of(model: Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Inpu
 
 def _shape(port: Port, given: tuple[int, ...] | None) -> tuple[int, ...]:
     if given is not None:
+        fits = port.dims is None or len(port.dims) == len(given)
+        if not fits or any(isinstance(d, int) and d != size for d, size in zip(port.dims or given, given)):
+            raise ArgumentError("--shape", f"what the file leaves open of {port}", f"got {','.join(map(str, given))}")
         return given
     dims = (None,) if port.dims is None else port.dims
     is_image = len(dims) == 4

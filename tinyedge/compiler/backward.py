@@ -97,10 +97,8 @@ class Node(OwnBackward):
         self.inputs = inputs
         self.others = others  # for gradients of results that the program does not cover
         self.held = held  # what backward reads of this call alone, by storage number
-        self.watched = [
-            *program.fixed_later,
-            *[slot.storage for _, slot in held],
-        ]  # and what is the same for every call
+        # and what is the same for every call
+        self.watched = [*program.fixed_later, *[slot.storage for _, slot in held]]
         self.versions = list(map(_version_of, self.watched))
         self.draws = draws
         self.call = program.calls

@@ -13,7 +13,7 @@ from tinyedge.backends import Backend
 from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_FOLDED_TOTAL, Place, shown
 from tinyedge.convert.graph import Array, Dims, GraphModel, Node, Port, Source
 from tinyedge.convert.handlers import Handler
-from tinyedge.convert.nodes import Body, Guards, Loop, State
+from tinyedge.convert.nodes import Body, Guards, Loop, State, lies_in_16_bits
 from tinyedge.convert.onnx_file import DTYPES
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.errors import BackendError, TinyedgeError
@@ -231,7 +231,10 @@ class Folding:
             if raw.guards:
                 return False  # it is reported when the branch is taken
             self.place.refuse(f"{raw.op} {raw.name!r}", f"it cannot be computed: {shown(error)}")
-        for name, result in zip(raw.outputs, results if isinstance(results, tuple) else (results,)):
+        results = results if isinstance(results, tuple) else (results,)
+        if len(results) < len(raw.outputs):
+            self.place.refuse(f"{raw.op} {raw.name!r}", f"{len(raw.outputs)} outputs, and it has {len(results)}")
+        for name, result in zip(raw.outputs, results):
             self.total += result.size
             if self.total > MAX_FOLDED_TOTAL:
                 self.place.refuse(f"{raw.op} {raw.name!r}", "the constants that it computes do not end")
@@ -322,14 +325,20 @@ def _widened(parts: Parts, dtype: dtypes.DType) -> None:
 
 
 def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None) -> GraphModel:
-    """The model. ``dtype``: what 16-bit floats of the file become, if not themselves."""
+    """The model. ``dtype``: what the file's floats of 16 bits become; without it weights become float32, while inputs
+    and outputs stay. It computes in float32 also with weights that lie in 16 bits.
+    """
     place = parts.place
+    lying = dtype or dtypes.float32
+    computes = lying.computes
+    if dtype is not None:
+        for ports in (parts.inputs, parts.outputs):
+            ports[:] = [replace(port, dtype=dtype) if lies_in_16_bits(port.dtype) else port for port in ports]
     weights, statistics = trained_names(parts.raws, parts.arrays)
     constants = {name: array for name, array in parts.arrays.items() if name not in weights | statistics}
-    if dtype is not None:
-        _widened(parts, dtype)
-        packed = {name for name, array in constants.items() if array.dtype == np.float16 or name in parts.lying}
-        constants |= {name: constants[name].astype(dtype.numpy) for name in packed}
+    _widened(parts, computes)
+    packed = {name for name, array in constants.items() if array.dtype == np.float16 or name in parts.lying}
+    constants |= {name: constants[name].astype(computes.numpy) for name in packed}
     folding = Folding(place, constants, parts.inputs)
     nodes = folding.nodes(parts.raws)
     used = {name for node in nodes for name in node.inputs} | {port.name for port in parts.outputs}
@@ -343,11 +352,11 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
     if missing:
         place.refuse(min(missing, key=str), "it is read, and nothing computes it")
 
-    def held(name: str) -> Tensor:
+    def held(name: str, wanted: dtypes.DType) -> Tensor:
         array = parts.arrays[name]
         lies = parts.lying.get(name) or dtypes.resolve(array.dtype)
         try:
-            return tensor(array, dtype=dtype if dtype is not None and lies.packed else lies, device=device)
+            return tensor(array, dtype=wanted if lies.packed else lies, device=device)
         except BackendError:
             raise  # the file is not to blame
         except TinyedgeError as error:
@@ -359,8 +368,8 @@ def build(parts: Parts, dtype: dtypes.DType | None, device: str | Backend | None
         if name in weights and name in used:
             owner = parts.ties.get(name, name)
             made.setdefault(owner, name)
-            parameters[name] = parameters[made[owner]] if made[owner] in parameters else Parameter(held(name))
-    buffers = {name: held(name) for name in parts.arrays if name in statistics and name in used}
+            parameters[name] = parameters[made[owner]] if made[owner] in parameters else Parameter(held(name, lying))
+    buffers = {name: held(name, computes) for name in parts.arrays if name in statistics and name in used}
     constants = {name: array for name, array in constants.items() if name in used}
     return GraphModel(
         nodes, parts.inputs, parts.outputs, parameters, buffers, constants, parts.source, parts.states,

@@ -22,7 +22,20 @@ from tinyedge.convert.checks import HOST_FAULTS, host_refusal, shown
 from tinyedge.convert.graph_layers import GraphLayer, layers_of
 from tinyedge.convert.head import found_head, new_parameters, renumbered
 from tinyedge.convert.host_values import on_host, single
-from tinyedge.convert.nodes import Array, Body, Dims, HeadSource, Loop, NewHead, Node, Port, Source, State
+from tinyedge.convert.members import Members, NodeLayer, owner_of
+from tinyedge.convert.nodes import (
+    Array,
+    Body,
+    Dims,
+    HeadSource,
+    Loop,
+    NewHead,
+    Node,
+    Port,
+    Source,
+    State,
+    lies_in_16_bits,
+)
 from tinyedge.convert.norms import How, InGroups, OverMinibatch, Renormalised
 from tinyedge.errors import ArgumentError, DtypeError, ShapeError, TinyedgeError
 from tinyedge.ir.modes import is_grad_enabled
@@ -34,66 +47,6 @@ MAX_STEPS = 1_000_000
 """Of a loop: a file can ask for one without end."""
 
 
-class Members(Module):
-    """A part of the names of an imported model's parameters and buffers, up to a dot."""
-
-
-class NodeLayer(Module):
-    """A node of an imported model as a layer, for adapters: it is called with the node's inputs. Its weight is a
-    parameter of the model, and not its own.
-    """
-
-    def __init__(self, node: Node, place: tuple[Module, str]) -> None:
-        super().__init__()
-        self.node = node
-        self._place = place
-
-    @property
-    def weight(self) -> Parameter:
-        owner, key = self._place
-        weight = owner._parameters[key]
-        assert weight is not None
-        return weight
-
-    @property
-    def is_convolution(self) -> bool:
-        return self.node.op == "Conv"
-
-    @property
-    def is_turned(self) -> bool:
-        """Whether the weight of a product lies as (in, out)."""
-        return not self.is_convolution and not self.node.arguments.get("transB")
-
-    def forward(self, *inputs: Tensor | None) -> Tensor:
-        result: Tensor = self.node.function(*inputs, **self.node.arguments)
-        return result
-
-    @staticmethod
-    def fits(node: Node, weight: Parameter) -> bool:
-        """Whether the node is a product or a convolution with this weight, and nothing more."""
-        given = node.arguments
-        if node.op == "Conv":
-            return bool(given.get("group", 1) == 1) and weight.ndim in (3, 4, 5)
-        plain = not given.get("transA") and given.get("alpha", 1.0) == 1.0
-        return node.op in ("Gemm", "MatMul") and plain and weight.ndim == 2
-
-
-def _owner(root: Module, name: str) -> tuple[Module, str]:
-    """The module that shall hold ``name``, and the rest of the name there: names with dots are nested, as PyTorch's."""
-    parts = name.split(".")
-    if len(parts) > 16 or not all(parts):
-        return root, name
-    owner = root
-    for part in parts[:-1]:
-        if part in owner._parameters or part in owner._buffers:
-            return root, name
-        child = owner._modules.get(part)
-        if child is None:
-            child = owner._modules[part] = Members()
-        owner = child
-    return (root, name) if parts[-1] in owner._modules else (owner, parts[-1])
-
-
 class GraphModel(Module):
     """A model that was loaded from a file; see ``te.load_model``.
 
@@ -103,6 +56,9 @@ class GraphModel(Module):
     ``te.adapt.minibatch_norm(model, n)`` by minibatches of single samples; ``te.adapt.to_batch_renorm`` and
     ``to_group_norm`` make other norms of them. A streaming model, whose file has variables,
     keeps their values from call to call: ``reset_states()`` begins a new sequence.
+
+    Weights may lie in 16 bits: they are computed with in float32, as all values are. Where the file's inputs and
+    outputs are of 16 bits, so are these, and inputs may be float32 as well.
 
     Errors: ShapeError and DtypeError if a call's arguments are not the file's inputs.
     """
@@ -131,10 +87,11 @@ class GraphModel(Module):
         self._layer_keys: dict[str, str] = {}  # of layers that ``expose_layers`` made, by what the node computes
         self._places: dict[str, tuple[Module, str]] = {}
         for name, param in parameters.items():
-            owner, key = self._places[name] = _owner(self, name)
+            owner, key = self._places[name] = owner_of(self, name)
             owner._parameters[key] = param
+        self._statistics = frozenset(buffers)
         for name, buffer in buffers.items():
-            owner, key = self._places[name] = _owner(self, name)
+            owner, key = self._places[name] = owner_of(self, name)
             owner._buffers[key] = buffer
         self._masks: dict[str, str] = {}  # of sparse weights: the buffer that says where the file holds an element
         for name, mask in (masks or {}).items():
@@ -193,7 +150,7 @@ class GraphModel(Module):
         backend = self._backend(inputs)
         training = self.training and not self.frozen_statistics
         self._compute(self._nodes, values, training, backend, watch)
-        returned = [self._on_device(port.name, values[port.name], backend) for port in self.outputs]
+        returned = [self._returned(port, values[port.name], backend) for port in self.outputs]
         self._keep_states(values)
         return returned[0] if len(returned) == 1 else tuple(returned)
 
@@ -230,7 +187,7 @@ class GraphModel(Module):
         reader = f"the loop {shown(node.name)!r}"
         most = None if not node.inputs[0] else int(single(values[node.inputs[0]], reader))
         goes = not node.inputs[1] or bool(single(values[node.inputs[1]], reader))
-        outside = {name: values[name] for name in node.inputs[2 + count :] if name in values}
+        outside = {name: self._single(name, values) for name in node.inputs[2 + count :] if name in values}
         rows: list[list[Any]] = [[] for _ in range(loop.scans)]
         step = 0
         while goes and (most is None or step < most):
@@ -300,8 +257,8 @@ class GraphModel(Module):
                 pass
             elif position in node.at_host:
                 value = on_host(value, f"{node.op} {shown(node.name)!r}") if isinstance(value, Tensor) else value
-            else:
-                value = self._on_device(name, value, backend)
+            elif not (node.live and name in self._statistics):  # these it changes
+                value = self._on_device(name, self._single(name, values), backend)
             given.append(value)
         extra = {"training": self._how(node, training)} if node.live else {}
         key = self._layer_keys.get(node.outputs[0]) if node.outputs else None
@@ -317,7 +274,13 @@ class GraphModel(Module):
             if isinstance(error, TinyedgeError) or not (node.on_host or node.at_host):
                 raise
             raise host_refusal(f"{node.op} {shown(node.name)!r}", error) from None
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) < len(node.outputs):
+            raise ArgumentError(
+                "the model's call", f"{len(node.outputs)} results of {node.op} {shown(node.name)!r}",
+                f"there are {len(results)}", "Its file is damaged: fetch or export it again.",
+            )  # fmt: skip
+        return results
 
     def _how(self, norm: Node, training: bool) -> How:
         """How a batch norm computes."""
@@ -337,24 +300,46 @@ class GraphModel(Module):
                 return found
         return tensor(value, device=backend)
 
+    def _single(self, name: str, values: dict[str, Any]) -> Any:
+        """A value; a weight that lies in 16 bits as float32, until nobody reads it again."""
+        value = values[name]
+        if name in self._places and isinstance(value, Tensor) and lies_in_16_bits(value.dtype):
+            value = values[name] = value.to(value.dtype.computes)
+        return value
+
+    def _returned(self, port: Port, value: Any, backend: Backend | None) -> Tensor:
+        """An output, in the file's type if that has 16 bits."""
+        result = self._on_device(port.name, value, backend)
+        if isinstance(result, Tensor) and result.is_floating_point() and lies_in_16_bits(port.dtype):
+            result = result.to(port.dtype)
+        return result
+
     def _backend(self, inputs: Sequence[Tensor]) -> Backend | None:
-        first = inputs[0] if inputs else next(self.parameters(), None)
+        given = [each for value in inputs for each in (value if isinstance(value, (list, tuple)) else (value,))]
+        first = given[0] if given else next(self.parameters(), None)
         return None if first is None else first.backend
 
-    def _bound(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _bound(self, inputs: Sequence[Any]) -> dict[str, Any]:
         call = "the model's call"
         wanted = f"{len(self.inputs)} tensors: {', '.join(map(str, self.inputs))}"
         if len(inputs) != len(self.inputs):
             raise ArgumentError(call, wanted, f"got {len(inputs)}")
         symbols: dict[str, int] = {}
+        bound: dict[str, Any] = {}
         for port, given in zip(self.inputs, inputs):
-            if not isinstance(given, Tensor):
+            if port.sequence and isinstance(given, (list, tuple)) and all(isinstance(each, Tensor) for each in given):
+                bound[port.name] = list(given)
+                continue
+            if port.sequence or not isinstance(given, Tensor):
                 raise ArgumentError(call, wanted, f"got {type(given).__name__}", "Convert it with te.tensor.")
-            if port.dtype is not None and given.dtype is not port.dtype:
+            if lies_in_16_bits(port.dtype) and given.dtype in (port.dtype, port.dtype.computes):
+                given = given.to(port.dtype.computes)
+            elif port.dtype is not None and given.dtype is not port.dtype:
                 raise DtypeError(
                     call, f"{shown(port.name)!r} is {port.dtype.name}", f"got {given.dtype.name}",
                     f"Use .to(te.{port.dtype.name}).",
                 )  # fmt: skip
+            bound[port.name] = given
             if port.dims is None:
                 continue
             sizes = [
@@ -363,7 +348,7 @@ class GraphModel(Module):
             fits = all(wanted is None or wanted == size for wanted, size in zip(sizes, given.shape))
             if len(port.dims) != given.ndim or not fits:
                 raise ShapeError(call, f"the input {port}", f"got {given.shape}")
-        return {port.name: given for port, given in zip(self.inputs, inputs)}
+        return bound
 
     # Parameters by the file's names
 

@@ -223,6 +223,8 @@ def _follow(search: _Search, head: Head, node: Node) -> None:
             numbers += [(name, int(size)) for size in search.constants[name].reshape(-1)]
         elif (maker := search.makers.get(name)) is not None and maker.op in CARRYING:
             pending += maker.inputs if maker.op == "Concat" else maker.inputs[:1]
+    if node.op == "Reshape" and [size for _, size in numbers] == [-1]:
+        _refuse(f"Reshape {shown(node.name)!r} makes one dim of the classes and all others")
     holders = {name for name, size in numbers if size == head.classes}
     if len(holders) > 1 or any(len(search.users[name]) != 1 for name in holders):
         _refuse(f"several places hold the shape of {node.op} {shown(node.name)!r}")

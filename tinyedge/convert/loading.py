@@ -15,6 +15,9 @@ from tinyedge.nn.module import Module
 HEAD = 64
 """Bytes that tell the formats apart."""
 
+ARCHIVES = (".task", ".zip", ".whl")
+"""Names of zip archives in which model files lie."""
+
 GGUF, TFLITE = b"GGUF", b"TFL3"
 """What such files begin with, TFLite's after four bytes."""
 
@@ -30,9 +33,9 @@ def load_model(
     into a copy of the file. A .gguf file, or a folder with config.json and safetensors files, gives a decoder or an
     encoder of ``te.models``: see ``te.convert.from_gguf`` and ``te.convert.from_pretrained``.
 
-    ``dtype`` is what weights of 16 bits become; without it they stay as they are, but for TFLite's, whose ops compute
-    in float32, and which become that. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what
-    is trained.
+    ``dtype`` is what weights of 16 bits become. Without it they become float32 in models of .onnx, .tflite and .pb
+    files, and stay as they are in others; te.float16 halves their memory, and the former compute in float32 also with
+    such weights. ``print(model)`` shows the layers; ``model.freeze(except_=[...])`` chooses what is trained.
 
     Quantised TFLite and ONNX models load with ``dequantize``: see ``te.convert.from_tflite`` and ``from_onnx``. The
     quantised weights of a GGUF file stay as they are, in the device's memory too, unless ``dequantize`` is set. A part
@@ -70,6 +73,12 @@ def load_model(
         from tinyedge.convert.gguf_model import from_gguf
 
         return from_gguf(path, dtype=dtype, dequantize=dequantize, device=device)
+    if content.startswith(b"PK") and name.endswith(ARCHIVES):
+        where = os.path.basename(os.fspath(path))
+        raise ModelFormatError(
+            place.call, f"a {place.kind}", "it is an archive of files, as MediaPipe's tasks are",
+            f"Unpack it, python -m zipfile -e {where} folder, and load a model file that was in it.",
+        )  # fmt: skip
     if is_pickle(path, content):
         raise ModelFormatError(
             place.call, f"a {place.kind}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy.typing as npt
 
@@ -18,15 +18,25 @@ Guards = tuple[tuple[str, bool], ...]
 """The branches that a node stands in: the names of the conditions, and what each must be for the branch to be taken."""
 
 
+def lies_in_16_bits(dtype: DType | None) -> TypeGuard[DType]:
+    """Whether it is float16 or bfloat16."""
+    return dtype is not None and bool(dtype.packed) and dtype.blocks is None
+
+
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank."""
+    """An input or output of a model: ``dims`` has a number, a symbol or None for each dim; None of unknown rank. A
+    ``sequence`` is a list of tensors.
+    """
 
     name: str
     dtype: DType | None
     dims: Dims | None
+    sequence: bool = False
 
     def __str__(self) -> str:
+        if self.sequence:
+            return f"{shown(self.name)}, a list of tensors"
         dims = (
             "of any shape" if self.dims is None else f"({', '.join('?' if d is None else str(d) for d in self.dims)})"
         )
@@ -115,4 +125,17 @@ class HeadSource(Protocol):
         """Write the file again with these values, some of other shapes."""
 
 
-__all__ = ["Array", "Body", "Dims", "Guards", "HeadSource", "Loop", "NewHead", "Node", "Port", "Source", "State"]
+__all__ = [
+    "Array",
+    "Body",
+    "Dims",
+    "Guards",
+    "HeadSource",
+    "Loop",
+    "NewHead",
+    "Node",
+    "Port",
+    "Source",
+    "State",
+    "lies_in_16_bits",
+]

@@ -23,6 +23,9 @@ STORED = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9:
           12: "<u4", 13: "<u8", 16: "<u2"}  # fmt: skip
 """How raw data of the element types that are read lie in a file."""
 
+FOUR_BITS = {21: (0, 15), 22: (-8, 7)}
+"""ONNX's numbers of the types of 4 bits, two to a byte, and where these end."""
+
 MAX_READS = 4
 """How often the tensors together may read the bytes of other files: a small file could ask for memory without end."""
 
@@ -60,10 +63,13 @@ class Tensors:
         self.folder = os.path.realpath(os.path.dirname(os.path.abspath(os.fspath(path))))
         self.external: dict[str, bytes] = {}
         self.total = 0
+        self.limits: dict[str, tuple[int, int]] = {}  # of tensors of 4 bits
 
     def read(self, proto: Any, where: str) -> tuple[Array, dtypes.DType | None]:
         """The values, and the dtype if NumPy lacks it."""
         kind = proto.data_type
+        if kind in FOUR_BITS:
+            return self._nibbles(proto, where, kind), None
         if kind not in STORED:
             self.place.unsupported([f"{shown(where)}: a tensor of ONNX's element type {int(kind)}"])
         stored = np.dtype(STORED[kind])
@@ -79,6 +85,25 @@ class Tensors:
         if len(data) != math.prod(shape) * stored.itemsize:
             self.place.refuse(where, f"{len(data)} bytes for the shape {shape} of {stored.itemsize} bytes an element")
         return _values(np.frombuffer(data, stored).reshape(shape), kind), _lying(kind)
+
+    def _nibbles(self, proto: Any, where: str, kind: int) -> Array:
+        """Elements of 4 bits, as integers of 8."""
+        shape = checked_shape(self.place, where, proto.dims, 1)
+        count = math.prod(shape)
+        if proto.HasField("segment"):
+            self.place.unsupported([f"{shown(where)}: a tensor in segments"])
+        if proto.data_location == 1:
+            data = np.frombuffer(self.bytes_of(proto, where), np.uint8)
+        elif proto.HasField("raw_data"):
+            data = np.frombuffer(proto.raw_data, np.uint8)
+        else:
+            data = np.array(proto.int32_data, np.int64).astype(np.uint8)
+        if len(data) != (count + 1) // 2:
+            self.place.refuse(where, f"{len(data)} bytes for the shape {shape} of 4 bits an element")
+        both = np.stack([data & 15, data >> 4], 1).reshape(-1)[:count]
+        self.limits[where] = FOUR_BITS[kind]
+        values = ((both ^ 8).astype(np.int8) - 8).astype(np.int8) if kind == 22 else both
+        return np.asarray(values.reshape(shape))
 
     def _typed(self, proto: Any, where: str, kind: int, shape: tuple[int, ...]) -> Array:
         numbers = getattr(proto, FIELDS.get(kind, "int32_data"))
@@ -145,6 +170,8 @@ def _values(array: Array, kind: int) -> Array:
 def port_of(value: Any, place: Place) -> Port:
     """An input or output as the file declares it."""
     kind = value.type.WhichOneof("value")
+    if kind == "sequence_type" and value.type.sequence_type.elem_type.WhichOneof("value") == "tensor_type":
+        return Port(value.name, None, None, sequence=True)
     if kind not in ("tensor_type", None):
         place.unsupported([f"{shown(value.name)}: a value that is no tensor ({kind})"])
     dims = dims_of(value)
@@ -220,6 +247,7 @@ ATTRIBUTES: dict[str, tuple[int, Callable[[Any], Any]]] = {
 __all__ = [
     "ATTRIBUTES",
     "DTYPES",
+    "FOUR_BITS",
     "Tensors",
     "checked_nodes",
     "dims_of",

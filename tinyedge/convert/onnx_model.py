@@ -14,10 +14,13 @@ from tinyedge.convert import (  # noqa: F401  they enter handlers
     detection,
     onnx_arithmetic,
     onnx_attention,
+    onnx_decoders,
+    onnx_deform,
     onnx_host,
     onnx_indexing,
     onnx_layers,
     onnx_microsoft,
+    onnx_qlinear,
     onnx_quantised,
     onnx_random,
     onnx_recurrent,
@@ -32,8 +35,22 @@ from tinyedge.convert.checks import MAX_FOLDED_ELEMENTS, MAX_NODES, Place, shown
 from tinyedge.convert.graph import Array, GraphModel, Port
 from tinyedge.convert.handlers import Handler
 from tinyedge.convert.nodes import Guards
-from tinyedge.convert.onnx_file import ATTRIBUTES, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
-from tinyedge.convert.onnx_quantised import LSTM, QUANTISED, RESULTS, spread, weights_of
+from tinyedge.convert.onnx_dynamic import INT32, PRODUCTS, Neighbours, fits
+from tinyedge.convert.onnx_file import ATTRIBUTES, FOUR_BITS, Tensors, checked_nodes, dims_of, opset_of, parsed, port_of
+from tinyedge.convert.onnx_quantised import (
+    DYNAMIC,
+    GATHER,
+    LSTM,
+    N_BITS,
+    OF_WEIGHTS,
+    QUANTISED,
+    RESULTS,
+    TO_FLOAT,
+    Quantised,
+    in_blocks,
+    spread,
+    weights_of,
+)
 from tinyedge.convert.onnx_registry import ONNX
 from tinyedge.convert.onnx_scan import Scanned, scan_raws
 from tinyedge.convert.onnx_sequences import MAKERS, PASSING, READERS
@@ -56,10 +73,10 @@ def from_onnx(
 ) -> GraphModel:
     """The model of an ONNX file, on ``device``, with the file's weights as parameters by the file's names.
 
-    ``dtype`` is what weights of 16 bits become, say te.float32; without it they stay as in the file, and so does what
-    is computed. (On a CPU, ONNX Runtime computes such graphs in float32 and rounds what it returns: its results are
-    nearest to those with te.float32.) Weights in files beside the model are read only from its own folder and those
-    below.
+    Weights of 16 bits become float32, in which the model computes, as ONNX Runtime does on a CPU; inputs and outputs
+    are of the file's types. With ``dtype`` these weights, inputs and outputs have that type: te.float32 spares a loss
+    the rounding of what is returned, te.float16 leaves the weights in 16 bits. Weights in files beside the model are
+    read only from its own folder and those below.
 
     ``fixed`` gives values to inputs, which are then none: ``{"sr": 16000}``. If one of them chooses a branch, only that
     one is there. Otherwise the condition is read at each call, and such a model cannot be compiled.
@@ -81,7 +98,7 @@ def from_onnx(
     if wanted is not None and not wanted.is_floating_point:
         raise ArgumentError(call, "dtype must be a floating-point one", f"got {wanted.name}")
     model = parsed(call, content, place)
-    parts = _Reader(place, model, path, content, wanted, dequantize, fixed or {}).parts()
+    parts = _Reader(place, model, path, content, dequantize, fixed or {}).parts()
     return build(parts, wanted, device)
 
 
@@ -103,7 +120,6 @@ class _Reader:
         model: Any,
         path: str | os.PathLike[str],
         content: bytes,
-        dtype: dtypes.DType | None,
         dequantize: bool,
         fixed: Mapping[str, Any],
     ) -> None:
@@ -114,6 +130,8 @@ class _Reader:
         self.problems: list[str] = []
         self.quantised: list[str] = []  # what only dequantize can load
         self.dequantize = dequantize
+        self.neighbours = Neighbours(self.graph)
+        self.tables: set[str] = set()  # weights of which parts are taken before they are dequantised
         self.defined: set[str] = set()
         self.known: dict[str, Array] = {}  # small values, for the sake of conditions
         self.outer: set[str] = set()  # what the graph's own nodes compute
@@ -122,8 +140,6 @@ class _Reader:
         self.speculated = 0  # elements computed for the sake of conditions
         names = {value.name for value in self.graph.initializer}
         inputs = [port_of(value, place) for value in self.graph.input if value.name not in names]
-        if dtype is not None:
-            inputs = [_as_wanted(port, dtype) for port in inputs]
         self.fixed = _fixed(place.call, inputs, fixed)
         inputs = [port for port in inputs if port.name not in fixed]
         outputs = [port_of(value, place) for value in self.graph.output]
@@ -138,6 +154,7 @@ class _Reader:
             self.problems.append("sparse initializers")
         for port in self.result.inputs:
             self._define(port.name)
+            self.sequences.update({port.name} if port.sequence else ())
         for name, array in self.fixed.items():
             self._define(name)
             self._keep(name, array)
@@ -145,12 +162,15 @@ class _Reader:
             self._constant(proto.name, proto)
         self.outer = {value for node in self.graph.node for value in node.output}
         self._nodes(self.graph, Scope({}, (), (), 0))
-        self.problems += [f"an output that is a sequence, {port}" for port in self.result.outputs
-                          if port.name in self.sequences]  # fmt: skip
         if self.problems or self.quantised:
             remedies = ["Pass dequantize=True to compute with the floats that they stand for."] * bool(self.quantised)
             remedies += ["Export the model without them, or for another opset."] * bool(self.problems)
             self.place.unsupported(self.problems + self.quantised, " ".join(remedies))
+        for number, port in enumerate(self.result.outputs):
+            if port.sequence is not (port.name in self.sequences):
+                if port.dtype is not None or port.dims is not None or port.sequence:
+                    self.place.refuse("the outputs", f"{port}: it is a list of tensors in one place of the file alone")
+                self.result.outputs[number] = Port(port.name, None, None, sequence=True)
         if self.dequantize:
             self._check_weights()
             self.result.outputs = [self._meant(port) for port in self.result.outputs]
@@ -158,10 +178,11 @@ class _Reader:
 
     def _check_weights(self) -> None:
         """Weights that were dequantised are read as what they stand for alone."""
-        allowed = {*RESULTS, "DequantizeLinear", LSTM.rpartition(".")[2]}
+        own = (op.rpartition(".")[2] for op in (LSTM, N_BITS, GATHER, TO_FLOAT, DYNAMIC))
+        allowed = {*RESULTS, *PRODUCTS, "DequantizeLinear", *own}
         for raw in self.result.raws:
             for name in raw.inputs:
-                if name in self.source.quantised and raw.op not in allowed:
+                if name in self.source.quantised and raw.op not in allowed and name not in self.tables:
                     self.place.unsupported(
                         [f"{raw.op} {shown(raw.name)!r}, which reads the integers of {shown(name)!r}"]
                     )
@@ -187,6 +208,10 @@ class _Reader:
     def _dequantised(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> bool:
         """Turn an op's weights into what they stand for. Whether that is all that the op does."""
         arrays, done = self.result.arrays, False
+        if op == "DequantizeLinear" and inputs[0] not in arrays:
+            return self._table(inputs)
+        if op in (N_BITS, GATHER):
+            self._in_blocks(op, inputs, arguments)
         for position, scales, zero, axis, block in weights_of(op, arguments):
             name = inputs[position] if position < len(inputs) else ""
             given = [arrays.get(inputs[place]) if place < len(inputs) else None for place in scales]
@@ -205,17 +230,93 @@ class _Reader:
             if not (np.isfinite(scale).all() and (scale > 0).all()):
                 self.place.refuse(name, "a scale that is not positive")
             shift = np.zeros(()) if shift is None else spread(shift, array.ndim, axis, array.shape, block)
-            if is_known:
-                other = self.source.quantised[name]
-                if not (np.array_equal(other[0], scale) and np.array_equal(other[1], shift)):
-                    self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
-            else:
-                self.source.quantised[name] = scale, shift, array.dtype
-                with np.errstate(all="ignore"):
-                    arrays[name] = np.asarray((array.astype(np.float64) - shift) * scale, np.float32)
-                self.known.pop(name, None)
+            limits = self.tensors.limits.get(name)
+            if limits is None and array.dtype.kind in "iu":
+                limits = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+            self._stands_for(name, array, Quantised(scale, shift, array.dtype, limits or (0, 0)))
             done = True
         return done and op == "DequantizeLinear"
+
+    def _stands_for(self, name: str, integers: Array, how: Quantised) -> None:
+        """A weight becomes the numbers that its integers stand for."""
+        other = self.source.quantised.get(name)
+        if other is not None:
+            if not (np.array_equal(other.scale, how.scale) and np.array_equal(other.zero, how.zero)):
+                self.problems.append(f"{shown(name)!r}, which stands for other numbers in several places")
+            return
+        self.source.quantised[name] = how
+        with np.errstate(all="ignore"):
+            values = np.asarray((integers.astype(np.float64) - how.zero) * how.scale, np.float32)
+        if not np.isfinite(values).all():
+            self.place.refuse(name, "its scale makes its numbers infinite")
+        self.result.arrays[name] = values
+        self.known.pop(name, None)
+
+    def _of_weight(self, node: Any, name: str, kind: str, inputs: tuple[str, ...]) -> Handler | None:
+        """The handler of an op whose weight and bias are what their integers stand for."""
+        given = [inputs[place] for place in OF_WEIGHTS[kind] if place < len(inputs) and inputs[place]]
+        known = [each in self.source.quantised for each in given]
+        if any(known) and not all(known):
+            self._problem(node, name, "with a weight or a bias that is computed, and not both")
+        return ONNX.own(f"{kind}OfWeight", max(self.opset, 10)) if known and all(known) else None
+
+    def _table(self, inputs: tuple[str, ...]) -> bool:
+        """Integers of which a part is taken before they become floats, as of an embedding. Whether they are floats."""
+        arrays = self.result.arrays
+        name = self.neighbours.table_behind(inputs[0], arrays)
+        scale, zero = (arrays.get(inputs[n]) if n < len(inputs) and inputs[n] else None for n in (1, 2))
+        if not name or scale is None or scale.size != 1 or (len(inputs) > 2 and inputs[2] and zero is None):
+            return False
+        if (zero is not None and zero.size != 1) or not fits(scale, arrays[name], 0) or name in self.tensors.limits:
+            return False
+        self._integers(name, scale.reshape(()), np.zeros(()) if zero is None else zero.reshape(()))
+        self.tables.add(name)
+        return True
+
+    def _integers(self, name: str, scale: Array, zero: Array) -> None:
+        array = self.result.arrays[name]
+        limits = np.iinfo(array.dtype)
+        how = Quantised(np.asarray(scale, np.float32), zero, array.dtype, (int(limits.min), int(limits.max)))
+        self._stands_for(name, array, how)
+
+    def _product(self, kind: str, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
+        """An integer product with a weight, with what that stands for instead: its handler and inputs, or None."""
+        arrays, axis = self.result.arrays, PRODUCTS[kind]
+        weight, known = inputs[1], arrays.get(inputs[1])
+        zero = arrays.get(inputs[3]) if len(inputs) > 3 and inputs[3] else np.zeros((), np.int8)
+        other = self.source.quantised.get(weight)
+        if known is None or zero is None or (known.dtype.kind not in "iu" and other is None):
+            return None
+        made = self.neighbours.scale_behind(outputs[0], arrays)
+        scale = arrays[made] if made else np.ones((), np.float32)
+        if not made or not fits(scale, known, axis) or weight in self.tensors.limits:
+            made, scale = f"{name}:scale", np.ones((), np.float32)  # its integers stand for themselves
+            self._define(made)
+            self._keep(made, scale)
+        if zero.size not in (1, known.shape[axis] if known.ndim else 1):
+            return None
+        shift = spread(zero.reshape(-1), known.ndim, axis, known.shape)
+        how = spread(scale.reshape(-1), known.ndim, axis, known.shape)
+        if other is None:
+            self._integers(weight, how, shift)
+        elif not (np.array_equal(other.scale, how) and np.array_equal(other.zero, shift)):
+            self.problems.append(f"{shown(weight)!r}, which stands for other numbers in several places")
+        given = (inputs[0], weight, made, *inputs[2:3])
+        return ONNX.own(f"{kind}OfWeight"), given if given[-1] else given[:-1]
+
+    def _in_blocks(self, op: str, inputs: tuple[str, ...], arguments: dict[str, Any]) -> None:
+        """The weight of a product, or of an embedding, that lies in blocks of few bits."""
+        arrays, at = self.result.arrays, 1 if op == N_BITS else 0
+        name, last = inputs[at], inputs[3] if len(inputs) > 3 else ""
+        scales, zeros = arrays.get(inputs[2]), arrays.get(last) if last else None
+        if name not in arrays or scales is None or (last and zeros is None) or scales.dtype.kind != "f":
+            return  # its handler refuses what is computed
+        if name in self.source.quantised:
+            self.problems.append(f"{shown(name)!r}, which several ops read")
+            return
+        if not (np.isfinite(scales).all() and scales.all()):
+            self.place.refuse(inputs[2], "a scale that is 0, or no number")
+        self._stands_for(name, *in_blocks(op, arrays[name], scales, zeros, arguments, name in self.tensors.limits))
 
     def _define(self, name: str) -> None:
         self._require_text(name)
@@ -445,18 +546,28 @@ class _Reader:
             self.place.refuse(
                 f"{node.op_type} {name!r}", f"{len(inputs)} inputs, and it takes {handler.required} to {most}"
             )
-        if any(not value for value in inputs[: handler.required]):
+        if any(not value for value in (inputs if handler.variadic else inputs[: handler.required])):
             self.place.refuse(f"{node.op_type} {name!r}", "an input that it needs is left out")
         if "count" in handler.given:
             arguments["count"] = len(outputs)
         if "opset" in handler.given:
-            arguments["opset"] = self.opset
+            arguments.setdefault("opset", self.opset)
         on_host = ONNX.host_function(kind)
+        zero = inputs[2] if kind == "QuantizeLinear" and len(inputs) > 2 else ""
+        if zero in self.tensors.limits or (kind == "QuantizeLinear" and arguments.get("output_dtype") in FOUR_BITS):
+            self._problem(node, name, "to 4 bits")
+            return
         if self.dequantize:
             try:
-                if self._dequantised(kind, inputs, arguments):
+                found = self._product(kind, name, inputs, outputs) if kind in PRODUCTS and outputs else None
+                if found is not None:
+                    handler, inputs = found
+                bias = kind in ("Floor", "Round") or (kind == "Cast" and arguments["to"] == INT32)
+                if (bias and self.neighbours.rounds_a_bias(node)) or self._dequantised(kind, inputs, arguments):
                     handler, arguments, inputs = ONNX.find("Identity", self.opset) or handler, {}, inputs[:1]
                     on_host = ONNX.host_function("Identity")
+                elif kind in OF_WEIGHTS:
+                    handler = self._of_weight(node, name, kind, inputs) or handler
             except ShapeError as error:
                 self.place.refuse(f"{node.op_type} {name!r}", str(error))
         dims = self.dims.get(outputs[0]) if outputs else None
@@ -495,6 +606,8 @@ class _Reader:
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             annotation = handler.attributes.get(attribute.name)
+            if attribute.name == "opset" and "opset" in handler.given:  # by whose rules it computes
+                annotation = "int"
             if attribute.name in handler.became_inputs:
                 annotation = {1: "float", 2: "int", 7: "Ints"}.get(attribute.type)
             if annotation is None or attribute.HasField("ref_attr_name"):
@@ -533,11 +646,6 @@ def _fixed(call: str, inputs: Sequence[Port], given: Mapping[str, Any]) -> dict[
             raise ShapeError(call, f"fixed= must have the input's shape: {port}", f"got {array.shape}")
         found[name] = array.astype(port.dtype.numpy)
     return found
-
-
-def _as_wanted(port: Port, dtype: dtypes.DType) -> Port:
-    packed = port.dtype is not None and port.dtype.packed
-    return Port(port.name, dtype, port.dims) if packed else port
 
 
 __all__ = ["from_onnx"]

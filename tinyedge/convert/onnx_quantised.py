@@ -4,7 +4,7 @@ rounded, so that gradients come through. Weights are kept as the numbers that th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,86 @@ from tinyedge.errors import ArgumentError, ShapeError
 from tinyedge.tensor import Tensor, tensor
 
 LSTM = "com.microsoft.DynamicQuantizeLSTM"
+TO_FLOAT = "com.microsoft.MatMulIntegerToFloat"
+DYNAMIC = "com.microsoft.DynamicQuantizeMatMul"
+N_BITS = "com.microsoft.MatMulNBits"
+GATHER = "com.microsoft.GatherBlockQuantized"
+
+QGEMM = "com.microsoft.QGemm"
+QLINEAR = {
+    name: f"com.microsoft.QLinear{name}"
+    for name in ("Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "GlobalAveragePool", "AveragePool", "Concat")
+}
 
 QUANTISED = frozenset((
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-    "MatMulInteger", LSTM,
+    "MatMulInteger", LSTM, N_BITS, GATHER, TO_FLOAT, DYNAMIC,
+    QGEMM, *QLINEAR.values(),
 ))  # fmt: skip
+
+
+class Quantised(NamedTuple):
+    """What the integers of a weight stand for, and how they lie."""
+
+    scale: Array
+    zero: Array
+    dtype: Any
+    limits: tuple[int, int]
+    bits: int = 0
+    """Of an element, where several lie in a byte of uint8; otherwise 0."""
+    whole: Array | None = None
+    """Such elements, with those behind the end of each row."""
+
+    def lying(self, integers: Array, shape: Ints) -> Array:
+        """The integers of the weight, of any shape, as the file has them."""
+        if self.whole is None:
+            return integers.astype(self.dtype)
+        whole = self.whole.copy()
+        whole[:, : integers.shape[1]] = integers
+        parts = whole.reshape(-1, 8 // self.bits).astype(np.uint8) << (np.arange(0, 8, self.bits, dtype=np.uint8))
+        return np.asarray(np.bitwise_or.reduce(parts, 1), np.uint8).reshape(shape)
+
+
+def elements(packed: Array, bits: int) -> Array:
+    """What lies in bytes, the lowest bits first: as many rows, each with all that its bytes hold."""
+    parts = packed.reshape(len(packed), -1, 1) >> np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray(parts & (2**bits - 1), np.uint8).reshape(len(packed), packed[0].size * 8 // bits)
+
+
+def in_blocks(op: str, data: Array, scales: Array, zeros: Array | None, given: dict[str, Any], four: bool) -> Any:
+    """A matrix whose rows lie in blocks, each with a scale: its integers, and what they stand for.
+
+    ``four``: the file's type has 4 bits, and the integers are there one by one. Errors: ShapeError.
+    """
+    bits, block = given.get("bits", 4), given.get("block_size", 128)
+    if bits not in (2, 4, 8) or block < 16 or block & (block - 1) or not data.ndim or not data.size:
+        raise ShapeError(op, "blocks of 16, 32, 64 or more elements of 2, 4 or 8 bits", f"got {block} of {bits}")
+    name = op.rpartition(".")[2]
+    rows, width = (given["N"], given["K"]) if op == N_BITS else (len(data), data[0].size * (1 if four else 8 // bits))
+    blocks = -(-width // block)
+    if (
+        min(rows, width) < 1
+        or len(data) != rows
+        or (data.dtype != np.uint8 and not four)
+        or (data[0].size != blocks * block * bits // 8 if op == N_BITS else data.ndim != 2)
+    ):
+        raise ShapeError(name, f"a matrix ({rows}, {width}) in blocks of {block}", f"got {data.dtype} {data.shape}")
+    if given.get("quantize_axis", 1) not in (1, -1) or scales.size != rows * blocks:
+        raise ShapeError(name, f"{rows * blocks} scales, for blocks of the rows", f"got {scales.shape}")
+    whole = data if four else elements(data, bits)
+    if zeros is None:
+        shift: Array = np.asarray(0 if four else 2 ** (bits - 1), np.float32)
+    else:
+        zeros = zeros if zeros.dtype.kind == "f" or four else elements(zeros.reshape(rows, -1), bits)[:, :blocks]
+        if zeros.size != rows * blocks:
+            raise ShapeError(name, f"{rows * blocks} zero points", f"got {zeros.shape}")
+        shift = np.repeat(zeros.reshape(rows, blocks).astype(np.float32), block, 1)[:, :width]
+    scale = np.repeat(scales.reshape(rows, blocks).astype(np.float32), block, 1)[:, :width]
+    if four:
+        limits = (-8, 7) if data.dtype.kind == "i" else (0, 15)
+        return data, Quantised(scale, shift, data.dtype, limits)
+    return whole[:, :width], Quantised(scale, shift, np.dtype(np.uint8), (0, 2**bits - 1), bits, whole)
+
 
 LIMITS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(2**31), 2**31 - 1)}
 """Of the integers, by ONNX's number of their type."""
@@ -150,10 +225,95 @@ def conv_integer(
     )  # fmt: skip
 
 
+@ONNX.op("MatMulIntegerOfWeight", trained=("b",), host=("scale",))
+def matmul_of_weight(a: Tensor, b: Tensor, scale: Array, a_zero: Tensor | None = None) -> Tensor:
+    """A MatMulInteger whose weight is what its integers stand for: the product in units of the integers."""
+    y: Tensor = ops.matmul(_from_zero(a, a_zero, -2), b) / _device(scale.reshape(-1), a)
+    return y
+
+
+@ONNX.op("ConvIntegerOfWeight", trained=("w",), host=("scale",))
+def conv_of_weight(
+    x: Tensor,
+    w: Tensor,
+    scale: Array,
+    x_zero: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    y = conv(
+        _from_zero(x, x_zero), w, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
+        pads=pads, strides=strides,
+    )  # fmt: skip
+    result: Tensor = y / _device(scale.reshape([-1, *[1] * (y.ndim - 2)]) if scale.size > 1 else scale, y)
+    return result
+
+
+@ONNX.op(TO_FLOAT, host=("b_scale", "b_zero"), trained=("b", "bias"))
+def matmul_integer_to_float(
+    a: Tensor,
+    b: Tensor,
+    a_scale: Tensor,
+    b_scale: Array,
+    a_zero: Tensor | None = None,
+    b_zero: Array | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    y = ops.matmul(_from_zero(a, a_zero, -2), _weight("MatMulIntegerToFloat", b)) * a_scale
+    return y if bias is None else y + bias
+
+
+@ONNX.op(DYNAMIC, host=("b_scale", "b_zero"), trained=("b", "bias"))
+def dynamic_quantize_matmul(
+    a: Tensor, b: Tensor, b_scale: Array, b_zero: Array | None = None, bias: Tensor | None = None
+) -> Tensor:
+    y = ops.matmul(a, _weight("DynamicQuantizeMatMul", b))
+    return y if bias is None else y + bias
+
+
+def _weight(name: str, b: Tensor) -> Tensor:
+    if not b.is_floating_point():
+        raise ArgumentError(name, "a weight and scales that stand in the file", "they are computed")
+    return b
+
+
 @ONNX.op(
-    "QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
+    "QLinearConvOfWeight", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"),
     trained=("w", "bias"),
 )  # fmt: skip
+def qlinear_conv_of_weight(
+    x: Tensor,
+    x_scale: Array,
+    x_zero: Array,
+    w: Tensor,
+    w_scale: Array,
+    w_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """The weight and the bias stand in the file, and are what their integers stand for by now."""
+    x = dequantize(x, x_scale, x_zero)
+    y = conv(
+        x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
+        strides=strides,
+    )  # fmt: skip
+    return quantize(y, y_scale, y_zero)
+
+
+@ONNX.op("QLinearConv", since=10, host=("x_scale", "x_zero", "w_scale", "w_zero", "y_scale", "y_zero"))
 def qlinear_conv(
     x: Tensor,
     x_scale: Array,
@@ -172,21 +332,33 @@ def qlinear_conv(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    x = dequantize(x, x_scale, x_zero)
-    if not w.is_floating_point():  # else it holds what it stands for
-        w = dequantize(w, w_scale, w_zero, axis=0)
-    if bias is not None and not bias.is_floating_point():
-        bias = dequantize(bias, np.asarray(x_scale * w_scale, np.float32), axis=0)
-    y = conv(
-        x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
-        strides=strides,
+    if bias is not None:
+        raise ArgumentError("QLinearConv", "a bias only beside a weight that stands in the file", "that is computed")
+    return qlinear_conv_of_weight(
+        x, x_scale, x_zero, dequantize(w, w_scale, w_zero, axis=0), w_scale, w_zero, y_scale, y_zero,
+        auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads, strides=strides,
     )  # fmt: skip
-    return quantize(y, y_scale, y_zero)
 
 
 @ONNX.op(
-    "QLinearMatMul", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"), trained=("b",)
+    "QLinearMatMulOfWeight", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"),
+    trained=("b",),
 )  # fmt: skip
+def qlinear_matmul_of_weight(
+    a: Tensor,
+    a_scale: Array,
+    a_zero: Array,
+    b: Tensor,
+    b_scale: Array,
+    b_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+) -> Tensor:
+    """``b`` stands in the file, and is what its integers stand for by now."""
+    return quantize(ops.matmul(dequantize(a, a_scale, a_zero, axis=-2), b), y_scale, y_zero, axis=-2)
+
+
+@ONNX.op("QLinearMatMul", since=10, host=("a_scale", "a_zero", "b_scale", "b_zero", "y_scale", "y_zero"))
 def qlinear_matmul(
     a: Tensor,
     a_scale: Array,
@@ -197,9 +369,7 @@ def qlinear_matmul(
     y_scale: Array,
     y_zero: Array,
 ) -> Tensor:
-    a = dequantize(a, a_scale, a_zero, axis=-2)
-    if not b.is_floating_point():
-        b = dequantize(b, b_scale, b_zero, axis=-1)
+    a, b = dequantize(a, a_scale, a_zero, axis=-2), dequantize(b, b_scale, b_zero, axis=-1)
     return quantize(ops.matmul(a, b), y_scale, y_zero, axis=-2)
 
 
@@ -244,13 +414,43 @@ def weights_of(op: str, arguments: dict[str, Any]) -> list[tuple[int, tuple[int,
         return [(0, (1,), 2, arguments.get("axis", 1), arguments.get("block_size", 0))]
     if op == "QLinearConv":
         return [(3, (4,), 5, 0, 0), (8, (1, 4), -1, 0, 0)]
+    if op == TO_FLOAT:
+        return [(1, (3,), 5, -1, 0)]
+    if op == DYNAMIC:
+        return [(1, (2,), 3, -1, 0)]
     if op == LSTM:
         return [(1, (8,), 9, 0, 0), (2, (10,), 11, 0, 0)]
+    if op == QGEMM:
+        return [(3, (4,), 5, 0 if arguments.get("transB") else 1, 0), (6, (1, 4), -1, 0, 0)]
     return [(3, (4,), 5, -1, 0)] if op == "QLinearMatMul" else []
 
 
-RESULTS = {"QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6, 7)}
+OF_WEIGHTS = {"QLinearConv": (3, 8), "QLinearMatMul": (3,), QGEMM: (3, 6)}
+"""Ops with a handler of their own for weights that stand in the file, by the places of these."""
+
+RESULTS = {
+    "QuantizeLinear": (1, 2), "QLinearConv": (6, 7), "QLinearMatMul": (6, 7), "QLinearAdd": (6, 7),
+    "QLinearMul": (6, 7), "QGemm": (7, 8), "QLinearConcat": (0, 1),
+    **{f"QLinear{name}": (3, 4) for name in QLINEAR if name not in ("Add", "Mul", "Concat")},
+}  # fmt: skip
 """Where the scale and the zero point of a quantised result are among the inputs."""
 
 
-__all__ = ["LSTM", "QUANTISED", "RESULTS", "spread", "weights_of"]
+__all__ = [
+    "DYNAMIC",
+    "GATHER",
+    "LSTM",
+    "N_BITS",
+    "OF_WEIGHTS",
+    "QGEMM",
+    "QLINEAR",
+    "QUANTISED",
+    "RESULTS",
+    "TO_FLOAT",
+    "Quantised",
+    "dequantize",
+    "in_blocks",
+    "quantize",
+    "spread",
+    "weights_of",
+]

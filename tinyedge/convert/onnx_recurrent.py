@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyedge import dtypes, ops
 from tinyedge.convert.onnx_registry import ONNX, Floats
-from tinyedge.errors import ArgumentError
+from tinyedge.errors import ArgumentError, DtypeError, ShapeError
 from tinyedge.ops.recurrence import Recurrence
 from tinyedge.tensor import Tensor, call_all
 
@@ -72,6 +72,7 @@ class _Layer:
         if self.layout:
             x = ops.transpose(x, 0, 1)
             states = [None if state is None else ops.transpose(state, 0, 1) for state in states]
+        self._require_shapes(x, {"W": w, "R": r, "B": b, "sequence_lens": lengths, "P": peepholes}, states)
         size, samples = r.shape[2], x.shape[1]
         results, lasts = [], []
         lengths = None if lengths is None else lengths.to(dtypes.int64)
@@ -103,6 +104,27 @@ class _Layer:
         if self.layout:
             return (ops.permute(y, (2, 0, 1, 3)), *[ops.transpose(end, 0, 1) for end in ends])
         return (y, *ends)
+
+    def _require_shapes(self, x: Tensor, given: dict[str, Tensor | None], states: list[Tensor | None]) -> None:
+        """Errors: ShapeError, DtypeError. The kernels of a recurrence believe the shapes."""
+        r = given["R"]
+        assert r is not None
+        if x.ndim != 3 or r.ndim != 3 or not x.shape[0]:
+            raise ShapeError(
+                self.name, "an input (steps, batch, features) of at least one step", f"got {x.shape}, {r.shape}"
+            )
+        count, size, gates = len(self.reverses), r.shape[2], len(ORDERS[self.kinds[0]])
+        wanted = {
+            "W": (count, gates * size, x.shape[2]), "R": (count, gates * size, size), "B": (count, 2 * gates * size),
+            "sequence_lens": (x.shape[1],), "P": (count, 3 * size), "states": (count, x.shape[1], size),
+        }  # fmt: skip
+        for key, value in (*given.items(), *(("states", state) for state in states)):
+            if value is None:
+                continue
+            if value.shape != wanted[key]:
+                raise ShapeError(self.name, f"{key} of the shape {wanted[key]} for {x.shape}", f"got {value.shape}")
+            if key != "sequence_lens" and value.dtype is not x.dtype:
+                raise DtypeError(self.name, f"{key} of the input's type, {x.dtype.name}", f"got {value.dtype.name}")
 
     def _stepped(
         self,

@@ -18,6 +18,8 @@ from tinyedge.convert.checks import shown
 from tinyedge.convert.head import renumbered
 from tinyedge.convert.nodes import Array, NewHead
 from tinyedge.convert.onnx_external import embedded
+from tinyedge.convert.onnx_file import FOUR_BITS
+from tinyedge.convert.onnx_quantised import Quantised
 from tinyedge.convert.protobuf import Field, encoded, fields, spliced, varint
 from tinyedge.errors import ArgumentError, NumberRangeError
 
@@ -44,7 +46,7 @@ class OnnxSource:
     def __init__(self, path: str | os.PathLike[str], content: bytes) -> None:
         self.path = os.path.realpath(path)
         self.content = content
-        self.quantised: dict[str, tuple[Array, Array, Any]] = {}  # scales, zero points, and the integers' type
+        self.quantised: dict[str, Quantised] = {}
         self.inside: dict[str, tuple[Trail, str]] = {}  # values of branches: where they stand, and their names there
 
     def write(self, values: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
@@ -100,7 +102,7 @@ class OnnxSource:
             stated = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
             if info.name in head.values:
                 wanted = renumbered(stated, head.old, head.new, True)
-            elif info.name in values and field.number == INPUT:
+            elif info.name in values and field.number != OUTPUT:  # of weights too, as some exporters write them
                 wanted = values[info.name].shape
             else:
                 continue
@@ -155,13 +157,13 @@ class OnnxSource:
         kind = next((varint(data, f.begin)[0] for f in inside[::-1] if f.number == DATA_TYPE), 0)
         dims = tuple(size for f in inside if f.number == DIMS for size in self._sizes(f))
         if name in self.quantised:
-            if dims != values.shape:
+            if self.quantised[name].whole is None and dims != values.shape:
                 raise ArgumentError(
                     "save", "a head that the file can take",
                     f"{shown(name)!r} is quantised, and the scales of another head are not known",
                     "Save the values with te.save(model.state_dict(), path).",
                 )  # fmt: skip
-            return [self._integers(name, values, path, inside)]
+            return [self._integers(name, values, path, inside, dims, kind)]
         if dims != values.shape or kind not in PATTERNS:
             return [(path, self._new_tensor(name, values, kind, place))]
         stored = packed_floats(name, values, kind)
@@ -181,17 +183,21 @@ class OnnxSource:
             raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")
         return [([*path, field], part) for field, part in zip(lies, content)]
 
-    def _integers(self, name: str, values: Array, path: list[Field], inside: list[Field]) -> tuple[list[Field], bytes]:
+    def _integers(
+        self, name: str, values: Array, path: list[Field], inside: list[Field], dims: tuple[int, ...], kind: int
+    ) -> tuple[list[Field], bytes]:
         """The integers that mean ``values`` most nearly: what the file's scales do not reach is cut off."""
-        scale, zero, dtype = self.quantised[name]
-        limits = np.iinfo(dtype)
+        how = self.quantised[name]
         if not np.isfinite(values).all():
-            raise NumberRangeError("save", f"{shown(name)!r} is {dtype} in the file", "it holds no finite number")
-        nearest = np.rint(np.asarray(values, np.float64) / scale) + zero
-        stored = np.clip(nearest, limits.min, limits.max).astype(dtype)
+            raise NumberRangeError("save", f"{shown(name)!r} is {how.dtype} in the file", "it holds no finite number")
+        nearest = np.rint(np.asarray(values, np.float64) / how.scale + how.zero)
+        stored = how.lying(np.clip(nearest, *how.limits), dims)
+        if kind in FOUR_BITS:
+            flat = np.append(stored.reshape(-1), np.zeros(stored.size % 2, stored.dtype)).astype(np.uint8) & 15
+            stored = flat[0::2] | (flat[1::2] << 4)
         raw = [f for f in inside if f.number == RAW_DATA]
         if raw:
-            return [*path, raw[-1]], stored.astype(dtype.newbyteorder("<")).tobytes()
+            return [*path, raw[-1]], stored.astype(stored.dtype.newbyteorder("<")).tobytes()
         lies = [f for f in inside if f.number == INT32_DATA and f.kind == 2]
         if len(lies) != 1:
             raise ArgumentError("save", "numbers of an encoding that is known", f"{shown(name)!r} has another one")

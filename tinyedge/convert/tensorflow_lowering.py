@@ -50,11 +50,9 @@ LOGICAL = ("Identity", "StopGradient", "LogicalNot", "LogicalAnd", "LogicalOr", 
 class Lowering(Layouts):
     """One file. A node that cannot be lowered is a problem only where an output needs it."""
 
-    def __init__(
-        self, place: Place, nodes: dict[str, TfNode], source: TensorflowSource, dtype: dtypes.DType | None
-    ) -> None:
+    def __init__(self, place: Place, nodes: dict[str, TfNode], source: TensorflowSource) -> None:
         super().__init__(Parts(place, [], [], source))
-        self.nodes, self.source, self.dtype = nodes, source, dtype
+        self.nodes, self.source = nodes, source
         self.tensors = Tensors(place)
         self.aliases: dict[Ref, Ref] = {}
         self.dead: set[Ref] = set()  # outputs of a branch that is not taken
@@ -256,7 +254,6 @@ class Lowering(Layouts):
             self.place.refuse(f"{shown(node.op)} {shown(node.name)!r}", shown(error))
         dims = None if dims == () and node.op == "Placeholder" else dims  # old converters leave it empty
         dtype = dtypes.resolve(DTYPES[kind]) if kind in DTYPES else None
-        dtype = self.dtype if dtype is not None and dtype.packed and self.dtype is not None else dtype
         self.shapes[value_name(ref)] = dims
         return Port(value_name(ref), dtype, dims)
 

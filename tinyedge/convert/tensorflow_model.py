@@ -13,6 +13,7 @@ from tinyedge import dtypes, files
 from tinyedge.backends import Backend
 from tinyedge.convert import (  # noqa: F401  they enter handlers
     detection,
+    mediapipe_handlers,
     onnx_arithmetic,
     onnx_host,
     onnx_indexing,
@@ -57,8 +58,8 @@ def from_tensorflow(
 
     Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
     of convolutions: (out, in, height, width), and those of products: (out, in). A batch norm that is spelled out is
-    one. Branches whose condition is constant are resolved. ``dtype`` is what weights of 16 bits become, say te.float32;
-    without it they stay as in the file.
+    one. Branches whose condition is constant are resolved. Weights of 16 bits become float32, or ``dtype``, as in
+    ``from_onnx``.
 
     Errors: ModelFormatError, naming the place, if it is no whole, well-formed graph; UnsupportedOpError, listing all
             that tinyedge lacks. ArgumentError for names that the graph does not have. MissingPackageError without the
@@ -79,7 +80,7 @@ def from_tensorflow(
     nodes = nodes_of(parsed(call, content, place), place)
     source = TensorflowSource(path, content)
     source.origins = {node.name: node.origin for node in nodes.values() if node.origin is not None}
-    lowering = Lowering(place, nodes, source, wanted)
+    lowering = Lowering(place, nodes, source)
     try:
         lowering.frames = dict(frames_of(nodes))
     except FAULTS as error:

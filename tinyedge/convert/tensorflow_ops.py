@@ -9,7 +9,7 @@ import numpy as np
 from tinyedge.convert.build import Raw
 from tinyedge.convert.graph import Array, Dims
 from tinyedge.convert.layouts import FIRST, UnsupportedUse
-from tinyedge.convert.tensorflow_file import TfNode
+from tinyedge.convert.tensorflow_file import TfNode, value_name
 from tinyedge.convert.tensorflow_lowering import Lowering, lowers
 from tinyedge.convert.windows import same_pads
 
@@ -218,6 +218,21 @@ def pool(b: Lowering, op: TfNode) -> None:
     kind = "MaxPool" if op.op == "MaxPool" else "AveragePool"
     y = b.emit(kind, [_images(b, op)], strides=stride, kernel_shape=kernel, **_padding(op))
     b.finish(op, y, not _is_nchw(op), _image_dims(b, op, _channels(b, op), kernel, stride))
+
+
+@lowers("MaxPoolWithArgmax")
+def max_pool_with_argmax(b: Lowering, op: TfNode) -> None:
+    kernel, stride = _spatial(op, "ksize"), _spatial(op, "strides")
+    names = [f"{value_name((op.name, number))} found" for number in (0, 1)]
+    b.emit(
+        "MaxPoolPlaces", [b.first(b.name(op, 0))], outputs=names, kernel_shape=kernel, strides=stride,
+        auto_pad=_padding(op)["auto_pad"], counts="batch" if op.flag("include_batch_in_index") else "image",
+    )  # fmt: skip
+    dims = _image_dims(b, op, _channels(b, op), kernel, stride)
+    b.finish(op, names[0], True, dims)
+    b.shapes[value_name((op.name, 1))] = dims
+    wide = op.kind("Targmax", 9) == 9
+    b.done(value_name((op.name, 1)), names[1] if wide else b.emit("Cast", [names[1]], to=6), True)
 
 
 # Products and biases

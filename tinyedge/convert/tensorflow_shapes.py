@@ -301,9 +301,6 @@ def cast(b: Lowering, op: TfNode) -> None:
     if (x := b.name(op, 0)) in b.complex:  # of complex numbers the real part
         b.finish(op, b.emit("Cast", [b.complex[x][0]], to=CAST[to]), False, b.shapes.get(x))
         return
-    if b.dtype is not None and to in (14, 19):  # what lies in 16 bits is asked for in another type
-        b.alias(op, b.ref(op, 0)) if op.kind("SrcT") in (14, 19) else elementwise(b, op, "Cast", to=CAST[1])
-        return
     elementwise(b, op, "Cast", to=CAST[to])
 
 

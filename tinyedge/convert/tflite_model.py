@@ -18,6 +18,7 @@ from tinyedge.convert import (  # noqa: F401  they enter
     onnx_signal,
     tflite_control,
     tflite_detection,
+    tflite_mediapipe,
     tflite_ops,
     tflite_recurrent,
     tflite_shapes,
@@ -38,7 +39,8 @@ def from_tflite(
     """The model of a TFLite file, on ``device``, with the file's weights as parameters by the file's names.
 
     Inputs and outputs lie as in the file, images with their channels last; inside they lie first, and so do the weights
-    of convolutions: (out, in, height, width). Weights that the file holds in float16 become float32, or ``dtype``.
+    of convolutions: (out, in, height, width). Weights that the file holds in float16 become float32, or ``dtype``; with
+    te.float16 they stay as they are, and are computed with in float32.
 
     With ``dequantize`` a quantised model loads too: it computes in float32 with the numbers that its integers stand
     for, takes and returns these, and does not round in between. ``save`` rounds weights by the file's scales again, and
@@ -53,7 +55,7 @@ def from_tflite(
         content = files.read_whole(path)
     except files.IrregularFileError as error:
         place.refuse("the file", str(error))
-    wanted = dtypes.float32 if dtype is None else dtypes.resolve(dtype, call)
+    wanted = None if dtype is None else dtypes.resolve(dtype, call)
     graph = read_graph(call, content, place)
     source = TfliteSource(path, content)
     return build(Lowering(place, graph, source, dequantize).parts(), wanted, device)

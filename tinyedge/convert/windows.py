@@ -22,6 +22,10 @@ MAX_POOL: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: 
 AVG_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
+MAX_WINDOW = 2**16
+"""Elements of a window that is larger than what it moves over: a file can ask for work without end."""
+
+
 def per_dim(call: str, name: str, values: Sequence[int] | None, rank: int, default: int) -> Ints:
     """One number for each dim, positive."""
     result = (default,) * rank if not values else tuple(values)
@@ -42,6 +46,8 @@ def resolved_pads(
 ) -> list[tuple[int, int]]:
     """Before and after each dim, from explicit pads (all befores, then all afters) or a name for them."""
     rank = len(sizes)
+    if math.prod(kernel) > max(MAX_WINDOW, 4 * math.prod(sizes)):
+        raise ShapeError(call, f"a window that fits the input {tuple(sizes)}", f"it is {tuple(kernel)}")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         return [
             same_pads(n, k, s, d, auto == "SAME_UPPER")
