@@ -95,7 +95,7 @@ def gemm_kernels(
         tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
         depth = _even_share(k, depth, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
-        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
+        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
         across = -(-n // block)
         wanted = 8 * device.compute_units
         most = m if outer == 1 and k <= depth else max_rows
@@ -270,7 +270,7 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     heights = (8, 6, 4) if device.native_width >= 16 and tile_n < 4 * lanes else (6, 4)
     found = []
     # A block of four rows uses the multipliers less well than a higher one.
-    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.12 if rows == 4 else 1)):
+    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
         # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
         block, most = tile_n, sums_bytes // (height * itemsize)
         while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
