@@ -18,10 +18,11 @@ from tinyedge.kernels.sums import cascades
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
 
-LOCAL_BYTES = 98304
+LOCAL_BYTES = 102400
 """Local memory that one work-item takes on a CPU that has so much: two thirds for a block of B, which it copies there
 and multiplies with all its rows of A, and one third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the
-last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first.
+last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first; the rest is room
+for 128 rows of 64 sums, rounded up to whole blocks.
 """
 
 UNPACKED = 32
@@ -33,14 +34,16 @@ FAST_BYTES = 1 << 19
 TILED_COLUMNS = 256
 """Columns of a product from which on it pays to copy A into tiles first."""
 
-PART_BYTES = 1 << 20
+PART_BYTES = 1 << 19
 """Bytes of A that a work-item's neighbours read again from a core's cache. A longer product is split along k into parts
 of so much, else every block of columns reads all of A from memory: for 128 x 576 x 49152 on two cores, a vocabulary's
 gradient, the product took four fifths of the time.
 """
 
-PACKED_ROWS = {False: 4, True: 24}
-"""Rows of A with which a block of B could be multiplied while it is packed; the second if it is transposed for that."""
+PACKED_ROWS = {False: 40, True: 28}
+"""Rows of A with which a block of B, from memory, could be multiplied while it is packed; the second if it is
+transposed for that.
+"""
 
 LITTLE_MORE = 1.04
 
@@ -90,10 +93,9 @@ def gemm_kernels(
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
         cut = choose(device, product, panels_of(device, product))
         tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
-        if b.quantised:
-            depth = max(depth // UNPACKED * UNPACKED, UNPACKED)
+        depth = _even_share(k, depth, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
-        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": _tail(n % tile_n, width)}
+        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
         across = -(-n // block)
         wanted = 8 * device.compute_units
         most = m if outer == 1 and k <= depth else max_rows
@@ -224,10 +226,25 @@ def _cpu_tile(device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str) 
     if m > 4 or (b.quantised and b.col != 1 and a.col != 1):
         if ctype == "double":
             lanes //= 2
-        return "gemm_panels", 0, lanes if n <= lanes else 2 * lanes, lanes
+        return "gemm_panels", 0, _columns(device, n, lanes), lanes
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
     return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if lanes >= 16 else 3, 4, lanes)
+
+
+def _columns(device: Device, n: int, lanes: int) -> int:
+    """Columns of the block of sums in registers: few enough for n, and for the registers, of which AVX-512 has 32.
+
+    With four vectors of columns a product takes fewer other instructions than with two. Those cost time where two
+    threads share a core, as on most virtual machines: a fifth, measured.
+    """
+    return min(-(-n // lanes), 4 if device.native_width >= 16 else 2) * lanes
+
+
+def _even_share(k: int, most: int, unit: int) -> int:
+    """The depth of a block, at most ``most``, in whole units: so that k takes blocks that are nearly equal."""
+    most = max(most // unit * unit, unit)
+    return min(most, round_up(-(-k // -(-k // most)), unit))
 
 
 def _tail(columns: int, width: int) -> tuple[int, ...]:
@@ -247,13 +264,13 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     """
     itemsize = 8 if product.ctype == "double" else 4
     lanes = device.native_width * 4 // itemsize
-    tile_n = lanes if product.n <= lanes else 2 * lanes
+    tile_n = _columns(device, product.n, lanes)
     sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
     panel_bytes = 2 * sums_bytes
-    heights = (8, 6, 4) if device.native_width >= 16 else (6, 4)
+    heights = (8, 6, 4) if device.native_width >= 16 and tile_n < 4 * lanes else (6, 4)
     found = []
     # A block of four rows uses the multipliers less well than a higher one.
-    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.12 if rows == 4 else 1)):
+    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
         # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
         block, most = tile_n, sums_bytes // (height * itemsize)
         while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
