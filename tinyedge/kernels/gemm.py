@@ -95,7 +95,11 @@ def gemm_kernels(
         tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
         depth = _even_share(k, depth, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
-        constants = {"stages": width.bit_length() - 1, "wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
+        constants = {
+            "stages": width.bit_length() - 1,
+            "wide": n >= tile_n,
+            "tail": () if n >= tile_n else _tail(n, width),
+        }
         across = -(-n // block)
         wanted = 8 * device.compute_units
         most = m if outer == 1 and k <= depth else max_rows
