@@ -386,6 +386,16 @@ def test_a_change_between_two_calls_is_noticed(function: Situation, backend: Bac
     assert function(te.compile) == eager
 
 
+def test_what_is_read_and_never_used_is_mentioned() -> None:
+    def function(x: Any) -> Any:
+        unused = functools.partial.keywords  # noqa: F841
+        return x
+
+    assert [(read.name, read.dotted) for read in mentions(function.__code__).reads] == [
+        ("functools", ("partial", "keywords"))
+    ]
+
+
 def test_every_name_in_code_is_mentioned() -> None:
     """In other people's code, with all that it does with comprehensions, closures and branches."""
     reads = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR")

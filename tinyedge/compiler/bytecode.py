@@ -80,6 +80,7 @@ class _Scan:
         self.stack: list[Any] = []  # a Read, text, CLASS, or None
         self.line = code.co_firstlineno
         self.variables: dict[str, Read] = {}  # local variables that are assigned once, before they are used
+        self.loaded: set[str] = set()  # of these
         self.assigned, self.imports = self._assigned_once(), self._imports()
 
     def _assigned_once(self) -> set[str]:
@@ -120,6 +121,9 @@ class _Scan:
         self._forget()
         for constant in self.code.co_consts:
             self._constant(constant)
+        for name, read in self.variables.items():
+            if name not in self.loaded and name not in self.code.co_cellvars:  # it is read, and never used
+                self._use(read)
         return Mentions(
             self.code, tuple(self.reads), self.attributes,
             self.text, self.constructs, self.matches, self.equals, self.identity,
@@ -228,6 +232,7 @@ class _Scan:
             else:
                 self._pop()
         elif opname.startswith("LOAD_FAST") and isinstance(value, str):
+            self.loaded.add(value)
             stack.append(self.variables.get(value))
         else:
             return False
