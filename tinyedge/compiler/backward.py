@@ -97,7 +97,7 @@ class Node(OwnBackward):
         self.inputs = inputs
         self.others = others  # for gradients of results that the program does not cover
         self.held = held  # what backward reads of this call alone, by storage number
-        # and what is the same for every call
+        # All that backward reads, and whose versions must not change: also what is the same for every call.
         self.watched = [*program.fixed_later, *[slot.storage for _, slot in held]]
         self.versions = list(map(_version_of, self.watched))
         self.draws = draws
