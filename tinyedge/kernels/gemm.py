@@ -98,7 +98,6 @@ def gemm_kernels(
         depth = _even_share(k, cut.k, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
         constants = {
-            "stages": width.bit_length() - 1,
             "wide": n >= tile_n,
             "tail": () if n >= tile_n else _tail(n, width),
         }
