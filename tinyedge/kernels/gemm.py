@@ -41,13 +41,13 @@ of so much, else every block of columns reads all of A from memory: for 128 x 57
 gradient, the product took four fifths of the time.
 """
 
-PACKED_ROWS = {False: 40, True: 28}
-"""Rows of A with which a block of B, from memory, could be multiplied while it is packed; the second if it is
-transposed for that. Packing alone took 18 and 28 on a Xeon; with 40 in place of the first, so that few items pack a
-block twice, products of 128 rows were up to 13 % faster.
+PACKED_ROWS = 28
+"""Rows of A with which a block of B could be multiplied while it is packed, about: half and two thirds of so many made
+no difference that shows.
 """
 
 LITTLE_MORE = 1.04
+"""A time that is longer than another by this factor or less is as good."""
 
 ITEM_PRODUCTS = 131072
 """Products that are worth one work-item on a CPU: some microseconds."""
@@ -191,14 +191,14 @@ def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, in
     B's block for itself, so few rows pay for it badly; but many rows leave cores idle. Of those that cost little more
     than the least, the smallest, so that a core that is disturbed leaves its work to others.
     """
-    m, packed_rows = product.m, PACKED_ROWS[product.b_inner == "k"]
+    m = product.m
     columns = -(-product.n // tile.n) * product.entries
     most = m if product.outer == 1 and product.k <= tile.k else tile.m
     times: dict[int, int] = {}
     for down in range(-(-m // most), max(-(-m // most), min(-(-m // tile.item_m), 8 * device.compute_units)) + 1):
         rows = round_up(-(-m // down), tile.item_m)
         turns = -(-columns * -(-m // rows) // device.compute_units)
-        times.setdefault(rows, turns * (rows + packed_rows) * tile.n)
+        times.setdefault(rows, turns * (rows + PACKED_ROWS) * tile.n)
     least = min(times.values())
     return min((rows, time) for rows, time in times.items() if time <= LITTLE_MORE * least)
 
@@ -276,31 +276,32 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     """
     itemsize = 8 if product.ctype == "double" else 4
     lanes = device.native_width * 4 // itemsize
+    found = [_panels(device, product, tile_n, itemsize) for tile_n in _columns(device, product.n, lanes)]
+    widest = found[0][0].item_n
+
+    def time_of(tiles: list[Tile]) -> float:
+        return _rows_of_item(device, product, tiles[0])[1] * (1 if tiles[0].item_n == widest else LITTLE_MORE)
+
+    return tuple(chain.from_iterable(sorted(found, key=time_of)))
+
+
+def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> list[Tile]:
+    """The tiles with blocks of ``tile_n`` columns in registers."""
     sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
     panel_bytes = 2 * sums_bytes
-    found: list[list[Tile]] = []
-    for tile_n in _columns(device, product.n, lanes):
-        found.append([])
-        heights = (8, 6, 4) if device.native_width >= 16 and tile_n < 4 * lanes else (6, 4)
-        # A block of four rows uses the multipliers less well than a higher one.
-        for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
-            # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
-            block, most = tile_n, sums_bytes // (height * itemsize)
-            while product.outer == 1 and 2 * block <= min(
-                product.n, most, panel_bytes // (max(product.k, 1) * itemsize)
-            ):
-                block *= 2
-            for width in (block, 2 * block, block // 2):
-                if tile_n <= width <= most:
-                    rows = sums_bytes // (width * itemsize) // height * height
-                    found[-1].append(Tile(rows, width, panel_bytes // (width * itemsize), height, tile_n))
-    if (
-        len(found) == 2
-        and _rows_of_item(device, product, found[1][0])[1] * LITTLE_MORE
-        < _rows_of_item(device, product, found[0][0])[1]
-    ):
-        found.reverse()
-    return tuple(chain.from_iterable(found))
+    found = []
+    heights = (8, 6, 4) if device.native_width >= 16 and tile_n * itemsize < 4 * 4 * device.native_width else (6, 4)
+    # A block of four rows uses the multipliers less well than a higher one.
+    for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
+        # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
+        block, most = tile_n, sums_bytes // (height * itemsize)
+        while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
+            block *= 2
+        for width in (block, 2 * block, block // 2):
+            if tile_n <= width <= most:
+                rows = sums_bytes // (width * itemsize) // height * height
+                found.append(Tile(rows, width, panel_bytes // (width * itemsize), height, tile_n))
+    return found
 
 
 def cuts(device: Device, product: Product) -> tuple[Tile, ...]:
