@@ -22,6 +22,7 @@ from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.errors import BackendError
 
 os.environ.setdefault("TINYEDGE_BUILD_PROCESSES", "0")  # the tests' own processes have all cores at work
+os.environ.setdefault("TINYEDGE_CACHE_BYTES", str(2 << 30))  # all kernels of the tests, so that the next run finds them
 
 _COMMON = {
     "deadline": None,

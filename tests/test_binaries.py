@@ -138,8 +138,9 @@ def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
     assert binaries.load("key") is None
 
 
-def test_the_files_used_last_stay(binaries: Binaries) -> None:
-    binaries.limit_bytes = 2500
+def test_the_files_used_last_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYEDGE_CACHE_BYTES", "2500")
+    binaries = Binaries(tmp_path / "binaries", ())
     for number in range(3):
         binaries.store(str(number), bytes(700))
         os.utime(binaries.folder / str(number), (number, number))

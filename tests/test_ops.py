@@ -7,8 +7,9 @@ from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import properties
@@ -44,7 +45,7 @@ def same_calls(test: Function) -> Function:
     """Try every property of an op on the same calls, whose kernels are then built once: most of the time goes into
     building them. The thorough profile draws others for each.
     """
-    return seed(0)(test) if settings.default.derandomize else test
+    return hypothesis.seed(0)(test) if settings.default.derandomize else test
 
 
 def test_every_op_is_sampled_or_exempt() -> None:

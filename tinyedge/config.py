@@ -8,6 +8,7 @@ TINYEDGE_PERSISTENT  0: no persistent kernels, and no slabs that small values sh
 TINYEDGE_WINOGRAD  0: no Winograd transforms in convolutions, whose sums they round otherwise; ``always``: wherever they
                    can be used, faster or not; unset: where they are faster
 TINYEDGE_CACHE     the folder for built kernels, compiled templates and the tuning cache; unset: the user's cache folder
+TINYEDGE_CACHE_BYTES  how many bytes of built kernels that folder keeps, the most recently used (268435456)
 TINYEDGE_TUNE      ``must``: a matrix product that is not in the tuning cache is an error; unset: the cache is used
 TINYEDGE_BINARIES  0: kernels are built, and templates compiled, in every run, and none are kept in the cache folder
 TINYEDGE_PROBE     seconds in which an OpenCL driver that was never tried must answer, in a process of its own (60);
@@ -36,6 +37,12 @@ def backend_name() -> str | None:
 def cache_path() -> Path:
     """The folder for everything that is kept between runs, private to the user."""
     return Path(os.environ.get("TINYEDGE_CACHE") or platformdirs.user_cache_dir("tinyedge"))
+
+
+def cache_bytes() -> int:
+    """The most bytes of built kernels that are kept between runs."""
+    text = os.environ.get("TINYEDGE_CACHE_BYTES", "").strip()
+    return int(text) if text.isdecimal() else 256 << 20
 
 
 def distrust(status: os.stat_result) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import tinyedge
 from tinyedge import config
 from tinyedge.backends import default_backend
-from tinyedge.backends.opencl.binaries import LIMIT_BYTES, Binaries
+from tinyedge.backends.opencl.binaries import Binaries
 from tinyedge.backends.opencl.building import OpenCLBuilder
 from tinyedge.backends.opencl.shipped import HEAD_BYTES, exported, imported
 from tinyedge.errors import ArgumentError
@@ -68,9 +68,9 @@ def export_cache(options: argparse.Namespace) -> int:
 def import_cache(options: argparse.Namespace) -> int:
     """Keep the binaries of a file."""
     binaries = _binaries()
-    if options.file.stat().st_size > LIMIT_BYTES + HEAD_BYTES:
+    if options.file.stat().st_size > binaries.limit_bytes + HEAD_BYTES:
         raise ArgumentError(
-            "tinyedge cache import", f"a file of at most {LIMIT_BYTES} bytes, as many as the cache keeps",
+            "tinyedge cache import", f"a file of at most {binaries.limit_bytes} bytes, as many as the cache keeps",
             f"{options.file} has {options.file.stat().st_size}",
         )  # fmt: skip
     count = imported(binaries, read_whole(options.file), tinyedge.__version__)

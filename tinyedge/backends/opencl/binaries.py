@@ -17,9 +17,6 @@ from tinyedge import config
 
 MAGIC = b"tinyedge binary 1\n"
 DIGEST_BYTES = 32
-LIMIT_BYTES = 256 << 20
-
-
 KEPT_SHARE = 0.9
 """Of the limit: what is left when old files are deleted, so that the next binaries find room."""
 
@@ -31,7 +28,7 @@ class Binaries:
         self.folder = folder
         self.identity = identity
         self._own = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-        self.limit_bytes = LIMIT_BYTES
+        self.limit_bytes = config.cache_bytes()
         # Of the folder: when it was last looked through, which for thousands of files takes longer than a build, and
         # what was stored since.
         self._held_bytes: int | None = None
