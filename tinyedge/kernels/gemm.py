@@ -282,7 +282,8 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     def time_of(tiles: list[Tile]) -> float:
         return _rows_of_item(device, product, tiles[0])[1] * (1 if tiles[0].item_n == widest else LITTLE_MORE)
 
-    return tuple(chain.from_iterable(sorted(found, key=time_of)))
+    found.sort(key=time_of)
+    return tuple(chain.from_iterable(found))
 
 
 def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> list[Tile]:
