@@ -163,3 +163,46 @@ def test_the_gradient_of_what_is_computed_again_takes_its_place(opencl: Backend)
 
     expanded = 96 * 56 * 56 * 4
     assert te.rehearse(step, ((1, 16, 56, 56),)).arena_bytes < 1.6 * expanded
+
+
+Makes = Callable[[], nn.Module]
+BEFORE_NORMS: dict[str, tuple[Makes, Makes, Callable[[te.Tensor], te.Tensor], tuple[int, ...]]] = {
+    "Conv1d": (lambda: nn.Conv1d(3, 6, 3, bias=False), lambda: nn.BatchNorm1d(6), lambda y: y, (2, 3, 9)),
+    "flat": (lambda: nn.Conv2d(3, 6, 1, bias=False), lambda: nn.BatchNorm1d(6), lambda y: y.flatten(2), (2, 3, 3, 6)),
+    "other channels": (
+        lambda: nn.Conv2d(3, 6, 1, bias=False), lambda: nn.BatchNorm2d(6), lambda y: y.reshape(2, 6, 3, 4),
+        (1, 3, 6, 4),
+    ),
+    "rows": (
+        lambda: nn.Conv2d(3, 6, 1, bias=False), lambda: nn.BatchNorm1d(6), lambda y: y.reshape(-1, 6), (2, 3, 3, 6),
+    ),
+    "Linear over dim 1": (lambda: nn.Linear(5, 8, bias=False), lambda: nn.BatchNorm1d(8), lambda y: y, (2, 8, 5)),
+    "Linear in halves": (
+        lambda: nn.Linear(5, 16, bias=False), lambda: nn.BatchNorm1d(8), lambda y: y.reshape(-1, 8), (3, 5),
+    ),
+    "Linear, a dim more": (
+        lambda: nn.Linear(5, 8, bias=False), lambda: nn.BatchNorm1d(8), lambda y: y.unsqueeze(2), (3, 5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEFORE_NORMS)
+def test_a_view_between_a_layer_and_its_frozen_norm(name: str, backend: Backend) -> None:
+    """The norm's gradient is computed from the layer's where its channels are the layer's rows, and only there."""
+    make_layer, make_norm, view, shape = BEFORE_NORMS[name]
+    te.manual_seed(0)
+    layer, norm = make_layer(), make_norm()
+    norm.freeze_batch_norm_statistics()
+    x = te.randn(*shape)
+    weights = te.randn(*norm(view(layer(x))).shape)
+    params = [*layer.parameters(), *norm.parameters()]
+
+    def step(x: te.Tensor, *params: te.Tensor) -> te.Tensor:
+        loss = (norm(view(layer(x))) * weights).sum()
+        loss.backward()
+        return loss
+
+    eager, *replays = outcomes(step, te.compile(step), x, *params)
+    for replay in replays:
+        for got, wanted in zip(replay, eager, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)

@@ -7,6 +7,7 @@ a held-out sample's metric, a copy of the trained layers), each timed; a slice r
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 import warnings
@@ -296,7 +297,9 @@ class Live:
     def prepare(self, *sample: Any) -> None:
         """Compile and time everything with a sample like those to come; the first item is a frame.
 
-        Weights, buffers, optimizer and gradients are as before, and so is the count of what was done.
+        Weights, buffers, optimizer and gradients are as before, and so is the count of what was done. Python's garbage
+        collector no longer walks through the objects that are there now (``gc.freeze``): a whole collection of a
+        program that has much in memory takes longer than a frame.
         """
         with self._lock:
             if self.optimizer.pending:
@@ -327,6 +330,8 @@ class Live:
                 self.optimizer.discard()
                 before.restore(self.optimizer)
                 self._counts = counts
+            gc.collect()
+            gc.freeze()
 
     def report(self, value: float) -> bool:
         """Say how good the present weights are, by the application's own measure. Returns False if they go back.

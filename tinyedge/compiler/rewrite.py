@@ -45,11 +45,20 @@ def norm_gradients(forward: Sequence[Step], backward: Sequence[Step], make: Make
         users = users_of[norm.slots["dx"].storage.number]
         if layer is None or layer.op not in (Conv2d, Linear) or layer.slots["bias"] is not None or len(users) != 2:
             continue  # something else adds to the layer's output gradient
+        if not _has_rows(layer, norm):
+            continue
         back = users[1]
         if back.op is layer.op and back.wants("dweight") and norm.slots["dy"].contiguous and norm.slots["weight"]:
             replaced[norm.number] = [_only(norm, "dx")] if back.wants("dx") else []
             replaced[back.number] = _folded(layer, norm, back, make)
     return [other for step in backward for other in replaced.get(step.number, [step])]
+
+
+def _has_rows(layer: Step, norm: Step) -> bool:
+    """Whether the norm's channels are the rows of the layer's weight, wherever a view lies between the two."""
+    y, x = layer.slots["y"], norm.slots["x"]
+    alike = y.shape[:2] == x.shape[:2] and y.numel == x.numel and y.offset == x.offset
+    return alike and y.contiguous and x.contiguous and (layer.op is Conv2d or len(y.shape) == 2)
 
 
 def _only(step: Step, *names: str) -> Step:
@@ -65,7 +74,9 @@ def _folded(layer: Step, norm: Step, back: Step, make: Make) -> list[Step]:
     weight, channels = layer.slots["weight"], norm.slots["weight"].shape
     dweight, dbias = make(weight.dtype, weight.shape), make(weight.dtype, channels)
     plain = {name: slot for name, slot in back.slots.items() if name in back.reads}
-    plain |= {"dy": norm.slots["dy"], "dweight": dweight, "dbias": dbias}
+    shape, dy = layer.slots["y"].shape, norm.slots["dy"]  # a Conv1d's norm has one dim less
+    dy = dy.alias(Layout(shape, contiguous_strides(shape), dy.offset))
+    plain |= {"dy": dy, "dweight": dweight, "dbias": dbias}
     over_rows = (*channels, *(1,) * (len(weight.shape) - 1))
 
     def by_row(slot: Slot) -> Slot:
