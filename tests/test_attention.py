@@ -195,6 +195,24 @@ def test_rotary_embedding_turns_both_ways(backend: Backend) -> None:
         np.testing.assert_allclose(given.grad.numpy(), x, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("order", "seq_dim"), [((0, 2, 1, 3, 4), 2), ((3, 1, 0, 2, 4), 1), ((1, 0, 2, 3, 4), 2)], ids=str
+)
+def test_rotary_embedding_of_rows_that_lie_anywhere(backend: Backend, order: tuple[int, ...], seq_dim: int) -> None:
+    x = array(2, 3, 4, 5, 6)
+    gradients = []
+    weight = te.tensor(array(*(x.shape[axis] for axis in order)))
+    for given in (leaf(x), leaf(x.transpose(order).copy())):
+        turned = F.rotary_embedding(given.permute(*order) if not gradients else given, dim=4, seq_dim=seq_dim)
+        back = [order.index(axis) for axis in range(5)]
+        (turned.permute(*back) * weight.permute(*back)).sum().backward()  # the gradient's rows lie elsewhere too
+        assert given.grad is not None
+        gradients.append((turned.detach().numpy(), given.grad.numpy()))
+    (first, gradient), (second, other) = gradients
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    np.testing.assert_allclose(gradient.transpose(order), other, rtol=1e-6)
+
+
 def test_rotary_scalings() -> None:
     from tinyedge.ops.rotary import rotary_frequencies
 

@@ -159,6 +159,7 @@ class Network:
             trains = message.metadata.message_type == f.MessageType.TRAIN
             self.sent.append(message.content)
             node = message.metadata.dst_node_id
+            message.metadata.__dict__["_message_id"] = f"{self.round} {node}"  # as the real one does
             try:
                 reply = self.clients[node](message, self.contexts[node])
             except Exception as error:
@@ -367,6 +368,42 @@ def test_a_node_that_was_not_asked_counts_for_nothing(flwr: Any, reference: Any)
     assert "was not asked" in report.refused[0][2]
     for name, values in weights.items():
         np.testing.assert_array_equal(values, without_it[name])
+
+
+def test_of_a_device_that_is_gone_the_superlink_says_so(flwr: Any, reference: Any) -> None:
+    """Such an error comes from the SuperLink's own node; the report names the device."""
+    from flwr.app import Error
+
+    def gone(number: int, node: int, reply: Any) -> Any:
+        if node != 2:
+            return reply
+        reply._content, reply._error = None, Error(5, "Node Unavailable")
+        reply.metadata._src_node_id = 10**6
+        return reply
+
+    weights, report = run(Network(clients(), gone), rounds=1)
+    without_it, _ = run(Network(clients(), lambda number, node, reply: None if node == 2 else reply), rounds=1)
+    assert report.answered == [3]
+    assert report.refused == [(1, 2, "Node Unavailable")]
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, without_it[name])
+
+
+def test_the_server_waits_for_nodes_before_the_first_round_alone(flwr: Any, reference: Any) -> None:
+    """Where one is gone later, the rounds go on without it."""
+    network = Network(clients())
+    looks: list[int] = []
+
+    def there() -> list[int]:
+        looks.append(len(looks))
+        return [0, 1, 2, 3] if looks[-1] in (1, 2) else [0, 1, 2]
+
+    network.get_node_ids = there  # type: ignore[method-assign]
+    _, report = run(network, rounds=2, wait_for=lambda config: 4)
+    assert looks[:2] == [0, 1]
+    assert report.asked == [4, 3]
+    with pytest.raises(ArgumentError, match="wait_for of 1 or more"):
+        te.federated.server_app(model_fn, wait_for=0)
 
 
 def test_a_client_that_boasts_counts_little_more(flwr: Any, reference: Any) -> None:

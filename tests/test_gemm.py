@@ -24,6 +24,7 @@ from tinyedge.kernels.matrix import Matrix
         ((3,), 70, 260, 300),
         ((), 40, 270, 4200),  # k in parts
         ((), 128, 96, 16384),  # in parts that a cache holds
+        ((), 100, 288, 70),  # three vectors of columns where a device has the registers
     ],
     ids=str,
 )
@@ -37,6 +38,17 @@ def test_product_agrees_with_numpy(opencl: Backend, batch: tuple[int, ...], m: i
         for x, way in zip((a, b), ways, strict=True)
     )
     np.testing.assert_allclose((left @ right).numpy(), a @ b, rtol=1e-4, atol=1e-5 * k**0.5)
+
+
+@pytest.mark.parametrize("dtype", [te.float64, te.float16, te.bfloat16], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("ways", ["NN", "NT"])
+def test_product_of_other_dtypes(opencl: Backend, dtype: te.dtype, ways: str) -> None:
+    random = np.random.default_rng(0)
+    a, b = (te.tensor(random.standard_normal(shape), dtype=dtype) for shape in ((70, 300), (300, 96)))
+    right = b.T.contiguous().T if ways == "NT" else b
+    wanted = a.double().numpy() @ b.double().numpy()
+    tolerance = {te.float64: 1e-12, te.float16: 2e-3, te.bfloat16: 1e-2}[dtype]
+    np.testing.assert_allclose((a @ right).double().numpy(), wanted, rtol=tolerance, atol=20 * tolerance)
 
 
 @pytest.mark.parametrize("width", [4, 8, 16])

@@ -171,6 +171,42 @@ def test_prepare_changes_nothing(backend: Backend, compiled: bool, norm: bool) -
     assert all(param.grad is None for param in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        optimizer_of,
+        lambda model: optim.SGD(model[2].parameters(), lr=0.1, momentum=0.9, dampening=0.5, accumulate=2),
+        lambda model: optim.Adagrad(model[2].parameters(), lr=0.1, initial_accumulator_value=0.3, accumulate=2),
+        lambda model: optim.NAdam(model.half()[2].parameters(), lr=0.1, master=True, accumulate=2),
+    ],
+    ids=["Adam", "SGD", "Adagrad", "NAdam"],
+)
+def test_updates_after_prepare_compile_nothing(backend: Backend, make_optimizer: Any) -> None:
+    """Optimizer state that was taken back begins again in the memory that it had, for which the update is compiled; and
+    it begins as it would have without ``prepare``.
+    """
+    ends = []
+    for prepares in (False, True):
+        model = make()
+        live = adapt.Live(model, make_optimizer(model), loss, compiled=False)
+        dtype = model[2].weight.dtype
+        if prepares:
+            live.prepare(sample(0)[0].to(dtype), sample(0)[1])
+            program = live.optimizer._launcher.program
+            assert program is not None
+            assert not live.optimizer.state
+        for k in range(6):
+            x, y = sample(k)
+            live.add(x.to(dtype), y)
+            live.train()
+            live.train() if k % 2 else None
+            if prepares:
+                assert live.optimizer._launcher.program is program
+        assert live.stats.updates == 3
+        ends.append(values(model))
+    assert_same(model, ends[0])
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_what_it_trains_is_what_a_loop_does(backend: Backend, norm: bool) -> None:
     """The same samples in the same order give the same weights, and outputs are those of the newest weights."""

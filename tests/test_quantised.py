@@ -429,15 +429,21 @@ def test_everything_else_refuses_them(backend: Backend) -> None:
 def test_what_shall_be_trained_is_refused_and_nothing_changed(backend: Backend) -> None:
     model = make()
     te.quantize(model, "q8_0", ["proj"])
+    weight = model.proj.weight
     before = [param.requires_grad for param in model.parameters()]
     calls: list[Callable[[], Any]] = [
         lambda: model.requires_grad_(), lambda: model.freeze(except_="proj"),
-        lambda: model.proj.weight.requires_grad_(),
+        lambda: weight.requires_grad_(),
         lambda: adapt.last(model, 2), lambda: adapt.lora(model, targets=["head"], train_too=["proj"]),
+        lambda: te.autograd.grad(model.point.bias.sum(), [weight]),
+        lambda: model.point.bias.sum().backward(inputs=[weight]),
+        lambda: weight.register_hook(print), lambda: weight.retain_grad(),
+        lambda: weight.register_post_accumulate_grad_hook(print),
     ]  # fmt: skip
-    for call in calls:
-        with pytest.raises(te.errors.DtypeError, match=r"te\.adapt\.lora"):
+    for number, call in enumerate(calls):
+        with pytest.raises(te.errors.DtypeError, match=r"te\.adapt\.lora") as caught:
             call()
+        assert number == 2 or number > 4 or "proj.weight is quantised" in str(caught.value)
         assert [param.requires_grad for param in model.parameters()] == before
 
 

@@ -63,7 +63,7 @@ def stop(processes: list[subprocess.Popen]) -> None:
             signal.signal(number, handler)
 
 
-def deployed(clients: int, rounds: int, folder: Path) -> dict:
+def deployed(clients: int, rounds: int, folder: Path, app: Path = HERE) -> dict:
     """A SuperLink and a SuperNode for each client, on loopback; what the server reported."""
     report, home, port = folder / "report.json", folder / "flwr", free_port()
     home.mkdir()
@@ -101,7 +101,7 @@ def deployed(clients: int, rounds: int, folder: Path) -> dict:
             )  # fmt: skip
         config = f"num-server-rounds={rounds} clients={clients}"
         log = (folder / "run.log").open("w")
-        command = ["flwr", "run", str(HERE), "deploy", "--stream", "--run-config", config]
+        command = ["flwr", "run", str(app), "deploy", "--stream", "--run-config", config]
         run = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         started.append(run)
         status = run.wait()

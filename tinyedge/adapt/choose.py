@@ -15,14 +15,15 @@ from tinyedge.tensor import Tensor, require_trainable
 
 def _choose(call: str, model: Module, chosen: Callable[[Layer, str], bool]) -> Module:
     """Train these parameters alone; batch norms keep their statistics, as with ``Module.freeze``."""
-    trained = [param for layer in layers_of(model) for name, param in layer.parameters.items() if chosen(layer, name)]
+    layers = layers_of(model)
+    trained = {name: param for layer in layers for name, param in layer.parameters.items() if chosen(layer, name)}
     if not trained:
         raise ArgumentError(call, "a model with such parameters", f"{type(model).__name__} has none")
-    for param in trained:
-        require_trainable(call, param.dtype)
+    for name, param in trained.items():
+        require_trainable(call, param.dtype, name)
     for param in model.parameters():
         param.requires_grad_(False)
-    for param in trained:
+    for param in trained.values():
         param.requires_grad_(True)
     model.freeze_batch_norm_statistics()
     return model

@@ -129,7 +129,7 @@ class _Snapshot:
                 saved.restore()
         for param in list(optimizer.state):
             if param not in self.state:
-                del optimizer.state[param]  # it began after the snapshot
+                optimizer.begin_again(param)  # it began after the snapshot
         for param, state in self.state.items():
             now = optimizer.state.setdefault(param, {})
             now.update({name: value for name, value in state.items() if not isinstance(value, _Saved)})
@@ -307,6 +307,8 @@ class Live:
                     "Call optimizer.flush() first.",
                 )
             before = _Snapshot(self.model, self.optimizer)
+            taken = ReplayBuffer(self.buffer.max_bytes)
+            taken.add(*sample)
             counts = dict(self._counts)
             try:
                 for is_built in (False, True):  # the first builds kernels; the second's times are those of work
@@ -314,7 +316,7 @@ class Live:
                         self._durations.clear()
                     for _ in range(3):  # an update is compiled when it comes a second time
                         for _ in range(self.optimizer.accumulate or 1):
-                            self._timed("step", lambda: self._one_step(sample))
+                            self._timed("step", lambda: self._one_step(taken.take()))
                         self._timed("update", self.optimizer.flush)
                         self._timed("check", lambda: self._value(sample))
                         self._timed("keep", lambda: _Snapshot(self.model, self.optimizer, self._good))
@@ -434,8 +436,7 @@ class Live:
         if kind is None or not self._fits(kind):
             return False
         if kind == "step":
-            sample = self.buffer.take()
-            self._timed(kind, lambda: self._one_step(sample))
+            self._timed(kind, lambda: self._one_step(self.buffer.take()))
         elif kind == "update":
             self._timed(kind, self._update)
         elif kind == "check":

@@ -533,7 +533,7 @@ def lora(
     train_too = (train_too,) if isinstance(train_too, str) else tuple(train_too)
     paths = chosen("lora", model, targets)
     known = plain_names(model)
-    whole = [known[path] for path in train_too if path in known]
+    whole = {path: known[path] for path in train_too if path in known}
     if missing := [path for path in train_too if path not in known]:
         raise ArgumentError(
             "lora",
@@ -541,9 +541,9 @@ def lora(
             f"there is no {missing[0]!r}",
             "model.named_modules() gives the names.",
         )
-    for module in whole:
-        for path, param in module.named_parameters():
-            require_trainable("lora", param.dtype, path)
+    for path, module in whole.items():
+        for own, param in module.named_parameters():
+            require_trainable("lora", param.dtype, f"{path}.{own}")
     wrapped = add_adapter("lora", model, name, dict.fromkeys(paths, config))
     for param in model.parameters():
         param.requires_grad_(False)
@@ -551,7 +551,7 @@ def lora(
         for adapters in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
             if name in adapters:
                 adapters[name].requires_grad_(True)
-    for module in whole:
+    for module in whole.values():
         for param in module.parameters():
             param.requires_grad_(True)
     model.freeze_batch_norm_statistics()

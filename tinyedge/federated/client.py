@@ -7,6 +7,7 @@ Flower's context, since each message may come to a new process.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -77,6 +78,7 @@ class Client:
         """Build the model, its optimizer, and the compiled step, once for the process."""
         if self._made:
             return
+        gc.freeze()  # Flower's modules are many objects: each full collection would take 0.1 s to walk them
         self.model = make_model(self.model_fn, self.seed)
         self.params = trained(self.model)
         self.shapes = {name: param.shape for name, param in self.params.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -81,44 +82,47 @@ class WireGrid:
             trains = message.metadata.message_type.startswith(f.MessageType.TRAIN)
             down += coded.count_bytes()
             outgoing.append(message)
+        number = len(self.report.answered) + 1 if trains else max(len(self.report.answered), 1)
+        arrived = self.grid.send_and_receive(outgoing, timeout=timeout)
+        answers = self._one_each(number, arrived, outgoing)
         asked = {message.metadata.dst_node_id for message in outgoing}
-        replies = self._one_each(self.grid.send_and_receive(outgoing, timeout=timeout), asked)
-        if not trains or weights is None:
-            errors = [reply for reply in replies if reply.has_error()]
-            measured = [reply for reply in replies if not reply.has_error() and self._has_numbers(reply)]
-            return [*self._agreed(max(len(self.report.answered), 1), measured), *errors]
-        number = len(self.report.answered) + 1
-        for node in sorted(asked - {reply.metadata.src_node_id for reply in replies}):
+        for node in sorted(asked - set(answers)):
             within = "" if timeout is None else f" within {timeout:g} s"
             self._refuse(number, node, UpdateError(f"update of node {node}", f"a reply{within}", "got none"))
+        errors = {node: reply for node, reply in answers.items() if reply.has_error()}
+        for node, reply in errors.items():
+            self._refuse(number, node, str(reply.error.reason)[:200])
+        replies = [reply for node, reply in answers.items() if node not in errors]
+        if not trains or weights is None:
+            measured = [reply for reply in replies if self._has_numbers(number, reply)]
+            return [*self._agreed(number, measured), *errors.values()]
         self.report.asked.append(len(asked))
-        return self._checked(replies, weights, down)
+        return [*self._checked(number, replies, weights, down), *errors.values()]
 
-    def _one_each(self, replies: Iterable[Any], asked: set[int]) -> list[Any]:
+    def _one_each(self, number: int, replies: Iterable[Any], sent: list[Any]) -> dict[int, Any]:
         """The first reply of each node that was asked: one that answers twice must not count twice."""
+        asked = {message.metadata.dst_node_id for message in sent}
+        by_message = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
         kept: dict[int, Any] = {}
         for reply in replies:
             node = reply.metadata.src_node_id
+            if reply.has_error() and node not in asked:  # of a device that is gone the SuperLink says so
+                node = by_message.get(reply.metadata.reply_to_message_id, node)
             if node in asked and node not in kept:
                 kept[node] = reply
             else:
                 got = "a second one" if node in kept else "one of a node that was not asked"
                 error = UpdateError(f"update of node {node}", "one reply of each node that was asked", f"got {got}")
-                self._refuse(len(self.report.answered) + 1, node, error)
-        return list(kept.values())
+                self._refuse(number, node, error)
+        return kept
 
-    def _checked(self, replies: list[Any], weights: Delta, down: int) -> list[Any]:
+    def _checked(self, number: int, replies: list[Any], weights: Delta, down: int) -> list[Any]:
         """The replies whose updates may be used, with plain weights in them."""
         f = flower()
         report = self.report
-        number = len(report.answered) + 1
         up = 0
-        errors, good, deltas = [], [], []
+        good, deltas = [], []
         for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # sums have one order
-            if reply.has_error():
-                errors.append(reply)
-                report.refused.append((number, reply.metadata.src_node_id, str(reply.error.reason)[:200]))
-                continue
             try:
                 delta = self._delta(reply, weights)
             except Exception as error:  # whatever a stranger sends
@@ -149,11 +153,11 @@ class WireGrid:
         report.bytes_down.append(down)
         report.bytes_up.append(up)
         report.answered.append(len(used))
-        return [*used, *errors]
+        return used
 
-    def _refuse(self, number: int, node: int, error: Exception) -> None:
-        self.report.refused.append((number, node, str(error)))
-        log.warning("an update of node %d is refused: %s", node, error)
+    def _refuse(self, number: int, node: int, reason: Exception | str) -> None:
+        self.report.refused.append((number, node, str(reason)))
+        log.warning("round %d: node %d is left out: %s", number, node, reason)
 
     def _agreed(self, number: int, replies: list[Any]) -> list[Any]:
         """The replies with the metrics that most of them have: Flower's strategies end the run where they differ."""
@@ -200,14 +204,24 @@ class WireGrid:
             raise UpdateError("update", "finite metrics, and num-examples above 0", f"got {numbers}")
         return f.MetricRecord({name: numbers[name] for name in sorted(numbers)})
 
-    def _has_numbers(self, reply: Any) -> bool:
+    def _has_numbers(self, number: int, reply: Any) -> bool:
         """Whether a reply has metrics, which are then all that it has."""
         try:
             reply.content = flower().RecordDict({"metrics": self._metrics(reply)})
         except Exception as error:  # whatever a stranger sends
-            self._refuse(max(len(self.report.answered), 1), reply.metadata.src_node_id, error)
+            self._refuse(number, reply.metadata.src_node_id, error)
             return False
         return True
+
+
+def _wait(grid: Any, count: int) -> None:
+    """Return when ``count`` nodes are there."""
+    said = -1
+    while (there := len(list(grid.get_node_ids()))) < count:
+        if there != said:
+            log.info("waiting for nodes: %d of %d are there", there, count)
+            said = there
+        time.sleep(0.5)
 
 
 def server_app(
@@ -220,6 +234,7 @@ def server_app(
     evaluate_fn: Callable[[Module], Mapping[str, float]] | None = None,
     done: Callable[[Module, Report], None] | None = None,
     timeout: float = 600.0,
+    wait_for: int | Callable[[Mapping[str, Any]], int] = 1,
     seed: int = 0,
 ) -> Any:
     """A Flower ``ServerApp`` that joins what clients of ``client_app`` send, for some rounds.
@@ -229,6 +244,10 @@ def server_app(
     (``FedMedian``, ``Krum``) if clients may lie within bounds. It sees plain weights. ``rounds`` without a number is
     the run's ``num-server-rounds``. ``evaluate_fn(model)`` returns numbers, before the first round and after each.
     ``done(model, report)`` gets the tuned model, and a ``Report`` with bytes and refusals.
+
+    Before the first round the server waits until ``wait_for`` nodes are there: a number, or a function of the run's
+    config. A strategy's ``min_available_nodes`` is for all rounds: where one device fewer is left, Flower waits for it
+    without end.
 
     What arrives is checked before it is used: names, shapes, dtypes, NaN, the base from which it was computed, a norm
     of at most ``max_norm``, and of ten times the median of this round's and the last, where these are three or more.
@@ -242,6 +261,8 @@ def server_app(
     require_precision("server_app", precision)
     if rounds is not None and rounds < 1:
         raise ArgumentError("server_app", "rounds of 1 or more", f"got {rounds}")
+    if not callable(wait_for) and wait_for < 1:
+        raise ArgumentError("server_app", "wait_for of 1 or more", f"got {wait_for}")
 
     def main(grid: Any, context: Any) -> None:
         model = make_model(model_fn, seed)
@@ -259,6 +280,7 @@ def server_app(
             report.metrics[number] = {name: float(value) for name, value in evaluate_fn(model).items()}
             return f.MetricRecord(report.metrics[number])
 
+        _wait(grid, int(wait_for(dict(context.run_config)) if callable(wait_for) else wait_for))
         report.result = chosen.start(
             grid=WireGrid(grid, base, precision, max_norm, report),
             initial_arrays=f.arrays(base),

@@ -72,10 +72,10 @@ def optimizer_fn(params):
 
 
 def strategy(config):
-    """FedAvg, which begins when all clients are there. Any strategy of Flower's may stand here."""
+    """Any strategy of Flower's may stand here. This one goes on as long as one client is left."""
     from flwr.serverapp.strategy import FedAvg
 
-    return FedAvg(min_available_nodes=int(config["clients"]))
+    return FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
 
 
 def done(model, report):
@@ -86,7 +86,9 @@ def done(model, report):
 client = te.federated.client_app(
     make_model, data_fn, loss=loss, optimizer_fn=optimizer_fn, metric=right, epochs=2, precision=PRECISION
 )
-server = te.federated.server_app(make_model, strategy=strategy, precision=PRECISION, done=done)
+server = te.federated.server_app(
+    make_model, strategy=strategy, precision=PRECISION, done=done, wait_for=lambda config: int(config["clients"])
+)
 '''
 
 README = """\

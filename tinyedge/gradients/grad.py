@@ -21,7 +21,7 @@ from tinyedge.gradients.rules import flows
 from tinyedge.ir.modes import modes
 from tinyedge.ir.step import Tape
 from tinyedge.ir.values import Slot
-from tinyedge.tensor import Tensor, full, seed_of
+from tinyedge.tensor import Tensor, full, require_trainable, seed_of
 
 Tensors = Tensor | Sequence[Tensor]
 Roots = list[tuple[Tensor, "Tensor | None"]]
@@ -99,6 +99,7 @@ def grad(
     roots = _roots("grad", _listed("grad", outputs, "outputs"), grad_outputs)
     targets = _listed("grad", inputs, "inputs")
     for target in targets:
+        require_trainable("grad", target.dtype)
         if not target.requires_grad:
             raise AutogradError(
                 "grad", "inputs that require a gradient", f"one of shape {target.shape} does not",
@@ -282,6 +283,7 @@ def _backward_into(roots: Roots, inputs: list[Tensor] | None, retain_graph: bool
     if inputs is None:
         inputs = [Tensor._wrap(slot) for slot in leaves_below([root._slot for root, _ in roots])]
     for target in inputs:
+        require_trainable("backward", target.dtype)
         if not target.is_leaf or not target.requires_grad:
             raise AutogradError(
                 "backward", "inputs that are leaves and require a gradient", f"one of shape {target.shape} is not",

@@ -9,6 +9,7 @@ Batch strides are tables, so that an operand may be broadcast along some axes (s
 
 from __future__ import annotations
 
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -40,13 +41,13 @@ of so much, else every block of columns reads all of A from memory: for 128 x 57
 gradient, the product took four fifths of the time.
 """
 
-PACKED_ROWS = {False: 40, True: 28}
-"""Rows of A with which a block of B, from memory, could be multiplied while it is packed; the second if it is
-transposed for that. Packing alone took 18 and 28 on a Xeon; with 40 in place of the first, so that few items pack a
-block twice, products of 128 rows were up to 13 % faster.
+PACKED_ROWS = 28
+"""Rows of A with which a block of B could be multiplied while it is packed, about: half and two thirds of so many made
+no difference that shows.
 """
 
 LITTLE_MORE = 1.04
+"""A time that is longer than another by this factor or less is as good."""
 
 ITEM_PRODUCTS = 131072
 """Products that are worth one work-item on a CPU: some microseconds."""
@@ -93,18 +94,16 @@ def gemm_kernels(
         a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
         cut = choose(device, product, panels_of(device, product))
-        tile_m, max_rows, block, depth = cut.item_m, cut.m, cut.n, cut.k
-        depth = _even_share(k, depth, UNPACKED if b.quantised else width)
+        tile_m, tile_n, max_rows, block = cut.item_m, cut.item_n, cut.m, cut.n
+        depth = _even_share(k, cut.k, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
         constants = {
-            "stages": width.bit_length() - 1,
             "wide": n >= tile_n,
             "tail": () if n >= tile_n else _tail(n, width),
         }
         across = -(-n // block)
         wanted = 8 * device.compute_units
-        most = m if outer == 1 and k <= depth else max_rows
-        rows = _rows_of_item(device, across * entries, m, tile_m, most, PACKED_ROWS[b.col != 1])
+        rows, _ = _rows_of_item(device, product, cut)
         down = -(-m // rows)
         worth = ITEM_PRODUCTS // max(rows * block * k * outer, 1)
         panels = max(1, min(across * down * entries // wanted, worth, across))
@@ -187,18 +186,21 @@ def gemm_kernels(
     return [*first, split, join]
 
 
-def _rows_of_item(device: Device, columns: int, m: int, tile_m: int, most: int, packed_rows: int) -> int:
-    """Rows of C for a work-item, if there are ``columns`` items side by side: each packs B's block for itself, so few
-    rows pay for it badly; but many rows leave cores idle. Of those that cost little more than the least, the smallest,
-    so that a core that is disturbed leaves its work to others.
+def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, int]:
+    """Rows of C for a work-item, and the time that the product then takes, in products of one core: each item packs
+    B's block for itself, so few rows pay for it badly; but many rows leave cores idle. Of those that cost little more
+    than the least, the smallest, so that a core that is disturbed leaves its work to others.
     """
+    m = product.m
+    columns = -(-product.n // tile.n) * product.entries
+    most = m if product.outer == 1 and product.k <= tile.k else tile.m
     times: dict[int, int] = {}
-    for down in range(-(-m // most), max(-(-m // most), min(-(-m // tile_m), 8 * device.compute_units)) + 1):
-        rows = round_up(-(-m // down), tile_m)
+    for down in range(-(-m // most), max(-(-m // most), min(-(-m // tile.item_m), 8 * device.compute_units)) + 1):
+        rows = round_up(-(-m // down), tile.item_m)
         turns = -(-columns * -(-m // rows) // device.compute_units)
-        times.setdefault(rows, turns * (rows + packed_rows))
+        times.setdefault(rows, turns * (rows + PACKED_ROWS) * tile.n)
     least = min(times.values())
-    return min(rows for rows, time in times.items() if time <= LITTLE_MORE * least)
+    return min((rows, time) for rows, time in times.items() if time <= LITTLE_MORE * least)
 
 
 def _tiles_kernel(
@@ -231,19 +233,24 @@ def _cpu_tile(device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str) 
     if m > 4 or (b.quantised and b.col != 1 and a.col != 1):
         if ctype == "double":
             lanes //= 2
-        return "gemm_panels", 0, _columns(device, n, lanes), lanes
+        return "gemm_panels", 0, 0, lanes
     if b.col == 1:
         return ("gemm_rows", 1, 4 * lanes, lanes) if m == 1 else ("gemm_rows", 4, 2 * lanes, lanes)
     return ("gemm_dot", 1, 8, lanes) if m == 1 else ("gemm_dot", 4 if lanes >= 16 else 3, 4, lanes)
 
 
-def _columns(device: Device, n: int, lanes: int) -> int:
-    """Columns of the block of sums in registers: few enough for n, and for the registers, of which AVX-512 has 32.
+def _columns(device: Device, n: int, lanes: int) -> tuple[int, ...]:
+    """Columns that the block of sums in registers may have: few enough for n, and for the registers, of which AVX-512
+    has 32.
 
     With four vectors of columns a product takes fewer other instructions than with two. Those cost time where two
-    threads share a core, as on most virtual machines: up to a quarter, measured on a busy one.
+    threads share a core, as on most virtual machines: up to a quarter, measured on a busy one. Three, which allow for
+    eight rows, are worth it where cores get equal shares of the columns so: a tenth, for 576 columns and two cores.
     """
-    return min(-(-n // lanes), 4 if device.native_width >= 16 else 2) * lanes
+    most = 4 if device.native_width >= 16 else 2
+    if most == 4 and n % (3 * lanes) == 0 and n >= 4 * lanes:
+        return 4 * lanes, 3 * lanes
+    return (min(-(-n // lanes), most) * lanes,)
 
 
 def _even_share(k: int, most: int, unit: int) -> int:
@@ -269,11 +276,22 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     """
     itemsize = 8 if product.ctype == "double" else 4
     lanes = device.native_width * 4 // itemsize
-    tile_n = _columns(device, product.n, lanes)
+    found = [_panels(device, product, tile_n, itemsize) for tile_n in _columns(device, product.n, lanes)]
+    widest = found[0][0].item_n
+
+    def time_of(tiles: list[Tile]) -> float:
+        return _rows_of_item(device, product, tiles[0])[1] * (1 if tiles[0].item_n == widest else LITTLE_MORE)
+
+    found.sort(key=time_of)
+    return tuple(chain.from_iterable(found))
+
+
+def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> list[Tile]:
+    """The tiles with blocks of ``tile_n`` columns in registers."""
     sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
     panel_bytes = 2 * sums_bytes
-    heights = (8, 6, 4) if device.native_width >= 16 and tile_n < 4 * lanes else (6, 4)
     found = []
+    heights = (8, 6, 4) if device.native_width >= 16 and tile_n * itemsize < 4 * 4 * device.native_width else (6, 4)
     # A block of four rows uses the multipliers less well than a higher one.
     for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
         # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
@@ -284,7 +302,7 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
             if tile_n <= width <= most:
                 rows = sums_bytes // (width * itemsize) // height * height
                 found.append(Tile(rows, width, panel_bytes // (width * itemsize), height, tile_n))
-    return tuple(found)
+    return found
 
 
 def cuts(device: Device, product: Product) -> tuple[Tile, ...]:

@@ -259,7 +259,7 @@ def _fill(
     piece.functions += storage.declarations(packings, (1, width))
     for operand in operands:
         name, ctype = operand.name, operand.ctype
-        hooks[f"HOLD_{name}(i)"] = ""
+        hooks[f"HOLD_{name}(i)"] = hooks[f"PREFETCH_{name}(i)"] = ""
         if operand.kind == "value":
             arguments.append((f"const {ctype}", f"{name}_value"))
             variables.append(f"    const {ctype} {name} = {name}_value;")
@@ -304,6 +304,7 @@ def _point(piece: Piece, operand: Operand, width: int) -> None:
     piece.variables.append(f"    {pointer} {name} = {base} + {name}_offset;")
     hooks[f"LOAD_{name}(i)"] = storage.load(packed, name, "i")
     hooks[f"LOADW_{name}(i)"] = storage.load(packed, name, "i", width)
+    hooks[f"PREFETCH_{name}(i)"] = storage.prefetch(packed, name, "i")
     flag = "0"
     if operand.kind == "accumulate":
         flag = f"accumulate_{name}"

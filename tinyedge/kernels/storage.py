@@ -38,6 +38,15 @@ def load(packed: str, name: str, index: str, width: int = 1) -> str:
     return f"as_float{lanes}(convert_uint{lanes}({found}) << 16)" if packed == "bfloat16" else found
 
 
+def prefetch(packed: str, name: str, index: str) -> str:
+    """The statement that has the cache line of an element of ``name`` fetched, which need not exist. OpenCL C's own
+    ``prefetch`` may be the call of a function.
+    """
+    if packed and packed not in POINTED:
+        return ""
+    return f"__builtin_prefetch((__private const void*)(size_t)({name} + ({index})), 0, 2)"
+
+
 def pointer(ctype: str, packed: str, of: str, name: str, at: str) -> str:
     """The declaration of ``name``, which points to element ``at`` of ``of``. In quantised blocks it is a number: an
     element has no address.

@@ -21,7 +21,7 @@ from tinyedge.ir.spec import Device, KernelSpec, grid
 from tinyedge.ir.step import ErrorSample, Op, Sample, Step
 from tinyedge.ir.values import Spec
 from tinyedge.ops.indices import check_index
-from tinyedge.shapes import Shape, normalize_axis
+from tinyedge.shapes import Shape, contiguous_strides, normalize_axis
 from tinyedge.tensor import Tensor, call, tensor
 
 Array = np.ndarray[Any, Any]
@@ -144,13 +144,23 @@ class RotaryEmbedding(Op):
         return (x,)
 
     @classmethod
+    def walks(cls, strides: Shape) -> bool:
+        """Rows that lie anywhere, as those of a gradient from attention, whose heads come before their positions."""
+        return len(strides) > 2 and strides[-1] == 1
+
+    @classmethod
     def _kernel(cls, step: Step, device: Device, source: str, target: str, turn: int) -> list[KernelSpec]:
         slot, positions = step.slots[target], step.slots["positions"]
+        given = step.slots[source]
         shape, axis = slot.shape, step.attrs["seq_dim"]
         half = step.slots["frequencies"].numel
         items, rows = shape[-1] - half, prod(shape[:-1])
         inner = prod(shape[axis + 1 : -1])
-        together = device.is_cpu and inner > 1  # a GPU has no work-item to spare, and sines for nothing
+        # How far apart the rows of one position lie; 0 if it differs.
+        heads, apart = shape[axis + 1 : -1], given.strides[axis + 1 : -1]
+        row_step = apart[-1] if apart and apart == tuple(n * apart[-1] for n in contiguous_strides(heads)) else 0
+        # A GPU has no work-item to spare, and sines for nothing.
+        together = device.is_cpu and inner > 1 and row_step > 0
         groups = rows // inner if together else rows
         buffers = (source, *(("positions",) if positions is not None else ()), "frequencies", target)
         sizes = {
@@ -160,6 +170,8 @@ class RotaryEmbedding(Op):
             "half_features": half,
             "inner": inner,
             "length": shape[axis],
+            "lead_rank": len(shape) - 1,
+            "row_step": row_step,
             "rows_of_entry": groups // max(shape[0], 1),
         }
         return [
@@ -170,6 +182,7 @@ class RotaryEmbedding(Op):
                 *grid(groups * items, device.group()),
                 sizes,
                 {name: ctype for name, ctype in cls.scalars.items() if name == "factor" or positions is None},
+                {} if given.contiguous else {"lead": shape[:-1], "steps": given.strides[:-1]},
                 constants={
                     "real": slot.dtype.ctype,
                     "source": source,
@@ -177,10 +190,11 @@ class RotaryEmbedding(Op):
                     "turn": turn,
                     "together": together,
                     "interleaved": step.attrs["interleaved"],
+                    "strided": not given.contiguous,
                     "batched": positions is not None and len(positions.shape) == 2,
                 },
-                hooked=(source, target),
-                in_place={target: (source,)},
+                hooked=(source, target) if given.contiguous else (target,),
+                in_place={target: (source,)} if given.contiguous else {},
             )
         ]
 

@@ -91,7 +91,9 @@ class Groups(Minibatch):
         return (*names, "master") if self.master and param.dtype.packed else names
 
     def note_update(self, params: Iterable[Tensor]) -> None:
-        """Count an update of ``params``; after a few, warn of parameters that shall train and never had a gradient."""
+        """Count an update of ``params``; after a few, warn of parameters that shall train and never had a gradient, or
+        that none shall.
+        """
         if self._updates >= TELLS:
             return
         self._updates += 1
@@ -103,7 +105,14 @@ class Groups(Minibatch):
             for _, param, label in self.named()
             if param.requires_grad and param._slot.numel and param not in self._updated
         ]
+        nothing = not self._updated and not any(param.requires_grad for _, param, _ in self.named())
         self._updated.clear()
+        if nothing:
+            warnings.warn(
+                f"{self._call}.step: {TELLS} updates changed nothing, as all its parameters are frozen. Call "
+                "requires_grad_(True) on what shall be trained, or give the optimizer what is.",
+                stacklevel=5,
+            )
         if never:
             warnings.warn(
                 f"{self._call}.step: in {TELLS} updates no gradient came for {', '.join(never)}. If the loss shall not "

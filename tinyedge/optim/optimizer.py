@@ -103,11 +103,14 @@ class Optimizer(Groups, Hooks):
         self._gated: weakref.WeakSet[Recorder] = weakref.WeakSet()  # those that were told of an update that has a gate
         self._applied: dict[int, int] = {}  # by storage: versions of gradients that were applied and not cleared
         self._seen = -1  # leaf_changes() when gradients were last looked at
+        self._memory: dict[Tensor, State] = {}  # of state that was taken back: it begins again there
 
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_rest("copied")
         # A copy has memory of its own.
-        memory = ("_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated")
+        memory = (
+            "_hooks", "_launcher", "_applied", "_waits", "_told", "_made_in", "_seen", "_gate", "_gated", "_memory",
+        )  # fmt: skip
         kept = {name: value for name, value in self.__dict__.items() if name not in memory}
         return {**kept, "_begun": list(self._begun())}
 
@@ -328,12 +331,8 @@ class Optimizer(Groups, Hooks):
                         if not missing:
                             state, missing = {**state}, True
                         there = 0
-                        if name == "master":
-                            there = param.detach().to(kept)
-                        elif name != "step":
-                            there = full(
-                                self.shape_of(name, param), self.begin(group, name), dtype=kept, device=param.backend
-                            )
+                        if name != "step":
+                            there = self._begun_state(group, param, name)
                         state[name] = there
                     if name == "step":
                         continue
@@ -357,6 +356,22 @@ class Optimizer(Groups, Hooks):
                 is_new = state is not known
                 jobs.append(Job(param, gradient, slots, rules[key], state, step, numbers, clears, is_new))
         return jobs
+
+    def _begun_state(self, group: dict[str, Any], param: Tensor, name: str) -> Tensor:
+        """A state tensor as it begins, in memory that it had before, if that still fits."""
+        dtype, shape = param.dtype.computes, self.shape_of(name, param)
+        there = self._memory.get(param, {}).get(name)
+        fits = there is not None and (there.dtype, there.shape, there.backend) == (dtype, shape, param.backend)
+        if name == "master":
+            return there.copy_(param) if there is not None and fits else param.detach().to(dtype)
+        value = self.begin(group, name)
+        return (
+            there.fill_(value) if there is not None and fits else full(shape, value, dtype=dtype, device=param.backend)
+        )
+
+    def begin_again(self, param: Tensor) -> None:
+        """Let the state of ``param`` begin anew at its next update, in the same memory: for that it is compiled."""
+        self._memory[param] = self.state.pop(param)
 
     def _all_finite(self, gradients: Sequence[Slot]) -> bool:
         """Whether all gradients are finite; reads one number for each backend and dtype, usually one in all."""
@@ -409,6 +424,7 @@ class Optimizer(Groups, Hooks):
     def _commit(self, jobs: Iterable[Job]) -> None:
         """Update the host's state after these jobs, which were launched."""
         for job in jobs:
+            self._memory.pop(job.param, None)
             if job.state:
                 self.state[job.param] = job.state
                 if "step" in job.state:

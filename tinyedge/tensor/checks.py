@@ -65,6 +65,7 @@ def leads_to_leaf(slot: Slot) -> bool:
 
 def require_gradient(call: str, slot: Slot) -> None:
     """Refuse a tensor that needs none."""
+    require_trainable(call, slot.dtype)
     if not slot.requires_grad:
         raise AutogradError(
             call, "a tensor that requires a gradient", "this one does not", "Call requires_grad_() on it first."
