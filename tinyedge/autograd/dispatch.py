@@ -5,7 +5,7 @@ In: an op and its inputs. Out: slots of the outputs. Checks are here: backends, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class _Inferred:
     outs: tuple[Extent, ...]
     input_specs: tuple[Spec | None, ...]
     output_specs: tuple[Spec, ...]
+    strided: tuple[str, ...]  # the inputs that its kernels cannot read with their strides
+    writes: bool  # whether there are elements to compute
 
 
 def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backend: MemorySpace) -> _Inferred:
@@ -64,7 +66,9 @@ def _infer(op: type[Op], reads: Sequence[Read], attrs: Mapping[str, Any], backen
         inputs = _specs_of(reads)
         outputs = op.infer(*inputs, **attrs)
         outs = tuple([_extent_on(backend, *spec) for spec in outputs])
-        found = known[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs)
+        strided = tuple([name for name, read in zip(op.inputs, reads, strict=True) if _is_strided(op, read)])
+        writes = any(extent.numel for extent in outs)
+        found = known[key] = _Inferred(op.inputs + op.outputs, outs, inputs, outputs, strided, writes)
     return found
 
 
@@ -138,10 +142,13 @@ def dispatch(
     assert backend is not None
     inferred = _infer(op, reads, attrs, backend)
     outs = tuple([Slot.whole(Storage(backend, extent.nbytes), extent) for extent in inferred.outs])
-    slots: dict[str, Any] = dict(zip(inferred.names, (*reads, *outs), strict=True))
+    slots: dict[str, Any] = dict(zip(inferred.names, (*reads, *outs)))
     step = Step(op, FORWARD, attrs, scalars, slots, op.inputs, op.outputs)
     step.alike = inferred
-    launch_step(step)
+    if inferred.strided:
+        _make_contiguous(step, inferred.strided)
+    if inferred.writes:
+        execute(step)
     if tracked:
         kept = _saves_for(op, tuple([read is not None and read.requires_grad for read in reads]))
         saved: Saved = {
@@ -173,15 +180,21 @@ def execute(step: Step) -> None:
         recorder.step(step)
 
 
+def _is_strided(op: type[Op], read: Read) -> bool:
+    """Whether the kernels cannot read ``read`` with its strides."""
+    return type(read) is Slot and not read.contiguous and not op.walks(read.strides)
+
+
+def _make_contiguous(step: Step, names: Iterable[str]) -> None:
+    for name in names:
+        step.slots[name], step.alike = contiguous_copy(step.slots[name]), None
+
+
 def launch_step(step: Step) -> None:
     """Run a step; inputs that its kernels cannot read with their strides are first made contiguous."""
-    slots = step.slots
-    for name in step.reads:
-        slot = slots[name]
-        if type(slot) is Slot and not slot.contiguous and not step.op.walks(slot.strides):
-            slots[name], step.alike = contiguous_copy(slot), None
+    _make_contiguous(step, [name for name in step.reads if _is_strided(step.op, step.slots[name])])
     for name in step.writes:
-        if slots[name].numel:
+        if step.slots[name].numel:
             execute(step)
             break
 

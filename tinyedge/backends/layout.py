@@ -61,7 +61,7 @@ class StepLayout:
         """Where the memory of a call lies. ``chunks``: its scratch buffers, in the order of their names."""
         slots, added, numbers = step.slots, step.accumulate, self._scalars
         return Places(
-            [slots[name] for name in self._outside],
+            [*map(slots.__getitem__, self._outside)],
             chunks,
             [slots[name].number if given else step.scalars[name] for given, name in numbers] if numbers else [],
             {index for name, index in self._outside.items() if name in added} if added else (),

@@ -116,7 +116,8 @@ class OpenCLContext(Backend):
         return self._buffer(nbytes)
 
     def _buffer(self, nbytes: int) -> Allocation:
-        self.check_size(nbytes)
+        if self.largest_bytes is not None and nbytes > self.largest_bytes:
+            self.check_size(nbytes)
         if not nbytes:
             if self._nothing is None:
                 self._nothing = self._taken(0)

@@ -46,11 +46,12 @@ def _packer(ctype: str) -> Callable[[Any], bytes]:
 class Built:
     """A built kernel, for all steps that have its source."""
 
-    __slots__ = ("kernel", "limit", "program")
+    __slots__ = ("kernel", "limit", "numbers", "program")
 
     def __init__(self, program: Any, kernel: Any, limit: int) -> None:
         self.program = program
         self.kernel = kernel
+        self.numbers: Any = None  # what eager calls gave it last: a kernel keeps its arguments
         self.limit = limit  # the largest work-group that the device runs it with
 
 
@@ -71,7 +72,7 @@ class Prepared:
         # As pyopencl takes them: indices and values, indices, types and values. Calls fill in what differs from call to
         # call, whose places the lists after these give.
         self.buffers: list[Any] = []
-        self.numbers: list[Any] = []
+        numbers: list[Any] = []
         self.outside: list[tuple[int, int]] = []  # most of the buffers: which memory outside of the arena
         self.others: list[
             tuple[int, ArgumentSpec, Any]
@@ -83,8 +84,8 @@ class Prepared:
             char = "" if kind is None else np.dtype(kind).char
             if char in PACKED:
                 constant = argument.value if argument.kind in ("number", "offset") else None
-                self.numbers += (index, char.encode(), constant)
-                place = len(self.numbers) - 1
+                numbers += (index, char.encode(), constant)
+                place = len(numbers) - 1
                 if argument.kind == "offset":
                     self.offsets.append((place, argument))
                 elif argument.kind != "number":
@@ -96,30 +97,38 @@ class Prepared:
                     self.outside.append((place, argument.index))
                 elif index not in self.own:
                     self.others.append((place, argument, kind))
+        self.numbers = tuple(numbers)
 
     def bound(self, places: Places) -> EagerLaunch:
         """A launch of the kernel on what ``places`` names."""
-        buffers, numbers, outside = self.buffers.copy(), self.numbers.copy(), places.outside
+        buffers, outside = self.buffers.copy(), places.outside
         for place, index in self.outside:
             buffers[place] = outside[index].storage.buffer.handle
         for place, argument, kind in self.others:
             value = value_of(argument, places)
             buffers[place] = value if kind is None else kind(value)
-        for place, argument in self.offsets:
-            slot = outside[argument.index]
+        varying, numbers = self.varying, self.numbers
+        for offset in self.offsets:
+            slot = outside[offset[1].index]
             if slot.offset or slot.storage.buffer.offset:
-                numbers[place] = value_of(argument, places)
-        for place, argument in self.varying:
-            numbers[place] = value_of(argument, places)
-        return EagerLaunch(self, places.chunks, tuple(buffers), tuple(numbers))
+                varying = [*varying, offset]
+        if varying:
+            changed = [*numbers]
+            for place, argument in varying:
+                changed[place] = value_of(argument, places)
+            numbers = tuple(changed)
+        return EagerLaunch(self.launch, tuple(buffers), numbers, places.chunks)
 
-    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
-        kernel = self.built.kernel
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...], scratch: Sequence[Any]) -> None:
+        built = self.built
+        kernel = built.kernel
         # The same as pyopencl's set_args, which would generate a Python module for each kernel.
         if buffers:
             kernel._set_arg_multi(buffers)
-        if numbers:
+        if numbers is not built.numbers:
+            built.numbers = None  # unless all of them are set
             kernel._set_arg_buf_pack_multi(numbers)
+            built.numbers = numbers
         self.enqueue(self.queue, kernel, self.global_size, self.local_size)
 
 
@@ -128,7 +137,7 @@ class SetOneByOne(Prepared):
 
     __slots__ = ()
 
-    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...]) -> None:
+    def launch(self, buffers: tuple[Any, ...], numbers: tuple[Any, ...], scratch: Sequence[Any]) -> None:
         kernel = self.built.kernel
         for place in range(0, len(buffers), 2):
             kernel.set_arg(buffers[place], buffers[place + 1])
@@ -280,21 +289,11 @@ def _enqueued(enqueue: Callable[..., Any], *arguments: Any) -> None:
     enqueue(*arguments)
 
 
-class EagerLaunch:
-    """A prepared kernel with its arguments bound."""
+class EagerLaunch(partial[None]):
+    """A prepared kernel's ``launch`` with its arguments bound, which keeps its scratch memory alive."""
 
-    __slots__ = ("_buffers", "_kernel", "_numbers", "_scratch")
-
-    def __init__(
-        self, kernel: Prepared, scratch: Sequence[Any], buffers: tuple[Any, ...], numbers: tuple[Any, ...]
-    ) -> None:
-        self._kernel = kernel
-        self._scratch = scratch  # kept alive until it is launched
-        self._buffers, self._numbers = buffers, numbers
+    __slots__ = ()
 
     @property
     def title(self) -> str:
-        return self._kernel.title
-
-    def __call__(self) -> None:
-        self._kernel.launch(self._buffers, self._numbers)
+        return str(self.func.__self__.title)  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ class Pool:
         """An allocation of ``nbytes`` bytes that the device really has. Errors: pyopencl's, or MemoryError."""
         buffers = self.buffers
         with self._lock:
-            allocation = Allocation(buffers.allocate(max(nbytes, LEAST_BYTES)))
+            allocation = Allocation(buffers.allocate(nbytes if nbytes > LEAST_BYTES else LEAST_BYTES))
             if buffers.managed_bytes != self._known_bytes:
                 self._take_in(allocation)
         return allocation
