@@ -396,7 +396,7 @@ def test_the_server_waits_for_nodes_before_the_first_round_alone(flwr: Any, refe
 
     def there() -> list[int]:
         looks.append(len(looks))
-        return [0, 1, 2, 3] if looks[-1] in (1, 2) else [0, 1, 2]
+        return [0, 1, 2, 3] if looks[-1] in (1, 2, 3) else [0, 1, 2]
 
     network.get_node_ids = there  # type: ignore[method-assign]
     _, report = run(network, rounds=2, wait_for=lambda config: 4)
