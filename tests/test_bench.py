@@ -288,13 +288,15 @@ def test_what_is_refused(capsys: Any, reference: Backend) -> None:
     assert all(name in error for name in WORKLOADS)
     assert cli.main(["bench", "lenet5", "--rounds", "0"]) == 1
     assert "--rounds of at least 1" in capsys.readouterr().err
+    assert cli.main(["bench", "lenet5", "--against", "onnxruntime"]) == 1
+    assert "--inference" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", PEERS)
 def test_an_absent_opponent(other: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, reference: Backend) -> None:
     package = other.partition("-")[0]
     monkeypatch.setitem(sys.modules, package, None)
-    assert cli.main(["bench", "lenet5", "--against", other]) == 1
+    assert cli.main(["bench", "lenet5", "--inference", "--against", other]) == 1
     captured = capsys.readouterr()
     assert f"--against {other}" in captured.err
     assert f"pip install {package}" in captured.err

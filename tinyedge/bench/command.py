@@ -78,6 +78,9 @@ def run(options: argparse.Namespace) -> int:
     scripts = [item for item in chosen if isinstance(item, Script)]
     if scripts and options.inference:
         raise ArgumentError("tinyedge bench --inference", "models", f"{scripts[0].name} is a script, which trains")
+    for name in options.against:
+        if name in processes.ONLY_INFERS and not options.inference:
+            raise ArgumentError(f"tinyedge bench --against {name}", "--inference", "it does not train")
     descriptions, cases = {}, list(OURS)
     for name in dict.fromkeys(options.against):
         descriptions[name], of_peer = processes.cases_of(name)

@@ -21,7 +21,7 @@ from typing import Any
 
 from tinyedge import set_default_backend
 from tinyedge.backends import default_backend
-from tinyedge.bench import jax_side, tinygrad_side, torch_side
+from tinyedge.bench import jax_side, onnxruntime_side, tinygrad_side, torch_side
 from tinyedge.bench.scripts import Script
 from tinyedge.bench.workloads import Run, Workload, workload
 from tinyedge.errors import BackendError
@@ -60,9 +60,12 @@ PEERS: dict[str, ModuleType] = {
     "torch-compile": torch_side,
     "jax": jax_side,
     "tinygrad": tinygrad_side,
+    "onnxruntime": onnxruntime_side,
 }
 """Each has ``require(side)``, an error if it is not installed; ``about(side)``, its description, and the ways of each
 name; and ``ready(name, way, workload, kind)``, a call that waits for its end."""
+
+ONLY_INFERS = ("onnxruntime",)
 
 
 def cases_of(side: str) -> tuple[str, list[Case]]:
