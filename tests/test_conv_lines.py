@@ -29,6 +29,29 @@ PLANES = [
     (1, 2, 2, 1, 7, 20, (3, 3), (2, 3), (1, 1, 1, 2), (1, 1)),
     (1, 1, 1, 1, 2, 4000, (2, 3), (1, 1), (0, 0, 1, 1), (1, 1)),  # a row does not fit
 ]
+TAKEN = [  # patches that are taken from the image
+    (1, 1, 6, 1, 28, 28, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    (2, 6, 16, 1, 14, 14, (5, 5), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (1, 3, 8, 1, 2, 3, (5, 7), (1, 1), (3, 2, 3, 4), (1, 1)),  # the kernel is larger than the image
+    (2, 3, 7, 2, 9, 11, (2, 2), (3, 3), (0, 1, 1, 0), (1, 1)),  # the stride is above the kernel
+    (1, 4, 9, 3, 13, 17, (3, 2), (2, 2), (0, 3, 2, 1), (2, 3)),
+    (3, 2, 5, 2, 6, 6, (3, 3), (2, 1), (4, 0, 0, 5), (1, 2)),
+    (2, 5, 6, 1, 4, 4, (3, 3), (2, 2), (1, 1, 1, 1), (2, 2)),  # outputs of 2 x 2, less than a vector
+    (4, 3, 5, 1, 3, 3, (3, 3), (1, 1), (1, 0, 0, 1), (1, 1)),
+    (2, 7, 5, 1, 3, 2, (3, 4), (1, 1), (0, 0, 1, 1), (1, 1)),  # outputs of 1 x 1 with padding
+    (1, 2, 5, 1, 5, 1, (3, 1), (1, 1), (1, 1, 0, 0), (1, 1)),  # outputs of one column
+    (2, 3, 6, 1, 1, 50, (1, 9), (1, 2), (0, 0, 4, 4), (1, 3)),  # a sequence, of one row
+    (1, 1, 8, 1, 1, 9000, (1, 400), (1, 160), (0, 0, 200, 200), (1, 1)),  # a row does not fit, but what a block meets
+    (1, 3, 16, 1, 67, 67, (11, 11), (4, 4), (2, 2, 2, 2), (1, 1)),
+    (1, 64, 24, 1, 20, 37, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),  # k takes several blocks
+    (2, 40, 70, 1, 15, 15, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    (1, 300, 9, 1, 5, 5, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),  # k in parts
+    (1, 2, 6, 1, 70, 90, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),  # rows of filters, positions in parts
+    (1, 1, 5, 1, 40, 40, (33, 33), (1, 1), (0, 0, 1, 1), (1, 1)),  # more taps than a block is deep
+    (1, 2, 6, 1, 3, 9, (1, 1), (2, 2), (0, 0, 0, 0), (1, 1)),
+    (2, 2, 6, 1, 3, 9, (1, 1), (1, 1), (1, 2, 0, 3), (1, 1)),
+    (1, 2, 5, 1, 4, 4, (2, 2), (1, 1), (0, 0, 9, 9), (1, 1)),  # some windows lie in the padding
+]
 SAMPLES = [
     (1, 5, 7, 1, 3, 4, (3, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
     (6, 5, 7, 2, 3, 4, (3, 4), (2, 3), (0, 0, 0, 0), (1, 1)),
@@ -50,12 +73,48 @@ def on_cpu(opencl: Backend, monkeypatch: pytest.MonkeyPatch) -> OpenCLBackend:
 @pytest.mark.parametrize("transpose", [False, True], ids=["conv", "transpose"])
 @pytest.mark.parametrize(
     ("sizes", "made"),
-    [*((case, "lines") for case in LINES), *((case, "planes") for case in PLANES), *((case, "") for case in SAMPLES)],
+    [
+        *((case, {"unfold_lines", "fold_lines"}) for case in LINES),
+        *((case, {"unfold_planes", "fold_planes"}) for case in PLANES),
+        *((case, set[str]()) for case in SAMPLES),
+    ],
     ids=str,
 )
 def test_every_property_holds(
-    sizes: Any, made: str, transpose: bool, on_cpu: OpenCLBackend, reference: Backend, monkeypatch: pytest.MonkeyPatch
+    sizes: Any,
+    made: set[str],
+    transpose: bool,
+    on_cpu: OpenCLBackend,
+    reference: Backend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert kernels_of(sizes, transpose, on_cpu, reference, monkeypatch) == made
+
+
+@pytest.mark.parametrize("transpose", [False, True], ids=["conv", "transpose"])
+@pytest.mark.parametrize("local_bytes", [None, 16384])
+@pytest.mark.parametrize("sizes", TAKEN, ids=str)
+def test_patches_taken_from_the_image(
+    sizes: Any,
+    local_bytes: int | None,
+    transpose: bool,
+    on_cpu: OpenCLBackend,
+    reference: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ConvLowering, "by_winograd", lambda self, made: False)
+    if local_bytes:
+        monkeypatch.setattr(on_cpu, "device", replace(on_cpu.device, local_bytes=local_bytes))
+    used = kernels_of(sizes, transpose, on_cpu, reference, monkeypatch)
+    assert used <= {"unfold_lines", "unfold_planes", "fold_lines", "fold_planes"}
+    if on_cpu.device.local_bytes >= 1 << 18:
+        assert used <= {"fold_lines", "fold_planes"}
+
+
+def kernels_of(
+    sizes: Any, transpose: bool, on_cpu: OpenCLBackend, reference: Backend, monkeypatch: pytest.MonkeyPatch
+) -> set[str]:
+    """Assert that a convolution agrees with the reference, forward and backward; the kernels beside its products."""
     n, cg, og, groups, h, w, kernel, stride, padding, dilation = sizes
     attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     out_h, out_w = (
@@ -81,7 +140,7 @@ def test_every_property_holds(
         call = call_of(Conv2d, Sample((image, weight, (groups * og,)), attrs), 0)
     properties.assert_forward_agrees(call, on_cpu, reference)
     properties.assert_backward_agrees(call, on_cpu, reference)
-    assert used == ({f"unfold_{made}", f"fold_{made}"} if made else set())
+    return used
 
 
 @pytest.mark.parametrize("sizes", SAMPLES, ids=str)

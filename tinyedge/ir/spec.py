@@ -187,6 +187,14 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def even_share(total: int, most: int, unit: int) -> int:
+    """The size of blocks of at most ``most``, in whole units but at least one, so that ``total`` takes blocks that are
+    nearly equal.
+    """
+    most = max(most // unit * unit, unit)
+    return min(most, round_up(-(-total // -(-total // most)), unit))
+
+
 def power_of_two(value: int) -> int:
     """The least power of two that is at least ``value``."""
     return 1 << max(value - 1, 0).bit_length()

@@ -14,7 +14,7 @@ from typing import Any
 
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, power_of_two, round_up
 from tinyedge.ir.step import Step
-from tinyedge.kernels.gemm import gemm_kernels
+from tinyedge.kernels.gemm import gemm_kernels, patch_kernels
 from tinyedge.kernels.matrix import Matrix, Patches
 from tinyedge.kernels.tile import tile_kernels
 from tinyedge.ops.conv_winograd import TAPS, Planes, Winograd
@@ -129,12 +129,13 @@ class ConvLowering:
             )  # fmt: skip
         batch, bias_batch = (self.n, self.groups), (0, self.og)
         product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
+        patches = self.patches("forward", self.x, (self.c * self.h * self.w, self.cg * self.h * self.w))
         if self.looks_up:
-            patches = self.patches("forward", self.x, (self.c * self.h * self.w, self.cg * self.h * self.w))
             return tile_kernels(
                 self.device, self.weight_matrix(), patches, self.output_matrix(), *product, flops=self.flops
             )
-        return [
+        made = None if self.pointwise else patch_kernels(self.device, self.weight_matrix(), patches, self.output_matrix(), *product)
+        return made or [
             *self.unfold(),
             *gemm_kernels(
                 self.device, self.weight_matrix(), self.column_matrix(), self.output_matrix(), *product,
@@ -192,10 +193,13 @@ class ConvLowering:
         errors = Matrix(dy.name, dy.row, dy.col, dy.batch[1:], dy.batch[0])
         result = Matrix(self.weight, self.patch, 1, (self.og * self.patch,))
         product = self.og, self.patch, self.positions, self.ctype, (self.groups,), self.n
+        image = self.h * self.w
+        patches = self.patches("weight_gradient", self.x, (self.cg * image,), self.c * image)
         if self.looks_up:
-            image = self.h * self.w
-            patches = self.patches("weight_gradient", self.x, (self.cg * image,), self.c * image)
             return tile_kernels(self.device, errors, patches, result, *product, flops=self.flops)
+        made = None if self.pointwise else patch_kernels(self.device, errors, patches, result, *product)
+        if made is not None:
+            return made
         columns = self.column_matrix().T
         taken = Matrix(columns.name, columns.row, columns.col, columns.batch[1:], columns.batch[0])
         return [*self.unfold(), *gemm_kernels(self.device, errors, taken, result, *product, scratch=self.scratch())]
