@@ -164,7 +164,7 @@ def gemm_kernels(
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
         constants["patches"] = None
         if image is not None:
-            constants |= {"patches": image.kind, "piece": image.piece, "step_x": image.step_x}
+            constants |= {"patches": image.kind, **image.constants}
             sizes |= image.sizes
             shared += image.local
             runs[b.name] = image.run

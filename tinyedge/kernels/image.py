@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 
 from tinyedge.ir.spec import LocalArray, even_share
 from tinyedge.kernels.matrix import Patches
@@ -21,16 +22,15 @@ IMAGE_BYTES = 65536
 
 @dataclass(frozen=True)
 class Image:
-    """The ``kind`` of patches, the product's tile, the ``depth`` of its block of B, and the part of the image for it. ``unit``: k is split into
-    parts of whole units. ``piece``: neighbouring output positions that lie in two rows at most.
+    """The ``kind`` of patches, the product's tile, the ``depth`` of its block of B, and the part of the image for it.
+    ``unit``: k is split into parts of whole units. ``constants``: with those of the block, what the kernel is made for.
     """
 
     kind: str
     tile: Tile
     depth: int
     unit: int
-    piece: int
-    step_x: int
+    constants: Mapping[str, int]
     sizes: Mapping[str, int]
     local: tuple[LocalArray, ...]
     run: int
@@ -44,22 +44,26 @@ def image_of(
     """
     given = patches.sizes
     forward = patches.kind == "forward"
-    taps = given["kernel_height"] * given["kernel_width"]
+    taps_y, taps_x = given["kernel_height"], given["kernel_width"]
+    taps = taps_y * taps_x
     channels = (k if forward else n) // taps
     free = min(free_bytes, IMAGE_BYTES) // (8 if ctype == "double" else 4)
+    gap_y, gap_x = (_gap(given[f"kernel_{side}"], given[f"stride_{axis}"], given[f"dilation_{axis}"]) for side, axis in (("height", "y"), ("width", "x")))
+    phases = given["stride_x"] // gap_x
+    line_rows, tap_rows, tap_columns = given["stride_y"] // gap_y, given["dilation_y"] // gap_y, given["dilation_x"] // gap_x
+    height, row = given["spots_height"], given["spots_width"]
 
     def placed(depth: int) -> tuple[int, dict[str, int]]:
         """The elements of the part, and its sizes."""
         met, spots = (depth, tile.n) if forward else (tile.n, depth)
         planes = min(channels, _touched(met, taps))
-        # An image of one output row is taken from the first column that the block meets; others whole rows at a time.
-        row = given["spots_width"] if given["spots_height"] > 1 else min(given["spots_width"], spots)
-        lines = min(given["spots_height"], _touched(spots, given["spots_width"], aligned=forward))
-        rows = (lines - 1) * given["stride_y"] + (given["kernel_height"] - 1) * given["dilation_y"] + 1
-        span = (row - 1) * given["stride_x"] + (given["kernel_width"] - 1) * given["dilation_x"] + 1
-        phase = (span - 1) // given["stride_x"] + 1
-        pitch = phase * given["stride_x"]
-        return planes * rows * pitch + width, {"rows_held": rows, "span": span, "phase": phase, "pitch": pitch}
+        lines = min(height, _touched(spots, row, aligned=forward))
+        rows = (lines - 1) * line_rows + (taps_y - 1) * tap_rows + 1
+        broad = row if lines > 1 else min(row, spots)
+        phase = broad + (taps_x - 1) * tap_columns // phases
+        pitch = phase * phases
+        sizes = {"rows_held": rows, "phase": phase, "pitch": pitch}
+        return planes * rows * pitch + width, sizes
 
     depth = even_share(k, tile.k, taps if forward and taps <= tile.k else width)
     while placed(depth)[0] > free:
@@ -69,14 +73,21 @@ def image_of(
         depth = shorter
     elements, sizes = placed(depth)
     piece = width
-    while piece > given["spots_width"]:
+    while piece > row:
         piece //= 2
+    names = "image_height", "image_width", "spots_width", "kernel_height", "kernel_width", "stride_y", "pad_y", "pad_x"
+    sizes |= {name: given[name] for name in names}
+    sizes |= {"gap_y": gap_y, "line_rows": line_rows, "tap_rows": tap_rows, "tap_columns": tap_columns}
     local = LocalArray("image", ctype, (elements,)), LocalArray("reach", "int", (depth if forward else tile.n,))
-    wanted = {name: size for name, size in given.items() if name not in ("every_y", "every_x", "stride_x")}
     return Image(
-        patches.kind, tile, depth, taps if forward else 1, piece, given["stride_x"], {**wanted, **sizes}, local,
-        given["image_height"] * given["image_width"],
+        patches.kind, tile, depth, taps if forward else 1, {"piece": piece, "phases": phases, "gap_x": gap_x}, sizes,
+        local, given["image_height"] * given["image_width"],
     )  # fmt: skip
+
+
+def _gap(taps: int, stride: int, dilation: int) -> int:
+    """From one row, or column, that any tap meets to the next."""
+    return stride if taps == 1 else gcd(stride, dilation)
 
 
 def _touched(count: int, size: int, aligned: bool = True) -> int:
