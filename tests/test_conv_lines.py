@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.strategies import call_of
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.backend import OpenCLBackend
 from tinyedge.ir.step import Sample
+from tinyedge.kernels import image as held
 from tinyedge.ops.conv import Conv2d
 from tinyedge.ops.conv_lowering import ConvLowering
 from tinyedge.ops.conv_transpose import ConvTranspose2d
@@ -103,6 +105,7 @@ def test_patches_taken_from_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ConvLowering, "by_winograd", lambda self, made: False)
+    monkeypatch.setattr(held, "MOST_COPIED", inf)
     if local_bytes:
         monkeypatch.setattr(on_cpu, "device", replace(on_cpu.device, local_bytes=local_bytes))
     used = kernels_of(sizes, transpose, on_cpu, reference, monkeypatch)

@@ -218,9 +218,15 @@ def patch_kernels(
         if variant != "gemm_panels" or a.quantised:
             return None
         product = Product(m, n, k, ctype, prod(batch), outer, "k" if a.col == 1 else "row", inner, patches.kind)
-        tile = choose(device, product, panels_of(device, product))
-        taken = tile.n * (tile.m + tile.k) * (8 if ctype == "double" else 4)
-        image = image_of(patches, tile, n, k, ctype, width, device.local_bytes - taken)
+        tiles = panels_of(device, product)
+        itemsize = 8 if ctype == "double" else 4
+        for tile in (choose(device, product, tiles), *tiles):
+            free_bytes = device.local_bytes - tile.n * (tile.m + tile.k) * itemsize
+            found = image_of(patches, tile, n, k, ctype, width, free_bytes)
+            image = image or found
+            if found is not None and not found.is_cut:
+                image = found
+                break
         if image is None:
             return None
     return gemm_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch, image=image)
