@@ -7,13 +7,18 @@ from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import properties
 from tests.strategies import call_of
 from tinyedge.backends import Backend
 from tinyedge.backends.opencl.backend import OpenCLBackend
+from tinyedge.ir.spec import Device
 from tinyedge.ir.step import Sample
 from tinyedge.kernels import image as held
+from tinyedge.kernels.gemm import patch_kernels
+from tinyedge.kernels.matrix import Matrix, Patches
 from tinyedge.ops.conv import Conv2d
 from tinyedge.ops.conv_lowering import ConvLowering
 from tinyedge.ops.conv_transpose import ConvTranspose2d
@@ -112,6 +117,30 @@ def test_patches_taken_from_the_image(
     assert used <= {"unfold_lines", "unfold_planes", "fold_lines", "fold_planes"}
     if on_cpu.device.local_bytes >= 1 << 18:
         assert used <= {"fold_lines", "fold_planes"}
+
+
+@pytest.mark.parametrize("width", [4, 8, 16])
+@pytest.mark.parametrize("local_bytes", [16384, 48 << 10, 1 << 18])
+@pytest.mark.parametrize("ctype", ["float", "double"])
+@given(data=st.data())
+def test_what_is_held_fits(width: int, local_bytes: int, ctype: str, data: st.DataObject) -> None:
+    device = Device("cpu", 16, width, 2, 4096, local_bytes)
+    small, large = st.integers(1, 5), st.integers(1, 300)
+    channels, filters, height, row = (data.draw(large) for _ in range(4))
+    kernel, stride, dilation = ((data.draw(small), data.draw(small)) for _ in range(3))
+    sizes = {
+        "image_height": (height - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1,
+        "image_width": (row - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1,
+        "spots_height": height, "spots_width": row, "kernel_height": kernel[0], "kernel_width": kernel[1],
+        "stride_y": stride[0], "stride_x": stride[1], "pad_y": 0, "pad_x": 0,
+        "dilation_y": dilation[0], "dilation_x": dilation[1],
+    }  # fmt: skip
+    spots, taps = height * row, channels * kernel[0] * kernel[1]
+    for kind, n, k in (("forward", spots, taps), ("weight_gradient", taps, spots)):
+        a, c = Matrix("a", k, 1, (0,)), Matrix("c", n, 1, (0,))
+        made = patch_kernels(device, a, Patches("b", kind, sizes, (0,)), c, filters, n, k, ctype, (1,))
+        for spec in made or ():
+            assert spec.local_bytes <= local_bytes
 
 
 def kernels_of(

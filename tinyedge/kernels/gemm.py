@@ -13,7 +13,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
-from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, even_share, round_up
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, even_share, local_bytes_of, round_up
 from tinyedge.kernels.image import Image, image_of
 from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.sums import cascades
@@ -157,10 +157,7 @@ def gemm_kernels(
         constants["clamps"] = b.col != 1 and n % width != 0
         # A vector of a quantised row does not go on in the next one, where the row is no whole number of vectors.
         constants["ragged"] = b.quantised and b.col == 1 and n % width != 0
-        shared = (
-            LocalArray("packed", ctype, (blocking["depth"] * blocking["block"],)),
-            LocalArray("sums", ctype, (blocking["max_rows"] * blocking["block"],)),
-        )
+        shared = _local(ctype, cut, depth)
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
         constants["patches"] = None
         if image is not None:
@@ -219,9 +216,8 @@ def patch_kernels(
             return None
         product = Product(m, n, k, ctype, prod(batch), outer, "k" if a.col == 1 else "row", inner, patches.kind)
         tiles = panels_of(device, product)
-        itemsize = 8 if ctype == "double" else 4
         for tile in (choose(device, product, tiles), *tiles):
-            free_bytes = device.local_bytes - tile.n * (tile.m + tile.k) * itemsize
+            free_bytes = device.local_bytes - local_bytes_of(_local(ctype, tile, tile.k))
             found = image_of(patches, tile, n, k, ctype, width, free_bytes)
             image = image or found
             if found is not None and not found.is_cut:
@@ -230,6 +226,11 @@ def patch_kernels(
         if image is None:
             return None
     return gemm_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch, image=image)
+
+
+def _local(ctype: str, tile: Tile, depth: int) -> tuple[LocalArray, ...]:
+    """The memory of gemm_panels for a block of B and for the sums."""
+    return LocalArray("packed", ctype, (depth * tile.n,)), LocalArray("sums", ctype, (tile.m * tile.n,))
 
 
 def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, int]:

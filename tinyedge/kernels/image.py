@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
-from tinyedge.ir.spec import LocalArray, even_share
+from tinyedge.ir.spec import LocalArray, even_share, local_bytes_of
 from tinyedge.kernels.matrix import Patches
 from tinyedge.kernels.tile import Tile
 
@@ -44,9 +44,7 @@ class Image:
     is_cut: bool
 
 
-def image_of(
-    patches: Patches, tile: Tile, n: int, k: int, ctype: str, width: int, free_bytes: int
-) -> Image | None:
+def image_of(patches: Patches, tile: Tile, n: int, k: int, ctype: str, width: int, free_bytes: int) -> Image | None:
     """The image's part for blocks of B, which is k x n, of ``tile.n`` columns; None if it does not fit into
     ``free_bytes``, or does not pay.
     """
@@ -55,10 +53,17 @@ def image_of(
     taps_y, taps_x = given["kernel_height"], given["kernel_width"]
     taps = taps_y * taps_x
     channels = (k if forward else n) // taps
-    free = min(free_bytes, IMAGE_BYTES) // (8 if ctype == "double" else 4)
-    gap_y, gap_x = (_gap(given[f"kernel_{side}"], given[f"stride_{axis}"], given[f"dilation_{axis}"]) for side, axis in (("height", "y"), ("width", "x")))
+    most = min(free_bytes, IMAGE_BYTES)
+    gap_y, gap_x = (
+        _gap(given[f"kernel_{side}"], given[f"stride_{axis}"], given[f"dilation_{axis}"])
+        for side, axis in (("height", "y"), ("width", "x"))
+    )
     phases = given["stride_x"] // gap_x
-    line_rows, tap_rows, tap_columns = given["stride_y"] // gap_y, given["dilation_y"] // gap_y, given["dilation_x"] // gap_x
+    line_rows, tap_rows, tap_columns = (
+        given["stride_y"] // gap_y,
+        given["dilation_y"] // gap_y,
+        given["dilation_x"] // gap_x,
+    )
     height, row = given["spots_height"], given["spots_width"]
 
     def copied(depth: int) -> float:
@@ -72,25 +77,26 @@ def image_of(
         planes = met / taps if forward else min(channels, 1 + (met - 1) / taps)
         return planes * rows * columns / (met * spots)
 
-    def placed(depth: int) -> tuple[int, dict[str, int]]:
-        """The elements of the part, and its sizes."""
+    def placed(depth: int) -> tuple[tuple[LocalArray, ...], dict[str, int]]:
+        """The memory of the part, and its sizes."""
         met, spots = (depth, tile.n) if forward else (tile.n, depth)
         planes = min(channels, _touched(met, taps))
         lines = min(height, _touched(spots, row, aligned=forward))
         rows = (lines - 1) * line_rows + (taps_y - 1) * tap_rows + 1
-        broad = row if lines > 1 else min(row, spots)
-        phase = broad + (taps_x - 1) * tap_columns // phases
+        phase = (row if lines > 1 else min(row, spots)) + (taps_x - 1) * tap_columns // phases
         pitch = phase * phases
-        sizes = {"rows_held": rows, "phase": phase, "pitch": pitch}
-        return planes * rows * pitch + width, sizes
+        # A vector may begin at the last element.
+        local = LocalArray("image", ctype, (planes * rows * pitch + width,)), LocalArray("reach", "int", (met,))
+        return local, {"rows_held": rows, "phase": phase, "pitch": pitch}
 
     deepest = depth = even_share(k, tile.k, taps if forward and taps <= tile.k else width)
-    while placed(depth)[0] > free:
+    local, sizes = placed(depth)
+    while local_bytes_of(local) > most:
         shorter = even_share(k, depth - 1, taps if forward and taps < depth else width)
         if shorter >= depth:
             return None
         depth = shorter
-    elements, sizes = placed(depth)
+        local, sizes = placed(depth)
     if copied(depth) > MOST_COPIED:
         return None
     piece = width
@@ -99,7 +105,6 @@ def image_of(
     names = "image_height", "image_width", "spots_width", "kernel_height", "kernel_width", "stride_y", "pad_y", "pad_x"
     sizes |= {name: given[name] for name in names}
     sizes |= {"gap_y": gap_y, "line_rows": line_rows, "tap_rows": tap_rows, "tap_columns": tap_columns}
-    local = LocalArray("image", ctype, (elements,)), LocalArray("reach", "int", (depth if forward else tile.n,))
     return Image(
         patches.kind, tile, depth, taps if forward else 1, {"piece": piece, "phases": phases, "gap_x": gap_x}, sizes,
         local, given["image_height"] * given["image_width"], depth < deepest,

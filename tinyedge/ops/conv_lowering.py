@@ -134,7 +134,11 @@ class ConvLowering:
             return tile_kernels(
                 self.device, self.weight_matrix(), patches, self.output_matrix(), *product, flops=self.flops
             )
-        made = None if self.pointwise else patch_kernels(self.device, self.weight_matrix(), patches, self.output_matrix(), *product)
+        made = (
+            None
+            if self.pointwise
+            else patch_kernels(self.device, self.weight_matrix(), patches, self.output_matrix(), *product)
+        )
         return made or [
             *self.unfold(),
             *gemm_kernels(
