@@ -44,71 +44,74 @@ class Image:
     is_cut: bool
 
 
+class _Windows:
+    """The taps and spots of a convolution, and what blocks of ``columns`` columns of B, which is k x n, hold of it."""
+
+    def __init__(self, patches: Patches, columns: int, n: int, k: int) -> None:
+        given = patches.sizes
+        self.columns = columns
+        self.forward = patches.kind == "forward"
+        self.taps_y, self.taps_x = given["kernel_height"], given["kernel_width"]
+        self.taps = self.taps_y * self.taps_x
+        self.channels = (k if self.forward else n) // self.taps
+        self.height, self.row = given["spots_height"], given["spots_width"]
+        self.gap_y = _gap(self.taps_y, given["stride_y"], given["dilation_y"])
+        self.gap_x = _gap(self.taps_x, given["stride_x"], given["dilation_x"])
+        self.phases = given["stride_x"] // self.gap_x
+        self.line_rows = given["stride_y"] // self.gap_y  # held rows from an output row to the next
+        self.halo_y = (self.taps_y - 1) * (given["dilation_y"] // self.gap_y)
+        self.halo_x = (self.taps_x - 1) * (given["dilation_x"] // self.gap_x)
+
+    def copied(self, depth: int) -> float:
+        """Elements of the image that a block copies, about, for each that it packs."""
+        taps, spots = (depth, self.columns) if self.forward else (self.columns, depth)
+        taps, spots = min(taps, self.channels * self.taps), min(spots, self.height * self.row)
+        lines = 1 + (spots - 1) / self.row
+        in_two = min(lines - 1, 1)  # the part of the blocks that reach over a row's end, and hold whole rows
+        rows = (min(lines, self.height) - 1) * self.line_rows + self.halo_y + 1
+        columns = (in_two * self.row + (1 - in_two) * min(spots, self.row)) * self.phases + self.halo_x
+        planes = taps / self.taps if self.forward else min(self.channels, 1 + (taps - 1) / self.taps)
+        return planes * rows * columns / (taps * spots)
+
+    def held(self, depth: int, ctype: str, width: int) -> tuple[tuple[LocalArray, ...], dict[str, int]]:
+        """The local memory for blocks so deep, and how the image lies there."""
+        taps, spots = (depth, self.columns) if self.forward else (self.columns, depth)
+        planes = min(self.channels, _touched(taps, self.taps))
+        lines = min(self.height, _touched(spots, self.row, aligned=self.forward))
+        rows = (lines - 1) * self.line_rows + self.halo_y + 1
+        phase = (self.row if lines > 1 else min(self.row, spots)) + self.halo_x // self.phases
+        pitch = phase * self.phases
+        # A vector may begin at the last element.
+        image, reach = LocalArray("image", ctype, (planes * rows * pitch + width,)), LocalArray("reach", "int", (taps,))
+        return (image, reach), {"rows_held": rows, "phase": phase, "pitch": pitch}
+
+
 def image_of(patches: Patches, tile: Tile, n: int, k: int, ctype: str, width: int, free_bytes: int) -> Image | None:
     """The image's part for blocks of B, which is k x n, of ``tile.n`` columns; None if it does not fit into
     ``free_bytes``, or does not pay.
     """
-    given = patches.sizes
-    forward = patches.kind == "forward"
-    taps_y, taps_x = given["kernel_height"], given["kernel_width"]
-    taps = taps_y * taps_x
-    channels = (k if forward else n) // taps
-    most = min(free_bytes, IMAGE_BYTES)
-    gap_y, gap_x = (
-        _gap(given[f"kernel_{side}"], given[f"stride_{axis}"], given[f"dilation_{axis}"])
-        for side, axis in (("height", "y"), ("width", "x"))
-    )
-    phases = given["stride_x"] // gap_x
-    line_rows, tap_rows, tap_columns = (
-        given["stride_y"] // gap_y,
-        given["dilation_y"] // gap_y,
-        given["dilation_x"] // gap_x,
-    )
-    height, row = given["spots_height"], given["spots_width"]
-
-    def copied(depth: int) -> float:
-        """Elements that a block copies, about, for each that it packs."""
-        met, spots = (depth, tile.n) if forward else (tile.n, depth)
-        met, spots = min(met, channels * taps), min(spots, height * row)
-        lines = 1 + (spots - 1) / row
-        broken = min(lines - 1, 1)
-        rows = (min(lines, height) - 1) * line_rows + (taps_y - 1) * tap_rows + 1
-        columns = (broken * row + (1 - broken) * min(spots, row)) * phases + (taps_x - 1) * tap_columns
-        planes = met / taps if forward else min(channels, 1 + (met - 1) / taps)
-        return planes * rows * columns / (met * spots)
-
-    def placed(depth: int) -> tuple[tuple[LocalArray, ...], dict[str, int]]:
-        """The memory of the part, and its sizes."""
-        met, spots = (depth, tile.n) if forward else (tile.n, depth)
-        planes = min(channels, _touched(met, taps))
-        lines = min(height, _touched(spots, row, aligned=forward))
-        rows = (lines - 1) * line_rows + (taps_y - 1) * tap_rows + 1
-        phase = (row if lines > 1 else min(row, spots)) + (taps_x - 1) * tap_columns // phases
-        pitch = phase * phases
-        # A vector may begin at the last element.
-        local = LocalArray("image", ctype, (planes * rows * pitch + width,)), LocalArray("reach", "int", (met,))
-        return local, {"rows_held": rows, "phase": phase, "pitch": pitch}
-
-    deepest = depth = even_share(k, tile.k, taps if forward and taps <= tile.k else width)
-    local, sizes = placed(depth)
-    while local_bytes_of(local) > most:
-        shorter = even_share(k, depth - 1, taps if forward and taps < depth else width)
+    windows, given = _Windows(patches, tile.n, n, k), patches.sizes
+    unit = windows.taps if windows.forward else 1
+    deepest = depth = even_share(k, tile.k, unit if 1 < unit <= tile.k else width)
+    local, sizes = windows.held(depth, ctype, width)
+    while local_bytes_of(local) > min(free_bytes, IMAGE_BYTES):
+        shorter = even_share(k, depth - 1, unit if 1 < unit < depth else width)
         if shorter >= depth:
             return None
         depth = shorter
-        local, sizes = placed(depth)
-    if copied(depth) > MOST_COPIED:
+        local, sizes = windows.held(depth, ctype, width)
+    if windows.copied(depth) > MOST_COPIED:
         return None
     piece = width
-    while piece > row:
+    while piece > windows.row:
         piece //= 2
     names = "image_height", "image_width", "spots_width", "kernel_height", "kernel_width", "stride_y", "pad_y", "pad_x"
     sizes |= {name: given[name] for name in names}
-    sizes |= {"gap_y": gap_y, "line_rows": line_rows, "tap_rows": tap_rows, "tap_columns": tap_columns}
-    return Image(
-        patches.kind, tile, depth, taps if forward else 1, {"piece": piece, "phases": phases, "gap_x": gap_x}, sizes,
-        local, given["image_height"] * given["image_width"], depth < deepest,
-    )  # fmt: skip
+    sizes |= {"gap_y": windows.gap_y, "line_rows": windows.line_rows}
+    sizes |= {"tap_rows": given["dilation_y"] // windows.gap_y, "tap_columns": given["dilation_x"] // windows.gap_x}
+    constants = {"piece": piece, "phases": windows.phases, "gap_x": windows.gap_x}
+    run = given["image_height"] * given["image_width"]
+    return Image(patches.kind, tile, depth, unit, constants, sizes, local, run, depth < deepest)
 
 
 def _gap(taps: int, stride: int, dilation: int) -> int:
