@@ -9,6 +9,7 @@ Batch strides are tables, so that an operand may be broadcast along some axes (s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from math import prod
 from typing import Any
@@ -96,7 +97,7 @@ def gemm_kernels(
         itemsize = 8 if ctype == "double" else 4
         a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
-        cut = image.tile if image else choose(device, product, panels_of(device, product))
+        cut = image.tile if image else even_columns(device, choose(device, product, panels_of(device, product)), n)
         tile_m, tile_n, max_rows, block = cut.item_m, cut.item_n, cut.m, cut.n
         depth = image.depth if image else even_share(k, cut.k, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
@@ -216,7 +217,7 @@ def patch_kernels(
         width = _cpu_tile(device, a, b, m, n, ctype, True)[3]
         product = Product(m, n, k, ctype, prod(batch), outer, "k" if a.col == 1 else "row", inner, patches.kind)
         tiles = panels_of(device, product)
-        for tile in (choose(device, product, tiles), *tiles):
+        for tile in (even_columns(device, each, n) for each in (choose(device, product, tiles), *tiles)):
             free_bytes = device.local_bytes - local_bytes_of(_local(ctype, tile, tile.k))
             found = image_of(patches, tile, n, k, ctype, width, free_bytes)
             image = image or found
@@ -226,6 +227,16 @@ def patch_kernels(
         if image is None:
             return None
     return gemm_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch, image=image)
+
+
+def even_columns(device: Device, tile: Tile, n: int) -> Tile:
+    """The tile with nearly equal blocks of columns, as many as before or up to a third more, so that cores get equal
+    shares of them.
+    """
+    count = -(-n // tile.n)
+    shared = round_up(count, device.compute_units)
+    count = shared if 3 * shared <= 4 * count else count
+    return replace(tile, n=even_share(n, min(tile.n, -(-n // count) + tile.item_n - 1), tile.item_n))
 
 
 def _local(ctype: str, tile: Tile, depth: int) -> tuple[LocalArray, ...]:
