@@ -21,8 +21,8 @@ IMAGE_BYTES = 65536
 
 MOST_COPIED = 1.5
 """Elements of the image that a block may copy for each that it packs. At 1.1 to 1.3 (3x3 and 1x3 filters with stride 2)
-the product took 0.93 to 1.05 of the time with patches in memory, on two cores of an AVX2 machine; at 1.8 (the weight's
-gradient for 11x11 filters with stride 4) 1.6 of it; at 0.1 to 0.7 mostly 0.5 to 0.95.
+the product took 0.9 to 1.05 of the time with patches in memory, on two cores of an AVX2 machine; at 0.1 to 0.7 mostly
+0.5 to 0.95. Above that it was not measured.
 """
 
 
