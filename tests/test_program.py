@@ -467,8 +467,9 @@ def test_memory_is_known_and_flat(backend: Backend) -> None:
         loss = step(x)
     assert memory.peak_bytes - at_rest <= 8  # the result of the call before may still live
     assert step.program.peak_bytes == step.program.arena_bytes + 4
-    patches_in_memory = not getattr(backend, "specialises", False)  # on a GPU there is little but activations to share
-    assert step.program.arena_bytes < step.program.plan.unshared_bytes / (2 if patches_in_memory else 1)
+    # A CPU has gradients of patches in memory; on a GPU there is little but activations to share.
+    share = 1 if getattr(backend, "specialises", False) else 0.6
+    assert step.program.arena_bytes < share * step.program.plan.unshared_bytes
     del loss, step
     import gc
 

@@ -9,7 +9,7 @@ weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -92,6 +92,11 @@ class LocalArray:
         return int(self.ctype[len(scalar) :] or 1) * C_BYTES[scalar] * prod(self.extents)
 
 
+def local_bytes_of(arrays: Iterable[LocalArray]) -> int:
+    """Bytes of local memory, each array from a multiple of LOCAL_ALIGNMENT on."""
+    return sum(round_up(array.nbytes, LOCAL_ALIGNMENT) for array in arrays)
+
+
 @dataclass(frozen=True)
 class Pointwise:
     """A pointwise kernel's computation: for each output a C expression over the inputs' elements.
@@ -155,8 +160,7 @@ class KernelSpec:
 
     @property
     def local_bytes(self) -> int:
-        """Of local memory, each array from a multiple of LOCAL_ALIGNMENT on."""
-        return sum(round_up(array.nbytes, LOCAL_ALIGNMENT) for array in self.local)
+        return local_bytes_of(self.local)
 
     @property
     def has_double(self) -> bool:
@@ -185,6 +189,14 @@ class Operand:
 def round_up(value: int, multiple: int) -> int:
     """The least multiple of ``multiple`` that is at least ``value``."""
     return -(-value // multiple) * multiple
+
+
+def even_share(total: int, most: int, unit: int) -> int:
+    """The size of blocks of at most ``most``, in whole units but at least one, so that ``total`` takes blocks that are
+    nearly equal.
+    """
+    most = max(most // unit * unit, unit)
+    return min(most, round_up(-(-total // -(-total // most)), unit))
 
 
 def power_of_two(value: int) -> int:

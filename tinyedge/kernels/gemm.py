@@ -9,12 +9,14 @@ Batch strides are tables, so that an operand may be broadcast along some axes (s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from math import prod
 from typing import Any
 
-from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, round_up
-from tinyedge.kernels.matrix import Matrix, contiguous_batch, join_kernel, without_terms
+from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, even_share, local_bytes_of, round_up
+from tinyedge.kernels.image import Image, image_of
+from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.sums import cascades
 from tinyedge.kernels.tile import Product, Tile, choose, tile_kernels, tiles
 from tinyedge.shapes import Shape
@@ -68,10 +70,12 @@ def gemm_kernels(
     bias_axis: str = "col",
     bias_batch: Shape = (),
     scratch: tuple[Scratch, ...] = (),
+    image: Image | None = None,
 ) -> list[KernelSpec]:
     """Kernels for the product. ``bias``, contiguous within a batch entry, is added along the columns or rows of C.
 
-    ``scratch`` describes those operands that are scratch memory instead of slots of the step.
+    ``scratch`` describes those operands that are scratch memory instead of slots of the step. ``image``: where B is
+    the patches of an image; its strides within a batch entry do not count then.
     """
     trivial = without_terms(device, c, m, n, k * outer, ctype, batch, bias, bias_axis, bias_batch, scratch)
     if trivial is not None:
@@ -86,16 +90,16 @@ def gemm_kernels(
     entries = prod(batch)
     constants: dict[str, Any] = {}
     blocking: dict[str, int] = {}
-    variant, tile_m, tile_n, width = _cpu_tile(device, a, b, m, n, ctype)
+    variant, tile_m, tile_n, width = _cpu_tile(device, a, b, m, n, ctype, image is not None)
     panels = rows = 0
     block = tile_n
     if variant == "gemm_panels":
         itemsize = 8 if ctype == "double" else 4
         a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
-        cut = choose(device, product, panels_of(device, product))
+        cut = image.tile if image else even_columns(device, choose(device, product, panels_of(device, product)), n)
         tile_m, tile_n, max_rows, block = cut.item_m, cut.item_n, cut.m, cut.n
-        depth = _even_share(k, cut.k, UNPACKED if b.quantised else width)
+        depth = image.depth if image else even_share(k, cut.k, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
         constants = {"wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
         across = -(-n // block)
@@ -129,7 +133,7 @@ def gemm_kernels(
     }
     constants |= {
         "real": ctype, "a": a.name, "b": b.name, "tile_m": tile_m, "tile_n": tile_n, "width": width,
-        "unit": UNPACKED if b.quantised else 1, "cascades": cascades(k * outer // parts),
+        "unit": image.unit if image else UNPACKED if b.quantised else 1, "cascades": cascades(k * outer // parts),
         "bias": bias if parts == 1 else None, "bias_axis": bias_axis,
     }  # fmt: skip
     groups = (across, down, entries * parts)
@@ -154,11 +158,14 @@ def gemm_kernels(
         constants["clamps"] = b.col != 1 and n % width != 0
         # A vector of a quantised row does not go on in the next one, where the row is no whole number of vectors.
         constants["ragged"] = b.quantised and b.col == 1 and n % width != 0
-        shared = (
-            LocalArray("packed", ctype, (blocking["depth"] * blocking["block"],)),
-            LocalArray("sums", ctype, (blocking["max_rows"] * blocking["block"],)),
-        )
+        shared = _local(ctype, cut, depth)
         runs = {matrix.name: n for matrix in (b, c) if matrix.col == 1 and _holds_rows(matrix, n)}
+        constants["patches"] = None
+        if image is not None:
+            constants |= {"patches": image.kind, **image.constants}
+            sizes |= image.sizes
+            shared += image.local
+            runs[b.name] = image.run
     loaded = (b.name,) if variant == "gemm_panels" and a.name != b.name else ()
     if parts == 1:
         buffers = (constants["a"], b.name, *extra, c.name)
@@ -181,6 +188,60 @@ def gemm_kernels(
     bias_table = tables["bias_batch"]
     join = join_kernel(device, partial, c, m, n, parts, ctype, batch, bias, bias_axis, bias_table, declared)
     return [*first, split, join]
+
+
+def patch_kernels(
+    device: Device,
+    a: Matrix,
+    patches: Patches,
+    c: Matrix,
+    m: int,
+    n: int,
+    k: int,
+    ctype: str = "float",
+    batch: Shape = (),
+    outer: int = 1,
+    bias: str | None = None,
+    bias_axis: str = "col",
+    bias_batch: Shape = (),
+) -> list[KernelSpec] | None:
+    """Kernels for the product with the patches of an image, which a CPU takes from there; None if they must be laid out
+    in memory first.
+    """
+    inner = "col" if patches.kind == "forward" else "k"
+    b = Matrix(patches.name, *((0, 1) if inner == "col" else (1, 0)), patches.batch, patches.outer)
+    image = None
+    if m * n * k * outer * prod(batch):
+        if a.quantised or (m == 1 and inner == "k"):  # a single filter's gradient: dot products take 0.9 of the time
+            return None
+        width = _cpu_tile(device, a, b, m, n, ctype, True)[3]
+        product = Product(m, n, k, ctype, prod(batch), outer, "k" if a.col == 1 else "row", inner, patches.kind)
+        tiles = panels_of(device, product)
+        for tile in (even_columns(device, each, n) for each in (choose(device, product, tiles), *tiles)):
+            free_bytes = device.local_bytes - local_bytes_of(_local(ctype, tile, tile.k))
+            found = image_of(patches, tile, n, k, ctype, width, free_bytes)
+            image = image or found
+            if found is not None and not found.is_cut:
+                image = found
+                break
+        if image is None:
+            return None
+    return gemm_kernels(device, a, b, c, m, n, k, ctype, batch, outer, bias, bias_axis, bias_batch, image=image)
+
+
+def even_columns(device: Device, tile: Tile, n: int) -> Tile:
+    """The tile with nearly equal blocks of columns, as many as before or up to a third more, so that cores get equal
+    shares of them.
+    """
+    count = -(-n // tile.n)
+    shared = round_up(count, device.compute_units)
+    count = shared if 3 * shared <= 4 * count else count
+    return replace(tile, n=even_share(n, min(tile.n, -(-n // count) + tile.item_n - 1), tile.item_n))
+
+
+def _local(ctype: str, tile: Tile, depth: int) -> tuple[LocalArray, ...]:
+    """The memory of gemm_panels for a block of B and for the sums."""
+    return LocalArray("packed", ctype, (depth * tile.n,)), LocalArray("sums", ctype, (tile.m * tile.n,))
 
 
 def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, int]:
@@ -224,10 +285,14 @@ def _holds_rows(matrix: Matrix, length: int) -> bool:
     return all(step % length == 0 for step in (matrix.row, *matrix.batch, matrix.outer))
 
 
-def _cpu_tile(device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str) -> tuple[str, int, int, int]:
-    """A CPU's kernel, rows and columns of a work-item's block, and vector width; the sums fill the registers."""
+def _cpu_tile(
+    device: Device, a: Matrix, b: Matrix, m: int, n: int, ctype: str, packs: bool
+) -> tuple[str, int, int, int]:
+    """A CPU's kernel, rows and columns of a work-item's block, and vector width; the sums fill the registers.
+    ``packs``: B must be packed.
+    """
     lanes = device.native_width
-    if m > 4 or (b.quantised and b.col != 1 and a.col != 1):
+    if packs or m > 4 or (b.quantised and b.col != 1 and a.col != 1):
         if ctype == "double":
             lanes //= 2
         return "gemm_panels", 0, 0, lanes
@@ -248,12 +313,6 @@ def _columns(device: Device, n: int, lanes: int) -> tuple[int, ...]:
     if most == 4 and n % (3 * lanes) == 0 and n >= 4 * lanes:
         return 4 * lanes, 3 * lanes
     return (min(-(-n // lanes), most) * lanes,)
-
-
-def _even_share(k: int, most: int, unit: int) -> int:
-    """The depth of a block, at most ``most``, in whole units: so that k takes blocks that are nearly equal."""
-    most = max(most // unit * unit, unit)
-    return min(most, round_up(-(-k // -(-k // most)), unit))
 
 
 def _tail(columns: int, width: int) -> tuple[int, ...]:
@@ -285,7 +344,8 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
 
 def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> list[Tile]:
     """The tiles with blocks of ``tile_n`` columns in registers."""
-    sums_bytes = min(device.local_bytes, LOCAL_BYTES) // 3
+    # Of what a small device has, a part of an image takes a third.
+    sums_bytes = min(device.local_bytes * 2 // 3 if product.patches else device.local_bytes, LOCAL_BYTES) // 3
     panel_bytes = 2 * sums_bytes
     found = []
     vectors = tile_n * itemsize // (4 * device.native_width)
@@ -308,4 +368,4 @@ def cuts(device: Device, product: Product) -> tuple[Tile, ...]:
     return panels_of(device, product) if device.is_cpu else tiles(device, product)
 
 
-__all__ = ["Matrix", "cuts", "gemm_kernels"]
+__all__ = ["Matrix", "cuts", "gemm_kernels", "patch_kernels"]

@@ -35,8 +35,8 @@ class Matrix:
 class Patches:
     """An image as the matrix of patches that a convolution multiplies, or one of its gradients (``kind``).
 
-    The matrix is never stored: the kernel looks its elements up in the image. ``sizes`` are the convolution's, by the
-    names in templates/tile.cl.jinja.
+    The matrix is never stored: the kernel looks its elements up in the image, or copies a part of it to local memory.
+    ``sizes`` are the convolution's, by the names in templates/tile.cl.jinja.
     """
 
     name: str

@@ -1,9 +1,10 @@
 """The kernels of a convolution and of its two gradients.
 
-A general convolution is a matrix product with the input's patches laid out as columns (in scratch memory); where the
-kernel is 1x1, or covers the whole image, the input is that matrix already. Where each filter gives one number a sample,
-it is a linear layer. A depthwise convolution, one filter for each channel, has its own kernels. On a CPU 3x3 filters
-with stride 1 go by Winograd's transforms where that is faster.
+A general convolution is a matrix product with the input's patches as columns, which its kernel takes from the image. On
+a CPU they are laid out in scratch memory where that is faster, where the image's part does not fit into fast memory,
+and for the input's gradient. Where the kernel is 1x1, or covers the whole image, the input is that matrix already.
+Where each filter gives one number a sample, it is a linear layer. A depthwise convolution, one filter for each channel,
+has its own kernels. On a CPU 3x3 filters with stride 1 go by Winograd's transforms where that is faster.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, power_of_two, round_up
 from tinyedge.ir.step import Step
-from tinyedge.kernels.gemm import gemm_kernels
+from tinyedge.kernels.gemm import gemm_kernels, patch_kernels
 from tinyedge.kernels.matrix import Matrix, Patches
 from tinyedge.kernels.tile import tile_kernels
 from tinyedge.ops.conv_winograd import TAPS, Planes, Winograd
@@ -62,7 +63,7 @@ class ConvLowering:
         covers = (self.kh, self.kw, self.oh, self.ow) == (self.h, self.w, 1, 1)
         steps = self.kh == self.kw == 1 and self.stride == (1, 1)
         self.pointwise = (covers or steps) and not any(self.padding)  # the input is the matrix of its patches
-        self.looks_up = not device.is_cpu and not self.pointwise  # a GPU's patches are not laid out
+        self.looks_up = not device.is_cpu and not self.pointwise  # a GPU never lays patches out
         self.positions = self.oh * self.ow
         self.by_samples = self.pointwise and self.positions == 1  # a linear layer: samples are the rows
         self.winograd = Winograd(device, self.n, self.c, self.o, self.groups)
@@ -127,20 +128,12 @@ class ConvLowering:
                 self.device, self.sample_rows(self.x, self.groups * self.patch, self.patch), weight, out,
                 self.n, self.og, self.patch, self.ctype, (self.groups,), bias=bias, bias_batch=(self.og,),
             )  # fmt: skip
-        batch, bias_batch = (self.n, self.groups), (0, self.og)
-        product = self.og, self.positions, self.patch, self.ctype, batch, 1, bias, "row", bias_batch
-        if self.looks_up:
-            patches = self.patches("forward", self.x, (self.c * self.h * self.w, self.cg * self.h * self.w))
-            return tile_kernels(
-                self.device, self.weight_matrix(), patches, self.output_matrix(), *product, flops=self.flops
-            )
-        return [
-            *self.unfold(),
-            *gemm_kernels(
-                self.device, self.weight_matrix(), self.column_matrix(), self.output_matrix(), *product,
-                scratch=self.scratch(),
-            ),
-        ]  # fmt: skip
+        product = {
+            "m": self.og, "n": self.positions, "k": self.patch, "batch": (self.n, self.groups),
+            "bias": bias, "bias_axis": "row", "bias_batch": (0, self.og),
+        }  # fmt: skip
+        patches = self.patches("forward", self.x, (self.c * self.h * self.w, self.cg * self.h * self.w))
+        return self.with_patches(self.weight_matrix(), patches, self.column_matrix(), self.output_matrix(), **product)
 
     def input_gradient(self) -> list[KernelSpec]:
         """``x`` from ``out`` and ``weight``."""
@@ -191,17 +184,25 @@ class ConvLowering:
         dy = self.output_matrix()
         errors = Matrix(dy.name, dy.row, dy.col, dy.batch[1:], dy.batch[0])
         result = Matrix(self.weight, self.patch, 1, (self.og * self.patch,))
-        product = self.og, self.patch, self.positions, self.ctype, (self.groups,), self.n
-        if self.looks_up:
-            image = self.h * self.w
-            patches = self.patches("weight_gradient", self.x, (self.cg * image,), self.c * image)
-            return tile_kernels(self.device, errors, patches, result, *product, flops=self.flops)
+        product = {"m": self.og, "n": self.patch, "k": self.positions, "batch": (self.groups,), "outer": self.n}
+        image = self.h * self.w
+        patches = self.patches("weight_gradient", self.x, (self.cg * image,), self.c * image)
         columns = self.column_matrix().T
         taken = Matrix(columns.name, columns.row, columns.col, columns.batch[1:], columns.batch[0])
-        return [*self.unfold(), *gemm_kernels(self.device, errors, taken, result, *product, scratch=self.scratch())]
+        return self.with_patches(errors, patches, taken, result, **product)
+
+    def with_patches(self, a: Matrix, patches: Patches, columns: Matrix, c: Matrix, **product: Any) -> list[KernelSpec]:
+        """The product of ``a`` with patches; ``columns`` are these where they are laid out in memory."""
+        product["ctype"] = self.ctype
+        if self.looks_up:
+            return tile_kernels(self.device, a, patches, c, **product, flops=self.flops)
+        made = None if self.pointwise else patch_kernels(self.device, a, patches, c, **product)
+        if made is not None:
+            return made
+        return [*self.unfold(), *gemm_kernels(self.device, a, columns, c, **product, scratch=self.scratch())]
 
     def patches(self, kind: str, name: str, batch: Shape, outer: int = 0) -> Patches:
-        """For the tile kernel: ``name`` is the image, at whose spots the taps of a filter begin."""
+        """``name`` is the image, at whose spots the taps of a filter begin."""
         image, spots = ((self.h, self.w), (self.oh, self.ow))
         if kind == "input_gradient":
             image, spots = spots, image

@@ -38,9 +38,11 @@ MOST_TILES = 32
 ITEM_ELEMENTS = 32768
 """Elements of transformed tiles that are worth one work-item: some microseconds."""
 
-PER_TILE, PER_FILTER, PER_PATCH = 40, 25, 30
-"""Operations of a matrix product that take as long as one element of a transformed tile, of a transformed filter, and
-of a patch that is laid out: what is written to memory, and read again.
+PER_TILE, PER_FILTER, PER_PATCH = 40, 25, 6
+"""Operations of a matrix product that take as long as one element of a transformed tile, of a transformed filter: what
+is written to memory, and read again; and of a patch that is packed from the image. On two cores of an AVX2 machine the
+transforms take 1.7 of the direct product's time for 8 filters over 8 channels of 32 x 32, as much for 16 over 16, and
+half for 32 over 32 of 64 x 64.
 """
 
 GAIN = 0.85
