@@ -97,6 +97,27 @@ def test_every_property_holds(
     assert used == ({f"unfold_{made}", f"fold_{made}"} if made else set())
 
 
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 1, 1, 3, 7, 7, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+        (1, 1, 2, 9, 17, 9, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),  # rows of a vector and one
+        (1, 1, 1, 5, 3, 5, (5, 3), (1, 1), (2, 2, 1, 1), (1, 1)),
+        (1, 1, 1, 9, 14, 14, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+        (1, 1, 2, 2, 30, 29, (3, 3), (15, 14), (0, 0, 0, 0), (1, 1)),  # more phases than a filter may have taps
+        (1, 1, 1, 2, 130, 70, (3, 3), (1, 2), (1, 1, 1, 1), (1, 1)),  # several tiles
+        (2, 1, 1, 9, 13, 11, (2, 3), (2, 1), (0, 1, 2, 0), (3, 2)),
+    ],
+    ids=str,
+)
+def test_depthwise(
+    sizes: Any, width: int, on_cpu: OpenCLBackend, reference: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_cpu, "device", replace(on_cpu.device, native_width=width))
+    kernels_of(sizes, False, on_cpu, reference, monkeypatch)
+
+
 @pytest.mark.parametrize("transpose", [False, True], ids=["conv", "transpose"])
 @pytest.mark.parametrize("local_bytes", [None, 16384])
 @pytest.mark.parametrize("sizes", [*TAKEN, *LINES, PLANES[0]], ids=str)
