@@ -115,8 +115,9 @@ def test_a_cpus_cuts_fit(lanes: int, local_bytes: int, m: int, n: int, k: int, o
         assert len(set(found)) == len(found)
         for cut in found:
             assert cut.m % cut.item_m == cut.n % cut.item_n == 0
-            assert 0 < cut.m * cut.n * itemsize <= local_bytes // 3
-            assert 0 < cut.k * cut.n * itemsize <= 2 * local_bytes // 3
+            assert cut.m > 0
+            assert cut.k > 0
+            assert (cut.m + cut.k) * cut.n * itemsize <= local_bytes
 
 
 @pytest.fixture

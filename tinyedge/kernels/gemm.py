@@ -23,7 +23,8 @@ from tinyedge.shapes import Shape
 
 LOCAL_BYTES = 102400
 """Local memory that one work-item takes on a CPU that has so much: two thirds for a block of B, which it copies there
-and multiplies with all its rows of A, and one third for the sums of those products. Of 14, 28, 48, 72 and 96 KiB the
+and multiplies with all its rows of A, and one third for the sums of those products; for blocks that must be shallow,
+one third and two. Of 14, 28, 48, 72 and 96 KiB the
 last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first; the rest is room
 for 128 rows of 64 sums, rounded up to whole blocks.
 """
@@ -36,6 +37,17 @@ FAST_BYTES = 1 << 19
 
 TILED_COLUMNS = 256
 """Columns of a product from which on it pays to copy A into tiles first."""
+
+STRIDED_DEPTH = 64
+"""The depth of a block of B where A is read across its rows: for each k another line of the cache, from which all
+columns of the block take their few elements, so as many lines must stay in the first cache. Where rows lie a power of
+two apart, even those push each other out, and come from the second one.
+"""
+
+NARROW_DEPTH = 128
+"""The depth of a block of B that holds all columns of a product with few of them, so that A is read once. As deep as a
+long k it would be narrow, and A be read again for each.
+"""
 
 PART_BYTES = 1 << 19
 """Bytes of A that a work-item's neighbours read again from a core's cache. A longer product is split along k into parts
@@ -94,7 +106,6 @@ def gemm_kernels(
     panels = rows = 0
     block = tile_n
     if variant == "gemm_panels":
-        itemsize = 8 if ctype == "double" else 4
         a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
         cut = image.tile if image else even_columns(device, choose(device, product, panels_of(device, product)), n)
@@ -115,7 +126,7 @@ def gemm_kernels(
     if variant == "gemm_panels":
         parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
         if outer == 1 and entries == 1 and across > 1 and n * 16 <= k:
-            parts = max(parts, min(itemsize * rows * k // PART_BYTES, k // (16 * n) * across, 64))
+            parts = max(parts, min(_itemsize(product) * rows * k // PART_BYTES, k // (16 * n) * across, 64))
     if parts > 1 and outer > 1:
         parts = min(parts, outer)  # each part sums whole samples
     sizes: dict[str, int] = {
@@ -141,11 +152,8 @@ def gemm_kernels(
     extra = (bias,) if bias else ()
     first: list[KernelSpec] = []
     if variant == "gemm_panels":
-        # A is copied into tiles if it is large or strided, and the product is long enough to pay for the copy.
-        nbytes = m * k * itemsize
-        tiled = outer == 1 and n >= TILED_COLUMNS and nbytes >= (FAST_BYTES // 8 if a.col != 1 else FAST_BYTES)
-        constants["tiled"] = tiled
-        if tiled:
+        constants["tiled"] = _is_tiled(product)
+        if constants["tiled"]:
             packing = _tiles_kernel(device, a, m, k, tile_m, ctype, batch, scratch)
             first, scratch = [packing], packing.scratch
             constants["a"] = scratch[-1].name
@@ -261,6 +269,12 @@ def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, in
     return min((rows, time) for rows, time in times.items() if time <= LITTLE_MORE * least)
 
 
+def _is_tiled(product: Product) -> bool:
+    """Whether A is copied into tiles: it is large or strided, and the product is long enough to pay for the copy."""
+    least = FAST_BYTES // 8 if product.a_inner == "row" else FAST_BYTES
+    return product.outer == 1 and product.n >= TILED_COLUMNS and product.m * product.k * _itemsize(product) >= least
+
+
 def _tiles_kernel(
     device: Device, a: Matrix, m: int, k: int, tile_m: int, ctype: str, batch: Shape, scratch: tuple[Scratch, ...]
 ) -> KernelSpec:
@@ -324,15 +338,18 @@ def _tail(columns: int, width: int) -> tuple[int, ...]:
     return (width,) * vectors + last
 
 
+def _itemsize(product: Product) -> int:
+    return 8 if product.ctype == "double" else 4
+
+
 def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     """The tiles among which a CPU's gemm_panels can choose, the default first.
 
     ``m``, ``n`` are the sums that a work-item keeps, ``k`` the depth of its block of B, ``item_m``, ``item_n`` the
     block in registers.
     """
-    itemsize = 8 if product.ctype == "double" else 4
-    lanes = device.native_width * 4 // itemsize
-    found = [_panels(device, product, tile_n, itemsize) for tile_n in _columns(device, product.n, lanes)]
+    lanes = device.native_width * 4 // _itemsize(product)
+    found = [_panels(device, product, tile_n) for tile_n in _columns(device, product.n, lanes)]
     widest = found[0][0].item_n
 
     def time_of(tiles: list[Tile]) -> float:
@@ -342,11 +359,21 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     return tuple(chain.from_iterable(found))
 
 
-def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> list[Tile]:
+def _panels(device: Device, product: Product, tile_n: int) -> list[Tile]:
     """The tiles with blocks of ``tile_n`` columns in registers."""
+    itemsize = _itemsize(product)
     # Of what a small device has, a part of an image takes a third.
-    sums_bytes = min(device.local_bytes * 2 // 3 if product.patches else device.local_bytes, LOCAL_BYTES) // 3
-    panel_bytes = 2 * sums_bytes
+    local_bytes = min(device.local_bytes * 2 // 3 if product.patches else device.local_bytes, LOCAL_BYTES)
+    sums_bytes, panel_bytes = local_bytes // 3, 2 * (local_bytes // 3)
+    deepest, columns = product.k, product.n
+    if product.a_inner == "row" and not _is_tiled(product):
+        deepest = STRIDED_DEPTH
+    elif product.outer == 1 and NARROW_DEPTH * product.n * itemsize <= sums_bytes:
+        deepest = NARROW_DEPTH if product.k * product.n * itemsize > panel_bytes else product.k
+    if deepest < product.k:  # what shallow blocks leave is for the sums; and one may hold all columns
+        sums_bytes, panel_bytes = panel_bytes, sums_bytes
+        columns = 2 * product.n - 1
+    deepest = max(min(deepest, product.k), 1)
     found = []
     vectors = tile_n * itemsize // (4 * device.native_width)
     heights = (8, 6, 4) if device.native_width >= 16 and vectors < 4 else (6, 4)  # 24 sums, of 32 registers
@@ -354,12 +381,12 @@ def _panels(device: Device, product: Product, tile_n: int, itemsize: int) -> lis
     for height in sorted(heights, key=lambda rows: round_up(product.m, rows) * (1.15 if rows == 4 else 1)):
         # Where k is short, a wide block is better: rows of C are then stored in longer pieces.
         block, most = tile_n, sums_bytes // (height * itemsize)
-        while product.outer == 1 and 2 * block <= min(product.n, most, panel_bytes // (max(product.k, 1) * itemsize)):
+        while product.outer == 1 and 2 * block <= min(columns, most, panel_bytes // (deepest * itemsize)):
             block *= 2
         for width in (block, 2 * block, block // 2):
             if tile_n <= width <= most:
                 rows = sums_bytes // (width * itemsize) // height * height
-                found.append(Tile(rows, width, panel_bytes // (width * itemsize), height, tile_n))
+                found.append(Tile(rows, width, min(panel_bytes // (width * itemsize), deepest), height, tile_n))
     return found
 
 

@@ -39,12 +39,12 @@ def load(packed: str, name: str, index: str, width: int = 1) -> str:
 
 
 def prefetch(packed: str, name: str, index: str) -> str:
-    """The statement that has the cache line of an element of ``name`` fetched, which need not exist. OpenCL C's own
-    ``prefetch`` may be the call of a function.
+    """The statement that has the cache line of an element of ``name`` fetched, which need not exist; the template says
+    what FETCH does.
     """
     if packed and packed not in POINTED:
         return ""
-    return f"__builtin_prefetch((__private const void*)(size_t)({name} + ({index})), 0, 2)"
+    return f"FETCH({name} + ({index}))"
 
 
 def pointer(ctype: str, packed: str, of: str, name: str, at: str) -> str:
