@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import tinyedge as te
 from tinyedge.backends import Backend
@@ -24,6 +26,8 @@ from tinyedge.kernels.matrix import Matrix
         ((3,), 70, 260, 300),
         ((), 40, 270, 4200),  # k in parts
         ((), 128, 96, 16384),  # in parts that a cache holds
+        ((), 133, 49, 700),  # k in shallow blocks
+        ((2,), 70, 16, 200),
         ((), 100, 288, 70),  # three vectors of columns where a device has the registers
     ],
     ids=str,
@@ -52,18 +56,25 @@ def test_product_of_other_dtypes(opencl: Backend, dtype: te.dtype, ways: str) ->
 
 
 @pytest.mark.parametrize("width", [4, 8, 16])
-@pytest.mark.parametrize("local_bytes", [16 << 10, 48 << 10, 1 << 20])
-@pytest.mark.parametrize(("m", "n", "k"), [(512, 196, 512), (1024, 1024, 3), (5, 40, 4200), (64, 12544, 32)], ids=str)
-@pytest.mark.parametrize("ctype", ["float", "double"])
+@pytest.mark.parametrize("local_bytes", [16 << 10, 32 << 10, 48 << 10, 1 << 20])
+@pytest.mark.parametrize(("ways", "quantised"), [("NN", False), ("TN", False), ("NT", True)])
+@given(
+    m=st.integers(5, 1024), n=st.integers(1, 1024), k=st.integers(1, 4200), ctype=st.sampled_from(["float", "double"])
+)
+@example(m=512, n=196, k=512, ctype="float")
+@example(m=1024, n=1024, k=3, ctype="double")
+@example(m=5, n=40, k=4200, ctype="float")
+@example(m=64, n=12544, k=32, ctype="double")
+@example(m=5, n=200, k=5, ctype="float")
+@example(m=6, n=49, k=65, ctype="double")
 def test_product_takes_no_more_local_memory_than_there_is(
-    width: int, local_bytes: int, m: int, n: int, k: int, ctype: str
+    width: int, local_bytes: int, ways: str, quantised: bool, m: int, n: int, k: int, ctype: str
 ) -> None:
     device = Device("cpu", 16, width, 2, 64, local_bytes)
-    a, b, c = Matrix("a", k, 1), Matrix("b", n, 1), Matrix("c", n, 1)
-    for spec in gemm_kernels(device, a, b, c, m, n, k, ctype):
+    a = Matrix("a", k, 1) if ways[0] == "N" else Matrix("a", 1, m)
+    b = Matrix("b", n, 1) if ways[1] == "N" else Matrix("b", 1, k, quantised=quantised)
+    for spec in gemm_kernels(device, a, b, Matrix("c", n, 1), m, n, k, ctype):
+        assert spec.local_bytes <= local_bytes
         if spec.kernel == "gemm_panels":
-            taken = spec.sizes
-            items = taken["block"] * (taken["depth"] + taken["max_rows"])
-            assert items * (8 if ctype == "double" else 4) <= local_bytes
-            assert taken["depth"] > 0
-            assert taken["max_rows"] >= spec.constants["tile_m"]
+            assert spec.sizes["depth"] > 0
+            assert spec.sizes["max_rows"] >= spec.constants["tile_m"]

@@ -109,8 +109,12 @@ def gemm_kernels(
         a_inner, b_inner = "k" if a.col == 1 else "row", "k" if b.col != 1 else "col"
         product = Product(m, n, k, ctype, entries, outer, a_inner, b_inner)
         cut = image.tile if image else even_columns(device, choose(device, product, panels_of(device, product)), n)
+        if image:
+            depth = image.depth
+        else:
+            depth = even_share(k, cut.k, UNPACKED if b.quantised else width)
+            cut = _fitted(device, cut, depth, _itemsize(product))
         tile_m, tile_n, max_rows, block = cut.item_m, cut.item_n, cut.m, cut.n
-        depth = image.depth if image else even_share(k, cut.k, UNPACKED if b.quantised else width)
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
         constants = {"wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
         across = -(-n // block)
@@ -245,6 +249,17 @@ def even_columns(device: Device, tile: Tile, n: int) -> Tile:
     shared = round_up(count, device.compute_units)
     count = shared if 3 * shared <= 4 * count else count
     return replace(tile, n=even_share(n, min(tile.n, -(-n // count) + tile.item_n - 1), tile.item_n))
+
+
+def _fitted(device: Device, tile: Tile, depth: int, itemsize: int) -> Tile:
+    """The tile, or one with fewer rows and columns where ``depth``, in whole units, is more than what it was made for
+    and local memory is short.
+    """
+    room, columns = device.local_bytes // itemsize, tile.n
+    while columns > tile.item_n and (depth + tile.item_m) * columns > room:
+        columns = round_up(columns // 2, tile.item_n)
+    rows = max((room // columns - depth) // tile.item_m, 1) * tile.item_m
+    return replace(tile, m=min(tile.m, rows), n=columns)
 
 
 def _local(ctype: str, tile: Tile, depth: int) -> tuple[LocalArray, ...]:
