@@ -24,9 +24,8 @@ from tinyedge.shapes import Shape
 LOCAL_BYTES = 102400
 """Local memory that one work-item takes on a CPU that has so much: two thirds for a block of B, which it copies there
 and multiplies with all its rows of A, and one third for the sums of those products; for blocks that must be shallow,
-one third and two. Of 14, 28, 48, 72 and 96 KiB the
-last was fastest for nearly all products of 49 to 2048 rows and columns, by 10 to 40 % over the first; the rest is room
-for 128 rows of 64 sums, rounded up to whole blocks.
+one third and two. Of 14, 28, 48, 72 and 96 KiB the last was fastest for nearly all products of 49 to 2048 rows and
+columns, by 10 to 40 % over the first; the rest is room for 128 rows of 64 sums, rounded up to whole blocks.
 """
 
 UNPACKED = 32
