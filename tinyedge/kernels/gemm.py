@@ -14,7 +14,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
-from tinyedge.ir.spec import Device, KernelSpec, LocalArray, Scratch, even_share, local_bytes_of, round_up
+from tinyedge.ir.spec import C_BYTES, Device, KernelSpec, LocalArray, Scratch, even_share, local_bytes_of, round_up
 from tinyedge.kernels.image import Image, image_of
 from tinyedge.kernels.matrix import Matrix, Patches, contiguous_batch, join_kernel, without_terms
 from tinyedge.kernels.sums import cascades
@@ -112,7 +112,7 @@ def gemm_kernels(
             depth = image.depth
         else:
             depth = even_share(k, cut.k, UNPACKED if b.quantised else width)
-            cut = _fitted(device, cut, depth, _itemsize(product))
+            cut = _fitted(device, cut, depth, C_BYTES[ctype])
         tile_m, tile_n, max_rows, block = cut.item_m, cut.item_n, cut.m, cut.n
         blocking = {"depth": depth, "max_rows": max_rows, "block": block}
         constants = {"wide": n >= tile_n, "tail": () if n >= tile_n else _tail(n, width)}
@@ -129,7 +129,7 @@ def gemm_kernels(
     if variant == "gemm_panels":
         parts = max(1, min(2 * device.compute_units // max(across * down * entries, 1), k * outer // 1024, 64))
         if outer == 1 and entries == 1 and across > 1 and n * 16 <= k:
-            parts = max(parts, min(_itemsize(product) * rows * k // PART_BYTES, k // (16 * n) * across, 64))
+            parts = max(parts, min(C_BYTES[ctype] * rows * k // PART_BYTES, k // (16 * n) * across, 64))
     if parts > 1 and outer > 1:
         parts = min(parts, outer)  # each part sums whole samples
     sizes: dict[str, int] = {
@@ -286,7 +286,7 @@ def _rows_of_item(device: Device, product: Product, tile: Tile) -> tuple[int, in
 def _is_tiled(product: Product) -> bool:
     """Whether A is copied into tiles: it is large or strided, and the product is long enough to pay for the copy."""
     least = FAST_BYTES // 8 if product.a_inner == "row" else FAST_BYTES
-    return product.outer == 1 and product.n >= TILED_COLUMNS and product.m * product.k * _itemsize(product) >= least
+    return product.outer == 1 and product.n >= TILED_COLUMNS and product.m * product.k * C_BYTES[product.ctype] >= least
 
 
 def _tiles_kernel(
@@ -352,17 +352,13 @@ def _tail(columns: int, width: int) -> tuple[int, ...]:
     return (width,) * vectors + last
 
 
-def _itemsize(product: Product) -> int:
-    return 8 if product.ctype == "double" else 4
-
-
 def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
     """The tiles among which a CPU's gemm_panels can choose, the default first.
 
     ``m``, ``n`` are the sums that a work-item keeps, ``k`` the depth of its block of B, ``item_m``, ``item_n`` the
     block in registers.
     """
-    lanes = device.native_width * 4 // _itemsize(product)
+    lanes = device.native_width * 4 // C_BYTES[product.ctype]
     found = [_panels(device, product, tile_n) for tile_n in _columns(device, product.n, lanes)]
     widest = found[0][0].item_n
 
@@ -375,15 +371,16 @@ def panels_of(device: Device, product: Product) -> tuple[Tile, ...]:
 
 def _panels(device: Device, product: Product, tile_n: int) -> list[Tile]:
     """The tiles with blocks of ``tile_n`` columns in registers."""
-    itemsize = _itemsize(product)
+    itemsize = C_BYTES[product.ctype]
     # Of what a small device has, a part of an image takes a third.
     local_bytes = min(device.local_bytes * 2 // 3 if product.patches else device.local_bytes, LOCAL_BYTES)
     sums_bytes, panel_bytes = local_bytes // 3, 2 * (local_bytes // 3)
     deepest, columns = product.k, product.n
+    row_bytes = product.n * itemsize
     if product.a_inner == "row" and not _is_tiled(product):
         deepest = STRIDED_DEPTH
-    elif product.outer == 1 and NARROW_DEPTH * product.n * itemsize <= sums_bytes:
-        deepest = NARROW_DEPTH if product.k * product.n * itemsize > panel_bytes else product.k
+    elif product.outer == 1 and product.k * row_bytes > panel_bytes and NARROW_DEPTH * row_bytes <= sums_bytes:
+        deepest = NARROW_DEPTH
     if deepest < product.k:  # what shallow blocks leave is for the sums; and one may hold all columns
         sums_bytes, panel_bytes = panel_bytes, sums_bytes
         columns = 2 * product.n - 1
